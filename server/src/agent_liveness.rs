@@ -1,111 +1,113 @@
-//! When a person is to hear that an agent is silent, and that it is heard again. Pure; the caller brings the time.
+//! Liveness of agents: when a silent agent, and its return, are reported to the user. Pure; the caller passes the
+//! time.
 
 use std::time::{Duration, Instant};
 
-/// How often agents are asked to say that they live.
+/// Period of heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
-/// An agent that is not heard for so long is said to be silent: three heartbeats.
+/// Silence after which an agent is reported: three heartbeats.
 pub const SILENCE: Duration = HEARTBEAT.saturating_mul(3);
 
-/// Looks that a silence lasts until it is news. Between two of them no more than a period counts: a server that stood still
-/// heard nothing because of itself.
-const LOOKS: u32 = 3;
+/// Number of checks until a silence is reported. Between two checks at most one period counts: a stopped server
+/// received nothing.
+const CHECKS: u32 = 3;
 
-/// Since when nothing was heard of an agent.
+/// Time without a message from an agent.
 #[derive(Debug)]
 pub struct AgentLiveness {
-    /// So long is no news.
+    /// Silence that is not reported yet.
     allowed: Duration,
-    lasted: Duration,
-    looked: Instant,
-    is_said: bool,
+    silent_for: Duration,
+    checked: Instant,
+    is_reported: bool,
 }
 
-/// What a person is to hear.
+/// What to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
-    /// Nothing was heard for as long as is allowed.
+pub enum LivenessChange {
+    /// The agent has been silent for longer than allowed.
     Silent,
-    /// That is over.
+    /// The agent is heard again.
     HeardAgain,
 }
 
 impl AgentLiveness {
-    /// Of an agent that was heard just now.
+    /// Starts with an agent that was heard just now.
     #[must_use]
     pub fn begin(allowed: Duration, now: Instant) -> Self {
-        Self { allowed, lasted: Duration::ZERO, looked: now, is_said: false }
+        Self { allowed, silent_for: Duration::ZERO, checked: now, is_reported: false }
     }
 
-    /// The agent said something.
-    pub fn heard(&mut self, now: Instant) -> Option<News> {
-        self.lasted = Duration::ZERO;
-        self.looked = now;
-        std::mem::take(&mut self.is_said).then_some(News::HeardAgain)
+    /// The agent sent a message.
+    pub fn heard(&mut self, now: Instant) -> Option<LivenessChange> {
+        self.silent_for = Duration::ZERO;
+        self.checked = now;
+        std::mem::take(&mut self.is_reported).then_some(LivenessChange::HeardAgain)
     }
 
-    /// It has said nothing since the look before.
-    pub fn look(&mut self, now: Instant) -> Option<News> {
-        self.lasted += now.saturating_duration_since(self.looked).min(self.period());
-        self.looked = now;
-        if self.is_said || self.lasted < self.allowed {
+    /// The agent sent nothing since the last check.
+    pub fn check(&mut self, now: Instant) -> Option<LivenessChange> {
+        self.silent_for += now.saturating_duration_since(self.checked).min(self.period());
+        self.checked = now;
+        if self.is_reported || self.silent_for < self.allowed {
             return None;
         }
-        self.is_said = true;
-        Some(News::Silent)
+        self.is_reported = true;
+        Some(LivenessChange::Silent)
     }
 
-    /// Whether the silence was said, and is not over.
+    /// Whether the silence was reported and continues.
     #[must_use]
-    pub fn is_said(&self) -> bool {
-        self.is_said
+    pub fn is_reported(&self) -> bool {
+        self.is_reported
     }
 
-    /// How long after the agent was heard, or looked for, to look.
+    /// Period of checks.
     #[must_use]
     pub fn period(&self) -> Duration {
         Self::period_of(self.allowed)
     }
 
-    /// The same of a silence of which so long is no news.
+    /// Period of checks for an allowed silence.
     #[must_use]
     pub fn period_of(allowed: Duration) -> Duration {
-        allowed / LOOKS
+        allowed / CHECKS
     }
 
-    /// An agent that was told nothing for so long gets an answer to its heartbeat. That is every second heartbeat, and sooner
-    /// than the agent asks by itself.
+    /// Time without a message to the agent after which a heartbeat is answered. That is every second heartbeat,
+    /// earlier than the agent asks for an answer itself.
     #[must_use]
     pub fn answer_after(&self) -> Duration {
         self.period() * 9 / 5
     }
 
-    /// How long may be silent what is no news.
+    /// Silence that is not reported.
     #[must_use]
     pub fn allowed(&self) -> Duration {
         self.allowed
     }
 }
 
-/// What an agent said while the server stood still (SIGSTOP), which the server reads when it goes on. By then the agent may
-/// have stopped.
+/// Detects messages that were received while the server was stopped (SIGSTOP) and are read afterwards. The agent may
+/// have stopped by then.
 #[derive(Debug)]
 pub struct Backlog {
     period: Duration,
-    /// When the server was last seen to run.
+    /// Last time the server was observed running.
     ran: Instant,
-    /// What is read before may be old.
+    /// Messages read before this time may be old.
     until: Instant,
 }
 
 impl Backlog {
-    /// Of a server that runs, and asks at least once in each period.
+    /// For a running server that checks at least once per period.
     #[must_use]
     pub fn begin(period: Duration, now: Instant) -> Self {
         Self { period, ran: now, until: now }
     }
 
-    /// Whether what is read now was said now. A period is enough to read the rest: buffers are small.
+    /// Whether a message that is read now was sent now. One period is enough to read the rest, since buffers are
+    /// small.
     pub fn is_read(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.ran) > self.period * 2 {
             self.until = now + self.period;
@@ -121,31 +123,34 @@ mod tests {
 
     const ALLOWED: Duration = Duration::from_secs(15);
 
-    /// The seconds with news, when it is looked at each second and the agent is heard at these.
-    fn news(heard: impl Fn(u64) -> bool) -> Vec<(u64, News)> {
+    /// The seconds with reports, with one check per second; the agent is heard at the given seconds.
+    fn news(heard: impl Fn(u64) -> bool) -> Vec<(u64, LivenessChange)> {
         let begin = Instant::now();
         let mut silence = AgentLiveness::begin(ALLOWED, begin);
         let at = |second| {
             let now = begin + Duration::from_secs(second);
-            let news = if heard(second) { silence.heard(now) } else { silence.look(now) };
+            let news = if heard(second) { silence.heard(now) } else { silence.check(now) };
             news.map(|it| (second, it))
         };
         (1..=60).filter_map(at).collect()
     }
 
     #[test]
-    fn a_silence_is_said_once_and_so_is_its_end() {
-        assert_eq!(news(|_| false), [(15, News::Silent)]);
-        assert_eq!(news(|second| second >= 40), [(15, News::Silent), (40, News::HeardAgain)]);
+    fn silence_and_its_end_are_reported_once() {
+        assert_eq!(news(|_| false), [(15, LivenessChange::Silent)]);
+        assert_eq!(
+            news(|second| second >= 40),
+            [(15, LivenessChange::Silent), (40, LivenessChange::HeardAgain)]
+        );
     }
 
     #[test]
-    fn heartbeats_that_come_are_no_news_even_when_some_are_late() {
+    fn late_heartbeats_are_not_reported() {
         assert_eq!(news(|second| second % 12 == 0), []);
     }
 
     #[test]
-    fn what_a_server_reads_after_it_stood_still_is_old() {
+    fn messages_read_after_a_stop_are_old() {
         let begin = Instant::now();
         let mut backlog = Backlog::begin(Duration::from_secs(5), begin);
         let mut is_read = |second| backlog.is_read(begin + Duration::from_secs(second));
@@ -155,11 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_stood_still_says_nothing() {
+    fn stopped_server_reports_no_silence() {
         let begin = Instant::now();
         let mut silence = AgentLiveness::begin(ALLOWED, begin);
-        assert_eq!(silence.look(begin + Duration::from_secs(1000)), None);
-        assert_eq!(silence.look(begin + Duration::from_secs(1005)), None);
+        assert_eq!(silence.check(begin + Duration::from_secs(1000)), None);
+        assert_eq!(silence.check(begin + Duration::from_secs(1005)), None);
         assert_eq!(silence.heard(begin + Duration::from_secs(1000)), None);
     }
 }

@@ -1,60 +1,62 @@
-//! Why agents could not attach: where they attach notes it, and the reconciler that waits for one of them tells it. In this
-//! process only and for people's eyes, since an agent that came to another server was not refused here.
+//! Attach errors: why agents could not attach. The attach API notes them; the reconciler that waits for an agent
+//! reports the last one. In memory only, and for users: an agent that reached another server was not refused here.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use sqlflow_job::AttemptId;
 
-/// Why an agent was not taken.
+use crate::sync::lock;
+
+/// Why an agent was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttachError {
-    /// In words for a person.
+    /// Message for the user.
     pub why: String,
-    /// Nothing is known against the agent: the server could not tell, and the agent tries again.
+    /// The agent may attach later: the server could not verify it now.
     pub retryable: bool,
 }
 
-/// An agent that is refused and may try again does so within this time; one that does not has another trouble by now.
-const LASTS: Duration = Duration::from_secs(30);
+/// Time in which a refused agent that may try again does so. After it the error is outdated.
+const RETRYABLE_LIFETIME: Duration = Duration::from_secs(30);
 
-/// What was refused, of the attempts that somebody waits for: anybody may name an attempt, so no others are kept.
+/// Errors of watched attempts. Hellos may name any attempt, so no others are kept.
 #[derive(Debug, Clone, Default)]
 pub struct AttachErrors {
-    awaited: Arc<Mutex<HashMap<AttemptId, Weak<Slot>>>>,
+    watched: Arc<Mutex<HashMap<AttemptId, Weak<Slot>>>>,
 }
 
 type Slot = Mutex<Option<(AttachError, Instant)>>;
 
-/// As long as it lives, refusals of the attempt are kept.
+/// Keeps the errors of an attempt as long as it lives.
 #[derive(Debug)]
-pub struct Awaited {
+pub struct AttachErrorWatch {
     slot: Arc<Slot>,
 }
 
 impl AttachErrors {
-    /// From now on refusals of this attempt are kept.
+    /// Starts keeping errors of this attempt.
     #[must_use]
-    pub fn of(&self, attempt: &AttemptId) -> Awaited {
+    pub fn of(&self, attempt: &AttemptId) -> AttachErrorWatch {
         let slot = Arc::default();
-        let mut awaited = lock(&self.awaited);
-        awaited.retain(|_, slot| slot.strong_count() > 0);
-        awaited.insert(attempt.clone(), Arc::downgrade(&slot));
-        Awaited { slot }
+        let mut watched = lock(&self.watched);
+        watched.retain(|_, slot| slot.strong_count() > 0);
+        watched.insert(attempt.clone(), Arc::downgrade(&slot));
+        AttachErrorWatch { slot }
     }
 
-    /// An agent that speaks for this attempt was refused.
+    /// Notes that an agent of this attempt was refused.
     pub fn note(&self, attempt: &AttemptId, error: AttachError) {
-        let slot = lock(&self.awaited).get(attempt).and_then(Weak::upgrade);
+        let slot = lock(&self.watched).get(attempt).and_then(Weak::upgrade);
         if let Some(slot) = slot {
             *lock(&slot) = Some((error, Instant::now()));
         }
     }
 }
 
-impl Awaited {
-    /// The last error, if there was one lately, or one that is final.
+impl AttachErrorWatch {
+    /// The last error, if it is recent or permanent.
     #[must_use]
     pub fn last(&self) -> Option<AttachError> {
         self.at(Instant::now())
@@ -62,12 +64,8 @@ impl Awaited {
 
     fn at(&self, now: Instant) -> Option<AttachError> {
         let (error, noted) = lock(&self.slot).clone()?;
-        (!error.retryable || now.saturating_duration_since(noted) < LASTS).then_some(error)
+        (!error.retryable || now.saturating_duration_since(noted) < RETRYABLE_LIFETIME).then_some(error)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -77,21 +75,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_somebody_waits_for_is_kept() {
-        let refusals = AttachErrors::default();
+    fn attach_errors_are_kept_only_while_watched() {
+        let errors = AttachErrors::default();
         let attempt = |number| AttemptId { job: JobId::generate(), step: 0, number };
         let (one, other) = (attempt(1), attempt(2));
         let error = |why: &str| AttachError { why: why.to_owned(), retryable: true };
-        refusals.note(&one, error("too early"));
-        let awaited = refusals.of(&one);
-        assert_eq!(awaited.last(), None);
-        refusals.note(&one, error("first"));
-        refusals.note(&one, error("second"));
-        refusals.note(&other, error("of nobody"));
-        assert_eq!(awaited.last(), Some(error("second")));
-        assert_eq!(awaited.at(Instant::now() + LASTS), None, "it has another trouble by now");
-        drop(awaited);
-        let _other = refusals.of(&other);
-        assert_eq!(lock(&refusals.awaited).len(), 1, "nothing is kept of what nobody waits for");
+        errors.note(&one, error("too early"));
+        let watched = errors.of(&one);
+        assert_eq!(watched.last(), None);
+        errors.note(&one, error("first"));
+        errors.note(&one, error("second"));
+        errors.note(&other, error("unwatched"));
+        assert_eq!(watched.last(), Some(error("second")));
+        assert_eq!(watched.at(Instant::now() + RETRYABLE_LIFETIME), None, "it is outdated");
+        drop(watched);
+        let _other = errors.of(&other);
+        assert_eq!(lock(&errors.watched).len(), 1, "errors of unwatched attempts are dropped");
     }
 }

@@ -1,4 +1,4 @@
-//! What the tests of several modules begin with.
+//! Shared test helpers.
 
 pub use sqlflow_job::fixture::{job, step};
 pub use sqlflow_job_store::fixture::{new_job, tamper, tiered_log};
@@ -6,7 +6,7 @@ pub use sqlflow_result_log::fixture::{BadBlocks, HookedLog, LogHooks, log};
 
 use crate::metrics::Metrics;
 
-/// How often a job was loaded through the [`MeasuredStore`](crate::metrics::MeasuredStore) of these metrics.
+/// Number of loads of jobs through the [`MeasuredStore`](crate::metrics::MeasuredStore) of these metrics.
 pub fn loads(metrics: &Metrics) -> u64 {
     let name = "sqlflow_store_operation_duration_seconds_count{operation=\"load\"} ";
     let text = metrics.text();

@@ -1,8 +1,8 @@
-//! The SQLFlow job server: takes programs of SQL, runs each statement's program outside of itself, and answers
-//! what became of them. `ARCHITECTURE.md` has the map and the rules.
+//! SQLFlow job server: accepts SQL programs, executes each of their steps in an attempt outside of this process, and
+//! serves their output. `ARCHITECTURE.md` has the map and the rules.
 //!
-//! Dependencies point one way: `api` and `reconciler` use `job`, the store, the log, the launchers and `codegen`; `job` and `sql` use
-//! nothing of the rest and do no I/O.
+//! Dependencies point one way: `api` and `reconciler` use `job`, the store, the log, the launchers and `codegen`; `job` and `sql` depend on
+//! none of the others and do no I/O.
 
 mod accept;
 pub mod api;
@@ -11,6 +11,7 @@ pub mod agent_liveness;
 pub mod attach_errors;
 pub mod codegen;
 pub mod config;
+mod crypto;
 pub mod descriptors;
 pub mod doctor;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub mod metrics;
 mod reader;
 pub mod reconciler;
 pub mod server;
+mod sync;
 pub mod trace;
 pub mod web;
 mod wire;

@@ -1,5 +1,5 @@
-//! `sqlflow-server`: reads its options, then serves until TERM or Ctrl+C. Its jobs go on without it. With the subcommand
-//! `doctor` it looks at a state folder instead.
+//! `sqlflow-server`: serves until SIGTERM or Ctrl+C. Its jobs continue without it. The subcommand `doctor` checks a
+//! state folder instead.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 /// The HTTP/2 library warns of each acknowledged PING that it did not send: the API's delivery sends some.
 const PINGS_ARE_OURS: &str = "h2::proto::ping_pong=error";
-/// How long calls of the kernel that are under way may hold up the end, such as those of a disk that does not answer.
+/// Timeout for pending system calls at the end, such as those of a disk that does not answer.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(error) => {
-            // No backtrace, whatever the environment asks for; who reads it may be gone.
+            // No backtrace, even if the environment requests one. The reader of stderr may be gone.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
@@ -61,7 +61,7 @@ fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
             () = interrupt.recv() => {}
         }
         shutdown.cancel();
-        tracing::info!("shutting down; jobs go on");
+        tracing::info!("shutting down; jobs continue");
     });
     Ok(())
 }
@@ -69,7 +69,7 @@ fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
 fn start_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let filter = filter.add_directive(PINGS_ARE_OURS.parse().expect("it is a directive"));
-    // Who reads the log may be gone: telling that on the same stream would be a panic wherever a line is written.
+    // The reader of the log may be gone: reporting that on the same stream would panic wherever a line is written.
     let lines = tracing_subscriber::fmt()
         .log_internal_errors(false)
         .with_env_filter(filter)

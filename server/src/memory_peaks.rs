@@ -1,18 +1,19 @@
-//! The most memory that the processes of running attempts were seen to use, as heartbeats say: for the inferred outcome of an
-//! attempt whose agent cannot say it any more. In this process only, since a write for each heartbeat would cost more than
-//! these words are worth.
+//! Peak memory use of running attempts, from heartbeats, for an inferred outcome. In memory only: a write per
+//! heartbeat would cost more than this information is worth.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use sqlflow_job::AttemptId;
 
-/// One entry for each attempt whose agent is attached to this server, or was, and is awaited.
+use crate::sync::lock;
+
+/// One entry for each attempt whose agent is attached to this server, or is awaited by it.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryPeaks(Arc<Mutex<HashMap<AttemptId, u64>>>);
 
 impl MemoryPeaks {
-    /// Processes of the attempt used so many bytes; 0: not known.
+    /// Records the memory use of the attempt's processes, in bytes; 0: unknown.
     pub fn note(&self, attempt: &AttemptId, bytes: u64) {
         if bytes > 0 {
             let mut peaks = self.lock();
@@ -21,12 +22,12 @@ impl MemoryPeaks {
         }
     }
 
-    /// Nothing is awaited of the attempt any more, or another server hears of it.
+    /// Removes the attempt: it has ended, or another server hears its agent.
     pub fn forget(&self, attempt: &AttemptId) {
         self.lock().remove(attempt);
     }
 
-    /// What is known of the attempt, in words that follow on others: `; its processes had used up to 900 MiB of memory`.
+    /// The attempt's peak memory use, as text to append: `; its processes had used up to 900 MiB of memory`.
     #[must_use]
     pub fn in_words(&self, attempt: &AttemptId) -> String {
         let peak = self.lock().get(attempt).copied();
@@ -36,7 +37,7 @@ impl MemoryPeaks {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<AttemptId, u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -47,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_is_known_until_the_attempt_is_forgotten() {
+    fn peak_is_kept_until_the_attempt_is_removed() {
         let (peaks, attempt) =
             (MemoryPeaks::default(), AttemptId { job: JobId::generate(), step: 0, number: 1 });
         peaks.note(&attempt, 0);

@@ -1,4 +1,4 @@
-//! Who reads a job, with Fetch or on its page, starts the job's fetch timeout over.
+//! Readers of a job, by Fetch or on its web page. Each read restarts the job's fetch timeout.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use tokio::task::JoinHandle;
 
 use sqlflow_job_store::{JobRecord, Store};
 
-/// A reader is noted at most this often, and four times within the time that the job allows.
+/// Maximum period of recording a read, at most a quarter of the job's fetch timeout.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// Readers of a job who are noted together.
+/// Readers of a job that are recorded together.
 #[derive(Default)]
 pub struct Reader {
     noted: Option<Instant>,
@@ -18,8 +18,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Has it written down that the job is read, one write at a time. Nobody waits for that, so a state that cannot be
-    /// written now holds up no page.
+    /// Records that the job is read, with one write at a time. Not awaited, so a store that cannot be written delays
+    /// no page.
     pub fn note(&mut self, store: &Arc<dyn Store>, record: &JobRecord) {
         let is_writing = self.writing.as_ref().is_some_and(|writing| !writing.is_finished());
         if is_writing || !self.is_due(record, Instant::now()) {
@@ -28,7 +28,7 @@ impl Reader {
         let (store, id) = (Arc::clone(store), record.job.id.clone());
         self.writing = Some(tokio::spawn(async move {
             if let Err(error) = store.fetched(&id).await {
-                tracing::warn!(job = %id, %error, "cannot note that the job is read");
+                tracing::warn!(job = %id, %error, "cannot record that the job is read; its fetch timeout may expire");
             }
         }));
     }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_is_noted_often_enough_for_the_jobs_timeout_and_no_more() {
+    fn reads_are_recorded_often_enough_for_the_fetch_timeout() {
         let mut record = JobRecord {
             job: Job::new(JobId::generate(), Vec::new()),
             lease_epoch: 1,

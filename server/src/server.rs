@@ -1,4 +1,4 @@
-//! Puts the parts together and runs them until told to stop.
+//! Assembles the parts of a server, and runs them until shutdown.
 
 use std::collections::HashMap;
 use std::fs;
@@ -29,20 +29,20 @@ use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
 use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
 use crate::trace::Tracer;
-use crate::web::{Links, Views, Web};
+use crate::web::{JobViews, Links, Web};
 
 /// Size of a segment of the result log.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
-/// `--attach-timeout` of processes: they attach in a moment.
+/// Default of `--attach-timeout` for local processes.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
-/// Of Pods: sidecars and network policies may let the first connections through late.
+/// Default of `--attach-timeout` for Pods: sidecars and network policies may delay the first connections.
 const POD_ATTACH_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long the end of a server waits for the state to be closed.
+/// Timeout for closing the state at the end of a server.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
 
-/// Runs a server until `shutdown` is cancelled. Jobs go on without it. `open_files` is the soft limit of open files for
-/// what agents on this machine run; `None`: this process's own.
+/// Runs a server until `shutdown` is cancelled. Jobs continue without it. `open_files` is the soft limit of open
+/// files for the programs of local agents; `None`: this process's own.
 ///
 /// # Errors
 /// It could not start, or a listener failed.
@@ -54,7 +54,7 @@ pub async fn run(
     let state_dir = prepare_state_dir(&options.state_dir)?;
     let models = options.models_uri(&state_dir)?;
     options.check_data_source()?;
-    // A file system may come later.
+    // A file system may be mounted later.
     if let Some(why) = options.missing_data_source() {
         tracing::warn!("{why}; jobs that name no data source of their own fail until then");
     }
@@ -65,7 +65,7 @@ pub async fn run(
         format!("could not listen on {} (from {})", options.listen, options.origin("listen"))
     })?;
     if !options.listen.ip().is_loopback() {
-        tracing::warn!("clients' connections are not encrypted; keep this address inside a trusted network");
+        tracing::warn!("clients' connections are not encrypted; use this address in a trusted network only");
     }
 
     let pages = TcpListener::bind(options.http_listen).await.with_context(|| {
@@ -146,7 +146,7 @@ pub async fn run(
         links: links.clone(),
         trace_url: options.trace_url.unwrap_or_default(),
         shutdown: shutdown.clone(),
-        views: Views::default(),
+        views: JobViews::default(),
     };
     let services = Api {
         assigner,
@@ -166,10 +166,10 @@ pub async fn run(
         shutdown: shutdown.clone(),
     };
     tracing::info!(listen = %clients.local_addr()?, http = %pages.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
-    // Nobody waits for it but launches.
+    // Only launches depend on it.
     let looking = tokio::spawn(python.keep_looking(shutdown.clone()));
     let housekeeping = tokio::spawn(Housekeeping::new(reconciler).run());
-    // A listener that fails ends the pages too.
+    // A failed listener ends the web pages too.
     let served = tokio::try_join!(services.serve(clients, agents), async {
         web.serve(pages).await;
         Ok(())
@@ -180,24 +180,24 @@ pub async fn run(
     if let Some(sending) = sending {
         sending.finish().await;
     }
-    // The last server leaves one file, with all that is in the write-ahead log.
+    // The last server leaves one file: it writes the write-ahead log back.
     let _ = tokio::time::timeout(CLOSE_TIME, state.close()).await;
     served.map(|_| ())
 }
 
-/// Where spans go, as the standard variables say.
+/// Exporter of spans, from the standard environment variables.
 fn collector() -> anyhow::Result<Option<Exporter>> {
     Exporter::from_env(&|name: &str| std::env::var(name).ok())
         .context("spans cannot be sent as the OTEL_* variables say")
 }
 
-/// What those who send spans of the same jobs need to know; each has a name of its own.
+/// Settings for programs that send spans of the same jobs, by variable name.
 fn collector_variables() -> HashMap<String, String> {
     let is_theirs = |name: &str| name.starts_with("OTEL_") && name != "OTEL_SERVICE_NAME";
     std::env::vars().filter(|(name, _)| is_theirs(name)).collect()
 }
 
-/// Who starts attempts, who tells whether an executor is one of them, and where they attach.
+/// Launcher, verifier of executors, and listener for agents.
 type Launching = (Arc<dyn Launcher>, Arc<dyn api::Executors>, AgentListener);
 
 fn local(
@@ -223,7 +223,7 @@ fn local(
     Ok((Arc::new(launcher.clone()), Arc::new(launcher), agents))
 }
 
-/// `--max-running`, if it is not given.
+/// Default of `--max-running`.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
@@ -239,8 +239,7 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
         .as_ref()
         .with_context(|| missing("--agent-cert: agents are not served without TLS"))?;
     let key = given.agent_key.as_ref().with_context(|| missing("--agent-key"))?;
-    // The second time is an error that means nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    crate::crypto::install_provider();
     let agents = api::AgentTls::new(listener, certificate, key)?;
     let server = given.agent_url.clone().with_context(|| missing("--agent-url"))?;
     anyhow::ensure!(server.starts_with("https://"), "--agent-url {server} must begin with https://");
@@ -271,16 +270,16 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
         },
     );
     let checked = launcher.clone();
-    // Nobody waits for it: what the store and the log have is there to be fetched without a cluster.
+    // Not awaited: what the store and the log have can be fetched without a cluster.
     tokio::spawn(async move {
         if let Err(error) = checked.check().await {
-            tracing::warn!("{error:#}; jobs wait until that is mended");
+            tracing::warn!("{error:#}; jobs are pending until this is fixed");
         }
     });
     Ok((Arc::new(launcher.clone()), Arc::new(launcher), AgentListener::Tls(Box::new(agents))))
 }
 
-/// The folder as an absolute path: agents run elsewhere.
+/// The folder as an absolute path: agents run in other folders.
 fn prepare_state_dir(dir: &Path) -> anyhow::Result<PathBuf> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -289,10 +288,10 @@ fn prepare_state_dir(dir: &Path) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("could not make the state folder {}", dir.display()))?;
     let absolute = fs::canonicalize(dir)?;
     if let Some(parent) = absolute.parent() {
-        // Its own name. Who may not open the folder above did not make it.
+        // Only the folder itself is created: a missing or forbidden parent is an error.
         let _ = fs::File::open(parent).and_then(|it| it.sync_all());
     }
-    // A socket's path has 107 bytes at the most.
+    // A socket's path has at most 107 bytes.
     anyhow::ensure!(
         absolute.as_os_str().len() <= 90,
         "the path of the state folder {} is too long for a socket in it; choose one of 90 bytes or less",

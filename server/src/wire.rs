@@ -1,10 +1,10 @@
-//! Between the wire's types and the job's.
+//! Conversions between protobuf types and the job's types.
 
 use sqlflow_proto::agent::{self, outcome::Reason as WireReason};
 
 use sqlflow_job::{Outcome, Reason};
 
-/// The part of an agent's outcome that a job's course depends on.
+/// The part of an agent's outcome that decides how the job continues.
 #[must_use]
 pub fn outcome(wire: &agent::Outcome) -> Outcome {
     let reason = match wire.reason() {
@@ -21,10 +21,10 @@ pub fn outcome(wire: &agent::Outcome) -> Outcome {
         WireReason::Lost => Reason::Lost,
         WireReason::LaunchFailed => Reason::LaunchFailed,
         WireReason::Deadline => Reason::Deadline,
-        // A reason of a newer agent is at least a failure.
+        // An unknown reason of a newer agent is at least a failure.
         WireReason::AgentFailed | WireReason::Unspecified => Reason::AgentFailed,
     };
-    // A traceback's last lines say most.
+    // The last lines of a traceback are the most useful ones.
     let start = wire.detail.len().saturating_sub(Outcome::MAX_DETAIL_BYTES);
     let detail = wire.detail[wire.detail.ceil_char_boundary(start)..].to_owned();
     Outcome {

@@ -1,4 +1,4 @@
-//! The server's configuration as a person meets it: wrong values, their places, and `--check`.
+//! Configuration of the server: wrong values, their origins, and `--check`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// The server, in a folder of its own and with no option in its environment.
+/// The server in its own folder, without options in its environment.
 fn server(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sqlflow-server"));
     command.current_dir(dir);
@@ -24,7 +24,7 @@ fn error(output: &Output) -> String {
 }
 
 #[test]
-fn a_wrong_value_names_the_place_that_it_came_from() {
+fn error_for_a_wrong_value_names_its_origin() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("server.toml");
     fs::write(&file, "grace = 'soon'\n").unwrap();
@@ -59,7 +59,7 @@ fn a_wrong_value_names_the_place_that_it_came_from() {
 }
 
 #[test]
-fn an_option_with_an_underscore_in_the_file_is_corrected() {
+fn unknown_option_in_the_file_gets_a_suggestion() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("server.toml");
     fs::write(&file, "http_listen = 'localhost:0'\n").unwrap();
@@ -69,7 +69,7 @@ fn an_option_with_an_underscore_in_the_file_is_corrected() {
     assert_eq!(said, expected);
 }
 
-/// An agent and a Python that are good enough for `--check`.
+/// An agent and a Python that pass `--check`.
 fn programs(dir: &Path) -> [String; 2] {
     use std::os::unix::fs::PermissionsExt as _;
     let [agent, python] = ["agent", "python"].map(|name| dir.join(name));
@@ -81,7 +81,7 @@ fn programs(dir: &Path) -> [String; 2] {
 }
 
 #[test]
-fn a_good_configuration_is_ok_and_nothing_is_made() {
+fn check_of_a_valid_configuration_creates_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let [agent, python] = programs(dir.path());
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -102,17 +102,17 @@ fn a_good_configuration_is_ok_and_nothing_is_made() {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let doubts = format!(
-        "warning: SQLite file {}/irs.db (from --datasource) does not exist; the first program that makes a table makes it\n",
+        "warning: SQLite file {}/irs.db (from --datasource) does not exist; it is created by the first program that creates a table\n",
         dir.path().display()
     );
     assert_eq!(String::from_utf8(output.stderr).unwrap(), doubts);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with(&format!("ok: listens on {listen} and ")), "{said}");
-    assert!(!dir.path().join("new").exists(), "a check makes nothing");
+    assert!(!dir.path().join("new").exists(), "a check creates nothing");
 }
 
 #[test]
-fn a_check_says_all_that_is_wrong() {
+fn check_reports_all_problems() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "").unwrap();
     let output = server(dir.path())
@@ -133,7 +133,7 @@ fn a_check_says_all_that_is_wrong() {
         "the state folder file/state (from --state-dir): file is not a folder",
         "--models ftp://x is not supported",
         "(from --datasource): the data source's scheme",
-        "the agent /no/agent is not there",
+        "cannot use the agent /no/agent",
         "/no/python (--python) cannot be started",
     ]) {
         assert!(line.starts_with("error: ") && line.contains(part), "{part}: {line}");

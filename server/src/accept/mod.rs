@@ -1,5 +1,5 @@
-//! Connections as every listener takes them: a failure to accept pauses instead of spinning, and a peer that says nothing,
-//! too little for a request, or too much before it is admitted, is not waited for.
+//! Accepted connections of every listener. A failure to accept causes a pause instead of a busy loop. A peer has
+//! timeouts and byte limits until it is admitted.
 
 mod prompt;
 mod slots;
@@ -18,15 +18,15 @@ pub use slots::{Slots, Unadmitted};
 
 /// Timeout for a peer's first bytes, for a TLS handshake, and for the header of an HTTP/1 request.
 pub const FIRST_BYTES_TIME: Duration = Duration::from_secs(10);
-/// Timeout for the admission of a gRPC connection's peer: the first request of a client, an accepted Hello of an agent.
-/// Longer than the above, since a client may connect before it has something to ask.
+/// Timeout for the admission of a gRPC connection's peer: the first request of a client, an accepted Hello of an
+/// agent. Longer than the timeout above, since a client may connect before it sends a request.
 pub const ADMISSION_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
-/// After a connection that could not be accepted. Without descriptors the next try would fail at once, again and again.
+/// Pause after a failure to accept. Without free file descriptors the next try would fail at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Something that connections come to.
+/// A listener.
 pub trait Accept: Send + Sync + 'static {
-    /// A connection.
+    /// Its connections.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// The next connection.
@@ -49,7 +49,7 @@ impl Accept for UnixListener {
     }
 }
 
-/// The connections of a listener. `who` comes, for the log.
+/// Connections of a listener. `who` names the peers in the log.
 pub fn connections<L: Accept>(
     listener: Arc<L>,
     who: &'static str,
@@ -60,8 +60,7 @@ pub fn connections<L: Accept>(
     )
 }
 
-/// The next connection, however long that takes. A failure is logged once until a connection is accepted again. Safe to
-/// cancel.
+/// Waits for the next connection. A failure is logged once until a connection is accepted again. Cancel safe.
 pub async fn next<L: Accept>(listener: &L, who: &'static str) -> L::Stream {
     let mut failures: u64 = 0;
     loop {
@@ -74,7 +73,7 @@ pub async fn next<L: Accept>(listener: &L, who: &'static str) -> L::Stream {
             }
             Err(error) => {
                 if failures == 0 {
-                    tracing::warn!(who, %error, "cannot accept connections now, will try again");
+                    tracing::warn!(who, %error, "cannot accept connections; will try again");
                 }
                 failures += 1;
                 tokio::time::sleep(PAUSE).await;
@@ -83,7 +82,7 @@ pub async fn next<L: Accept>(listener: &L, who: &'static str) -> L::Stream {
     }
 }
 
-/// The connections of a gRPC listener. `who` comes, for the log.
+/// Connections of a gRPC listener. `who` names the peers in the log.
 pub fn unadmitted<L: Accept>(
     listener: Arc<L>,
     who: &'static str,
@@ -101,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    /// Has no descriptors for so many calls.
+    /// Fails this many times for lack of file descriptors.
     struct Exhausted(AtomicU32);
 
     impl Accept for Exhausted {
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_listener_without_descriptors_pauses_and_goes_on() {
+    async fn listener_without_descriptors_pauses_and_continues() {
         let begun = tokio::time::Instant::now();
         next(&Exhausted(3.into()), "clients").await;
         assert!(begun.elapsed() >= PAUSE * 3, "{:?}", begun.elapsed());

@@ -1,4 +1,4 @@
-//! A gRPC connection until its peer is admitted.
+//! A gRPC connection with limits until its peer is admitted.
 
 use std::future::Future as _;
 use std::io;
@@ -18,20 +18,20 @@ use tower::util::MapRequestLayer;
 use super::slots::{Slot, Unadmitted};
 use super::{ADMISSION_TIME, FIRST_BYTES_TIME};
 
-/// What every gRPC client sends before it is answered: the preface of HTTP/2. Also less than a TLS greeting.
+/// First bytes of every gRPC client: the preface of HTTP/2. Shorter than a TLS greeting.
 const HTTP2_PREFACE: usize = 24;
-/// What an agent may send before its Hello is accepted: a TLS greeting, headers, and the Hello with its token. An agent says
-/// no more before it is answered.
+/// Maximum number of bytes from an agent before its Hello is accepted: a TLS greeting, headers, and the Hello with
+/// its token. An agent sends nothing more before the answer.
 const HELLO_BYTES: usize = 64 * 1024;
 
-/// The bounds on a connection whose peer is not admitted yet. The connection and its requests share them.
+/// Limits of a connection whose peer is not admitted yet. The connection and its requests share them.
 #[derive(Debug, Clone, Default)]
 pub struct Bounds {
     are_lifted: Arc<AtomicBool>,
 }
 
 impl Bounds {
-    /// Admits the peer: the connection may stay for as long as it wants.
+    /// Admits the peer: the connection has no timeout any more.
     pub fn lift(&self) {
         self.are_lifted.store(true, Ordering::Relaxed);
     }
@@ -41,17 +41,17 @@ impl Bounds {
     }
 }
 
-/// What is known of a connection, beside what its stream knows.
+/// Connection info: the limits, and the stream's own info.
 #[derive(Debug, Clone)]
 pub struct ConnectInfo<I> {
     inner: I,
     bounds: Bounds,
 }
 
-/// A layer that takes the connection info of a [`Prompt`] apart.
+/// A layer that unwraps the connection info of a [`Prompt`].
 pub type ConnectInfoLayer = MapRequestLayer<fn(http::Request<Body>) -> http::Request<Body>>;
 
-/// Admits a peer by its first request, whatever it is. The request gets the connection info of the stream in the
+/// Admits a peer by its first request of any kind. The request gets the connection info of the stream in the
 /// [`Prompt`].
 #[must_use]
 pub fn admit_by_request<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer {
@@ -64,8 +64,8 @@ pub fn admit_by_request<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer 
     })
 }
 
-/// Leaves it to the service to admit a peer: each request gets the [`Bounds`] of its connection, and the connection info of
-/// the stream in the [`Prompt`].
+/// Leaves the admission of a peer to the service: each request gets the [`Bounds`] of its connection, and the
+/// connection info of the stream in the [`Prompt`].
 #[must_use]
 pub fn admit_by_service<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer {
     MapRequestLayer::new(|mut request| {
@@ -77,20 +77,20 @@ pub fn admit_by_service<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer 
     })
 }
 
-/// A gRPC connection that ends with an error when its first bytes do not come in time, its peer is not admitted in time or
-/// says too much before, or too many others wait for their admission.
+/// A gRPC connection that fails if its first bytes do not arrive in time, its peer is not admitted in time or sends
+/// too much before, or too many others wait for their admission.
 pub struct Prompt<S> {
     inner: S,
     bounds: Bounds,
-    /// Until the bounds are lifted.
+    /// Until the limits are lifted.
     waiting: Option<Waiting>,
 }
 
-/// What a connection has until its peer is admitted.
+/// Limits until the peer is admitted.
 struct Waiting {
-    /// Bytes that came.
+    /// Number of bytes received.
     read: usize,
-    /// So many may.
+    /// Maximum number of bytes.
     allowed: usize,
     first_bytes: Pin<Box<Sleep>>,
     admission: Pin<Box<Sleep>>,
@@ -99,12 +99,12 @@ struct Waiting {
 }
 
 impl<S> Prompt<S> {
-    /// Of a peer that is admitted by its first request, of any length. The time runs from now on.
+    /// For a peer that is admitted by its first request, of any length. The timeout starts now.
     pub fn new(connection: Unadmitted<S>) -> Self {
         Self::within(FIRST_BYTES_TIME, ADMISSION_TIME, usize::MAX, connection)
     }
 
-    /// Of a peer that says no more than a Hello before it is admitted. The time runs from now on.
+    /// For a peer that sends only a Hello before its admission. The timeout starts now.
     pub fn of_agent(connection: Unadmitted<S>) -> Self {
         Self::within(FIRST_BYTES_TIME, ADMISSION_TIME, HELLO_BYTES, connection)
     }
@@ -121,7 +121,7 @@ impl<S> Prompt<S> {
         Self { inner: connection.stream, bounds: Bounds::default(), waiting: Some(waiting) }
     }
 
-    /// Why the connection ends, if it does.
+    /// Why the connection must end, if it must.
     fn broken(&mut self, context: &mut Context<'_>) -> Option<io::ErrorKind> {
         let waiting = self.waiting.as_mut()?;
         if self.bounds.are_lifted() {
@@ -154,7 +154,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prompt<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Before reading: bytes that come without a pause are no request either.
+        // Before reading: a continuous stream of bytes is not a request either.
         if let Some(why) = self.broken(context) {
             return Poll::Ready(Err(why.into()));
         }
@@ -208,7 +208,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(50);
     const LONG: Duration = Duration::from_secs(3600);
 
-    /// A peer, and its connection with these bounds.
+    /// A peer, and its connection with these limits.
     fn connection(
         first_bytes: Duration,
         admission: Duration,
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_says_nothing_or_too_little_is_not_waited_for() {
+    async fn silent_peer_times_out() {
         for said in [0, HTTP2_PREFACE - 1] {
             let (mut peer, mut stream) = connection(SHORT, LONG, usize::MAX);
             peer.write_all(&vec![b'x'; said]).await.unwrap();
@@ -229,9 +229,9 @@ mod tests {
         }
     }
 
-    /// It sends a request byte for byte, and never comes to its end.
+    /// It sends a request byte for byte, and never completes it.
     #[tokio::test]
-    async fn a_peer_that_goes_on_without_a_request_is_not_waited_for() {
+    async fn peer_without_a_request_times_out() {
         let (mut peer, mut stream) = connection(SHORT, SHORT * 2, usize::MAX);
         let trickle = async { while peer.write_all(b"x").await.is_ok() {} };
         let read = async {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_says_too_much_before_it_is_admitted_is_not_listened_to() {
+    async fn peer_over_the_byte_limit_before_admission_is_refused() {
         let (mut peer, mut stream) = connection(LONG, LONG, 100);
         let talk = async { while peer.write_all(&[b'x'; 10]).await.is_ok() {} };
         let read = async {
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_whose_place_others_took_is_not_waited_for() {
+    async fn peer_that_lost_its_slot_is_disconnected() {
         let slots = Slots::of("agents");
         let (_peer, stream) = tokio::io::duplex(64);
         let mut first = Prompt::within(LONG, LONG, usize::MAX, slots.hold(stream));

@@ -1,12 +1,14 @@
-//! How many connections of a listener may wait for the admission of their peers.
+//! Limit of connections per listener whose peers are not admitted yet.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
 
-/// Connections of one gRPC listener whose peers are not admitted yet. One more ends the oldest of them: an honest peer needs
-/// milliseconds, so it is not the one that goes, however many others come and say nothing.
+use crate::sync::lock;
+
+/// Maximum number of connections of one gRPC listener whose peers are not admitted yet. A further one ends the
+/// oldest: an honest peer is admitted within milliseconds, so it is not affected.
 pub const MAX_UNADMITTED: usize = 1024;
 
 /// The connections of a listener whose peers are not admitted yet.
@@ -19,9 +21,9 @@ pub struct Slots {
 #[derive(Debug, Default)]
 struct Held {
     next: u64,
-    /// By age; each ends its connection.
+    /// By age. Cancelling a token ends its connection.
     oldest: BTreeMap<u64, CancellationToken>,
-    /// It was logged that there are too many.
+    /// Whether the limit was logged.
     is_told: bool,
 }
 
@@ -35,18 +37,18 @@ pub struct Unadmitted<S> {
 pub(super) struct Slot {
     id: u64,
     slots: Slots,
-    /// Others took the place.
+    /// Cancelled when a newer connection takes the slot.
     pub(super) lost: CancellationToken,
 }
 
 impl Slots {
-    /// None is held. `who` comes, for the log.
+    /// No connections yet. `who` names the peers in the log.
     #[must_use]
     pub fn of(who: &'static str) -> Self {
         Self { who, held: Arc::default() }
     }
 
-    /// Takes a connection that was accepted.
+    /// Takes a slot for an accepted connection.
     pub fn hold<S>(&self, stream: S) -> Unadmitted<S> {
         let lost = CancellationToken::new();
         let mut held = self.held();
@@ -71,12 +73,12 @@ impl Slots {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 }
 
 impl<S> Unadmitted<S> {
-    /// The same connection, as another stream.
+    /// The same connection, with another stream.
     pub fn map<T>(self, wrap: impl FnOnce(S) -> T) -> Unadmitted<T> {
         Unadmitted { stream: wrap(self.stream), slot: self.slot }
     }
@@ -97,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_connection_goes_when_there_are_too_many() {
+    fn oldest_connection_is_closed_at_the_limit() {
         let slots = Slots::of("agents");
         let mut unadmitted: Vec<_> = (0..MAX_UNADMITTED).map(|_| slots.hold(())).collect();
         let lost = |unadmitted: &[Unadmitted<()>]| {

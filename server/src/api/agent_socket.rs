@@ -1,10 +1,10 @@
-//! The Unix socket that agents on this machine attach to. Of the servers that share a state folder one listens at a
-//! time; the others stand by, and serve clients and reconcile jobs meanwhile.
+//! Unix socket for agents on this machine. One of the servers of a state folder listens at a time. The others stand
+//! by; meanwhile they serve clients and reconcile jobs.
 //!
-//! A server on standby greets the listening one again and again, and takes its place when no answer comes: that server has
-//! ended, is stopped (SIGSTOP), or has no descriptors left. No lock is involved, since a stopped server would keep it. Two
-//! servers may take the place at the same moment: the later one has it, and the earlier one finds that out at its next
-//! look. A server that has lost the place keeps the streams that it has; any server can serve any agent.
+//! A standby server probes the listening one periodically, and takes over if there is no answer: that server has
+//! ended, is stopped (SIGSTOP), or has no file descriptors left. There is no lock, since a stopped server would keep
+//! it. Two servers may take over at the same moment: the later one wins, and the earlier one notices at its next
+//! check. A server that lost the socket keeps its streams; any server can serve any agent.
 
 use std::fs;
 use std::io;
@@ -24,14 +24,14 @@ use super::agents_server;
 use super::attach::AgentApi;
 use crate::accept::{self, Prompt, Slots};
 
-/// How often a server looks whether it has the place, or may take it.
-const LOOK_PERIOD: Duration = Duration::from_millis(500);
-/// A server that does not answer a greeting within this time does not serve agents.
-const ANSWER_TIME: Duration = Duration::from_secs(3);
-/// What an HTTP/2 client says first: the preface, and an empty SETTINGS frame.
-const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+/// Period of checking for, or trying to get, the socket.
+const POLL_PERIOD: Duration = Duration::from_millis(500);
+/// Timeout for an answer to a probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// First bytes of an HTTP/2 client: the preface, and an empty SETTINGS frame.
+const PROBE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
 
-/// Where agents attach.
+/// Unix socket that agents attach to.
 pub struct AgentSocket {
     path: PathBuf,
 }
@@ -55,15 +55,15 @@ impl AgentSocket {
             .await
     }
 
-    /// Agents that connect whenever this server has the place.
+    /// Connections of agents, while this server has the socket.
     fn connections(self) -> impl Stream<Item = io::Result<Prompt<UnixStream>>> + Send {
-        let standby = Standby { path: self.path, told: String::new() };
+        let standby = Standby { path: self.path, last_logged: String::new() };
         let begin = (Slots::of("agents"), standby, None);
         futures::stream::unfold(begin, |(slots, mut standby, mut held)| async move {
             loop {
                 let listening = match held.take() {
                     Some(listening) => listening,
-                    None => standby.take().await,
+                    None => standby.take_over().await,
                 };
                 tokio::select! {
                     stream = accept::next(&listening.listener, "agents") => {
@@ -71,7 +71,7 @@ impl AgentSocket {
                         return Some((Ok(connection), (slots, standby, Some(listening))));
                     }
                     () = listening.lost(&standby.path) => {
-                        tracing::warn!("another server has taken over the agents' socket; standing by");
+                        tracing::warn!("another server took over the agents' socket; standing by");
                     }
                 }
             }
@@ -79,84 +79,84 @@ impl AgentSocket {
     }
 }
 
-/// A server without the place.
+/// A server without the socket.
 struct Standby {
     path: PathBuf,
-    /// What was logged last.
-    told: String,
+    /// Last logged message.
+    last_logged: String,
 }
 
-/// What a greeting came to.
+/// Result of a probe.
 #[derive(Debug, PartialEq, Eq)]
-enum Greeted {
-    /// A server serves agents there.
+enum ProbeResult {
+    /// A server answered.
     Answered,
-    /// Nobody listens.
-    Nobody,
-    /// Somebody listens and does not answer.
+    /// No server listens.
+    NoListener,
+    /// A server listens and does not answer.
     Silent,
 }
 
 impl Standby {
-    /// PendingTracker until no other server serves agents, and takes the place.
-    async fn take(&mut self) -> Listening {
+    /// Waits until no other server serves agents, and takes over the socket.
+    async fn take_over(&mut self) -> Listening {
         loop {
-            match self.try_take().await {
+            match self.try_take_over().await {
                 Ok(Some(listening)) => return listening,
-                Ok(None) => self.tell("another server has the agents' socket; standing by"),
-                Err(error) => self.tell(&format!(
+                Ok(None) => self.log("another server has the agents' socket; standing by"),
+                Err(error) => self.log(&format!(
                     "cannot listen on the agents' socket {}: {error}; will try again",
                     self.path.display()
                 )),
             }
-            tokio::time::sleep(LOOK_PERIOD).await;
+            tokio::time::sleep(POLL_PERIOD).await;
         }
     }
 
-    async fn try_take(&self) -> io::Result<Option<Listening>> {
-        match greet(&self.path).await? {
-            Greeted::Answered => return Ok(None),
-            Greeted::Nobody => {}
-            Greeted::Silent => tracing::warn!(
+    async fn try_take_over(&self) -> io::Result<Option<Listening>> {
+        match probe(&self.path).await? {
+            ProbeResult::Answered => return Ok(None),
+            ProbeResult::NoListener => {}
+            ProbeResult::Silent => tracing::warn!(
                 "the server that has the agents' socket did not answer for {} s; taking over",
-                ANSWER_TIME.as_secs()
+                PROBE_TIMEOUT.as_secs()
             ),
         }
         Listening::begin(&self.path).map(Some)
     }
 
-    /// Logs this unless it was logged last.
-    fn tell(&mut self, text: &str) {
-        if self.told != text {
-            text.clone_into(&mut self.told);
+    /// Logs this message unless it was the last one.
+    fn log(&mut self, text: &str) {
+        if self.last_logged != text {
+            text.clone_into(&mut self.last_logged);
             tracing::info!("{text}");
         }
     }
 }
 
-/// Whether a server serves agents on this socket.
-async fn greet(path: &Path) -> io::Result<Greeted> {
+/// Probes for a server on this socket.
+async fn probe(path: &Path) -> io::Result<ProbeResult> {
     let answer = async {
         let mut stream = UnixStream::connect(path).await?;
-        stream.write_all(GREETING).await?;
+        stream.write_all(PROBE).await?;
         stream.read_u8().await
     };
-    match tokio::time::timeout(ANSWER_TIME, answer).await {
-        Ok(Ok(_)) => Ok(Greeted::Answered),
-        Err(_) => Ok(Greeted::Silent),
+    match tokio::time::timeout(PROBE_TIMEOUT, answer).await {
+        Ok(Ok(_)) => Ok(ProbeResult::Answered),
+        Err(_) => Ok(ProbeResult::Silent),
         Ok(Err(error)) => match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(Greeted::Nobody),
-            // Its queue of connections is full.
-            io::ErrorKind::WouldBlock => Ok(Greeted::Silent),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(ProbeResult::NoListener),
+            // Its backlog of connections is full.
+            io::ErrorKind::WouldBlock => Ok(ProbeResult::Silent),
             _ => Err(error),
         },
     }
 }
 
-/// A server that has the place, or had it a moment ago.
+/// A server that has the socket, or had it a moment ago.
 struct Listening {
     listener: UnixListener,
-    /// Which file at the socket's path is this listener's.
+    /// Identity of the socket file at the path.
     file: FileId,
 }
 
@@ -174,9 +174,9 @@ impl FileId {
 }
 
 impl Listening {
-    /// Puts a new socket at this path, whatever is there.
+    /// Replaces the file at this path by a new socket.
     fn begin(path: &Path) -> io::Result<Self> {
-        // Bound under another name first: at its own name the socket appears with its permissions, at once.
+        // Bound under another name first, so that the socket appears at its path with its permissions.
         let unready = path.with_extension(format!("{:08x}", rand::random::<u32>()));
         let listener = UnixListener::bind(&unready)?;
         let place = || {
@@ -194,13 +194,13 @@ impl Listening {
         }
     }
 
-    /// Returns when the socket at the path is not this one any more.
+    /// Returns when another file is at the path.
     async fn lost(&self, path: &Path) {
         loop {
-            tokio::time::sleep(LOOK_PERIOD).await;
+            tokio::time::sleep(POLL_PERIOD).await;
             match FileId::of(path) {
                 Ok(file) if file == self.file => {}
-                // It may be a disk that does not answer now.
+                // The disk may be unavailable.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {}
                 Ok(_) | Err(_) => return,
             }
@@ -231,49 +231,49 @@ mod tests {
         })
     }
 
-    async fn until(path: &Path, state: Greeted) {
-        while greet(path).await.ok().as_ref() != Some(&state) {
+    async fn until(path: &Path, state: ProbeResult) {
+        while probe(path).await.ok().as_ref() != Some(&state) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
     #[tokio::test]
-    async fn a_server_that_answers_keeps_the_place() {
+    async fn answering_server_keeps_the_socket() {
         let (_dir, path) = socket();
-        assert_eq!(greet(&path).await.unwrap(), Greeted::Nobody);
+        assert_eq!(probe(&path).await.unwrap(), ProbeResult::NoListener);
         let first = serve(&path);
-        until(&path, Greeted::Answered).await;
+        until(&path, ProbeResult::Answered).await;
         let file = FileId::of(&path).unwrap();
-        let mut standby = Standby { path: path.clone(), told: String::new() };
-        assert!(standby.try_take().await.unwrap().is_none());
+        let mut standby = Standby { path: path.clone(), last_logged: String::new() };
+        assert!(standby.try_take_over().await.unwrap().is_none());
         assert_eq!(FileId::of(&path).unwrap(), file);
         first.abort();
-        until(&path, Greeted::Nobody).await;
-        standby.take().await;
+        until(&path, ProbeResult::NoListener).await;
+        standby.take_over().await;
         assert_ne!(FileId::of(&path).unwrap(), file);
     }
 
-    /// It listens, so connections are taken for it, and never answers.
+    /// It listens, so the kernel accepts connections for it, and it never answers.
     #[tokio::test]
-    async fn the_place_of_a_server_that_does_not_answer_is_taken_and_it_stands_by() {
+    async fn socket_of_a_stopped_server_is_taken_over() {
         let (_dir, path) = socket();
         let stopped = Listening::begin(&path).unwrap();
         let second = serve(&path);
         stopped.lost(&path).await;
-        until(&path, Greeted::Answered).await;
+        until(&path, ProbeResult::Answered).await;
         let mut first = pin!(AgentSocket::at(path.clone()).connections());
-        let waited = tokio::time::timeout(LOOK_PERIOD * 3, first.next()).await;
-        assert!(waited.is_err(), "it took the place of a server that answers");
+        let waited = tokio::time::timeout(POLL_PERIOD * 3, first.next()).await;
+        assert!(waited.is_err(), "it took over from a server that answers");
         second.abort();
     }
 
     #[tokio::test]
-    async fn a_socket_that_somebody_removed_comes_back() {
+    async fn removed_socket_is_recreated() {
         let (dir, path) = socket();
         let served = serve(&path);
-        until(&path, Greeted::Answered).await;
+        until(&path, ProbeResult::Answered).await;
         fs::remove_file(&path).unwrap();
-        until(&path, Greeted::Answered).await;
+        until(&path, ProbeResult::Answered).await;
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no other name is left");
         served.abort();
     }

@@ -1,5 +1,5 @@
-//! The TCP port that agents on other machines attach to. There is no form of it without TLS: assignments hold secrets.
-//! Its certificate is renewed from time to time, long before the server is started anew.
+//! TCP port for agents on other machines. It always uses TLS, because assignments hold secrets. The certificate is
+//! reloaded when it is renewed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,26 +18,26 @@ use tonic::transport::{self, Identity, Server, ServerTlsConfig};
 use super::{KEEPALIVE, agents_server};
 use crate::accept::{self, FIRST_BYTES_TIME, Prompt};
 
-/// How often it is looked whether the certificate is another.
-const LOOK_PERIOD: Duration = Duration::from_secs(10);
+/// Period of checking for a renewed certificate.
+const POLL_PERIOD: Duration = Duration::from_secs(10);
 
-/// The port, bound, and what it shows.
+/// The bound port, and its certificate.
 pub struct AgentTls {
     listener: TcpListener,
     pair: Pair,
     server: Server,
-    look_period: Duration,
+    poll_period: Duration,
 }
 
 impl AgentTls {
-    /// Takes the certificate chain and the key from PEM files, and again when they change.
+    /// Loads the certificate chain and the key from PEM files, and again when they change.
     ///
     /// # Errors
-    /// They cannot be read, or do not go together.
+    /// They cannot be read, or do not match.
     pub fn new(listener: TcpListener, certificate: &Path, key: &Path) -> anyhow::Result<Self> {
         let mut pair = Pair::of(certificate, key);
         let server = pair.changed()?.context("it has no certificate")?;
-        Ok(Self { listener, pair, server, look_period: LOOK_PERIOD })
+        Ok(Self { listener, pair, server, poll_period: POLL_PERIOD })
     }
 
     pub(super) async fn serve(
@@ -48,7 +48,7 @@ impl AgentTls {
         let listener = Arc::new(self.listener);
         let mut older = JoinSet::new();
         loop {
-            // What a tonic server shows is fixed, so each certificate has a server of its own on the same listener.
+            // A tonic server's certificate is fixed, so each certificate has its own server on the same listener.
             let end = shutdown.child_token();
             let connections = accept::unadmitted(Arc::clone(&listener), "agents");
             let mut serving = Box::pin(
@@ -65,9 +65,9 @@ impl AgentTls {
                     served?;
                     break;
                 }
-                renewed = self.pair.renewed(self.look_period) => renewed,
+                renewed = self.pair.renewed(self.poll_period) => renewed,
             };
-            // It accepts no more; the agents that are attached stay until their streams end.
+            // It accepts no more connections; attached agents stay until their streams end.
             end.cancel();
             older.spawn(serving);
         }
@@ -76,44 +76,49 @@ impl AgentTls {
     }
 }
 
-/// A certificate and its key, in files that somebody else renews.
+/// A certificate and its key, in files that are renewed by another program.
 struct Pair {
     certificate: PathBuf,
     key: PathBuf,
-    /// What is in use.
+    /// Certificate and key in use.
     used: Option<[Vec<u8>; 2]>,
-    /// Why what is there now cannot be used, as it was last logged.
-    trouble: String,
+    /// Why the current files cannot be used, as it was last logged.
+    last_error: String,
 }
 
 impl Pair {
     fn of(certificate: &Path, key: &Path) -> Self {
-        Self { certificate: certificate.to_owned(), key: key.to_owned(), used: None, trouble: String::new() }
+        Self {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            used: None,
+            last_error: String::new(),
+        }
     }
 
-    /// PendingTracker until there is another pair that can be used.
-    async fn renewed(&mut self, look_period: Duration) -> Server {
+    /// Waits for a renewed pair.
+    async fn renewed(&mut self, poll_period: Duration) -> Server {
         loop {
-            tokio::time::sleep(look_period).await;
-            if let Some(server) = self.look() {
-                tracing::info!(certificate = %self.certificate.display(), "agents are shown another certificate now");
+            tokio::time::sleep(poll_period).await;
+            if let Some(server) = self.reload() {
+                tracing::info!(certificate = %self.certificate.display(), "agents' certificate reloaded");
                 return server;
             }
         }
     }
 
-    /// A server that shows the pair, if that is another; one that cannot be used leaves the one before in its place.
-    fn look(&mut self) -> Option<Server> {
+    /// A server with the renewed pair. A pair that cannot be used leaves the previous one in use.
+    fn reload(&mut self) -> Option<Server> {
         match self.changed() {
             Ok(server) => {
-                self.trouble.clear();
+                self.last_error.clear();
                 server
             }
             Err(error) => {
-                let trouble = format!("{error:#}");
-                if trouble != self.trouble {
-                    tracing::error!(error = trouble, "agents are shown the certificate from before");
-                    self.trouble = trouble;
+                let error = format!("{error:#}");
+                if error != self.last_error {
+                    tracing::error!(error, "cannot reload the agents' certificate; using the previous one");
+                    self.last_error = error;
                 }
                 None
             }
@@ -154,9 +159,9 @@ mod tests {
 
     const HOST: &str = "sqlflow-server";
 
-    /// A folder with the pairs `one` and `two`, each signed by itself; `tls` is a copy of the first.
+    /// A folder with the self-signed pairs `one` and `two`; `tls` is a copy of the first.
     fn pairs() -> tempfile::TempDir {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::crypto::install_provider();
         let dir = tempfile::tempdir().unwrap();
         for name in ["one", "two"] {
             let output = Command::new("openssl")
@@ -180,23 +185,23 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_changes_nothing() {
+    fn invalid_certificate_keeps_the_previous_one() {
         let dir = pairs();
         let mut pair = Pair::of(&dir.path().join("tls.crt"), &dir.path().join("tls.key"));
-        assert!(pair.look().is_some());
-        assert!(pair.look().is_none(), "it is the same");
+        assert!(pair.reload().is_some());
+        assert!(pair.reload().is_none(), "it is the same");
         std::fs::copy(dir.path().join("two.crt"), dir.path().join("tls.crt")).unwrap();
-        assert!(pair.look().is_none(), "its key is not there yet");
+        assert!(pair.reload().is_none(), "its key does not exist yet");
         std::fs::write(dir.path().join("tls.crt"), "no certificate").unwrap();
-        assert!(pair.look().is_none());
+        assert!(pair.reload().is_none());
         std::fs::remove_file(dir.path().join("tls.crt")).unwrap();
-        assert!(pair.look().is_none());
+        assert!(pair.reload().is_none());
         renew(dir.path(), "two");
-        assert!(pair.look().is_some());
-        assert!(pair.look().is_none());
+        assert!(pair.reload().is_some());
+        assert!(pair.reload().is_none());
     }
 
-    /// Admits everybody, as the service of agents admits an agent.
+    /// Admits every peer, as the service of agents admits an agent.
     fn admit(request: Request<()>) -> Result<Request<()>, Status> {
         request.extensions().get::<accept::Bounds>().expect("the listener's layer gives them").lift();
         Ok(request)
@@ -209,15 +214,16 @@ mod tests {
         endpoint.connect().await
     }
 
-    /// Who comes is shown the new one; who is there stays, as an agent would whose attempt runs for days.
+    /// New connections get the renewed certificate. Existing ones stay, since attempts of their agents may run for
+    /// days.
     #[tokio::test]
-    async fn a_renewed_certificate_is_shown_and_disturbs_nobody() {
+    async fn renewed_certificate_is_used_for_new_connections_only() {
         let dir = pairs();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let [certificate, key] = ["tls.crt", "tls.key"].map(|name| dir.path().join(name));
         let mut tls = AgentTls::new(listener, &certificate, &key).unwrap();
-        tls.look_period = Duration::from_millis(10);
+        tls.poll_period = Duration::from_millis(10);
         let (health, service) = tonic_health::server::health_reporter();
         let routes = Routes::new(InterceptedService::new(service, admit));
         let shutdown = CancellationToken::new();
@@ -233,7 +239,7 @@ mod tests {
         while connect(&address, dir.path(), "two").await.is_err() {}
         assert!(connect(&address, dir.path(), "one").await.is_err());
         health.set_service_status("", ServingStatus::NotServing).await;
-        assert!(stream.message().await.unwrap().is_some(), "the stream from before goes on");
+        assert!(stream.message().await.unwrap().is_some(), "the earlier stream continues");
 
         shutdown.cancel();
         drop((stream, client));
@@ -241,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_is_silent_after_the_handshake_is_not_waited_for() {
+    async fn peer_silent_after_the_handshake_times_out() {
         let dir = pairs();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -263,9 +269,9 @@ mod tests {
         ended.expect("the server keeps the connection").unwrap();
     }
 
-    /// As those of agents, whose attempts run for days.
+    /// Agents stay connected while their attempts run, possibly for days.
     #[tokio::test]
-    async fn a_stream_of_an_admitted_peer_outlives_the_timeout() {
+    async fn stream_of_an_admitted_peer_outlives_the_timeout() {
         let dir = pairs();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();

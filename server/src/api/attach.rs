@@ -1,8 +1,8 @@
-//! `sqlflow.agent.v1.Agent`: the stream of one attempt. The server that holds the stream appends what the agent
-//! says under the attempt's number; it needs no lease, and a change of reconciler does not disturb it.
+//! `sqlflow.agent.v1.Agent`: the stream of one attempt. The server that holds the stream appends the agent's records.
+//! It needs no lease, and a change of the reconciler has no effect on the stream.
 //!
-//! Here a stream begins: who may speak for which attempt. `session` is its life from there to its end, `absence` what
-//! is watched after that; `standing` is whether the agent still has a say (pure).
+//! This file handles the begin of a stream: which agent may report for which attempt. `session` handles the stream
+//! until its end, `absence` the time after it. `standing` decides whether the agent may still report (pure).
 
 mod absence;
 mod session;
@@ -11,7 +11,7 @@ mod standing;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sqlflow_job::{AttemptId, Event, InstanceHash, Job, Rejection};
@@ -37,20 +37,21 @@ use crate::attach_errors::{AttachError, AttachErrors};
 use crate::codegen::Assigner;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
+use crate::sync::lock;
 use absence::Absence;
 use session::{Bound, Session};
 use standing::Standing;
 
-/// An executor has this long to say Hello.
+/// Timeout for an executor's Hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
-/// How long the platform may take to tell who an agent is that is known by its key anyway: less than the agent waits.
+/// Timeout for the platform to identify an agent that has the instance key anyway. Shorter than the agent's timeout.
 const PLATFORM_TIME: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 3 });
-/// Messages to an agent that wait until it takes them; each is at most 1 MiB.
+/// Maximum number of messages to an agent that are not sent yet; each is at most 1 MiB.
 const WAITING_RESPONSES: usize = 16;
-/// Executors that wait for an attempt at this server; each costs a stream.
+/// Maximum number of executors that wait for an attempt at this server; each costs a stream.
 pub(super) const MAX_WAITING: usize = 1000;
-/// How often a job is read again that nothing tells of. The store tells of every change, so this is for its faults.
-const SAFETY_PERIOD: Duration = Duration::from_secs(300);
+/// Period of reloading a job without a signal. The store signals every change, so this only covers its faults.
+const RELOAD_PERIOD: Duration = Duration::from_secs(300);
 
 /// The service.
 #[derive(Clone)]
@@ -67,11 +68,11 @@ pub(super) struct AttachContext {
     pub(super) grace: Duration,
     /// See [`crate::agent_liveness::SILENCE`].
     pub(super) silence: Duration,
-    /// This server.
+    /// Id of this server.
     pub(super) server: ServerId,
     pub(super) memory_peaks: MemoryPeaks,
     pub(super) metrics: Metrics,
-    /// The newest stream of each attempt in this process, or who waits for the next one; it ends older ones.
+    /// The newest stream of each attempt in this process, or the watch for the next one. It ends older ones.
     pub(super) streams: Mutex<HashMap<AttemptId, CancellationToken>>,
     /// Permits for executors that wait for an attempt; see [`MAX_WAITING`].
     pub(super) waiting: Semaphore,
@@ -79,7 +80,7 @@ pub(super) struct AttachContext {
 }
 
 type Responses = mpsc::Sender<Result<AttachResponse, Status>>;
-/// Tells of a job's changes.
+/// Signals changes of a job.
 type Changes = watch::Receiver<KnownJob>;
 
 #[tonic::async_trait]
@@ -94,11 +95,11 @@ impl Agent for AgentApi {
         let bounds = request.extensions().get::<Bounds>().cloned().unwrap_or_default();
         let context = Arc::clone(&self.context);
         let (responses, stream) = mpsc::channel(WAITING_RESPONSES);
-        // The headers go back at once: a client's bidirectional call waits for them.
+        // The headers are sent at once: a client's bidirectional call waits for them.
         tokio::spawn(async move {
             let (served, absence) = context.serve(request.into_inner(), peer, &bounds, &responses).await;
             if let Err(status) = served {
-                // The agent may be gone already.
+                // The agent may have disconnected already.
                 let _ = responses.send(Err(status)).await;
             }
             drop(responses);
@@ -110,27 +111,27 @@ impl Agent for AgentApi {
     }
 }
 
-/// What became of an agent's Hello.
+/// Result of an agent's Hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Admission {
-    /// It speaks for the attempt.
+    /// It may report for the attempt.
     Bound,
-    /// It did, and has reported the outcome; it only has not heard that this is durable.
+    /// Its outcome is recorded already; only the acknowledgement was lost.
     Reported,
 }
 
-/// An agent that was let in.
+/// An admitted agent.
 struct Admitted {
     admission: Admission,
-    /// The job, read after that.
+    /// The job, read after the admission.
     job: Arc<Job>,
-    /// The last durable seq of the agent, if the log was asked for it.
+    /// The agent's last durable sequence number, if the log was asked for it.
     last_seq: Option<u64>,
 }
 
 impl AttachContext {
-    /// Serves one stream. An accepted Hello lifts the bounds on its connection. The absence is what to watch after it:
-    /// the attempt goes on, and its agent is not here.
+    /// Serves one stream. An accepted Hello lifts the bounds on its connection. The returned absence is to be watched
+    /// afterwards: the attempt continues, and its agent is not connected here.
     async fn serve(
         self: &Arc<Self>,
         mut requests: Streaming<AttachRequest>,
@@ -176,8 +177,8 @@ impl AttachContext {
         {
             let mut streams = lock(&self.streams);
             if responses.is_closed() {
-                // The agent did not wait for the admission. A newer stream of it, which this must not end, goes on. Without
-                // one it is to come back: it counts as attached to this server, so nobody else awaits it.
+                // The agent disconnected before its admission. A newer stream of it continues. Without one its return
+                // is awaited here: it counts as attached to this server, so no other server awaits it.
                 let gone = Err(Status::cancelled("the agent is gone"));
                 if streams.contains_key(&attempt) {
                     return (gone, None);
@@ -189,7 +190,7 @@ impl AttachContext {
                 older.cancel();
             }
         }
-        tracing::debug!(%attempt, resumed = hello.has_assignment, "an agent attached");
+        tracing::debug!(%attempt, resumed = hello.has_assignment, "agent attached");
         let span = tracing::info_span!("attempt", %attempt, trace_id = tracing::field::Empty);
         let bound = Bound { job, changes: changes.clone(), last_seq };
         let mut session = Session::new(self, attempt.clone(), instance.clone(), hello.rank, responses, bound);
@@ -203,8 +204,8 @@ impl AttachContext {
         (served, Some(absence(silence)))
     }
 
-    /// Takes the agent if it is the attempt's. The job is read once before that: an attempt keeps its executor, and also the
-    /// key that it is bound to. Whether it may be bound now is decided in the store.
+    /// Admits the attempt's agent. The job is read once before that: an attempt keeps its executor and its instance
+    /// key. The store decides whether it may be bound now.
     async fn admit(
         &self,
         hello: &Hello,
@@ -224,17 +225,17 @@ impl AttachContext {
         };
         let is_local = matches!(verified, Ok(ExecutorId::Process(_)));
         if let Err(status) = verified {
-            // A token that is not valid, or cannot be checked now, proves nothing against an agent that shows the key: of
-            // the two the key is the stronger proof. A platform that renewed its keys, was restored, is away or hangs ends
-            // no training. One that says PERMISSION_DENIED knows the executor, and that it is another one: then the key was
-            // stolen.
+            // A token that is invalid, or cannot be verified now, proves nothing against an agent with the instance
+            // key, which is the stronger proof. A platform that renewed its keys, was restored, is down or hangs must
+            // not end a training. PERMISSION_DENIED means that the platform knows the executor, and it is another
+            // one: then the key was stolen.
             let is_open = matches!(status.code(), Code::Unauthenticated | Code::Unavailable);
             if !is_open || !is_bound {
                 return Err(status);
             }
-            tracing::warn!(%attempt, why = status.message(), "an agent is known by its instance key alone");
+            tracing::warn!(%attempt, why = status.message(), "cannot verify an agent's token; it is identified by its instance key");
         }
-        // An agent that has nothing to do yet has said nothing since.
+        // An agent without an assignment has sent nothing since.
         let last_seq = if hello.has_assignment {
             None
         } else {
@@ -244,8 +245,9 @@ impl AttachContext {
         Ok(Admitted { last_seq, ..admitted })
     }
 
-    /// Refuses an agent that begins an attempt of which the log has records: it would take those of an earlier agent for its
-    /// own acknowledged ones. The state does not know that agent, for it is a restored backup. Gives the last seq of the attempt.
+    /// Refuses an agent that starts an attempt with records in the log: it would take an earlier agent's records for
+    /// its own acknowledged ones. The state does not know that agent, because it was restored from a backup. Returns
+    /// the attempt's last sequence number.
     async fn must_continue_nothing(&self, rank: u32, attempt: &AttemptId) -> Result<u64, Status> {
         let last_seq = self.log.last_seq(attempt, rank).await.map_err(status::of_log)?;
         if last_seq == 0 {
@@ -254,7 +256,7 @@ impl AttachContext {
         // After the log: an agent that attached meanwhile may have written these records.
         let job = self.load(attempt).await.map_err(status::of_store)?;
         if !job.is_some_and(|job| standing::awaits_agent(&job, attempt)) {
-            // To bind it tells what is wrong with it, if anything is.
+            // Binding it reports its error, if it has one.
             return Ok(last_seq);
         }
         Err(Status::failed_precondition(format!(
@@ -263,7 +265,7 @@ impl AttachContext {
         )))
     }
 
-    /// Checks that the executor is the one that runs the attempt.
+    /// Checks that this executor runs the attempt.
     async fn verify(
         &self,
         hello: &Hello,
@@ -277,8 +279,8 @@ impl AttachContext {
         Ok(executor)
     }
 
-    /// Keeps an executor that came without an attempt, until it leaves or this server ends. Nothing is assigned to such
-    /// executors yet.
+    /// Keeps an executor that has no attempt, until it disconnects or this server ends. Such executors get no
+    /// assignments yet.
     async fn keep_waiting(
         &self,
         hello: &Hello,
@@ -294,7 +296,7 @@ impl AttachContext {
             ))
         })?;
         bounds.lift();
-        tracing::debug!(?executor, "an executor waits for an attempt");
+        tracing::debug!(?executor, "executor waits for an attempt");
         let wait = AttachResponse { message: Some(attach_response::Message::Wait(Wait {})) };
         responses.send(Ok(wait)).await.map_err(|_| Status::cancelled("the executor is gone"))?;
         loop {
@@ -314,7 +316,7 @@ impl AttachContext {
         }
     }
 
-    /// The attempt's job as the store has it.
+    /// Loads the attempt's job from the store.
     async fn load(&self, attempt: &AttemptId) -> Result<Option<Arc<Job>>, StoreError> {
         Ok(self.store.load(&attempt.job).await?.map(|record| Arc::new(record.job)))
     }
@@ -352,8 +354,8 @@ impl AttachContext {
         Err(status::of_update(error))
     }
 
-    /// Says something about the agent of an attempt that goes on, in the job's log.
-    async fn say(&self, attempt: &AttemptId, text: String) {
+    /// Writes a notice about an attempt's agent to the job's log.
+    async fn append_notice(&self, attempt: &AttemptId, text: String) {
         tracing::warn!(%attempt, "{text}");
         let notice = Notice { kind: notice::Kind::Status.into(), text };
         let record = Record {
@@ -363,7 +365,7 @@ impl AttachContext {
         };
         let entry = Entry { producer: Producer::server(attempt.step), record };
         if let Err(error) = self.log.append(&attempt.job, vec![entry]).await {
-            tracing::warn!(%attempt, %error, "the job's log does not take what is to be said of its agent");
+            tracing::warn!(%attempt, %error, "cannot write a notice about the agent to the job's log");
         }
     }
 }
@@ -393,8 +395,4 @@ fn attempt_of(hello: &Hello) -> Result<Option<AttemptId>, Status> {
     let Some(attempt) = &hello.attempt else { return Ok(None) };
     let job = attempt.job_id.parse().map_err(status::of_token)?;
     Ok(Some(AttemptId { job, step: attempt.step, number: attempt.attempt }))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

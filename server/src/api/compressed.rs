@@ -1,4 +1,4 @@
-//! Batches of records that agents compressed.
+//! Compressed record batches of agents.
 
 use std::io::Read as _;
 
@@ -10,10 +10,11 @@ use tonic::Status;
 
 use super::MAX_AGENT_MESSAGE_BYTES;
 
-/// Opens a compressed batch; any other message stays as it is. What it opens is never larger than a message may be.
+/// Decompresses a compressed batch; returns any other message unchanged. The result is never larger than the message
+/// limit.
 ///
 /// # Errors
-/// INVALID_ARGUMENT: it is no such batch.
+/// INVALID_ARGUMENT: it is not a valid compressed batch.
 pub(super) fn open(request: AttachRequest) -> Result<AttachRequest, Status> {
     let Some(Message::Compressed(compressed)) = request.message else { return Ok(request) };
     let length = compressed.length as usize;
@@ -49,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_what_it_was() {
+    fn compressed_batch_round_trips() {
         let batch = RecordBatch { records: vec![Record { seq: 7, ..Record::default() }] };
         let raw = batch.encode_to_vec();
         let opened = open(compressed(&raw, u32::try_from(raw.len()).unwrap())).unwrap();
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_about_its_length_or_is_no_batch_is_refused() {
+    fn invalid_compressed_batch_is_refused() {
         let bomb = vec![0; 10 << 20];
         for (raw, length) in [(&bomb[..], 5), (b"abc", 400), (b"abc", u32::MAX), (b"\xff\xff", 2)] {
             assert_eq!(open(compressed(raw, length)).unwrap_err().code(), tonic::Code::InvalidArgument);

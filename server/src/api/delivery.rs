@@ -1,8 +1,8 @@
-//! When a page that was read with a plain token counts as delivered.
+//! Delivery of pages that were read with a plain token: when a page counts as delivered.
 //!
-//! A plain token carries no cursor, so the server must judge whether its last answer was received. It may repeat a
-//! page, but never skip one. Handing an answer to a connection proves nothing: a slow link may still carry it when
-//! the client's deadline has passed. What proves receipt is what the client does next.
+//! A plain token has no cursor, so the server must decide whether its last response was received. It may repeat a
+//! page, but must never skip one. Writing a response to a connection proves nothing: a slow link may still carry it
+//! when the client's deadline has passed. The client's next action is the proof.
 //!
 //! # Assumptions
 //! 1. *One reader*: a plain token is read by one client, which calls again only when its call before has ended.
@@ -42,7 +42,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub(super) use connection::{Connection, TrackedStream};
@@ -51,41 +51,43 @@ pub(super) use handover::{DeliveryLayer, Sent};
 use moved::Moved;
 use sqlflow_job::JobId;
 
-/// Jobs with plain tokens that are remembered at the most; others' pages are repeated.
+use crate::sync::lock;
+
+/// Maximum number of jobs with plain tokens that are tracked. Pages of further ones are repeated.
 const MAX_JOBS: usize = 10_000;
-/// So many are there before those whose jobs have been read to the end are looked for.
+/// Number of tracked jobs from which finished ones are evicted.
 const SPARE_JOBS: usize = 256;
-/// Pages of one job, each on a connection of its own.
+/// Pages of one job, each on its own connection.
 const MAX_PAGES_PER_JOB: usize = 8;
 
-/// Time in which the reset of an abandoned call may follow the next call. A plain Fetch waits for so long before it takes
-/// itself as the proof of the page before.
+/// Time in which the reset of an abandoned call may follow the next call. A plain Fetch waits this long before it
+/// counts as the proof of the previous page.
 pub(super) const RESET_LAG: Duration = Duration::from_millis(50);
 
-/// All that is known about a page when the server decides whether it was delivered.
+/// Facts about a page when the server decides whether it was delivered.
 #[derive(Debug, Clone, Copy)]
 struct Facts {
-    /// The response was handed to its connection whole.
+    /// The response was written to its connection completely.
     handed_over: bool,
     /// The client reset a stream of the connection since the call arrived.
     was_reset: bool,
     /// `grpc-timeout` of the call.
     time_limit: Option<Duration>,
     sign: Sign,
-    /// From the arrival of the call until the client's next Fetch of the job, or until the connection's end.
+    /// Time from the arrival of the call until the client's next Fetch of the job, or until the connection's end.
     after: Duration,
 }
 
-/// What was heard on the page's connection since.
+/// The sign on the page's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sign {
-    /// Nothing that says something.
+    /// No sign yet.
     None,
     /// The job's next plain Fetch.
     NextFetch,
-    /// An end in good order, after the receipt of the page.
+    /// A clean end, after the receipt of the page.
     GoodEnd,
-    /// Another end: also one in good order of a client that may not have received the page.
+    /// Another end, or a clean end of a client that may not have received the page.
     BadEnd,
 }
 
@@ -94,11 +96,11 @@ enum Verdict {
     Delivered,
     /// It may be proved later.
     Open,
-    /// It will never be proved; the page is repeated.
+    /// It cannot be proved any more; the page is repeated.
     Unproved,
 }
 
-/// The rules above.
+/// Applies the rules above.
 fn judge(facts: &Facts) -> Verdict {
     let in_time = facts.time_limit.is_none_or(|limit| facts.after < limit / 2);
     match facts.sign {
@@ -110,12 +112,12 @@ fn judge(facts: &Facts) -> Verdict {
     }
 }
 
-/// A Fetch, as far as delivery depends on it.
+/// A Fetch call, as far as delivery depends on it.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
-    /// What it came on.
+    /// Its connection.
     pub(super) connection: Arc<Connection>,
-    /// When it arrived.
+    /// Arrival time.
     pub(super) arrived: Instant,
     /// Its `grpc-timeout`.
     pub(super) time_limit: Option<Duration>,
@@ -124,13 +126,13 @@ pub(super) struct Call {
 impl Call {
     /// A call that arrives now. `timeout` is its header `grpc-timeout`.
     pub(super) fn new(connection: Arc<Connection>, timeout: Option<&str>) -> Self {
-        // Nothing can be proved by a deadline that cannot be read.
+        // An unreadable deadline proves nothing.
         let time_limit = timeout.map(|it| parse_timeout(it).unwrap_or(Duration::ZERO));
         Self { connection, arrived: Instant::now(), time_limit }
     }
 }
 
-/// The value of `grpc-timeout`: at most eight digits and a unit.
+/// Parses `grpc-timeout`: at most eight digits and a unit.
 fn parse_timeout(value: &str) -> Option<Duration> {
     let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if number.len() > 8 || !number.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -148,7 +150,7 @@ fn parse_timeout(value: &str) -> Option<Duration> {
     }
 }
 
-/// Pages sent to plain tokens and not yet known to be delivered.
+/// Pages sent to plain tokens whose delivery is not known yet.
 #[derive(Default)]
 pub(super) struct Deliveries {
     readers: Mutex<Readers>,
@@ -157,12 +159,12 @@ pub(super) struct Deliveries {
 #[derive(Default)]
 struct Readers {
     of: HashMap<JobId, Reader>,
-    /// How many there were when those that are over were forgotten last.
+    /// Number of entries after the last eviction.
     left: usize,
 }
 
 impl Readers {
-    /// Makes room for one more. Most clients do not come back after the end of a log, and one that does gets a page again.
+    /// Makes room for one more. Most clients do not return after the end of a log; one that does gets a page again.
     fn make_room(&mut self) {
         if self.of.len() >= self.left + SPARE_JOBS {
             self.of.retain(|_, reader| reader.serving > 0 || !reader.is_over);
@@ -175,32 +177,32 @@ impl Readers {
     }
 }
 
-/// Who reads a job with its plain token.
+/// Reader of a job with its plain token.
 #[derive(Default)]
 struct Reader {
-    /// Fetches that are being served.
+    /// Fetches in progress.
     serving: usize,
-    /// Fetches so far.
+    /// Number of Fetches so far.
     calls: u64,
-    pages: Vec<Page>,
+    pages: Vec<SentPage>,
     /// The log's end was sent to this reader.
     is_over: bool,
     moved: Moved,
-    /// Its place is being written to the store.
+    /// Its cursor is being written to the store.
     is_recording: Arc<AtomicBool>,
 }
 
-struct Page {
+struct SentPage {
     from: u64,
     to: u64,
     call: Call,
     seen_before: Seen,
     sent: Sent,
-    /// When the client's next Fetch of the job arrived.
+    /// Arrival of the client's next Fetch of the job.
     followed: Option<Instant>,
 }
 
-impl Page {
+impl SentPage {
     fn facts(&self, next: &Call) -> Facts {
         let seen = self.call.connection.seen();
         let receipt = self.sent.receipt();
@@ -223,7 +225,7 @@ impl Page {
 }
 
 impl Deliveries {
-    /// A plain Fetch of the job begins, which ends when the result is dropped.
+    /// Begins a plain Fetch of the job, which ends when the result is dropped.
     pub(super) fn begin<'a>(&'a self, job: &JobId, call: Call) -> Reading<'a> {
         let mut readers = self.lock();
         if !readers.of.contains_key(job) {
@@ -236,13 +238,13 @@ impl Deliveries {
         reader.calls += 1;
         let alone_since = (reader.serving == 0).then_some(reader.calls);
         reader.serving += 1;
-        // What is reset from here on may be this call.
+        // A later reset may belong to this call.
         let seen_before = call.connection.seen();
         Reading { deliveries: self, job: job.clone(), call, seen_before, alone_since }
     }
 
-    /// The end of the job's log is about to be sent, to its plain token or to a cursor. Who read with the plain token once only
-    /// goes on with cursors, as most clients do; another reader of it is not at the end yet.
+    /// The end of the job's log is about to be sent, to its plain token or to a cursor. A reader that used the plain
+    /// token once continues with cursors, as most clients do. Another reader of it is not at the end yet.
     pub(super) fn end(&self, job: &JobId, to_plain_token: bool) {
         if let Some(reader) = self.lock().of.get_mut(job) {
             reader.is_over |= to_plain_token || reader.calls == 1;
@@ -250,35 +252,35 @@ impl Deliveries {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Readers> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.readers)
     }
 }
 
-/// A plain Fetch that is being served.
+/// A plain Fetch in progress.
 pub(super) struct Reading<'a> {
     deliveries: &'a Deliveries,
     job: JobId,
     call: Call,
     seen_before: Seen,
-    /// The number of this Fetch, if no other was being served when it began.
+    /// Number of this Fetch, if no other one was in progress when it began.
     alone_since: Option<u64>,
 }
 
 impl Reading<'_> {
-    /// Whether a page from `cursor` counts as delivered now. A reset that is still on its way may change that.
+    /// Whether a page from `cursor` counts as delivered now. A late reset may change that.
     pub(super) fn has_proof(&self, cursor: u64) -> bool {
         let readers = self.deliveries.lock();
         let pages = readers.of.get(&self.job).map_or(&[][..], |reader| &reader.pages);
         pages.iter().any(|it| it.from == cursor && judge(&it.facts(&self.call)) == Verdict::Delivered)
     }
 
-    /// Where the plain token is read to, if this is what the store has.
+    /// The plain token's cursor, given the one in the store.
     pub(super) fn place(&self, stored: u64) -> u64 {
         let mut readers = self.deliveries.lock();
         readers.of.get_mut(&self.job).map_or(stored, |reader| reader.moved.place(stored))
     }
 
-    /// The place is to be in the store. Set: somebody writes it there now.
+    /// Flag that is set while a write of the cursor to the store is in progress.
     pub(super) fn is_recording(&self) -> Arc<AtomicBool> {
         let readers = self.deliveries.lock();
         readers.of.get(&self.job).map(|reader| Arc::clone(&reader.is_recording)).unwrap_or_default()
@@ -291,8 +293,8 @@ impl Reading<'_> {
         }
     }
 
-    /// The token is read to `cursor`: where its place moves, if a page sent from there was delivered. `has_proof` is from
-    /// before the wait for resets: what proves a page only since then proves nothing yet.
+    /// Where the plain token's cursor moves, if a page sent from `cursor` was delivered. `has_proof` is from before
+    /// the wait for resets: a proof that appeared later does not count yet.
     pub(super) fn delivered(&self, cursor: u64, has_proof: bool) -> Option<u64> {
         let mut readers = self.deliveries.lock();
         let reader = readers.of.get_mut(&self.job)?;
@@ -316,11 +318,11 @@ impl Reading<'_> {
         delivered
     }
 
-    /// Notes that the page after `from` up to `to` is about to be sent. The mark goes into the response.
+    /// Notes that the page after `from` up to `to` is about to be sent. The mark is put into the response.
     pub(super) fn note(&self, from: u64, to: u64) -> Option<Sent> {
         let mut readers = self.deliveries.lock();
         let reader = readers.of.get_mut(&self.job)?;
-        // With two calls at once nothing that comes later says which of them was received.
+        // With two concurrent calls, no later sign shows which of them was received.
         if self.alone_since != Some(reader.calls) {
             return None;
         }
@@ -328,7 +330,7 @@ impl Reading<'_> {
             reader.pages.remove(0);
         }
         let sent = Sent::on(&self.call.connection);
-        reader.pages.push(Page {
+        reader.pages.push(SentPage {
             from,
             to,
             call: self.call.clone(),

@@ -33,33 +33,33 @@ pub enum ExecutorId {
 /// it may wait for one.
 #[async_trait]
 pub trait Executors: Send + Sync + 'static {
-    /// Who says this Hello, by its proof and by what the connection shows.
+    /// Identifies the sender of a Hello, by its proof and by the connection.
     ///
     /// # Errors
-    /// UNAUTHENTICATED: it did not prove who it is. PERMISSION_DENIED: it is none of ours. UNAVAILABLE: the platform could not
-    /// be asked.
+    /// UNAUTHENTICATED: it has no valid proof of identity. PERMISSION_DENIED: it is not an executor of this server.
+    /// UNAVAILABLE: the platform could not be reached.
     async fn identify(&self, hello: &Hello, peer: &Peer) -> Result<ExecutorId, Status>;
 
-    /// Lets the executor speak for the target's attempt.
+    /// Checks that the executor may report for the target's attempt.
     ///
     /// # Errors
-    /// PERMISSION_DENIED: another one runs it. UNAVAILABLE: the platform could not be asked.
+    /// PERMISSION_DENIED: another one runs it. UNAVAILABLE: the platform could not be reached.
     async fn may_speak(&self, executor: &ExecutorId, target: &Target) -> Result<(), Status>;
 
-    /// Who ended the executor of an attempt that was told to end, if the platform knows better than the executor.
+    /// Who terminated the executor of an attempt, if the platform knows it better than the executor.
     async fn who_ended(&self, _target: &Target) -> Option<TerminatedBy> {
         None
     }
 }
 
-/// Tests put a link that misbehaves between agents and the server, so that the peer is the test. Never in a program that
-/// ships.
+/// Tests put a faulty link between agents and the server, so that the peer is the test. Never set in a released
+/// program.
 fn is_proxied() -> bool {
     cfg!(debug_assertions) && std::env::var_os("SQLFLOW_TEST_PROXIED_AGENTS").is_some()
 }
 
-/// Executors that are processes of this machine: the kernel says who is at the other end of the socket, and which
-/// process holds the lock of a run folder.
+/// Executors that are processes of this machine: the kernel identifies the peer of the socket, and the process that
+/// holds the lock of a run folder.
 #[async_trait]
 impl Executors for LocalLauncher {
     async fn identify(&self, hello: &Hello, peer: &Peer) -> Result<ExecutorId, Status> {
@@ -72,7 +72,7 @@ impl Executors for LocalLauncher {
         if credentials.uid() != Uid::effective().as_raw() {
             return Err(Status::permission_denied("the executor runs as another user"));
         }
-        // The kernel says 0 of a process that has no id here.
+        // The kernel reports 0 for a process that has no id here.
         let pid = credentials.pid().filter(|pid| *pid > 0);
         pid.map(ExecutorId::Process).ok_or_else(unseen)
     }
@@ -91,7 +91,7 @@ impl Executors for LocalLauncher {
     }
 }
 
-/// Executors that are Pods: the apiserver says whose token it is.
+/// Executors that are Pods: the apiserver verifies the token.
 #[async_trait]
 impl Executors for KubernetesLauncher {
     async fn identify(&self, hello: &Hello, _: &Peer) -> Result<ExecutorId, Status> {
@@ -122,7 +122,7 @@ impl Executors for KubernetesLauncher {
     }
 }
 
-/// Nothing is known against such a process; it is only that nothing can be known of it.
+/// Nothing can be verified about such a process, which does not count against it.
 fn unseen() -> Status {
     Status::unauthenticated("the executor has no process id here: it runs in another PID namespace")
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prost::Message as _;
@@ -18,26 +18,27 @@ use tonic::{Response, Status};
 use super::delivery::{Call, Deliveries, RESET_LAG, Reading};
 use super::{render, status};
 use crate::reader::Reader;
+use crate::sync::lock;
 
-/// How long a Fetch waits when there is nothing new; of a client's deadline at most the half.
+/// Time that a Fetch waits for a new record; at most half of a client's deadline.
 const LONG_POLL: Duration = Duration::from_secs(1);
-/// How long a page that has the log's end waits for the end of the job's state.
+/// Time that a page with the log's end waits for the end of the job's state.
 const END_LAG: Duration = Duration::from_millis(100);
-/// How often the log is asked about records of other processes meanwhile; the store tells of changes by itself.
-const LOOK_PERIOD: Duration = Duration::from_millis(250);
-/// Bytes of results in a page, unless a single one is longer. Clients decode [`DEFAULT_LARGEST`] by default.
+/// Period of checking the log for records of other processes meanwhile; the store signals changes.
+const POLL_PERIOD: Duration = Duration::from_millis(250);
+/// Maximum bytes of results in a page, unless a single one is longer. Clients decode [`DEFAULT_LARGEST`] by default.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
-/// More than status, token and job id of a page take.
+/// Upper bound of the bytes of a page's status, token and job id.
 const ENVELOPE_BYTES: usize = 1024;
-/// What gRPC clients decode unless they are set up otherwise.
+/// Default message limit of gRPC clients.
 pub(super) const DEFAULT_LARGEST: usize = 4 * 1024 * 1024;
-/// Bytes of jobs that are kept in memory, beside those that are being read.
+/// Maximum bytes of cached jobs, beside those that are being read.
 const CACHED_BYTES: usize = 1024 * 1024;
-/// More than a job takes without its headings.
+/// Upper bound of the bytes of a job without its headings.
 const JOB_BYTES: usize = 512;
-/// A job that was not fetched for so long is not being read.
+/// Time without a Fetch after which a job is not being read any more.
 const READ_PERIOD_MS: i64 = 10_000;
-/// How long a Fetch waits until its plain token's place is in the store.
+/// Maximum time that a Fetch waits until its plain token's cursor is stored.
 const RECORD_TIME: Duration = Duration::from_millis(250);
 
 /// Serves Fetch.
@@ -53,13 +54,13 @@ pub(super) struct Fetcher {
 struct CachedJobs {
     jobs: HashMap<JobId, Arc<CachedJob>>,
     bytes: usize,
-    /// The bytes of those that were being read when the others were removed.
+    /// Bytes of those that were being read at the last eviction.
     read_bytes: usize,
 }
 
 struct CachedJob {
     headings: Vec<String>,
-    /// When it was fetched last.
+    /// Time of the last Fetch.
     used_ms: AtomicI64,
     reader: Mutex<Reader>,
 }
@@ -71,7 +72,7 @@ impl CachedJobs {
         Some(Arc::clone(cached))
     }
 
-    /// Adds a job. Those that are being read stay: what is noted of them limits the writes for each.
+    /// Adds a job. Those that are being read stay: their entry limits the writes for each of them.
     fn add(&mut self, id: JobId, headings: Vec<String>, now_ms: i64) -> Arc<CachedJob> {
         if self.bytes >= self.read_bytes + CACHED_BYTES {
             let is_read = |job: &CachedJob| now_ms - job.used_ms.load(Ordering::Relaxed) < READ_PERIOD_MS;
@@ -106,7 +107,7 @@ impl Fetcher {
         Self { store, log, deliveries: Deliveries::default(), jobs: Mutex::default() }
     }
 
-    /// `largest` is what the client decodes, in bytes.
+    /// `largest` is the client's message limit, in bytes.
     pub(super) async fn fetch(
         &self,
         token: CursorToken,
@@ -132,7 +133,7 @@ impl Fetcher {
         let (record, page) = self.wait_for_page(record, changes, &mut cursor, reading.as_ref(), wait).await?;
         lock(&cached.reader).note(&self.store, &record);
 
-        // What a client does not decode is refused only where it is a single record.
+        // A page over the client's limit is refused only if it is a single record.
         let most = PAGE_BYTES.min(largest.saturating_sub(ENVELOPE_BYTES));
         let results = render::page(page.records, &cached.headings, most);
         let next = results.last().map_or(cursor, |shown| shown.position);
@@ -140,7 +141,7 @@ impl Fetcher {
         let status =
             if record.job.state.is_final() && !at_end { running() } else { render::status(&record.job) };
         if at_end && record.job.state.is_final() {
-            // Most clients do not come back.
+            // Most clients do not return.
             self.deliveries.end(&id, reading.is_some());
             lock(&self.jobs).remove(&id);
         }
@@ -165,7 +166,7 @@ impl Fetcher {
         Ok(response)
     }
 
-    /// Where a plain token goes on: behind the last page that is known to be delivered.
+    /// Cursor of a plain token: the end of the last page that is known to be delivered.
     async fn plain_cursor(&self, record: &JobRecord, reading: &Reading<'_>) -> u64 {
         let stored = record.plain_cursor;
         let from = reading.place(stored);
@@ -180,8 +181,8 @@ impl Fetcher {
         place
     }
 
-    /// Has the place of a plain token written down. A store that cannot be written now holds up no page for long, and the
-    /// token is read on: its place is kept in memory too. Each job has one such write at a time.
+    /// Stores the cursor of a plain token. A store that cannot be written delays a page only shortly, and reading
+    /// continues: the cursor is kept in memory too. Each job has one such write at a time.
     async fn record_place(&self, id: &JobId, stored: u64, place: u64, reading: &Reading<'_>) {
         let is_recording = reading.is_recording();
         if is_recording.swap(true, Ordering::Relaxed) {
@@ -189,17 +190,17 @@ impl Fetcher {
         }
         let (store, id) = (Arc::clone(&self.store), id.clone());
         let writing = tokio::spawn(async move {
-            // Without it the page comes again after this server's end, which is allowed.
+            // Without it the page is repeated after this server's end, which is allowed.
             if let Err(error) = store.advance_plain_cursor(&id, stored, place).await {
-                tracing::warn!(job = %id, %error, "could not note how far a plain token was read");
+                tracing::warn!(job = %id, %error, "cannot store the cursor of a plain token");
             }
             is_recording.store(false, Ordering::Relaxed);
         });
         let _ = tokio::time::timeout(RECORD_TIME, writing).await;
     }
 
-    /// The next page after `cursor`, or an empty one when nothing happened for a while. `record` was loaded after `changes`
-    /// was made. `reading` is that of a plain token.
+    /// The next page after `cursor`, or an empty one after a while without new records. `record` was loaded after
+    /// `changes` was created. `reading` belongs to a plain token.
     async fn wait_for_page(
         &self,
         mut record: JobRecord,
@@ -214,7 +215,7 @@ impl Fetcher {
         loop {
             if changes.has_changed().unwrap_or(false) {
                 match known_job::seen(&mut changes) {
-                    // A page needs nothing else of the record that changes with the job's state.
+                    // A page needs no other part of the record that changes with the job's state.
                     Some(job) => record.job = Arc::unwrap_or_clone(job),
                     None => record = self.load(&id).await?,
                 }
@@ -223,7 +224,7 @@ impl Fetcher {
             // After the state: once that is final the log is complete, so this page can be known to be the last.
             let page = self.log.read(&id, *cursor, PAGE_BYTES).await.map_err(status::of_log)?;
             if page.last_position < *cursor {
-                // The log was restored from a copy that ends before what was read: what comes now is new.
+                // The log was restored from a copy that ends before the cursor: all records of it are new.
                 *cursor = page.last_position;
                 if let Some(reading) = reading {
                     reading.restored();
@@ -241,7 +242,7 @@ impl Fetcher {
                 () = tokio::time::sleep(END_LAG), if is_ending => {}
                 _ = changes.changed() => changes.mark_changed(),
                 _ = appended.changed() => {}
-                () = tokio::time::sleep(LOOK_PERIOD) => {}
+                () = tokio::time::sleep(POLL_PERIOD) => {}
                 () = tokio::time::sleep_until(deadline) => {}
             }
         }
@@ -261,13 +262,9 @@ impl Fetcher {
     }
 }
 
-/// The status of a page that does not end the log of a job that is over.
+/// Status of a page that does not end the log of a finished job.
 fn running() -> v1::JobStatus {
     v1::JobStatus { code: v1::job_status::Code::Running.into(), ..v1::JobStatus::default() }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -282,7 +279,7 @@ mod tests {
     use crate::metrics::{MeasuredStore, Metrics};
 
     #[tokio::test]
-    async fn a_page_has_what_this_process_wrote_while_it_was_waited_for_and_loads_once() {
+    async fn waiting_fetch_returns_a_new_record_with_one_load() {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
         let metrics = Metrics::default();
@@ -310,9 +307,9 @@ mod tests {
         assert_eq!((status.code(), fixture::loads(&metrics)), (v1::job_status::Code::Running, 1));
     }
 
-    /// Without that each reader of a short job would ask once more.
+    /// Otherwise each reader of a short job would need another call.
     #[tokio::test]
-    async fn a_page_with_the_logs_end_waits_for_that_of_the_state() {
+    async fn page_with_the_logs_end_waits_for_the_final_state() {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
         let log = Arc::new(fixture::tiered_log(&store, &dir.path().join("log")));
@@ -339,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_that_are_being_read_stay_however_many_they_are() {
+    fn jobs_being_read_are_not_evicted() {
         let mut cached = CachedJobs::default();
         let many = 3 * CACHED_BYTES / JOB_BYTES;
         let ids: Vec<JobId> = (0..many).map(|_| JobId::generate()).collect();
@@ -352,12 +349,12 @@ mod tests {
         for _ in 0..=many {
             cached.add(JobId::generate(), Vec::new(), later);
         }
-        assert!(cached.get(&ids[1], later).is_none(), "nobody reads it any more");
+        assert!(cached.get(&ids[1], later).is_none(), "it is not being read any more");
         assert!(Arc::ptr_eq(&read, &cached.get(&ids[0], later).unwrap()));
     }
 
     #[test]
-    fn jobs_with_long_headings_are_fewer() {
+    fn cache_is_bounded_by_bytes() {
         let mut cached = CachedJobs::default();
         for now in 0..50 {
             let headings = vec!["x".repeat(200); 10_000];

@@ -1,4 +1,5 @@
-//! The gRPC services: `v1` for clients on a TCP port, `attach` for agents on a Unix socket, health and reflection.
+//! gRPC services: `v1` for clients on a TCP port, `attach` for agents on a Unix socket or with TLS, health and
+//! reflection.
 
 mod agent_socket;
 mod agent_tls;
@@ -44,35 +45,35 @@ pub use agent_tls::AgentTls;
 pub use executors::Executors;
 pub use submit::SubmitOptions;
 
-/// What the services need.
+/// Dependencies of the services.
 pub struct Api {
-    /// The state of jobs.
+    /// State of jobs.
     pub store: Arc<dyn Store>,
-    /// What jobs said.
+    /// Output of jobs.
     pub log: Arc<dyn ResultLog>,
-    /// Drives the jobs that this server takes.
+    /// Reconciles the jobs that this server accepts.
     pub reconciler: Reconciler,
-    /// Tells who may speak for an attempt.
+    /// Verifies the executors of agents.
     pub executors: Arc<dyn Executors>,
     /// Why agents could not attach.
     pub attach_errors: AttachErrors,
-    /// What heartbeats said.
+    /// Peak memory use of attempts, from heartbeats.
     pub memory_peaks: MemoryPeaks,
     /// Makes assignments.
     pub assigner: Assigner,
-    /// What is counted.
+    /// Metrics of this server.
     pub metrics: Metrics,
-    /// Where jobs are shown.
+    /// Links to jobs' web pages.
     pub links: Links,
     /// How Run treats sessions.
     pub submit: SubmitOptions,
-    /// Time between TERM and KILL of a submitter.
+    /// Grace period between SIGTERM and SIGKILL.
     pub grace: Duration,
     /// Ends the services.
     pub shutdown: CancellationToken,
 }
 
-/// Where agents attach.
+/// Listener for agents.
 pub enum AgentListener {
     /// A Unix socket, for agents on this machine.
     Socket(AgentSocket),
@@ -80,7 +81,7 @@ pub enum AgentListener {
     Tls(Box<AgentTls>),
 }
 
-/// How agents are served on any listener.
+/// Settings of the agents' service on any listener.
 fn agents_server(server: Server) -> Server {
     server
         .max_concurrent_streams(AGENT_STREAMS)
@@ -101,16 +102,17 @@ impl AgentListener {
     }
 }
 
-/// A request holds a program and little else.
+/// Maximum size of a request: a program and little else.
 const MAX_REQUEST_BYTES: usize = sqlflow_sql::MAX_PROGRAM_BYTES + 1024 * 1024;
-/// A frame of the submitter is at most 16 MiB, and a batch may hold one.
+/// Maximum size of a message from an agent: a frame of the submitter has at most 16 MiB, and a batch may hold one.
 const MAX_AGENT_MESSAGE_BYTES: usize = 17 * 1024 * 1024;
-/// Bytes from an agent that wait while earlier ones are made durable, so that one sync serves several batches of 1 MiB.
+/// Bytes from an agent that are buffered while earlier ones are synced, so that one sync serves several batches of 1
+/// MiB.
 const AGENT_WINDOW: u32 = 4 << 20;
-/// Streams of one agent's connection. It has one, and opens another connection for the next.
+/// Maximum number of streams of an agent's connection. It uses one, and another connection for the next one.
 const AGENT_STREAMS: u32 = 4;
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// How long open calls may take to end when the server shuts down: a Fetch waits a second at the most.
+/// Timeout for open calls at shutdown. A Fetch waits a second at most.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
 
 impl Api {
@@ -191,7 +193,7 @@ impl Api {
         tokio::select! {
             served = serving => served.map(|_| ()).context("a listener failed"),
             () = overdue => {
-                tracing::info!("some calls were still open when the server left");
+                tracing::info!("shutdown timeout: some calls were still open");
                 Ok(())
             }
         }

@@ -1,4 +1,4 @@
-//! Records of the result log, as API v1 shows them.
+//! API v1's representation of log records and jobs.
 
 use prost::Message as _;
 use sqlflow_job::{Cause, Job, JobState};
@@ -7,13 +7,14 @@ use sqlflow_proto::v1::{self, response};
 
 use sqlflow_job_store::JobRecord;
 
-/// Records as API v1 shows them, from the first one on as many as take `max_bytes` together, but at least one.
+/// Records in API v1's representation: as many from the first one on as fit into `max_bytes` together, but at least
+/// one.
 pub(super) fn page(
     records: impl IntoIterator<Item = StoredRecord>,
     headings: &[String],
     max_bytes: usize,
 ) -> Vec<v1::Response> {
-    /// Of a field of the page: its tag, and its length.
+    /// Tag and length of the page's field.
     const OVERHEAD: usize = 6;
     let mut left = max_bytes;
     let mut results = Vec::new();
@@ -111,7 +112,7 @@ fn gap_reason(reason: record::gap::Reason) -> &'static str {
     }
 }
 
-/// How a job stands.
+/// State of a job.
 pub(super) fn status(job: &Job) -> v1::JobStatus {
     let (code, message, cause) = match &job.state {
         JobState::Pending => (v1::job_status::Code::Pending, String::new(), v1::Cause::Unspecified),
@@ -140,7 +141,7 @@ fn cause(cause: Cause) -> v1::Cause {
     }
 }
 
-/// A job as a listing shows it; its steps too when `with_steps`.
+/// A job in a listing, with its steps if `with_steps`.
 pub(super) fn job(record: &JobRecord, with_steps: bool) -> v1::Job {
     v1::Job {
         job_id: record.job.id.to_string(),

@@ -1,6 +1,5 @@
-//! Run with a request id is idempotent: the token follows from the id, so a Run whose answer was lost gives the same
-//! token again. Nothing is stored but the token's hash and a hash of what was asked, both keyed by a secret of the
-//! state folder.
+//! Idempotency of Run with a request id: the token is derived from the id, so a repeated Run returns the same token.
+//! Only the token's hash and a hash of the request are stored, both keyed by a secret of the state folder.
 
 use sqlflow_job::Token;
 use sqlflow_job_store::RequestHash;
@@ -9,20 +8,20 @@ use tonic::Status;
 
 use crate::web::Links;
 
-/// Shorter ids could be guessed, and who has the id has the token.
+/// Minimum length: shorter ids could be guessed, and a client with the id gets the token.
 const MIN_CHARACTERS: usize = 16;
 const MAX_CHARACTERS: usize = 64;
 
-/// A request that its client named.
+/// A request with an id.
 pub(super) struct NamedRequest {
     /// The token of its job.
     pub(super) token: Token,
-    /// What was asked.
+    /// Hash of the request.
     pub(super) hash: RequestHash,
 }
 
 impl NamedRequest {
-    /// The request's name, if it has one.
+    /// The request with its id, if it has one.
     pub(super) fn of(request: &v1::Request, links: &Links) -> Result<Option<Self>, Status> {
         let id = request.request_id.as_str();
         if id.is_empty() {
@@ -47,7 +46,7 @@ impl NamedRequest {
     }
 }
 
-/// The answer to a request whose id names another one.
+/// The error for an id that was used for another request.
 pub(super) fn conflict() -> Status {
     Status::already_exists(
         "cannot run the program: this request_id was used for another program or session; use a new request_id \
@@ -67,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_follows_from_id_and_user_and_the_hash_from_all_that_was_asked() {
+    fn token_depends_on_id_and_user_and_hash_on_the_request() {
         let dir = tempfile::tempdir().unwrap();
         let links = Links::open(&dir.path().join("a.key"), "").unwrap();
         let named = |id, user, sql| NamedRequest::of(&request(id, user, sql), &links).unwrap().unwrap();
@@ -83,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_could_be_guessed_or_is_no_id_is_refused() {
+    fn short_or_invalid_request_id_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let links = Links::open(&dir.path().join("a.key"), "").unwrap();
         assert!(NamedRequest::of(&request("", "ada", "SELECT 1"), &links).unwrap().is_none());

@@ -1,4 +1,4 @@
-//! Errors as gRPC codes. The person gets one sentence; what it rests on goes to the server's log.
+//! Errors as gRPC codes. The client gets one sentence; the causes go to the server's log.
 
 use sqlflow_job::{ParseIdError, Rejection};
 use sqlflow_job_store::{StoreError, UpdateError};
@@ -17,7 +17,7 @@ pub(super) fn of_store(error: StoreError) -> Status {
             Code::Unavailable
         }
         StoreError::Damaged(..) => Code::DataLoss,
-        // Another server on the same state may be new enough; agents try again there.
+        // Another server of the same state may be new enough; agents try again there.
         StoreError::Newer { .. } => Code::Unavailable,
     };
     refuse(code, &error)
@@ -47,12 +47,12 @@ pub(super) fn of_log(error: LogError) -> Status {
     }
 }
 
-/// An agent that is answered this leaves; after anything else it tries again. See `agent.proto`.
+/// Code of a permanent error for an agent; it retries all others. See `agent.proto`.
 pub(super) fn is_final(code: Code) -> bool {
     matches!(code, Code::Unauthenticated | Code::PermissionDenied | Code::NotFound | Code::FailedPrecondition)
 }
 
-/// For an agent: which of these are final is said in `agent.proto`.
+/// Codes for an agent: `agent.proto` says which are permanent.
 pub(super) fn of_update(error: UpdateError) -> Status {
     match error {
         UpdateError::NotFound | UpdateError::Rejected(Rejection::UnknownAttempt) => {
@@ -76,7 +76,7 @@ pub(super) fn unknown_job() -> Status {
     Status::not_found("no job has this token or id; it may be older than the server keeps jobs")
 }
 
-/// Metadata of Fetch: the bytes of a message that the client decodes.
+/// Metadata of Fetch: the client's message limit, in bytes.
 pub(super) const LARGEST_MESSAGE: &str = "sqlflow-max-message-bytes";
 
 /// The page ends with record `position`; it is the only one.
@@ -87,7 +87,8 @@ pub(super) fn too_large(position: u64, bytes: usize, largest: usize) -> Status {
     ))
 }
 
-/// gRPC refuses a message that is too long before it is read, in its own words. Only a program makes one long.
+/// gRPC refuses a message over the limit before it is read, with its own message. Only a program can make one so
+/// long.
 pub(super) fn of_long_requests(response: http::Response<Body>) -> http::Response<Body> {
     let is_long = Status::from_header_map(response.headers()).is_some_and(|status| {
         status.code() == Code::OutOfRange && status.message().contains("message length too large")
@@ -101,7 +102,7 @@ pub(super) fn of_long_requests(response: http::Response<Body>) -> http::Response
 }
 
 fn refuse(code: Code, error: &(dyn std::error::Error + 'static)) -> Status {
-    tracing::warn!(error = with_causes(error), ?code, "a request failed");
+    tracing::warn!(error = with_causes(error), ?code, "request failed");
     Status::new(code, error.to_string())
 }
 
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_cannot_be_opened_for_lack_of_descriptors_says_so_and_what_to_do() {
+    fn log_error_for_lack_of_descriptors_names_the_fix() {
         let status = of(Errno::EMFILE);
         assert_eq!(status.code(), Code::Unavailable);
         assert!(

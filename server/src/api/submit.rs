@@ -16,16 +16,16 @@ use crate::codegen::{self, DATA_SOURCE};
 use crate::reconciler::Reconciler;
 use crate::web::Links;
 
-/// Statements of a program at the most.
+/// Maximum number of statements of a program.
 pub const MAX_STATEMENTS: usize = 10_000;
-/// Longer programs are compiled off the threads that serve calls.
+/// Programs over this size are compiled outside of the threads that serve calls.
 const SHORT_PROGRAM_BYTES: usize = 64 * 1024;
 /// Characters of a statement's text that results repeat.
 const HEADING_CHARACTERS: usize = 200;
 const MAX_USER_ID_BYTES: usize = 256;
 const MAX_DATA_SOURCE_BYTES: usize = 64 * 1024;
 
-/// How Run treats sessions that leave something open.
+/// Defaults of Run for sessions.
 #[derive(Debug, Clone)]
 pub struct SubmitOptions {
     /// Data source of sessions that name none; empty: they are refused.
@@ -34,7 +34,7 @@ pub struct SubmitOptions {
     pub fetch_timeout_seconds: u32,
 }
 
-/// Takes programs.
+/// Accepts programs.
 pub(super) struct Submitter {
     store: Arc<dyn Store>,
     reconciler: Reconciler,
@@ -92,8 +92,8 @@ impl Submitter {
         Ok((token, id))
     }
 
-    /// Records the job and has it reconciled, also when the caller is gone meanwhile. Of a request that was recorded before
-    /// it gives that job.
+    /// Records the job and starts its reconciler, even if the caller disconnects meanwhile. For a repeated request it
+    /// returns the job that was recorded before.
     async fn record(&self, new: NewJob, statements: usize) -> Result<JobId, Status> {
         let (store, reconciler) = (Arc::clone(&self.store), self.reconciler.clone());
         let recording = tokio::spawn(async move {
@@ -101,12 +101,12 @@ impl Submitter {
             let lease = Lease { owner: new.owner.clone(), epoch: Lease::FIRST_EPOCH };
             match store.create(new).await.map_err(status::of_store)? {
                 Created::New => {
-                    tracing::info!(job = %id, statements, "took a program");
+                    tracing::info!(job = %id, statements, "accepted a program");
                     reconciler.reconcile(id.clone(), lease);
                     Ok(id)
                 }
                 Created::Before(before) => {
-                    tracing::info!(job = %before, "answered a repeated request");
+                    tracing::info!(job = %before, "accepted a repeated request");
                     Ok(before)
                 }
                 Created::Conflict => Err(request_id::conflict()),
@@ -151,7 +151,7 @@ impl Submitter {
             ..Job::new(JobId::generate(), steps)
         };
         if job.current_step().is_some() {
-            // With its first attempt: one write is enough for both.
+            // With its first attempt, so that one write is enough for both.
             let first = Event::AttemptCreated {
                 step: 0,
                 role: Role::Run,

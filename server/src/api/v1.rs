@@ -109,7 +109,7 @@ impl SqlFlow for TokenApi {
             return Ok(Response::new(v1::ListJobsResponse::default()));
         }
         let user_id = Some(request.user_id).filter(|user| !user.is_empty());
-        // One more than asked for tells whether there is another page.
+        // One more than requested shows whether there is another page.
         let filter = JobFilter { user_id, states, before, limit: limit + 1 };
         let mut records = self.store.list(filter).await.map_err(status::of_store)?;
         let more = records.len() > limit as usize;
@@ -135,7 +135,8 @@ impl TokenApi {
     }
 }
 
-/// The store's words for a state; none for what no stored job is in. To clients a cancelled job has FAILED, with a cause.
+/// The store's name of a state; none for a state that no stored job has. For clients a cancelled job has FAILED, with
+/// a cause.
 fn state_names(code: v1::job_status::Code) -> &'static [&'static str] {
     match code {
         v1::job_status::Code::Pending => &["pending"],

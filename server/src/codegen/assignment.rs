@@ -1,4 +1,4 @@
-//! From a step's document to what an agent receives: the generated program, its document, its command.
+//! Assignments: from a step's document to the generated program, its document and its command.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,15 +25,15 @@ pub const DATA_SOURCE: &str = "db_conn_str";
 pub struct AssignOptions {
     /// The Python that runs submitters.
     pub python: Python,
-    /// Where models are: a URI without a slash at its end.
+    /// URI of the model storage, without a trailing slash.
     pub models: String,
-    /// Seconds between TERM and KILL.
+    /// Grace period in seconds.
     pub grace_seconds: u32,
-    /// What agents and submitters are told of the collector of spans, as `OTEL_*` variables.
+    /// Settings of the span exporter for agents and submitters, as `OTEL_*` variables.
     pub collector: HashMap<String, String>,
 }
 
-/// Seconds that an agent waits for the pipes of an ended submitter.
+/// Seconds that an agent drains the pipes of an ended submitter.
 const DRAIN_SECONDS: u32 = 5;
 
 /// Makes assignments.
@@ -50,11 +50,11 @@ impl Assigner {
         Self { store, options }
     }
 
-    /// What the agent of this attempt is to do. Nothing of the job that decides it changes once the attempt is recorded, so any
-    /// copy that has the attempt will do.
+    /// Assignment of this attempt. It depends only on data that never changes after the attempt is recorded, so any
+    /// copy of the job with the attempt will do.
     ///
     /// # Errors
-    /// NOT_FOUND: there is no such step, or its job has ended. Else the store's.
+    /// NOT_FOUND: the step does not exist, or its job has ended. Otherwise an error of the store.
     pub async fn assignment(&self, job: &Job, attempt: &AttemptId) -> Result<Assignment, Status> {
         let unavailable = |error: sqlflow_job_store::StoreError| Status::unavailable(error.to_string());
         let spec = self.store.step_spec(&attempt.job, attempt.step).await.map_err(unavailable)?;
@@ -75,7 +75,7 @@ impl Assigner {
         Ok(Assignment { publish_attempt, traceparent, tracestate, ..assigned })
     }
 
-    /// One for tests that assign nothing.
+    /// An assigner for tests without assignments.
     #[cfg(test)]
     pub(crate) fn idle(store: Arc<dyn Store>) -> Self {
         let options = AssignOptions {
@@ -87,13 +87,13 @@ impl Assigner {
         Self::new(store, options)
     }
 
-    /// Whether spans of ours are sent.
+    /// Whether this server's spans are exported.
     #[must_use]
     pub fn is_traced(&self) -> bool {
         !self.options.collector.is_empty()
     }
 
-    /// Without a collector there are no spans of ours: what runs is then a part of the client's.
+    /// Without a collector this server has no spans: the attempt's spans then belong to the client's.
     fn trace_of(&self, job: &Job, attempt: &AttemptId) -> (String, String) {
         let origin = job.origin.clone().unwrap_or_default();
         if !self.is_traced() {
@@ -103,10 +103,10 @@ impl Assigner {
     }
 }
 
-/// An attempt that only removes what others of its step left in the user's database: it needs no model.
+/// An attempt that only drops what others of its step left in the user's database: it needs no model.
 #[derive(Serialize)]
 struct CleanUp {
-    /// The attempt of which it is to report whether it replaced the result table.
+    /// The attempt whose replacement of the result table it reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     granted_attempt: Option<u32>,
 }

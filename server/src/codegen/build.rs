@@ -1,4 +1,4 @@
-//! From a compiled program to the documents of its steps.
+//! Documents of steps, from a compiled program.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use sqlflow_sql::{
 
 use super::spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, StepSpec};
 
-/// The file that lists all models, in the workspace. No model's folder has this name: those are below `inputs`.
+/// File with the list of all models, in the workspace. It cannot collide with a model: those are below `inputs`.
 const LISTING: &str = "models.json";
 
 /// The document of each step, in order.
@@ -19,7 +19,7 @@ const LISTING: &str = "models.json";
 pub fn step_specs(compiled: &Compiled, user: &str) -> Vec<StepSpec> {
     let statements = &compiled.program.statements;
     let mut specs: Vec<_> = compiled.steps.iter().map(|step| step_spec(step, statements, user)).collect();
-    // A program whose first training takes hours must not end in a misspelt model.
+    // A misspelt model name must not fail the program after hours of training.
     let first = compiled.steps.iter().position(|step| matches!(step.kind, StepKind::Extended(_)));
     if let Some(first) = first {
         specs[first].required = models_needed_after(&specs, first);
@@ -27,7 +27,7 @@ pub fn step_specs(compiled: &Compiled, user: &str) -> Vec<StepSpec> {
     specs
 }
 
-/// The models that the steps after `first` use or drop and no step before them makes or removes, each once.
+/// Models that the steps after `first` use or drop, and that no earlier step makes or removes. Each appears once.
 fn models_needed_after(specs: &[StepSpec], first: usize) -> Vec<String> {
     let mut own: HashSet<&str> = HashSet::new();
     let mut needed = Vec::new();
@@ -44,7 +44,7 @@ fn models_needed_after(specs: &[StepSpec], first: usize) -> Vec<String> {
     needed
 }
 
-/// The steps as the job's state has them at first.
+/// The steps in the job's initial state.
 #[must_use]
 pub fn job_steps(compiled: &Compiled) -> Vec<sqlflow_job::Step> {
     let steps = compiled.steps.iter().map(|step| sqlflow_job::Step {
@@ -119,7 +119,7 @@ fn step_spec(step: &Step, statements: &[Statement], user: &str) -> StepSpec {
     spec
 }
 
-/// Adds what follows in the row. What is known of a model is there for those that use one which the row does not make.
+/// Adds the following statements of the row. Models that the row does not make are read ahead.
 fn add_ahead(spec: &mut StepSpec, ahead: &[Ahead], statements: &[Statement]) {
     let mut own: HashSet<String> = spec.outputs.iter().map(|output| output.model.clone()).collect();
     for &Ahead { statement, hangs_on_row } in ahead {
@@ -150,12 +150,12 @@ fn add_ahead(spec: &mut StepSpec, ahead: &[Ahead], statements: &[Statement]) {
     }
 }
 
-/// Where the agent puts what is known of a model that a later statement uses, relative to the workspace.
+/// Folder in the workspace for the metadata of a model that a later statement uses.
 pub(super) fn ahead_folder(model: &str) -> String {
     format!("ahead/{model}")
 }
 
-/// Names kinds and numbers only: the title stands in source code.
+/// Kinds and numbers only: the title becomes part of source code.
 fn title(step: &Step, statements: &[Statement]) -> String {
     match step.kind.statements() {
         [index] => format!("{} (statement {})", statements[*index].body.title(), index + 1),
@@ -166,7 +166,7 @@ fn title(step: &Step, statements: &[Statement]) -> String {
     }
 }
 
-/// A statement as the submitter reads it; its models are noted.
+/// A statement as the submitter reads it. Adds its models to the inputs and outputs.
 fn document(
     index: usize,
     statement: &Statement,
@@ -239,26 +239,26 @@ fn document(
             put("model", json!(drop.model.text));
             outputs.push(OutputSpec {
                 model: drop.model.text.clone(),
-                // Nothing is there: an agent that knows no removal fails, rather than publish something.
+                // The folder does not exist: an agent without support for removals fails, and publishes nothing.
                 directory: format!("outputs/{}", drop.model.text),
                 train_select: String::new(),
                 removal: Some(RemovalSpec { if_exists: drop.if_exists }),
             });
         }
-        // Refused when the program was compiled.
+        // Refused by the compiler.
         Body::Run(_) | Body::Optimize(_) => {}
     }
     document
 }
 
-/// Notes a model to fetch, and answers with its folder in the workspace.
+/// Adds a model to fetch. Returns its folder in the workspace.
 fn add_input(inputs: &mut Vec<InputSpec>, model: &str) -> String {
     let directory = format!("inputs/{model}");
     inputs.push(InputSpec { model: model.to_owned(), directory: directory.clone() });
     directory
 }
 
-/// Those that are the submitter's.
+/// Attributes for the submitter.
 fn attributes(attributes: &[Attribute]) -> Value {
     let its = attributes.iter().filter(|it| !it.name.text.starts_with(PodResource::PREFIX));
     its.map(|it| (it.name.text.clone(), attribute_json(&it.value))).collect()
@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_extended_step_requires_the_models_that_the_program_does_not_make() {
+    fn first_extended_step_requires_models_made_outside_of_the_program() {
         let required = |sql: &str| -> Vec<Vec<String>> {
             let compiled = compile(sql, Dialect::Mysql).expect("a good program");
             step_specs(&compiled, "").into_iter().map(|spec| spec.required).collect()
@@ -293,7 +293,7 @@ mod tests {
         let use_of = |model: &str| format!("SELECT * FROM t TO PREDICT p.y USING {model};");
         let program = format!("SELECT 1; {train} {} {} SELECT 2; {}", use_of("m"), use_of("n"), use_of("n"));
         assert_eq!(required(&program), [vec![], vec!["n".to_owned()], vec![], vec![], vec![], vec![]]);
-        // What the first itself uses, its own inputs say.
+        // The models that the first one uses are its inputs.
         assert_eq!(required(&[use_of("n"), train.to_owned()].concat()), [Vec::<String>::new(), vec![]]);
         assert_eq!(required("SELECT 1; SHOW TABLES;"), [Vec::<String>::new()]);
         let drop = format!("{train} DROP MODEL m; DROP MODEL n; DROP MODEL IF EXISTS o;");
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_a_model_goes_to_the_step_that_checks_a_use_of_it() {
+    fn model_metadata_goes_to_the_step_that_checks_its_use() {
         let train = |using: &str, into: &str| {
             format!("SELECT * FROM t TO TRAIN xgboost.gbtree LABEL y {using} INTO {into};")
         };

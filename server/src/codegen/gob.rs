@@ -1,4 +1,4 @@
-//! `sqlflow.gob`: one struct in the encoding of Go's `encoding/gob`, as SQLFlow's own tools read it.
+//! `sqlflow.gob`: one struct in the format of Go's `encoding/gob`, for SQLFlow's own tools.
 //!
 //! The struct is `type model struct { workDir string; TrainSelect string }`. Only the exported field is encoded.
 //! A gob stream is a sequence of messages, each preceded by its length: first the type's description, then the value.
@@ -11,7 +11,7 @@ const STRING_TYPE_ID: i64 = 6;
 /// Field number of `StructT` in Go's `wireType`.
 const STRUCT_FIELD: u64 = 3;
 
-/// Encodes the model struct. An empty text is not encoded at all, as gob does with zero values.
+/// Encodes the model struct. An empty text is omitted, as gob does with zero values.
 #[must_use]
 pub fn encode_model(train_select: &str) -> Vec<u8> {
     let mut stream = message(&type_description());
@@ -90,7 +90,7 @@ fn put_int(out: &mut Vec<u8>, value: i64) {
 mod tests {
     use super::*;
 
-    /// Bytes that Go's encoder of the design's time wrote.
+    /// Bytes that Go's encoder wrote.
     const TYPE: &[u8] =
         b"\x23\xff\x81\x03\x01\x01\x05model\x01\xff\x82\x00\x01\x01\x01\x0bTrainSelect\x01\x0c\x00\x00\x00";
 
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_has_its_length_in_several_bytes() {
+    fn length_of_a_long_text_takes_several_bytes() {
         let text = "x".repeat(300);
         let encoded = encode_model(&text);
         let value = [b"\xfe\x01\x33\xff\x82\x01\xfe\x01\x2c", text.as_bytes(), b"\x00"].concat();

@@ -1,5 +1,5 @@
-//! From statements to submitters. The generated program is a few lines of Python; what it is to do is a JSON
-//! document beside it. No SQL text is ever pasted into source code, and no shell is on the way.
+//! Assignments for submitters, from statements. The generated program is a few lines of Python, with a JSON document
+//! of the work beside it. SQL text is never pasted into source code, and no shell is involved.
 
 mod assignment;
 mod build;

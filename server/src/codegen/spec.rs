@@ -1,5 +1,5 @@
-//! What a step's submitter is to do, as a document. It is made once, when the program is taken, and kept in the
-//! store; the attempt's own particulars are added when an agent attaches.
+//! Document of a step for its submitter. It is made once, when the program is accepted, and stored. Values of one
+//! attempt are added when its agent attaches.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,35 +8,35 @@ use sqlflow_launcher::PodResources;
 /// Version of `step.json`; the submitter refuses others.
 pub const STEP_VERSION: u32 = 1;
 
-/// A step: everything but which attempt it is.
+/// A step, without the values of one attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepSpec {
-    /// One line for the head of the generated program: what the step does. It never holds SQL text.
+    /// What the step does, in one line at the top of the generated program. Never contains SQL text.
     pub title: String,
-    /// Who runs the program, as the session says; a model keeps it. May be empty.
+    /// User of the session, which is stored with a model. May be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user: String,
     /// Session statements (`USE`, `SET`) of earlier steps, to be executed first.
     pub replay: Vec<ReplaySpec>,
     /// The statements as the submitter reads them.
     pub statements: Vec<Value>,
-    /// Statements of later steps that are checked before this step does its work.
+    /// Statements of later steps that are checked before this step starts its work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ahead: Vec<Value>,
-    /// Models that those use, and that exist before this step: the agent gives the submitter what is known of each.
+    /// Models that `ahead` uses and that exist before this step: the agent gives the submitter their metadata.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ahead_models: Vec<String>,
     /// Models that the agent fetches before the submitter starts.
     pub inputs: Vec<InputSpec>,
     /// Models that the agent publishes after it.
     pub outputs: Vec<OutputSpec>,
-    /// Models that later steps use and that no step before them makes: they must exist before this step begins.
+    /// Models that later steps use and that no earlier step makes: they must exist before this step starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub required: Vec<String>,
     /// Where the agent writes the list of all models before the submitter starts, relative to the workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listing: Option<String>,
-    /// Resources that the step asks for its Pod.
+    /// Resources that the step requests for its Pod.
     #[serde(default)]
     pub pod: PodResources,
 }
@@ -55,7 +55,7 @@ pub struct ReplaySpec {
 pub struct InputSpec {
     /// Its name.
     pub model: String,
-    /// Where to, relative to the workspace.
+    /// Target folder, relative to the workspace.
     pub directory: String,
 }
 
@@ -64,18 +64,18 @@ pub struct InputSpec {
 pub struct OutputSpec {
     /// Its name.
     pub model: String,
-    /// Where from, relative to the workspace.
+    /// Source folder, relative to the workspace.
     pub directory: String,
-    /// The whole text of the statement that trains it, for `sqlflow.gob`.
+    /// The complete text of the statement that trains it, for `sqlflow.gob`.
     pub train_select: String,
-    /// Not published, but removed.
+    /// If set, the model is removed and not published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal: Option<RemovalSpec>,
 }
 
-/// How a model is removed.
+/// Removal of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RemovalSpec {
-    /// It is no error when there is none.
+    /// A missing model is not an error.
     pub if_exists: bool,
 }

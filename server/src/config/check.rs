@@ -1,5 +1,5 @@
-//! `--check`: what a server would find wrong with its configuration, without a server. Nothing is opened or made; only the
-//! Python of local submitters is run, to see whether it can import them.
+//! `--check`: checks a server's configuration without a server. Nothing is opened or created; only the Python of local
+//! submitters is run, to check that it can import them.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -11,10 +11,10 @@ use sqlflow_telemetry::Exporter;
 use super::files::{find_agent, read_yaml};
 use super::{LauncherKind, Options};
 
-/// Checks all of it, says `ok` or everything that is wrong, and gives the exit status.
+/// Checks everything, prints `ok` or all problems, and returns the exit status.
 pub(super) async fn run(options: &Options) -> ExitCode {
     let problems = problems(options).await;
-    // Who reads it may be gone.
+    // The reader may be gone.
     if problems.is_empty() {
         if let Some(doubt) = options.doubtful_data_source() {
             let _ = writeln!(std::io::stderr(), "warning: {doubt}");
@@ -86,7 +86,7 @@ async fn problems(options: &Options) -> Vec<String> {
     problems
 }
 
-/// Whether the folder can be used, or made.
+/// Checks that the folder can be used, or created.
 fn state_dir(options: &Options) -> anyhow::Result<()> {
     let dir = &options.state_dir;
     let from = options.origin("state-dir");

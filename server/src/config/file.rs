@@ -1,4 +1,4 @@
-//! The configuration file: TOML, with options under their long names.
+//! Configuration file: TOML, with options under their long names.
 
 use anyhow::bail;
 use clap::CommandFactory as _;
@@ -6,7 +6,7 @@ use sqlflow_sql::nearest;
 
 use super::Options;
 
-/// The file's options as flags, less those that the environment sets.
+/// The file's options as flags, without those that the environment sets.
 pub(super) fn args(text: &str) -> anyhow::Result<Vec<String>> {
     let table: toml::Table = text.parse()?;
     let command = Options::command();
@@ -31,7 +31,7 @@ pub(super) fn args(text: &str) -> anyhow::Result<Vec<String>> {
     Ok(args)
 }
 
-/// What says how the server is started, rather than how it works.
+/// Options that are allowed on the command line only.
 const NOT_IN_FILES: [&str; 2] = ["config", "check"];
 
 fn joined(key: &str, items: &[toml::Value]) -> anyhow::Result<String> {
@@ -42,7 +42,7 @@ fn joined(key: &str, items: &[toml::Value]) -> anyhow::Result<String> {
     }
 }
 
-/// What an unknown key was meant to be.
+/// Suggestion for an unknown key.
 fn hint(command: &clap::Command, key: &str) -> String {
     let names: Vec<&str> = command.get_arguments().filter_map(|arg| arg.get_long()).collect();
     let names: Vec<&str> = names.into_iter().filter(|name| !NOT_IN_FILES.contains(name)).collect();
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_option_is_named_with_what_was_meant() {
+    fn unknown_option_gets_a_suggestion() {
         for (text, part) in [
             ("grave = 3", "there is no option \"grave\"; write grace"),
             ("http_listen = '127.0.0.1:1'", "write http-listen"),

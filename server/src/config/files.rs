@@ -1,4 +1,4 @@
-//! Files that options name.
+//! Files named by options.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub(crate) fn find_agent(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     };
     fs::canonicalize(&path).with_context(|| {
         format!(
-            "the agent {} is not there; name it with --agent, or build it with cargo build -p sqlflow-agent",
+            "cannot use the agent {}; name another one with --agent, or build it with cargo build -p sqlflow-agent",
             path.display()
         )
     })

@@ -1,4 +1,4 @@
-//! What the doctor finds, and how it is written down: pure.
+//! Findings of the doctor, as text and JSON. Pure.
 
 use serde::Serialize;
 use sqlflow_job::JobId;
@@ -6,10 +6,10 @@ use sqlflow_text::escape::escaped;
 
 use sqlflow_job_store::Lease;
 
-/// Kinds of findings. Their names are part of the interface: scripts look for them.
+/// Kinds of findings. Their names are part of the interface: scripts use them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// SQLite says that `state.db` is damaged.
+    /// SQLite reports that `state.db` is damaged.
     DamagedDatabase,
     /// A job's document cannot be read.
     DamagedDocument,
@@ -17,30 +17,30 @@ pub(super) enum Kind {
     NewerDocument,
     /// Records of a log cannot be read.
     DamagedLog,
-    /// A job's records are gone, all of them.
+    /// All records of a job are lost.
     MissingLog,
-    /// A log of no job.
+    /// A log of an unknown job.
     OrphanLog,
-    /// A log whose deletion was broken off, and that nobody will delete.
+    /// A log whose deletion was interrupted, and that no server will delete.
     HalfRemovedLog,
-    /// Something cannot be looked at.
+    /// Something cannot be read.
     Unreadable,
-    /// A live job that no server holds.
+    /// A live job without a server.
     NotHeld,
-    /// A live job whose attempt no server of this state folder can ask after.
+    /// A live job whose attempt no server of this state folder can observe.
     Elsewhere,
-    /// An attempt that should have begun long ago.
+    /// An attempt that should have started long ago.
     Waiting,
-    /// Run folders of no job.
+    /// Run folders of an unknown job.
     OrphanRunFolder,
     /// Damaged files that repairs kept.
     KeptAside,
-    /// What repairs set aside.
+    /// Files and folders that repairs moved to lost+found.
     LostAndFound,
 }
 
 impl Kind {
-    /// Whether something is wrong, or a person may only want to know.
+    /// Whether it is a problem or a note.
     pub(super) fn level(self) -> Level {
         match self {
             Self::KeptAside | Self::LostAndFound => Level::Note,
@@ -79,34 +79,34 @@ impl Kind {
     }
 }
 
-/// How much a finding matters.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Level {
     /// Something is wrong.
     Problem,
-    /// Nothing is wrong, and there is nothing that must be done.
+    /// Nothing is wrong, and nothing must be done.
     Note,
 }
 
 /// What `--repair` does about a finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Remedy {
-    /// Nothing: a person must.
+    /// Nothing: it must be fixed by hand.
     None,
     /// Ends the job as FAILED.
     EndJob(JobId),
-    /// Gives the job back, if this is still its lease.
+    /// Releases the job, if this is still its lease.
     GiveBack(JobId, Lease),
-    /// Puts gap records where records of the job's log are lost.
+    /// Writes gap records where records of the job's log are lost.
     RepairLog(JobId),
-    /// Move a log out of the database into a folder, and repair it there.
+    /// Moves a log from the database to a folder, and repairs it there.
     RepairSmallLog(JobId),
-    /// Sets the log in this folder aside.
+    /// Moves the log in this folder to lost+found.
     SetLogAside(std::path::PathBuf),
-    /// Deletes what is left in this folder.
+    /// Deletes the rest of this folder.
     FinishRemoval(std::path::PathBuf),
-    /// Sets the job's run folder aside.
+    /// Moves the job's run folder to lost+found.
     SetRunFolderAside(JobId),
 }
 
@@ -114,28 +114,28 @@ pub(super) enum Remedy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) kind: Kind,
-    /// The job that it is about, as its id is written.
+    /// The id of the job, as text.
     pub(super) job: Option<String>,
     /// What is wrong.
     pub(super) what: String,
-    /// Since when, as far as that is known; milliseconds since the Unix epoch.
+    /// Since when, if known; milliseconds since the Unix epoch.
     pub(super) since_ms: Option<i64>,
-    /// What can be done.
+    /// What to do about it.
     pub(super) fix: String,
     pub(super) remedy: Remedy,
 }
 
-/// What a remedy came to.
+/// Result of a remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Done {
-    /// Whether the finding is done with.
+    /// Whether the finding is resolved.
     pub(super) repaired: bool,
-    /// What was done, or why nothing could be.
+    /// What was done, or why nothing was.
     pub(super) what: String,
 }
 
 impl Finding {
-    /// The finding in one line for a person.
+    /// The finding as one line of text.
     pub(super) fn to_text(&self) -> String {
         let job = self.job.as_deref().unwrap_or("-");
         let since = self.since().map_or_else(String::new, |since| format!("since {since}: "));
@@ -143,7 +143,7 @@ impl Finding {
         escaped(&line)
     }
 
-    /// The finding as a JSON object, with what was done about it.
+    /// The finding as a JSON object, with the result of its remedy.
     pub(super) fn to_json(&self, done: Option<&Done>) -> String {
         #[derive(Serialize)]
         struct Line<'a> {
@@ -174,7 +174,7 @@ impl Finding {
 }
 
 impl Done {
-    /// What was done, in one line for a person.
+    /// The result as one line of text.
     pub(super) fn to_text(&self) -> String {
         let word = if self.repaired { "repaired" } else { "not repaired" };
         escaped(&format!("  {word}: {}", self.what))
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn json_has_the_same_and_the_repair() {
+    fn json_line_contains_the_finding_and_the_repair() {
         let done = Done { repaired: true, what: "gap".to_owned() };
         let line: serde_json::Value = serde_json::from_str(&finding().to_json(Some(&done))).unwrap();
         assert_eq!(line["kind"], finding().kind.name());

@@ -1,15 +1,16 @@
-//! `sqlflow-server doctor`: what is wrong with a state folder, and its repair, beside running servers or without any.
+//! `sqlflow-server doctor`: checks and repairs a state folder, with running servers or without.
 //!
-//! `judge` says what is wrong, from what was read, and `finding` how that is written down; both are pure. `state` is the
-//! folder, `look` goes through it, `remedy` is what `--repair` does, and `report` where it all goes. What reads and writes
-//! is `store::Survey`, `log::Upkeep` and `launch::RunFolders`.
+//! `judge` and `stuck` derive findings from what was read, and `finding` formats them; all are pure. `state` is the folder,
+//! `scan` goes through it, `remedy` implements `--repair`, and `report` writes the output. Reads and writes go
+//! through `store::Survey`, `log::Upkeep` and `launch::RunFolders`.
 
 mod finding;
 mod judge;
-mod look;
 mod remedy;
 mod report;
+mod scan;
 mod state;
+mod stuck;
 #[cfg(test)]
 mod tests;
 
@@ -21,32 +22,32 @@ use sqlflow_cli::ctrl_c::CtrlC;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use self::look::{Look, Stop};
 use self::remedy::{Orphans, Repairs};
 use self::report::{Form, Report};
+use self::scan::{Scan, ScanError};
 use self::state::State;
 
-/// Exit code: something is wrong.
+/// Exit code: there are problems.
 const FOUND: u8 = 1;
-/// Exit code: not everything could be looked at.
+/// Exit code: not everything could be checked.
 const NOT_SEEN: u8 = 2;
-/// Exit code of a process that Ctrl+C ended.
+/// Exit code of a process that was ended by Ctrl+C.
 const INTERRUPTED: i32 = 130;
 
-/// What the doctor is asked to do.
+/// Arguments of the doctor.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-Exit status: 0 nothing is wrong, or all of it was repaired; 1 something is wrong; 2 not everything could be looked at.
+Exit status: 0 nothing is wrong, or all of it was repaired; 1 something is wrong; 2 not everything could be scanned at.
 
 Examples:
   sqlflow-server doctor --state-dir /var/lib/sqlflow
   sudo -u sqlflow sqlflow-server doctor --state-dir /var/lib/sqlflow --repair")]
 pub struct Args {
-    /// Repair what can be repaired without a loss that is not there already, and say what was done
+    /// Repair what can be repaired without further loss, and print what was done
     #[arg(long)]
     repair: bool,
 
-    /// With --repair: delete logs and run folders of jobs that are not known, in place of moving them to lost+found
+    /// With --repair: delete logs and run folders of unknown jobs, instead of moving them to lost+found
     #[arg(long, requires = "repair")]
     delete_orphans: bool,
 
@@ -55,7 +56,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Looks at a state folder, and repairs it if it is asked to. Says what it finds on standard output.
+/// Checks a state folder, and repairs it on request. Writes findings to standard output.
 pub async fn run(state_dir: &Path, args: &Args) -> ExitCode {
     match try_run(state_dir, args).await {
         Ok(code) => code,
@@ -73,27 +74,27 @@ async fn try_run(state_dir: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     }
     let orphans = if args.delete_orphans { Orphans::Delete } else { Orphans::SetAside };
     let form = if args.json { Form::Json } else { Form::Text };
-    let mut look = Look {
+    let mut scan = Scan {
         survey: state.survey()?,
         state,
         report: Report::new(io::stdout(), form),
         repairs: args.repair.then(|| Repairs::new(orphans)),
         stop: stop_on_signal()?,
     };
-    let looked = look.at_all().await;
-    let Look { survey, mut report, .. } = look;
+    let scanned = scan.run().await;
+    let Scan { survey, mut report, .. } = scan;
     drop(survey);
-    match looked {
-        Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+    match scanned {
+        Err(ScanError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             return Ok(ExitCode::from(NOT_SEEN));
         }
-        _ => report.end(looked.is_ok())?,
+        _ => report.end(scanned.is_ok())?,
     }
-    looked?;
+    scanned?;
     Ok(if report.counts.left() > 0 { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
 }
 
-/// The first TERM or Ctrl+C lets a repair that is under way come to its end, the second ends the process at once.
+/// The first SIGTERM or Ctrl+C waits for the current repair, the second ends the process at once.
 fn stop_on_signal() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = CtrlC::listen()?;

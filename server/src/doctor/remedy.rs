@@ -1,5 +1,5 @@
-//! What `--repair` does. Each remedy is safe beside servers that run: it takes the lock that they take, or is fenced as
-//! they are, and one that is broken off leaves what can be repaired again.
+//! Remedies of `--repair`. Each is safe with running servers: it takes the same lock as they do, or is fenced as they
+//! are. An interrupted one can be repeated.
 
 use std::fs;
 use std::io;
@@ -15,19 +15,19 @@ use sqlflow_result_log::{Health, Moved, ResultLog as _, SegmentLog, TieredLog, f
 use super::finding::{Done, Remedy};
 use super::state::State;
 
-/// What becomes of logs and folders of no job.
+/// What to do with logs and folders of unknown jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Orphans {
-    /// They are moved out of the way.
+    /// Move them to lost+found.
     SetAside,
-    /// They are deleted.
+    /// Delete them.
     Delete,
 }
 
-/// Repairs what is found.
+/// Applies remedies.
 pub(super) struct Repairs {
     orphans: Orphans,
-    /// Opened when it is first needed.
+    /// Opened on first use.
     store: Option<SqliteStore>,
 }
 
@@ -36,7 +36,7 @@ impl Repairs {
         Self { orphans, store: None }
     }
 
-    /// Does what the remedy says; `None`: there is none.
+    /// Applies the remedy; `None`: there is none.
     pub(super) async fn apply(&mut self, state: &State, remedy: &Remedy) -> Option<Done> {
         let what = match remedy {
             Remedy::None => return None,
@@ -50,7 +50,7 @@ impl Repairs {
             }
             Remedy::FinishRemoval(folder) => {
                 blocking(state, folder.clone(), |state, folder| {
-                    // Under its lock: a server may be about to make use of it.
+                    // Under its lock: a server may be about to use it.
                     state.logs().delete(&folder)?;
                     Ok(format!("deleted {}", folder.display()))
                 })
@@ -77,7 +77,7 @@ impl Repairs {
         }
     }
 
-    /// To read a small log that is damaged is to move it, by servers as well.
+    /// Reading a damaged small log moves it to a folder; servers do the same.
     async fn repair_small_log(&mut self, state: &State, id: &JobId) -> anyhow::Result<String> {
         let store = self.store(state).await?.clone();
         let log = TieredLog::new(Arc::new(store), SegmentLog::open(state.log_options())?, 0);
@@ -85,7 +85,7 @@ impl Repairs {
         blocking(state, id.clone(), |state, id| repair_log(&state, &id)).await
     }
 
-    /// To load a job whose document is damaged is to end it, by servers as well.
+    /// Loading a job with a damaged document ends it; servers do the same.
     async fn end_job(&mut self, state: &State, id: &JobId) -> anyhow::Result<String> {
         let Some(record) = self.store(state).await?.load(id).await? else {
             return Ok("the job is gone by now".to_owned());
@@ -101,11 +101,11 @@ impl Repairs {
 
     async fn give_back(&mut self, state: &State, id: &JobId, lease: &Lease) -> anyhow::Result<String> {
         self.store(state).await?.release(id, lease).await?;
-        Ok("given back; a server that runs takes it up now, and else the next that starts".to_owned())
+        Ok("released; a running server claims it now, otherwise the next one that starts".to_owned())
     }
 }
 
-/// Says of a full disk that it is full.
+/// Reports a full disk as such.
 fn plain(error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<rusqlite::Error>() {
         Ok(error) => StoreError::from(error).into(),
@@ -171,7 +171,7 @@ fn gone_is_fine(done: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Does the work on a thread that may block.
+/// Runs the work on a thread that may block.
 async fn blocking<A: Send + 'static>(
     state: &State,
     argument: A,

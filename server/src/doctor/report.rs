@@ -1,4 +1,4 @@
-//! Where findings go, and how many there were.
+//! Output of findings, and their counts.
 
 use std::io::{self, Write};
 
@@ -6,37 +6,37 @@ use serde::Serialize;
 
 use super::finding::{Done, Finding, Level};
 
-/// What was looked at and found.
+/// Counts of checks and findings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Counts {
     pub(super) jobs: u64,
     pub(super) logs: u64,
     pub(super) problems: u64,
-    /// Problems that are problems no more.
+    /// Repaired problems.
     pub(super) repaired: u64,
     pub(super) notes: u64,
 }
 
 impl Counts {
-    /// Problems that are left.
+    /// Remaining problems.
     pub(super) fn left(&self) -> u64 {
         self.problems.saturating_sub(self.repaired)
     }
 }
 
-/// Writes findings as they come.
+/// Writes findings as they are found.
 pub(super) struct Report<W> {
     out: W,
     form: Form,
     pub(super) counts: Counts,
 }
 
-/// How findings are written.
+/// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// A line each, for people.
+    /// One line each, for people.
     Text,
-    /// A JSON object each.
+    /// One JSON object each.
     Json,
 }
 
@@ -45,7 +45,7 @@ impl<W: Write> Report<W> {
         Self { out, form, counts: Counts::default() }
     }
 
-    /// Something was found. Scripts get it with what is done about it, people before that.
+    /// A finding. As JSON it is written together with the result of its remedy, as text before that.
     pub(super) fn found(&mut self, finding: &Finding) -> io::Result<()> {
         match finding.kind.level() {
             Level::Problem => self.counts.problems += 1,
@@ -57,7 +57,7 @@ impl<W: Write> Report<W> {
         }
     }
 
-    /// What was done about what was found last.
+    /// The result of the last finding's remedy.
     pub(super) fn done(&mut self, finding: &Finding, done: Option<&Done>) -> io::Result<()> {
         if done.is_some_and(|done| done.repaired) {
             self.counts.repaired += 1;
@@ -69,7 +69,7 @@ impl<W: Write> Report<W> {
         }
     }
 
-    /// The last line. `is_complete`: all was looked at.
+    /// The last line. `is_complete`: everything was checked.
     pub(super) fn end(&mut self, is_complete: bool) -> io::Result<()> {
         #[derive(Serialize)]
         struct Summary<'a> {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_counts_and_says_whether_all_was_seen() {
+    fn summary_line_contains_counts_and_completeness() {
         let counts = Counts { jobs: 3, logs: 1, problems: 2, repaired: 1, notes: 1 };
         assert_eq!(
             summary(counts.clone(), Form::Text, true),

@@ -1,4 +1,4 @@
-//! The state folder, as one who is no server may touch it.
+//! The state folder, for a process that is not a server.
 
 use std::fs;
 use std::io;
@@ -14,10 +14,10 @@ use sqlflow_result_log::{LogOptions, Upkeep};
 
 use sqlflow_launcher::{LocalLauncher, RunFolders};
 
-/// Where repairs put what belongs to no job.
+/// Folder for what belongs to no job.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// A state folder that is there.
+/// An existing state folder.
 #[derive(Debug, Clone)]
 pub(super) struct State {
     dir: PathBuf,
@@ -25,23 +25,23 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Finds the folder. Nothing is made.
+    /// Finds the folder. Creates nothing.
     pub(super) fn find(dir: &Path) -> anyhow::Result<Self> {
-        let cannot = |why: String| anyhow!("cannot look at the state folder {}: {why}", dir.display());
+        let cannot = |why: String| anyhow!("cannot read the state folder {}: {why}", dir.display());
         let found = fs::canonicalize(dir).and_then(|dir| fs::metadata(&dir).map(|metadata| (dir, metadata)));
         let (dir, metadata) = found.map_err(|error| cannot(cause(&error)))?;
-        // It tells also whether this user may look into it.
+        // This also shows whether this user may read it.
         fs::read_dir(&dir).map_err(|error| cannot(cause(&error)))?;
         Ok(Self { dir, owner: metadata.uid() })
     }
 
-    /// Opens its database to look at it.
+    /// Opens its database for reading.
     pub(super) fn survey(&self) -> anyhow::Result<Survey> {
         let path = self.database();
         let error = match Survey::open(&path) {
             Ok(survey) => return Ok(survey),
             Err(SurveyError::Store(error)) => {
-                return Err(anyhow::Error::new(error).context(format!("cannot look at {}", path.display())));
+                return Err(anyhow::Error::new(error).context(format!("cannot read {}", path.display())));
             }
             Err(error @ SurveyError::Unseen { .. }) => return Err(error.into()),
             Err(error) => error,
@@ -57,7 +57,7 @@ impl State {
                 "use the doctor of that server, or start this version's server on it first"
             }
         };
-        bail!("cannot look at the state folder {}: {error}; {fix}", self.dir.display())
+        bail!("cannot read the state folder {}: {error}; {fix}", self.dir.display())
     }
 
     /// Refuses a user whose files the server could not use.
@@ -78,7 +78,7 @@ impl State {
         self.dir.join("state.db")
     }
 
-    /// The locks of servers.
+    /// Locks of servers.
     pub(super) fn servers(&self) -> PathBuf {
         self.dir.join("servers")
     }
@@ -87,7 +87,7 @@ impl State {
         Upkeep::of(&self.log_options().dir)
     }
 
-    /// For logs that are read and repaired as a server would; nothing is added to them.
+    /// For logs that are read and repaired as by a server; nothing is appended to them.
     pub(super) fn log_options(&self) -> LogOptions {
         LogOptions {
             dir: self.dir.join("log"),
@@ -103,7 +103,7 @@ impl State {
         RunFolders::of(&self.dir.join("run"))
     }
 
-    /// Where a server with the local launcher starts attempts.
+    /// Launcher id of a server with the local launcher.
     pub(super) fn launcher_id(&self) -> LauncherId {
         LocalLauncher::launcher_id_of(&self.dir)
     }
@@ -112,7 +112,7 @@ impl State {
         self.dir.join(LOST_AND_FOUND)
     }
 
-    /// The folder for what is set aside of this kind, `log` or `run`; it is made.
+    /// The folder for what is moved to lost+found of this kind, `log` or `run`. Created if missing.
     pub(super) fn make_lost_and_found(&self, kind: &str) -> io::Result<PathBuf> {
         let folder = self.lost_and_found().join(kind);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
@@ -120,7 +120,7 @@ impl State {
     }
 }
 
-/// When the file or folder was last changed, in milliseconds since the Unix epoch.
+/// Time of the last change of the file or folder, in milliseconds since the Unix epoch.
 pub(super) fn modified_ms(path: &Path) -> Option<i64> {
     let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
     i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_user_may_look_and_not_repair() {
+    fn another_user_may_check_but_not_repair() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::find(dir.path()).unwrap();
         assert!(state.may_repair(state.owner).is_ok());
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_no_state_is_refused_and_stays_as_it_is() {
+    fn folder_without_state_is_refused_and_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
         assert!(State::find(&missing).err().unwrap().to_string().contains("--state-dir"));

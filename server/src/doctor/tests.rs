@@ -1,4 +1,4 @@
-//! Every kind of damage, on a state as servers leave it.
+//! Every kind of damage, on a state that servers have written.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,9 +16,9 @@ use sqlflow_proto::record::{Notice, Record, record::Payload};
 use sqlflow_result_log::{Entry, LogOptions, Producer, ResultLog as _, SegmentLog, TieredLog, Upkeep};
 use tokio_util::sync::CancellationToken;
 
-use super::look::Look;
 use super::remedy::{Orphans, Repairs};
 use super::report::{Counts, Form, Report};
+use super::scan::Scan;
 use super::state::State;
 use crate::fixture::{self, BadBlocks};
 
@@ -28,7 +28,7 @@ struct Folder {
     jobs: u8,
 }
 
-/// What the doctor said.
+/// Output of the doctor.
 struct Said {
     findings: Vec<Value>,
     counts: Counts,
@@ -44,7 +44,7 @@ impl Said {
         kinds
     }
 
-    /// What was done about the only finding of this kind.
+    /// The result of the remedy of the only finding of this kind.
     fn repair(&self, kind: &str) -> (bool, String) {
         let mut of_kind = self.findings.iter().filter(|finding| finding["kind"] == kind);
         let (finding, None) = (of_kind.next().unwrap(), of_kind.next()) else {
@@ -120,16 +120,16 @@ impl Folder {
     async fn doctor(&self, repairs: Option<Orphans>) -> Said {
         let state = State::find(self.dir.path()).unwrap();
         let mut out = Vec::new();
-        let mut look = Look {
+        let mut scan = Scan {
             survey: state.survey().unwrap(),
             state,
             report: Report::new(&mut out, Form::Json),
             repairs: repairs.map(Repairs::new),
             stop: CancellationToken::new(),
         };
-        look.at_all().await.unwrap();
-        let counts = look.report.counts.clone();
-        drop(look);
+        scan.run().await.unwrap();
+        let counts = scan.report.counts.clone();
+        drop(scan);
         let findings =
             std::str::from_utf8(&out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap());
         Said { findings: findings.collect(), counts }
@@ -164,7 +164,7 @@ fn kinds(expected: &[(&str, &[&JobId])]) -> BTreeMap<String, Vec<String>> {
 }
 
 #[tokio::test]
-async fn a_state_that_is_well_has_no_finding() {
+async fn healthy_state_has_no_finding() {
     let mut folder = Folder::new().await;
     assert_eq!(folder.doctor(None).await.findings, Vec::<Value>::new());
     let here = Membership::join(&folder.path("servers")).unwrap();
@@ -175,7 +175,7 @@ async fn a_state_that_is_well_has_no_finding() {
     assert_eq!((said.counts.jobs, said.counts.logs), (1, 1));
 }
 
-/// A log in the database is one, and is repaired as others are: in a folder.
+/// A log in the database is repaired as others are: in a folder.
 #[tokio::test]
 async fn a_small_log_is_checked_and_repaired() {
     let mut folder = Folder::new().await;
@@ -266,9 +266,9 @@ async fn each_kind_of_damage_is_found_without_a_change_and_repaired_once() {
     assert_eq!((page.records.len(), page.last_position), (20, 20), "the rest of the log is there");
 }
 
-/// As bytes that are wrong. An error that passes is no damage: the log is left as it is.
+/// As bytes that are wrong. A temporary error is not damage: the log is left alone.
 #[tokio::test]
-async fn a_log_that_the_disk_cannot_read_is_repaired() {
+async fn log_on_an_unreadable_disk_block_is_repaired() {
     let mut folder = Folder::new().await;
     let here = Membership::join(&folder.path("servers")).unwrap();
     let id = folder.job(here.id()).await;
@@ -301,7 +301,7 @@ async fn orphans_are_deleted_only_on_request() {
 }
 
 #[tokio::test]
-async fn a_log_in_the_wrong_place_is_set_aside_and_the_jobs_own_stays() {
+async fn misplaced_log_is_moved_to_lost_and_found() {
     let mut folder = Folder::new().await;
     let here = Membership::join(&folder.path("servers")).unwrap();
     let id = folder.job(here.id()).await;
@@ -314,7 +314,7 @@ async fn a_log_in_the_wrong_place_is_set_aside_and_the_jobs_own_stays() {
 }
 
 #[tokio::test]
-async fn jobs_of_a_server_that_has_ended_are_given_back() {
+async fn jobs_of_an_ended_server_are_released() {
     let mut folder = Folder::new().await;
     let gone = Membership::join(&folder.path("servers")).unwrap();
     let server = gone.id().clone();
@@ -327,21 +327,21 @@ async fn jobs_of_a_server_that_has_ended_are_given_back() {
     let mut survey = State::find(folder.dir.path()).unwrap().survey().unwrap();
     assert_eq!(survey.job(&id).unwrap().unwrap().lease.owner.0, "");
     assert!(folder.path("servers").join(format!("{server}.lock")).exists(), "servers remove their locks");
-    // Given back twice is given back; without a server it stays a problem.
+    // A released job stays released; without a server it stays a problem.
     let said = folder.doctor(Some(Orphans::SetAside)).await;
     assert_eq!((said.kinds(), said.counts.left()), (kinds(&[("not-held", &[&id])]), 1));
 }
 
-/// Beside servers a job may be between two of them for a moment.
+/// With running servers a job may be between two of them for a moment.
 #[tokio::test]
-async fn a_job_that_is_taken_up_in_time_is_not_stuck() {
+async fn job_claimed_in_time_is_not_stuck() {
     let mut folder = Folder::new().await;
     let here = Membership::join(&folder.path("servers")).unwrap();
     let held = folder.job(here.id()).await;
     let free = folder.job(&ServerId("gone".to_owned())).await;
     folder.tamper("UPDATE jobs SET lease_owner = '' WHERE lease_owner = 'gone'");
     let taken = async {
-        // Before the doctor looks a second time.
+        // Before the doctor's second check.
         tokio::time::sleep(Duration::from_millis(100)).await;
         folder.tamper(&format!("UPDATE jobs SET lease_owner = '{}'", here.id()));
     };
@@ -352,19 +352,19 @@ async fn a_job_that_is_taken_up_in_time_is_not_stuck() {
 }
 
 #[tokio::test]
-async fn an_interrupt_ends_between_two_items() {
+async fn interrupt_stops_between_two_items() {
     let mut folder = Folder::new().await;
     folder.job(&ServerId("gone".to_owned())).await;
     let state = State::find(folder.dir.path()).unwrap();
     let stop = CancellationToken::new();
     stop.cancel();
-    let mut look = Look {
+    let mut scan = Scan {
         survey: state.survey().unwrap(),
         state,
         report: Report::new(Vec::new(), Form::Text),
         repairs: Some(Repairs::new(Orphans::SetAside)),
         stop,
     };
-    assert!(matches!(look.at_all().await, Err(super::look::Stop::Interrupted)));
-    assert_eq!(look.report.counts, Counts::default());
+    assert!(matches!(scan.run().await, Err(super::scan::ScanError::Interrupted)));
+    assert_eq!(scan.report.counts, Counts::default());
 }

@@ -1,4 +1,4 @@
-//! Store and log with a clock around them.
+//! Store and log with timing and counting.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct MeasuredStore {
 }
 
 impl MeasuredStore {
-    /// Around this store.
+    /// Wraps this store.
     pub fn new(inner: Arc<dyn Store>, metrics: Metrics) -> Self {
         Self { inner, metrics }
     }
@@ -37,7 +37,7 @@ impl MeasuredStore {
         let done = work.await;
         let label = Operation { operation };
         self.metrics.0.store.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
-        // Told of from the beginning, so that the first failure is a rise.
+        // Reported from the start, so that the first failure is an increase.
         let failures = self.metrics.0.store_failures.get_or_create_owned(&label);
         failures.inc_by(u64::from(done.as_ref().is_err_and(is_failure)));
         done
@@ -190,7 +190,7 @@ pub struct MeasuredLog {
 }
 
 impl MeasuredLog {
-    /// Around this log.
+    /// Wraps this log.
     pub fn new(inner: Arc<dyn ResultLog>, metrics: Metrics) -> Self {
         Self { inner, metrics }
     }

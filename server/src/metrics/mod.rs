@@ -1,7 +1,5 @@
-//! What an operator counts and times, by Prometheus' rules for names and units. Labels take few values, all of them known
-//! here: no job, user or statement is one.
-//!
-//! `measured` puts the counting around store and log, which know nothing of it; `process` is what the kernel counts.
+//! Metrics of a server, named by Prometheus' conventions. Labels have few values, all known here: no job, user or
+//! statement is a label.
 
 mod measured;
 mod process;
@@ -23,14 +21,14 @@ use sqlflow_job::{Event, Job, JobState, Phase};
 
 pub use measured::{MeasuredLog, MeasuredStore};
 
-/// All of a server's metrics.
+/// All metrics of a server.
 #[derive(Debug, Clone)]
 pub struct Metrics(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     registry: Registry,
-    /// Of the process: by names that all programs have in common, without our prefix.
+    /// Metrics of the process, with the standard names of all programs and without a prefix.
     common: Registry,
     jobs: Family<State, Gauge>,
     jobs_taken: Counter,
@@ -88,7 +86,7 @@ struct TaskLabel {
     task: &'static str,
 }
 
-/// From the shortest bucket's bound, each twice or four times the one before.
+/// Bucket bounds, each twice or four times the previous one.
 #[derive(Debug, Clone, Copy)]
 struct Buckets {
     first: f64,
@@ -96,9 +94,9 @@ struct Buckets {
     count: u16,
 }
 
-/// 0.5 ms to 8 s: answers of a machine.
+/// 0.5 ms to 8 s: response times.
 const QUICK: Buckets = Buckets { first: 0.0005, factor: 2.0, count: 15 };
-/// 10 ms to 12 days: what jobs take.
+/// 10 ms to 12 days: durations of jobs.
 const LONG: Buckets = Buckets { first: 0.01, factor: 4.0, count: 14 };
 
 impl MetricConstructor<Histogram> for Buckets {
@@ -142,7 +140,7 @@ impl Default for Metrics {
 impl Inner {
     fn register(&mut self) {
         self.common.register_collector(Box::new(process::Process));
-        // Not of the kind `info`, which only the newer of the two formats has.
+        // Not of type `info`, which only the newer of the two formats has.
         let build: Family<Version, Gauge> = Family::default();
         build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
         let all = &mut self.registry;
@@ -221,7 +219,7 @@ impl Inner {
 }
 
 impl Metrics {
-    /// The text that Prometheus reads, in OpenMetrics' format.
+    /// The metrics as OpenMetrics text.
     ///
     /// # Panics
     /// Never: writing to a String does not fail.
@@ -235,7 +233,7 @@ impl Metrics {
         out
     }
 
-    /// The same in Prometheus' own, older format, which more programs read.
+    /// The metrics in Prometheus' older text format, which more programs read.
     #[must_use]
     pub fn plain_text(&self) -> String {
         let (mut out, mut counter) = (String::new(), false);
@@ -246,7 +244,7 @@ impl Metrics {
             match (words.next(), words.next(), words.next()) {
                 (Some("#"), Some("UNIT" | "EOF"), _) => continue,
                 (Some("#"), Some(word @ ("HELP" | "TYPE")), Some(name)) => {
-                    // What kind it is comes a line after the help.
+                    // The type follows one line after the help.
                     counter = match word {
                         "HELP" => lines.peek().is_some_and(|it| it.ends_with(" counter")),
                         _ => counter,
@@ -264,7 +262,7 @@ impl Metrics {
         out
     }
 
-    /// How many jobs of each state the store has.
+    /// Number of jobs by state in the store.
     pub fn set_jobs(&self, counts: &[(String, i64)]) {
         for state in JobState::NAMES {
             let count = counts.iter().find(|(name, _)| name == state).map_or(0, |(_, count)| *count);
@@ -272,7 +270,7 @@ impl Metrics {
         }
     }
 
-    /// Whether attempts can be started.
+    /// Whether attempts can be launched.
     pub fn set_launcher_ready(&self, is_ready: bool) {
         self.0.launcher_ready.set(i64::from(is_ready));
     }
@@ -311,7 +309,7 @@ impl Metrics {
         self.0.phases.get_or_create(&PhaseLabel { phase }).observe(seconds);
     }
 
-    /// The newest end of an attempt up to this step, and now.
+    /// The latest end of an attempt up to this step, and now.
     fn note_lag(&self, job: &Job, step: u32, now_ms: i64) {
         let steps = job.steps.iter().take(step as usize + 1);
         let ended = steps.flat_map(|it| &it.attempts).filter_map(|it| it.ended_ms).max();
@@ -320,7 +318,7 @@ impl Metrics {
         }
     }
 
-    /// What an agent tells of how long its phases took.
+    /// Durations of an agent's phases, as it reports them.
     pub fn note_phases(&self, phases: &[PhaseTime]) {
         use sqlflow_proto::agent::Phase;
         for time in phases {
@@ -329,14 +327,14 @@ impl Metrics {
                 Phase::Running => "run",
                 Phase::Draining => "drain",
                 Phase::Publishing => "publish",
-                // It is not over when the outcome tells of it.
+                // This phase is not over when the outcome is reported.
                 Phase::Reporting | Phase::Unspecified => continue,
             };
             self.note_phase(name, Duration::from_micros(time.duration_micros).as_secs_f64());
         }
     }
 
-    /// Times the answer to a client's call.
+    /// Times the response to a client's call.
     ///
     /// # Errors
     /// Those of the answer.
@@ -353,19 +351,19 @@ impl Metrics {
         answer
     }
 
-    /// An agent attached; it is counted until what this gives is dropped.
+    /// An agent attached. It is counted until the result is dropped.
     #[must_use]
     pub fn agent(&self) -> AttachedAgent {
         self.0.agents.inc();
         AttachedAgent { metrics: self.clone(), spool: 0 }
     }
 
-    /// Housekeeping failed.
+    /// A housekeeping pass failed.
     pub fn housekeeping_failed(&self) {
         self.0.housekeeping_failures.inc();
     }
 
-    /// A pass of this kind of housekeeping is over.
+    /// A pass of this housekeeping task has ended.
     pub fn note_housekeeping(&self, task: &'static str, took: Duration) {
         self.0.housekeeping.get_or_create(&TaskLabel { task }).observe(took.as_secs_f64());
     }
@@ -375,13 +373,13 @@ impl Metrics {
         self.0.reconciler_panics.inc();
     }
 
-    /// Spans were given up.
+    /// Spans were dropped.
     pub fn spans_lost(&self, count: usize) {
         self.0.spans_lost.inc_by(count as u64);
     }
 }
 
-/// An agent, as long as it is attached.
+/// Counts an agent as long as it is attached.
 #[derive(Debug)]
 pub struct AttachedAgent {
     metrics: Metrics,
@@ -389,7 +387,7 @@ pub struct AttachedAgent {
 }
 
 impl AttachedAgent {
-    /// So much does it hold now.
+    /// Sets the number of unacknowledged records of this agent.
     pub fn spool(&mut self, bytes: u64) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         self.metrics.0.spool_bytes.inc_by(bytes - self.spool);

@@ -1,5 +1,5 @@
-//! What Prometheus' client libraries tell of the process itself, by their names: `process_cpu_seconds_total` and its like.
-//! It is read when it is asked for. What cannot be read is left out.
+//! Standard metrics of the process, such as `process_cpu_seconds_total`. They are read on request. Values that cannot
+//! be read are left out.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 use rustix::param::{clock_ticks_per_second, page_size};
 
-/// This process, as the kernel knows it.
+/// This process, as the kernel reports it.
 #[derive(Debug)]
 pub(super) struct Process;
 
@@ -28,7 +28,7 @@ impl Collector for Process {
             tell("process_cpu", "User and system CPU time", Some(Unit::Seconds), &spent)?;
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
-            // One of them is for this look.
+            // One of them belongs to this read.
             let open = gauge(open.count().saturating_sub(1) as f64);
             tell("process_open_fds", "Open file descriptors", None, &open)?;
         }
@@ -64,7 +64,7 @@ fn gauge(value: f64) -> ConstGauge<f64> {
     ConstGauge::new(value)
 }
 
-/// Of `/proc/self/stat`, in bytes and in seconds since the boot: see proc_pid_stat(5).
+/// From `/proc/self/stat`, in bytes and in seconds since the boot: see proc_pid_stat(5).
 #[derive(Debug, PartialEq)]
 struct Stat {
     threads: f64,
@@ -75,7 +75,7 @@ struct Stat {
 
 impl Stat {
     fn parse(text: &str) -> Option<Self> {
-        // The program's name, in parentheses, may hold anything. The first field behind it is the third.
+        // The program's name, in parentheses, may contain any character. The first field after it is the third.
         let fields: Vec<f64> =
             text.rsplit_once(')')?.1.split_whitespace().map(|it| it.parse().unwrap_or(f64::NAN)).collect();
         let field = |number: usize| fields.get(number - 3).copied().filter(|it| it.is_finite());
@@ -88,7 +88,7 @@ impl Stat {
     }
 }
 
-/// When the machine was booted, in seconds since the epoch.
+/// Boot time of the machine, in seconds since the epoch.
 fn boot_time(stat: &str) -> Option<f64> {
     stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
 }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_lines_are_read() {
+    fn process_metrics_are_parsed() {
         let line = "42 (a) b (c) S 1 42 42 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 17 0 300 4096000 250 18446744073709551615 1 1";
         let page = page_size() as f64;
         let ticks = clock_ticks_per_second() as f64;

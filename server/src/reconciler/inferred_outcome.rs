@@ -1,4 +1,4 @@
-//! How an attempt ended whose agent cannot say so any more: from what it left, and from what is durable.
+//! Outcome of an attempt whose agent did not report one. It is inferred from the agent's artifacts and from the log.
 
 use sqlflow_job::{Outcome, Reason};
 use sqlflow_launcher::{AgentArtifacts, End};
@@ -6,27 +6,27 @@ use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
 
 use crate::wire;
 
-/// The inferred outcome of an attempt that had an agent, of which `last_seq` records are durable. `known` is what the reconciler knows
-/// better than the agent's absence tells (it was cancelled); `memory` is what heartbeats said, see
-/// [`crate::memory_peaks::MemoryPeaks::in_words`].
+/// Inferred outcome of an attempt that had an agent, with `last_seq` durable records. `known` is an outcome that the
+/// reconciler knows better than the artifacts do (the attempt was cancelled). `memory` is the peak memory use from
+/// heartbeats, see [`crate::memory_peaks::MemoryPeaks::in_words`].
 pub(super) fn of_artifacts(
     artifacts: &AgentArtifacts,
     last_seq: u64,
     known: Option<Outcome>,
     memory: &str,
 ) -> Outcome {
-    let without_its_word = |mut found: Outcome| {
+    let unreported = |mut found: Outcome| {
         found.message.push_str(memory);
         known.unwrap_or(found)
     };
-    let left = match &artifacts.end {
-        End::Reported(left) => left,
-        End::Seen(seen) => return without_its_word(wire::outcome(seen)),
-        End::Unknown => return without_its_word(lost(&artifacts.last_words)),
+    let reported = match &artifacts.end {
+        End::Reported(reported) => reported,
+        End::Seen(seen) => return unreported(wire::outcome(seen)),
+        End::Unknown => return unreported(lost(&artifacts.last_words)),
     };
-    let outcome = wire::outcome(left);
-    if outcome.succeeded() && left.last_seq > last_seq {
-        // Success needs every result to be durable.
+    let outcome = wire::outcome(reported);
+    if outcome.succeeded() && reported.last_seq > last_seq {
+        // A success requires that every result is durable.
         return Outcome::by_server(
             Reason::Lost,
             "results lost: the program succeeded, but its agent ended before its results were delivered",
@@ -36,14 +36,19 @@ pub(super) fn of_artifacts(
     outcome
 }
 
-/// The last seq that the attempt's agent has given. One that could not report the end may have said more than anyone knows.
-pub(super) fn said(artifacts: &AgentArtifacts) -> u64 {
-    artifacts.reported().map_or(u64::MAX, |left| left.last_seq)
+/// Last sequence number that the attempt's agent sent. Without a report it is unknown, so it is the highest possible
+/// one.
+pub(super) fn last_sent_seq(artifacts: &AgentArtifacts) -> u64 {
+    artifacts.reported().map_or(u64::MAX, |reported| reported.last_seq)
 }
 
-/// The records to log for an attempt of which `durable` are, when all that is left of the others are terminal records: those after
-/// `durable`, with a gap for all between them. None when a result is lost.
-pub(super) fn stand_in(artifacts: &AgentArtifacts, durable: u64, time_unix_micros: i64) -> Vec<Record> {
+/// Records to log in place of an attempt's undelivered output, if only its terminal records are left: those after
+/// `durable`, with a gap record for each range between them. Empty if a result is lost.
+pub(super) fn replacement_records(
+    artifacts: &AgentArtifacts,
+    durable: u64,
+    time_unix_micros: i64,
+) -> Vec<Record> {
     let (Some(terminal_records), Some(outcome)) = (&artifacts.terminal_records, artifacts.reported()) else {
         return Vec::new();
     };
@@ -69,21 +74,22 @@ pub(super) fn stand_in(artifacts: &AgentArtifacts, durable: u64, time_unix_micro
     records
 }
 
-/// Whether the attempt had an agent with an assignment, whatever the store knows of it: only such an agent has records.
+/// Whether the attempt had an agent with an assignment, even if the store does not know it. Only such an agent has
+/// records.
 pub(super) fn had_agent(artifacts: &AgentArtifacts, last_seq: u64) -> bool {
-    last_seq > 0 || artifacts.reported().is_some_and(|left| left.last_seq > 0)
+    last_seq > 0 || artifacts.reported().is_some_and(|reported| reported.last_seq > 0)
 }
 
-/// The outcome of an attempt that never had an agent. `known` is what the reconciler knows of it.
+/// Outcome of an attempt that never had an agent. `known` is what the reconciler knows of it.
 pub(super) fn without_agent(artifacts: &AgentArtifacts, known: Option<Outcome>) -> Outcome {
     match artifacts.reported() {
-        // A success needs an agent that did something.
-        Some(left) if !wire::outcome(left).succeeded() => wire::outcome(left),
+        // A success requires an agent that executed something.
+        Some(reported) if !wire::outcome(reported).succeeded() => wire::outcome(reported),
         _ => known.unwrap_or_else(|| never_attached(artifacts)),
     }
 }
 
-/// The outcome of an attempt whose agent ended before it attached.
+/// Outcome of an attempt whose agent ended before it attached.
 fn never_attached(artifacts: &AgentArtifacts) -> Outcome {
     if let End::Seen(seen) = &artifacts.end {
         let outcome = wire::outcome(seen);
@@ -116,7 +122,7 @@ fn lost(last_words: &str) -> Outcome {
     outcome
 }
 
-/// The record that stands where an agent's undelivered output would be.
+/// Record that replaces an agent's undelivered output.
 pub(super) fn gap(time_unix_micros: i64) -> Record {
     let gap = Gap { reason: gap::Reason::AgentLost.into(), bytes: None };
     Record { time_unix_micros, payload: Some(Payload::Gap(gap)), ..Record::default() }
@@ -130,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// Ten records, the second a result, the seventh the end of a statement.
+    /// Ten records: the second is a result, the seventh the end of a statement.
     fn succeeded() -> AgentArtifacts {
         let outcome = agent::Outcome {
             reason: agent::outcome::Reason::Succeeded.into(),
@@ -148,12 +154,12 @@ mod tests {
     }
 
     fn seqs(durable: u64) -> Vec<(u64, bool)> {
-        let records = stand_in(&succeeded(), durable, 0);
+        let records = replacement_records(&succeeded(), durable, 0);
         records.iter().map(|it| (it.seq, matches!(it.payload, Some(Payload::Gap(_))))).collect()
     }
 
     #[test]
-    fn gaps_stand_for_output_that_is_lost() {
+    fn gap_records_replace_lost_output() {
         assert_eq!(seqs(2), [(6, true), (7, false), (10, true)]);
         assert_eq!(seqs(6), [(7, false), (10, true)]);
         assert_eq!(seqs(7), [(10, true)]);
@@ -161,11 +167,11 @@ mod tests {
     }
 
     #[test]
-    fn records_tell_that_there_was_an_agent() {
+    fn records_prove_an_agent() {
         let silent = AgentArtifacts { last_words: "no such server".to_owned(), ..AgentArtifacts::default() };
         assert!(!had_agent(&silent, 0));
         assert!(had_agent(&silent, 1), "the log has some");
-        assert!(had_agent(&succeeded(), 0), "its outcome speaks of some");
+        assert!(had_agent(&succeeded(), 0), "its outcome names some");
         let outcome = without_agent(&silent, None);
         assert_eq!((outcome.reason, outcome.retryable), (Reason::LaunchFailed, true));
         assert!(outcome.message.ends_with("no such server"), "{}", outcome.message);
@@ -173,9 +179,9 @@ mod tests {
         assert_eq!(without_agent(&silent, Some(cancelled.clone())), cancelled);
     }
 
-    /// A Pod past its deadline, killed for memory, evicted: what the platform saw says nothing of records.
+    /// What the platform observed (deadline exceeded, OOM kill, eviction) says nothing about records.
     #[test]
-    fn an_inferred_outcome_comes_with_a_gap_record() {
+    fn inferred_outcome_implies_a_gap_record() {
         for (wire, reason) in [
             (agent::outcome::Reason::Deadline, Reason::Deadline),
             (agent::outcome::Reason::OutOfMemory, Reason::OutOfMemory),
@@ -184,12 +190,12 @@ mod tests {
             let seen = agent::Outcome { reason: wire.into(), ..agent::Outcome::default() };
             let artifacts = AgentArtifacts { end: End::Seen(seen), ..AgentArtifacts::default() };
             assert_eq!(of_artifacts(&artifacts, 5, None, "").reason, reason);
-            assert!(said(&artifacts) > 5, "nobody knows how much it said");
+            assert!(last_sent_seq(&artifacts) > 5, "the number of its records is unknown");
         }
     }
 
     #[test]
-    fn a_deadline_before_an_agent_attached_is_final() {
+    fn deadline_before_attach_is_not_retryable() {
         let reason = agent::outcome::Reason::Deadline.into();
         let seen = agent::Outcome { reason, message: "too long".to_owned(), ..agent::Outcome::default() };
         let outcome =
@@ -198,14 +204,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stands_for_a_result_that_is_lost() {
+    fn lost_result_has_no_replacement_records() {
         assert_eq!(seqs(1), []);
         assert_eq!(of_artifacts(&succeeded(), 1, None, "").reason, Reason::Lost);
         assert_eq!(of_artifacts(&succeeded(), 10, None, "").reason, Reason::Succeeded);
     }
 
     #[test]
-    fn what_heartbeats_said_of_memory_is_in_the_inferred_outcome_of_an_agent_that_is_gone() {
+    fn inferred_outcome_contains_peak_memory_from_heartbeats() {
         let memory = "; its processes had used up to 900 MiB of memory";
         let message = |artifacts, known| of_artifacts(&artifacts, 0, known, memory).message;
         assert!(message(AgentArtifacts::default(), None).ends_with(memory));

@@ -1,16 +1,22 @@
-//! Drives one job to its end. `launching`, `watching` and `ending` are how it brings its attempts, and then itself, to that;
-//! `attempt_view` is what it has seen of the attempt that it reconciles; `absence` is what it says of an agent that no server hears;
-//! `cleaning` is about what ended attempts left; `unknown` is what it says when the platform cannot be asked; `elsewhere` is
-//! about an attempt that this server cannot ask after; `restored` is about a state that is older than the log; `stopping`
-//! decides when a platform is asked to end an attempt; `waits` is when a wait is reported, and when it is over; `needs` is
-//! what a launcher is told.
+//! Reconciler of one job, until the job's end.
+//!
+//! - `launching`, `watching`, `ending`: launch an attempt, watch it, record its end and then the job's.
+//! - `observations`: what was observed of the current attempt, in memory only.
+//! - `pending`: pending reasons, when they are reported and when they time out.
+//! - `requirements`: what an attempt needs of its launcher.
+//! - `absence`: notices about an agent that no server hears.
+//! - `unknown`: notices about an attempt whose platform cannot be asked.
+//! - `foreign`: attempts of a launcher that this server does not have.
+//! - `restored`: a state that is older than the log.
+//! - `stopping`: when the platform is asked to end an attempt.
+//! - `cleaning`: removal of what ended attempts left.
 
 mod absence;
 mod cleaning;
 mod ending;
 mod foreign;
 mod launching;
-mod local_changes;
+mod observations;
 mod pending;
 mod requirements;
 mod restored;
@@ -37,40 +43,42 @@ use super::log_throttle::LogThrottle;
 use super::released::ReleasedJobs;
 use crate::trace;
 use cleaning::Cleaned;
-use local_changes::AttemptView;
+use observations::AttemptObservations;
+use pending::Timeout;
 
-/// How often something is looked at that nothing tells of.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
-/// How often a job is read again that nothing tells of. The store tells of every change, so this is for its faults.
-const SAFETY_PERIOD: Duration = Duration::from_secs(300);
+/// Period of polling, where no change is signalled.
+const POLL_PERIOD: Duration = Duration::from_secs(1);
+/// Period of reloading a job without a signal. The store signals every change, so this only covers its faults.
+const RELOAD_PERIOD: Duration = Duration::from_secs(300);
 /// Pause before the n-th new attempt of a step: n times this.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// A storage may be away for long: each pause between attempts to publish is so many times the one before.
-const PUBLISH_PAUSE_GROWTH: u32 = 4;
+const RETRY_BACKOFF: Duration = Duration::from_secs(1);
+/// Factor between two pauses before publishing again: a storage may be unavailable for long.
+const PUBLISH_BACKOFF_FACTOR: u32 = 4;
 /// Pause after the store or the log failed.
-const FAULT_PAUSE: Duration = Duration::from_secs(1);
+const FAULT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// Reconciler of one job.
 pub(super) struct JobReconciler {
     context: Arc<Context>,
     released: Arc<ReleasedJobs>,
     id: JobId,
     lease: Lease,
-    /// Tells of the job's changes. Those up to the last look are seen.
+    /// Signals changes of the job. Those up to the last read are marked as seen.
     changes: Changes,
-    /// Since the last look this reconciler has changed the job, and its last update was one that did.
+    /// Whether this reconciler changed the job since the last read, with its last update.
     has_changed_job: bool,
-    /// What this reconciler has seen of the attempt that it reconciles.
-    attempt_view: Option<AttemptView>,
-    /// Its log lines have the trace's id.
+    /// Observations of the current attempt.
+    observations: Option<AttemptObservations>,
+    /// Whether its log lines have the trace's id.
     is_named: bool,
-    /// What came of cleaning up behind ended attempts.
+    /// State of the clean-up of each ended attempt.
     cleaned: Cleaned,
     /// Clean-ups that failed and were logged.
-    reported: LogThrottle<AttemptId>,
+    logged_failures: LogThrottle<AttemptId>,
 }
 
-/// The job as it stands.
-struct Looked {
+/// The job as it was read.
+struct JobSnapshot {
     job: Arc<Job>,
     source: Source,
 }
@@ -78,42 +86,58 @@ struct Looked {
 /// Where the reconciler has the job from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
-    /// The store, which also said that the lease is the reconciler's.
+    /// The store, which also confirmed that this reconciler holds the lease.
     Loaded,
-    /// What this process knows after an update of the reconciler, which checked the lease. What another process has written
-    /// since, within the last second, may be missing.
+    /// This process's copy after an update by this reconciler, which checked the lease. Writes of other processes
+    /// within the last second may be missing.
     OwnUpdate,
 }
 
-/// Why reconciling stops before the job's end.
-enum Stop {
-    /// The job is over, gone, or given back.
-    Over,
-    /// Another server reconciles it.
-    Fenced,
-    /// Another server must reconcile it: this one can not, for the reason given.
-    Unable(StoreError),
-    /// Try again later.
-    Fault(anyhow::Error),
+/// Result of a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    Elapsed,
+    /// The job was cancelled meanwhile.
+    Cancelled,
 }
 
-impl From<StoreError> for Stop {
+/// Result of recording an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Update {
+    Accepted,
+    /// The job changed meanwhile, and the event does not apply any more.
+    Rejected,
+}
+
+/// Why a reconciler stops, or must wait, before the job's end.
+enum ReconcileError {
+    /// The job is over, was removed, or was released.
+    JobOver,
+    /// Another server reconciles it.
+    Fenced,
+    /// Another server must reconcile it: this one cannot, for the given reason.
+    NeedsOtherServer(StoreError),
+    /// A temporary error. The reconciler tries again.
+    Retry(anyhow::Error),
+}
+
+impl From<StoreError> for ReconcileError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Newer { .. } => Self::Unable(error),
+            StoreError::Newer { .. } => Self::NeedsOtherServer(error),
             StoreError::Full
             | StoreError::Slow
             | StoreError::Busy { .. }
             | StoreError::Database(_)
             | StoreError::Damaged(..)
-            | StoreError::Closing => Self::Fault(error.into()),
+            | StoreError::Closing => Self::Retry(error.into()),
         }
     }
 }
 
-impl From<LogError> for Stop {
+impl From<LogError> for ReconcileError {
     fn from(error: LogError) -> Self {
-        Self::Fault(error.into())
+        Self::Retry(error.into())
     }
 }
 
@@ -126,10 +150,10 @@ impl JobReconciler {
             released,
             id,
             lease,
-            attempt_view: None,
+            observations: None,
             is_named: false,
             cleaned: Cleaned::new(),
-            reported: LogThrottle::default(),
+            logged_failures: LogThrottle::default(),
         }
     }
 
@@ -142,41 +166,39 @@ impl JobReconciler {
         loop {
             let advanced = self.advance().await;
             if advanced.is_err() {
-                // Time passes before the next look, so that one checks the lease again.
+                // The lease may be lost by the next read, so that one checks it again.
                 self.has_changed_job = false;
             }
             match advanced {
                 Ok(()) => {}
-                Err(Stop::Over) => return,
-                Err(Stop::Fenced) => {
-                    tracing::info!("another server reconciles this job now");
+                Err(ReconcileError::JobOver) => return,
+                Err(ReconcileError::Fenced) => {
+                    tracing::info!("another server reconciles this job");
                     return;
                 }
-                Err(Stop::Unable(error)) => {
-                    tracing::warn!(%error, "the job is given back, for another server to reconcile it");
+                Err(ReconcileError::NeedsOtherServer(error)) => {
+                    tracing::warn!(%error, "cannot reconcile the job on this server; it is released for another server");
                     if self.context.store.release(&self.id, &self.lease).await.is_ok() {
                         return;
                     }
-                    tokio::time::sleep(FAULT_PAUSE).await;
+                    tokio::time::sleep(FAULT_RETRY_DELAY).await;
                 }
-                Err(Stop::Fault(error)) => {
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "cannot reconcile the job now, will try again"
-                    );
-                    // Nor could an agent attach, perhaps: that is no time in which it was waited for.
-                    if let Some(attempt_view) = &mut self.attempt_view {
-                        attempt_view.pending.end();
+                Err(ReconcileError::Retry(error)) => {
+                    tracing::warn!(error = format!("{error:#}"), "cannot reconcile the job; will try again");
+                    // Agents may have been unable to attach too, so this time does not count towards a pending
+                    // timeout.
+                    if let Some(observations) = &mut self.observations {
+                        observations.pending.end();
                     }
-                    tokio::time::sleep(FAULT_PAUSE).await;
+                    tokio::time::sleep(FAULT_RETRY_DELAY).await;
                 }
             }
         }
     }
 
-    /// One look, one action.
-    async fn advance(&mut self) -> Result<(), Stop> {
-        let Looked { job, source } = self.look_at_job().await?;
+    /// Reads the job and takes one action.
+    async fn advance(&mut self) -> Result<(), ReconcileError> {
+        let JobSnapshot { job, source } = self.read_job().await?;
         let mut changes = self.changes.clone();
         if !self.is_named {
             self.is_named = true;
@@ -187,11 +209,11 @@ impl JobReconciler {
         if let Next::Launch(attempt) | Next::Watch(attempt) | Next::End(attempt) = &next
             && let Some(pending) = self.context.launchers.foreign(&job, attempt)
         {
-            return self.leave(attempt, &pending, &mut changes).await;
+            return self.release_foreign(attempt, &pending, &mut changes).await;
         }
-        // Why a job that was not loaded will do: `Job::apply` and the lease judge what is recorded. Launching twice is
-        // harmless, and an agent of a cancelled job may not attach. Once a job is cancelled, whether its attempt has an agent
-        // and a grant changes no more, so `end` hurries no commit. An attempt or a job that has ended stays so, and its
+        // A job that was not loaded may be stale. That is safe: `Job::apply` and the lease check what is recorded; a
+        // launch is idempotent; an agent of a cancelled job cannot attach. After a cancel, the attempt's agent and
+        // grant do not change any more, so `end` interrupts no commit. An ended attempt or job stays ended, so its
         // clean-up is due.
         match next {
             Next::Create { step, after } => self.create(&job, step, after).await,
@@ -206,47 +228,48 @@ impl JobReconciler {
                 tokio::select! {
                     _ = changes.changed() => {}
                     () = self.platform_changed(&job, &attempt) => {}
-                    () = tokio::time::sleep(LOOK_PERIOD) => {}
+                    () = tokio::time::sleep(POLL_PERIOD) => {}
                 }
                 Ok(())
             }
-            // Nothing rejects END, which closes the log for good: another server may reconcile the job by now.
+            // The END record closes the log for good, and nothing would reject it. Another server may reconcile the
+            // job by now.
             Next::Finish(_) if source == Source::OwnUpdate => Ok(()),
             Next::Finish(state) => self.finish(&job, state).await,
             Next::Nothing => {
                 self.clean_up(&job).await;
-                Err(Stop::Over)
+                Err(ReconcileError::JobOver)
             }
         }
     }
 
-    /// The job as it stands. It is not loaded right after this reconciler has changed it. A change by somebody else says nothing
-    /// about the lease, and after an update that did not change the job the reconciler's copy was old.
-    async fn look_at_job(&mut self) -> Result<Looked, Stop> {
+    /// Reads the job. It is not loaded right after this reconciler changed it. A change by another writer does not
+    /// confirm the lease, and an update that changed nothing means that the reconciler's copy was stale.
+    async fn read_job(&mut self) -> Result<JobSnapshot, ReconcileError> {
         let known = known_job::seen(&mut self.changes);
         if std::mem::take(&mut self.has_changed_job)
             && let Some(job) = known
         {
-            return Ok(Looked { job, source: Source::OwnUpdate });
+            return Ok(JobSnapshot { job, source: Source::OwnUpdate });
         }
-        Ok(Looked { job: Arc::new(self.load().await?), source: Source::Loaded })
+        Ok(JobSnapshot { job: Arc::new(self.load().await?), source: Source::Loaded })
     }
 
-    /// The job as the store has it, while this reconciler holds its lease.
-    async fn load(&self) -> Result<Job, Stop> {
+    /// Loads the job from the store, and checks that this reconciler holds its lease.
+    async fn load(&self) -> Result<Job, ReconcileError> {
         let JobRecord { job, lease_epoch, .. } =
-            self.context.store.load(&self.id).await?.ok_or(Stop::Over)?;
-        if lease_epoch == self.lease.epoch { Ok(job) } else { Err(Stop::Fenced) }
+            self.context.store.load(&self.id).await?.ok_or(ReconcileError::JobOver)?;
+        if lease_epoch == self.lease.epoch { Ok(job) } else { Err(ReconcileError::Fenced) }
     }
 
-    /// What was seen of this attempt; nothing of it is another attempt's.
-    fn attempt_view(&mut self, attempt: &AttemptId) -> &mut AttemptView {
-        let known = self.attempt_view.take().filter(|it| it.attempt == *attempt);
-        self.attempt_view.insert(known.unwrap_or_else(|| AttemptView::new(attempt.clone())))
+    /// Observations of this attempt. Those of an earlier attempt are discarded.
+    fn observations(&mut self, attempt: &AttemptId) -> &mut AttemptObservations {
+        let known = self.observations.take().filter(|it| it.attempt == *attempt);
+        self.observations.insert(known.unwrap_or_else(|| AttemptObservations::new(attempt.clone())))
     }
 
-    /// Asks the log only when the answer matters.
-    async fn evidence(&self, job: &Job) -> Result<Evidence, Stop> {
+    /// Reads the evidence from the log, only if the decision depends on it.
+    async fn evidence(&self, job: &Job) -> Result<Evidence, ReconcileError> {
         let Some(step) = job.current_step() else { return Ok(Evidence::default()) };
         let matters = match job.steps[step as usize].attempts.last() {
             Some(attempt) => attempt.outcome().is_some(),
@@ -255,58 +278,65 @@ impl JobReconciler {
         if matters { Ok(self.context.log.evidence(&self.id, step).await?) } else { Ok(Evidence::default()) }
     }
 
-    async fn create(&mut self, job: &Job, step: u32, after: Option<Again>) -> Result<(), Stop> {
+    async fn create(&mut self, job: &Job, step: u32, after: Option<Again>) -> Result<(), ReconcileError> {
         let launcher_id = self.context.launchers.first().id();
         let created = Event::AttemptCreated { step, role: Role::Run, launcher_id };
         let Some(Again { why, publishes }) = after else { return self.update(created).await };
         let tried = u32::try_from(job.steps[step as usize].attempts.len()).unwrap_or(u32::MAX);
         let (pause, what) = match publishes {
             Some(made) => {
-                let pause = RETRY_PAUSE.saturating_mul(PUBLISH_PAUSE_GROWTH.saturating_pow(tried - made));
+                let pause = RETRY_BACKOFF.saturating_mul(PUBLISH_BACKOFF_FACTOR.saturating_pow(tried - made));
                 (pause, format!("what attempt {made} made will be published by attempt {}", tried + 1))
             }
             None => (
-                RETRY_PAUSE.saturating_mul(tried),
-                // People count steps from 1; ids, paths and messages of programs from 0.
+                RETRY_BACKOFF.saturating_mul(tried),
+                // Users count steps from 1. Ids, paths and messages of programs count from 0.
                 format!("step {} is run again (attempt {})", step + 1, tried + 1),
             ),
         };
-        self.say(notice::Kind::Warning, format!("{why}; {what}")).await?;
-        if self.pause(pause).await? { self.update(created).await } else { Ok(()) }
+        self.append_notice(notice::Kind::Warning, format!("{why}; {what}")).await?;
+        match self.pause(pause).await? {
+            Pause::Elapsed => self.update(created).await,
+            Pause::Cancelled => Ok(()),
+        }
     }
 
-    /// Before a job fails: removes scratch tables that killed attempts of the step left in the user's database.
-    async fn clean_up_database(&mut self, step: u32, tried: u32) -> Result<(), Stop> {
-        tokio::time::sleep(RETRY_PAUSE.saturating_mul(tried)).await;
+    /// Before a job fails: drops staging tables that killed attempts of the step left in the user's database.
+    async fn clean_up_database(&mut self, step: u32, tried: u32) -> Result<(), ReconcileError> {
+        tokio::time::sleep(RETRY_BACKOFF.saturating_mul(tried)).await;
         let launcher_id = self.context.launchers.first().id();
         self.update(Event::AttemptCreated { step, role: Role::CleanUp, launcher_id }).await
     }
 
-    /// PendingTracker before another attempt. False: the job was cancelled meanwhile.
-    async fn pause(&self, pause: Duration) -> Result<bool, Stop> {
+    /// Waits before the next attempt of a step.
+    async fn pause(&self, pause: Duration) -> Result<Pause, ReconcileError> {
         let end = tokio::time::sleep(pause);
         tokio::pin!(end);
-        // The look before found no cancel.
+        // The read before found no cancel.
         let mut changes = self.changes.clone();
         loop {
             tokio::select! {
-                _ = changes.changed() => if self.load().await?.cancel.is_some() { return Ok(false) },
-                () = &mut end => return Ok(true),
+                _ = changes.changed() => if self.load().await?.cancel.is_some() { return Ok(Pause::Cancelled) },
+                () = &mut end => return Ok(Pause::Elapsed),
             }
         }
     }
 
-    /// Says why there is no agent yet, when that is news. True: it has been waited for long enough.
-    async fn note_pending(&mut self, attempt: &AttemptId, pending: &PendingStatus) -> Result<bool, Stop> {
-        let turn = self.attempt_view(attempt).pending.note(pending, Instant::now());
-        if turn.is_news {
-            self.say(notice::Kind::Status, pending.message.clone()).await?;
-            self.attempt_view(attempt).pending.told(&pending.message);
+    /// Reports the pending reason in the job's log, if it is new and lasts.
+    async fn note_pending(
+        &mut self,
+        attempt: &AttemptId,
+        pending: &PendingStatus,
+    ) -> Result<Timeout, ReconcileError> {
+        let update = self.observations(attempt).pending.note(pending, Instant::now());
+        if update.should_report {
+            self.append_notice(notice::Kind::Status, pending.message.clone()).await?;
+            self.observations(attempt).pending.mark_reported(&pending.message);
         }
-        Ok(turn.is_over)
+        Ok(update.timeout)
     }
 
-    async fn say(&self, kind: notice::Kind, text: String) -> Result<(), Stop> {
+    async fn append_notice(&self, kind: notice::Kind, text: String) -> Result<(), ReconcileError> {
         let notice = Notice { kind: kind.into(), text };
         let record = Record {
             time_unix_micros: clock::now_micros(),
@@ -317,25 +347,25 @@ impl JobReconciler {
         Ok(())
     }
 
-    async fn update(&mut self, event: Event) -> Result<(), Stop> {
+    async fn update(&mut self, event: Event) -> Result<(), ReconcileError> {
         self.try_update(event).await.map(drop)
     }
 
-    /// False: the event was rejected, for the job moved on meanwhile. The next look sees where it is.
-    async fn try_update(&mut self, event: Event) -> Result<bool, Stop> {
+    /// Records the event. A rejected event means that the job changed meanwhile; the next read shows its state.
+    async fn try_update(&mut self, event: Event) -> Result<Update, ReconcileError> {
         let updated = self.context.store.update(&self.id, Some(&self.lease), event, clock::now_ms()).await;
         self.has_changed_job = matches!(updated, Ok((_, Change::Changed)));
         match updated {
-            Ok(_) => Ok(true),
-            Err(UpdateError::Rejected(_)) => Ok(false),
-            Err(UpdateError::NotFound) => Err(Stop::Over),
-            Err(UpdateError::Fenced) => Err(Stop::Fenced),
+            Ok(_) => Ok(Update::Accepted),
+            Err(UpdateError::Rejected(_)) => Ok(Update::Rejected),
+            Err(UpdateError::NotFound) => Err(ReconcileError::JobOver),
+            Err(UpdateError::Fenced) => Err(ReconcileError::Fenced),
             Err(UpdateError::Store(error)) => Err(error.into()),
         }
     }
 }
 
-/// Tells that the job's state changed.
+/// Signals that the job's state changed.
 type Changes = tokio::sync::watch::Receiver<KnownJob>;
 
 fn attempts_of(job: &Job) -> Vec<AttemptId> {

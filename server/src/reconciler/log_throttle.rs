@@ -1,19 +1,19 @@
-//! Failures that were logged. What fails is tried again and again, a folder that nobody can remove for ever, and its log line
-//! must not be written each time.
+//! Rate limit for log lines of repeated failures. An operation that fails is retried for as long as the server runs,
+//! for example the removal of a folder, and must not write a log line each time.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::time::{Duration, Instant};
 
-/// Items that are remembered. Failures of more are not logged.
-const MOST: usize = 1024;
+/// Maximum number of items that are remembered. Failures of further items are not logged.
+const MAX_ITEMS: usize = 1024;
 /// Time after which the same failure is logged again.
-const AGAIN: Duration = Duration::from_secs(60 * 60);
+const REPEAT_PERIOD: Duration = Duration::from_secs(60 * 60);
 
 /// The last logged failure of each item.
-pub(super) struct LogThrottle<T>(HashMap<T, Report>);
+pub(super) struct LogThrottle<T>(HashMap<T, LoggedFailure>);
 
-struct Report {
+struct LoggedFailure {
     /// Hash of its text.
     error: u64,
     at: Instant,
@@ -26,34 +26,36 @@ impl<T> Default for LogThrottle<T> {
 }
 
 impl<T: Hash + Eq + Clone> LogThrottle<T> {
-    /// Whether the failure of this item is to be logged: it is the first one, another one than the last, or the last was
+    /// Whether to log the failure of this item: it is the first one, differs from the last one, or the last one was
     /// logged long ago.
-    pub(super) fn is_news(&mut self, item: &T, error: &anyhow::Error, now: Instant) -> bool {
+    pub(super) fn should_log(&mut self, item: &T, error: &anyhow::Error, now: Instant) -> bool {
         let error = hash_of(error);
         if let Some(known) = self.0.get_mut(item) {
-            let is_news = known.error != error || known.is_old(now);
-            if is_news {
-                *known = Report { error, at: now };
+            let should_log = known.error != error || known.is_old(now);
+            if should_log {
+                *known = LoggedFailure { error, at: now };
             }
-            return is_news;
+            return should_log;
         }
-        if self.0.len() >= MOST {
+        if self.0.len() >= MAX_ITEMS {
             self.0.retain(|_, known| !known.is_old(now));
         }
-        if self.0.len() >= MOST {
+        if self.0.len() >= MAX_ITEMS {
             return false;
         }
-        self.0.insert(item.clone(), Report { error, at: now });
-        if self.0.len() == MOST {
-            tracing::warn!("{MOST} failures were logged; those of others are only counted");
+        self.0.insert(item.clone(), LoggedFailure { error, at: now });
+        if self.0.len() == MAX_ITEMS {
+            tracing::warn!(
+                "{MAX_ITEMS} failures were logged; failures of other items are counted and not logged"
+            );
         }
         true
     }
 }
 
-impl Report {
+impl LoggedFailure {
     fn is_old(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.at) >= AGAIN
+        now.saturating_duration_since(self.at) >= REPEAT_PERIOD
     }
 }
 
@@ -72,23 +74,26 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_news_when_it_is_another_or_the_last_is_long_ago() {
+    fn changed_or_old_failure_is_logged_again() {
         let (mut reported, begin) = (LogThrottle::default(), Instant::now());
-        let mut is_news = |item, what, minutes: u64| {
-            reported.is_news(&item, &error(what), begin + Duration::from_secs(minutes * 60))
+        let mut should_log = |item, what, minutes: u64| {
+            reported.should_log(&item, &error(what), begin + Duration::from_secs(minutes * 60))
         };
-        assert!(is_news(1, "busy", 0) && is_news(2, "busy", 0));
-        assert!(!is_news(1, "busy", 1) && !is_news(1, "busy", 59));
-        assert!(is_news(1, "denied", 59) && !is_news(1, "denied", 60) && !is_news(1, "denied", 118));
-        assert!(is_news(1, "denied", 119) && is_news(2, "busy", 119));
+        assert!(should_log(1, "busy", 0) && should_log(2, "busy", 0));
+        assert!(!should_log(1, "busy", 1) && !should_log(1, "busy", 59));
+        assert!(should_log(1, "denied", 59) && !should_log(1, "denied", 60) && !should_log(1, "denied", 118));
+        assert!(should_log(1, "denied", 119) && should_log(2, "busy", 119));
     }
 
     #[test]
-    fn more_than_can_be_remembered_are_not_logged_each_time() {
+    fn failures_over_the_limit_are_not_logged() {
         let (mut reported, begin) = (LogThrottle::default(), Instant::now());
         let mut count =
-            |now| (0..2 * MOST).filter(|item| reported.is_news(item, &error("busy"), now)).count();
-        assert_eq!([count(begin), count(begin + AGAIN / 2), count(begin + AGAIN)], [MOST, 0, MOST]);
-        assert_eq!(reported.0.len(), MOST);
+            |now| (0..2 * MAX_ITEMS).filter(|item| reported.should_log(item, &error("busy"), now)).count();
+        assert_eq!(
+            [count(begin), count(begin + REPEAT_PERIOD / 2), count(begin + REPEAT_PERIOD)],
+            [MAX_ITEMS, 0, MAX_ITEMS]
+        );
+        assert_eq!(reported.0.len(), MAX_ITEMS);
     }
 }

@@ -1,10 +1,11 @@
-//! Reconcilers move jobs on. Every server runs one `Reconciler`; it claims jobs that nobody reconciles and runs one task for
-//! each. A task holds nothing that is not in the store: it looks at the job, asks the pure `Job::next` what to do,
-//! does it, records it under its lease, and looks again. It may be killed between any two of these.
+//! Reconcilers move jobs forward. Each server has one `Reconciler`, which claims jobs that no server reconciles and
+//! runs one task per job. A task keeps no state outside the store: it reads the job, asks the pure function
+//! `Job::next` for the next action, carries it out, records it under the job's lease, and repeats. It may be killed
+//! at any point.
 //!
-//! `job` reconciles one job, `inferred_outcome` says how an attempt ended whose agent cannot report it, `housekeeping` does what is
-//! due from time to time, `released` is about jobs that it leaves to other servers for a while, `log_throttle` limits what is
-//! logged of lasting failures.
+//! `job` reconciles one job. `inferred_outcome` infers the outcome of an attempt whose agent reported none.
+//! `housekeeping` runs periodic tasks. `released` remembers jobs that were released for other servers. `log_throttle`
+//! limits log lines of repeated failures.
 
 mod housekeeping;
 mod inferred_outcome;
@@ -14,7 +15,7 @@ mod released;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -31,54 +32,55 @@ use crate::attach_errors::AttachErrors;
 use crate::codegen::Assigner;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
+use crate::sync::lock;
 use crate::trace::Tracer;
 pub use housekeeping::Housekeeping;
 
-/// What reconciling requirements.
+/// Dependencies of reconcilers.
 pub struct Context {
-    /// The state of jobs.
+    /// State of jobs.
     pub store: Arc<dyn Store>,
-    /// What jobs said.
+    /// Output of jobs.
     pub log: Arc<dyn ResultLog>,
-    /// Start attempts.
+    /// Start, observe and terminate attempts.
     pub launchers: Launchers,
-    /// Says what attempts are to do, where no agent asks for it.
+    /// Makes assignments for attempts whose launcher has no agent that asks for one.
     pub assigner: Assigner,
     /// Why agents could not attach.
     pub attach_errors: AttachErrors,
-    /// What heartbeats said of attempts' memory.
+    /// Peak memory use of attempts, from heartbeats.
     pub memory_peaks: MemoryPeaks,
-    /// This server among others on the same store.
+    /// This server among the servers of the same store.
     pub membership: Membership,
-    /// Time limits.
+    /// Timeouts and periods.
     pub limits: Limits,
-    /// Takes the spans of jobs that end.
+    /// Exports the spans of jobs that end.
     pub tracer: Tracer,
-    /// Counts what goes wrong.
+    /// Metrics of this server.
     pub metrics: Metrics,
 }
 
-/// Time limits of reconciling.
+/// Timeouts and periods of reconciling.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// How long a lease lasts without a heartbeat.
+    /// Duration of a lease without a heartbeat.
     pub lease: Duration,
-    /// How long a launched attempt may take until its agent is there.
+    /// Timeout for attaching, from the launch.
     pub attach: Duration,
-    /// Time between TERM and KILL of a submitter.
+    /// Grace period between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// How long ended jobs and their logs are kept.
+    /// Retention time of ended jobs and their logs.
     pub retain_jobs: Duration,
-    /// An agent that is not heard for so long is said to be silent.
+    /// Time without a message after which an agent is reported as silent.
     pub silence: Duration,
 }
 
-/// How long a job waits whose reconciler panicked, so that a fault that repeats costs little.
+/// Delay before a job is released whose reconciler panicked, so that a repeated panic costs little.
 const PANIC_PAUSE: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(10) };
 /// Pause after the store could not take a job back.
 const RELEASE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A handle to this server's reconciler.
+/// Handle of this server's reconciler.
 #[derive(Clone)]
 pub struct Reconciler {
     context: Arc<Context>,
@@ -87,25 +89,25 @@ pub struct Reconciler {
     shutdown: CancellationToken,
 }
 
-/// A task that reconciles a job.
+/// Task that reconciles one job.
 struct ReconcilerTask {
-    /// Of its lease.
+    /// Epoch of its lease.
     epoch: i64,
     task: AbortHandle,
 }
 
 impl Reconciler {
-    /// A reconciler that has no jobs yet. `shutdown` ends its tasks; the jobs go on without them.
+    /// Reconciler without jobs. `shutdown` ends its tasks; the jobs continue without them.
     #[must_use]
     pub fn new(context: Context, shutdown: CancellationToken) -> Self {
         Self { context: Arc::new(context), tasks: Arc::default(), released: Arc::default(), shutdown }
     }
 
-    /// Drives a job that this server holds the lease of. A task with an older lease is replaced; nothing happens if
-    /// the job is reconciled under this lease, or a newer one, already.
+    /// Reconciles a job whose lease this server holds. Replaces a task with an older lease. Does nothing if a task
+    /// has this lease or a newer one.
     pub fn reconcile(&self, id: JobId, lease: Lease) {
         let epoch = lease.epoch;
-        // Held until the task is in it, so that one that ends at once finds its entry.
+        // The lock is held until the task is entered, so that a task that ends at once finds its entry.
         let mut tasks = lock(&self.tasks);
         if tasks.get(&id).is_some_and(|reconciling| reconciling.epoch >= epoch) {
             return;
@@ -126,7 +128,7 @@ impl Reconciler {
         }
     }
 
-    /// A panic ends this task and nothing else: after a pause the job is given back, and claimed again.
+    /// A panic ends this task only. After a pause the job is released, and claimed again.
     async fn drive_to_end(&self, id: &JobId, lease: Lease) {
         let (context, released) = (Arc::clone(&self.context), Arc::clone(&self.released));
         let reconciler = job::JobReconciler::new(context, released, id.clone(), lease.clone());
@@ -134,33 +136,29 @@ impl Reconciler {
             return;
         }
         self.context.metrics.driver_panicked();
-        tracing::error!(job = %id, "the job's reconciler panicked; the job is given back in {} s", PANIC_PAUSE.as_secs());
+        tracing::error!(job = %id, "the job's reconciler panicked; the job is released in {} s", PANIC_PAUSE.as_secs());
         tokio::time::sleep(PANIC_PAUSE).await;
         while let Err(error) = self.context.store.release(id, &lease).await {
-            tracing::warn!(job = %id, %error, "cannot give the job back, will try again");
+            tracing::warn!(job = %id, %error, "cannot release the job; will try again");
             tokio::time::sleep(RELEASE_PAUSE).await;
         }
     }
 
-    /// The server that this reconciler belongs to.
+    /// The server of this reconciler.
     #[must_use]
     pub fn server(&self) -> &ServerId {
         self.context.membership.id()
     }
 
-    /// Where the first attempt of a new job runs.
+    /// Launcher of a new job's first attempt.
     #[must_use]
     pub fn first_launcher_id(&self) -> LauncherId {
         self.context.launchers.first().id()
     }
 
-    /// How long a lease of this server lasts.
+    /// Duration of this server's leases.
     #[must_use]
     pub fn lease_duration(&self) -> Duration {
         self.context.limits.lease
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

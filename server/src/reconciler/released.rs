@@ -1,55 +1,60 @@
-//! Jobs that this server gave back because it cannot ask after their attempts. It leaves them to other servers for a
-//! while, and takes them again if nobody else has: a job that is not reconciled at all hears no cancel.
+//! Jobs that this server released because it has no launcher for their attempts. Other servers may claim them for a
+//! while. After that this server claims them again: a job that no server reconciles cannot be cancelled.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use sqlflow_job::{AttemptId, JobId};
 
-/// How long a job is left to other servers.
-pub(super) const REST: Duration = Duration::from_secs(60);
-/// How long it is remembered after that that the job's log has the reason.
-const MEMORY: Duration = Duration::from_secs(600);
+use crate::sync::lock;
 
-/// Memory: an attempt's id for each job that was given back in the last minutes.
+/// Time in which only other servers claim a released job.
+pub(super) const RELEASE_PERIOD: Duration = Duration::from_secs(60);
+/// Time after that in which it is remembered that the job's log has the reason.
+const REASON_RETENTION: Duration = Duration::from_secs(600);
+
+/// Released jobs. Memory: one attempt id for each job that was released in the last minutes.
 #[derive(Default)]
-pub(super) struct ReleasedJobs(Mutex<HashMap<JobId, Rest>>);
+pub(super) struct ReleasedJobs(Mutex<HashMap<JobId, ReleasedJob>>);
 
-struct Rest {
-    /// The attempt that cannot be asked after.
+struct ReleasedJob {
+    /// The attempt that this server has no launcher for.
     attempt: AttemptId,
     until: Instant,
 }
 
 impl ReleasedJobs {
-    /// Leaves the job to others from now on.
-    pub(super) fn begin(&self, attempt: &AttemptId, now: Instant) {
-        let mut rests = self.lock();
-        rests.retain(|_, rest| now < rest.until + MEMORY);
-        rests.insert(attempt.job.clone(), Rest { attempt: attempt.clone(), until: now + REST });
+    /// Marks the job as released.
+    pub(super) fn add(&self, attempt: &AttemptId, now: Instant) {
+        let mut jobs = self.lock();
+        jobs.retain(|_, released| now < released.until + REASON_RETENTION);
+        jobs.insert(
+            attempt.job.clone(),
+            ReleasedJob { attempt: attempt.clone(), until: now + RELEASE_PERIOD },
+        );
     }
 
-    /// The job has changed: this server may have something to do about it.
-    pub(super) fn end(&self, job: &JobId, now: Instant) {
-        if let Some(rest) = self.lock().get_mut(job) {
-            rest.until = now;
+    /// Makes the job claimable for this server, because it changed.
+    pub(super) fn make_claimable(&self, job: &JobId, now: Instant) {
+        if let Some(released) = self.lock().get_mut(job) {
+            released.until = now;
         }
     }
 
-    /// Whether the job was given back because of this attempt, so that its log has the reason.
-    pub(super) fn is_said(&self, attempt: &AttemptId) -> bool {
-        self.lock().get(&attempt.job).is_some_and(|rest| rest.attempt == *attempt)
+    /// Whether the job was released because of this attempt. If so, its log has the reason.
+    pub(super) fn has_logged_reason(&self, attempt: &AttemptId) -> bool {
+        self.lock().get(&attempt.job).is_some_and(|released| released.attempt == *attempt)
     }
 
-    /// The jobs that are left to others.
-    pub(super) fn resting(&self, now: Instant) -> Vec<JobId> {
-        let rests = self.lock();
-        rests.iter().filter(|(_, rest)| now < rest.until).map(|(job, _)| job.clone()).collect()
+    /// Jobs that this server does not claim now.
+    pub(super) fn excluded(&self, now: Instant) -> Vec<JobId> {
+        let jobs = self.lock();
+        jobs.iter().filter(|(_, released)| now < released.until).map(|(job, _)| job.clone()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Rest>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, ReleasedJob>> {
+        lock(&self.0)
     }
 }
 
@@ -58,20 +63,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_is_left_to_others_for_a_while_and_its_reason_is_said_once() {
+    fn released_job_is_not_claimed_for_a_while_and_its_reason_is_remembered() {
         let (released, now) = (ReleasedJobs::default(), Instant::now());
         let first = AttemptId { job: JobId::generate(), step: 0, number: 1 };
         let second = AttemptId { number: 2, ..first.clone() };
-        assert!(!released.is_said(&first));
-        released.begin(&first, now);
-        assert_eq!(released.resting(now), std::slice::from_ref(&first.job));
-        assert_eq!(released.resting(now + REST), []);
-        assert!(released.is_said(&first) && !released.is_said(&second));
-        released.begin(&first, now + REST);
-        released.end(&first.job, now + REST);
-        assert_eq!(released.resting(now + REST), []);
+        assert!(!released.has_logged_reason(&first));
+        released.add(&first, now);
+        assert_eq!(released.excluded(now), std::slice::from_ref(&first.job));
+        assert_eq!(released.excluded(now + RELEASE_PERIOD), []);
+        assert!(released.has_logged_reason(&first) && !released.has_logged_reason(&second));
+        released.add(&first, now + RELEASE_PERIOD);
+        released.make_claimable(&first.job, now + RELEASE_PERIOD);
+        assert_eq!(released.excluded(now + RELEASE_PERIOD), []);
         let other = AttemptId { job: JobId::generate(), ..first.clone() };
-        released.begin(&other, now + REST + MEMORY);
-        assert!(!released.is_said(&first), "it is forgotten");
+        released.add(&other, now + RELEASE_PERIOD + REASON_RETENTION);
+        assert!(!released.has_logged_reason(&first), "it is forgotten");
     }
 }

@@ -1,7 +1,7 @@
-//! The trace of a job, OpenTelemetry's way: client → Run → step → attempt → the agent's own spans → the submitter's.
+//! Trace of a job in OpenTelemetry's model: client → Run → step → attempt → the agent's spans → the submitter's.
 //!
-//! A job's spans are a pure function of its record ([`spans`]) and are sent when it ends, by whichever server reconciles it
-//! then: nothing has to be kept open, and a span that is sent again has the same id. [`Tracer`] sends them.
+//! A job's spans are a pure function of its record ([`spans`]). The server that reconciles it sends them at its end,
+//! so no span is kept open, and a span that is sent again has the same id. [`Tracer`] sends them.
 
 mod spans;
 mod tracer;
@@ -13,12 +13,12 @@ use sqlflow_job::{AttemptId, Job};
 pub use spans::spans;
 pub use tracer::Tracer;
 
-/// What the client called from, if it was a span.
+/// Trace context of the client's span, if there is one.
 fn client(job: &Job) -> Option<TraceContext> {
     job.origin.as_ref()?.parent.parse().ok()
 }
 
-/// The span of the whole job.
+/// Context of the job's span.
 fn run(job: &Job) -> TraceContext {
     let name = format!("sqlflow job {}", job.id);
     client(job).map_or_else(|| TraceContext::named(&name), |client| client.child(&name))
@@ -28,19 +28,19 @@ fn step(job: &Job, step: u32) -> TraceContext {
     run(job).child(&format!("step {step}"))
 }
 
-/// The span of an attempt.
+/// Context of the attempt's span.
 #[must_use]
 pub fn attempt(job: &Job, id: &AttemptId) -> TraceContext {
     step(job, id.step).child(&format!("attempt {}", id.number))
 }
 
-/// The id of the job's trace, as backends write it.
+/// Id of the job's trace, as backends write it.
 #[must_use]
 pub fn id(job: &Job) -> String {
     run(job).trace_name()
 }
 
-/// Gives the log lines of the span that is entered the id of the job's trace, if the job has one.
+/// Adds the trace's id to the log lines of the current span, if the job has a trace.
 pub fn name_log_lines(job: &Job, is_on: bool) {
     if is_on {
         tracing::Span::current().record("trace_id", id(job));

@@ -1,4 +1,4 @@
-//! A job's spans, from its record. Pure.
+//! Spans of a job, from its record. Pure.
 //!
 //! ```text
 //! Run                     from the record of the job to its end
@@ -17,7 +17,7 @@ use sqlflow_telemetry::{Kind, Span, TraceContext};
 
 use super::{attempt, client, run, step};
 
-/// The spans of a job that has ended, or ends at `now_ms`.
+/// Spans of a job that has ended, or ends at `now_ms`.
 #[must_use]
 pub fn spans(record: &JobRecord, now_ms: i64) -> Vec<Span> {
     let job = &record.job;
@@ -43,13 +43,14 @@ fn root(job: &Job, user: &str, times: (i64, i64)) -> Span {
     }
     span.kind = Kind::Server;
     if let JobState::Failed(failure) = &job.state {
-        // Not the message: a database's words quote the program and the data, and anybody may see the collector.
+        // Without the message: a database's errors quote the program and the data, and the collector is not
+        // protected.
         span.error = Some(failure.cause.in_words().to_owned());
     }
     span
 }
 
-/// Gives the step's end.
+/// Returns the step's end.
 fn step_spans(all: &mut Vec<Span>, job: &Job, index: u32, one: &Step, (begin, end): (i64, i64)) -> i64 {
     let context = step(job, index);
     let ended = one.attempts.last().and_then(|it| it.ended_ms).unwrap_or(end);
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jobs_spans_are_one_tree_and_the_same_for_every_server() {
+    fn spans_of_a_job_are_one_tree_and_equal_on_every_server() {
         let record = record();
         let all = spans(&record, 0);
         assert_eq!(all, spans(&record, 77), "another server says the same");
@@ -170,13 +171,13 @@ mod tests {
         assert_eq!(all[0].parent, PARENT.parse().ok().map(|it: TraceContext| it.span_id));
         assert!(all[1..].iter().all(|it| ids.contains(&it.parent.unwrap())), "an orphan");
         assert!(all.iter().all(|it| it.context.trace_id == all[0].context.trace_id));
-        // The agent needs no more than the attempt's own context to go on.
+        // The agent needs only the attempt's context to continue the trace.
         let id = AttemptId { job: record.job.id.clone(), step: 0, number: 2 };
         assert!(ids.contains(&attempt(&record.job, &id).span_id));
     }
 
     #[test]
-    fn the_parts_make_up_the_whole() {
+    fn child_spans_cover_their_parent() {
         let all = spans(&record(), 0);
         let length = |it: &Span| it.end_micros - it.begin_micros;
         for whole in all.iter().filter(|it| it.name.starts_with("step")) {
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_have_their_kind_and_no_words_of_a_database() {
+    fn span_errors_contain_the_cause_and_no_database_text() {
         let mut record = record();
         record.job.state = JobState::Failed(Failure::new(Cause::StatementFailed, "near 'secret'"));
         for step in &mut record.job.steps {
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_clients_trace_a_job_is_one_of_its_own() {
+    fn job_without_a_client_trace_starts_a_trace() {
         let mut record = record();
         record.job.origin = None;
         let all = spans(&record, 0);

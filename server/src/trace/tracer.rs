@@ -1,4 +1,4 @@
-//! Sends spans, beside everything else: whoever has some leaves them here and goes on.
+//! Exporter task for spans. Callers queue spans and continue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,16 +11,16 @@ use tokio::task::JoinHandle;
 use crate::metrics::Metrics;
 
 const SERVICE: &str = "sqlflow-server";
-/// Spans that wait at the most: some 20 MB. What comes on top is lost, and said to be.
+/// Maximum number of queued spans, about 20 MB. Further ones are dropped and counted.
 const MAX_WAITING: usize = 65_536;
-/// Spans of one request.
+/// Maximum number of spans per request.
 const BATCH: usize = 512;
 const TRIES: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// How long the end of the server waits for a collector.
+/// Timeout for the last spans at the end of the server.
 const LAST_TIME: Duration = Duration::from_secs(2);
 
-/// The way to a collector, if there is one.
+/// Queue of spans for a collector, if there is one.
 #[derive(Clone, Default)]
 pub struct Tracer {
     queue: Option<mpsc::UnboundedSender<Vec<Span>>>,
@@ -28,27 +28,27 @@ pub struct Tracer {
     metrics: Metrics,
 }
 
-/// What sends them.
+/// The exporter task.
 pub struct Sending(JoinHandle<()>);
 
 impl Tracer {
-    /// Sends to this collector from now on. Must be called in a runtime.
+    /// Starts exporting to this collector. Must be called in a runtime.
     #[must_use]
     pub fn start(exporter: Exporter, metrics: Metrics) -> (Self, Sending) {
-        // Bounded by what is counted.
+        #[expect(clippy::disallowed_methods, reason = "bounded by the counter")]
         let (queue, spans) = mpsc::unbounded_channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let task = tokio::spawn(send(exporter, spans, Arc::clone(&waiting), metrics.clone()));
         (Self { queue: Some(queue), waiting, metrics }, Sending(task))
     }
 
-    /// Whether anything is sent at all.
+    /// Whether spans are exported.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.queue.is_some()
     }
 
-    /// Takes spans to be sent; returns at once.
+    /// Queues spans for export. Does not block.
     pub fn take(&self, mut spans: Vec<Span>) {
         let Some(queue) = &self.queue else { return };
         while !spans.is_empty() {
@@ -58,7 +58,7 @@ impl Tracer {
                 self.waiting.fetch_sub(count, Ordering::Relaxed);
                 let count = count + rest.len();
                 self.metrics.spans_lost(count);
-                tracing::warn!(spans = count, "spans are lost: the collector is too slow");
+                tracing::warn!(spans = count, "dropped spans: the collector is too slow");
                 return;
             }
             let _ = queue.send(spans);
@@ -68,7 +68,7 @@ impl Tracer {
 }
 
 impl Sending {
-    /// PendingTracker a moment for what is still to be sent. Every [`Tracer`] must be gone.
+    /// Waits shortly for the remaining spans. Every [`Tracer`] must be dropped before.
     pub async fn finish(self) {
         let _ = tokio::time::timeout(LAST_TIME, self.0).await;
     }
@@ -88,10 +88,13 @@ async fn send(
                 Ok(()) => break,
                 Err(error) if tried == TRIES => {
                     metrics.spans_lost(count);
-                    tracing::warn!(spans = count, "spans are lost: {error:#}");
+                    tracing::warn!(
+                        spans = count,
+                        "dropped spans: cannot send them to the collector: {error:#}"
+                    );
                 }
                 Err(error) => {
-                    tracing::debug!("the collector did not take spans: {error:#}");
+                    tracing::debug!("cannot send spans to the collector: {error:#}; will try again");
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                 }

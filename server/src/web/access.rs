@@ -1,5 +1,5 @@
-//! Who may see a job's page: who has its link. A link's key is a MAC over the job's id under a secret of the state folder,
-//! so every server there makes and knows the same; it opens the page and nothing else.
+//! Access to a job's web page: by its link. A link's key is a MAC over the job's id under a secret of the state
+//! folder, so every server there makes and accepts the same one. It grants access to the page and nothing else.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -15,11 +15,11 @@ use sqlflow_job::JobId;
 /// Bytes of the secret, and of a key.
 const SECRET_BYTES: usize = 32;
 const KEY_BYTES: usize = 16;
-/// Name of a cookie with a page's key, and how long a browser keeps it: 30 days.
+/// Name of a cookie with a page's key, and its lifetime in a browser: 30 days.
 const COOKIE: &str = "sqlflow_page";
 const COOKIE_SECONDS: u32 = 30 * 24 * 3600;
 
-/// Makes links, and knows them again.
+/// Makes and verifies links.
 #[derive(Clone)]
 pub struct Links {
     secret: [u8; SECRET_BYTES],
@@ -27,10 +27,10 @@ pub struct Links {
 }
 
 impl Links {
-    /// With the secret in this file, which is made if it is not there. `public_url` is where browsers find this server.
+    /// Reads the secret from this file, or creates it. `public_url` is this server's address for browsers.
     ///
     /// # Errors
-    /// The file can be neither read nor made, or holds something else.
+    /// The file can be neither read nor created, or has other content.
     pub fn open(file: &Path, public_url: &str) -> io::Result<Self> {
         let secret = match fs::read(file) {
             Ok(secret) => secret,
@@ -43,11 +43,11 @@ impl Links {
         Ok(Self { secret, public_url: public_url.trim_end_matches('/').to_owned() })
     }
 
-    /// 32 bytes that follow from these parts and cannot be made without the secret. Each purpose has its own.
+    /// Derives 32 bytes from these parts, which cannot be made without the secret. Each purpose has its own.
     #[must_use]
     pub fn derive(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("any length will do");
-        // With their lengths, no two lists of parts are the same bytes.
+        // With their lengths, two different lists of parts never become the same bytes.
         for part in std::iter::once(purpose.as_bytes()).chain(parts.iter().copied()) {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
@@ -62,14 +62,14 @@ impl Links {
         mac
     }
 
-    /// The key of a job's page.
+    /// Key of a job's page.
     #[must_use]
     pub fn key(&self, job: &JobId) -> String {
         let mac = self.mac(job).finalize().into_bytes();
         hex::encode(&mac[..KEY_BYTES])
     }
 
-    /// Whether it is the key of this job's page; it takes the same time for every wrong one.
+    /// Whether it is the key of this job's page. Takes the same time for every wrong key.
     #[must_use]
     pub fn opens(&self, key: &str, job: &JobId) -> bool {
         let is_whole = |it: &Vec<u8>| it.len() == KEY_BYTES && key.len() == 2 * KEY_BYTES;
@@ -85,8 +85,8 @@ impl Links {
         format!("{}{}", self.public_url, self.path(job))
     }
 
-    /// With this a browser that has opened a job's page finds it again in the list, which has no keys. It is sent for this
-    /// page only, never from another site, and no script reads it.
+    /// Cookie with which a browser that has opened a job's page opens it again from the list, which has no keys. It
+    /// is sent for this page only, never from another site, and no script can read it.
     #[must_use]
     pub fn cookie(&self, job: &JobId) -> String {
         let secure = if self.public_url.starts_with("https://") { "; Secure" } else { "" };
@@ -106,14 +106,14 @@ impl Links {
         is_known.then_some(job)
     }
 
-    /// The same, on this server.
+    /// Path of a job's page on this server.
     #[must_use]
     pub fn path(&self, job: &JobId) -> String {
         format!("/jobs/{job}?key={}", self.key(job))
     }
 }
 
-/// Whole or not at all; another server may be faster.
+/// Creates the file atomically; another server may be faster.
 fn make_secret(file: &Path) -> io::Result<Vec<u8>> {
     let secret: [u8; SECRET_BYTES] = rand::random();
     let own = file.with_extension(format!("{:016x}", rand::random::<u64>()));
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_opens_the_page_of_its_job_on_every_server_and_no_other() {
+    fn link_opens_only_its_jobs_page_on_every_server() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("links.key");
         let links = Links::open(&file, "https://host/").unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_that_has_opened_a_page_finds_that_one_again() {
+    fn cookie_reopens_the_page_it_was_set_for() {
         let dir = tempfile::tempdir().unwrap();
         let links = Links::open(&dir.path().join("links.key"), "https://host").unwrap();
         let (job, other) = (JobId::generate(), JobId::generate());

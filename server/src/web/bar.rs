@@ -1,16 +1,16 @@
-//! Progress bars that programs draw by themselves, such as tqdm's.
+//! Progress bars in a program's stderr, such as those of tqdm.
 
-/// Bytes of the line that a bar is looked for in.
+/// Maximum bytes of a line that is searched for a bar.
 const LINE_BYTES: usize = 512;
 
-/// A bar as it was drawn last.
+/// A bar in its last state.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Bar {
     pub(super) percent: u8,
     pub(super) text: String,
 }
 
-/// Finds them in standard error, piece by piece.
+/// Parser of bars in pieces of stderr.
 #[derive(Debug, Default)]
 pub(super) struct Bars {
     pub(super) newest: Option<Bar>,
@@ -18,7 +18,7 @@ pub(super) struct Bars {
 }
 
 impl Bars {
-    /// Bars write their line over with carriage returns.
+    /// Bars overwrite their line with carriage returns.
     pub(super) fn take(&mut self, data: &[u8]) {
         let tail = &data[data.len().saturating_sub(LINE_BYTES)..];
         self.line.extend_from_slice(tail);
@@ -52,8 +52,8 @@ mod tests {
 
     #[test]
     fn bars_are_read_as_they_are_drawn() {
-        let told = bar("epoch 3:  45%|████▌     | 45/100 [00:10<00:12,  4.50it/s]").unwrap();
-        assert_eq!(told, Bar { percent: 45, text: "epoch 3 45/100 [00:10<00:12,  4.50it/s]".into() });
+        let parsed = bar("epoch 3:  45%|████▌     | 45/100 [00:10<00:12,  4.50it/s]").unwrap();
+        assert_eq!(parsed, Bar { percent: 45, text: "epoch 3 45/100 [00:10<00:12,  4.50it/s]".into() });
         assert_eq!(bar("  7%|▋ | 7/100").unwrap().percent, 7);
         for none in ["", "100 %", "a 500%| |", "50% done", "%|"] {
             assert_eq!(bar(none), None, "{none}");
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_bar_counts_and_goes_with_its_line() {
+    fn newest_bar_is_kept_until_its_line_ends() {
         let mut bars = Bars::default();
         for part in ["\r 10%|█", "    | 1/10", "\r 20%|██   | 2/10 [00:0"] {
             bars.take(part.as_bytes());

@@ -1,4 +1,4 @@
-//! What keeps a page fresh: server-sent events with the summary when it changes, and with the log as it grows.
+//! Live updates of a job's web page: server-sent events with the summary when it changes, and with the growing log.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,20 +23,20 @@ use super::log_text::{LogText, Piece, PieceKind};
 use super::pages;
 use crate::reader::Reader;
 
-/// Pages that are kept fresh at the same time; more are refused with 503.
+/// Maximum number of pages with live updates; further ones get 503.
 const MAX_PAGES: usize = 512;
-/// Between two looks at the log, so that many small records go out together.
+/// Minimum time between two reads of the log, so that many small records are sent together.
 const PACE: Duration = Duration::from_millis(100);
-/// Between two looks at the log when nothing tells of a change: other servers may write too.
-const LOOK_PERIOD: Duration = Duration::from_millis(500);
-/// Between two summaries, which cost more than a line.
+/// Period of reading the log without a signal: other servers may write too.
+const POLL_PERIOD: Duration = Duration::from_millis(500);
+/// Minimum time between two summaries, which cost more than a line.
 const SUMMARY_PERIOD: Duration = Duration::from_millis(500);
-/// How long a summary may read on in a log that is not read yet: lines wait for that.
+/// Timeout for a summary's reads of an unread log, which delay lines.
 const READ_TIME: Duration = Duration::from_millis(250);
-/// A page that is further behind than this jumps so close to the end: at most 4 MB, mostly far less.
+/// A page that is further behind skips to this distance from the end: at most 4 MB, mostly far less.
 const TAIL_RECORDS: u64 = 64;
-/// Bytes of records that are read for one page at one look: some 5 MB/s at the most. What is more is left out, and
-/// said to be: nobody reads that fast, and a browser has to keep up.
+/// Maximum bytes of records per page and read, about 5 MB/s. The rest is left out with a notice: a browser must keep
+/// up.
 const LOOK_BYTES: usize = 512 << 10;
 
 static PAGES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAX_PAGES)));
@@ -66,7 +66,7 @@ async fn live(
     let Ok(permit) = Arc::clone(&PAGES).try_acquire_owned() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n").into_response();
     };
-    // A browser that comes back says how far it was.
+    // A browser that reconnects sends its position.
     let last = headers.get("last-event-id").and_then(|it| it.to_str().ok()?.parse().ok());
     let events = follow(web, record.job.id, last.unwrap_or(after), permit);
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
@@ -78,7 +78,7 @@ fn follow(
     after: u64,
     permit: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
-    // A page that reads slowly holds up only its own task.
+    // A slow page delays only its own task.
     let (sender, events) = mpsc::channel(4);
     tokio::spawn(async move {
         let _permit = permit;
@@ -95,7 +95,7 @@ fn follow(
 
 async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Result<Event, Infallible>>) {
     let mut text = LogText::default();
-    let mut told = String::new();
+    let mut last_sent = String::new();
     let mut reader = Reader::default();
     let view = web.views.of(job);
     let mut summary_due = tokio::time::Instant::now();
@@ -106,7 +106,7 @@ async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Resu
         if changes.has_changed().unwrap_or(true) {
             match known_job::seen(&mut changes) {
                 Some(known) if !known.state.is_final() => record.job = Arc::unwrap_or_clone(known),
-                // When it ended is in the store only.
+                // Only the store has the end time.
                 Some(_) | None => {
                     let Ok(Some(changed)) = web.store.load(job).await else { return };
                     record = changed;
@@ -134,8 +134,8 @@ async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Resu
             let Ok(summary) = pages::summary(web, &record, &view, READ_TIME).await else { return };
             is_over &= summary.is_whole;
             let summary = summary.markup.into_string();
-            if summary != told {
-                told.clone_from(&summary);
+            if summary != last_sent {
+                last_sent.clone_from(&summary);
                 if events.send(Ok(Event::default().event("summary").data(summary))).await.is_err() {
                     return;
                 }
@@ -150,7 +150,7 @@ async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Resu
             tokio::select! {
                 _ = changes.changed() => changes.mark_changed(),
                 _ = appended.changed() => {}
-                () = tokio::time::sleep(LOOK_PERIOD) => {}
+                () = tokio::time::sleep(POLL_PERIOD) => {}
             }
         }
     }

@@ -6,14 +6,22 @@ use sqlflow_proto::record::{StoredRecord, gap, notice, output::Stream, record::P
 
 use sqlflow_job::JobState;
 
-/// Streams whose torn characters are remembered at the most: two of each attempt that runs.
+/// Maximum number of streams with an incomplete character: two for each running attempt.
 const MAX_STREAMS: usize = 64;
 
-/// Turns records into text, whole characters at a time.
+/// Converts records to text, in whole characters.
 #[derive(Debug, Default)]
 pub(super) struct LogText {
-    /// The first bytes of a character whose rest is still to come, by step, attempt and stream.
-    torn: HashMap<(u32, u32, i32), Vec<u8>>,
+    /// First bytes of an incomplete character.
+    torn: HashMap<StreamKey, Vec<u8>>,
+}
+
+/// A stream of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct StreamKey {
+    step: u32,
+    attempt: u32,
+    stream: i32,
 }
 
 /// A piece of a log for a person.
@@ -27,7 +35,7 @@ pub(super) struct Piece {
 pub(super) enum PieceKind {
     Stdout,
     Stderr,
-    /// A whole line of ours.
+    /// A complete line of SQLFlow.
     Notice,
 }
 
@@ -42,26 +50,28 @@ impl PieceKind {
 }
 
 impl LogText {
-    /// What there is to read in this record.
+    /// The readable text of this record.
     pub(super) fn take(&mut self, stored: &StoredRecord) -> Option<Piece> {
         let payload = stored.record.as_ref()?.payload.as_ref()?;
         let notice = |text: String| Some(Piece { kind: PieceKind::Notice, text });
         match payload {
             Payload::Output(output) => {
-                let key = (stored.step, stored.attempt, output.stream);
+                let key = StreamKey { step: stored.step, attempt: stored.attempt, stream: output.stream };
                 let text = self.whole_characters(key, &output.data);
                 let kind =
                     if output.stream() == Stream::Stderr { PieceKind::Stderr } else { PieceKind::Stdout };
                 (!text.is_empty()).then_some(Piece { kind, text })
             }
-            Payload::Notice(told) if told.kind() == notice::Kind::Warning => {
-                notice(format!("warning: {}", told.text))
+            Payload::Notice(notice_record) if notice_record.kind() == notice::Kind::Warning => {
+                notice(format!("warning: {}", notice_record.text))
             }
-            // Why it failed is said in one place of the page, above the log.
-            Payload::Notice(told) if told.kind() == notice::Kind::End && told.text != JobState::SUCCEEDED => {
+            // The page shows the reason for a failure once, above the log.
+            Payload::Notice(notice_record)
+                if notice_record.kind() == notice::Kind::End && notice_record.text != JobState::SUCCEEDED =>
+            {
                 notice("the job has ended; why is said above".to_owned())
             }
-            Payload::Notice(told) => notice(told.text.clone()),
+            Payload::Notice(notice_record) => notice(notice_record.text.clone()),
             Payload::Gap(gap) if gap.reason() == gap::Reason::Retention => {
                 notice("… older output was dropped".to_owned())
             }
@@ -70,7 +80,7 @@ impl LogText {
         }
     }
 
-    fn whole_characters(&mut self, key: (u32, u32, i32), data: &[u8]) -> String {
+    fn whole_characters(&mut self, key: StreamKey, data: &[u8]) -> String {
         let mut bytes = self.torn.remove(&key).unwrap_or_default();
         bytes.extend_from_slice(data);
         let rest = bytes.len() - torn_bytes(&bytes);
@@ -82,17 +92,17 @@ impl LogText {
     }
 }
 
-/// Pieces as lines: a carriage return begins a line again, as a terminal would have it, and the unfinished line of a
-/// stream stays where it is while the other one prints. The page's script goes on by the same rule.
+/// Pieces as lines. A carriage return restarts a line, as in a terminal. The unfinished line of a stream stays in
+/// place while the other stream prints. The page's script follows the same rule.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     lines: Vec<Piece>,
-    /// Of stdout and stderr.
+    /// Unfinished lines of stdout and stderr.
     unfinished: [Option<usize>; 2],
 }
 
 impl Lines {
-    /// These pieces as lines.
+    /// Returns these pieces as lines.
     pub(super) fn of(pieces: impl IntoIterator<Item = Piece>) -> Vec<Piece> {
         let mut all = Self::default();
         for Piece { kind, text } in pieces {
@@ -127,7 +137,7 @@ impl Lines {
     }
 }
 
-/// How many bytes at the end are the beginning of a character.
+/// Number of bytes at the end that begin an incomplete character.
 fn torn_bytes(bytes: &[u8]) -> usize {
     let tail = &bytes[bytes.len().saturating_sub(3)..];
     let begun = tail.iter().rposition(|byte| byte & 0xc0 == 0xc0);
@@ -178,13 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn characters_are_whole_wherever_they_are_torn() {
+    fn split_characters_are_joined() {
         let text = "aé€😀z".as_bytes();
         for cut in 0..text.len() {
             let mut log = LogText::default();
             let mut said = String::new();
             for part in [&text[..cut], &text[cut..]] {
-                // The other stream comes between.
+                // The other stream is between them.
                 assert_eq!(log.take(&output(Stream::Stderr, b"x")).unwrap().text, "x");
                 said.push_str(&log.take(&output(Stream::Stdout, part)).map(|it| it.text).unwrap_or_default());
             }

@@ -1,7 +1,7 @@
-//! The HTTP side: probes and metrics for who runs the server, pages for who waits for a job.
+//! HTTP: probes and metrics for operators, web pages for users.
 //!
-//! `access` says who may see a job's page. `view` reads its log for it, of which `statements`, `series` and `bar` are parts, and
-//! `tail` finds its last lines. `pages` writes HTML, `live` keeps it fresh, which `reader` notes; `serve` is the protocol.
+//! `access` checks links. `view` reads a job's log for its page; `statements`, `series` and `bar` are parts of it,
+//! and `tail` finds the last lines. `pages` renders HTML, `live` sends updates. `serve` is the protocol.
 
 mod access;
 mod bar;
@@ -37,31 +37,31 @@ use crate::metrics::Metrics;
 
 pub use access::Links;
 
-/// How long open requests may take to end when the server shuts down.
+/// Timeout for open requests at shutdown.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
 
-/// What the pages need.
+/// Dependencies of web pages.
 #[derive(Clone)]
 pub struct Web {
-    /// The state of jobs.
+    /// State of jobs.
     pub store: Arc<dyn Store>,
-    /// What jobs said.
+    /// Output of jobs.
     pub log: Arc<dyn ResultLog>,
-    /// Whether attempts can be started.
+    /// Checks whether attempts can be launched.
     pub launcher: Arc<dyn Launcher>,
-    /// What is counted.
+    /// Metrics of this server.
     pub metrics: Metrics,
-    /// Who may see which page.
+    /// Links to web pages.
     pub links: Links,
-    /// Where a trace is shown: a URL with `{trace}` in it; empty: nowhere.
+    /// Address of a trace: a URL with `{trace}` in it; empty: none.
     pub trace_url: String,
     /// Ends everything.
     pub shutdown: CancellationToken,
-    /// What is known of jobs that were looked at.
-    pub views: Views,
+    /// Cached views of jobs.
+    pub views: JobViews,
 }
 
-pub use view::Views;
+pub use view::JobViews;
 
 impl Web {
     /// Serves until the shutdown token is cancelled, then drains for a bounded time.
@@ -85,7 +85,7 @@ impl Web {
     }
 }
 
-/// Nothing is loaded from elsewhere, framed by others, or told to others: a page's address is a key to it.
+/// Nothing is loaded from other sites, framed by them, or sent to them: a page's address contains its key.
 async fn secured(request: Request, next: Next) -> Response {
     const HEADERS: [(HeaderName, &str); 4] = [
         (
@@ -104,7 +104,7 @@ async fn secured(request: Request, next: Next) -> Response {
     response
 }
 
-/// Assets are a part of this program and named by its version.
+/// Assets are part of this program and named by its version.
 fn assets() -> Router<Web> {
     let asset = |kind: &'static str, text: &'static str| {
         get(move || async move {

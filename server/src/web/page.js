@@ -1,4 +1,4 @@
-// Keeps a job's page fresh. Without it the page shows what there was when it was loaded.
+// Live updates of a job's page. Without this script the page shows the state at its load.
 "use strict";
 (() => {
   const log = document.getElementById("log");
@@ -6,7 +6,8 @@
   const summary = document.getElementById("summary");
   const follow = document.getElementById("follow");
   const search = document.getElementById("q");
-  // Pieces of text in the page; older ones go. A piece is at most this long, so the page stays small whatever comes.
+  // Maximum number of pieces of text; the oldest are removed. The length of a piece is bounded, so the page stays
+  // small.
   const MOST_PIECES = 4000;
   const MOST_CHARACTERS = 4000;
 
@@ -22,11 +23,11 @@
     }
   }
 
-  // The line of each kind that has not ended yet: a progress bar stays where it is while lines are printed beside it.
+  // The unfinished line of each kind: a progress bar stays in place while other lines are printed.
   const unfinished = {};
   for (const kind of ["out", "err"]) unfinished[kind] = [...log.getElementsByClassName(kind)].at(-1);
 
-  // A carriage return begins the line again, as a terminal would have it.
+  // A carriage return restarts the line, as in a terminal.
   function append(kind, text) {
     for (const part of text.split(/(?<=\n)/)) {
       let piece = unfinished[kind];
@@ -50,7 +51,7 @@
   let waiting = [];
   function flush() {
     const atEnd = follow.checked;
-    // What would be dropped at once is not drawn.
+    // Lines over the limit are not drawn.
     let from = waiting.length;
     for (let lines = 0; from > 0 && lines < MOST_PIECES; from--) lines += waiting[from - 1][1].split("\n").length;
     for (const [kind, text] of waiting.slice(from)) append(kind, text);
@@ -67,10 +68,11 @@
   source.addEventListener("log", (event) => {
     if (waiting.length === 0) requestAnimationFrame(flush);
     waiting.push(...JSON.parse(event.data));
-    // In a tab that is not seen nothing is drawn.
+    // A hidden tab draws nothing.
     if (waiting.length > 2 * MOST_PIECES) waiting = waiting.slice(-MOST_PIECES);
   });
-  // Only what has changed is replaced: the rest stays scrolled, unfolded and selected as it is, and pictures are not loaded again.
+  // Only changed parts are replaced: the others keep their scroll position, folding and selection, and pictures are
+  // not loaded again.
   const holdsText = (it) => [...it.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim() !== "");
   function patch(old, fresh) {
     if (old.isEqualNode(fresh)) return;
@@ -79,7 +81,7 @@
       old.replaceWith(fresh);
       return;
     }
-    // Whether it is unfolded is the reader's choice.
+    // The reader's folding stays.
     for (const name of fresh.getAttributeNames()) if (name !== "open") old.setAttribute(name, fresh.getAttribute(name));
     patchAll(old, fresh);
   }
@@ -90,7 +92,7 @@
   }
   let newest;
   function renew() {
-    // Nobody loses the place where the keyboard is, or what is being copied.
+    // Keeps the focus and the selection.
     const selection = getSelection();
     const isCopied = selection.type === "Range" && summary.contains(selection.anchorNode);
     if (newest === undefined || isCopied) return;
@@ -98,7 +100,7 @@
     const focused = summary.contains(active) ? active.closest("[id]") : undefined;
     const isHeading = active.tagName === "SUMMARY";
     if (focused && focused !== active && !isHeading) return;
-    // The server escapes what jobs say; it is the same fragment that the page was made of.
+    // The server escapes all text of jobs; the page was made of the same fragment.
     const fragment = document.createElement("template");
     fragment.innerHTML = newest;
     newest = undefined;
@@ -114,11 +116,11 @@
   document.addEventListener("selectionchange", renew);
   source.addEventListener("end", (event) => {
     source.close();
-    // For who listens to the page: its state only, and only when it changes.
+    // For screen readers: only the state, and only when it changes.
     document.getElementById("announced").textContent = `The job is over: ${event.data}`;
     document.title = document.title.replace(/ · \w+ · /, ` · ${event.data} · `);
   });
-  // Scrolling up stops following, and the end takes it up again.
+  // Scrolling up stops following, scrolling to the end resumes it.
   log.addEventListener("scroll", () => {
     follow.checked = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   });

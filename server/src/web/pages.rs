@@ -1,4 +1,4 @@
-//! Pages, whole without JavaScript; `summary` has what changes while a job runs.
+//! Web pages, complete without JavaScript. `summary` contains what changes while a job runs.
 
 mod chart;
 mod display;
@@ -32,11 +32,11 @@ pub(super) use summary::summary;
 
 /// Bytes of records that are read at once.
 const PAGE_BYTES: usize = 256 << 10;
-/// Lines that a search shows.
+/// Maximum number of lines in a search result.
 const FOUND_LINES: usize = 200;
-/// Bytes of a line that is searched.
+/// Bytes of a line that are searched.
 const LINE_BYTES: usize = 64 << 10;
-/// Bytes of a program that are shown.
+/// Maximum bytes of a program that are shown.
 const SHOWN_SQL: usize = 64 << 10;
 
 pub(super) fn routes() -> Router<Web> {
@@ -50,14 +50,14 @@ pub(super) fn routes() -> Router<Web> {
         .merge(assets())
 }
 
-/// What every address of a job has.
+/// Query parameters of every address of a job.
 #[derive(Deserialize)]
 pub(super) struct Key {
     #[serde(default)]
     pub(super) key: String,
 }
 
-/// Why there is no page.
+/// Why a page cannot be shown.
 pub(super) struct Refusal(StatusCode, Markup);
 
 impl IntoResponse for Refusal {
@@ -74,10 +74,10 @@ impl Refusal {
 }
 
 impl Web {
-    /// The job, for who has its key.
+    /// Loads the job, if the key is valid.
     pub(super) async fn open(&self, id: &str, key: &str) -> Result<JobRecord, Refusal> {
         let id: Option<JobId> = id.parse().ok();
-        // Whether there is such a job is not told to who may not see it.
+        // Without a valid key, the response does not reveal whether the job exists.
         let Some(id) = id.filter(|id| self.links.opens(key, id)) else { return Err(locked()) };
         match self.store.load(&id).await {
             Ok(Some(record)) => Ok(record),
@@ -112,7 +112,7 @@ struct Entry {
     token: String,
 }
 
-/// From a job's token to its page.
+/// Redirects from a job's token to its page.
 async fn enter(State(web): State<Web>, Form(entry): Form<Entry>) -> Result<Redirect, Refusal> {
     let Ok(token) = entry.token.trim().parse::<CursorToken>() else { return Err(locked()) };
     match web.store.resolve(token.token.hash()).await {
@@ -171,7 +171,7 @@ async fn job(
     Ok(([(header::SET_COOKIE, web.links.cookie(&record.job.id))], html).into_response())
 }
 
-/// A whole document.
+/// A complete document.
 fn page(title: &str, record: Option<&JobRecord>, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
@@ -230,7 +230,7 @@ struct Search {
     q: String,
 }
 
-/// Lines of the whole log that hold a text.
+/// Lines of the whole log that contain a text.
 async fn search(
     State(web): State<Web>,
     Path(id): Path<String>,

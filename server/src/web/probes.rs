@@ -1,4 +1,4 @@
-//! What machines ask: whether this process lives, whether it can work, and its metrics.
+//! Endpoints for machines: liveness, readiness, metrics.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use axum::routing::get;
 
 use super::Web;
 
-/// How long the launcher is waited for: those who ask wait for a few seconds themselves.
+/// Timeout for the launcher's answer: probes have a timeout of a few seconds themselves.
 const LAUNCHER_TIME: Duration = Duration::from_secs(2);
 
 pub(super) fn routes() -> Router<Web> {
@@ -20,8 +20,8 @@ pub(super) fn routes() -> Router<Web> {
         .route("/metrics", get(metrics))
 }
 
-/// Ready: what store and log have can be fetched. Whether new jobs can be recorded and attempts started is reported and
-/// does not count: a server that left its Service because of a full disk, or of a cluster that is away, would make its
+/// Readiness: the store and the log can be read. Whether jobs can be recorded and attempts launched is reported and
+/// does not count. A server that left its Service because of a full disk, or an unavailable cluster, would make its
 /// jobs' results unreachable, and Run would fail without a cause.
 async fn ready(State(web): State<Web>) -> Response {
     let (store, new_jobs, log, launcher) =
@@ -39,7 +39,7 @@ async fn ready(State(web): State<Web>) -> Response {
     (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text).into_response()
 }
 
-/// Whether attempts can be started; counted, too.
+/// Whether attempts can be launched. Also updates the metric.
 async fn launcher_state(web: &Web) -> Result<(), String> {
     let state = tokio::time::timeout(LAUNCHER_TIME, web.launcher.ready()).await;
     let state =
@@ -52,8 +52,8 @@ async fn metrics(State(web): State<Web>, headers: HeaderMap) -> Response {
     let (counts, _) = tokio::join!(web.store.counts(), launcher_state(&web));
     match counts {
         Ok(counts) => web.metrics.set_jobs(&counts),
-        // The other figures are worth having anyway.
-        Err(error) => tracing::warn!(%error, "jobs could not be counted"),
+        // The other metrics are useful without it.
+        Err(error) => tracing::warn!(%error, "cannot count jobs"),
     }
     let asked = headers.get(header::ACCEPT).and_then(|it| it.to_str().ok()).unwrap_or_default();
     let (kind, text) = if asked.contains("application/openmetrics-text") {

@@ -1,31 +1,31 @@
-//! Measurements over rounds, thinned out so that any training fits into a small curve.
+//! Measurements over rounds, thinned out to a bounded number of points.
 
 use sqlflow_proto::v1::Metric;
 
-/// Points that are kept at the most.
+/// Maximum number of points.
 const MAX_POINTS: usize = 256;
-/// Characters of a name.
+/// Maximum characters of a name.
 const NAME_CHARACTERS: usize = 100;
 
 /// One measurement over the rounds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Series {
     points: Vec<(u64, f64)>,
-    /// The newest, whether it is kept or not.
+    /// The newest point, kept or not.
     last: Option<(u64, f64)>,
-    /// Only every so many-th round is kept.
+    /// Only one in this many rounds is kept.
     stride: u64,
 }
 
-/// All measurements of one statement, by what is measured and on which data: those of one measure are one chart.
+/// All measurements of one statement, by measure and data set. Those of one measure share a chart.
 #[derive(Debug, Default)]
 pub(super) struct Curves {
     all: Vec<(Name, Series)>,
-    /// The round that the model keeps, where it is not the last one.
+    /// The round that the model keeps, if it is not the last one.
     pub(super) kept: Option<u64>,
 }
 
-/// Such as `logloss` on the data `train`.
+/// For example `logloss` on the data `train`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Name {
     pub(super) measure: String,
@@ -33,7 +33,7 @@ pub(super) struct Name {
 }
 
 impl Name {
-    /// As libraries name their measurements: `train-rmse` and `validate-rmse`, or `rmse` and `val_rmse`.
+    /// Parses the names that libraries use: `train-rmse` and `validate-rmse`, or `rmse` and `val_rmse`.
     fn parse(name: &str) -> Self {
         const DATA: [&str; 6] = ["train", "validate", "validation", "valid", "eval", "test"];
         let short = |text: &str| text.chars().take(NAME_CHARACTERS).collect();
@@ -51,7 +51,7 @@ impl Curves {
         self.all.len()
     }
 
-    /// Measurements of a round; so many series may be new.
+    /// Adds measurements of a round. At most this many series may be new.
     pub(super) fn push(&mut self, round: u64, metrics: Vec<Metric>, room: usize) {
         let most = self.all.len() + room;
         for Metric { name, value } in metrics {
@@ -66,7 +66,7 @@ impl Curves {
         }
     }
 
-    /// For each measure, the data that it was taken on, in the order in which they came.
+    /// For each measure, its data sets in the order of their first appearance.
     pub(super) fn charts(&self) -> Vec<(&str, Vec<(&str, &Series)>)> {
         let mut charts: Vec<(&str, Vec<(&str, &Series)>)> = Vec::new();
         for (name, series) in &self.all {
@@ -85,7 +85,8 @@ impl Curves {
 }
 
 impl Series {
-    /// A measurement of this round. An earlier round than the last one begins anew: the step was repeated.
+    /// Adds a measurement of this round. An earlier round than the last one restarts the series: the step was
+    /// repeated.
     pub(super) fn push(&mut self, round: u64, value: f64) {
         if self.last.is_some_and(|(last, _)| round <= last) {
             *self = Self::default();
@@ -106,18 +107,18 @@ impl Series {
         }
     }
 
-    /// The curve, the newest point included.
+    /// The curve, with the newest point.
     pub(super) fn points(&self) -> Vec<(u64, f64)> {
         let newest = self.last.filter(|last| self.points.last() != Some(last) && last.1.is_finite());
         self.points.iter().copied().chain(newest).collect()
     }
 
-    /// The newest.
+    /// The newest value.
     pub(super) fn last(&self) -> Option<(u64, f64)> {
         self.last
     }
 
-    /// The value in this round, or in the last one before it that is kept.
+    /// The value in this round, or in the last kept one before it.
     pub(super) fn at(&self, round: u64) -> Option<f64> {
         let points = self.points();
         let end = points.partition_point(|(it, _)| *it <= round);
@@ -130,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_training_is_a_small_curve_from_its_first_round_to_its_last() {
+    fn long_training_is_thinned_out_and_keeps_first_and_last_round() {
         let mut series = Series::default();
         for round in 1..=1_000_000 {
             series.push(round, round as f64);

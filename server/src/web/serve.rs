@@ -1,4 +1,4 @@
-//! Serves HTTP/1 with a timeout for the header of each request, which `axum::serve` does not have.
+//! HTTP/1 server with a timeout for the header of each request, which `axum::serve` does not have.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept;
 
-/// Serves until the shutdown token is cancelled, then until the requests that are open have ended. A connection on which
-/// the next request's header is not complete within `header_time` is closed, also one that waits for it idly.
+/// Serves until the shutdown token is cancelled, then until open requests have ended. A connection is closed if the
+/// next request's header is not complete within `header_time`, even if it is idle.
 pub(super) async fn serve(
     listener: TcpListener,
     routes: Router,
@@ -33,7 +33,7 @@ pub(super) async fn serve(
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = open.watch(connection);
         tokio::spawn(async move {
-            // A peer that is gone or late is no fault of this server.
+            // A peer that disconnects or is late is not an error of this server.
             let _ = connection.await;
         });
     }
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_header_that_comes_byte_by_byte_is_not_waited_for() {
+    async fn slow_header_times_out() {
         let (mut reader, mut writer) = connect().await.into_split();
         let trickle = tokio::spawn(async move {
             writer.write_all(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
@@ -68,7 +68,7 @@ mod tests {
             }
         });
         let mut said = Vec::new();
-        // An error says that it was closed as well.
+        // An error means that it was closed as well.
         let _ = reader.read_to_end(&mut said).await;
         assert!(!said.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&said));
         drop(reader);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_second_request_is_answered_and_an_idle_connection_is_closed() {
+    async fn keep_alive_serves_requests_and_closes_idle_connections() {
         let mut stream = connect().await;
         let mut said = String::new();
         for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! What each statement of a program came to: its rows, measurements and pictures, of which a page shows the beginning.
+//! Results of each statement of a program: the beginning of its rows, its measurements and its pictures.
 
 use std::collections::BTreeMap;
 
@@ -8,37 +8,37 @@ use sqlflow_text::cell::Batch;
 
 use super::series::Curves;
 
-/// Statements that are kept; when there are more, those go that began first.
+/// Maximum number of statements; the oldest are evicted.
 const MAX_STATEMENTS: usize = 100;
-/// Series of all statements together: each is at most 4 KB.
+/// Maximum number of series of all statements together: each is at most 4 KB.
 const MAX_SERIES: usize = 32;
-/// Bytes of tables and texts, of one statement and of all together; when there are more, those go that began first.
+/// Maximum bytes of tables and texts, of one statement and of all together; the oldest are evicted.
 const STATEMENT_BYTES: usize = 48 << 10;
 const ALL_BYTES: usize = 192 << 10;
-/// What a text takes beside its bytes.
+/// Overhead of a text.
 const TEXT_BYTES: usize = 32;
-/// Rows that are shown of a result, its columns, and characters of a value.
+/// Maximum rows of a result, its columns, and characters of a value.
 const SHOWN_ROWS: usize = 20;
 const SHOWN_COLUMNS: usize = 24;
 const SHOWN_CHARACTERS: usize = 100;
 const MAX_PICTURES: usize = 8;
 const MAX_MEASURED: usize = 32;
-/// Numbers of statements that are counted as done.
+/// Highest statement number whose end is counted.
 const MAX_COUNTED: usize = 10_000;
 
-/// The statements that have begun, at most [`MAX_STATEMENTS`] of them.
+/// The statements that have started, at most [`MAX_STATEMENTS`] of them.
 #[derive(Debug, Default)]
 pub(super) struct Statements {
     kept: BTreeMap<u32, Statement>,
-    /// Which have ended, a bit for each.
+    /// Bit set of the ended ones.
     ended: Vec<u64>,
     bytes: usize,
 }
 
-/// A statement that has begun.
+/// A statement that has started.
 #[derive(Debug, Default)]
 pub(super) struct Statement {
-    /// Its first words, once they were looked up.
+    /// Its first words, once they are known.
     pub(super) heading: Option<String>,
     pub(super) duration_micros: Option<u64>,
     pub(super) rows: u64,
@@ -46,9 +46,9 @@ pub(super) struct Statement {
     /// The beginning of its newest result.
     pub(super) table: Option<Table>,
     pub(super) pictures: Vec<Picture>,
-    /// What it showed as plain text.
+    /// Its plain text output.
     pub(super) texts: Vec<String>,
-    /// Measurements at its end.
+    /// Final measurements.
     pub(super) measured: Vec<(String, f64)>,
     /// Measurements over its rounds.
     pub(super) curves: Curves,
@@ -60,15 +60,15 @@ pub(super) struct Statement {
 pub(super) struct Table {
     pub(super) names: Vec<String>,
     pub(super) rows: Vec<Vec<String>>,
-    /// Columns beyond those that are shown.
+    /// Number of columns beyond the shown ones.
     pub(super) more_columns: usize,
-    /// Which of them have numbers only.
+    /// Which columns have numbers only.
     pub(super) numbers: Vec<bool>,
-    /// There was no room for a row: none of those behind it is shown.
+    /// A row did not fit: no further ones are shown.
     is_full: bool,
 }
 
-/// Something to look at, which stays in the log.
+/// A display, which stays in the log.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Picture {
     /// Position of its record.
@@ -78,7 +78,7 @@ pub(super) struct Picture {
 }
 
 impl Statements {
-    /// Those that are kept, in the order of the program.
+    /// The kept statements, in the order of the program.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (u32, &Statement)> {
         self.kept.iter().map(|(index, it)| (*index, it))
     }
@@ -87,7 +87,7 @@ impl Statements {
         self.kept.len()
     }
 
-    /// Those whose first words were not looked up yet.
+    /// Those whose first words are not known yet.
     pub(super) fn nameless(&mut self) -> impl Iterator<Item = (u32, &mut Option<String>)> {
         self.kept
             .iter_mut()
@@ -95,12 +95,12 @@ impl Statements {
             .map(|(index, it)| (*index, &mut it.heading))
     }
 
-    /// How many have ended.
+    /// Number of ended statements.
     pub(super) fn done(&self) -> u32 {
         self.ended.iter().map(|it| it.count_ones()).sum()
     }
 
-    /// It begins, perhaps again: then what it said before counts no more.
+    /// The statement starts, possibly again: earlier results of it are discarded.
     pub(super) fn start(&mut self, index: u32) {
         self.set_ended(index, false);
         if let Some(before) = self.kept.insert(index, Statement::default()) {
@@ -177,10 +177,10 @@ impl Statements {
         }
     }
 
-    pub(super) fn take_metrics(&mut self, index: u32, told: Metrics) {
+    pub(super) fn take_metrics(&mut self, index: u32, metrics: Metrics) {
         let mut room = MAX_SERIES.saturating_sub(self.kept.values().map(|it| it.curves.len()).sum());
         let Some(statement) = self.kept.get(&index) else { return };
-        let new = told.metrics.len().saturating_sub(statement.curves.len());
+        let new = metrics.metrics.len().saturating_sub(statement.curves.len());
         for (_, other) in self.kept.iter_mut().filter(|(other, _)| **other != index) {
             if room >= new {
                 break;
@@ -188,12 +188,12 @@ impl Statements {
             room += std::mem::take(&mut other.curves).len();
         }
         let Some(statement) = self.kept.get_mut(&index) else { return };
-        match told.step {
-            Some(round) if told.kept => statement.curves.kept = Some(round),
-            Some(round) => statement.curves.push(round, told.metrics, room),
+        match metrics.step {
+            Some(round) if metrics.kept => statement.curves.kept = Some(round),
+            Some(round) => statement.curves.push(round, metrics.metrics, room),
             None => {
                 let room = MAX_MEASURED.saturating_sub(statement.measured.len());
-                let new = told.metrics.into_iter().take(room).map(|it| (shortened(&it.name), it.value));
+                let new = metrics.metrics.into_iter().take(room).map(|it| (shortened(&it.name), it.value));
                 statement.measured.extend(new);
             }
         }
@@ -212,7 +212,7 @@ impl Statements {
         }
     }
 
-    /// Adds something of so many bytes to a statement, if there is room for it.
+    /// Reserves this many bytes for a statement, if they are available.
     fn add(&mut self, index: u32, bytes: usize, add: impl FnOnce(&mut Statement)) -> bool {
         let Some(statement) = self.kept.get_mut(&index) else { return false };
         if statement.bytes + bytes > STATEMENT_BYTES {
@@ -273,7 +273,7 @@ mod tests {
             assert_eq!((statement.rows, table.rows.len(), table.more_columns), (30, 20, 6));
             assert_eq!(table.rows[0][0], format!("of\n{index}"));
         }
-        // A row that does not fit ends what is shown, also where a later one would fit.
+        // A row that does not fit ends the table, even if a later one would fit.
         all.start(2);
         all.take_head(2, head(24));
         all.take_rows(2, &rows(15, 24, &"é".repeat(99)));
@@ -281,7 +281,7 @@ mod tests {
         assert!((2..15).contains(&shown), "{shown}");
         all.take_rows(2, &rows(1, 24, ""));
         assert_eq!((all.kept[&2].table.as_ref().unwrap().rows.len(), all.kept[&2].rows), (shown, 16));
-        // It is run again: what it said before counts no more.
+        // It is executed again: its earlier results are discarded.
         all.end(1, &StatementEnded::default());
         assert_eq!(all.done(), 1);
         all.start(1);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_trainings_have_curves() {
+    fn newest_trainings_keep_their_curves() {
         let mut all = Statements::default();
         let metrics = |count: usize| {
             let metric = |it| Metric { name: format!("m{it}"), value: 0.5 };
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_has_a_bound_and_the_oldest_goes() {
+    fn results_are_bounded_and_the_oldest_are_evicted() {
         let mut all = Statements::default();
         for index in 0..3 * u32::try_from(MAX_STATEMENTS).unwrap() {
             all.start(index);

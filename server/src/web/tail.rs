@@ -1,8 +1,8 @@
-//! The last lines of a log, found from its end.
+//! The last lines of a log, read from its end.
 //!
-//! Lines are only some of the records: rows, progress and measurements stand between them. So windows of records are read,
-//! each before the one before, until there are enough lines. Bounds, whatever the log's length: [`READ_BYTES`] and a page
-//! are read, twice [`KEPT_BYTES`] and a page are in memory.
+//! Lines are only some of the records; rows, progress and measurements are between them. So windows of records are
+//! read backwards until there are enough lines. Bounds, for a log of any length: [`READ_BYTES`] and a page are read,
+//! twice [`KEPT_BYTES`] and a page are in memory.
 
 use std::collections::VecDeque;
 
@@ -12,38 +12,38 @@ use sqlflow_result_log::{LogError, ResultLog};
 
 use super::log_text::{Lines, LogText, Piece};
 
-/// Lines that a page begins with.
+/// Number of lines that a page starts with.
 pub(super) const SHOWN_LINES: usize = 500;
-/// Bytes of a line that are shown.
+/// Maximum bytes of a line.
 const LINE_BYTES: usize = 4000;
 /// Records of the first window.
 const FIRST_RECORDS: u64 = 32;
-/// Bytes that a window is to have, by the size of the records so far.
+/// Target size of a window, estimated from the records so far.
 const WINDOW_BYTES: usize = 4 << 20;
-/// Bytes that are read at once, and in all.
+/// Bytes that are read at once, and in total.
 const PAGE_BYTES: usize = 512 << 10;
 const READ_BYTES: usize = 64 << 20;
-/// Bytes of output that are kept while the lines are looked for.
+/// Maximum bytes of output in memory during the search.
 const KEPT_BYTES: usize = 4 << 20;
 
 /// The end of a log.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     pub(super) lines: Vec<Piece>,
-    /// Where what comes later begins.
+    /// Position after which live updates continue.
     pub(super) next: u64,
-    /// There are lines before these, or may be.
+    /// There are, or may be, earlier lines.
     pub(super) is_cut: bool,
 }
 
-/// The log's last lines as of now.
+/// The log's current last lines.
 ///
 /// # Errors
-/// The log's.
+/// Errors of the log.
 pub(super) async fn tail(log: &dyn ResultLog, job: &JobId) -> Result<Tail, LogError> {
     let next = log.last_position(job).await?;
     let mut kept = Kept::default();
-    // All behind `upper` is read: so many records.
+    // Records from `upper` on have been read.
     let (mut upper, mut read, mut records, mut budget) = (next, 0_u64, FIRST_RECORDS, READ_BYTES);
     let mut is_cut = false;
     while upper > 0 {
@@ -52,7 +52,7 @@ pub(super) async fn tail(log: &dyn ResultLog, job: &JobId) -> Result<Tail, LogEr
             break;
         }
         let begin = log.tail(job, read.saturating_add(records)).await?;
-        // Where the log has grown meanwhile, or retention has removed records, the window is empty.
+        // The window is empty if the log has grown, or retention has removed records.
         let limit = if records > 1 { budget / 2 } else { usize::MAX };
         let window = Window::read(log, job, (begin, upper), limit).await?;
         budget = budget.saturating_sub(window.bytes);
@@ -82,17 +82,17 @@ fn shorten(line: &mut String) {
     }
 }
 
-/// Records that are text, in their order.
+/// Records with text, in order.
 #[derive(Default)]
 struct Kept {
     records: VecDeque<StoredRecord>,
     bytes: usize,
     lines: usize,
-    /// The first ones are left out: they are too many.
+    /// The first ones were dropped: they are over the limit.
     is_cut: bool,
 }
 
-/// Bytes and ends of lines of a record that is text.
+/// Bytes and line ends of a record with text.
 fn measure(stored: &StoredRecord) -> Option<(usize, usize)> {
     match stored.record.as_ref()?.payload.as_ref()? {
         Payload::Output(output) => {
@@ -125,7 +125,7 @@ impl Kept {
     }
 }
 
-/// What is between two positions.
+/// Number of records between two positions.
 #[derive(Default)]
 struct Window {
     kept: Kept,
@@ -216,15 +216,15 @@ mod tests {
     async fn a_short_log_is_whole() {
         let world = World::new();
         assert!(world.tail().await.lines.is_empty());
-        // A character and a line are torn between records.
+        // A character and a line are split between records.
         world.say([output(b"one\ntw"), progress(1), output(b"o \xc3"), output(b"\xa9\n")]).await;
         let tail = world.tail().await;
         assert_eq!((texts(&tail), tail.next, tail.is_cut), (vec!["one", "two é"], 4, false));
     }
 
-    /// 64 records of progress were all that a page began with.
+    /// 64 records of progress once hid all lines of a page.
     #[tokio::test]
-    async fn the_last_lines_are_found_behind_progress_and_pictures() {
+    async fn last_lines_are_found_before_progress_and_pictures() {
         let world = World::new();
         for line in 0..600 {
             world.say([output(format!("line {line}\n").as_bytes()), progress(line)]).await;
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_read_and_kept_has_a_bound() {
+    async fn reads_and_memory_are_bounded() {
         let world = World::new();
         world.say([output(b"too far away\n")]).await;
         for _ in 0..10 {
@@ -247,7 +247,7 @@ mod tests {
         world.say([output(b"near\n")]).await;
         let tail = world.tail().await;
         assert_eq!((texts(&tail), tail.is_cut), (vec!["near"], true));
-        // One line that is longer than all that is kept.
+        // One line that is longer than the limit.
         world.say((0..200).map(|_| output(&[b'x'; 60_000]))).await;
         let tail = world.tail().await;
         assert_eq!((tail.lines.len(), tail.lines[0].text.len(), tail.is_cut), (1, LINE_BYTES + 5, true));

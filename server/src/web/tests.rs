@@ -1,4 +1,4 @@
-//! What the pages and probes do with store and log, without a listener.
+//! Web pages and probes with a store and a log, without a listener.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::fixture::{self, HookedLog, LogHooks};
 
-/// Counts how often a job's view is read from the log's beginning.
+/// Counts reads of a job's view from the log's beginning.
 #[derive(Default)]
 struct WholeReads(Mutex<HashMap<JobId, usize>>);
 
@@ -50,12 +50,12 @@ async fn world() -> World {
         links: Links::open(&dir.path().join("links.key"), "http://here").unwrap(),
         trace_url: String::new(),
         shutdown: CancellationToken::new(),
-        views: Views::default(),
+        views: JobViews::default(),
     };
     World { web, log, dir }
 }
 
-/// One that starts nothing: there is no agent.
+/// A launcher that starts nothing: there is no agent.
 fn launcher(dir: &Path) -> LocalLauncher {
     LocalLauncher::new(LocalOptions {
         agent: dir.join("no-agent"),
@@ -72,7 +72,7 @@ fn launcher(dir: &Path) -> LocalLauncher {
 }
 
 impl World {
-    /// A job that runs, with one record.
+    /// A running job with one record.
     async fn job(&self) -> JobId {
         let job = fixture::job(true);
         let id = job.id.clone();
@@ -90,7 +90,7 @@ impl World {
         self.log.append(job, vec![entry]).await.unwrap();
     }
 
-    /// Changes the state behind the server's back.
+    /// Changes the state without the server.
     fn tamper(&self, sql: &str) {
         fixture::tamper(&self.dir.path().join("state.db"), sql);
     }
@@ -116,7 +116,7 @@ impl World {
     }
 }
 
-/// The next summary on a page that says this.
+/// The next summary on a page that contains this.
 async fn summary(events: &mut axum::body::BodyDataStream, text: &str) {
     let found = async {
         while let Some(event) = events.next().await {
@@ -130,14 +130,14 @@ async fn summary(events: &mut axum::body::BodyDataStream, text: &str) {
     tokio::time::timeout(Duration::from_secs(60), found).await.expect("there is no such summary");
 }
 
-/// More pages than views that are kept without one.
+/// More pages than cached views without a page.
 #[tokio::test]
-async fn open_pages_read_no_log_twice() {
+async fn open_pages_read_the_log_once() {
     let world = world().await;
     let mut pages = Vec::new();
     for _ in 0..70 {
         let job = world.job().await;
-        // Only the view reads from the beginning: the page's log begins after the first record.
+        // Only the view reads from the beginning: the page's log starts after the first record.
         let path = world.web.links.path(&job).replace('?', "/live?after=1&");
         let (status, body) = world.get(&path).await;
         assert_eq!(status, StatusCode::OK);
@@ -156,9 +156,9 @@ async fn open_pages_read_no_log_twice() {
     assert_eq!(reads, vec![1; pages.len()]);
 }
 
-/// It can be read from, so it stays ready. That its launcher can start nothing does not matter either.
+/// It can be read, so it stays ready. A launcher that can start nothing does not matter either.
 #[tokio::test]
-async fn a_server_that_cannot_write_its_heartbeat_says_so_until_it_can() {
+async fn readiness_reports_failing_heartbeats() {
     let world = world().await;
     let can_record = async |world: &World| {
         let (status, text) = world.readiness().await;
@@ -179,9 +179,9 @@ async fn a_server_that_cannot_write_its_heartbeat_says_so_until_it_can() {
     can_record(&world).await;
 }
 
-/// Of a log of gigabytes a page shows what was read in time, and goes on with that.
+/// Of a log of gigabytes a page shows what was read in time, and continues with that.
 #[tokio::test]
-async fn a_long_log_is_read_in_parts() {
+async fn long_log_is_read_in_parts() {
     let world = world().await;
     let job = world.job().await;
     for text in ["first", "last"] {
@@ -193,8 +193,8 @@ async fn a_long_log_is_read_in_parts() {
     let mut parts = Vec::new();
     loop {
         let part = pages::summary(&world.web, &record, &view, Duration::ZERO).await.unwrap();
-        let is_told = part.markup.into_string().contains("still being read");
-        assert_eq!(is_told, !part.is_whole);
+        let is_incomplete = part.markup.into_string().contains("still being read");
+        assert_eq!(is_incomplete, !part.is_whole);
         parts.push(view.lock().await.unread);
         if part.is_whole {
             break;
@@ -206,9 +206,9 @@ async fn a_long_log_is_read_in_parts() {
     assert!(longest < Some(1100), "{longest:?}");
 }
 
-/// A model that was removed has no files.
+/// A removed model has no files.
 #[tokio::test]
-async fn a_page_says_what_a_model_replaced_and_that_one_was_removed() {
+async fn page_shows_replaced_and_removed_models() {
     let world = world().await;
     let job = world.job().await;
     let earlier = EarlierModel { made_ms: 1_700_000_000_000, trained_by: "ana".to_owned() };

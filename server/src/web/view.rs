@@ -1,7 +1,7 @@
-//! What is known of a job from its log, read once and kept up to date.
+//! View of a job: data from its log, read once and kept up to date.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sqlflow_job::JobId;
@@ -11,24 +11,27 @@ use sqlflow_result_log::{LogError, ResultLog};
 use super::bar::{Bar, Bars};
 use super::statements::Statements;
 
-/// Jobs that are kept without an open page; the one that was looked at longest ago goes first. With the jobs of open pages
-/// there are never more than this, or than those pages need.
+use crate::sync::lock;
+
+/// Maximum number of cached views without an open page; the least recently used is evicted. Together with open pages
+/// there are never more than this, or than open pages need.
 const MAX_VIEWS: usize = 64;
 /// Bytes of records that are read at once.
 const PAGE_BYTES: usize = 1 << 20;
-/// How long a page waits for its view: of a log of gigabytes it shows what was read by then, and goes on with that.
+/// Timeout for reading a view for a page: of a log of gigabytes it shows what was read by then, and continues with
+/// that.
 pub(super) const READ_TIME: Duration = Duration::from_secs(2);
 const MAX_PROGRESS: usize = 16;
 const MAX_NOTICES: usize = 50;
 const MAX_MODELS: usize = 64;
-/// Bytes of a text, which may come from anywhere.
+/// Maximum bytes of a text, which may come from any program.
 const TEXT_BYTES: usize = 1000;
 
-/// A job, as its log tells: some 500 KB at the most, see the limits above and those of [`Statements`].
+/// Data of a job from its log: about 500 KB at most, see the limits above and those of [`Statements`].
 #[derive(Debug, Default)]
-pub(super) struct View {
+pub(super) struct JobView {
     position: u64,
-    /// How far the log goes beyond what was read, in records.
+    /// Number of records that are not read yet.
     pub(super) unread: u64,
     pub(super) statements: Statements,
     pub(super) progress: VecDeque<Progress>,
@@ -37,7 +40,7 @@ pub(super) struct View {
     bars: Bars,
 }
 
-/// How far a phase of a statement is.
+/// Progress of a statement's phase.
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
     pub(super) statement: u32,
@@ -45,13 +48,13 @@ pub(super) struct Progress {
     pub(super) unit: String,
     pub(super) done: u64,
     pub(super) total: u64,
-    /// When it was first told of, and how far it was then.
+    /// Time of its first report, and its progress then.
     first: (i64, u64),
     at: i64,
 }
 
 impl Progress {
-    /// Seconds that are left at the speed so far; `None`: nobody knows.
+    /// Estimated seconds left; `None`: unknown.
     pub(super) fn seconds_left(&self) -> Option<u64> {
         let (since, before) = self.first;
         let (elapsed, made) = (self.at.checked_sub(since)?, self.done.checked_sub(before)?);
@@ -63,16 +66,16 @@ impl Progress {
     }
 }
 
-/// What is known of jobs that were looked at.
+/// Cached views.
 #[derive(Clone, Default)]
-pub struct Views(Arc<Mutex<VecDeque<(JobId, SharedView)>>>);
+pub struct JobViews(Arc<Mutex<VecDeque<(JobId, SharedView)>>>);
 
-/// A view and those who use it. The one that refreshes it has it alone. An open page holds it for as long as it is open:
-/// otherwise each of its summaries could read the whole log again.
-pub(super) type SharedView = Arc<tokio::sync::Mutex<View>>;
+/// A shared view. The task that refreshes it has it exclusively. An open page holds it all the time: otherwise each
+/// of its summaries might read the whole log again.
+pub(super) type SharedView = Arc<tokio::sync::Mutex<JobView>>;
 
-impl Views {
-    /// The view of a job, perhaps still to be read. It is kept at least as long as the result is held.
+impl JobViews {
+    /// The view of a job, possibly unread. It is kept at least as long as the result is held.
     pub(super) fn of(&self, job: &JobId) -> SharedView {
         let mut all = self.lock();
         let found = all.iter().position(|(id, _)| id == job).and_then(|at| all.remove(at));
@@ -83,17 +86,17 @@ impl Views {
         view
     }
 
-    /// Drops what is too much, when views are no longer held.
+    /// Evicts views over the limit, when they are no longer held.
     pub(super) fn evict(&self) {
         evict(&mut self.lock());
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(JobId, SharedView)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
-/// Drops the oldest views that nobody holds, until few enough are left. The lock is held, so nobody can begin to hold one.
+/// Evicts the oldest views without a holder, down to the limit. The lock is held, so no new holder can appear.
 fn evict(all: &mut VecDeque<(JobId, SharedView)>) {
     let mut surplus = all.len().saturating_sub(MAX_VIEWS);
     all.retain(|(_, view)| {
@@ -103,11 +106,11 @@ fn evict(all: &mut VecDeque<(JobId, SharedView)>) {
     });
 }
 
-impl View {
-    /// Reads what is new, and stops when this time is over. Then `unread` is not 0.
+impl JobView {
+    /// Reads new records, until this time is over. Then `unread` is not 0.
     ///
     /// # Errors
-    /// The log's.
+    /// Errors of the log.
     pub(super) async fn refresh(
         &mut self,
         job: &JobId,
@@ -132,7 +135,7 @@ impl View {
         }
     }
 
-    /// A bar that the program draws by itself.
+    /// A progress bar that the program draws itself.
     pub(super) fn bar(&self) -> Option<&Bar> {
         self.bars.newest.as_ref()
     }
@@ -146,10 +149,10 @@ impl View {
             Some(Payload::Ended(ended)) => self.statements.end(index, &ended),
             Some(Payload::Head(head)) => self.statements.take_head(index, head),
             Some(Payload::Rows(rows)) => self.statements.take_rows(index, &rows),
-            Some(Payload::Metrics(told)) => self.statements.take_metrics(index, told),
+            Some(Payload::Metrics(report)) => self.statements.take_metrics(index, report),
             Some(Payload::Display(display)) => self.statements.take_display(index, stored.position, &display),
-            Some(Payload::Progress(told)) => {
-                self.take_progress(index, told.phase, told.unit, (told.done, told.total), at);
+            Some(Payload::Progress(report)) => {
+                self.take_progress(index, report.phase, report.unit, (report.done, report.total), at);
             }
             Some(Payload::Notice(mut notice)) if notice.kind() != notice::Kind::End => {
                 cut(&mut notice.text);
@@ -212,14 +215,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn views_that_are_held_stay_and_others_are_few() {
-        let views = Views::default();
+    fn held_views_are_not_evicted() {
+        let views = JobViews::default();
         let jobs: Vec<_> = (0..2 * MAX_VIEWS).map(|_| JobId::generate()).collect();
         let held: Vec<_> = jobs.iter().map(|job| views.of(job)).collect();
         let idle = JobId::generate();
         let before = Arc::downgrade(&views.of(&idle));
         drop(views.of(&JobId::generate()));
-        assert_eq!(before.strong_count(), 0, "nobody holds it, and there are too many");
+        assert_eq!(before.strong_count(), 0, "no page holds it, and the limit is exceeded");
         for (job, view) in jobs.iter().zip(&held) {
             assert!(Arc::ptr_eq(&views.of(job), view));
         }
@@ -231,15 +234,15 @@ mod tests {
     }
 
     #[test]
-    fn the_time_left_follows_from_the_speed() {
-        let mut view = View::default();
-        let mut told = |done, at| {
+    fn time_left_is_estimated_from_the_speed() {
+        let mut view = JobView::default();
+        let mut seconds_left = |done, at| {
             view.take_progress(0, "train".into(), "rounds".into(), (done, 100), at);
             view.progress[0].seconds_left()
         };
-        assert_eq!(told(10, 0), None);
-        assert_eq!(told(20, 1_000_000), Some(8));
-        assert_eq!(told(100, 9_000_000), None);
-        assert_eq!(told(5, 10_000_000), None, "it began again");
+        assert_eq!(seconds_left(10, 0), None);
+        assert_eq!(seconds_left(20, 1_000_000), Some(8));
+        assert_eq!(seconds_left(100, 9_000_000), None);
+        assert_eq!(seconds_left(5, 10_000_000), None, "it restarted");
     }
 }

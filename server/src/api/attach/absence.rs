@@ -1,4 +1,4 @@
-//! After a stream: whether the agent comes back.
+//! Watch for an agent's return after its stream has ended.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,24 +9,24 @@ use sqlflow_os::clock;
 use tokio_util::sync::CancellationToken;
 
 use super::standing::Standing;
-use super::{AttachContext, Changes, SAFETY_PERIOD, lock};
-use crate::agent_liveness::{AgentLiveness, News};
+use super::{AttachContext, Changes, RELOAD_PERIOD, lock};
+use crate::agent_liveness::{AgentLiveness, LivenessChange};
 
-/// How often it is looked whether the agent's records go on at another server.
-const LOOK_PERIOD: Duration = Duration::from_secs(2);
+/// Period of checking whether the agent's records continue at another server.
+const POLL_PERIOD: Duration = Duration::from_secs(2);
 
-/// An attempt that goes on, perhaps, without a stream in this process. There is at most one for each attempt: it keeps
-/// the attempt's place among the streams, and the next stream ends it.
+/// An attempt that may continue, without a stream in this process. There is at most one per attempt: it keeps the
+/// attempt's entry among the streams, and the next stream ends it.
 pub(super) struct Absence {
     pub(super) context: Arc<AttachContext>,
     pub(super) attempt: AttemptId,
     pub(super) instance: InstanceHash,
-    /// Which of the attempt's agents is away.
+    /// Rank of the disconnected agent.
     pub(super) rank: u32,
     pub(super) changes: Changes,
-    /// Whether it was said already that nothing is heard.
+    /// Time without a message, and whether it was reported.
     pub(super) silence: AgentLiveness,
-    /// A newer stream is there, or the server is to stop.
+    /// A newer stream is open, or the server shuts down.
     pub(super) replaced: CancellationToken,
 }
 
@@ -35,12 +35,12 @@ pub(super) struct Absence {
 enum End {
     /// The agent attached, here or to another server.
     HeardAgain,
-    /// The attempt is over, this server is to stop, or the job's reconciler awaits the agent.
+    /// The attempt is over, this server shuts down, or the job's reconciler awaits the agent.
     NotAwaited,
 }
 
 impl Absence {
-    /// Says that the agent is away when it is for long, and that it is heard again.
+    /// Reports a long absence of the agent, and its return.
     pub(super) async fn watch(mut self) {
         let replaced = self.replaced.clone();
         let end = tokio::select! {
@@ -49,8 +49,8 @@ impl Absence {
                 if self.context.shutdown.is_cancelled() { End::NotAwaited } else { End::HeardAgain }
             }
         };
-        if end == End::HeardAgain && self.silence.is_said() {
-            self.context.say(&self.attempt, "the agent is heard again".to_owned()).await;
+        if end == End::HeardAgain && self.silence.is_reported() {
+            self.context.append_notice(&self.attempt, "the agent is heard again".to_owned()).await;
         }
         let mut streams = lock(&self.context.streams);
         if !self.replaced.is_cancelled() {
@@ -60,10 +60,10 @@ impl Absence {
     }
 
     async fn until_over(&mut self) -> End {
-        // A log that cannot be asked now is asked again.
+        // A failed query is repeated.
         let mut seq = self.context.log.last_seq(&self.attempt, self.rank).await.ok();
-        let mut safety = clock::every(SAFETY_PERIOD);
-        let mut look = clock::every(LOOK_PERIOD.min(self.silence.period()));
+        let mut safety = clock::every(RELOAD_PERIOD);
+        let mut look = clock::every(POLL_PERIOD.min(self.silence.period()));
         let mut job = self.current().await;
         let mut is_unread = job.is_none();
         loop {
@@ -76,7 +76,7 @@ impl Absence {
                     is_unread = job.is_none();
                     continue;
                 }
-                // This is for faults of what tells of changes.
+                // Covers faults of the change signal.
                 _ = safety.tick() => {
                     job = self.context.load(&self.attempt).await.ok();
                     is_unread = job.is_none();
@@ -85,7 +85,7 @@ impl Absence {
                 _ = look.tick() => {}
             }
             if is_unread {
-                // A change that could not be read is not told again.
+                // A change that could not be read is not signalled again.
                 job = self.context.load(&self.attempt).await.ok();
                 is_unread = job.is_none();
             }
@@ -94,22 +94,22 @@ impl Absence {
             {
                 return End::HeardAgain;
             }
-            if self.silence.look(Instant::now()) == Some(News::Silent) {
+            if self.silence.check(Instant::now()) == Some(LivenessChange::Silent) {
                 let allowed = self.silence.allowed().as_secs();
                 let text = format!(
                     "no word from the agent for {allowed} s: its connection has ended, and it has not come back to this server"
                 );
-                self.context.say(&self.attempt, text).await;
+                self.context.append_notice(&self.attempt, text).await;
             }
         }
     }
 
-    /// The job, if there is one; `None`: it cannot be read now.
+    /// The job, if it exists; `None`: it cannot be read now.
     async fn current(&mut self) -> Option<Option<Arc<Job>>> {
         known_job::current(self.context.store.as_ref(), &self.attempt.job, &mut self.changes).await.ok()
     }
 
-    /// How the absence has ended, by what the job says.
+    /// Whether the absence has ended, according to the job.
     fn end(&self, job: Option<&Job>) -> Option<End> {
         let Some(job) = job else { return Some(End::NotAwaited) };
         match Standing::of(job, &self.attempt, &self.instance) {

@@ -16,41 +16,42 @@ use sqlflow_result_log::{Entry, Producer};
 use tonic::{Status, Streaming};
 
 use super::standing::Standing;
-use super::{AttachContext, Changes, Responses, SAFETY_PERIOD};
-use crate::agent_liveness::{AgentLiveness, Backlog, HEARTBEAT, News};
+use super::{AttachContext, Changes, RELOAD_PERIOD, Responses};
+use crate::agent_liveness::{AgentLiveness, Backlog, HEARTBEAT, LivenessChange};
 use crate::api::{compressed, status};
 use crate::metrics::AttachedAgent;
 use crate::trace;
 use crate::wire;
 
-/// Records made durable with one write.
+/// Maximum number of records in one write.
 const APPEND_BYTES: usize = 8 * 1024 * 1024;
-/// So few bytes wait for more to come, so that one sync serves them all: a short program says its few things within
-/// milliseconds.
+/// A smaller batch waits for more records, so that one sync serves them all: a short program sends its few records
+/// within milliseconds.
 const FEW_BYTES: usize = 64 * 1024;
-/// How long they wait. Readers see them later by as much. The first ones wait for the end of a short program.
+/// Maximum time that a batch waits, and that readers see it later. The first batch waits for the end of a short
+/// program.
 const GATHER_TIME: Duration = Duration::from_millis(5);
 const FIRST_GATHER_TIME: Duration = Duration::from_millis(50);
 const ASSIGNMENT_CHUNK_BYTES: usize = 1024 * 1024;
 
-/// The job of an agent that was let in.
+/// The job of an admitted agent.
 pub(super) struct Bound {
-    /// As it was then.
+    /// The job at its admission.
     pub(super) job: Arc<Job>,
-    /// Tells of what has happened to it since, and perhaps of some changes before that.
+    /// Signals changes since then, and possibly earlier ones.
     pub(super) changes: Changes,
-    /// The agent's last durable seq, if it is known.
+    /// The agent's last durable sequence number, if known.
     pub(super) last_seq: Option<u64>,
 }
 
-/// What a stream speaks for.
+/// State of a stream.
 pub(super) struct Session<'a> {
     context: &'a AttachContext,
     attempt: AttemptId,
     instance: InstanceHash,
     producer: Producer,
     responses: &'a Responses,
-    /// As it was read last.
+    /// The job as it was read last.
     job: Arc<Job>,
     changes: Changes,
     cancel_sent: bool,
@@ -58,16 +59,16 @@ pub(super) struct Session<'a> {
     is_repeatable: bool,
     is_named: bool,
     agent: AttachedAgent,
-    /// The agent's last record that is durable, once that is known.
+    /// The agent's last durable record, once known.
     acked_seq: u64,
     is_acked_known: bool,
-    /// When the agent was told something last.
+    /// Time of the last message to the agent.
     told: Instant,
     silence: AgentLiveness,
     backlog: Backlog,
-    /// The store does not have it that the agent is attached here: it is attached to another server, or the job's reconciler has
-    /// reported that no server hears it. That is over if it still speaks here: another server has read what the agent said
-    /// before it left.
+    /// The agent is not attached here according to the store: it is attached to another server, or the job's
+    /// reconciler reported that no server hears it. A message on this stream changes that: another server may have
+    /// read older messages of the agent.
     is_elsewhere: bool,
 }
 
@@ -101,7 +102,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Since when nothing was heard, once the stream has ended.
+    /// Time without a message, after the end of the stream.
     pub(super) fn into_silence(self) -> AgentLiveness {
         self.silence
     }
@@ -127,7 +128,7 @@ impl<'a> Session<'a> {
 
         let mut requests = Requests(requests);
         let mut quiet = clock::every(self.silence.period());
-        let mut safety = clock::every(SAFETY_PERIOD);
+        let mut safety = clock::every(RELOAD_PERIOD);
         let mut pending = None;
         loop {
             let request = match pending.take() {
@@ -140,14 +141,14 @@ impl<'a> Session<'a> {
                         standing = self.read(job).await?;
                         continue;
                     }
-                    // This is for faults of what tells of changes.
+                    // Covers faults of the change signal.
                     _ = safety.tick() => {
                         let job = self.context.load(&self.attempt).await;
                         standing = self.read(job).await?;
                         continue;
                     }
                     _ = quiet.tick() => match requests.arrived() {
-                        // It was said while this server was busy.
+                        // It was sent while this server was busy.
                         Some(request) => request,
                         None => {
                             self.backlog.is_read(Instant::now());
@@ -158,7 +159,7 @@ impl<'a> Session<'a> {
                 },
             };
             quiet.reset();
-            // The end of the stream is no word from the agent.
+            // The end of the stream is not a message of the agent.
             let Some(request) = request.transpose()? else { return Ok(()) };
             self.heard().await?;
             match request.message {
@@ -180,7 +181,7 @@ impl<'a> Session<'a> {
                         self.send(Message::Ack(attach_response::Ack { seq: self.acked_seq })).await?;
                     }
                 }
-                // Compressed ones were opened as they were read.
+                // Compressed ones were decompressed when they were read.
                 Some(attach_request::Message::Hello(_) | attach_request::Message::Compressed(_)) | None => {
                     return Err(Status::invalid_argument("this message does not belong here"));
                 }
@@ -188,12 +189,15 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The agent said something. What it said while this server stood still does not tell that it speaks now.
+    /// The agent sent a message. Messages from the time when this server was stopped do not prove that it is alive
+    /// now.
     async fn heard(&mut self) -> Result<(), Status> {
         let now = Instant::now();
         let speaks_now = self.backlog.is_read(now);
-        if (speaks_now || !self.silence.is_said()) && self.silence.heard(now) == Some(News::HeardAgain) {
-            self.context.say(&self.attempt, "the agent is heard again".to_owned()).await;
+        if (speaks_now || !self.silence.is_reported())
+            && self.silence.heard(now) == Some(LivenessChange::HeardAgain)
+        {
+            self.context.append_notice(&self.attempt, "the agent is heard again".to_owned()).await;
         }
         if self.is_elsewhere && speaks_now {
             self.context.bind(&self.attempt, &self.instance, false).await?;
@@ -202,7 +206,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Adds what has arrived meanwhile to the batch, so that one sync serves it all.
+    /// Adds records that have arrived meanwhile to the batch, so that one sync serves them all.
     async fn gather(&self, batch: RecordBatch, requests: &mut Requests) -> (Vec<Entry>, Option<Incoming>) {
         let mut bytes = prost::Message::encoded_len(&batch);
         let mut entries = self.entries(batch);
@@ -211,7 +215,7 @@ impl<'a> Session<'a> {
         while bytes < APPEND_BYTES {
             let mut next = requests.arrived();
             if next.is_none() && self.is_repeatable && bytes < FEW_BYTES {
-                // A submitter that must not repeat its statement waits for the acknowledgement that it has started.
+                // A submitter that must not repeat its statement waits for the acknowledgement of its start.
                 next = tokio::time::timeout_at(until, requests.next()).await.ok();
             }
             match next {
@@ -227,14 +231,14 @@ impl<'a> Session<'a> {
 
     fn entries(&self, batch: RecordBatch) -> Vec<Entry> {
         let entry = |record| Entry { producer: self.producer, record };
-        // Number 0 is for records that servers make.
+        // Sequence number 0 is reserved for servers' records.
         batch.records.into_iter().filter(|record| record.seq > 0).map(entry).collect()
     }
 
     async fn append(&mut self, entries: Vec<Entry>) -> Result<(), Status> {
         let appended = self.context.log.append(&self.attempt.job, entries).await.map_err(status::of_log)?;
         if appended.is_full {
-            // Before it is acknowledged: who takes over must not miss it.
+            // Before the acknowledgement: a server that takes over must not miss it.
             self.update(Event::CancelRequested(Failure::over_limit())).await.map_err(status::of_update)?;
         }
         match appended.last_seqs.get(&self.producer) {
@@ -242,18 +246,18 @@ impl<'a> Session<'a> {
                 self.acked_seq = seq;
                 self.send(Message::Ack(attach_response::Ack { seq })).await
             }
-            // Nothing in the batch was a record.
+            // The batch contained no record.
             None => Ok(()),
         }
     }
 
-    /// Takes the last records and the outcome. Where one write can make both durable, it does.
+    /// Takes the last records and the outcome. If possible, one write makes both durable.
     async fn append_and_end(
         &mut self,
         entries: Vec<Entry>,
         outcome: &sqlflow_proto::agent::Outcome,
     ) -> Result<(), Status> {
-        // Who ended an agent that was told to stop, the platform may take long to say.
+        // The platform may take long to report who terminated the agent.
         let is_told_at_once = outcome.reason() != sqlflow_proto::agent::outcome::Reason::Terminated;
         if is_told_at_once && entries.last().is_some_and(|last| last.record.seq == outcome.last_seq) {
             let event = self.outcome_event(outcome).await;
@@ -288,7 +292,7 @@ impl<'a> Session<'a> {
             let durable = self.context.log.last_seq(&self.attempt, rank).await.map_err(status::of_log)?;
             if durable < outcome.last_seq {
                 return Err(Status::invalid_argument(format!(
-                    "the outcome speaks of record {}, but only {durable} have arrived",
+                    "the outcome names record {}, but only {durable} have arrived",
                     outcome.last_seq
                 )));
             }
@@ -306,7 +310,7 @@ impl<'a> Session<'a> {
                 Some(TerminatedBy::Cluster(who)) => {
                     converted.message = format!("{}: {who}", converted.message);
                 }
-                // All else that the agent says stays true: that what it made is kept, too.
+                // The rest of the report stays valid, for example that its output was kept.
                 Some(TerminatedBy::Deadline) => {
                     converted.reason = Reason::Deadline;
                     converted.retryable = false;
@@ -342,15 +346,15 @@ impl<'a> Session<'a> {
         self.send(Message::OutcomeAck(OutcomeAck {})).await
     }
 
-    /// Looks at the job that was read.
+    /// Checks the job that was read.
     async fn read(&mut self, read: Result<Option<Arc<Job>>, StoreError>) -> Result<Standing, Status> {
         let job = read.map_err(status::of_store)?;
         self.job = job.ok_or_else(|| Status::not_found("there is no such job any more"))?;
         self.look().await
     }
 
-    /// Looks whether the agent still has a say, and passes a cancel on. An agent whose attempt a server has ended is
-    /// refused for good, so that what it still runs ends.
+    /// Checks whether the agent may still report, and forwards a cancel. The agent of an attempt that a server ended
+    /// is refused permanently, so that it ends its command.
     async fn look(&mut self) -> Result<Standing, Status> {
         let job = Arc::clone(&self.job);
         if !self.is_named {
@@ -379,17 +383,22 @@ impl<'a> Session<'a> {
         self.send(Message::Cancel(Cancel { reason: failure.message.clone(), grace_seconds })).await
     }
 
-    /// Nothing was heard since the look before.
+    /// Nothing was received since the last check.
     async fn notice_silence(&mut self, standing: &Standing) {
         let is_awaited = match standing {
             Standing::Live | Standing::Cancelled(_) => true,
             Standing::Reported | Standing::Over(_) => false,
         };
-        // What is attached elsewhere is heard there, perhaps while this connection only has not ended yet.
-        if is_awaited && !self.is_elsewhere && self.silence.look(Instant::now()) == Some(News::Silent) {
+        // An agent attached elsewhere is heard there, even if this connection has not ended yet.
+        if is_awaited
+            && !self.is_elsewhere
+            && self.silence.check(Instant::now()) == Some(LivenessChange::Silent)
+        {
             let allowed = self.silence.allowed().as_secs();
             let memory = self.context.memory_peaks.in_words(&self.attempt);
-            self.context.say(&self.attempt, format!("no word from the agent for {allowed} s{memory}")).await;
+            self.context
+                .append_notice(&self.attempt, format!("no word from the agent for {allowed} s{memory}"))
+                .await;
         }
     }
 
@@ -419,7 +428,7 @@ impl<'a> Session<'a> {
 /// A message, or `None` at the end of the stream.
 type Incoming = Option<Result<AttachRequest, Status>>;
 
-/// The outcome, if that is what came next.
+/// The outcome, if the next message is one.
 fn take_outcome(next: &mut Option<Incoming>) -> Option<sqlflow_proto::agent::Outcome> {
     let is_outcome = |next: &mut Incoming| {
         matches!(next, Some(Ok(AttachRequest { message: Some(attach_request::Message::Outcome(_)) })))
@@ -430,11 +439,11 @@ fn take_outcome(next: &mut Option<Incoming>) -> Option<sqlflow_proto::agent::Out
     }
 }
 
-/// What the agent says. What arrives while something else is done waits in the stream's window.
+/// Messages of the agent. Those that arrive meanwhile wait in the stream's window.
 struct Requests(Streaming<AttachRequest>);
 
 impl Requests {
-    /// PendingTracker for the next message. Safe to cancel.
+    /// Waits for the next message. Cancel safe.
     async fn next(&mut self) -> Incoming {
         let request = self.0.message().await.transpose()?;
         Some(request.and_then(compressed::open))

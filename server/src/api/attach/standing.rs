@@ -1,23 +1,24 @@
-//! What a job's record says about an agent that speaks, or wants to speak, for one of its attempts. Pure.
+//! Standing of an agent: what a job's record says about an agent that reports, or wants to report, for an attempt.
+//! Pure.
 
 use sqlflow_job::{AttemptId, EndedBy, Failure, InstanceHash, Job, Phase, Role};
 
-/// How the agent of a stream stands.
+/// Standing of a stream's agent.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Standing {
-    /// It speaks for the attempt.
+    /// It reports for the attempt.
     Live,
-    /// It does, and has to end the attempt.
+    /// It reports for the attempt, and must end it.
     Cancelled(Failure),
     /// It has reported the outcome. It may have missed the acknowledgement.
     Reported,
-    /// It has no say any more, for the reason given: a server ended the attempt by an outcome that it inferred, or the attempt has
-    /// another agent. What it still runs has to end.
+    /// It may not report any more, for the given reason: a server inferred the attempt's outcome, or the attempt has
+    /// another agent. It must end its command.
     Over(String),
 }
 
 impl Standing {
-    /// Of the agent with this instance key.
+    /// Standing of the agent with this instance key.
     pub(super) fn of(job: &Job, attempt: &AttemptId, instance: &InstanceHash) -> Self {
         let Some(found) = job.attempt(attempt) else {
             return Self::Over("there is no such attempt".to_owned());
@@ -30,7 +31,7 @@ impl Standing {
             Phase::Attached { instance: bound } if bound != instance => {
                 Self::Over("another agent is attached to this attempt".to_owned())
             }
-            // A cancelled job still removes what its attempts left in the user's database.
+            // A cancelled job still drops what its attempts left in the user's database.
             Phase::Created | Phase::Launched | Phase::Attached { .. } if found.role == Role::CleanUp => {
                 Self::Live
             }
@@ -41,7 +42,7 @@ impl Standing {
     }
 }
 
-/// Whether the attempt is bound to this instance key, so that anyone who shows it is the agent that attached first.
+/// Whether the attempt is bound to this instance key, so that an agent with it is the one that attached first.
 pub(super) fn is_bound(job: &Job, attempt: &AttemptId, instance: &InstanceHash) -> bool {
     match job.attempt(attempt).map(|it| &it.phase) {
         Some(Phase::Attached { instance: bound } | Phase::Ended { instance: Some(bound), .. }) => {
@@ -51,7 +52,7 @@ pub(super) fn is_bound(job: &Job, attempt: &AttemptId, instance: &InstanceHash) 
     }
 }
 
-/// Whether no agent of the attempt is known, and it has not ended.
+/// Whether the attempt has no known agent, and has not ended.
 pub(super) fn awaits_agent(job: &Job, attempt: &AttemptId) -> bool {
     match job.attempt(attempt).map(|it| &it.phase) {
         Some(Phase::Created | Phase::Launched) => true,
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_reported_is_no_agent_of_an_attempt_ended_by_inferred_outcome() {
+    fn report_after_an_inferred_outcome_is_refused() {
         for reason in [Reason::Lost, Reason::LaunchFailed, Reason::Cancelled, Reason::Deadline] {
             let (mut job, attempt, instance) = attached();
             assert_eq!(Standing::of(&job, &attempt, &instance), Standing::Live);
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancel_is_for_the_agent_that_is_attached() {
+    fn cancel_is_sent_to_the_attached_agent() {
         let (mut job, attempt, instance) = attached();
         let cancel = Failure::new(Cause::Cancelled, "by a user");
         job.apply(Event::CancelRequested(cancel.clone()), 1).unwrap();

@@ -1,5 +1,4 @@
-//! Agents that speak the protocol as they should not, or stop speaking it: a client of the test's own, on a Unix socket,
-//! with real store and log.
+//! Agents that violate the protocol, or disconnect: a client of the test on a Unix socket, with real store and log.
 
 mod admission;
 mod agent_liveness;
@@ -31,16 +30,16 @@ use crate::metrics::MeasuredStore;
 
 const KEY: &[u8; 16] = b"0123456789abcdef";
 const OTHER_KEY: &[u8; 16] = b"fedcba9876543210";
-/// Short, so that tests do not wait; the store's looks take a second.
+/// Short, so that tests are quick; the store's polling takes a second.
 const SILENCE: Duration = Duration::from_millis(1500);
 
-/// A platform that takes every executor, or none.
+/// A platform that admits every executor, or none.
 #[derive(Default)]
 struct Platform {
     refuses: Mutex<Option<Code>>,
-    /// The next executor is let in once this is notified.
+    /// The next executor is admitted once this is notified.
     held_up: Mutex<Option<Arc<Notify>>>,
-    /// Notified when one is held up.
+    /// Notified when an executor is delayed.
     waits: Notify,
     /// Who ended the executor.
     ender: Mutex<Option<TerminatedBy>>,
@@ -148,7 +147,7 @@ impl World {
         .await;
     }
 
-    /// What the job's reconciler records, when it reports that this server is silent.
+    /// What the job's reconciler records when it reports that this server is silent.
     async fn reported_unheard(&self) {
         self.update(Event::AgentUnheard { attempt: self.attempt.clone(), server: "here".to_owned() }).await;
     }
@@ -165,7 +164,7 @@ impl World {
                 let _ = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), speaks).await.expect("it stays elsewhere");
+        tokio::time::timeout(Duration::from_secs(60), speaks).await.expect("it stays attached elsewhere");
     }
 
     async fn found_ended(&self) {
@@ -191,7 +190,7 @@ impl World {
         }
     }
 
-    /// What the agent of the attempt says first.
+    /// The first message of the attempt's agent.
     fn hello(&self, key: &[u8; 16]) -> Hello {
         let attempt = AttemptRef {
             job_id: self.attempt.job.to_string(),
@@ -218,7 +217,7 @@ impl World {
         Endpoint::from_static("http://agents").connect_with_connector(connector).await.unwrap()
     }
 
-    /// PendingTracker until the log says this.
+    /// Waits until the log contains this text.
     async fn said(&self, text: &str) {
         let waited = async {
             loop {
@@ -229,7 +228,7 @@ impl World {
             }
         };
         let within = tokio::time::timeout(Duration::from_secs(60), waited).await;
-        within.unwrap_or_else(|_| panic!("nobody says {text:?}"));
+        within.unwrap_or_else(|_| panic!("no notice contains {text:?}"));
     }
 
     async fn notices(&self) -> Vec<String> {
@@ -243,7 +242,7 @@ impl World {
 }
 
 impl Stream {
-    /// The stream of an agent on this channel, which has said its Hello.
+    /// The stream of an agent on this channel, which has sent its Hello.
     async fn on(channel: Channel, hello: Hello) -> Result<Self, Status> {
         let (requests, outbound) = mpsc::channel(16);
         let hello = AttachRequest { message: Some(attach_request::Message::Hello(hello)) };
@@ -254,7 +253,7 @@ impl Stream {
 
     async fn next(&mut self) -> Result<Message, Status> {
         let next = tokio::time::timeout(Duration::from_secs(60), self.responses.message());
-        let response = next.await.expect("the server says something")?;
+        let response = next.await.expect("the server sends a message")?;
         Ok(response.expect("the stream ends with a status").message.unwrap())
     }
 
@@ -278,7 +277,7 @@ impl Stream {
 }
 
 #[tokio::test]
-async fn an_agent_whose_attempt_a_server_ended_is_refused_also_on_its_open_stream() {
+async fn open_stream_of_an_ended_attempt_is_refused() {
     let world = world().await;
     let stream = world.attach(KEY).await.unwrap();
     world.found_ended().await;
@@ -296,9 +295,9 @@ async fn an_agent_whose_attempt_a_server_ended_is_refused_also_on_its_open_strea
     assert_eq!(world.attach(KEY).await.err().unwrap().code(), Code::FailedPrecondition);
 }
 
-/// The cancel that was passed on ends the looking at nothing.
+/// The forwarded cancel stops the periodic checks.
 #[tokio::test]
-async fn an_inferred_outcome_reaches_an_agent_that_was_cancelled_before() {
+async fn inferred_outcome_ends_the_stream_of_a_cancelled_agent() {
     let world = world().await;
     let mut stream = world.attach(KEY).await.unwrap();
     let cancel = sqlflow_job::Failure::new(sqlflow_job::Cause::Cancelled, "by a user");
@@ -309,7 +308,7 @@ async fn an_inferred_outcome_reaches_an_agent_that_was_cancelled_before() {
 }
 
 #[tokio::test]
-async fn an_agent_that_missed_the_acknowledgement_of_its_outcome_hears_it_again() {
+async fn lost_outcome_acknowledgement_is_repeated() {
     let world = world().await;
     let outcome = || {
         let reason = agent::outcome::Reason::Exited.into();
@@ -323,9 +322,9 @@ async fn an_agent_that_missed_the_acknowledgement_of_its_outcome_hears_it_again(
     assert_eq!(world.attach(OTHER_KEY).await.err().unwrap().code(), Code::FailedPrecondition);
 }
 
-/// The Pod's time was up while a finished training was being published.
+/// The Pod's deadline passed while a finished training was being published.
 #[tokio::test]
-async fn what_was_made_before_the_deadline_of_a_pod_is_kept() {
+async fn output_kept_before_the_pods_deadline_stays_kept() {
     let world = world().await;
     *world.platform.ender.lock().unwrap() = Some(TerminatedBy::Deadline);
     let mut stream = world.attach(KEY).await.unwrap();
@@ -348,14 +347,14 @@ async fn what_was_made_before_the_deadline_of_a_pod_is_kept() {
     assert_eq!(job.steps[0].kept_output(), Some(1));
 }
 
-/// Another server's cancel comes by what the store tells, and not only when the job is read again for safety.
+/// Another server's cancel arrives by the store's signal, before the periodic reload.
 #[tokio::test]
-async fn what_another_server_records_reaches_an_open_stream() {
+async fn change_by_another_server_reaches_an_open_stream() {
     let world = world().await;
     let mut stream = world.attach(KEY).await.unwrap();
     let other = SqliteStore::open(&world.dir.path().join("state.db")).await.unwrap();
     let cancel = sqlflow_job::Failure::new(sqlflow_job::Cause::Cancelled, "by a user");
     other.update(&world.attempt.job, None, Event::CancelRequested(cancel), 0).await.unwrap();
     let cancelled = async { while !matches!(stream.next().await.unwrap(), Message::Cancel(_)) {} };
-    tokio::time::timeout(SAFETY_PERIOD / 10, cancelled).await.expect("it is told");
+    tokio::time::timeout(RELOAD_PERIOD / 10, cancelled).await.expect("the cancel is sent");
 }

@@ -1,14 +1,14 @@
-//! A client's connection, as far as delivery depends on it: how it ended, whether the client reset a stream, and what it
-//! received. The HTTP/2 library tells a server of none of these, so the frames are looked at on their way in and out.
+//! Delivery facts about a client's connection: how it ended, whether the client reset a stream, and what it received.
+//! The HTTP/2 library reports none of these to a server, so this module parses the frames in both directions.
 //!
-//! For receipt a PING follows the last frame of a page: frames are read in order, so a client that acknowledges it has read
-//! the page before. The two leave in one write, as one that closes its connection after the page may not read further. The
-//! HTTP/2 library ignores the acknowledgement of a PING that it did not send.
+//! A PING after the last frame of a page asks for a receipt: frames are read in order, so a client that acknowledges
+//! it has read the page. Both leave in one write, since a client that closes its connection after the page may not
+//! read further. The HTTP/2 library ignores the acknowledgement of a PING that it did not send.
 
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -17,32 +17,33 @@ use tonic::transport::server::Connected;
 
 use super::frames::{Frame, FrameKind, FrameWatch, PING_BYTES};
 
+use crate::sync::lock;
+
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// The client said that it leaves, and left.
+    /// The client announced its end (GOAWAY), and closed.
     Good,
-    /// Any other way: a client that was killed ends its connection, too.
+    /// Any other way; a killed client's connection ends, too.
     Bad,
 }
 
-/// The number of a receipt on its connection, from 1 on.
+/// Number of a receipt on its connection, from 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Receipt(pub(super) u32);
 
-/// What was seen of a connection so far.
+/// Observations of a connection so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Seen {
-    /// Streams that the client reset.
+    /// Number of streams that the client reset.
     pub(super) resets: u64,
-    /// The first end that was seen.
+    /// The first end that was observed.
     pub(super) end: Option<(End, Instant)>,
-    /// The newest receipt that the client gave, before it said that it leaves: a client that is leaving may read on for
-    /// nobody.
+    /// The newest receipt before the client's GOAWAY: afterwards it may read without delivering.
     pub(super) received: Receipt,
-    /// The newest receipt that the client was asked for.
+    /// The newest receipt that was requested.
     asked: Receipt,
-    /// A page was handed over since.
+    /// A page was written since then.
     is_receipt_due: bool,
     says_goodbye: bool,
 }
@@ -66,14 +67,14 @@ impl Connection {
         self.lock().end.get_or_insert_with(|| (end, Instant::now()));
     }
 
-    /// A page was handed over, and its stream is still open. Returns the receipt that will prove it.
+    /// A page was written, and its stream is still open. Returns the receipt that will prove it.
     pub(super) fn handed_over(&self) -> Receipt {
         let mut seen = self.lock();
         seen.is_receipt_due = true;
         seen.asked.next()
     }
 
-    /// The receipt to ask for now, if one is due.
+    /// The receipt to request now, if one is due.
     fn due(&self) -> Option<Receipt> {
         let seen = self.lock();
         seen.is_receipt_due.then(|| seen.asked.next())
@@ -92,19 +93,19 @@ impl Connection {
         }
     }
 
-    /// Nothing more comes.
+    /// The connection has ended.
     fn end_of_stream(&self) {
         let end = if self.lock().says_goodbye { End::Good } else { End::Bad };
         self.end(end);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.seen)
     }
 }
 
 impl Receipt {
-    /// Begins the payload of a PING that asks for a receipt.
+    /// First bytes of the payload of a PING that requests a receipt.
     const MARK: [u8; 4] = *b"page";
 
     fn next(self) -> Self {
@@ -124,17 +125,17 @@ impl Receipt {
     }
 }
 
-/// A stream that notes what matters of it, and asks for receipts.
+/// A stream that records delivery facts, and requests receipts.
 pub(in crate::api) struct TrackedStream<S> {
     inner: S,
     connection: Arc<Connection>,
     incoming: FrameWatch,
     outgoing: FrameWatch,
-    /// Streams that the client opened and of which the last frame is not written.
+    /// Streams that the client opened, and whose last frame is not written.
     open: BTreeSet<u32>,
-    /// The newest of all that it opened.
+    /// The newest stream that the client opened.
     newest: u32,
-    /// What is still to be written of a PING.
+    /// Remaining bytes of a PING.
     ping: Vec<u8>,
 }
 
@@ -183,7 +184,7 @@ impl<S> TrackedStream<S> {
         }
     }
 
-    /// These of the slices' bytes were written.
+    /// This many bytes of the slices were written.
     fn note_written(&mut self, slices: &[IoSlice<'_>], mut count: usize) {
         for slice in slices {
             let mut bytes = &slice[..count.min(slice.len())];
@@ -196,7 +197,7 @@ impl<S> TrackedStream<S> {
         }
     }
 
-    /// How many of the bytes there are up to the end of all streams that are open.
+    /// Number of bytes up to the end of all open streams.
     fn until_all_ended(&self, slices: &[IoSlice<'_>]) -> Option<usize> {
         let (mut watch, mut open, mut before) = (self.outgoing.clone(), self.open.clone(), 0);
         for slice in slices {
@@ -241,7 +242,7 @@ impl<S: AsyncWrite + Unpin> TrackedStream<S> {
         Poll::Ready(Ok(count.min(end)))
     }
 
-    /// Writes what is left of a PING.
+    /// Writes the remaining bytes of a PING.
     fn poll_ping(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.ping.is_empty() {
             let count = ready!(Pin::new(&mut self.inner).poll_write(context, &self.ping))?;
@@ -330,7 +331,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_end_is_good_only_after_the_client_said_that_it_leaves() {
+    async fn clean_end_requires_goaway() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         for (last, end) in [(frame(4, 0, 0, &[]), End::Bad), (frame(7, 0, 0, &[0; 8]), End::Good)] {
             let (mut client, server) = tokio::io::duplex(1000);
@@ -342,7 +343,7 @@ mod tests {
         }
     }
 
-    /// What a client reads when these frames are written in pieces, after it opened two streams and a page was handed over.
+    /// What a client reads if these frames are written in pieces, after it opened two streams and a page was written.
     async fn written(frames: &[Vec<u8>], piece: usize) -> Vec<u8> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut client, server) = tokio::io::duplex(1000);
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_receipt_is_asked_for_once_when_all_streams_have_ended_and_tears_no_frame() {
+    async fn receipt_is_requested_once_between_frames() {
         let (data, end, other) = (frame(0, 0, 1, &[7; 20]), frame(1, 5, 1, &[0]), frame(0, 1, 3, &[]));
         let frames = [data, end, other, frame(4, 1, 0, &[]), frame(0, 1, 5, &[])];
         let ping = Receipt(1).ping();
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_counts_until_the_client_says_that_it_leaves() {
+    fn receipt_counts_only_before_goaway() {
         let connection = Connection::default();
         connection.received(Receipt(1));
         connection.lock().says_goodbye = true;

@@ -1,9 +1,9 @@
-//! Finds the frames of HTTP/2 in the bytes of a connection, however they are cut.
+//! Parser of HTTP/2 frames in a connection's bytes, in pieces of any size.
 
-/// What an HTTP/2 client sends before its frames.
+/// First bytes of an HTTP/2 client.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER_BYTES: usize = 9;
-/// A whole PING.
+/// Bytes of a PING frame.
 pub(super) const PING_BYTES: usize = HEADER_BYTES + 8;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -16,29 +16,29 @@ pub(super) struct Frame {
     pub(super) stream: u32,
 }
 
-/// What matters of a frame.
+/// The relevant content of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrameKind {
     Data {
-        /// Nothing of the stream follows.
+        /// Ends the stream.
         ends: bool,
     },
     Headers {
-        /// Nothing of the stream follows. Headers that are so long that they go on in another frame end no stream here:
-        /// nothing may be written between the two.
+        /// Ends the stream. Headers that continue in another frame do not count: nothing may be written between the
+        /// two.
         ends: bool,
     },
     Reset,
-    /// With what is said in it.
+    /// A PING with its payload.
     Ping([u8; 8]),
-    /// An acknowledgement, with what was said in the PING.
+    /// An acknowledgement, with the payload of the PING.
     PingAck([u8; 8]),
     GoAway,
     Other,
 }
 
 impl Frame {
-    /// Whether it is the last of its stream.
+    /// Whether it is the last frame of its stream.
     pub(super) fn ends_stream(&self) -> bool {
         match self.kind {
             FrameKind::Data { ends } | FrameKind::Headers { ends } => ends,
@@ -70,33 +70,33 @@ impl Frame {
     }
 }
 
-/// Where one direction of a connection is.
+/// Position in one direction of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct FrameWatch {
-    /// Bytes of the preface that were met.
+    /// Number of bytes of the preface so far.
     preface: usize,
-    /// This is no HTTP/2, so there are no frames.
+    /// Not HTTP/2, so there are no frames.
     is_foreign: bool,
     header: [u8; HEADER_BYTES],
     filled: usize,
     /// The beginning of the payload.
     payload: [u8; 8],
-    /// Bytes of the payload that were met.
+    /// Number of payload bytes so far.
     met: usize,
 }
 
 impl FrameWatch {
-    /// Of the bytes that a client sends.
+    /// Parser of the bytes that a client sends.
     pub(super) fn of_client() -> Self {
         Self { preface: 0, is_foreign: false, header: [0; HEADER_BYTES], filled: 0, payload: [0; 8], met: 0 }
     }
 
-    /// Of the bytes that a server sends.
+    /// Parser of the bytes that a server sends.
     pub(super) fn of_server() -> Self {
         Self { preface: PREFACE.len(), ..Self::of_client() }
     }
 
-    /// Takes bytes up to the end of the next frame; all of them, if it does not end there.
+    /// Consumes bytes up to the end of the next frame, or all of them.
     pub(super) fn next(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
         loop {
             if self.filled == HEADER_BYTES {
@@ -150,7 +150,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn frames_are_found_however_the_bytes_are_cut() {
+    fn frames_are_parsed_from_pieces_of_any_size() {
         let settings = frame(4, 0, 0, &[]);
         // A payload that looks like a frame.
         let data = frame(0, 0, 1, &frame(3, 0, 1, &[0; 4]));

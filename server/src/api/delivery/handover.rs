@@ -1,4 +1,4 @@
-//! Noting when a response was handed to its connection whole.
+//! Detects when a response was written to its connection completely.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -10,7 +10,7 @@ use tower::{Layer, Service};
 
 use super::connection::{Connection, Receipt};
 
-/// A mark in a response: set when the response was handed to its connection whole.
+/// A mark in a response, set when the response was written completely.
 #[derive(Debug, Clone)]
 pub(in crate::api) struct Sent {
     connection: Arc<Connection>,
@@ -18,12 +18,12 @@ pub(in crate::api) struct Sent {
 }
 
 impl Sent {
-    /// Of a response on this connection.
+    /// Mark of a response on this connection.
     pub(super) fn on(connection: &Arc<Connection>) -> Self {
         Self { connection: Arc::clone(connection), receipt: Arc::default() }
     }
 
-    /// The receipt that will prove that the client has the response, once it was handed over.
+    /// The receipt that will prove that the client has the response, once it was written.
     pub(super) fn receipt(&self) -> Option<Receipt> {
         self.receipt.get().copied()
     }
@@ -33,7 +33,7 @@ impl Sent {
     }
 }
 
-/// Watches the bodies of responses that carry a [`Sent`] mark.
+/// Watches the bodies of responses with a [`Sent`] mark.
 #[derive(Clone, Copy)]
 pub(in crate::api) struct DeliveryLayer;
 

@@ -1,7 +1,7 @@
-//! How far a plain token is read, while the store may not have it yet: it cannot be written on a full disk, or while a stopped
-//! process holds it, and reading goes on. Pure.
+//! Cursor of a plain token that is newer than the store's: the store cannot be written on a full disk, or while a
+//! stopped process holds it, and reading continues. Pure.
 
-/// The last moves that the store may not have: from the first one's beginning to the last one's end.
+/// The last moves that the store may not have, from the first one's start to the last one's end.
 #[derive(Debug, Default)]
 pub(super) struct Moved(Option<(u64, u64)>);
 
@@ -12,7 +12,8 @@ impl Moved {
         self.0 = Some((begin, to));
     }
 
-    /// The place, if this is what the store has. A place outside of the moves is another reader's, or of a restored log.
+    /// The cursor, given the one in the store. A stored cursor outside of the moves belongs to another reader, or to
+    /// a restored log.
     pub(super) fn place(&mut self, stored: u64) -> u64 {
         match self.0 {
             Some((begin, end)) if (begin..end).contains(&stored) => end,
@@ -23,7 +24,7 @@ impl Moved {
         }
     }
 
-    /// Whether the store was seen to be behind.
+    /// Whether the store was found to be behind.
     pub(super) fn is_ahead(&self) -> bool {
         self.0.is_some()
     }
@@ -34,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reading_goes_on_while_the_store_stays_behind() {
+    fn reading_continues_while_the_store_cannot_be_written() {
         let mut moved = Moved::default();
         assert_eq!(moved.place(0), 0);
         moved.to(0, 10);
@@ -47,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_server_recorded_counts() {
+    fn records_of_another_server_count() {
         let mut moved = Moved::default();
         moved.to(10, 20);
         assert_eq!(moved.place(30), 30, "it was read further elsewhere");

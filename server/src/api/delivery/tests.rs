@@ -1,4 +1,4 @@
-//! The rules, and connections of a client that speaks HTTP/2 by hand.
+//! The rules, and connections of a client that writes HTTP/2 by hand.
 
 use axum::Router;
 use axum::extract::{Extension, State};
@@ -21,7 +21,7 @@ const LIMIT: Option<Duration> = Some(Duration::from_millis(200));
 fn the_rules_are_these() {
     let (yes, no) = (true, false);
     let table = [
-        // handed over, reset, time limit, sign, after: verdict
+        // handed over, reset, time limit, sign, after: expected result
         (yes, no, None, Sign::NextFetch, LATE, Verdict::Delivered),
         (yes, no, None, Sign::GoodEnd, LATE, Verdict::Delivered),
         (yes, no, None, Sign::None, LATE, Verdict::Open),
@@ -44,7 +44,7 @@ fn the_rules_are_these() {
 }
 
 #[test]
-fn timeouts_are_read_as_grpc_writes_them() {
+fn grpc_timeouts_are_parsed() {
     assert_eq!(parse_timeout("200m"), LIMIT);
     assert_eq!(parse_timeout("200000u"), LIMIT);
     assert_eq!(parse_timeout("2S"), Some(Duration::from_secs(2)));
@@ -55,7 +55,7 @@ fn timeouts_are_read_as_grpc_writes_them() {
     assert_eq!(Call::new(Arc::default(), Some("soon")).time_limit, Some(Duration::ZERO));
 }
 
-/// A Fetch on this connection that is answered with the page up to `to`. Returns the cursor it moved to.
+/// A Fetch on this connection whose response is the page up to `to`. Returns the cursor it moved to.
 fn fetch(deliveries: &Deliveries, job: &JobId, on: &Arc<Connection>, cursor: u64) -> Option<u64> {
     let reading = deliveries.begin(job, Call::new(Arc::clone(on), None));
     let moved = reading.delivered(cursor, reading.has_proof(cursor));
@@ -78,7 +78,7 @@ fn each_connection_proves_its_own_pages() {
 }
 
 #[test]
-fn a_reset_and_a_bad_end_prove_nothing_and_a_good_end_does() {
+fn only_a_clean_end_without_reset_proves_delivery() {
     let job = JobId::generate();
     let other = Arc::default();
     let after = |change: &dyn Fn(&Connection)| {
@@ -107,7 +107,7 @@ fn a_reset_and_a_bad_end_prove_nothing_and_a_good_end_does() {
 }
 
 #[test]
-fn calls_at_the_same_time_prove_nothing() {
+fn concurrent_calls_prove_nothing() {
     let (deliveries, job, connection) = (Deliveries::default(), JobId::generate(), Arc::default());
     let call = || Call::new(Arc::clone(&connection), None);
     let (first, second) = (deliveries.begin(&job, call()), deliveries.begin(&job, call()));
@@ -118,7 +118,7 @@ fn calls_at_the_same_time_prove_nothing() {
 }
 
 #[test]
-fn what_is_remembered_is_bounded() {
+fn tracked_jobs_are_bounded() {
     let deliveries = Deliveries::default();
     for _ in 0..MAX_JOBS + 10 {
         fetch(&deliveries, &JobId::generate(), &Arc::default(), 0);
@@ -132,7 +132,7 @@ fn what_is_remembered_is_bounded() {
 }
 
 #[test]
-fn jobs_that_were_read_to_the_end_are_forgotten() {
+fn jobs_read_to_the_end_are_evicted() {
     let deliveries = Deliveries::default();
     let goes_on = JobId::generate();
     fetch(&deliveries, &goes_on, &Arc::default(), 0);
@@ -167,7 +167,7 @@ async fn world() -> World {
     world
 }
 
-/// Larger than what the server writes at once.
+/// Larger than one write of the server.
 async fn page(State(world): State<World>, Extension(connection): Extension<Arc<Connection>>) -> Response {
     let reading = world.deliveries.begin(&world.job, Call::new(connection, None));
     let sent = reading.note(0, 7).unwrap();
@@ -177,7 +177,7 @@ async fn page(State(world): State<World>, Extension(connection): Extension<Arc<C
 }
 
 impl World {
-    /// Where the cursor moved, once the connection of the page before has ended.
+    /// Where the cursor moved, once the connection of the previous page has ended.
     async fn delivered(&self) -> Option<u64> {
         let has_ended = || {
             let readers = self.deliveries.lock();
@@ -191,7 +191,7 @@ impl World {
         reading.delivered(0, reading.has_proof(0))
     }
 
-    /// A client that has asked for a page, which is handed over.
+    /// A client that has requested a page, which is written.
     async fn client(&self) -> TcpStream {
         let mut client = TcpStream::connect(self.address).await.unwrap();
         // GET, http, /
@@ -215,7 +215,7 @@ fn goaway() -> Vec<u8> {
     frame(7, 0, 0, &[0; 8])
 }
 
-/// Reads up to the end of the page and the PING that follows it; returns what that says.
+/// Reads up to the end of the page and the PING after it; returns the PING's payload.
 async fn read_page(client: &mut TcpStream) -> [u8; 8] {
     let (mut watch, mut has_ended) = (FrameWatch::of_server(), false);
     loop {
@@ -228,9 +228,9 @@ async fn read_page(client: &mut TcpStream) -> [u8; 8] {
     }
 }
 
-/// As grpc-go does it when a channel is closed during a call: it does not reset the stream.
+/// grpc-go does this if a channel is closed during a call: it does not reset the stream.
 #[tokio::test]
-async fn a_client_that_leaves_before_it_has_the_page_gets_it_again() {
+async fn page_is_repeated_if_the_client_closes_before_receipt() {
     let world = world().await;
     let mut client = world.client().await;
     client.write_all(&goaway()).await.unwrap();
@@ -239,7 +239,7 @@ async fn a_client_that_leaves_before_it_has_the_page_gets_it_again() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_with_the_page_gets_the_next_one() {
+async fn page_is_delivered_if_the_client_closes_after_receipt() {
     let world = world().await;
     let mut client = world.client().await;
     let payload = read_page(&mut client).await;
@@ -248,9 +248,9 @@ async fn a_client_that_leaves_with_the_page_gets_the_next_one() {
     assert_eq!(world.delivered().await, Some(7));
 }
 
-/// It reads on for nobody.
+/// The client discards what it reads.
 #[tokio::test]
-async fn a_receipt_of_a_client_that_is_leaving_proves_nothing() {
+async fn receipt_after_goaway_proves_nothing() {
     let world = world().await;
     let mut client = world.client().await;
     client.write_all(&goaway()).await.unwrap();

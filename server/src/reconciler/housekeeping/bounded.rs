@@ -1,20 +1,20 @@
-//! Bounds of one pass: so many items, so much time, so many at once. What fails does not stop what follows.
+//! Bounds of one pass: number of items, time, and concurrency. A failed item does not stop the following ones.
 
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
 use tokio::time::Instant;
 
-/// Items of one pass.
+/// Maximum number of items per pass.
 pub(super) const PASS_ITEMS: u32 = 256;
-/// Time after which a pass takes no further item.
+/// Time after which a pass starts no further item.
 const PASS_TIME: Duration = Duration::from_secs(10);
-/// Items that are worked on at the same time.
+/// Maximum number of concurrent items.
 const PARALLEL: usize = 4;
-/// Time for one item; then it has failed, and its turn comes again in the next round.
+/// Timeout of one item. After it the item has failed, and is retried in the next round.
 const ITEM_TIME: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(30) };
 
-/// Works on the items, a few at a time, until all are done or the time is over. Gives how many were worked on.
+/// Processes the items concurrently, until all are done or the time is over. Returns the number of processed items.
 pub(super) async fn each<T: Clone>(
     items: &[T],
     work: impl Fn(T) -> BoxFuture<'static, anyhow::Result<()>>,

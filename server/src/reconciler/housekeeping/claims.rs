@@ -1,4 +1,4 @@
-//! Takes jobs that nobody reconciles, and reconciles those that this server holds.
+//! Claims of jobs without a reconciler, and a check that all held jobs are reconciled.
 
 use std::time::Instant;
 
@@ -9,12 +9,12 @@ use sqlflow_job_store::Claim;
 use super::task::{Progress, Work};
 use crate::reconciler::Reconciler;
 
-/// Claimed in one pass at the most, so that servers that start together share what there is.
+/// Maximum number of jobs claimed per pass, so that servers that start together share the jobs.
 const CLAIM_LIMIT: u32 = 256;
-/// Jobs that one pass checks to be reconciled.
+/// Maximum number of held jobs that one pass checks.
 const HELD_LIMIT: u32 = 1024;
 
-/// Claims jobs whose server is gone, and jobs that were given back, but for those that this server leaves to others.
+/// Claims released jobs and jobs of servers that ended, except those that this server released itself.
 pub(super) struct Claims {
     reconciler: Reconciler,
 }
@@ -33,7 +33,7 @@ impl Work for Claims {
         let claim = Claim {
             owner: context.membership.id().clone(),
             dead: owners.into_iter().filter(|owner| context.membership.is_gone(owner)).collect(),
-            except: self.reconciler.released.resting(Instant::now()),
+            except: self.reconciler.released.excluded(Instant::now()),
             lease: context.limits.lease,
             limit: CLAIM_LIMIT,
         };
@@ -45,8 +45,8 @@ impl Work for Claims {
     }
 }
 
-/// Drives what this server holds and does not reconcile: for example a job whose claim was written, and whose answer was
-/// lost. Nobody else would, as long as this server lives.
+/// Reconciles held jobs that have no task, for example because the answer to their claim was lost. No other server
+/// does so while this one lives.
 pub(super) struct Held {
     reconciler: Reconciler,
     after: Option<JobId>,
@@ -65,7 +65,7 @@ impl Work for Held {
         let held = context.store.held(context.membership.id(), self.after.as_ref(), HELD_LIMIT).await?;
         self.after = held.last().map(|(id, _)| id.clone()).filter(|_| held.len() >= HELD_LIMIT as usize);
         for (id, lease) in held {
-            // Nothing happens to a job that is reconciled.
+            // Has no effect on a job that is reconciled.
             self.reconciler.reconcile(id, lease);
         }
         Ok(if self.after.is_some() { Progress::More } else { Progress::Done })

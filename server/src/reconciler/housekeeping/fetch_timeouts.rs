@@ -1,4 +1,4 @@
-//! Cancels jobs that nobody fetches.
+//! Cancels jobs whose fetch timeout has passed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,12 +17,12 @@ use crate::reconciler::log_throttle::LogThrottle;
 pub(super) struct FetchTimeouts {
     context: Arc<Context>,
     after: Option<Unfetched>,
-    reported: LogThrottle<JobId>,
+    logged_failures: LogThrottle<JobId>,
 }
 
 impl FetchTimeouts {
     pub(super) fn new(context: Arc<Context>) -> Self {
-        Self { context, after: None, reported: LogThrottle::default() }
+        Self { context, after: None, logged_failures: LogThrottle::default() }
     }
 }
 
@@ -36,7 +36,7 @@ impl Work for FetchTimeouts {
             async move {
                 let message = format!("nobody fetched the job for {} seconds", it.timeout_ms / 1000);
                 let event = Event::CancelRequested(Failure::new(Cause::NotFetched, message));
-                // Jobs that are being cancelled come again in every round, which changes nothing.
+                // A job that is being cancelled appears in every round, which has no effect.
                 context.store.update(&it.id, None, event, clock::now_ms()).await?;
                 Ok(())
             }
@@ -44,8 +44,8 @@ impl Work for FetchTimeouts {
         };
         let done = bounded::each(&due, cancel, |it, error| {
             context.metrics.housekeeping_failed();
-            if self.reported.is_news(&it.id, &error, Instant::now()) {
-                tracing::warn!(job = %it.id, error = format!("{error:#}"), "cannot cancel a job that nobody fetches");
+            if self.logged_failures.should_log(&it.id, &error, Instant::now()) {
+                tracing::warn!(job = %it.id, error = format!("{error:#}"), "cannot cancel a job after its fetch timeout");
             }
         });
         let done = done.await;

@@ -1,4 +1,4 @@
-//! Removes what attempts left behind whose job is over, or that the store knows nothing of.
+//! Garbage collection: removes leftovers of attempts whose job has ended or is unknown to the store.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,19 +14,19 @@ use super::task::{Progress, Work};
 use crate::reconciler::Context;
 use crate::reconciler::log_throttle::LogThrottle;
 
-/// Time to list what was left behind.
+/// Timeout for listing leftovers.
 const LIST_TIME: Duration = Duration::from_secs(60);
 
 pub(super) struct GarbageCollection {
     context: Arc<Context>,
-    /// What this round has still to look at.
+    /// Leftovers that this round has not processed yet.
     left: Vec<Execution>,
-    reported: LogThrottle<AttemptId>,
+    logged_failures: LogThrottle<AttemptId>,
 }
 
 impl GarbageCollection {
     pub(super) fn new(context: Arc<Context>) -> Self {
-        Self { context, left: Vec::new(), reported: LogThrottle::default() }
+        Self { context, left: Vec::new(), logged_failures: LogThrottle::default() }
     }
 }
 
@@ -40,7 +40,7 @@ impl Work for GarbageCollection {
                 .context("cannot list what attempts left behind in time")?;
         }
         let begin = self.left.len().saturating_sub(PASS_ITEMS as usize);
-        // Nearly all of what is there belongs to jobs that go on: one question for all of them, not one each.
+        // Most of them belong to jobs in progress, so one query covers all of them.
         let jobs: Vec<JobId> = self.left[begin..].iter().map(|left| left.attempt().job.clone()).collect();
         let live = context.store.live(&jobs).await?;
         let mut next = self.left.split_off(begin);
@@ -50,7 +50,7 @@ impl Work for GarbageCollection {
             async move {
                 match context.store.load(&left.attempt().job).await? {
                     Some(record) if !record.job.state.is_final() => Ok(()),
-                    // What still runs is found again.
+                    // A running one is found again in the next round.
                     Some(_) => left.clean_up(false).await.map(drop),
                     None => left.clean_up_orphan().await,
                 }
@@ -60,7 +60,7 @@ impl Work for GarbageCollection {
         let done = bounded::each(&next, clean_up, |left, error| {
             let attempt = left.attempt();
             context.metrics.housekeeping_failed();
-            if self.reported.is_news(attempt, &error, Instant::now()) {
+            if self.logged_failures.should_log(attempt, &error, Instant::now()) {
                 tracing::warn!(%attempt, error = format!("{error:#}"), "cannot remove what the attempt left behind");
             }
         });

@@ -1,4 +1,4 @@
-//! Says that this server is there, which prolongs its lease.
+//! Heartbeat of this server, which extends its lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use super::task::{Progress, Work};
 use crate::reconciler::Context;
 
-/// A server that was silent for longer was away, and that time does not count against clients.
+/// Maximum gap between two heartbeats that counts as a healthy server. After a longer one, the time does not count
+/// towards clients' fetch timeouts.
 const TOLERANCE: Duration = Duration::from_secs(4);
 
 pub(super) struct Heartbeat {

@@ -1,8 +1,8 @@
-//! What a server does from time to time, whatever else happens. Each kind of work is a task of its own, so that one that
-//! is slow or stuck holds up no other: least of all the heartbeat, without which other servers take this one's jobs.
+//! Periodic tasks of a server. Each is a task of its own, so that a slow or stuck one delays no other one, above all
+//! not the heartbeat: without it, other servers claim this one's jobs.
 //!
-//! `task` runs one kind of work; `bounded` limits what one pass does. `heartbeat`, `claims`, `fetch_timeouts`,
-//! `retention` and `garbage_collection` are the work; it takes no input but the store and the launcher.
+//! `task` runs one kind of work; `bounded` limits one pass. `heartbeat`, `claims`, `fetch_timeouts`, `retention` and
+//! `garbage_collection` are the work. Their only inputs are the store and the launcher.
 
 mod bounded;
 mod claims;
@@ -22,14 +22,14 @@ use tokio::task::JoinSet;
 use self::task::{Task, Work};
 use super::Reconciler;
 
-/// How often leases are prolonged, jobs are claimed, and fetch timeouts are looked at.
+/// Period of heartbeats, claims and fetch timeouts.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How often it is checked that this server reconciles all jobs that it holds.
+/// Period of checking that this server reconciles all jobs that it holds.
 const HELD_PERIOD: Duration = Duration::from_secs(30);
-/// How often old jobs and leftovers are looked for.
+/// Period of retention and garbage collection.
 const CLEANUP_PERIOD: Duration = Duration::from_secs(30);
 
-/// The periodic work of one server.
+/// Periodic tasks of one server.
 pub struct Housekeeping {
     reconciler: Reconciler,
 }
@@ -41,7 +41,7 @@ impl Housekeeping {
         Self { reconciler }
     }
 
-    /// Works until the reconciler is shut down.
+    /// Runs until the reconciler is shut down.
     pub async fn run(self) {
         let mut tasks = JoinSet::new();
         for task in self.tasks() {

@@ -1,4 +1,4 @@
-//! Forgets jobs that ended long ago, with their logs.
+//! Retention: removes old jobs with their logs.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,14 +16,14 @@ use crate::reconciler::log_throttle::LogThrottle;
 
 pub(super) struct Retention {
     context: Arc<Context>,
-    /// Where this round goes on: a job that cannot be removed does not come again in it.
+    /// Position of this round, so that a job that cannot be removed does not appear twice in it.
     after: Option<EndedJob>,
-    reported: LogThrottle<JobId>,
+    logged_failures: LogThrottle<JobId>,
 }
 
 impl Retention {
     pub(super) fn new(context: Arc<Context>) -> Self {
-        Self { context, after: None, reported: LogThrottle::default() }
+        Self { context, after: None, logged_failures: LogThrottle::default() }
     }
 }
 
@@ -37,18 +37,18 @@ impl Work for Retention {
         let forget = |job: EndedJob| {
             let context = Arc::clone(&context);
             async move {
-                // The log first: a job without a log can be found and removed again, a log without a job not.
+                // The log first: a job without a log can be found and removed again, a log without a job cannot.
                 context.log.delete(&job.id).await?;
                 context.store.remove(&job.id).await?;
-                tracing::info!(job = %job.id, "forgot the job: it is older than the retention time");
+                tracing::info!(job = %job.id, "removed the job: it is older than the retention time");
                 Ok(())
             }
             .boxed()
         };
         let done = bounded::each(&old, forget, |job, error| {
             context.metrics.housekeeping_failed();
-            if self.reported.is_news(&job.id, &error, Instant::now()) {
-                tracing::warn!(job = %job.id, error = format!("{error:#}"), "cannot remove an old job; it stays, and the others go");
+            if self.logged_failures.should_log(&job.id, &error, Instant::now()) {
+                tracing::warn!(job = %job.id, error = format!("{error:#}"), "cannot remove an old job; will try again");
             }
         });
         let done = done.await;

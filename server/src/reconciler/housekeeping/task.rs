@@ -1,4 +1,4 @@
-//! One kind of periodic work, in a task of its own.
+//! One periodic task.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -10,26 +10,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// Pause between two passes of work that is not finished, so that others get their turn at the store.
+/// Pause between two passes of unfinished work, so that other users of the store get their turn.
 const SHORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Periodic work.
 #[async_trait]
 pub(super) trait Work: Send + 'static {
-    /// Does what is due, within bounds.
+    /// Does the due work, within bounds.
     async fn pass(&mut self) -> anyhow::Result<Progress>;
 }
 
-/// What a pass came to.
+/// Result of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Everything that was due is done.
+    /// All due work is done.
     Done,
-    /// The pass reached its bounds; the next one goes on.
+    /// The pass reached its bounds; the next one continues.
     More,
 }
 
-/// Periodic work with its name and period. Its passes and their time are counted by that name.
+/// Periodic work with its name and period. Its passes and their durations are counted under that name.
 pub(super) struct Task {
     pub(super) name: &'static str,
     pub(super) period: Duration,
@@ -38,7 +38,7 @@ pub(super) struct Task {
 }
 
 impl Task {
-    /// Works until shutdown. A pass that fails or panics is reported, and the next one comes when it is due.
+    /// Runs until shutdown. A pass that fails or panics is reported, and the next one runs when it is due.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
         loop {
             let begun = Instant::now();
@@ -66,14 +66,14 @@ impl Task {
                 tracing::warn!(
                     task = self.name,
                     error = format!("{error:#}"),
-                    "housekeeping failed, will try again"
+                    "housekeeping failed; will try again"
                 );
                 Progress::Done
             }
-            // The panic's message is in the log already.
+            // The panic's message was logged already.
             Err(_) => {
                 self.metrics.housekeeping_failed();
-                tracing::error!(task = self.name, "housekeeping panicked, will try again");
+                tracing::error!(task = self.name, "housekeeping panicked; will try again");
                 Progress::Done
             }
         }

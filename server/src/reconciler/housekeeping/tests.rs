@@ -1,5 +1,5 @@
-//! Work that is stuck, fails or panics, and what goes on meanwhile: real store and log, and a launcher and a log whose
-//! calls do not return.
+//! Housekeeping tasks that hang, fail or panic, and the other ones meanwhile. Uses the real store and log, with a
+//! launcher and a log whose calls do not return.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,10 +24,10 @@ use crate::metrics::Metrics;
 use crate::reconciler::{Context, Limits};
 use crate::trace::Tracer;
 
-/// For what must happen at some time.
+/// Timeout for what must happen eventually.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Cannot remove leftovers, and lists them for ever if none are set; its first launch panics.
+/// Cannot remove leftovers. Lists them without end if none are set. Its first launch panics.
 #[derive(Default)]
 struct BadLauncher {
     launches: AtomicUsize,
@@ -179,9 +179,9 @@ async fn until(what: &str, is_it: impl AsyncFn() -> bool) {
     tokio::time::timeout(DEADLINE, looks).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
-/// 6,000 leftover folders starved the heartbeat for 39 s; with a lease of 15 s other servers take the jobs.
+/// 6,000 leftover folders delayed the heartbeat by 39 s. With a lease of 15 s other servers would claim the jobs.
 #[tokio::test]
-async fn the_heartbeat_goes_on_while_leftovers_are_listed() {
+async fn heartbeat_continues_while_leftovers_are_listed() {
     let world = world(BadDisk::default(), &[]).await;
     world.keep_house();
     for task in ["heartbeat", "claims", "fetch_timeouts"] {
@@ -191,7 +191,7 @@ async fn the_heartbeat_goes_on_while_leftovers_are_listed() {
 }
 
 #[tokio::test]
-async fn leftovers_that_cannot_be_removed_are_counted() {
+async fn failed_garbage_collection_is_counted() {
     let id = JobId::generate();
     let world = world(BadDisk::default(), std::slice::from_ref(&id)).await;
     world.has_ended(&id, i64::MAX).await;
@@ -203,8 +203,8 @@ async fn leftovers_that_cannot_be_removed_are_counted() {
 }
 
 #[tokio::test]
-async fn logs_that_cannot_be_deleted_keep_no_other_job() {
-    // More than are worked on at a time.
+async fn failed_log_deletion_does_not_block_retention_of_other_jobs() {
+    // More than are processed concurrently.
     let ids: Vec<_> = (0..12).map(|_| JobId::generate()).collect();
     let disk = BadDisk { undeletable: ids[..7].to_vec(), stuck: Some(ids[7].clone()) };
     let world = world(disk, &ids).await;
@@ -219,7 +219,7 @@ async fn logs_that_cannot_be_deleted_keep_no_other_job() {
 }
 
 #[tokio::test]
-async fn a_job_whose_reconciler_panics_is_claimed_again() {
+async fn panicked_reconciler_releases_its_job() {
     let id = JobId::generate();
     let world = world(BadDisk::default(), std::slice::from_ref(&id)).await;
     world.keep_house();
@@ -232,9 +232,9 @@ async fn a_job_whose_reconciler_panics_is_claimed_again() {
     assert!(world.metrics.text().contains("sqlflow_reconciler_panics_total 1"));
 }
 
-/// Its claim or creation was written, and the answer was lost: nobody else would reconcile it.
+/// The claim or creation was written and its answer lost: no other server would reconcile the job.
 #[tokio::test]
-async fn a_job_that_is_held_and_not_driven_is_driven() {
+async fn held_job_without_reconciler_is_reconciled() {
     let id = JobId::generate();
     let world = world(BadDisk::default(), std::slice::from_ref(&id)).await;
     world.keep_house();

@@ -1,5 +1,5 @@
-//! How a reconciler cleans up behind ended attempts while the job goes on: a node that is drained waits for their Pods, and what
-//! a killed agent left running must not run beside the next attempt. Housekeeping cleans up behind ended jobs only.
+//! Clean-up of ended attempts while the job continues. A node drain waits for their Pods, and processes that a killed
+//! agent left must not run beside the next attempt. Housekeeping cleans up ended jobs only.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 use sqlflow_job::{AttemptId, Job};
 use sqlflow_launcher::{CleanUp, Execution, Observation};
 
-use super::{JobReconciler, LOOK_PERIOD, attempts_of};
+use super::{JobReconciler, POLL_PERIOD, attempts_of};
 
-/// Pause before another try, after a clean-up failed or nothing was known of the attempt.
-const CLEAN_UP_PAUSE: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(30) };
+/// Delay before the next try, after a clean-up failed or the state of the attempt was unknown.
+const CLEAN_UP_RETRY_DELAY: Duration =
+    if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(30) };
 
-/// Ended attempts that were cleaned up behind, with the time of the next try; `None`: nothing is left of the attempt.
+/// Time of the next clean-up of each ended attempt; `None`: nothing is left of it.
 pub(super) type Cleaned = HashMap<AttemptId, Option<Instant>>;
 
 impl JobReconciler {
-    /// The ended attempt to clean up behind next, and when.
+    /// The ended attempt to clean up next, and when.
     pub(super) fn next_clean_up(&self, job: &Job) -> Option<(Instant, AttemptId)> {
         let ended = attempts_of(job)
             .into_iter()
@@ -28,13 +29,13 @@ impl JobReconciler {
         due.min()
     }
 
-    /// When to clean up behind the ended attempt; `None`: nothing is left of it.
+    /// When to clean up the ended attempt; `None`: nothing is left of it.
     fn due(&self, attempt: &AttemptId) -> Option<Instant> {
         self.cleaned.get(attempt).copied().unwrap_or_else(|| Some(Instant::now()))
     }
 
-    /// Cleans up behind the earlier attempts of the attempt's step, as far as that is due. One that fails does not hold up the
-    /// launch: it is tried again later.
+    /// Cleans up earlier attempts of the same step, if that is due. A failure does not delay the launch: it is
+    /// retried later.
     pub(super) async fn clean_up_before(&mut self, job: &Job, attempt: &AttemptId) {
         for number in 1..attempt.number {
             let earlier = AttemptId { number, ..attempt.clone() };
@@ -44,27 +45,27 @@ impl JobReconciler {
         }
     }
 
-    /// Cleans up behind an ended attempt, unless its agent still runs.
+    /// Cleans up an ended attempt, unless its agent still runs.
     pub(super) async fn clean_up_ended(&mut self, job: &Job, attempt: AttemptId) {
         let execution = self.context.launchers.of(job, &attempt);
         let goes_on = !job.steps[attempt.step as usize].succeeded();
         let pause = match execution.observe().await {
-            // An agent that has reported may take a moment to leave.
-            Observation::Running => Some(LOOK_PERIOD),
-            Observation::Unknown(_) => Some(CLEAN_UP_PAUSE),
+            // An agent that has reported its outcome may take a moment to exit.
+            Observation::Running => Some(POLL_PERIOD),
+            Observation::Unknown(_) => Some(CLEAN_UP_RETRY_DELAY),
             Observation::Pending(_) | Observation::Gone(_) => {
                 match self.clean_up_one(&execution, goes_on).await {
                     Ok(CleanUp::Done) => None,
-                    // Its agent has started in between.
-                    Ok(CleanUp::StillRuns) => Some(LOOK_PERIOD),
-                    Err(_) => Some(CLEAN_UP_PAUSE),
+                    // Its agent started in between.
+                    Ok(CleanUp::StillRuns) => Some(POLL_PERIOD),
+                    Err(_) => Some(CLEAN_UP_RETRY_DELAY),
                 }
             }
         };
         self.cleaned.insert(attempt, pause.map(|pause| Instant::now() + pause));
     }
 
-    /// Cleans up behind the attempt, and logs why it cannot when that is news.
+    /// Cleans up the attempt. Logs a failure unless the same one was logged.
     pub(super) async fn clean_up_one(
         &mut self,
         execution: &Execution,
@@ -73,9 +74,9 @@ impl JobReconciler {
         let cleaned = execution.clean_up(step_goes_on).await;
         let attempt = execution.attempt();
         if let Err(error) = &cleaned
-            && self.reported.is_news(attempt, error, Instant::now())
+            && self.logged_failures.should_log(attempt, error, Instant::now())
         {
-            tracing::warn!(%attempt, error = format!("{error:#}"), "cannot remove what the attempt left behind now, will try again");
+            tracing::warn!(%attempt, error = format!("{error:#}"), "cannot clean up the attempt; will try again");
         }
         cleaned
     }

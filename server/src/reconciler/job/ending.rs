@@ -1,4 +1,4 @@
-//! How a reconciler brings an attempt, and then the job, to its end in the records, and cleans up behind them.
+//! Ends of attempts and jobs: records them, and cleans up.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -11,24 +11,24 @@ use sqlflow_proto::record::{Record, notice};
 use sqlflow_result_log::{Entry, LogError, Missing, Producer};
 
 use super::stopping::{self, Agent, Level};
-use super::{JobReconciler, Stop, attempts_of};
+use super::{JobReconciler, ReconcileError, attempts_of};
 use crate::reconciler::inferred_outcome;
 use crate::trace;
 
-/// The agent that speaks for an attempt.
+/// Rank of the agent that reports an attempt's outcome.
 pub(super) const LEADER: u32 = 0;
-/// Timeout for an attempt that removes what others left in the user's database.
+/// Timeout for an attempt that drops staging tables in the user's database.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the reconciler waits for a reported agent to leave, before it leaves cleaning up to housekeeping.
+/// Time to wait for the exit of agents of a finished job. After it, cleaning up is left to housekeeping.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
-/// How long what an agent left is tried again when it cannot be read, by an error that may pass, such as EIO.
-const READ_PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for retrying a read of an agent's artifacts after a retryable error, such as EIO.
+const READ_RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl JobReconciler {
-    /// Ends an attempt of a cancelled job, or one that cleans up and takes too long. The stream's server tells an attached
-    /// agent of the cancel; the platform is asked when that does not help.
-    pub(super) async fn end(&mut self, job: &Job, attempt: &AttemptId) -> Result<(), Stop> {
-        let lasted = self.attempt_view(attempt).ending.note(Instant::now());
+    /// Ends an attempt of a cancelled job, or a clean-up attempt that timed out. An attached agent receives the
+    /// cancel on its stream; the platform is asked if that has no effect.
+    pub(super) async fn end(&mut self, job: &Job, attempt: &AttemptId) -> Result<(), ReconcileError> {
+        let lasted = self.observations(attempt).ending.note(Instant::now());
         let agent = Agent::of(job, attempt);
         let execution = self.context.launchers.of(job, attempt);
         let observation = execution.observe().await;
@@ -44,59 +44,59 @@ impl JobReconciler {
                 }
             };
         }
-        // Each look asks again, since a platform may not have heard it; that never asks for more.
+        // Repeated, since a platform may have missed the request. It is idempotent.
         if let Some(level) = stopping::level(agent, lasted, self.context.limits.grace) {
             execution.stop(level == Level::Forced).await;
         }
         Ok(())
     }
 
-    /// A database may hold up the removal, for example while another session uses the table: the job ends anyway. The waits
-    /// before it runs have limits of their own.
+    /// Whether a clean-up attempt timed out. The database may block it, for example while another session uses the
+    /// table; the job ends anyway. Pending reasons have their own timeouts.
     pub(super) fn is_overdue_clean_up(&mut self, job: &Job, execution: &Execution, now_ms: i64) -> bool {
         let limit = i64::try_from(CLEAN_UP_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
         let attempt = execution.attempt();
         let Some(clean_up) = job.attempt(attempt).filter(|it| it.role == Role::CleanUp) else { return false };
         let begun_ms = match execution.supervision() {
             Supervision::Agent => clean_up.attached_ms,
-            // No agent attaches. A server that takes the job over begins to count again.
-            Supervision::Controller => self.attempt_view(attempt).seen_ms,
+            // No agent attaches. A server that takes over the job starts the timeout again.
+            Supervision::Controller => self.observations(attempt).first_running_ms,
         };
         begun_ms.is_some_and(|begun_ms| begun_ms.saturating_add(limit) < now_ms)
     }
 
-    /// Nothing of an attempt runs whose agent is not known to have attached. `known`: how it ended, if the reconciler knows it.
+    /// Records the end of an attempt that does not run and whose agent is not known to have attached. `known`: its
+    /// outcome, if the reconciler knows it.
     ///
-    /// The end is recorded first. If an agent attached meanwhile, through another server, the record is rejected: then the
-    /// next look decides, on a newer state.
+    /// If an agent attached meanwhile, through another server, the record is rejected, and the next read decides.
     pub(super) async fn settle_without_agent(
         &mut self,
         attempt: AttemptId,
         artifacts: AgentArtifacts,
         known: Option<Outcome>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), ReconcileError> {
         let durable = self.context.log.last_seq(&attempt, LEADER).await?;
         if inferred_outcome::had_agent(&artifacts, durable) {
-            // The state is older than that, as after a backup was restored.
+            // The state is older than the log, for example after a restore from a backup.
             return self.settle(attempt, artifacts, known).await;
         }
         let outcome = inferred_outcome::without_agent(&artifacts, known);
         self.found_ended(attempt, outcome, Basis::NeverAttached).await
     }
 
-    /// Nothing of an attempt runs any more whose agent had attached: takes over what it left, and records how it ended.
+    /// Records the end of an attempt that had an agent and does not run any more. Its artifacts are logged first.
     pub(super) async fn settle(
         &mut self,
         attempt: AttemptId,
         mut artifacts: AgentArtifacts,
         known: Option<Outcome>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), ReconcileError> {
         self.take_over(&attempt, &mut artifacts).await?;
         let missing = Missing {
-            said: inferred_outcome::said(&artifacts),
+            said: inferred_outcome::last_sent_seq(&artifacts),
             gap: inferred_outcome::gap(clock::now_micros()),
         };
-        // From here on no stream that is still open somewhere can add to the attempt.
+        // After this no open stream can append records of the attempt.
         let last_seqs = self.context.log.seal(&attempt, Some(missing)).await?;
         let last_seq = last_seqs.get(&LEADER).copied().unwrap_or(0);
         let memory = self.context.memory_peaks.in_words(&attempt);
@@ -104,25 +104,34 @@ impl JobReconciler {
         self.found_ended(attempt, outcome, Basis::Attached).await
     }
 
-    /// Records how the attempt ended. It is a line of the log only if it counts: an agent may have been faster.
-    async fn found_ended(&mut self, attempt: AttemptId, outcome: Outcome, basis: Basis) -> Result<(), Stop> {
+    /// Records the attempt's outcome. It is logged only if it was accepted: an agent may have been faster.
+    async fn found_ended(
+        &mut self,
+        attempt: AttemptId,
+        outcome: Outcome,
+        basis: Basis,
+    ) -> Result<(), ReconcileError> {
         let event = Event::AttemptFoundEnded { attempt: attempt.clone(), outcome: outcome.clone(), basis };
         self.update(event).await?;
         self.log_end(&attempt, &outcome);
         Ok(())
     }
 
-    /// To be called right after the event that ends the attempt.
+    /// Writes a log line. To be called right after the event that ends the attempt.
     pub(super) fn log_end(&self, attempt: &AttemptId, outcome: &Outcome) {
         if self.has_changed_job {
             tracing::info!(%attempt, reason = outcome.reason.name(), outcome = outcome.message, "the attempt has ended");
         }
     }
 
-    /// Logs what the attempt left. The inferred outcome says what is missing or damaged.
-    async fn take_over(&mut self, attempt: &AttemptId, artifacts: &mut AgentArtifacts) -> Result<(), Stop> {
+    /// Appends the attempt's artifacts to the log. The inferred outcome states what is missing or damaged.
+    async fn take_over(
+        &mut self,
+        attempt: &AttemptId,
+        artifacts: &mut AgentArtifacts,
+    ) -> Result<(), ReconcileError> {
         let durable = self.context.log.last_seq(attempt, LEADER).await?;
-        let mut records = inferred_outcome::stand_in(artifacts, durable, clock::now_micros());
+        let mut records = inferred_outcome::replacement_records(artifacts, durable, clock::now_micros());
         loop {
             let entries = records.into_iter().map(|record| entry(attempt, record)).collect();
             match self.context.log.append(&self.id, entries).await {
@@ -135,41 +144,40 @@ impl JobReconciler {
             }
             let Some(source) = &mut artifacts.records else { return Ok(()) };
             records = match source.batch().await {
-                // Not after each batch: the next try reads those before the fault again.
+                // Not after each batch: the next try reads those before the error again.
                 Ok(batch) if batch.is_empty() => {
-                    self.attempt_view(attempt).unreadable.end();
+                    self.observations(attempt).unreadable.end();
                     return Ok(());
                 }
                 Ok(batch) => batch,
                 Err(error) => {
-                    if !self.is_lasting(attempt, &error, Instant::now()) {
-                        // Nothing is decided while it may still be read: the log drops what comes a second time.
-                        return Err(Stop::Fault(error.into()));
+                    if !self.is_permanent(attempt, &error, Instant::now()) {
+                        // Nothing is decided while a retry may succeed. The log drops duplicates.
+                        return Err(ReconcileError::Retry(error.into()));
                     }
-                    tracing::error!(%attempt, %error, "what the agent could not deliver is lost");
+                    tracing::error!(%attempt, %error, "cannot read the agent's undelivered records; they are lost");
                     return Ok(());
                 }
             };
         }
     }
 
-    /// Whether the error, with which a read of what the attempt left has failed now, is lasting. Exhausted resources come back
-    /// at some time.
-    fn is_lasting(&mut self, attempt: &AttemptId, error: &io::Error, now: Instant) -> bool {
+    /// Whether an error of reading an attempt's artifacts is permanent. Exhausted resources are always temporary.
+    fn is_permanent(&mut self, attempt: &AttemptId, error: &io::Error, now: Instant) -> bool {
         if is_exhaustion(error) {
             return false;
         }
         let is_damage = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
-        is_damage || self.attempt_view(attempt).unreadable.note(now) >= READ_PATIENCE
+        is_damage || self.observations(attempt).unreadable.note(now) >= READ_RETRY_TIMEOUT
     }
 
-    /// Closes the log, then records the end: who sees the end sees a complete log.
-    pub(super) async fn finish(&mut self, job: &Job, state: JobState) -> Result<(), Stop> {
-        // A stream that is older than the one that reported the success may have been refused a result last.
+    /// Closes the log, then records the end, so that a client that sees the end sees a complete log.
+    pub(super) async fn finish(&mut self, job: &Job, state: JobState) -> Result<(), ReconcileError> {
+        // An older stream than the one that reported the success may have been refused a result.
         if state == JobState::Succeeded && self.context.log.append(&self.id, Vec::new()).await?.is_full {
             return self.update(Event::CancelRequested(Failure::over_limit())).await;
         }
-        // Of short attempts the platform tells late.
+        // A platform reports milestones of short attempts late.
         for attempt in attempts_of(job) {
             self.note_milestones(job, attempt).await?;
         }
@@ -177,8 +185,9 @@ impl JobReconciler {
             JobState::Failed(failure) => failure.message.clone(),
             _ => JobState::SUCCEEDED.to_owned(),
         };
-        // The log takes one end only: it may be there already, from a reconciler that died or lost its lease after that.
-        self.say(notice::Kind::End, text).await?;
+        // The log accepts one end only. It may have one already, from a reconciler that died or lost its lease after
+        // writing it.
+        self.append_notice(notice::Kind::End, text).await?;
         self.update(Event::Finished(state.clone())).await?;
         if self.has_changed_job {
             let attempts: usize = job.steps.iter().map(|step| step.attempts.len()).sum();
@@ -196,7 +205,7 @@ impl JobReconciler {
         Ok(())
     }
 
-    /// Removes what the attempts of a job that is over left. What stays is left to housekeeping.
+    /// Cleans up the attempts of a finished job. Housekeeping removes what remains.
     pub(super) async fn clean_up(&mut self, job: &Job) {
         let deadline = Instant::now() + LEAVE_TIME;
         for attempt in attempts_of(job) {
@@ -204,7 +213,7 @@ impl JobReconciler {
             while matches!(execution.observe().await, Observation::Running) && Instant::now() < deadline {
                 let changed = execution.changed();
                 let _ = tokio::time::timeout(Duration::from_millis(100), changed).await;
-                // An exit stays a change.
+                // The exit stays a change, so this limits the polling.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             let _ = self.clean_up_one(&execution, false).await;
@@ -212,7 +221,7 @@ impl JobReconciler {
     }
 }
 
-/// The outcome of an attempt that a reconciler ends, should its agent not report one.
+/// Outcome of an attempt that a reconciler ends, if its agent reports none.
 fn ended_on_purpose(job: &Job, attempt: &AttemptId) -> Outcome {
     match job.attempt(attempt).map(|it| it.role) {
         Some(Role::CleanUp) => {

@@ -1,37 +1,37 @@
-//! An attempt of a place that this server has no launcher of: only another server can tell what became of it.
+//! Attempts of a launcher that this server does not have. Only another server can observe them.
 
 use std::time::Instant;
 
 use sqlflow_job::AttemptId;
 use sqlflow_launcher::PendingStatus;
 
-use super::{Changes, JobReconciler, LOOK_PERIOD, Stop};
-use crate::reconciler::released::REST;
+use super::{Changes, JobReconciler, POLL_PERIOD, ReconcileError};
+use crate::reconciler::released::RELEASE_PERIOD;
 
 impl JobReconciler {
-    /// Says where the attempt runs, and gives the job back for a server of that place to claim. Nothing is decided about the
-    /// attempt here.
-    pub(super) async fn leave(
+    /// Reports where the attempt runs, and releases the job for a server with that launcher. Decides nothing about
+    /// the attempt.
+    pub(super) async fn release_foreign(
         &mut self,
         attempt: &AttemptId,
         pending: &PendingStatus,
         changes: &mut Changes,
-    ) -> Result<(), Stop> {
-        if !self.released.is_said(attempt) {
+    ) -> Result<(), ReconcileError> {
+        if !self.released.has_logged_reason(attempt) {
             self.note_pending(attempt, pending).await?;
-            if !self.attempt_view(attempt).pending.is_told() {
-                let _ = tokio::time::timeout(LOOK_PERIOD, changes.changed()).await;
+            if !self.observations(attempt).pending.is_reported() {
+                let _ = tokio::time::timeout(POLL_PERIOD, changes.changed()).await;
                 return Ok(());
             }
         }
-        // Before it is free, so that this server does not claim it at once.
-        self.released.begin(attempt, Instant::now());
+        // Before the release, so that this server does not claim it at once.
+        self.released.add(attempt, Instant::now());
         self.context.store.release(&self.id, &self.lease).await?;
-        tracing::debug!(%attempt, "the job is given back, for a server that can ask after its attempt");
-        // An agent that is attached may report its end, for example: that does not need the other server.
-        if tokio::time::timeout(REST, changes.changed()).await.is_ok() {
-            self.released.end(&self.id, Instant::now());
+        tracing::debug!(%attempt, "the job is released for a server with its attempt's launcher");
+        // A change that does not need the other server, for example the outcome from an attached agent.
+        if tokio::time::timeout(RELEASE_PERIOD, changes.changed()).await.is_ok() {
+            self.released.make_claimable(&self.id, Instant::now());
         }
-        Err(Stop::Over)
+        Err(ReconcileError::JobOver)
     }
 }

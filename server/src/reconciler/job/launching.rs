@@ -1,4 +1,4 @@
-//! How a reconciler launches an attempt, and waits for a run slot of its launcher.
+//! Launches of attempts, and the queue for run slots.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,13 @@ use sqlflow_launcher::{
 use sqlflow_os::clock;
 use sqlflow_os::failpoint;
 
-use super::pending::Queued;
-use super::{Changes, JobReconciler, LOOK_PERIOD, Stop};
+use super::pending::{QueuePosition, Timeout};
+use super::{Changes, JobReconciler, POLL_PERIOD, ReconcileError};
 
-/// How often a job that waits in a queue of this server is read again: nothing tells of a lost lease. 1,000 such jobs cost
-/// 100 reads a second.
+/// Period of reloading a job that is queued for a run slot, since a lost lease is not signalled. 1,000 queued jobs
+/// cost 100 reads a second.
 const QUEUE_PERIOD: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
-/// How long a platform that cannot be asked, or has no room, is asked again to start an attempt, or who its agent is.
+/// Timeout for a platform that cannot be reached or has no capacity, and for one that cannot verify an agent.
 pub(super) const LAUNCH_TIMEOUT: Duration = Duration::from_secs(600);
 
 impl JobReconciler {
@@ -24,19 +24,21 @@ impl JobReconciler {
         job: &Job,
         attempt: AttemptId,
         mut changes: Changes,
-    ) -> Result<(), Stop> {
-        let attempt_view = self.attempt_view(&attempt);
-        attempt_view.missing.end();
-        attempt_view.pending.begin(PendingReason::Launch, Instant::now());
+    ) -> Result<(), ReconcileError> {
+        let observations = self.observations(&attempt);
+        observations.missing.end();
+        observations.pending.begin(PendingReason::Launch, Instant::now());
         let execution = self.context.launchers.of(job, &attempt);
         if self.has_records(&attempt).await? {
-            return self.take_up(&execution).await;
+            return self.adopt(&execution).await;
         }
         let launched = match self.requirements(job, &execution).await? {
-            Ok(requirements) => self.launch_in_turn(&execution, &requirements, &mut changes).await?,
+            Ok(requirements) => {
+                self.launch_when_slot_is_free(&execution, &requirements, &mut changes).await?
+            }
             Err(error) => Some(Err(error)),
         };
-        // It waits for a place no more: it is read again.
+        // Without an answer the job changed: it is read again.
         let Some(launched) = launched else { return Ok(()) };
         match launched {
             Ok(Launched { tracker_url }) => {
@@ -52,62 +54,62 @@ impl JobReconciler {
             Err(LaunchError::Later(why)) => {
                 let pending =
                     PendingStatus { reason: PendingReason::Launch, message: why, timeout: LAUNCH_TIMEOUT };
-                if self.note_pending(&attempt, &pending).await? {
-                    // It may have been started all the same, and only the answer was lost.
+                if self.note_pending(&attempt, &pending).await? == Timeout::Expired {
+                    // It may have been launched, and only the answer was lost.
                     return self.give_up(job, attempt, pending.message).await;
                 }
-                tokio::time::sleep(LOOK_PERIOD).await;
+                tokio::time::sleep(POLL_PERIOD).await;
                 Ok(())
             }
         }
     }
 
-    /// Launches the attempt as soon as there is a run slot; `None`: its job has changed meanwhile.
-    async fn launch_in_turn(
+    /// Launches the attempt once there is a free run slot; `None`: its job changed meanwhile.
+    async fn launch_when_slot_is_free(
         &mut self,
         execution: &Execution,
         requirements: &LaunchRequirements,
         changes: &mut Changes,
-    ) -> Result<Option<Result<Launched, LaunchError>>, Stop> {
+    ) -> Result<Option<Result<Launched, LaunchError>>, ReconcileError> {
         let attempt = execution.attempt();
         let mut ticket = execution.queue();
-        let mut queued = Queued::default();
+        let mut position = QueuePosition::default();
         let mut reload = clock::every(QUEUE_PERIOD);
         loop {
             let before = match execution.launch(requirements).await {
                 Err(LaunchError::NoFreeSlot { before }) => before,
                 launched => return Ok(Some(launched)),
             };
-            let is_told = self.waits_for_place(attempt, &mut queued, before).await?;
+            let is_reported = self.report_queue_position(attempt, &mut position, before).await?;
             tokio::select! {
-                // It may have been cancelled.
+                // The job may have been cancelled.
                 _ = changes.changed() => return Ok(None),
-                // One without a lease must not keep others from their turn.
+                // A reconciler without the lease must not keep its place in the queue.
                 _ = reload.tick() => drop(self.load().await?),
                 () = turn(ticket.as_mut()) => {}
-                () = tokio::time::sleep(LOOK_PERIOD), if !is_told => {}
+                () = tokio::time::sleep(POLL_PERIOD), if !is_reported => {}
             }
         }
     }
 
-    /// Says that the attempt waits for a run slot, when that is news; whether it has been said.
-    async fn waits_for_place(
+    /// Reports that the attempt waits for a run slot. Returns whether the job's log has such a notice.
+    async fn report_queue_position(
         &mut self,
         attempt: &AttemptId,
-        queued: &mut Queued,
+        position: &mut QueuePosition,
         before: usize,
-    ) -> Result<bool, Stop> {
-        let message = format!("waiting for a run slot, {} before it", queued.note(before));
+    ) -> Result<bool, ReconcileError> {
+        let message = format!("waiting for a run slot, {} before it", position.note(before));
         let pending = PendingStatus { reason: PendingReason::RunSlot, message, timeout: Duration::MAX };
         self.note_pending(attempt, &pending).await?;
-        Ok(self.attempt_view(attempt).pending.is_told())
+        Ok(self.observations(attempt).pending.is_reported())
     }
 }
 
-/// PendingTracker until it may be the attempt's turn.
+/// Waits until the attempt may be first in the queue.
 async fn turn(ticket: Option<&mut Ticket>) {
     match ticket {
         Some(ticket) => ticket.changed().await,
-        None => tokio::time::sleep(LOOK_PERIOD).await,
+        None => tokio::time::sleep(POLL_PERIOD).await,
     }
 }

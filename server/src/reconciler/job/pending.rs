@@ -1,114 +1,122 @@
-//! What an attempt waits for before its agent is there: when that is told, and when it has been long enough. Pure; the
-//! caller brings the time.
+//! Pending reasons of an attempt that has no agent yet: when they are reported, and when they time out. Pure; the
+//! caller passes the time.
 
 use std::time::{Duration, Instant};
 
 use sqlflow_launcher::{PendingReason, PendingStatus};
 
-/// A wait that is over before this is not told.
-const NEWS_AFTER: Duration = Duration::from_secs(2);
+/// A reason that lasts less than this is not reported.
+const REPORT_DELAY: Duration = Duration::from_secs(2);
 
-/// Between two looks no more than this counts: a server that stood still, or could not reach its store, was not there
-/// for agents either.
-const MOST_BETWEEN_LOOKS: Duration = Duration::from_secs(15);
+/// Maximum time that counts between two observations. A server that was stopped, or could not reach its store, could
+/// not accept agents either.
+const MAX_GAP: Duration = Duration::from_secs(15);
 
-/// How long something lasts that is seen at each look, without the time in which this server did not look.
+/// Duration of a condition that is observed repeatedly, without the time in which this server did not observe.
 #[derive(Debug, Default)]
-pub(super) struct Lasted {
+pub(super) struct DurationTracker {
     total: Duration,
-    /// When it was seen last; `None`: it does not last.
+    /// Last observation; `None`: the condition does not hold.
     seen: Option<Instant>,
 }
 
-impl Lasted {
-    /// It lasts, or begins now.
+impl DurationTracker {
+    /// The condition holds. Returns its duration so far.
     pub(super) fn note(&mut self, now: Instant) -> Duration {
         let since = self.seen.map_or(Duration::ZERO, |seen| now.saturating_duration_since(seen));
-        self.total += since.min(MOST_BETWEEN_LOOKS);
+        self.total += since.min(MAX_GAP);
         self.seen = Some(now);
         self.total
     }
 
-    /// It does not last any more.
+    /// The condition does not hold any more.
     pub(super) fn end(&mut self) {
         *self = Self::default();
     }
 }
 
-/// The wait that goes on, if one does.
+/// Tracks the current pending reason.
 #[derive(Debug, Default)]
-pub(super) struct PendingTracker(Option<Wait>);
+pub(super) struct PendingTracker(Option<PendingPeriod>);
 
 #[derive(Debug)]
-struct Wait {
+struct PendingPeriod {
     reason: PendingReason,
-    lasted: Lasted,
-    /// What was said of it last.
-    told: String,
+    duration: DurationTracker,
+    /// The message that was reported last.
+    reported: String,
 }
 
-/// What to make of a wait that goes on.
+/// State of a pending reason's timeout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Timeout {
+    Running,
+    Expired,
+}
+
+/// What to do about a pending reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PendingUpdate {
-    /// It is to be told, for the first time or because the reason is another.
-    pub(super) is_news: bool,
-    /// It has taken longer than this kind of wait may.
-    pub(super) is_over: bool,
+    /// Whether to report it: it is new, or its message changed.
+    pub(super) should_report: bool,
+    /// Whether its timeout has passed.
+    pub(super) timeout: Timeout,
 }
 
 impl PendingTracker {
-    /// The attempt may wait for this from now on; if so, it is noted later.
+    /// Starts tracking this reason, before the first observation.
     pub(super) fn begin(&mut self, reason: PendingReason, now: Instant) {
-        if self.0.as_ref().is_none_or(|wait| wait.reason != reason) {
-            self.0 = Some(Wait::begin(reason, now));
+        if self.0.as_ref().is_none_or(|period| period.reason != reason) {
+            self.0 = Some(PendingPeriod::begin(reason, now));
         }
     }
 
-    /// The attempt was seen to wait for this. A new kind has its patience from its own beginning. News stays news until it
-    /// [was told](Self::told).
+    /// The attempt was observed pending for this reason. Each reason has its own timeout. A message should be
+    /// reported until it [was](Self::mark_reported).
     pub(super) fn note(&mut self, pending: &PendingStatus, now: Instant) -> PendingUpdate {
-        let wait = match &mut self.0 {
-            Some(wait) if wait.reason == pending.reason => wait,
-            other => other.insert(Wait::begin(pending.reason, now)),
+        let period = match &mut self.0 {
+            Some(period) if period.reason == pending.reason => period,
+            other => other.insert(PendingPeriod::begin(pending.reason, now)),
         };
-        let lasted = wait.lasted.note(now);
-        let is_news = lasted >= NEWS_AFTER && wait.told != pending.message;
-        PendingUpdate { is_news, is_over: lasted > pending.timeout }
+        let duration = period.duration.note(now);
+        let should_report = duration >= REPORT_DELAY && period.reported != pending.message;
+        let timeout = if duration > pending.timeout { Timeout::Expired } else { Timeout::Running };
+        PendingUpdate { should_report, timeout }
     }
 
-    /// The reason for the wait that goes on is in the job's log.
-    pub(super) fn told(&mut self, why: &str) {
-        if let Some(wait) = &mut self.0 {
-            why.clone_into(&mut wait.told);
+    /// The message is in the job's log.
+    pub(super) fn mark_reported(&mut self, why: &str) {
+        if let Some(period) = &mut self.0 {
+            why.clone_into(&mut period.reported);
         }
     }
 
-    /// Whether it waits for something and that was said.
-    pub(super) fn is_told(&self) -> bool {
-        self.0.as_ref().is_some_and(|wait| !wait.told.is_empty())
+    /// Whether the attempt is pending, and that was reported.
+    pub(super) fn is_reported(&self) -> bool {
+        self.0.as_ref().is_some_and(|period| !period.reported.is_empty())
     }
 
-    /// It waits for nothing any more.
+    /// The attempt is not pending any more.
     pub(super) fn end(&mut self) {
         self.0 = None;
     }
 }
 
-impl Wait {
+impl PendingPeriod {
     fn begin(reason: PendingReason, now: Instant) -> Self {
-        let mut lasted = Lasted::default();
-        lasted.note(now);
-        Self { reason, lasted, told: String::new() }
+        let mut duration = DurationTracker::default();
+        duration.note(now);
+        Self { reason, duration, reported: String::new() }
     }
 }
 
-/// How many come before an attempt that waits for a run slot, as it is said. News is that half of them have gone: of each
-/// one it would be a record for each attempt that waits, and there may be thousands.
+/// Queue position of an attempt, as it is reported. It is reported again when it has halved: each change would be a
+/// record for each queued attempt, and there may be thousands.
 #[derive(Debug, Default)]
-pub(super) struct Queued(Option<usize>);
+pub(super) struct QueuePosition(Option<usize>);
 
-impl Queued {
-    /// The number to say, now that so many come before it.
+impl QueuePosition {
+    /// The position to report, given the current one.
     pub(super) fn note(&mut self, before: usize) -> usize {
         let said = match self.0 {
             Some(said) if before <= said && before.saturating_mul(2) > said => said,
@@ -129,109 +137,118 @@ mod tests {
         PendingStatus { reason, message: why.to_owned(), timeout: TIMEOUT }
     }
 
-    /// The seconds at which one of these is told, and at which it is over, when it is looked at each second.
-    fn told(waits: impl Fn(u64) -> Option<PendingStatus>) -> (Vec<u64>, Option<u64>) {
-        let (begin, mut state, mut told) = (Instant::now(), PendingTracker::default(), Vec::new());
+    /// The seconds at which a message is reported, and the second of the timeout, with one observation each second.
+    fn reports(pending: impl Fn(u64) -> Option<PendingStatus>) -> (Vec<u64>, Option<u64>) {
+        let (begin, mut state, mut reported) = (Instant::now(), PendingTracker::default(), Vec::new());
         for second in 0..100 {
-            let Some(pending) = waits(second) else {
+            let Some(pending) = pending(second) else {
                 state.end();
                 continue;
             };
-            let turn = state.note(&pending, begin + Duration::from_secs(second));
-            if turn.is_news {
-                told.push(second);
-                state.told(&pending.message);
+            let update = state.note(&pending, begin + Duration::from_secs(second));
+            if update.should_report {
+                reported.push(second);
+                state.mark_reported(&pending.message);
             }
-            if turn.is_over {
-                return (told, Some(second));
+            if update.timeout == Timeout::Expired {
+                return (reported, Some(second));
             }
         }
-        (told, None)
+        (reported, None)
     }
 
     #[test]
-    fn a_wait_is_told_once_and_has_an_end() {
-        assert_eq!(told(|_| Some(pending(PendingReason::Attach, "silent"))), (vec![2], Some(31)));
+    fn a_pending_reason_is_reported_once_and_times_out() {
+        assert_eq!(reports(|_| Some(pending(PendingReason::Attach, "silent"))), (vec![2], Some(31)));
     }
 
     #[test]
-    fn news_that_could_not_be_told_stays_news() {
-        let (begin, mut waits) = (Instant::now(), PendingTracker::default());
-        let mut is_news = |second, is_told: bool| {
-            let turn =
-                waits.note(&pending(PendingReason::Attach, "silent"), begin + Duration::from_secs(second));
-            if is_told {
-                waits.told("silent");
+    fn an_unreported_message_is_reported_later() {
+        let (begin, mut tracker) = (Instant::now(), PendingTracker::default());
+        let mut should_report = |second, is_reported: bool| {
+            let update =
+                tracker.note(&pending(PendingReason::Attach, "silent"), begin + Duration::from_secs(second));
+            if is_reported {
+                tracker.mark_reported("silent");
             }
-            turn.is_news
+            update.should_report
         };
         assert_eq!(
-            [is_news(0, false), is_news(2, false), is_news(3, true), is_news(4, false)],
+            [
+                should_report(0, false),
+                should_report(2, false),
+                should_report(3, true),
+                should_report(4, false)
+            ],
             [false, true, true, false]
         );
     }
 
     #[test]
-    fn what_passes_in_a_moment_is_not_told() {
+    fn a_short_pending_reason_is_not_reported() {
         assert_eq!(
-            told(|second| (second % 3 < 2).then(|| pending(PendingReason::Attach, "silent"))),
+            reports(|second| (second % 3 < 2).then(|| pending(PendingReason::Attach, "silent"))),
             (vec![], None)
         );
     }
 
     #[test]
-    fn another_reason_is_news_and_gives_no_time() {
+    fn a_changed_message_is_reported_and_does_not_extend_the_timeout() {
         let waits =
             |second| Some(pending(PendingReason::Attach, if second < 10 { "silent" } else { "refused" }));
-        assert_eq!(told(waits), (vec![2, 10], Some(31)));
+        assert_eq!(reports(waits), (vec![2, 10], Some(31)));
     }
 
     #[test]
-    fn another_kind_begins_anew() {
+    fn each_pending_reason_has_its_own_timeout() {
         let waits = |second| {
             Some(pending(if second < 20 { PendingReason::Start } else { PendingReason::Attach }, "why"))
         };
-        assert_eq!(told(waits), (vec![2, 22], Some(51)));
+        assert_eq!(reports(waits), (vec![2, 22], Some(51)));
     }
 
     #[test]
-    fn the_number_before_is_news_when_half_of_them_have_gone() {
-        let mut queued = Queued::default();
-        let said: Vec<_> = (0..=10).rev().map(|before| queued.note(before)).collect();
+    fn the_queue_position_is_reported_when_it_has_halved() {
+        let mut position = QueuePosition::default();
+        let said: Vec<_> = (0..=10).rev().map(|before| position.note(before)).collect();
         assert_eq!(said, [10, 10, 10, 10, 10, 5, 5, 5, 2, 1, 0]);
-        assert_eq!(queued.note(3), 3, "older ones came back");
+        assert_eq!(position.note(3), 3, "older attempts were queued again");
     }
 
     #[test]
-    fn a_free_place_is_waited_for_without_end() {
+    fn waiting_for_a_run_slot_never_times_out() {
         let pending =
             PendingStatus { timeout: Duration::MAX, ..pending(PendingReason::RunSlot, "none is free") };
-        assert_eq!(told(|_| Some(pending.clone())), (vec![2], None));
+        assert_eq!(reports(|_| Some(pending.clone())), (vec![2], None));
     }
 
     #[test]
-    fn what_took_long_to_fail_is_told_at_once() {
-        let (begin, mut waits) = (Instant::now(), PendingTracker::default());
-        waits.begin(PendingReason::Launch, begin);
-        let turn = waits.note(&pending(PendingReason::Launch, "no answer"), begin + Duration::from_secs(10));
-        assert_eq!(turn, PendingUpdate { is_news: true, is_over: false });
+    fn a_slow_failure_is_reported_at_once() {
+        let (begin, mut tracker) = (Instant::now(), PendingTracker::default());
+        tracker.begin(PendingReason::Launch, begin);
+        let update =
+            tracker.note(&pending(PendingReason::Launch, "no answer"), begin + Duration::from_secs(10));
+        assert_eq!(update, PendingUpdate { should_report: true, timeout: Timeout::Running });
     }
 
     #[test]
-    fn what_ends_lasts_from_its_next_beginning() {
-        let (begin, mut lasted) = (Instant::now(), Lasted::default());
+    fn a_duration_restarts_after_its_end() {
+        let (begin, mut duration) = (Instant::now(), DurationTracker::default());
         let at = |second| begin + Duration::from_secs(second);
-        assert_eq!([0, 5, 9].map(|second| lasted.note(at(second)).as_secs()), [0, 5, 9]);
-        lasted.end();
-        assert_eq!([20, 21].map(|second| lasted.note(at(second)).as_secs()), [0, 1]);
+        assert_eq!([0, 5, 9].map(|second| duration.note(at(second)).as_secs()), [0, 5, 9]);
+        duration.end();
+        assert_eq!([20, 21].map(|second| duration.note(at(second)).as_secs()), [0, 1]);
     }
 
     #[test]
-    fn the_time_of_a_server_that_stood_still_is_not_the_agents() {
-        let (begin, mut waits) = (Instant::now(), PendingTracker::default());
-        let mut is_over = |second| {
-            waits.note(&pending(PendingReason::Attach, "silent"), begin + Duration::from_secs(second)).is_over
+    fn time_of_a_stopped_server_does_not_count_towards_the_timeout() {
+        let (begin, mut tracker) = (Instant::now(), PendingTracker::default());
+        let mut timeout = |second| {
+            tracker
+                .note(&pending(PendingReason::Attach, "silent"), begin + Duration::from_secs(second))
+                .timeout
         };
-        assert_eq!([0, 1000, 1014, 1016].map(&mut is_over), [false, false, false, true]);
+        use Timeout::{Expired, Running};
+        assert_eq!([0, 1000, 1014, 1016].map(&mut timeout), [Running, Running, Running, Expired]);
     }
 }

@@ -1,22 +1,22 @@
-//! What an attempt needs of its launcher.
+//! What an attempt requires of its launcher.
 
 use sqlflow_job::{Job, Role};
 use sqlflow_launcher::{Execution, LaunchError, LaunchRequirements, Supervision};
 use tonic::Code;
 
-use super::{JobReconciler, Stop};
+use super::{JobReconciler, ReconcileError};
 use crate::codegen::StepSpec;
 
 impl JobReconciler {
-    /// What the attempt needs of its launcher, or why it cannot be started.
+    /// What the attempt requires of its launcher, or why it cannot be launched.
     pub(super) async fn requirements(
         &self,
         job: &Job,
         execution: &Execution,
-    ) -> Result<Result<LaunchRequirements, LaunchError>, Stop> {
+    ) -> Result<Result<LaunchRequirements, LaunchError>, ReconcileError> {
         let attempt = execution.attempt();
         let spec = self.context.store.step_spec(&attempt.job, attempt.step).await?;
-        // A document that cannot be read is told when the agent asks for it.
+        // An unreadable document is reported when the agent asks for it.
         let spec = spec.and_then(|text| serde_json::from_str::<StepSpec>(&text).ok());
         let requirements = spec.map_or_else(LaunchRequirements::default, |spec| LaunchRequirements {
             publishes: !spec.outputs.is_empty(),
@@ -29,12 +29,14 @@ impl JobReconciler {
         let requirements = LaunchRequirements { cleans_up, only_publishes, ..requirements };
         match execution.supervision() {
             Supervision::Agent => Ok(Ok(requirements)),
-            // No agent will ask.
+            // No agent will ask for it.
             Supervision::Controller => match self.context.assigner.assignment(job, attempt).await {
                 Ok(assignment) => {
                     Ok(Ok(LaunchRequirements { assignment: Some(Box::new(assignment)), ..requirements }))
                 }
-                Err(status) if status.code() == Code::Unavailable => Err(Stop::Fault(status.into())),
+                Err(status) if status.code() == Code::Unavailable => {
+                    Err(ReconcileError::Retry(status.into()))
+                }
                 Err(status) => {
                     let message = status.message().to_owned();
                     Ok(Err(LaunchError::Refused { message, retryable: false }))

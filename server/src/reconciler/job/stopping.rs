@@ -1,23 +1,23 @@
-//! When the platform is asked to end an attempt of a cancelled job, and how. An attached agent hears of the cancel on its
-//! stream; its platform is asked when that does not help. Pure.
+//! When and how the platform is asked to end an attempt of a cancelled job. An attached agent receives the cancel on
+//! its stream; the platform is asked if that has no effect. Pure.
 
 use std::time::Duration;
 
 use sqlflow_job::{AttemptId, Job, Phase};
 
-/// Time in which an attached agent may begin its end before its platform is asked to end it.
+/// Time in which an attached agent may begin to stop before the platform is asked.
 const ASK_AFTER: Duration = Duration::from_secs(3);
-/// Time that an agent may need after the grace to drain, report and leave.
+/// Time after the grace period in which an agent drains, reports and exits.
 const END_MARGIN: Duration = Duration::from_secs(15);
-/// A granted attempt is about to make its effects visible; nothing hurries it before this time.
+/// A granted attempt is about to commit. It is not interrupted before this time.
 const GRANTED_END: Duration = Duration::from_secs(600);
 
-/// What is known of an attempt's agent.
+/// State of an attempt's agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Agent {
     NeverAttached,
     Attached,
-    /// It was attached and may make the attempt's effects visible.
+    /// Attached, and granted to commit.
     Granted,
 }
 
@@ -36,16 +36,16 @@ impl Agent {
     }
 }
 
-/// How strongly the platform is asked.
+/// How forcefully the platform ends the attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(super) enum Level {
-    /// The agent ends its command within the grace, and reports.
+    /// The agent ends its command within the grace period, and reports.
     Polite,
-    /// Nothing of the attempt runs any more.
+    /// Everything of the attempt is killed.
     Forced,
 }
 
-/// What to ask the platform for when an attempt has been ending for so long; `None`: nothing yet.
+/// How to end an attempt that has been ending for this time; `None`: not yet.
 pub(super) fn level(agent: Agent, ending: Duration, grace: Duration) -> Option<Level> {
     let polite_after = match agent {
         Agent::NeverAttached => Duration::ZERO,
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attached_agent_has_its_grace_and_one_without_a_stream_is_asked_at_once() {
+    fn attached_agent_gets_its_grace_period_and_unattached_one_is_stopped_at_once() {
         use Level::{Forced, Polite};
         let seconds = [0, 3, 45, 46];
         assert_eq!(
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_hurries_a_granted_commit() {
+    fn granted_commit_is_not_interrupted() {
         use Level::{Forced, Polite};
         assert_eq!(levels(Agent::Granted, [46, 599, 600, 646]), [None, None, Some(Polite), Some(Forced)]);
     }

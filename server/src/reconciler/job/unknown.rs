@@ -1,5 +1,5 @@
-//! An attempt of which its platform says nothing: it cannot be asked, or its answer cannot be read. Nothing is decided
-//! then, however long it lasts, so the client is told why.
+//! Attempts whose state is unknown: the platform cannot be reached, or its answer cannot be read. Nothing is decided
+//! in this time, so the client is notified.
 
 use std::time::{Duration, Instant};
 
@@ -7,17 +7,16 @@ use sqlflow_job::AttemptId;
 use sqlflow_launcher::{Observation, PendingReason, PendingStatus};
 use sqlflow_proto::record::notice;
 
-use super::{JobReconciler, Stop};
+use super::{JobReconciler, ReconcileError};
 
 impl JobReconciler {
-    /// Says that nothing is known of the attempt, when that is news. It has waits of its own: what the attempt waits for
-    /// otherwise goes on meanwhile.
+    /// Reports that the attempt's state is unknown. Tracked apart from the pending reason, whose time continues.
     pub(super) async fn note_unknown(
         &mut self,
         attempt: &AttemptId,
         observation: &Observation,
-    ) -> Result<(), Stop> {
-        let unknown = &mut self.attempt_view(attempt).unknown;
+    ) -> Result<(), ReconcileError> {
+        let unknown = &mut self.observations(attempt).unknown;
         let Observation::Unknown(why) = observation else {
             unknown.end();
             return Ok(());
@@ -25,10 +24,10 @@ impl JobReconciler {
         let why = format!("the state of the attempt is not known: {why}");
         let pending =
             PendingStatus { reason: PendingReason::UnknownState, message: why, timeout: Duration::MAX };
-        if unknown.note(&pending, Instant::now()).is_news {
+        if unknown.note(&pending, Instant::now()).should_report {
             tracing::warn!(%attempt, "{}", pending.message);
-            self.say(notice::Kind::Status, pending.message.clone()).await?;
-            self.attempt_view(attempt).unknown.told(&pending.message);
+            self.append_notice(notice::Kind::Status, pending.message.clone()).await?;
+            self.observations(attempt).unknown.mark_reported(&pending.message);
         }
         Ok(())
     }

@@ -1,21 +1,22 @@
-//! A curve chart: one measure over the rounds, a line for each set of data, drawn here so that no script is needed.
+//! Chart of curves as SVG: one measure over the rounds, a line for each data set. Drawn by the server, so no script
+//! is needed.
 
 use maud::{Markup, html};
 
 use crate::web::series::Series;
 
-/// Size of the drawing in its own units, which are about a pixel: it is never shown much larger or smaller.
+/// Size of the drawing in units of about a pixel.
 const WIDTH: f64 = 360.0;
 const HEIGHT: f64 = 210.0;
-/// Where the curves are in it.
+/// Area of the curves.
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 338.0;
 const TOP: f64 = 18.0;
 const BOTTOM: f64 = 168.0;
-/// Lines in one chart, each with a colour and a dash of its own.
+/// Maximum number of lines in one chart, each with its own colour and dash.
 const MAX_LINES: usize = 4;
 
-/// A range of values, and the round numbers in it.
+/// A range of values, with round numbers as ticks.
 #[derive(Debug, PartialEq)]
 struct Axis {
     low: f64,
@@ -27,7 +28,7 @@ impl Axis {
     /// From a round number below to one above, in steps of 1, 2 or 5 times a power of ten.
     fn of(low: f64, high: f64, steps: f64) -> Self {
         let span = (high - low).max(f64::MIN_POSITIVE);
-        // A line that does not rise has some room above and below.
+        // A constant line gets some room above and below.
         let span = if high > low { span } else { low.abs().max(1.0) };
         let power = 10_f64.powf((span / steps).log10().floor());
         let factor = [1.0, 2.0, 5.0].into_iter().find(|it| it * power * steps >= span).unwrap_or(10.0);
@@ -36,7 +37,7 @@ impl Axis {
         if high > low { Self { low, high, step } } else { Self { low: low - step, high: high + step, step } }
     }
 
-    /// Of whole rounds, from the first to the last.
+    /// Whole rounds, from the first to the last.
     fn of_rounds(first: u64, last: u64) -> Self {
         let step = Self::of(first as f64, last as f64, 5.0).step.max(1.0);
         Self { low: first as f64, high: (last as f64).max(first as f64 + 1.0), step }
@@ -48,7 +49,7 @@ impl Axis {
         (0..=count).map(|it| (first + f64::from(it)) * self.step).collect()
     }
 
-    /// With as many digits as tell two ticks apart.
+    /// With as many digits as two ticks need to differ.
     fn label(&self, value: f64) -> String {
         let largest = self.low.abs().max(self.high.abs());
         if largest >= 1e6 || self.step < 1e-4 {
@@ -63,13 +64,13 @@ impl Axis {
         }
     }
 
-    /// Where a value is, from 0 to 1.
+    /// Position of a value, from 0 to 1.
     fn place(&self, value: f64) -> f64 {
         (value - self.low) / (self.high - self.low)
     }
 }
 
-/// The chart of a measure; `kept` is the round that the model is of.
+/// The chart of a measure; `kept` is the round of the model.
 pub(super) fn chart(measure: &str, lines: &[(&str, &Series)], kept: Option<u64>) -> Markup {
     let lines = &lines[..lines.len().min(MAX_LINES)];
     let points: Vec<_> = lines.iter().map(|(_, series)| series.points()).collect();
@@ -135,7 +136,7 @@ fn drawn(points: &[(u64, f64)], x: impl Fn(u64) -> f64, y: impl Fn(f64) -> f64) 
     points.iter().map(point).collect::<Vec<_>>().join(" ")
 }
 
-/// Four digits that count.
+/// Four significant digits.
 fn short(value: f64) -> String {
     if value != 0.0 && !(1e-4..1e7).contains(&value.abs()) {
         return format!("{value:.3e}");

@@ -1,4 +1,4 @@
-//! What a statement showed, such as a plot: from the log, one record at a time.
+//! Displays of statements, such as plots: from the log, one record at a time.
 
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
@@ -11,11 +11,11 @@ use super::statements::PICTURES;
 use super::{Key, Refusal};
 use crate::web::Web;
 
-/// Displays that are read at the same time: each is one record, of at most 17 MiB.
+/// Maximum number of concurrent reads of displays: each is one record, of at most 17 MiB.
 const MAX_READ: usize = 4;
 static READS: Semaphore = Semaphore::const_new(MAX_READ);
 
-/// The display at a position of the log. A picture is shown as what it says it is; all else is only for a file.
+/// The display at a position of the log. A picture is sent with its media type; anything else is a download.
 pub(super) async fn display(
     State(web): State<Web>,
     Path((id, position)): Path<(String, u64)>,
@@ -45,6 +45,6 @@ pub(super) async fn display(
 fn nothing() -> Refusal {
     Refusal(
         StatusCode::NOT_FOUND,
-        html! { h1 { "Nothing to see" } p { "The log has nothing to look at there." } },
+        html! { h1 { "Nothing to see" } p { "The log has no display at this position." } },
     )
 }

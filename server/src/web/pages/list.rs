@@ -1,5 +1,5 @@
-//! The list of jobs: what anyone may see who reaches this server. It opens no page, and shows nothing of the data: of a
-//! program its first words without strings and comments, of a failure its kind.
+//! List of jobs, visible to everyone who reaches this server. It contains no keys and no data: of a program its first
+//! words without strings and comments, of a failure its cause.
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -43,7 +43,7 @@ pub(super) async fn list(
         user_id: Some(user.clone()).filter(|it| !it.is_empty()),
         states: JobState::NAMES.into_iter().filter(|it| *it == state).collect(),
         before: oldest,
-        // One more tells whether there is another page.
+        // One more shows whether there is another page.
         limit: PAGE_JOBS + 1,
     };
     let mut records = web.store.list(filter).await.map_err(|error| Refusal::fault(&error))?;
@@ -68,7 +68,7 @@ pub(super) async fn list(
                 "There is no job yet. Run one: " code { "sqlflowctl run -e 'SELECT 1'" }
             } @else { "No such job." } }
         } @else {
-            // On a narrow screen rows become blocks, which are a table to those who do not see it only by these roles.
+            // On a narrow screen rows become blocks; these roles keep the table for screen readers.
             table .jobs role="table" {
                 thead role="rowgroup" { tr role="row" {
                     @for name in ["State", "Job", "Models", "User", "Begun", "Took"] { th scope="col" role="columnheader" { (name) } }
@@ -111,7 +111,7 @@ fn row(record: &JobRecord, now: i64) -> Markup {
     }
 }
 
-/// What kind of failure it was, and in which step.
+/// Cause of the failure, and its step.
 fn failure(record: &JobRecord) -> Option<String> {
     let JobState::Failed(failure) = &record.job.state else { return None };
     let words = failure.cause.in_words();

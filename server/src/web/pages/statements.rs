@@ -1,4 +1,4 @@
-//! The statements of a program that have begun, each with the beginning of what it came to.
+//! The statements of a program that have started, each with the beginning of its result.
 
 use maud::{Markup, html};
 use sqlflow_job_store::JobRecord;
@@ -7,18 +7,18 @@ use sqlflow_text::mention::mention;
 use super::chart::chart;
 use super::words::{counted, duration, size};
 use crate::web::statements::{Picture, Statement, Table};
-use crate::web::view::View;
+use crate::web::view::JobView;
 
-/// Characters of a statement where it is only mentioned.
+/// Characters of a statement in a short mention.
 pub(super) const MENTION: usize = 100;
-/// Up to so many statements are all unfolded; of more, only the last ones and those that did not succeed.
+/// Up to this many statements are unfolded; of more, only the last ones and those that did not succeed.
 const UNFOLDED: usize = 12;
 const UNFOLDED_OF_MANY: usize = 3;
-/// Media types that a page shows: they hold no script.
+/// Media types that a page shows: they contain no script.
 pub(super) const PICTURES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
-/// `display` is the address of what is at a position of the log.
-pub(super) fn statements(record: &JobRecord, view: &View, display: &dyn Fn(u64) -> String) -> Markup {
+/// `display` is the address of a display at a position of the log.
+pub(super) fn statements(record: &JobRecord, view: &JobView, display: &dyn Fn(u64) -> String) -> Markup {
     let count = view.statements.len();
     let first = view.statements.iter().next().map_or(0, |(index, _)| index);
     html! {
@@ -38,8 +38,7 @@ pub(super) fn statements(record: &JobRecord, view: &View, display: &dyn Fn(u64) 
 fn statement(
     index: u32,
     one: &Statement,
-    // What became of its job, and so of a statement of which no end is known: that may be in a part of the log that was not
-    // read yet.
+    // The job's outcome, for a statement without a known end: that may be in a part of the log that was not read yet.
     of_job: &'static str,
     is_open: bool,
     display: &dyn Fn(u64) -> String,

@@ -1,4 +1,5 @@
-//! What changes on a job's page while it runs: state, progress, results, phases, models, and why it failed.
+//! The part of a job's page that changes while it runs: state, progress, results, phases, models, and the reason for
+//! a failure.
 
 use std::time::Duration;
 
@@ -15,15 +16,15 @@ use super::timeline::timeline;
 use super::words::{badge, duration, kinds, moment, size};
 use crate::trace;
 use crate::web::Web;
-use crate::web::view::{Progress, SharedView, View};
+use crate::web::view::{JobView, Progress, SharedView};
 
-/// A summary, and whether it is of the whole log.
+/// A summary, and whether it covers the whole log.
 pub(in crate::web) struct Summary {
     pub(in crate::web) markup: Markup,
     pub(in crate::web) is_whole: bool,
 }
 
-/// All of it, from the record and what the log tells: the view is the job's. Reads the log for so long at the most.
+/// Renders the summary from the record and the job's view. Reads the log for this time at most.
 pub(in crate::web) async fn summary(
     web: &Web,
     record: &JobRecord,
@@ -48,8 +49,8 @@ pub(in crate::web) async fn summary(
     Ok(Summary { markup, is_whole: view.unread == 0 })
 }
 
-/// Looks up the first words of statements that have begun. Without them a page has their numbers.
-async fn name_statements(web: &Web, record: &JobRecord, view: &mut View) {
+/// Looks up the first words of statements that have started. Without them a page shows their numbers.
+async fn name_statements(web: &Web, record: &JobRecord, view: &mut JobView) {
     if view.statements.nameless().next().is_none() {
         return;
     }
@@ -59,7 +60,7 @@ async fn name_statements(web: &Web, record: &JobRecord, view: &mut View) {
     }
 }
 
-fn head(web: &Web, record: &JobRecord, view: &View) -> Markup {
+fn head(web: &Web, record: &JobRecord, view: &JobView) -> Markup {
     let job = &record.job;
     let now = record.ended_ms.unwrap_or_else(clock::now_ms);
     let all: u32 = job.steps.iter().map(|it| it.statement_count).sum();
@@ -81,8 +82,8 @@ fn head(web: &Web, record: &JobRecord, view: &View) -> Markup {
     }
 }
 
-/// Why it waits, or what it does.
-fn sentence(job: &Job, view: &View) -> String {
+/// Its pending reason, or its activity.
+fn sentence(job: &Job, view: &JobView) -> String {
     match &job.state {
         JobState::Succeeded | JobState::Failed(_) => return String::new(),
         JobState::Pending | JobState::Running => {}
@@ -93,15 +94,15 @@ fn sentence(job: &Job, view: &View) -> String {
     let attempt = job.current_step().and_then(|step| job.steps.get(step as usize)?.attempts.last());
     let runs = attempt.is_some_and(|it| matches!(it.phase, Phase::Attached { .. }));
     match view.notices.back() {
-        // Once it runs it waits for nothing.
+        // A running job has no pending reason.
         Some((_, notice)) if !runs => notice.text.clone(),
         _ if runs => String::new(),
         _ => "waits to be started".to_owned(),
     }
 }
 
-/// Why it did not succeed: the one place that says so.
-fn end(record: &JobRecord, view: &View, failure: &Failure) -> Markup {
+/// The reason for a failure: shown here only.
+fn end(record: &JobRecord, view: &JobView, failure: &Failure) -> Markup {
     let job = &record.job;
     let is_cancel = failure.cause.is_cancel();
     let outcome = job.steps.iter().filter_map(Step::last_run).next_back().and_then(Attempt::outcome);
@@ -127,7 +128,7 @@ fn end(record: &JobRecord, view: &View, failure: &Failure) -> Markup {
     }
 }
 
-fn progress(record: &JobRecord, view: &View) -> Markup {
+fn progress(record: &JobRecord, view: &JobView) -> Markup {
     if record.job.state.is_final() || (view.progress.is_empty() && view.bar().is_none()) {
         return html! {};
     }
@@ -135,34 +136,35 @@ fn progress(record: &JobRecord, view: &View) -> Markup {
         section aria-labelledby="progress-title" {
             h2 #progress-title { "Progress" }
             @if let Some(newest) = view.progress.back() { (bar(newest)) }
-            @if let Some(told) = view.bar() {
+            @if let Some(bar) = view.bar() {
                 p .bar {
-                    progress max="100" value=(told.percent) aria-label="The program's own bar" {}
-                    span { (told.percent) " % " (told.text) }
+                    progress max="100" value=(bar.percent) aria-label="The program's own bar" {}
+                    span { (bar.percent) " % " (bar.text) }
                 }
             }
         }
     }
 }
 
-fn bar(told: &Progress) -> Markup {
-    let left =
-        told.seconds_left().map(|it| format!(", {} left", duration(i64::try_from(it).unwrap_or(0) * 1000)));
+fn bar(progress: &Progress) -> Markup {
+    let left = progress
+        .seconds_left()
+        .map(|it| format!(", {} left", duration(i64::try_from(it).unwrap_or(0) * 1000)));
     html! {
         p .bar {
-            @if told.total > 0 {
-                progress max=(told.total) value=(told.done) aria-label=(told.phase) {}
-            } @else { progress aria-label=(told.phase) {} }
+            @if progress.total > 0 {
+                progress max=(progress.total) value=(progress.done) aria-label=(progress.phase) {}
+            } @else { progress aria-label=(progress.phase) {} }
             span {
-                (told.phase) ": " (told.done)
-                @if told.total > 0 { " of " (told.total) }
-                " " (told.unit) @if let Some(left) = left { (left) }
+                (progress.phase) ": " (progress.done)
+                @if progress.total > 0 { " of " (progress.total) }
+                " " (progress.unit) @if let Some(left) = left { (left) }
             }
         }
     }
 }
 
-fn models(view: &View) -> Markup {
+fn models(view: &JobView) -> Markup {
     html! {
         @if !view.models.is_empty() {
             section aria-labelledby="models-title" {
@@ -187,7 +189,7 @@ fn models(view: &View) -> Markup {
     }
 }
 
-/// What had a model's name before.
+/// The previous content of a model's name.
 fn earlier_model(earlier: &EarlierModel) -> Markup {
     html! {
         "a model"
@@ -196,7 +198,7 @@ fn earlier_model(earlier: &EarlierModel) -> Markup {
     }
 }
 
-fn notices(view: &View) -> Markup {
+fn notices(view: &JobView) -> Markup {
     html! {
         @if !view.notices.is_empty() {
             section aria-labelledby="notices-title" {
@@ -209,7 +211,7 @@ fn notices(view: &View) -> Markup {
     }
 }
 
-/// Where the job's trace is shown, if it is anywhere.
+/// Link to the job's trace, if there is one.
 fn trace_url(web: &Web, job: &Job) -> Option<String> {
     (!web.trace_url.is_empty()).then(|| web.trace_url.replace("{trace}", &trace::id(job)))
 }

@@ -1,6 +1,6 @@
-//! When each attempt did what: a bar for each, over a scale of time.
+//! Timeline of attempts: a bar for each, over a scale of time.
 //!
-//! Only the bars are drawn, and stretch to the width of the screen; all words are text beside them, so they stay legible on a
+//! Only the bars are drawn, and stretch to the width of the screen. All text is beside them, so it stays legible on a
 //! phone.
 
 use maud::{Markup, html};
@@ -13,10 +13,10 @@ use super::words::{badge, duration, step_name};
 /// Width of a bar's drawing, in its own units, and its height.
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 20.0;
-/// Attempts that are shown; when there are more, the first ones are left out.
+/// Maximum number of attempts; the first ones are left out.
 const MAX_ATTEMPTS: usize = 100;
 
-/// The scale: parts of equal length, as few as six.
+/// The scale: parts of equal length, at most six.
 #[derive(Debug, PartialEq)]
 struct Scale {
     part_ms: i64,
@@ -24,7 +24,7 @@ struct Scale {
 }
 
 impl Scale {
-    /// For so many milliseconds.
+    /// Scale for this many milliseconds.
     fn of(total_ms: i64) -> Self {
         const SECOND: i64 = 1000;
         const MINUTE: i64 = 60 * SECOND;
@@ -59,7 +59,7 @@ impl Scale {
     }
 }
 
-/// An attempt in its place.
+/// An attempt with its step.
 struct Row<'a> {
     step: usize,
     of: &'a Step,
@@ -138,7 +138,7 @@ fn attempt(row: &Row<'_>, record: &JobRecord, now: i64, scale: &Scale) -> Markup
                     line .tick x1=(x) x2=(x) y1="0" y2=(HEIGHT) {}
                 }
                 @for (name, from, to) in &all {
-                    // At least so wide that one can see it.
+                    // Wide enough to be visible.
                     rect class=(name) x=(format!("{:.1}", at(*from))) y="3" height=(HEIGHT - 6.0)
                         width=(format!("{:.1}", (at(*to) - at(*from)).max(2.0))) {}
                 }
@@ -147,7 +147,7 @@ fn attempt(row: &Row<'_>, record: &JobRecord, now: i64, scale: &Scale) -> Markup
     }
 }
 
-/// How it went. An attempt is also ended on request when a limit of the job was reached.
+/// State of an attempt. It is also ended by a cancel when a limit of the job was reached.
 fn state(job: &Job, attempt: &Attempt) -> &'static str {
     let is_cancelled = || job.cancel.as_ref().is_some_and(|failure| failure.cause.is_cancel());
     match attempt.outcome() {
@@ -164,7 +164,7 @@ fn capital(text: &str) -> String {
     characters.next().map_or_else(String::new, |it| it.to_uppercase().chain(characters).collect())
 }
 
-/// Whether a browser may be led there: a platform's word is not trusted with a script.
+/// Whether the address may be a link: a platform's text must not contain a script.
 fn is_web(url: &str) -> bool {
     url.starts_with("https://") || url.starts_with("http://")
 }

@@ -1,13 +1,13 @@
-//! Times, sizes and states as people read them.
+//! Times, sizes and states as text.
 
 use maud::{Markup, html};
 
 use sqlflow_job::{Job, Step};
 
-/// Kinds of steps that a list shows of a job.
+/// Maximum number of kinds of steps in a list.
 const MAX_KINDS: usize = 8;
 
-/// A state as a word with a colour.
+/// A state as a coloured word.
 pub(super) fn badge(state: &str) -> Markup {
     html! { span class={ "badge " (state) } { (state) } }
 }
@@ -47,7 +47,7 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-/// What a job does: `3 standard, train, evaluate`.
+/// Description of a job: `3 standard, train, evaluate`.
 pub(super) fn kinds(job: &Job) -> String {
     let mut runs: Vec<(&str, u32)> = Vec::new();
     for step in &job.steps {
@@ -89,7 +89,7 @@ mod tests {
     use crate::fixture;
 
     #[test]
-    fn a_job_is_described_by_its_steps() {
+    fn job_is_described_by_its_steps() {
         let step = |kind: &str, model: &str, statement_count| Step {
             kind: kind.to_owned(),
             model: model.to_owned(),

@@ -2,10 +2,10 @@
 
 use super::*;
 
-/// Of an agent that the state does not know, for it was restored from a backup: a new one may not go on after them, and the
-/// one that said them may.
+/// The state does not know their agent, because it was restored from a backup. A new agent may not continue them; the
+/// one that sent them may.
 #[tokio::test]
-async fn an_agent_does_not_begin_where_the_log_has_records() {
+async fn agent_may_not_start_an_attempt_with_records() {
     let world = world().await;
     let output = Some(Payload::Output(sqlflow_proto::record::Output::default()));
     let record = Record { seq: 1, payload: output, ..Record::default() };
@@ -20,7 +20,7 @@ async fn an_agent_does_not_begin_where_the_log_has_records() {
 }
 
 #[tokio::test]
-async fn the_instance_key_is_the_stronger_proof() {
+async fn instance_key_outweighs_a_failed_token_check() {
     let world = world().await;
     let refuse = |code| *world.platform.refuses.lock().unwrap() = code;
     refuse(Some(Code::Unauthenticated));
@@ -55,7 +55,7 @@ async fn the_instance_key_is_the_stronger_proof() {
 
 /// An apiserver that takes a call and does not answer it: the agent must be back before it gives up itself.
 #[tokio::test]
-async fn an_agent_comes_back_while_the_platform_does_not_answer() {
+async fn agent_reattaches_while_the_platform_does_not_answer() {
     let world = world().await;
     let first = world.attach(KEY).await.unwrap();
     *world.platform.held_up.lock().unwrap() = Some(Arc::default());
@@ -65,7 +65,7 @@ async fn an_agent_comes_back_while_the_platform_does_not_answer() {
 
 /// An executor that is there before its work is: it stays, within a bound, and its platform has to know it.
 #[tokio::test]
-async fn an_executor_without_an_attempt_is_told_to_wait() {
+async fn executor_without_an_attempt_waits() {
     let world = world().await;
     let hello = || Hello { instance_key: KEY.to_vec().into(), ..Hello::default() };
     let mut first = world.stream(hello()).await.unwrap();
@@ -74,14 +74,14 @@ async fn an_executor_without_an_attempt_is_told_to_wait() {
     let second = world.stream(hello()).await.unwrap();
     assert_eq!(second.end().await.code(), Code::ResourceExhausted, "this server keeps one");
     first.say(attach_request::Message::Commit(CommitRequest::default())).await;
-    assert_eq!(first.end().await.code(), Code::InvalidArgument, "it speaks for no attempt");
+    assert_eq!(first.end().await.code(), Code::InvalidArgument, "it has no attempt");
     *world.platform.refuses.lock().unwrap() = Some(Code::Unauthenticated);
     assert_eq!(world.stream(hello()).await.unwrap().end().await.code(), Code::Unauthenticated);
 }
 
-/// One that was held up for so long that its agent came again.
+/// It was delayed for so long that its agent connected again.
 #[tokio::test]
-async fn a_stream_that_nobody_waits_for_ends_no_newer_one() {
+async fn abandoned_stream_does_not_end_a_newer_one() {
     let world = world().await;
     let go_on = Arc::new(Notify::new());
     *world.platform.held_up.lock().unwrap() = Some(go_on.clone());
@@ -101,9 +101,9 @@ async fn a_stream_that_nobody_waits_for_ends_no_newer_one() {
     assert!(matches!(newer.next().await, Ok(Message::Cancel(_))));
 }
 
-/// It is told so also once the log has records.
+/// Even if the log has records.
 #[tokio::test]
-async fn an_agent_that_comes_second_hears_of_the_first() {
+async fn second_agent_gets_an_error_naming_the_first() {
     let world = world().await;
     let _first = world.attach(KEY).await.unwrap();
     let record = Record { seq: 1, payload: Some(Payload::Notice(Notice::default())), ..Record::default() };
@@ -127,7 +127,7 @@ async fn stays(channel: Channel, request: impl AsyncFn(Channel) -> Code) -> bool
 }
 
 #[tokio::test]
-async fn requests_that_are_refused_do_not_keep_a_connection_open() {
+async fn refused_requests_do_not_keep_a_connection_open() {
     let world = world().await;
     let refused = async |channel, hello| match Stream::on(channel, hello).await {
         Ok(stream) => stream.end().await.code(),
@@ -149,7 +149,7 @@ async fn requests_that_are_refused_do_not_keep_a_connection_open() {
 }
 
 #[tokio::test]
-async fn the_connection_of_an_accepted_agent_stays() {
+async fn connection_of_an_admitted_agent_stays_open() {
     let world = world().await;
     let mut attached =
         Stream::on(world.connection().await, Hello { has_assignment: true, ..world.hello(KEY) })

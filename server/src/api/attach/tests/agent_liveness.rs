@@ -3,19 +3,19 @@
 use super::*;
 
 #[tokio::test]
-async fn an_agent_that_says_nothing_is_noticed_and_so_is_its_return() {
+async fn silent_agent_and_its_return_are_reported() {
     let world = world().await;
     let stream = world.attach(KEY).await.unwrap();
     stream.beat(700 << 20).await;
     world.said("no word from the agent for 1 s; its processes had used up to 700 MiB of memory").await;
     stream.beat(0).await;
     world.said("the agent is heard again").await;
-    assert_eq!(world.notices().await.len(), 2, "each is said once");
+    assert_eq!(world.notices().await.len(), 2, "each is reported once");
 }
 
 /// So that it need not ask whether the server is there.
 #[tokio::test]
-async fn an_agent_that_only_sends_heartbeats_is_answered() {
+async fn heartbeats_are_answered() {
     let world = world().await;
     let mut stream = world.attach(KEY).await.unwrap();
     let requests = stream.requests.clone();
@@ -34,30 +34,30 @@ async fn an_agent_that_only_sends_heartbeats_is_answered() {
 
 /// As when its connection is cut, or it is killed.
 #[tokio::test]
-async fn a_silent_agent_whose_stream_ends_is_not_heard_again() {
+async fn end_of_stream_of_a_silent_agent_is_not_a_return() {
     let world = world().await;
     let stream = world.attach(KEY).await.unwrap();
     world.said("no word from the agent for 1 s").await;
     drop(stream);
     tokio::time::sleep(SILENCE * 2).await;
-    assert_eq!(world.notices().await.len(), 1, "it is said once");
+    assert_eq!(world.notices().await.len(), 1, "it is reported once");
     let _stream = world.attach(KEY).await.unwrap();
     world.said("the agent is heard again").await;
 }
 
 #[tokio::test]
-async fn an_agent_that_does_not_come_back_is_noticed_and_so_is_its_return() {
+async fn disconnected_agent_and_its_return_are_reported() {
     let world = world().await;
     drop(world.attach(KEY).await.unwrap());
     world.said("it has not come back to this server").await;
     let _stream = world.attach(KEY).await.unwrap();
     world.said("the agent is heard again").await;
-    assert_eq!(world.notices().await.len(), 2, "each is said once");
+    assert_eq!(world.notices().await.len(), 2, "each is reported once");
 }
 
 /// To another server of the same state, which hears its heartbeats.
 #[tokio::test]
-async fn an_agent_that_went_to_another_server_is_not_awaited_here() {
+async fn agent_attached_to_another_server_is_not_awaited() {
     let world = world().await;
     drop(world.attach(KEY).await.unwrap());
     world.attach_elsewhere().await;
@@ -67,7 +67,7 @@ async fn an_agent_that_went_to_another_server_is_not_awaited_here() {
 
 /// As after this server was stopped together with the agent: the reconciler of the job reports it, at another server.
 #[tokio::test]
-async fn an_agent_whose_silence_the_reconciler_reported_is_not_awaited_here() {
+async fn agent_reported_silent_by_the_reconciler_is_not_awaited() {
     let world = world().await;
     let stream = world.attach(KEY).await.unwrap();
     stream.beat(0).await;
@@ -78,9 +78,9 @@ async fn an_agent_whose_silence_the_reconciler_reported_is_not_awaited_here() {
     assert_eq!(world.notices().await.len(), 1, "neither that it is silent nor that it is heard again");
 }
 
-/// As when the other server was stopped, and reads now what the agent had said to it before.
+/// For example the other server was stopped, and now reads earlier messages of the agent.
 #[tokio::test]
-async fn an_agent_that_speaks_is_attached_where_it_speaks() {
+async fn agent_is_attached_to_the_server_that_receives_its_messages() {
     let world = world().await;
     let stream = world.attach(KEY).await.unwrap();
     world.attach_elsewhere().await;
@@ -90,9 +90,9 @@ async fn an_agent_that_speaks_is_attached_where_it_speaks() {
     assert_eq!(world.notices().await, [] as [String; 0]);
 }
 
-/// Also while it was away; and nothing is said of an attempt that is over.
+/// Even if it was disconnected. No notice is written for an ended attempt.
 #[tokio::test]
-async fn nobody_waits_for_the_agent_of_an_attempt_that_is_over() {
+async fn agent_of_an_ended_attempt_is_not_awaited() {
     let world = world().await;
     let stream = world.attach(KEY).await.unwrap();
     world.found_ended().await;
@@ -103,7 +103,7 @@ async fn nobody_waits_for_the_agent_of_an_attempt_that_is_over() {
 
 /// It counts as attached to this server, and has no stream.
 #[tokio::test]
-async fn an_agent_that_left_before_it_was_admitted_is_awaited() {
+async fn agent_that_disconnected_before_admission_is_awaited() {
     let world = world().await;
     let go_on = Arc::new(Notify::new());
     *world.platform.held_up.lock().unwrap() = Some(go_on.clone());

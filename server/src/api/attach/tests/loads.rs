@@ -7,7 +7,7 @@ impl World {
         fixture::loads(&self.metrics)
     }
 
-    /// PendingTracker until nobody awaits the agent.
+    /// Waits until the agent is not awaited any more.
     async fn is_over(&self) {
         let over = async {
             while !lock(&self.context.streams).is_empty() {
@@ -24,14 +24,14 @@ fn outcome(last_seq: u64) -> attach_request::Message {
 }
 
 #[tokio::test]
-async fn an_agents_whole_life_takes_one_load() {
+async fn whole_session_takes_one_load() {
     let world = world().await;
     let mut stream = world.attach_with(KEY, false).await.unwrap();
     assert!(matches!(
         stream.next().await,
         Ok(Message::Assignment(agent::AssignmentChunk { last: true, .. }))
     ));
-    // The job's reconciler in this process hears of the launch only now.
+    // The job's reconciler in this process records the launch only now.
     world
         .update(Event::AttemptLaunched { attempt: world.attempt.clone(), tracker_url: Some("u".to_owned()) })
         .await;
@@ -45,16 +45,16 @@ async fn an_agents_whole_life_takes_one_load() {
 }
 
 #[tokio::test]
-async fn what_another_server_writes_is_seen_and_loaded_once() {
+async fn write_by_another_server_is_loaded_once() {
     let world = world().await;
     let mut stream = world.attach(KEY).await.unwrap();
     let other = SqliteStore::open(&world.dir.path().join("state.db")).await.unwrap();
     let cancel = sqlflow_job::Failure::new(sqlflow_job::Cause::Cancelled, "by a user");
     other.update(&world.attempt.job, None, Event::CancelRequested(cancel), 0).await.unwrap();
     stream.say(attach_request::Message::Commit(CommitRequest::default())).await;
-    let mut told = vec![stream.next().await.unwrap(), stream.next().await.unwrap()];
-    told.sort_by_key(|message| matches!(message, Message::Refusal(_)));
-    assert!(matches!(told[..], [Message::Cancel(_), Message::Refusal(_)]), "{told:?}");
+    let mut messages = vec![stream.next().await.unwrap(), stream.next().await.unwrap()];
+    messages.sort_by_key(|message| matches!(message, Message::Refusal(_)));
+    assert!(matches!(messages[..], [Message::Cancel(_), Message::Refusal(_)]), "{messages:?}");
     assert_eq!(world.loads(), 2);
     world.found_ended().await;
     assert_eq!(stream.end().await.code(), Code::FailedPrecondition);
@@ -63,7 +63,7 @@ async fn what_another_server_writes_is_seen_and_loaded_once() {
 
 /// Whose acknowledgement was lost with the stream.
 #[tokio::test]
-async fn an_outcome_needs_the_agents_records_also_those_that_another_server_took() {
+async fn outcome_requires_records_taken_by_any_server() {
     let world = world().await;
     let mut stream = world.attach(KEY).await.unwrap();
     let record = Record { seq: 1, payload: Some(Payload::Notice(Notice::default())), ..Record::default() };
@@ -77,7 +77,7 @@ async fn an_outcome_needs_the_agents_records_also_those_that_another_server_took
 
 /// It comes right behind its records, and one write makes both durable: the server need not ask its log for them.
 #[tokio::test]
-async fn an_outcome_that_comes_with_the_last_records_is_taken_with_them() {
+async fn outcome_is_written_together_with_the_last_records() {
     let world = world().await;
     let mut stream = world.attach(KEY).await.unwrap();
     let record = |seq| Record { seq, payload: Some(Payload::Notice(Notice::default())), ..Record::default() };

@@ -1,11 +1,11 @@
-//! How attempts end, and what the log has of it then.
+//! Ends of attempts, and the log then.
 
 use nix::errno::Errno;
 
-use super::watching::Look;
+use super::watching::WatchStep;
 use super::*;
 
-/// Records that cannot be read, after one that can.
+/// Records of which the second batch cannot be read.
 #[derive(Debug)]
 struct Unreadable(Option<Vec<Record>>, Errno);
 
@@ -16,15 +16,15 @@ impl RecordSource for Unreadable {
     }
 }
 
-/// What comes of an attempt when its records could not be read for a minute, and fail by this error now.
-async fn settle_unreadable(errno: Errno) -> (World, Result<(), Stop>) {
+/// Settles an attempt whose records could not be read for a minute, and fail with this error now.
+async fn settle_unreadable(errno: Errno) -> (World, Result<(), ReconcileError>) {
     let world = world(None).await;
     world.attach().await;
     let mut reconciler = world.job_reconciler();
     let now = Instant::now();
     for ago in [80, 70, 60, 50, 40, 30, 20, 10] {
         reconciler
-            .attempt_view(&world.attempt)
+            .observations(&world.attempt)
             .unreadable
             .note(now.checked_sub(Duration::from_secs(ago)).unwrap());
     }
@@ -37,36 +37,36 @@ async fn settle_unreadable(errno: Errno) -> (World, Result<(), Stop>) {
 
 /// A full table of open files says nothing about the attempt's records, which are intact.
 #[tokio::test]
-async fn records_are_not_given_up_while_resources_are_exhausted() {
+async fn exhausted_resources_do_not_lose_undelivered_records() {
     for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {
         let (world, settled) = settle_unreadable(errno).await;
-        assert!(matches!(settled, Err(Stop::Fault(_))), "{errno}");
+        assert!(matches!(settled, Err(ReconcileError::Retry(_))), "{errno}");
         assert!(world.job().await.attempt(&world.attempt).unwrap().outcome().is_none(), "{errno}");
     }
 }
 
 #[tokio::test]
-async fn records_that_cannot_be_read_for_a_minute_are_lost() {
+async fn read_timeout_of_undelivered_records_loses_them() {
     let (world, settled) = settle_unreadable(Errno::EIO).await;
     assert!(settled.is_ok());
     assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
 }
 
 #[tokio::test]
-async fn records_that_could_be_read_once_have_their_full_time_again() {
+async fn successful_read_resets_the_read_timeout() {
     let world = world(None).await;
     world.attach().await;
     let mut reconciler = world.job_reconciler();
-    reconciler.attempt_view(&world.attempt).unreadable.note(Instant::now());
+    reconciler.observations(&world.attempt).unreadable.note(Instant::now());
     let artifacts = AgentArtifacts { records: Some(Box::new(Kept(Vec::new()))), ..AgentArtifacts::default() };
     assert!(reconciler.settle(world.attempt.clone(), artifacts, None).await.is_ok());
     let later = Instant::now() + Duration::from_secs(10);
-    assert_eq!(reconciler.attempt_view(&world.attempt).unreadable.note(later), Duration::ZERO);
+    assert_eq!(reconciler.observations(&world.attempt).unreadable.note(later), Duration::ZERO);
 }
 
-/// What a training of days has made is not thrown away because one Pod could not come to publish it.
+/// The result of a training of days is not discarded because one Pod could not start to publish it.
 #[tokio::test]
-async fn kept_work_outlives_an_attempt_that_is_given_up() {
+async fn kept_output_survives_a_launch_failure() {
     let world = world(None).await;
     let instance = world.attach().await;
     let kept = Outcome {
@@ -82,9 +82,9 @@ async fn kept_work_outlives_an_attempt_that_is_given_up() {
     assert_eq!((outcome.reason, outcome.retryable), (Reason::LaunchFailed, true));
 }
 
-/// Nobody cancelled the job: what took too long was to clean up behind it.
+/// The user did not cancel the job: its clean-up timed out.
 #[tokio::test]
-async fn a_clean_up_that_takes_too_long_has_its_own_end() {
+async fn clean_up_timeout_ends_with_reason_deadline() {
     let world = world_of(None, false).await;
     let clean_up = world.clean_up().await;
     world.attach_clean_up(&clean_up, 0).await;
@@ -99,9 +99,9 @@ async fn a_clean_up_that_takes_too_long_has_its_own_end() {
     assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
 }
 
-/// It waited for its Pod.
+/// It was pending.
 #[tokio::test]
-async fn a_clean_up_that_took_long_to_begin_has_not_taken_too_long() {
+async fn pending_time_does_not_count_towards_the_clean_up_timeout() {
     let world = world_of(None, false).await;
     let clean_up = world.clean_up().await;
     world.attach_clean_up(&clean_up, clock::now_ms()).await;
@@ -114,9 +114,9 @@ async fn a_clean_up_that_took_long_to_begin_has_not_taken_too_long() {
     assert_eq!(world.outcome(&clean_up).await.reason, Reason::LaunchFailed, "it never began");
 }
 
-/// What holds the run slots may be a training of days.
+/// The run slots may be held by trainings of days.
 #[tokio::test]
-async fn a_clean_up_waits_for_no_run_slot() {
+async fn clean_up_needs_no_run_slot() {
     let world = world_of(None, false).await;
     world.launcher.full.set(()).unwrap();
     world.launcher.gone.set(()).unwrap();
@@ -128,21 +128,21 @@ async fn a_clean_up_waits_for_no_run_slot() {
     assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
 }
 
-/// A controller speaks for it, and no agent attaches: the limit counts from when it was seen to run.
+/// A controller supervises it, and no agent attaches: the timeout starts at the first observation that it runs.
 #[tokio::test]
-async fn a_clean_up_whose_controller_never_answers_is_ended_too() {
+async fn clean_up_timeout_applies_to_controllers_too() {
     let world = world_of(None, false).await;
     world.launcher.controlled.set(None).unwrap();
     let clean_up = world.clean_up_that_runs().await;
     let (job, mut reconciler, begin) = (world.job().await, world.job_reconciler(), clock::now_ms());
     let execution = reconciler.context.launchers.of(&job, &clean_up);
     assert!(!reconciler.is_overdue_clean_up(&job, &execution, i64::MAX), "it was not seen to run");
-    assert!(matches!(reconciler.look(&job, clean_up.clone(), false).await, Ok(Look::Same)));
+    assert!(matches!(reconciler.observe(&job, clean_up.clone(), false).await, Ok(WatchStep::Continue)));
     let end = clock::now_ms();
     assert!(!reconciler.is_overdue_clean_up(&job, &execution, begin + 60_000));
     assert!(reconciler.is_overdue_clean_up(&job, &execution, end + 60_001));
 
-    reconciler.attempt_view(&clean_up).seen_ms = Some(0);
+    reconciler.observations(&clean_up).first_running_ms = Some(0);
     reconciler.reconcile().await;
     let outcome = world.outcome(&clean_up).await;
     assert_eq!(outcome.reason, Reason::Deadline, "{}", outcome.message);
@@ -150,9 +150,9 @@ async fn a_clean_up_whose_controller_never_answers_is_ended_too() {
     assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
 }
 
-/// The reconciler's copy of the job says that there was never an agent; the store says otherwise by then.
+/// According to the reconciler's copy there was never an agent; the store is newer.
 #[tokio::test]
-async fn an_agent_that_attached_while_it_was_looked_for_is_lost_and_not_missing() {
+async fn agent_that_attached_during_the_observation_is_lost() {
     let world = world_of(None, false).await;
     world.race(false);
     world.memory_peaks.note(&world.attempt, 900 << 20);
@@ -164,23 +164,23 @@ async fn an_agent_that_attached_while_it_was_looked_for_is_lost_and_not_missing(
         "{}",
         outcome.message
     );
-    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "lost output has a gap record");
 }
 
 #[tokio::test]
-async fn what_it_started_meanwhile_may_have_executed() {
+async fn statement_started_during_the_observation_may_have_executed() {
     let world = world_of(None, false).await;
     world.race(true);
     world.reconcile();
     let failure = world.failure().await;
     assert_eq!(failure.cause, Cause::MayHaveExecuted, "{}", failure.message);
     assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
-    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "lost output has a gap record");
 }
 
-/// The store may fail between that and the record of the attempt's end, and a reconciler without a lease may come late.
+/// The store may fail between the gap record and the attempt's end, and a reconciler without a lease may be late.
 #[tokio::test]
-async fn what_is_missing_of_an_attempt_is_said_once() {
+async fn gap_record_is_written_once() {
     let world = world(None).await;
     world.attach().await;
     for _ in 0..3 {
@@ -191,9 +191,9 @@ async fn what_is_missing_of_an_attempt_is_said_once() {
     assert_eq!(world.count(is_gap_of_lost_agent).await, 1);
 }
 
-/// A reconciler that died, or lost its lease, after it had closed the log.
+/// A reconciler that died, or lost its lease, after it closed the log.
 #[tokio::test]
-async fn a_log_that_was_closed_before_gets_no_second_end() {
+async fn closed_log_gets_no_second_end() {
     let world = world(None).await;
     world.update(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled"))).await;
     let end = Notice { kind: notice::Kind::End.into(), text: "cancelled".to_owned() };
@@ -202,15 +202,15 @@ async fn a_log_that_was_closed_before_gets_no_second_end() {
     world.log.append(&world.attempt.job, entries.clone()).await.unwrap();
     world.reconcile();
     assert_eq!(world.failure().await.cause, Cause::Cancelled);
-    // It has not noticed yet that it lost its lease.
+    // It has not noticed the loss of its lease yet.
     world.log.append(&world.attempt.job, entries).await.unwrap();
     let is_end = |it: &Payload| matches!(it, Payload::Notice(it) if it.kind() == notice::Kind::End);
     assert_eq!(world.count(is_end).await, 1);
 }
 
-/// Where a framework runs several processes for one attempt, no agent comes, and none is waited for.
+/// Where a framework runs several processes for one attempt, no agent attaches, and none is awaited.
 #[tokio::test]
-async fn a_controllers_word_is_an_attempts_outcome_and_its_records_are_logged() {
+async fn controller_reports_outcome_and_records() {
     let world = world(None).await;
     let succeeded = agent::outcome::Reason::Succeeded.into();
     let outcome = agent::Outcome { reason: succeeded, last_seq: 1, ..agent::Outcome::default() };

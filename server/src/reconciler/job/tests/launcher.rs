@@ -1,4 +1,4 @@
-//! The launcher of the tests: it says what a test wants.
+//! Launcher of the tests, whose answers a test sets.
 
 use std::io;
 use std::sync::{Mutex, OnceLock};
@@ -19,32 +19,34 @@ use super::super::*;
 use super::{MANY, started};
 use crate::attach_errors::{AttachError, AttachErrors};
 
-/// So many of the first clean-ups fail.
+/// Number of first clean-ups that fail.
 const BAD_CLEAN_UPS: usize = 2;
 
-/// Says that every agent runs, and is looked at again at once; agents are waited for no longer than one look.
+/// Answers that every agent runs, and signals changes all the time. The attach timeout is shorter than one
+/// observation.
 #[derive(Default)]
 pub(super) struct AlwaysRunning {
     pub(super) looks: watch::Sender<usize>,
     pub(super) stopped: Mutex<Vec<(AttemptId, bool)>>,
     pub(super) attach_errors: AttachErrors,
-    /// What each look finds that another agent was told.
+    /// Each observation finds the effects of another agent.
     pub(super) refusal: Option<AttachError>,
-    /// If set, agents do not run but have come and gone.
+    /// If set, agents have attached and ended.
     pub(super) race: OnceLock<Race>,
     /// If set, nothing runs.
     pub(super) gone: OnceLock<()>,
-    /// If set, no place is free.
+    /// If set, no run slot is free.
     pub(super) full: OnceLock<()>,
-    /// If set, there are no agents: a framework's controller runs attempts to this end; `None`: until they are stopped.
+    /// If set, there are no agents: a framework's controller runs attempts until this outcome; `None`: until they are
+    /// stopped.
     pub(super) controlled: OnceLock<Option<agent::Outcome>>,
-    /// If set, it knows nothing of any agent, for this reason.
+    /// If set, the state of every attempt is unknown, for this reason.
     pub(super) unknown: OnceLock<&'static str>,
-    /// If set, nothing runs of this attempt.
+    /// If set, nothing of this attempt runs.
     pub(super) dead: OnceLock<AttemptId>,
-    /// If set, an agent starts between a look that finds nothing and the clean-up.
+    /// If set, an agent starts between an observation that finds nothing and the clean-up.
     pub(super) late: OnceLock<()>,
-    /// If set, it tells of no change, and is to be looked at seldom.
+    /// If set, it signals no change, and is polled rarely.
     pub(super) silent: OnceLock<()>,
     /// Launches and clean-ups, in order.
     pub(super) calls: Mutex<Vec<Call>>,
@@ -67,7 +69,7 @@ impl RecordSource for Kept {
     }
 }
 
-/// While an attempt is looked at, its agent attaches through another server, and dies.
+/// While an attempt is observed, its agent attaches through another server, and dies.
 pub(super) struct Race {
     pub(super) store: Arc<SqliteStore>,
     pub(super) log: Arc<TieredLog>,
@@ -83,7 +85,7 @@ impl Race {
             server: "s".to_owned(),
             is_local: false,
         };
-        // Later looks come after the attempt's end.
+        // Later observations come after the attempt's end.
         let _ = self.store.update(&attempt.job, None, event, 0).await;
         if self.starts {
             self.log.append(&attempt.job, vec![started(attempt)]).await.unwrap();
@@ -186,6 +188,6 @@ impl Launcher for AlwaysRunning {
     }
 
     fn look_period(&self) -> Duration {
-        if self.silent.get().is_some() { SAFETY_PERIOD } else { LOOK_PERIOD }
+        if self.silent.get().is_some() { RELOAD_PERIOD } else { POLL_PERIOD }
     }
 }

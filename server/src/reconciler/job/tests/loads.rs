@@ -1,5 +1,4 @@
-//! When a reconciler loads its job: not after a change that it has made itself, and always where its copy may be old in a way that
-//! matters.
+//! When a reconciler loads its job: not after its own change, and always where a stale copy would matter.
 
 use super::*;
 
@@ -19,23 +18,25 @@ fn cancel() -> Event {
 }
 
 async fn look(reconciler: &mut JobReconciler) -> (Arc<Job>, Source) {
-    let Ok(Looked { job, source }) = reconciler.look_at_job().await else { panic!("the job cannot be read") };
+    let Ok(JobSnapshot { job, source }) = reconciler.read_job().await else {
+        panic!("the job cannot be read")
+    };
     (job, source)
 }
 
 #[tokio::test]
-async fn a_small_job_is_loaded_once_for_each_thing_that_its_agent_did() {
+async fn small_job_is_loaded_once_per_change_by_its_agent() {
     let world = world(Some(refusal(true))).await;
     world.update(World::created()).await;
     world.reconcile();
-    world.looks_often().await;
+    world.wait_for_many_observations().await;
     assert_eq!(
         (world.launches(), world.loads()),
         (1, 1),
         "at the reconciler's start, and not once it has launched"
     );
     let instance = world.attach_to(world.reconciler.server()).await;
-    world.looks_often().await;
+    world.wait_for_many_observations().await;
     assert_eq!(world.loads(), 2);
     let outcome = Outcome { reason: Reason::Succeeded, ..Outcome::by_server(Reason::Exited, "", false) };
     world.update(Event::OutcomeReported { attempt: world.attempt.clone(), instance, outcome }).await;
@@ -43,15 +44,15 @@ async fn a_small_job_is_loaded_once_for_each_thing_that_its_agent_did() {
     while !world.job().await.state.is_final() {
         changes.changed().await.unwrap();
     }
-    // Its agent leaves.
+    // Its agent exits.
     world.launcher.gone.set(()).unwrap();
     world.drives_nothing().await;
     assert_eq!(world.loads(), 3, "not after the end was recorded");
 }
 
-/// Three attempts, of which the reconciler does and records everything.
+/// Three attempts, recorded by the reconciler only.
 #[tokio::test]
-async fn a_job_that_only_its_reconciler_changes_is_loaded_at_the_start_and_before_the_end() {
+async fn job_changed_only_by_its_reconciler_is_loaded_at_start_and_end() {
     let world = world(None).await;
     world.update(World::created()).await;
     world.attach_to(world.reconciler.server()).await;
@@ -63,7 +64,7 @@ async fn a_job_that_only_its_reconciler_changes_is_loaded_at_the_start_and_befor
 }
 
 #[tokio::test]
-async fn what_others_changed_before_a_look_is_seen_right_after_an_own_update() {
+async fn change_by_another_server_is_seen_after_own_update() {
     for other_process in [false, true] {
         let world = world(None).await;
         world.update(World::created()).await;
@@ -71,7 +72,7 @@ async fn what_others_changed_before_a_look_is_seen_right_after_an_own_update() {
         let (job, source) = look(&mut reconciler).await;
         assert_eq!((&job.cancel, source), (&None, Source::Loaded));
         if other_process {
-            // The reconciler's own update has it, whether or not it was told.
+            // The reconciler's own update has it, with or without a signal.
             let other = SqliteStore::open(&world.state_file()).await.unwrap();
             other.update(&world.attempt.job, None, cancel(), 0).await.unwrap();
         }
@@ -88,7 +89,7 @@ async fn what_others_changed_before_a_look_is_seen_right_after_an_own_update() {
 }
 
 #[tokio::test]
-async fn what_another_process_changes_after_an_update_wakes_the_reconciler_and_is_loaded() {
+async fn change_by_another_process_wakes_the_reconciler() {
     let world = world(None).await;
     world.update(World::created()).await;
     let other = SqliteStore::open(&world.state_file()).await.unwrap();
@@ -104,9 +105,9 @@ async fn what_another_process_changes_after_an_update_wakes_the_reconciler_and_i
     }
 }
 
-/// Its copy was old.
+/// Its copy was stale.
 #[tokio::test]
-async fn the_job_is_loaded_after_an_update_that_changed_nothing() {
+async fn job_is_loaded_after_an_update_without_effect() {
     let world = world(None).await;
     world.update(World::created()).await;
     let mut reconciler = world.job_reconciler();
@@ -118,12 +119,12 @@ async fn the_job_is_loaded_after_an_update_that_changed_nothing() {
     assert_eq!(look(&mut reconciler).await.1, Source::Loaded);
     assert!(reconciler.update(world.found_lost()).await.is_ok());
     assert_eq!(look(&mut reconciler).await.1, Source::OwnUpdate);
-    assert_eq!(look(&mut reconciler).await.1, Source::Loaded, "it is for one look");
+    assert_eq!(look(&mut reconciler).await.1, Source::Loaded, "it is used once");
 }
 
-/// A closed log would refuse what the other server's attempts say.
+/// A closed log would refuse records of the other server's attempts.
 #[tokio::test]
-async fn a_reconciler_that_loses_its_lease_after_an_update_does_not_close_the_log() {
+async fn reconciler_without_lease_does_not_close_the_log() {
     let world = world_of(None, false).await;
     world.attach().await;
     world.log_of_a_newer_state().await;
@@ -131,6 +132,6 @@ async fn a_reconciler_that_loses_its_lease_after_an_update_does_not_close_the_lo
     assert!(reconciler.update(world.found_lost()).await.is_ok());
     world.lose_lease().await;
     assert!(reconciler.advance().await.is_ok());
-    assert!(matches!(reconciler.advance().await, Err(Stop::Fenced)));
+    assert!(matches!(reconciler.advance().await, Err(ReconcileError::Fenced)));
     assert_eq!(world.count(is_notice).await, 0);
 }

@@ -1,12 +1,11 @@
-//! Agents that run and do not attach, and agents that come and go while the reconciler looks: real store and log, and a
-//! launcher that says what the test wants.
+//! Reconcilers with a real store and log, and a launcher whose answers a test sets.
 
 mod agents;
 mod cleaning;
 mod inferred_outcomes;
 mod launcher;
 mod loads;
-mod news;
+mod notices;
 mod servers;
 
 use std::io;
@@ -32,9 +31,9 @@ use crate::reconciler::{Housekeeping, Limits, Reconciler};
 use crate::trace::Tracer;
 use launcher::{AlwaysRunning, Call, Kept, Race};
 
-/// Looks after which what was to happen has happened.
+/// Number of observations after which an expected effect must have happened.
 const MANY: usize = 5;
-/// What an agent says first of all that may have executed something.
+/// The first record of an agent that may have executed something.
 fn started(attempt: &AttemptId) -> Entry {
     let payload = Some(Payload::Started(StatementStarted {}));
     let record = Record { seq: 1, payload, ..Record::default() };
@@ -119,20 +118,20 @@ impl World {
         }
     }
 
-    /// The attempt's phase after it was looked at often.
-    async fn phase_after_many_looks(&self) -> Phase {
+    /// The attempt's phase after many observations.
+    async fn phase_after_many_observations(&self) -> Phase {
         self.launcher.looks.subscribe().wait_for(|looks| *looks > MANY).await.unwrap();
         self.job().await.attempt(&self.attempt).unwrap().phase.clone()
     }
 
-    /// PendingTracker until it was looked often at the attempt as it is now.
-    async fn looks_often(&self) {
+    /// Waits for many observations of the attempt in its current state.
+    async fn wait_for_many_observations(&self) {
         let mut looks = self.launcher.looks.subscribe();
         let before = *looks.borrow_and_update();
         looks.wait_for(|looks| *looks > before + MANY).await.unwrap();
     }
 
-    /// How the attempt ended.
+    /// The attempt's outcome.
     async fn outcome(&self, attempt: &AttemptId) -> Outcome {
         let mut changes = self.store.watch(&attempt.job);
         loop {
@@ -143,7 +142,7 @@ impl World {
         }
     }
 
-    /// How many records of the log are such.
+    /// Number of matching records in the log.
     async fn count(&self, is_it: impl Fn(&Payload) -> bool) -> usize {
         let page = self.log.read(&self.attempt.job, 0, usize::MAX).await.unwrap();
         let payloads = page.records.iter().filter_map(|it| it.record.as_ref()?.payload.as_ref());
@@ -163,7 +162,7 @@ impl World {
         Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") }
     }
 
-    /// What an earlier server recorded of the attempt.
+    /// Records an agent that attached to an earlier server.
     async fn attach(&self) -> InstanceHash {
         self.update(Self::created()).await;
         self.attach_to(&ServerId("gone".to_owned())).await
@@ -181,7 +180,7 @@ impl World {
         instance
     }
 
-    /// PendingTracker until the log says this.
+    /// Waits until the log contains this text.
     async fn said(&self, text: &str) {
         let says = |it: &Payload| matches!(it, Payload::Notice(notice) if notice.text.contains(text));
         let waited = async {
@@ -190,16 +189,16 @@ impl World {
             }
         };
         let within = tokio::time::timeout(Duration::from_secs(60), waited).await;
-        within.unwrap_or_else(|_| panic!("nobody says {text:?}"));
+        within.unwrap_or_else(|_| panic!("no notice contains {text:?}"));
     }
 
-    /// An attempt that cleans up behind one that was lost, launched at the beginning of time; nothing of it runs.
+    /// A clean-up attempt behind a lost one, launched at the epoch; nothing of it runs.
     async fn clean_up(&self) -> AttemptId {
         self.launcher.gone.set(()).unwrap();
         self.clean_up_that_runs().await
     }
 
-    /// The same, and its launcher says how it stands.
+    /// The same, and its launcher answers for it.
     async fn clean_up_that_runs(&self) -> AttemptId {
         let clean_up = self.clean_up_to_launch().await;
         self.update(Event::AttemptLaunched { attempt: clean_up.clone(), tracker_url: None }).await;
@@ -227,7 +226,7 @@ impl World {
         self.store.update(&attempt.job, None, attached, now_ms).await.unwrap();
     }
 
-    /// Another server takes the job.
+    /// Another server claims the job.
     async fn lose_lease(&self) {
         let claim = Claim {
             owner: ServerId::generate(),
@@ -249,7 +248,7 @@ impl World {
         JobReconciler::new(Arc::clone(context), Arc::clone(released), self.attempt.job.clone(), self.lease())
     }
 
-    /// How often the server has loaded the job.
+    /// Number of loads of the job by the server.
     fn loads(&self) -> u64 {
         fixture::loads(&self.metrics)
     }

@@ -1,8 +1,8 @@
-//! Goes through a state folder, once, and reports what it finds on the way. With [`Repairs`] each finding is repaired
-//! before the next is looked for.
+//! One pass over a state folder, which reports each finding. With [`Repairs`] each finding is repaired before the
+//! next one is searched.
 //!
-//! Bounds: a page of jobs, the names in one folder of logs, and the ids of [`SUSPECTS`] jobs; one chunk of a log's file,
-//! or all of it while it is repaired.
+//! Memory bounds: a page of jobs, the names in one folder of logs, and the ids of [`SUSPECTS`] jobs; one chunk of a
+//! log's file, or all of it during its repair.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,27 +18,28 @@ use sqlflow_result_log::{Found, Health, LogError, Upkeep};
 use tokio_util::sync::CancellationToken;
 
 use super::finding::{Finding, Kind, Remedy};
-use super::judge::{self, Scene, Servers, Sign};
+use super::judge;
 use super::remedy::Repairs;
 use super::report::Report;
 use super::state::{State, modified_ms};
+use super::stuck::{self, ServerState, Servers, StuckContext};
 
 /// Jobs that are read at once.
 const PAGE: u32 = 64;
-/// Jobs that seem stuck and are looked at once more together.
+/// Maximum number of jobs that seem stuck and are checked again together.
 const SUSPECTS: usize = 4096;
-/// Servers take up within a second what was given back: a job that still seems stuck after this is.
+/// Time after which a job that still seems stuck is reported: servers claim released jobs within a second.
 const CONFIRM: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 3 });
-/// A deletion that goes on is left alone so long.
+/// A deletion in progress is left alone for this time.
 const REMOVAL_MS: i64 = 60_000;
 
-/// Why looking ended early.
+/// Why the pass ended early.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Stop {
-    /// Somebody asked for it.
+pub(super) enum ScanError {
+    /// Interrupted by a signal.
     #[error("interrupted")]
     Interrupted,
-    /// Nobody reads what is found.
+    /// The reader of the output is gone.
     #[error("cannot write what was found")]
     Output(#[from] io::Error),
     /// The database cannot be read.
@@ -46,8 +47,8 @@ pub(super) enum Stop {
     Survey(#[from] SurveyError),
 }
 
-/// One round.
-pub(super) struct Look<W> {
+/// One pass.
+pub(super) struct Scan<W> {
     pub(super) state: State,
     pub(super) survey: Survey,
     pub(super) report: Report<W>,
@@ -56,18 +57,18 @@ pub(super) struct Look<W> {
     pub(super) stop: CancellationToken,
 }
 
-impl<W: Write> Look<W> {
-    /// Looks at everything.
-    pub(super) async fn at_all(&mut self) -> Result<(), Stop> {
+impl<W: Write> Scan<W> {
+    /// Checks everything.
+    pub(super) async fn run(&mut self) -> Result<(), ScanError> {
         self.database().await?;
-        // Before this round adds to it.
+        // Before this pass adds to it.
         self.lost_and_found().await?;
         self.jobs().await?;
         self.logs().await?;
         self.run_folders().await
     }
 
-    async fn database(&mut self) -> Result<(), Stop> {
+    async fn database(&mut self) -> Result<(), ScanError> {
         let Some(fault) = self.survey.fault()? else { return Ok(()) };
         self.found(Finding {
             kind: Kind::DamagedDatabase,
@@ -81,9 +82,9 @@ impl<W: Write> Look<W> {
         .await
     }
 
-    async fn jobs(&mut self) -> Result<(), Stop> {
+    async fn jobs(&mut self) -> Result<(), ScanError> {
         let mut scene =
-            Scene { servers: self.servers().await?, here: self.state.launcher_id(), busy: Vec::new() };
+            StuckContext { servers: self.servers().await?, here: self.state.launcher_id(), busy: Vec::new() };
         let mut suspects = Vec::new();
         let mut after = String::new();
         loop {
@@ -95,7 +96,7 @@ impl<W: Write> Look<W> {
                 self.job(&row).await?;
                 if let SurveyedDocument::Whole(job) = &row.document {
                     scene.note(job);
-                    suspects.extend(judge::stuck(&row, &scene).map(|_| job.id.clone()));
+                    suspects.extend(stuck::stuck(&row, &scene).map(|_| job.id.clone()));
                 }
                 if suspects.len() >= SUSPECTS {
                     self.stuck(&mut scene, std::mem::take(&mut suspects)).await?;
@@ -105,7 +106,7 @@ impl<W: Write> Look<W> {
         self.stuck(&mut scene, suspects).await
     }
 
-    async fn job(&mut self, row: &Surveyed) -> Result<(), Stop> {
+    async fn job(&mut self, row: &Surveyed) -> Result<(), ScanError> {
         self.report.counts.jobs += 1;
         if let Some(finding) = judge::document(row) {
             self.found(finding).await?;
@@ -116,7 +117,7 @@ impl<W: Write> Look<W> {
         }
     }
 
-    async fn log_of(&mut self, row: &Surveyed, id: &JobId) -> Result<(), Stop> {
+    async fn log_of(&mut self, row: &Surveyed, id: &JobId) -> Result<(), ScanError> {
         let logs = self.state.logs();
         if let Ok(files) = logs.kept_aside(id)
             && let Some(finding) =
@@ -129,7 +130,7 @@ impl<W: Write> Look<W> {
             self.report.counts.logs += 1;
         }
         match checked {
-            Ok(None) => Err(Stop::Interrupted),
+            Ok(None) => Err(ScanError::Interrupted),
             Ok(Some(Health::Good)) => Ok(()),
             Ok(Some(Health::Damaged(damage))) => {
                 self.found(judge::damaged_log(id, &damage, modified_ms(&damage.file))).await
@@ -139,7 +140,12 @@ impl<W: Write> Look<W> {
         }
     }
 
-    async fn log_without_folder(&mut self, row: &Surveyed, id: &JobId, folder: &Path) -> Result<(), Stop> {
+    async fn log_without_folder(
+        &mut self,
+        row: &Surveyed,
+        id: &JobId,
+        folder: &Path,
+    ) -> Result<(), ScanError> {
         let small = self.survey.small_log(id)?;
         if small.length > 0 {
             self.report.counts.logs += 1;
@@ -148,15 +154,15 @@ impl<W: Write> Look<W> {
                 None => Ok(()),
             };
         }
-        // Retention deletes the log first, and the job after that. Or the log moved to its folder just now.
+        // Retention deletes the log first, then the job. Or the log has just moved to its folder.
         if judge::should_have_log(row) && self.is_known_after_a_moment(id).await? && !folder.exists() {
             self.found(judge::missing_log(row, folder)).await?;
         }
         Ok(())
     }
 
-    /// Looks again at jobs that seemed stuck: beside servers they may only have been between two of them.
-    async fn stuck(&mut self, scene: &mut Scene, suspects: Vec<JobId>) -> Result<(), Stop> {
+    /// Checks again the jobs that seemed stuck: with running servers they may have been between two of them.
+    async fn stuck(&mut self, scene: &mut StuckContext, suspects: Vec<JobId>) -> Result<(), ScanError> {
         if suspects.is_empty() {
             return Ok(());
         }
@@ -167,25 +173,25 @@ impl<W: Write> Look<W> {
         for id in suspects {
             self.go_on()?;
             let row = self.survey.job(&id)?;
-            if let Some(finding) = row.and_then(|row| judge::stuck(&row, scene)) {
+            if let Some(finding) = row.and_then(|row| stuck::stuck(&row, scene)) {
                 self.found(finding).await?;
             }
         }
         Ok(())
     }
 
-    async fn servers(&mut self) -> Result<Servers, Stop> {
+    async fn servers(&mut self) -> Result<Servers, ScanError> {
         let dir = self.state.servers();
         let mut signs = BTreeMap::new();
         for lease in self.survey.servers()? {
-            // One that cannot be asked counts as one that lives: nothing is taken from it.
+            // A server whose lock cannot be checked counts as alive: nothing is taken from it.
             let is_held = Membership::is_held(&dir, &lease.server).unwrap_or(true);
-            signs.insert(lease.server.0, Sign { until_ms: lease.until_ms, is_held });
+            signs.insert(lease.server.0, ServerState { until_ms: lease.until_ms, is_held });
         }
         Ok(Servers::new(signs, clock::now_ms()))
     }
 
-    async fn logs(&mut self) -> Result<(), Stop> {
+    async fn logs(&mut self) -> Result<(), ScanError> {
         let logs = self.state.logs();
         let shards = match logs.shards() {
             Ok(shards) => shards,
@@ -205,11 +211,11 @@ impl<W: Write> Look<W> {
         Ok(())
     }
 
-    async fn log_folder(&mut self, found: Found) -> Result<(), Stop> {
+    async fn log_folder(&mut self, found: Found) -> Result<(), ScanError> {
         match found {
             Found::Log { job, path, is_in_place } => {
                 let is_orphan = !is_in_place || !self.survey.knows(&job)?;
-                // A job that was forgotten just now has no log any more.
+                // A job that was just removed has no log any more.
                 if is_orphan && path.exists() {
                     let since_ms = modified_ms(&path);
                     self.found(judge::orphan_log(&job, path, is_in_place, since_ms)).await?;
@@ -225,7 +231,7 @@ impl<W: Write> Look<W> {
         }
     }
 
-    async fn run_folders(&mut self) -> Result<(), Stop> {
+    async fn run_folders(&mut self) -> Result<(), ScanError> {
         let runs = self.state.run_folders();
         let jobs = match runs.jobs() {
             Ok(jobs) => jobs,
@@ -249,7 +255,7 @@ impl<W: Write> Look<W> {
         Ok(())
     }
 
-    async fn lost_and_found(&mut self) -> Result<(), Stop> {
+    async fn lost_and_found(&mut self) -> Result<(), ScanError> {
         let folder = self.state.lost_and_found();
         match count(&folder.join("log")) + count(&folder.join("run")) {
             0 => Ok(()),
@@ -257,7 +263,7 @@ impl<W: Write> Look<W> {
         }
     }
 
-    async fn found(&mut self, finding: Finding) -> Result<(), Stop> {
+    async fn found(&mut self, finding: Finding) -> Result<(), ScanError> {
         self.report.found(&finding)?;
         let done = match &mut self.repairs {
             Some(repairs) => repairs.apply(&self.state, &finding.remedy).await,
@@ -266,27 +272,27 @@ impl<W: Write> Look<W> {
         Ok(self.report.done(&finding, done.as_ref())?)
     }
 
-    async fn is_known_after_a_moment(&mut self, id: &JobId) -> Result<bool, Stop> {
+    async fn is_known_after_a_moment(&mut self, id: &JobId) -> Result<bool, ScanError> {
         self.pause(Duration::from_millis(100)).await?;
         Ok(self.survey.knows(id)?)
     }
 
-    async fn pause(&self, pause: Duration) -> Result<(), Stop> {
+    async fn pause(&self, pause: Duration) -> Result<(), ScanError> {
         tokio::select! {
             () = tokio::time::sleep(pause) => Ok(()),
-            () = self.stop.cancelled() => Err(Stop::Interrupted),
+            () = self.stop.cancelled() => Err(ScanError::Interrupted),
         }
     }
 
-    fn go_on(&self) -> Result<(), Stop> {
-        if self.stop.is_cancelled() { Err(Stop::Interrupted) } else { Ok(()) }
+    fn go_on(&self) -> Result<(), ScanError> {
+        if self.stop.is_cancelled() { Err(ScanError::Interrupted) } else { Ok(()) }
     }
 }
 
 /// Checks a log on a thread that may block.
 async fn inspect(logs: Upkeep, id: JobId, stop: CancellationToken) -> Result<Option<Health>, LogError> {
     let checked = tokio::task::spawn_blocking(move || logs.inspect(&id, &|| !stop.is_cancelled()));
-    // It panics only where a program is wrong, and there is nothing to tell then.
+    // It panics only because of a bug; then there is nothing to report.
     checked.await.unwrap_or(Ok(None))
 }
 
