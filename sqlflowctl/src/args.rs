@@ -216,9 +216,9 @@ pub(crate) struct Reading {
     /// Save plots and other displays as files sqlflow-JOB-N.EXT in this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) save_displays: Option<PathBuf>,
-    /// How long to wait for a server that does not answer
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub(crate) patience: Duration,
+    /// Timeout for retries while the server does not answer
+    #[arg(long, alias = "patience", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(crate) retry_timeout: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -242,9 +242,9 @@ pub(crate) struct Logs {
     /// Go on until the job ends
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// How long to wait for a server that does not answer
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub(crate) patience: Duration,
+    /// Timeout for retries while the server does not answer
+    #[arg(long, alias = "patience", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(crate) retry_timeout: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -376,14 +376,31 @@ mod tests {
 
     #[test]
     fn times_are_written_as_everywhere() {
-        for (patience, timeout) in [("90", "300"), ("90s", "5m"), ("1m30s", "300s")] {
-            let line =
-                ["sqlflowctl", "run", "-e", "SELECT 1", "--patience", patience, "--fetch-timeout", timeout];
+        for (retry, fetch) in [("90", "300"), ("90s", "5m"), ("1m30s", "300s")] {
+            let times = ["--retry-timeout", retry, "--fetch-timeout", fetch];
+            let line = [&["sqlflowctl", "run", "-e", "SELECT 1"], &times[..]].concat();
             let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else { unreachable!() };
-            assert_eq!((run.reading.patience, run.fetch_timeout), (Duration::from_secs(90), Some(300)));
+            assert_eq!((run.reading.retry_timeout, run.fetch_timeout), (Duration::from_secs(90), Some(300)));
         }
-        let soon = Cli::try_parse_from(["sqlflowctl", "logs", "last", "--patience", "soon"]);
+        let soon = Cli::try_parse_from(["sqlflowctl", "logs", "last", "--retry-timeout", "soon"]);
         assert!(soon.unwrap_err().to_string().contains("is no time; write 20s"));
+    }
+
+    #[test]
+    fn old_name_of_retry_timeout_is_a_hidden_alias() {
+        for command in ["run", "fetch", "logs"] {
+            let line = ["sqlflowctl", command, "last", "--patience", "5s"];
+            let timeout = match Cli::try_parse_from(line).unwrap().command {
+                Command::Run(Run { reading, .. }) | Command::Fetch(Fetch { reading, .. }) => {
+                    reading.retry_timeout
+                }
+                Command::Logs(logs) => logs.retry_timeout,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(timeout, Duration::from_secs(5));
+            let help = Cli::command().find_subcommand_mut(command).unwrap().render_long_help().to_string();
+            assert!(help.contains("--retry-timeout") && !help.contains("patience"), "{help}");
+        }
     }
 
     #[test]

@@ -23,14 +23,14 @@ pub(crate) struct Follower {
     next: String,
     /// Position of the last record that was handed on. A plain token's pages may repeat; records may not.
     seen: u64,
-    patience: Duration,
+    retry_timeout: Duration,
 }
 
 impl Follower {
-    /// A reader that begins where the token says, and waits up to `patience` for a server that stopped answering.
-    pub(crate) fn new(client: Client, token: String, patience: Duration) -> Self {
+    /// A reader that begins where the token says, and waits up to `retry_timeout` for a server that stopped answering.
+    pub(crate) fn new(client: Client, token: String, retry_timeout: Duration) -> Self {
         let seen = token::split(&token).1.unwrap_or(0);
-        Self { client, next: token.clone(), token, seen, patience }
+        Self { client, next: token.clone(), token, seen, retry_timeout }
     }
 
     /// The token to go on with after the last page.
@@ -57,14 +57,14 @@ impl Follower {
                 }
                 Err(status) if is_transient(&status) => {
                     if outage.is_none() {
-                        let seconds = self.patience.as_secs();
+                        let seconds = self.retry_timeout.as_secs();
                         say(&format!(
                             "the server at {} does not answer ({}); trying for {seconds} s",
                             self.client.server(),
                             reason(&status)
                         ));
                     }
-                    if outage.get_or_insert(asked).elapsed() + pause > self.patience {
+                    if outage.get_or_insert(asked).elapsed() + pause > self.retry_timeout {
                         return Err(self.gave_up(&reason(&status)));
                     }
                     tokio::time::sleep(pause).await;
@@ -92,7 +92,7 @@ impl Follower {
         Failure::Server(format!(
             "cannot reach the server at {} for {} s: {reason}; the job may go on: sqlflowctl fetch {}",
             self.client.server(),
-            self.patience.as_secs(),
+            self.retry_timeout.as_secs(),
             self.next
         ))
     }

@@ -9,7 +9,7 @@ use tonic::metadata::MetadataMap;
 
 const SERVICE: &str = "sqlflowctl";
 /// How long the command's end waits for a collector.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const EXPORT_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// A command that is traced.
 pub(crate) struct Trace {
@@ -26,7 +26,7 @@ impl Trace {
     /// An `OTEL_*` variable that cannot be understood.
     pub(crate) fn begin() -> anyhow::Result<Self> {
         let variable = |name: &str| std::env::var(name).ok();
-        let exporter = Exporter::from_env(&variable)?.map(|it| it.within(PATIENCE));
+        let exporter = Exporter::from_env(&variable)?.map(|it| it.within(EXPORT_TIMEOUT));
         let parent: Option<TraceContext> = variable("TRACEPARENT").and_then(|text| text.parse().ok());
         let own = || {
             let unique = format!("sqlflowctl {:016x}", rand::random::<u64>());

@@ -43,7 +43,7 @@ pub(super) async fn fetch(
     } else {
         Box::new(TextView::new(&job, args.reading.quiet, form.style))
     };
-    let mut follower = Follower::new(client, token, args.reading.patience);
+    let mut follower = Follower::new(client, token, args.reading.retry_timeout);
     if args.once {
         let status = read_page(&mut follower, view.as_mut(), console).await?;
         view.left(console);
@@ -97,7 +97,7 @@ pub(super) async fn logs(
         Err(status) => return Err(Failure::from_status(&status, client.server())),
     };
     let mut view: Box<dyn View> = if json { Box::new(JsonView::of_logs()) } else { Box::new(LogsView) };
-    let mut follower = Follower::new(client, token, args.patience);
+    let mut follower = Follower::new(client, token, args.retry_timeout);
     if args.follow {
         read_to_end(&mut follower, view.as_mut(), console, None).await?;
         return Ok(());

@@ -69,7 +69,7 @@ async fn traced(
     if let Some(doubt) = source.doubt(client.server()) {
         console.line(Tone::Warning, &escaped(&doubt));
     }
-    let token = match run_once(&mut client, request, trace, args.reading.patience).await {
+    let token = match run_once(&mut client, request, trace, args.reading.retry_timeout).await {
         Ok(token) => token,
         Err(unanswered) => return Err(refused(&unanswered, &sql, client.server())),
     };
@@ -82,7 +82,7 @@ async fn traced(
     let Some(interrupts) = interrupts else { return Ok(()) };
 
     // An explicit cursor: a page that is lost on its way can be had again, and the plain token's place is left alone.
-    let mut follower = Follower::new(client.clone(), token::at(&token.token, 0), args.reading.patience);
+    let mut follower = Follower::new(client.clone(), token::at(&token.token, 0), args.reading.retry_timeout);
     console.save_displays_in(args.reading.save_displays.clone());
     let mut view: Box<dyn View> = if form.json {
         Box::new(JsonView::default())
@@ -114,7 +114,7 @@ async fn run_once(
     client: &mut Client,
     request: Request,
     trace: &Trace,
-    patience: Duration,
+    retry_timeout: Duration,
 ) -> Result<Token, Unanswered> {
     let begun = Instant::now();
     let (mut is_first, mut may_be_accepted) = (true, false);
@@ -125,7 +125,7 @@ async fn run_once(
         };
         let is_lost = is_transient(&status);
         may_be_accepted |= is_lost && !never_connected(&status);
-        let is_waited_for = may_be_accepted && begun.elapsed() + RUN_AGAIN_AFTER <= patience;
+        let is_waited_for = may_be_accepted && begun.elapsed() + RUN_AGAIN_AFTER <= retry_timeout;
         if !is_lost || !(is_first || is_waited_for) {
             return Err(Unanswered { status, may_be_accepted });
         }
