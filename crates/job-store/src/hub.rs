@@ -1,9 +1,10 @@
 //! Wakes waiters in this process when a job changes, in this process or another, and keeps what is known of jobs that
 //! somebody watches.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use sqlflow_job::{Job, JobId};
+use sqlflow_sync::mutex::lock;
 use sqlflow_sync::watched::Watched;
 use tokio::sync::watch;
 
@@ -17,7 +18,7 @@ pub(super) struct Hub {
 
 impl Hub {
     pub(super) fn watch(&self, id: &JobId) -> watch::Receiver<KnownJob> {
-        self.lock().subscribe(id, KnownJob::default())
+        lock(&self.jobs).subscribe(id, KnownJob::default())
     }
 
     /// This process wrote the job, which is this one since.
@@ -32,7 +33,7 @@ impl Hub {
 
     /// This process loaded the job. That wakes nobody.
     pub(super) fn loaded(&self, job: &Job, revision: Revision) {
-        let mut jobs = self.lock();
+        let mut jobs = lock(&self.jobs);
         match jobs.get(&job.id) {
             Some(sender) if sender.is_closed() => jobs.remove(&job.id),
             Some(sender) => {
@@ -47,26 +48,22 @@ impl Hub {
 
     /// Forgets the jobs that nobody watches any more. A job that has ended is never written again, which would do that.
     pub(super) fn forget_unwatched(&self) {
-        self.lock().prune();
+        lock(&self.jobs).prune();
     }
 
     /// The store has become older: any job may have changed.
     pub(super) fn restored(&self) {
-        self.lock().all().for_each(|sender| sender.send_modify(KnownJob::restored));
+        lock(&self.jobs).all().for_each(|sender| sender.send_modify(KnownJob::restored));
     }
 
     fn changed(&self, id: &JobId, note: impl FnOnce(&mut KnownJob)) {
-        let mut jobs = self.lock();
+        let mut jobs = lock(&self.jobs);
         match jobs.get(id) {
             // Nobody watches, so nothing is kept: what is known would be old when somebody does.
             Some(sender) if sender.is_closed() => jobs.remove(id),
             Some(sender) => sender.send_modify(note),
             None => {}
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Watched<JobId, KnownJob>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

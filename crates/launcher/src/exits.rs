@@ -2,9 +2,10 @@
 //! and keeps the fact that one has exited until that is acted on.
 
 use std::collections::{HashMap, hash_map};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sqlflow_sync::mutex::lock;
 use tokio::process::Child;
 use tokio::sync::watch;
 
@@ -32,7 +33,7 @@ struct Entry {
 impl Exits {
     /// PendingTracker for the agent in a task of its own, and calls `then` when it has exited.
     pub(super) fn reap(&self, executor: ExecutorRef, mut child: Child, then: impl FnOnce() + Send + 'static) {
-        self.lock().entry(executor.clone()).or_insert_with(Entry::new).running.send_modify(|it| *it += 1);
+        lock(&self.0).entry(executor.clone()).or_insert_with(Entry::new).running.send_modify(|it| *it += 1);
         self.follow(
             executor,
             async move {
@@ -46,7 +47,7 @@ impl Exits {
     /// PendingTracker for `exit`, that of an agent which this process did not start, in a task of its own. Nothing happens if the
     /// executor has an entry.
     pub(super) fn adopt(&self, executor: &ExecutorRef, exit: impl Future<Output = ()> + Send + 'static) {
-        match self.lock().entry(executor.clone()) {
+        match lock(&self.0).entry(executor.clone()) {
             hash_map::Entry::Occupied(_) => return,
             hash_map::Entry::Vacant(vacant) => vacant.insert(Entry::new()).running.send_replace(1),
         };
@@ -63,7 +64,7 @@ impl Exits {
         let exits = self.clone();
         tokio::spawn(async move {
             exit.await;
-            let entry = exits.lock().get(&executor).map(|entry| {
+            let entry = lock(&exits.0).get(&executor).map(|entry| {
                 entry.running.send_modify(|it| *it = it.saturating_sub(1));
                 entry.running.subscribe()
             });
@@ -79,13 +80,13 @@ impl Exits {
     /// Returns when every agent of the attempt that this process started or adopted has exited, so at once when that is so
     /// already; waits for ever for an attempt of which it knows none.
     pub(super) async fn exited(&self, executor: &ExecutorRef) {
-        let running = self.lock().get(executor).map(|entry| entry.running.subscribe());
+        let running = lock(&self.0).get(executor).map(|entry| entry.running.subscribe());
         let Some(mut running) = running else { return std::future::pending().await };
         if running.wait_for(|count| *count == 0).await.is_err() {
             // It was cleaned up meanwhile.
             return;
         }
-        let is_repeat = match self.lock().get_mut(executor) {
+        let is_repeat = match lock(&self.0).get_mut(executor) {
             Some(entry) => std::mem::replace(&mut entry.is_reported, true),
             None => false,
         };
@@ -96,19 +97,15 @@ impl Exits {
 
     /// Whether this process sends the attempt's agent its first TERM now. Of an attempt without an entry nothing is kept.
     pub(super) fn is_first_term(&self, executor: &ExecutorRef) -> bool {
-        self.lock().get_mut(executor).is_none_or(|entry| !std::mem::replace(&mut entry.is_termed, true))
+        lock(&self.0).get_mut(executor).is_none_or(|entry| !std::mem::replace(&mut entry.is_termed, true))
     }
 
     /// Drops what is known of the attempt, unless an agent of it still runs here.
     pub(super) fn forget(&self, executor: &ExecutorRef) {
-        let mut entries = self.lock();
+        let mut entries = lock(&self.0);
         if entries.get(executor).is_some_and(|entry| *entry.running.borrow() == 0) {
             entries.remove(executor);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ExecutorRef, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -166,7 +163,7 @@ mod tests {
         let (exits, executor) = (Exits::default(), executor());
         start(&exits, &executor, &mut Command::new("true")).await.unwrap();
         exits.forget(&executor);
-        assert!(exits.lock().is_empty());
+        assert!(lock(&exits.0).is_empty());
         assert!(exits.exited(&executor).now_or_never().is_none(), "nothing is known of it");
     }
 
@@ -183,6 +180,6 @@ mod tests {
         exits.exited(&executor).await;
         exits.exited(&executor).await;
         exits.forget(&executor);
-        assert!(exits.lock().is_empty());
+        assert!(lock(&exits.0).is_empty());
     }
 }

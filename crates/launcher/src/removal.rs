@@ -5,7 +5,9 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use sqlflow_sync::mutex::lock;
 
 use sqlflow_job::ExecutorRef;
 
@@ -27,12 +29,12 @@ impl Unremovable {
         end_processes: impl FnOnce() -> io::Result<()>,
         remove: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
-        if !self.lock().contains(executor) {
+        if !lock(&self.0).contains(executor) {
             // The folder stays until then: it leads housekeeping here again.
             end_processes()?;
         }
         let removed = remove();
-        let mut known = self.lock();
+        let mut known = lock(&self.0);
         match &removed {
             Ok(()) => {
                 known.remove(executor);
@@ -45,10 +47,6 @@ impl Unremovable {
             }
         }
         removed
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashSet<ExecutorRef>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -154,7 +152,7 @@ mod tests {
         assert_eq!(clean_up(Some(Errno::EPERM)), (false, 1));
         assert_eq!(clean_up(Some(Errno::EPERM)), (false, 1));
         assert_eq!(clean_up(None), (true, 1));
-        assert!(unremovable.lock().is_empty());
+        assert!(lock(&unremovable.0).is_empty());
     }
 
     #[test]

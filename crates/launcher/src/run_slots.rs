@@ -12,10 +12,11 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlflow_os::exhaustion::with_remedy;
+use sqlflow_sync::mutex::lock;
 use tokio::sync::watch;
 
 use sqlflow_job::AttemptId;
@@ -78,7 +79,7 @@ impl RunSlots {
     /// Puts the attempt into the queue; nothing where there is no limit.
     pub(super) fn queue(&self, attempt: &AttemptId) -> Option<Ticket> {
         self.0.limit?;
-        self.lock().insert(attempt.clone());
+        lock(&self.0.queue).insert(attempt.clone());
         let changes = self.0.changes.subscribe();
         Some(Ticket { slots: self.clone(), attempt: attempt.clone(), changes })
     }
@@ -110,7 +111,7 @@ impl RunSlots {
     /// Logs that a slot cannot be used, when that is news: it is looked for several times a second.
     fn log(&self, broken: Option<&io::Error>) {
         let error = broken.map(ToString::to_string);
-        let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = lock(&self.0.logged);
         if *logged != error {
             if let Some(error) = &error {
                 tracing::warn!(error, "a slot for an agent cannot be used and counts as held");
@@ -121,7 +122,7 @@ impl RunSlots {
 
     /// The attempt waits no more.
     pub(super) fn leave(&self, attempt: &AttemptId) {
-        if self.lock().remove(attempt) {
+        if lock(&self.0.queue).remove(attempt) {
             self.wake();
         }
     }
@@ -132,11 +133,7 @@ impl RunSlots {
     }
 
     fn before(&self, attempt: &AttemptId) -> usize {
-        self.lock().range(..attempt).count()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<AttemptId>> {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.queue).range(..attempt).count()
     }
 }
 

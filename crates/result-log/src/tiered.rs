@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlflow_job::{AttemptId, Event, Evidence, JobId};
+use sqlflow_sync::mutex::lock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::adopt::adopt;
 use super::blocking::run_blocking;
-use super::job_log::lock;
 use super::known::{self, Known, KnownLog};
 use super::lock::LOCK_WAIT;
 use super::small::{Planned, SmallLog, SmallLogState, SmallLogs, page};

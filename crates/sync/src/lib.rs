@@ -1,4 +1,5 @@
-//! Watch channels by key, and work on threads that may block.
+//! Watch channels by key, blocking work on threads for it, and mutexes without poisoning.
 
 pub mod blocking;
+pub mod mutex;
 pub mod watched;

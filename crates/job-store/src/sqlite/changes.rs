@@ -2,8 +2,10 @@
 //! was written.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
+
+use sqlflow_sync::mutex::lock;
 
 use rusqlite::{Connection, params};
 
@@ -63,17 +65,17 @@ pub(super) struct Own(Mutex<BTreeSet<Revision>>);
 
 impl Own {
     pub(super) fn note(&self, revision: Revision) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(revision);
+        lock(&self.0).insert(revision);
     }
 
     /// Whether this process wrote it. If so, then after all that others wrote of the job.
     fn wrote(&self, revision: Revision) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&revision)
+        lock(&self.0).contains(&revision)
     }
 
     /// They will not be asked about again.
     fn forget_upto(&self, revision: Revision) {
-        let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = lock(&self.0);
         *own = own.split_off(&Revision(revision.0.saturating_add(1)));
     }
 }

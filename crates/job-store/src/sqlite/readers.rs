@@ -1,11 +1,12 @@
 //! The connections that read. Reading may block, for as long as the disk does: it is done on the threads that may.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rusqlite::Connection;
 use sqlflow_sync::blocking;
+use sqlflow_sync::mutex::lock;
 use tokio::sync::Semaphore;
 
 use super::database::open_to_read;
@@ -59,6 +60,6 @@ impl Readers {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.idle)
     }
 }

@@ -2,11 +2,12 @@
 //! has to write for it. Free space is looked at as well, since SQLite writes heartbeats to blocks that it has already.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
 use nix::unistd::Uid;
+use sqlflow_sync::mutex::lock;
 use sqlflow_text::with_causes;
 
 use crate::types::StoreError;
@@ -37,7 +38,7 @@ impl Writability {
 
     /// A heartbeat was written, or was not.
     pub(super) fn note(&self, heartbeat: &Result<(), StoreError>, now: Instant) {
-        let mut heartbeats = self.lock();
+        let mut heartbeats = lock(&self.0);
         match heartbeat {
             Ok(()) => *heartbeats = Heartbeats { written: now, failure: None },
             Err(error) => heartbeats.failure = Some(with_causes(error)),
@@ -47,7 +48,7 @@ impl Writability {
     /// # Errors
     /// Why writing does not work now.
     pub(super) fn check(&self, now: Instant) -> Result<(), String> {
-        let heartbeats = self.lock();
+        let heartbeats = lock(&self.0);
         if let Some(why) = &heartbeats.failure {
             return Err(format!("cannot write this server's heartbeat: {why}"));
         }
@@ -60,10 +61,6 @@ impl Writability {
             ));
         }
         Ok(())
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Heartbeats> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Which Pods may have changed since they were looked at last. That is a level: a change that nobody waited for is found by
 //! a later caller.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use sqlflow_sync::mutex::lock;
 use sqlflow_sync::watched::Watched;
 
 /// Whether each Pod may have changed, by its name.
@@ -21,14 +22,14 @@ impl Changes {
     }
 
     fn set(&self, pod: &str, has_changed: bool) {
-        if let Some(changed) = self.lock().get(pod) {
+        if let Some(changed) = lock(&self.0).get(pod) {
             changed.send_replace(has_changed);
         }
     }
 
     /// Any Pod may have changed.
     pub(super) fn note_all(&self) {
-        self.lock().all().for_each(|changed| {
+        lock(&self.0).all().for_each(|changed| {
             changed.send_replace(true);
         });
     }
@@ -36,18 +37,14 @@ impl Changes {
     /// PendingTracker until the Pod may have changed since it was looked at, for one that is not known not at all.
     pub(super) async fn changed(&self, pod: &str) {
         // What it did before is not known.
-        let mut changed = self.lock().subscribe(&pod.to_owned(), true);
+        let mut changed = lock(&self.0).subscribe(&pod.to_owned(), true);
         // An error says that it is not of interest any more; then a look does no harm.
         let _ = changed.wait_for(|changed| *changed).await;
     }
 
     /// Nobody is interested in the Pod any more.
     pub(super) fn forget(&self, pod: &str) {
-        self.lock().remove(pod);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Watched<String, bool>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).remove(pod);
     }
 }
 
@@ -104,7 +101,7 @@ mod tests {
         for pod in 0..10_000 {
             has_changed(&changes, &pod.to_string());
         }
-        assert!(changes.lock().len() <= 2 + SPARE);
+        assert!(lock(&changes.0).len() <= 2 + SPARE);
         changes.note("waited-for");
         assert!((&mut waiting).now_or_never().is_some(), "one that is waited for stays");
     }

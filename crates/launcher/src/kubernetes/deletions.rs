@@ -2,8 +2,10 @@
 //! server's own, from when it first saw the deletion: the cluster's clock may be another one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use sqlflow_sync::mutex::lock;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -27,7 +29,7 @@ impl Deletions {
     /// Notes the Pod as it is now. Whether it should be gone, and its node does not say that it is.
     pub(super) fn is_overdue(&self, pod: &Pod, now: Instant) -> bool {
         let Some(ends) = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0) else { return false };
-        let mut known = self.lock();
+        let mut known = lock(&self.0);
         let deletion = known.entry(pod.name_any()).or_insert(Deletion { ends, seen: now });
         if deletion.ends != ends {
             *deletion = Deletion { ends, seen: now };
@@ -39,20 +41,16 @@ impl Deletions {
 
     /// The Pod is gone.
     pub(super) fn forget(&self, name: &str) {
-        self.lock().remove(name);
+        lock(&self.0).remove(name);
     }
 
     /// These are all the Pods that there are.
     pub(super) fn note_all(&self, pods: &[Arc<Pod>], now: Instant) {
         let names: HashMap<_, _> = pods.iter().map(|pod| (pod.name_any(), pod)).collect();
-        self.lock().retain(|name, _| names.contains_key(name));
+        lock(&self.0).retain(|name, _| names.contains_key(name));
         for pod in pods {
             self.is_overdue(pod, now);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Deletion>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -102,6 +100,6 @@ mod tests {
         deletions.note_all(&[a.clone(), b, Arc::new(lives)], now);
         deletions.note_all(&[a, c], now);
         deletions.forget("c");
-        assert_eq!(deletions.lock().keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(lock(&deletions.0).keys().collect::<Vec<_>>(), ["a"]);
     }
 }

@@ -1,7 +1,9 @@
 //! Pods and claims of jobs that the store does not know, as far as they were reported.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use sqlflow_sync::mutex::lock;
 
 use sqlflow_job::ExecutorRef;
 
@@ -14,20 +16,16 @@ pub(super) struct Orphans(Arc<Mutex<HashSet<ExecutorRef>>>);
 impl Orphans {
     /// Whether it was not reported yet.
     pub(super) fn is_new(&self, executor: &ExecutorRef) -> bool {
-        self.lock().insert(executor.clone())
+        lock(&self.0).insert(executor.clone())
     }
 
     /// These are all that there are: the others are forgotten.
     pub(super) fn retain(&self, left: &[Target]) {
-        let mut reported = self.lock();
+        let mut reported = lock(&self.0);
         if !reported.is_empty() {
             let left: HashSet<_> = left.iter().map(|it| &it.executor).collect();
             reported.retain(|it| left.contains(it));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashSet<ExecutorRef>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -45,6 +43,6 @@ mod tests {
         assert!(orphans.is_new(&stays.executor) && orphans.is_new(&goes.executor));
         orphans.retain(std::slice::from_ref(&stays));
         assert!(!orphans.is_new(&stays.executor), "it was reported");
-        assert_eq!(orphans.lock().len(), 1);
+        assert_eq!(lock(&orphans.0).len(), 1);
     }
 }
