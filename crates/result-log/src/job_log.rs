@@ -1,4 +1,4 @@
-//! One job's log in this process: appends are gathered into groups, readers follow the committed offset.
+//! A job's log in this process: appends are combined into groups, readers follow the committed offset.
 //!
 //! Locks are taken in this order: the log's lock (between processes), then `log_state` (short, within this process).
 
@@ -15,7 +15,7 @@ use super::blocking::run_blocking;
 use super::folder::Folder;
 use super::known::{self, KnownLog};
 use super::lock::{JobLock, LOCK_WAIT, Tried, Waiting};
-use super::log_state::LogState;
+use super::log_state::{LogState, Refreshed};
 use super::read::PagePlan;
 use super::repair::{fill_holes, repair_end, repair_file};
 use super::retention::Retention;
@@ -23,9 +23,9 @@ use super::shift;
 use super::write::{Addition, Batch};
 use super::{Appended, LogError, LogOptions, Page, Producer};
 
-/// Bytes of records that one write takes at the most, unless a single append has more.
+/// Maximum size of the records of one write, unless a single append is larger.
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
-/// How often a page is planned again because retention replaced a file or damage was repaired.
+/// Maximum number of times that a page is planned again, because retention replaced a file or damage was repaired.
 const READ_TRIES: u32 = 32;
 
 type Reply = oneshot::Sender<Result<Appended, LogError>>;
@@ -40,31 +40,31 @@ struct Request {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Request>,
-    /// Somebody works on the queue.
+    /// Whether a task processes the queue.
     is_served: bool,
 }
 
-/// A group that could not be written, because another has the log's lock.
+/// A group that could not be written, because another process holds the log's lock.
 struct Stuck {
     group: Vec<Request>,
     waiting: Waiting,
 }
 
-/// What looking without waiting came to.
+/// Result of a query without waiting.
 enum Looked<T> {
     Answer(T),
-    /// That needs the lock, which another has.
+    /// It needs the lock, which another process holds.
     Busy(Waiting),
 }
 
-/// One job's log. Its state is a cache: it may be dropped whenever nobody uses it.
+/// A job's log. Its state is a cache, and may be dropped while it is not in use.
 pub(super) struct JobLog {
     folder: Folder,
     options: Arc<LogOptions>,
     view: Mutex<Option<LogState>>,
     queue: Mutex<Queue>,
     position: watch::Sender<u64>,
-    /// Readers see no lower position of what this process appends.
+    /// Lowest position that readers see for records of this process.
     floor: AtomicU64,
     used: AtomicU64,
 }
@@ -87,7 +87,7 @@ impl JobLog {
         self.position.subscribe()
     }
 
-    /// Adds to the log, together with what others add at the same time.
+    /// Adds to the log, in one group with concurrent additions.
     pub(super) async fn add(self: &Arc<Self>, addition: Addition) -> Result<Appended, LogError> {
         let bytes = addition.bytes();
         let (reply, answer) = oneshot::channel();
@@ -105,14 +105,14 @@ impl JobLog {
         })
     }
 
-    /// Writes groups until nothing waits. Waiting for the lock holds no thread.
+    /// Writes groups until the queue is empty. Waiting for the lock blocks no thread.
     async fn serve_queue(self: Arc<Self>) {
         let mut stuck = None;
         loop {
             let this = Arc::clone(&self);
             let mut still = match tokio::task::spawn_blocking(move || this.write_groups(stuck)).await {
                 Ok(Some(still)) => still,
-                // What waited was answered, also by a panic.
+                // All requests were answered, even by a panic.
                 Ok(None) | Err(_) => return,
             };
             self.give_up_late(&mut still);
@@ -121,7 +121,7 @@ impl JobLog {
         }
     }
 
-    /// Answers the requests that have waited for the lock for long enough. Time before another had it does not count.
+    /// Answers requests whose timeout for the lock has passed. Time before another process held it does not count.
     fn give_up_late(&self, stuck: &mut Stuck) {
         if !stuck.waiting.was_long_enough() {
             return;
@@ -137,15 +137,15 @@ impl JobLog {
             return;
         }
         let error = stuck.waiting.busy();
-        tracing::warn!(%error, "appends to a result log were given up");
+        tracing::warn!(%error, "appends to a result log failed");
         for request in late {
             let _ = request.reply.send(Err(error.duplicate()));
         }
     }
 
-    /// Writes groups until nothing waits or another has the lock; then returns what it could not write.
+    /// Writes groups until the queue is empty or another process holds the lock; returns what could not be written.
     fn write_groups(&self, stuck: Option<Stuck>) -> Option<Stuck> {
-        /// Lets others serve the queue, should this panic.
+        /// Releases the queue if this panics.
         struct Served<'a>(&'a JobLog);
         impl Drop for Served<'_> {
             fn drop(&mut self) {
@@ -183,7 +183,7 @@ impl JobLog {
         }
     }
 
-    /// The requests that are written next; `None`: nothing waits, and nobody serves the queue from here on.
+    /// The next group of requests; `None`: the queue is empty, and no task processes it from here on.
     fn next_group(&self) -> Option<Vec<Request>> {
         let mut group = Vec::new();
         let mut queue = lock(&self.queue);
@@ -206,7 +206,7 @@ impl JobLog {
             let mut slot = lock(&self.view);
             LogState::catch_up(&mut slot, &self.folder, &held).map(|view| {
                 if view.summary.shown_last() < *self.position.borrow() {
-                    // An older copy was restored below this process.
+                    // An older copy was restored while this process ran.
                     self.floor.store(self.folder.floor_now(), Ordering::Relaxed);
                 }
                 self.notify(view);
@@ -240,7 +240,7 @@ impl JobLog {
             return;
         }
         for (reply, producers) in accepted {
-            // The caller may have gone.
+            // The caller may have been dropped.
             let _ = reply.send(Ok(Appended::of(&summary, producers)));
         }
         if begins_segment {
@@ -262,14 +262,14 @@ impl JobLog {
             }
             (Ok(_), None) => Ok(()),
             (Err(error), _) => {
-                // What is on disk now is for the next look to find out.
+                // The next query finds out what is on disk now.
                 *slot = None;
                 Err(error)
             }
         }
     }
 
-    /// The lock must be held. A failure is no reason to refuse records; the next segment tries again.
+    /// The lock must be held. After a failure records are accepted anyway, and the next segment retries.
     fn retain(&self, removable_bytes: u64, held: &JobLock) {
         let retention = Retention {
             limit: self.options.retain_output_bytes_per_job,
@@ -289,7 +289,7 @@ impl JobLog {
         }
     }
 
-    /// Asks a view that knows all that is durable.
+    /// Queries a state that covers all durable records.
     pub(super) async fn look<T: Send + 'static>(
         self: &Arc<Self>,
         ask: impl Fn(&LogState) -> T + Send + Sync + 'static,
@@ -313,7 +313,7 @@ impl JobLog {
     fn look_if_free<T>(&self, ask: impl Fn(&LogState) -> T) -> Result<Looked<T>, LogError> {
         {
             let mut slot = lock(&self.view);
-            if LogState::refresh(&mut slot, &self.folder)?
+            if LogState::refresh(&mut slot, &self.folder)? == Refreshed::Current
                 && let Some(view) = slot.as_ref()
             {
                 self.notify(view);
@@ -327,7 +327,7 @@ impl JobLog {
         }
     }
 
-    /// Asks the view under the log's lock; without one there is no log.
+    /// Queries the state under the log's lock; without a lock file there is no log.
     fn catch_up<T>(&self, held: Option<&JobLock>, ask: impl Fn(&LogState) -> T) -> Result<T, LogError> {
         let mut slot = lock(&self.view);
         let view = match held {
@@ -338,14 +338,13 @@ impl JobLog {
         Ok(ask(view))
     }
 
-    /// Waits until the lock is free, or what needs it is over: `None`. That may be a write that was under way, or the log
-    /// was deleted.
+    /// Waits until the lock is free. `None`: it is no longer needed, because a write has ended or the log was deleted.
     async fn wait_for_view(self: &Arc<Self>, mut waiting: Waiting) -> Result<Option<JobLock>, LogError> {
         while !waiting.was_long_enough() {
             tokio::time::sleep(waiting.next_pause()).await;
             let this = Arc::clone(self);
             let tried = run_blocking(move || {
-                if LogState::refresh(&mut lock(&this.view), &this.folder)? {
+                if LogState::refresh(&mut lock(&this.view), &this.folder)? == Refreshed::Current {
                     return Ok(None);
                 }
                 waiting.try_again()
@@ -359,7 +358,7 @@ impl JobLog {
         Err(waiting.busy())
     }
 
-    /// `None`: the log was deleted meanwhile.
+    /// `None`: the log was deleted in the meantime.
     async fn wait_for_lock(self: &Arc<Self>, mut waiting: Waiting) -> Result<Option<JobLock>, LogError> {
         while !waiting.was_long_enough() {
             tokio::time::sleep(waiting.next_pause()).await;
@@ -377,7 +376,7 @@ impl JobLog {
         Err(waiting.busy())
     }
 
-    /// The position behind which the last `count` positions are, as far as it can be known without waiting for another
+    /// The position after which the last `count` positions are, as far as it is known without waiting for another
     /// process.
     pub(super) async fn position_before(self: &Arc<Self>, count: u64) -> Result<u64, LogError> {
         let before = move |view: &LogState| {
@@ -397,7 +396,8 @@ impl JobLog {
         }
     }
 
-    /// A page. While another process holds the log's lock, what its committed offset speaks of is read; that may be nothing new.
+    /// A page. While another process holds the log's lock, only records up to the committed offset are read, which may
+    /// be no new ones.
     pub(super) async fn read(self: &Arc<Self>, after: u64, max_bytes: usize) -> Result<Page, LogError> {
         let begun = Instant::now();
         loop {
@@ -415,7 +415,7 @@ impl JobLog {
             match held {
                 Ok(Some(held)) => run_blocking(move || this.catch_up(Some(&held), |_| ())).await?,
                 Ok(None) => {}
-                // It is stopped, or its disk is. What it was about to add is not acknowledged.
+                // It is stopped, or its disk does not respond. What it was about to add is not acknowledged.
                 Err(busy @ LogError::Busy { .. }) => {
                     let known = run_blocking(move || this.read_to_old_mark(after, max_bytes)).await?;
                     return known.ok_or(busy);
@@ -449,7 +449,7 @@ impl JobLog {
                     }
                     return Ok(Looked::Answer(planned.wanted.page(found.records, true)));
                 }
-                // Retention replaced a file, or the log was deleted: look again at what there is.
+                // Retention replaced a file, or the log was deleted: plan again.
                 Err(error) if error.is_not_found() && tries < READ_TRIES => *lock(&self.view) = None,
                 Err(LogError::Corrupt { file, .. }) if tries < READ_TRIES => {
                     match JobLock::try_if_there(&self.folder)? {
@@ -463,7 +463,7 @@ impl JobLog {
         }
     }
 
-    /// Repairs this file, which did not read well, if it is damaged: without the lock it may only have been replaced.
+    /// Repairs this file, whose read failed, if it is damaged: without the lock it may only have been replaced.
     fn repair(&self, held: &JobLock, file: &Path) -> Result<(), LogError> {
         let mut slot = lock(&self.view);
         *slot = None;
@@ -474,7 +474,7 @@ impl JobLog {
         repair_file(&self.folder, held, file)
     }
 
-    /// The next records that the committed offset speaks of, which may be none; `None`: nothing can be said without the lock.
+    /// The next records up to the committed offset, which may be none; `None`: the lock is needed.
     fn read_to_old_mark(&self, after: u64, max_bytes: usize) -> Result<Option<Page>, LogError> {
         let Some(view) = LogState::of_old_offset(&self.folder)? else { return Ok(None) };
         let planned = PagePlan::new(&view, after);
@@ -484,7 +484,7 @@ impl JobLog {
         let Some(plan) = &planned.plan else { return Ok(Some(planned.wanted.page(Vec::new(), false))) };
         match plan.read(&self.folder, max_bytes as u64) {
             Ok(found) => Ok(Some(planned.wanted.page(found.records, false))),
-            // It was replaced, or is damaged: who has the lock can tell, or repairs it.
+            // It was replaced, or is damaged; the holder of the lock can find out, or repairs it.
             Err(error) if error.is_not_found() => Ok(None),
             Err(LogError::Corrupt { .. }) => Ok(None),
             Err(error) => Err(error),
