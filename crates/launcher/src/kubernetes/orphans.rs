@@ -1,4 +1,4 @@
-//! Pods and claims of jobs that the store does not know, as far as they were reported.
+//! Orphans: reported Pods and claims of jobs that are not in the store.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -9,17 +9,17 @@ use sqlflow_job::ExecutorRef;
 
 use crate::Target;
 
-/// Executors that were reported; no more than there are Pods and claims.
+/// Executors that were reported; at most one for each Pod and claim.
 #[derive(Clone, Default)]
 pub(super) struct Orphans(Arc<Mutex<HashSet<ExecutorRef>>>);
 
 impl Orphans {
-    /// Whether it was not reported yet.
+    /// Whether it was not reported before.
     pub(super) fn is_new(&self, executor: &ExecutorRef) -> bool {
         lock(&self.0).insert(executor.clone())
     }
 
-    /// These are all that there are: the others are forgotten.
+    /// Removes all but these, which are all that exist.
     pub(super) fn retain(&self, left: &[Target]) {
         let mut reported = lock(&self.0);
         if !reported.is_empty() {
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_orphan_is_reported_once_and_forgotten_when_it_is_gone() {
+    fn orphan_is_reported_once_until_it_is_gone() {
         let orphans = Orphans::default();
         let [stays, goes] =
             [(); 2].map(|()| Target::own(AttemptId { job: JobId::generate(), step: 0, number: 1 }));
