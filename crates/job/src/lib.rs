@@ -1,5 +1,5 @@
-//! What a job is and how it may change: ids, state, and two pure functions. `Job::apply` takes an event into the
-//! state, `Job::next` says what a reconciler should do. Nothing here does I/O or reads a clock.
+//! Jobs: ids, state, and two pure functions. `Job::apply` applies an event to the state, `Job::next` decides the next
+//! action of a reconciler. Nothing here does I/O or reads a clock.
 
 mod apply;
 mod attempt;
