@@ -314,7 +314,7 @@ mod tests {
 
         fs::write(&package, "").unwrap();
         script(&second, &good(&package));
-        // Whoever asks within the first second gets the same answer again.
+        // Callers within the first second get the same answer again.
         while python.usable().await.is_err() {
             tokio::task::yield_now().await;
         }

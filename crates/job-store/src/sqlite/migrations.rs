@@ -1,7 +1,7 @@
 //! Migration of the state file to the version that this server knows, and detection of a file's version.
 //!
 //! The table of applied migrations is that of the library that earlier servers used (sqlx). So they refuse a file with
-//! a version that they do not know, and this server knows theirs.
+//! a version that they do not know, and this server knows their versions.
 
 use std::path::Path;
 

@@ -146,7 +146,7 @@ async fn run_folder_of_a_running_agent_stays() {
 }
 
 /// The search goes through all processes of the machine, so it is left out where the agent has seen the last one end.
-/// As where a server died before it could record the launch, and the agent was told to end meanwhile.
+/// As where a server died before it could record the launch, and the agent was terminated in the meantime.
 #[tokio::test]
 async fn no_second_agent_is_started_after_an_outcome() {
     let dir = tempfile::tempdir().unwrap();
