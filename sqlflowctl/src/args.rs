@@ -11,7 +11,7 @@ use sqlflow_units::{duration, whole_seconds};
 
 use crate::render::result_set::Expand;
 
-/// Run SQL programs as jobs of a SQLFlow server, and read what they say.
+/// Run SQL programs as jobs of a SQLFlow server, and read their results.
 #[derive(Debug, Parser)]
 #[command(
     name = "sqlflowctl",
@@ -19,13 +19,13 @@ use crate::render::result_set::Expand;
     arg_required_else_help = true,
     after_help = "\
 A JOB is a token, a token with a cursor (sqlflow….42), the id of a job that was started on this machine or the first
-characters of one (at least 4), such an id with a cursor, or `last` for the newest of them.
+characters of one (at least 4), such an id with a cursor, or `last` for the newest of these jobs.
 
 Exit status: 0 the job succeeded; 1 it failed, with the cause on standard error; 2 wrong usage, a program that the
 server refuses, or an unknown job; 3 the server cannot be reached or is at fault; 4 the job was cancelled; 130
 interrupted; 141 standard output was closed.
 
-On a terminal, list, describe, logs, parse and models are shown by $PAGER (less, if it is not set).
+On a terminal, list, describe, logs, parse and models use $PAGER (default: less).
 
 Examples:
   sqlflowctl run -f iris.sql
@@ -41,7 +41,7 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// Reads the command line and the environment. The error is what the person reads, and the exit status.
+    /// Reads the command line and the environment. The error has the message and the exit status.
     pub(crate) fn read() -> Result<Self, (String, i32)> {
         let args: Vec<OsString> = std::env::args_os().collect();
         let command = Self::command();
@@ -62,10 +62,10 @@ impl Cli {
     }
 }
 
-/// What every command takes.
+/// Options of all commands.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The server's address: HOST:PORT, :PORT for this machine, or http://HOST:PORT
+    /// Address of the server: HOST:PORT, :PORT for this machine, or http://HOST:PORT
     #[arg(
         long,
         global = true,
@@ -75,26 +75,27 @@ pub(crate) struct Global {
         value_parser = address::server_url
     )]
     pub(crate) server: String,
-    /// The data source of a program, such as sqlite:////home/ana/iris.db (the path is absolute, and the server's) or
-    /// mysql://user:password@tcp(host:3306)/db; for `run`. Keep passwords in the environment
+    /// Data source of a program, for `run`: sqlite:////home/ana/iris.db (an absolute path on the server's machine),
+    /// mysql://user:password@tcp(host:3306)/db or postgresql://user:password@host:5432/db. Keep passwords in the
+    /// environment
     #[arg(long, global = true, value_name = "DSN", env = "SQLFLOW_DATASOURCE", hide_env_values = true)]
     pub(crate) datasource: Option<String>,
-    /// When to colour what is printed; auto: on a terminal, unless NO_COLOR is set
+    /// When to print colours; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     pub(crate) color: Color,
-    /// text: tables for people. json: one JSON object per line for scripts; integers beyond ±(2^53-1), decimals,
-    /// dates and times (ISO 8601) are strings, blobs are strings of the form \x00ff. csv: rows alone, as RFC 4180 says;
-    /// NULL is an empty field, an empty text is "", and an empty line parts result sets
+    /// Output format. text: tables. json: one JSON object per line, for scripts; integers beyond ±(2^53-1), decimals,
+    /// dates and times (ISO 8601) are strings, blobs are strings like \x00ff. csv: rows only, as in RFC 4180; NULL is
+    /// an empty field, an empty string is "", and an empty line separates result sets
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
-    /// When to show rows as records, one line for each value; auto: when a table is wider than the terminal, and has more
+    /// When to print rows as records, one line per value; auto: if the table is wider than the terminal and has more
     /// than two columns
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Expand::Auto)]
     pub(crate) expanded: Expand,
-    /// Do not start a pager
+    /// Disable the pager
     #[arg(long, global = true)]
     pub(crate) no_pager: bool,
-    /// Where the data source came from.
+    /// Source of the data source's value, for errors.
     #[arg(skip)]
     pub(crate) datasource_origin: String,
 }
@@ -115,20 +116,20 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a program and print what it says until it ends
+    /// Run a program and print its output until it ends
     ///
-    /// Rows go to standard output; the job's own output, progress and messages go to standard error. Ctrl+C asks the
-    /// server to cancel the job and waits for its end; a second Ctrl+C leaves at once. When standard output is
-    /// closed, as by `| head`, the job is cancelled too; with --detach it never is.
+    /// Rows are printed on standard output; the job's own output, progress and messages on standard error. Ctrl+C
+    /// cancels the job and waits for its end; a second Ctrl+C exits at once. If standard output is closed, as by `|
+    /// head`, the job is cancelled too, except with --detach.
     Run(Run),
-    /// Go on reading a job's results until it ends
+    /// Read the results of a job until it ends
     ///
-    /// With a plain token or job id the server keeps the place: each page is shown once, and a later `fetch` goes on
-    /// after it. With a cursor it begins there. Ctrl+C ends the reading, never the job.
+    /// With a plain token or job id, the server stores the cursor: each page is printed once, and a later `fetch`
+    /// continues after it. With a cursor, reading begins there. Ctrl+C stops reading; it does not cancel the job.
     Fetch(Fetch),
-    /// Print what a job wrote to its standard output and error, byte for byte, from the start
+    /// Print a job's standard output and standard error from the start, byte for byte
     Logs(Logs),
-    /// Ask for the end of a job
+    /// Cancel a job
     Cancel(JobArgument),
     /// List jobs, newest first
     List(List),
@@ -136,15 +137,16 @@ pub(crate) enum Command {
     Describe(JobArgument),
     /// List, show, copy and delete trained models, without a server
     ///
-    /// The storage is asked directly, with the credentials of this environment: docs/storage.md names the variables.
+    /// The model storage is accessed directly, with the credentials of this environment; docs/storage.md lists the
+    /// variables.
     Models(ModelArguments),
-    /// Check a program as `run` does, and print its statements as JSON, without a server
+    /// Check a program without a server, and print its statements as JSON
     Parse(Parse),
-    /// Print the commands that teach a shell to complete this command line
+    /// Print a completion script for a shell
     Completion(Completion),
-    /// Write the manual pages of sqlflowctl into a folder
+    /// Write the manual pages of sqlflowctl to a folder
     Man {
-        /// The folder; it is made
+        /// Folder; created if it does not exist
         folder: PathBuf,
     },
 }
@@ -158,16 +160,16 @@ Examples:
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) program: Program,
-    /// Print the job's token on standard output and leave the job to itself
+    /// Print the job's token on standard output and exit
     #[arg(long)]
     pub(crate) detach: bool,
-    /// Who runs the program; shown in listings [default: $USER]
+    /// User who runs the program; shown in listings [default: $USER]
     #[arg(long, env = "SQLFLOW_USER_ID")]
     pub(crate) user: Option<String>,
-    /// Let the server cancel the job when nobody has fetched it for so long (30s, 5m); 0: never
+    /// Fetch timeout: the server cancels the job if no client fetches from it for this time (30s, 5m); 0: no timeout
     #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
     pub(crate) fetch_timeout: Option<u32>,
-    /// Keep no record of the job's token (else ~/.local/state/sqlflow/tokens holds the last 1,000)
+    /// Do not store the job's token (by default, ~/.local/state/sqlflow/tokens holds the last 1,000)
     #[arg(long)]
     pub(crate) no_remember: bool,
     #[command(flatten)]
@@ -177,28 +179,28 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Program {
-    /// The file of the program; `-` is standard input
+    /// File with the program; `-` is standard input
     #[arg(value_name = "FILE")]
     path: Option<PathBuf>,
-    /// The same, as an option
+    /// File with the program, as an option
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The program itself
+    /// Text of the program
     #[arg(short, long, value_name = "SQL", allow_hyphen_values = true)]
     execute: Option<String>,
 }
 
-/// Where a program is.
+/// Source of a program.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ProgramSource<'a> {
-    /// Here.
+    /// The command line.
     Text(&'a str),
-    /// In this file, or in standard input for `-`.
+    /// A file, or standard input for `-`.
     File(&'a Path),
 }
 
 impl Program {
-    /// Where the program is. One of the arguments is always there.
+    /// The source of the program. Clap ensures that one of the arguments is set.
     pub(crate) fn source(&self) -> ProgramSource<'_> {
         match (&self.execute, self.file.as_deref().or(self.path.as_deref())) {
             (Some(text), _) => ProgramSource::Text(text),
@@ -207,28 +209,28 @@ impl Program {
     }
 }
 
-/// How results are read and shown.
+/// Options for reading and printing results.
 #[derive(Debug, Args)]
 pub(crate) struct Reading {
-    /// Hide the job's own output, its messages and its progress
+    /// Hide the job's own output, messages and progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Save plots and other displays as files sqlflow-JOB-N.EXT in this folder
+    /// Save plots and other displays to files sqlflow-JOB-N.EXT in this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) save_displays: Option<PathBuf>,
-    /// How long to wait for a server that does not answer
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub(crate) patience: Duration,
+    /// Timeout for retries while the server does not answer
+    #[arg(long, alias = "patience", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(crate) retry_timeout: Duration,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Fetch {
     /// Token, token with cursor, job id, or `last`
     pub(crate) job: String,
-    /// Fetch one page, and say with which token to go on
+    /// Fetch one page, and print the token for the next one
     #[arg(long)]
     pub(crate) once: bool,
-    /// Begin at the start of the job's results
+    /// Begin with the job's first result
     #[arg(long)]
     pub(crate) from_start: bool,
     #[command(flatten)]
@@ -239,12 +241,12 @@ pub(crate) struct Fetch {
 pub(crate) struct Logs {
     /// Token, job id, or `last`
     pub(crate) job: String,
-    /// Go on until the job ends
+    /// Continue until the job ends
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// How long to wait for a server that does not answer
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    pub(crate) patience: Duration,
+    /// Timeout for retries while the server does not answer
+    #[arg(long, alias = "patience", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(crate) retry_timeout: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -255,13 +257,13 @@ pub(crate) struct JobArgument {
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
-    /// Only jobs of this user
+    /// List jobs of this user only
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) user: String,
-    /// Only jobs in this state; may be repeated
+    /// List jobs in this state only; may be repeated
     #[arg(long, value_enum)]
     pub(crate) state: Vec<State>,
-    /// At most so many jobs
+    /// Maximum number of jobs
     #[arg(long, default_value_t = 50)]
     pub(crate) limit: u32,
 }
@@ -282,7 +284,7 @@ impl From<State> for Code {
             State::Pending => Self::Pending,
             State::Running => Self::Running,
             State::Succeeded => Self::Succeeded,
-            // See its cause.
+            // Its cause distinguishes them.
             State::Failed | State::Cancelled => Self::Failed,
             State::Unknown => Self::Unknown,
         }
@@ -295,7 +297,7 @@ Examples:
   sqlflowctl models --at hdfs://namenode:9000/models list
   SQLFLOW_MODELS=s3://bucket/models sqlflowctl models get team/flowers ./flowers")]
 pub(crate) struct ModelArguments {
-    /// Where the models are, as the server's --models says
+    /// Model storage, in the form of the server's --models
     #[arg(long, value_name = "URI", env = "SQLFLOW_MODELS")]
     pub(crate) at: Option<String>,
     #[command(subcommand)]
@@ -306,21 +308,21 @@ pub(crate) struct ModelArguments {
 pub(crate) enum ModelCommand {
     /// List models by name
     List,
-    /// Show the program that made a model, its measurements and its files; it is read whole, and so checked
+    /// Show a model's program, metrics and files; this reads and checks the whole model
     Show {
-        /// The model's name
+        /// Name of the model
         name: String,
     },
-    /// Copy a model into a folder, as SQLFlow's own tools read it: NAME.tar.gz and sqlflow.gob
+    /// Copy a model to a folder, as NAME.tar.gz and sqlflow.gob
     Get {
-        /// The model's name
+        /// Name of the model
         name: String,
-        /// The folder; it is made
+        /// Folder; created if it does not exist
         folder: PathBuf,
     },
-    /// Delete a model for good
+    /// Delete a model permanently
     Delete {
-        /// The model's name
+        /// Name of the model
         name: String,
     },
 }
@@ -332,7 +334,7 @@ Examples:
   sqlflowctl completion zsh > ~/.zfunc/_sqlflowctl
   sqlflowctl completion fish > ~/.config/fish/completions/sqlflowctl.fish")]
 pub(crate) struct Completion {
-    /// The shell
+    /// Shell
     pub(crate) shell: clap_complete::Shell,
 }
 
@@ -340,7 +342,7 @@ pub(crate) struct Completion {
 pub(crate) struct Parse {
     #[command(flatten)]
     pub(crate) program: Program,
-    /// How the database reads SQL: mysql, postgresql or sqlite
+    /// SQL dialect of the database: mysql, postgresql or sqlite
     #[arg(long, default_value = "mysql")]
     pub(crate) dialect: String,
 }
@@ -350,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_fit_together() {
+    fn arguments_are_consistent() {
         Cli::command().debug_assert();
     }
 
@@ -366,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_may_begin_with_a_comment() {
+    fn program_may_begin_with_a_comment() {
         let cli =
             Cli::try_parse_from(["sqlflowctl", "run", "-e", "-- a comment\nSELECT 1", "--quiet"]).unwrap();
         let Command::Run(run) = cli.command else { panic!("it is run") };
@@ -375,15 +377,32 @@ mod tests {
     }
 
     #[test]
-    fn times_are_written_as_everywhere() {
-        for (patience, timeout) in [("90", "300"), ("90s", "5m"), ("1m30s", "300s")] {
-            let line =
-                ["sqlflowctl", "run", "-e", "SELECT 1", "--patience", patience, "--fetch-timeout", timeout];
+    fn times_have_units() {
+        for (retry, fetch) in [("90", "300"), ("90s", "5m"), ("1m30s", "300s")] {
+            let times = ["--retry-timeout", retry, "--fetch-timeout", fetch];
+            let line = [&["sqlflowctl", "run", "-e", "SELECT 1"], &times[..]].concat();
             let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else { unreachable!() };
-            assert_eq!((run.reading.patience, run.fetch_timeout), (Duration::from_secs(90), Some(300)));
+            assert_eq!((run.reading.retry_timeout, run.fetch_timeout), (Duration::from_secs(90), Some(300)));
         }
-        let soon = Cli::try_parse_from(["sqlflowctl", "logs", "last", "--patience", "soon"]);
+        let soon = Cli::try_parse_from(["sqlflowctl", "logs", "last", "--retry-timeout", "soon"]);
         assert!(soon.unwrap_err().to_string().contains("is no time; write 20s"));
+    }
+
+    #[test]
+    fn old_name_of_retry_timeout_is_a_hidden_alias() {
+        for command in ["run", "fetch", "logs"] {
+            let line = ["sqlflowctl", command, "last", "--patience", "5s"];
+            let timeout = match Cli::try_parse_from(line).unwrap().command {
+                Command::Run(Run { reading, .. }) | Command::Fetch(Fetch { reading, .. }) => {
+                    reading.retry_timeout
+                }
+                Command::Logs(logs) => logs.retry_timeout,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(timeout, Duration::from_secs(5));
+            let help = Cli::command().find_subcommand_mut(command).unwrap().render_long_help().to_string();
+            assert!(help.contains("--retry-timeout") && !help.contains("patience"), "{help}");
+        }
     }
 
     #[test]

@@ -12,15 +12,15 @@ use tonic::{Code, Status};
 use crate::failure::Failure;
 use crate::trace::Trace;
 
-/// The largest page that is taken.
+/// Maximum size of a page.
 const LARGEST_MESSAGE: usize = 32 * 1024 * 1024;
-/// A call that takes longer has failed; Fetch waits for at most a second when there is nothing new.
+/// Timeout of a call. Fetch waits for at most a second.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// A dead connection is noticed within twice this time.
+/// Keepalive interval and timeout: a dead connection is detected within twice this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Calls one server. Connects at the first call, and again whenever the connection was lost.
+/// A client of one server. It connects at the first call, and again if the connection is lost.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     calls: SqlFlowClient<Channel>,
@@ -75,7 +75,7 @@ fn token_message(token: &str) -> Token {
     Token { token: token.to_owned(), ..Token::default() }
 }
 
-/// Awaits the whole answer: a `grpc-timeout` alone does not cover an answer that stops in its middle.
+/// Waits for the whole response: `grpc-timeout` alone does not cover a response that stops in its middle.
 async fn within_deadline<T>(
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, Status> {

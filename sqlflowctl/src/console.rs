@@ -1,4 +1,4 @@
-//! The terminal, or the files and pipes that stand for it: results on standard output, all else on standard error.
+//! The terminal, or files and pipes: results go to standard output, all else to standard error.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
@@ -13,20 +13,21 @@ use crate::render::progress::ProgressView;
 use crate::render::result_set::{Expand, Style};
 use crate::render::{Screen, Tone};
 
-/// While a bar is drawn, the job's output is shown by whole lines; of an unfinished one at most this many bytes wait.
+/// While a progress bar is drawn, the job's output is printed by whole lines; at most this many bytes of an incomplete
+/// line are held.
 const HELD_BACK: usize = 8 * 1024;
 
-/// Writes what a view shows.
+/// Prints the output of a view.
 pub(crate) struct Console {
     out: BufWriter<Box<dyn Write>>,
     err: Box<dyn Write>,
-    /// Results and lines meet on one terminal.
+    /// Whether results and messages go to the same terminal.
     shared: bool,
-    /// Standard error is a terminal, so a bar can be drawn.
+    /// Whether standard error is a terminal, so that a progress bar can be drawn.
     bars: bool,
     coloured: bool,
     save_displays: Option<PathBuf>,
-    /// The job's output stopped in the middle of a line.
+    /// Whether the job's output ended within a line.
     mid_line: bool,
     bar: Option<ProgressBar>,
     held_back: Vec<u8>,
@@ -66,19 +67,19 @@ impl Console {
         }
     }
 
-    /// Keeps displays as files in this folder.
+    /// Saves displays to files in this folder.
     pub(crate) fn save_displays_in(&mut self, folder: Option<PathBuf>) {
         self.save_displays = folder;
     }
 
-    /// How result sets look here.
+    /// Style of result sets.
     pub(crate) fn style(&self, csv: bool, expand: Expand) -> Style {
         let is_terminal = io::stdout().is_terminal();
         let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
         Style { csv, expand, width: width.filter(|_| is_terminal) }
     }
 
-    /// Results go through the person's pager from here on, if a terminal takes them and there is one.
+    /// Sends results to the user's pager from here on, if standard output is a terminal and there is a pager.
     pub(crate) fn page(&mut self, wanted: bool) {
         if wanted && io::stdout().is_terminal() && !is_dumb() {
             self.pager = Pager::start();
@@ -89,25 +90,25 @@ impl Console {
         }
     }
 
-    /// Ends the pager, if there is one: waits for the person to leave it.
+    /// Ends the pager, if there is one, by waiting for the user.
     pub(crate) fn end_paging(&mut self, ended: Result<(), Failure>) -> Result<(), Failure> {
         let Some(pager) = self.pager.take() else { return ended };
         let flushed = self.out.flush();
         self.out = BufWriter::new(Box::new(io::stdout()));
         pager.wait();
         match ended.and(flushed.map_err(Failure::from)) {
-            // They have seen enough.
+            // The user left the pager early.
             Err(Failure::ClosedOutput) => Ok(()),
             ended => ended,
         }
     }
 
-    /// Hands on all results so far.
+    /// Flushes all results so far.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         Ok(self.suspending(|console| console.out.flush())?)
     }
 
-    /// Ends the command's output: its last line says what went wrong.
+    /// Prints the error as the last line of the command's output.
     pub(crate) fn fail(&mut self, failure: &Failure) {
         self.end_progress();
         if !matches!(failure, Failure::ClosedOutput) {
@@ -122,21 +123,22 @@ impl Console {
             format!("{text}\n")
         };
         self.suspending(|console| {
-            // Results come first where both meet. A closed output is reported by the next write of results.
+            // Results are flushed first if both go to the same place. The next write of results reports a closed
+            // output.
             let _ = console.out.flush();
             console.finish_log_line();
             let _ = console.err.write_all(line.as_bytes());
         });
     }
 
-    /// Begins a new line when the job's output stopped in the middle of one.
+    /// Begins a new line if the job's output ended within one.
     fn finish_log_line(&mut self) {
         if std::mem::take(&mut self.mid_line) {
             let _ = self.err.write_all(b"\n");
         }
     }
 
-    /// Writes while no bar is in the way.
+    /// Writes while the progress bar is hidden.
     fn suspending<T>(&mut self, write: impl FnOnce(&mut Self) -> T) -> T {
         match self.bar.clone() {
             Some(bar) => bar.suspend(|| write(self)),
@@ -148,7 +150,7 @@ impl Console {
         let Some(last) = bytes.last() else { return };
         self.mid_line = *last != b'\n';
         self.suspending(|console| {
-            // One file or pipe may take both. A closed output is reported by the next write of results.
+            // Both may go to one file or pipe. The next write of results reports a closed output.
             let _ = console.out.flush();
             let _ = console.err.write_all(bytes);
         });
@@ -194,7 +196,7 @@ impl Screen for Console {
     }
 
     fn progress(&mut self, view: &ProgressView) {
-        // It is for a person who looks on: the record of what was done is the job's own output.
+        // The bar is for people who watch; the job's own output is the record.
         if !self.bars {
             return;
         }
@@ -203,10 +205,10 @@ impl Screen for Console {
             self.finish_log_line();
         }
         let bar = self.bar.get_or_insert_with(|| ProgressBar::hidden().with_style(style()));
-        // In one call: each is drawn, and half of what is new would show.
+        // In one call, because each call draws the bar.
         bar.set_message(view.bar());
         if is_new {
-            // Drawn only now that it has all its parts.
+            // Drawn only now, when all its parts are set.
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
     }
@@ -231,17 +233,17 @@ impl Screen for Console {
     }
 }
 
-/// Whether the person wants no escapes on their terminal.
+/// Whether escape sequences are disabled by the user.
 pub(crate) fn wants_no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// A terminal that knows no escapes.
+/// A terminal without escape sequences.
 fn is_dumb() -> bool {
     std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
-/// Whether both write into one terminal, file or pipe, so that their order shows.
+/// Whether both write to the same terminal, file or pipe, so that their order is visible.
 fn is_same(out: &io::Stdout, err: &io::Stderr) -> bool {
     match (nix::sys::stat::fstat(out), nix::sys::stat::fstat(err)) {
         (Ok(out), Ok(err)) => (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino),
@@ -280,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn our_lines_never_run_into_the_jobs_output() {
+    fn messages_begin_on_a_new_line() {
         let screen = Shared::default();
         let mut console =
             Console { shared: true, ..Console::over(Box::new(screen.clone()), Box::new(screen.clone())) };
@@ -295,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn output_to_a_file_has_only_results_and_no_colour() {
+    fn file_output_has_results_only_without_colour() {
         let (out, err) = (Shared::default(), Shared::default());
         let mut console = Console::over(Box::new(out.clone()), Box::new(err.clone()));
         console.results(b"rows\n").unwrap();
@@ -307,18 +309,14 @@ mod tests {
     }
 
     #[test]
-    fn under_a_bar_the_jobs_output_comes_by_lines() {
+    fn output_under_a_progress_bar_is_printed_by_lines() {
         let err = Shared::default();
         let mut console = Console::over(Box::new(io::sink()), Box::new(err.clone()));
         console.bar = Some(ProgressBar::hidden());
         console.log(b"one\ntw");
         assert_eq!(err.text(), "one\n");
         console.log(&[b'x'; HELD_BACK]);
-        assert_eq!(
-            err.text().len(),
-            "one\ntw\n".len() + HELD_BACK,
-            "a line without end is not kept for ever"
-        );
+        assert_eq!(err.text().len(), "one\ntw\n".len() + HELD_BACK, "an endless line is not held forever");
         console.log(b"tail");
         console.end_progress();
         assert!(err.text().ends_with("\ntail"));

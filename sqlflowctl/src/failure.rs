@@ -1,37 +1,37 @@
-//! How a command can end without success, each way with its exit status.
+//! Errors of commands, with their exit statuses.
 
 use std::io;
 
 use tonic::{Code, Status};
 
-/// Why a command ends without success. `Display` is what the person reads.
+/// An error of a command. `Display` is the message for the user.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The job failed; the sentence names job and cause.
+    /// The job failed; the message has job and cause.
     #[error("{0}")]
     Job(String),
-    /// The job was cancelled; the sentence names it.
+    /// The job was cancelled; the message has its id.
     #[error("{0}")]
     Cancelled(String),
     /// Wrong usage, or a job that the server does not know.
     #[error("{0}")]
     Usage(String),
-    /// The server could not be reached, or is at fault.
+    /// The server could not be reached, or had an error.
     #[error("{0}")]
     Server(String),
-    /// The person interrupted the command.
+    /// The user interrupted the command.
     #[error("{0}")]
     Interrupted(String),
-    /// Nobody reads standard output any more: said by the exit status alone.
+    /// Standard output was closed; only the exit status reports it.
     #[error("standard output was closed")]
     ClosedOutput,
-    /// Something else on this machine, such as a file.
+    /// Another error on this machine, such as a file error.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
 }
 
 impl Failure {
-    /// The exit status, as `--help` lists them.
+    /// The exit status, as listed in `--help`.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Self::Job(_) | Self::Other(_) => 1,
@@ -43,7 +43,7 @@ impl Failure {
         }
     }
 
-    /// What kind it is, in words without anything of the program or the data.
+    /// The kind of error in words, without parts of the program or the data.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Job(_) => "the job failed",
@@ -56,7 +56,7 @@ impl Failure {
         }
     }
 
-    /// The failure that a server's answer means; `server` is its address.
+    /// The error for a gRPC status; `server` is the server's address.
     pub(crate) fn from_status(status: &Status, server: &str) -> Self {
         let message = status.message();
         if is_transient(status) {
@@ -74,7 +74,7 @@ impl Failure {
 }
 
 impl From<io::Error> for Failure {
-    /// For errors of standard output.
+    /// The error for a failed write to standard output.
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             Self::ClosedOutput
@@ -84,8 +84,8 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Whether the call may succeed when it is repeated: the server did not answer, rather than answering no. A status
-/// that was made on this side of the connection carries its source; one that the server sent does not.
+/// Whether a call is retryable: the server did not answer. A status made on this side of the connection has a source;
+/// one that the server sent has none.
 pub(crate) fn is_transient(status: &Status) -> bool {
     let made_here = std::error::Error::source(status).is_some();
     match status.code() {
@@ -95,7 +95,7 @@ pub(crate) fn is_transient(status: &Status) -> bool {
     }
 }
 
-/// The innermost reason of a status, such as `connection refused`.
+/// The root cause of a status, such as `connection refused`.
 pub(crate) fn reason(status: &Status) -> String {
     let mut innermost: &dyn std::error::Error = status;
     while let Some(source) = innermost.source() {
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_says_no_is_told_from_one_that_does_not_answer() {
+    fn error_of_the_server_is_not_retryable() {
         assert!(is_transient(&Status::unavailable("shutting down")));
         assert!(!is_transient(&Status::internal("a bug")));
         let lost = Status::from_error(Box::new(io::Error::from(io::ErrorKind::ConnectionReset)));
@@ -117,13 +117,13 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_has_nothing_of_the_message() {
+    fn kind_contains_no_part_of_the_message() {
         let refused = Failure::from_status(&Status::invalid_argument("found \"secret\""), "http://a:1");
         assert_eq!(refused.kind(), "wrong usage");
     }
 
     #[test]
-    fn exit_statuses_are_those_of_the_help() {
+    fn exit_statuses_match_the_help() {
         let status = |status: Status| Failure::from_status(&status, "http://a:1").exit_status();
         assert_eq!(status(Status::invalid_argument("line 1, column 1: no")), 2);
         assert_eq!(status(Status::not_found("no such job")), 2);

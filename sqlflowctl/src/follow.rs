@@ -1,4 +1,4 @@
-//! Reading a job's log page by page, each record once, through faults of the server and the network.
+//! Reads a job's log page by page, each record once, despite errors of the server and the network.
 
 use std::time::{Duration, Instant};
 
@@ -10,36 +10,36 @@ use crate::token;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// An empty page that came sooner means that the server does not wait, so we do.
+/// An empty page that arrives sooner shows that the server does not wait, so the client waits.
 const WAITED: Duration = Duration::from_millis(50);
 
-/// Where a reader stands in a job's log.
+/// A reader of a job's log, with its position.
 #[derive(Debug)]
 pub(crate) struct Follower {
     client: Client,
-    /// The token to ask with. A plain one is asked with for ever: the server keeps its place, for the next reader too.
+    /// Token of the requests. A plain one is kept, because the server stores its cursor, also for the next reader.
     token: String,
-    /// The token to go on with after the last page.
+    /// Token for the page after the last one.
     next: String,
-    /// Position of the last record that was handed on. A plain token's pages may repeat; records may not.
+    /// Position of the last record that was returned. Pages of a plain token may repeat; records must not.
     seen: u64,
-    patience: Duration,
+    retry_timeout: Duration,
 }
 
 impl Follower {
-    /// A reader that begins where the token says, and waits up to `patience` for a server that stopped answering.
-    pub(crate) fn new(client: Client, token: String, patience: Duration) -> Self {
+    /// A reader that begins at the token's cursor, and retries for `retry_timeout` if the server does not answer.
+    pub(crate) fn new(client: Client, token: String, retry_timeout: Duration) -> Self {
         let seen = token::split(&token).1.unwrap_or(0);
-        Self { client, next: token.clone(), token, seen, patience }
+        Self { client, next: token.clone(), token, seen, retry_timeout }
     }
 
-    /// The token to go on with after the last page.
+    /// Token for the page after the last one.
     pub(crate) fn next_token(&self) -> &str {
         &self.next
     }
 
-    /// Fetches the next page; its records are new ones. `say` takes lines for the person while the server is away.
-    /// May be dropped at any time: only a page that was handed on moves the reader.
+    /// Fetches the next page, with new records only. `say` gets messages for people while the server does not answer.
+    /// Cancel safe: only a page that was returned moves the reader.
     pub(crate) async fn page(&mut self, say: &mut impl FnMut(&str)) -> Result<Page, Failure> {
         let mut outage: Option<Instant> = None;
         let mut pause = FIRST_PAUSE;
@@ -57,14 +57,14 @@ impl Follower {
                 }
                 Err(status) if is_transient(&status) => {
                     if outage.is_none() {
-                        let seconds = self.patience.as_secs();
+                        let seconds = self.retry_timeout.as_secs();
                         say(&format!(
                             "the server at {} does not answer ({}); trying for {seconds} s",
                             self.client.server(),
                             reason(&status)
                         ));
                     }
-                    if outage.get_or_insert(asked).elapsed() + pause > self.patience {
+                    if outage.get_or_insert(asked).elapsed() + pause > self.retry_timeout {
                         return Err(self.gave_up(&reason(&status)));
                     }
                     tokio::time::sleep(pause).await;
@@ -75,7 +75,7 @@ impl Follower {
         }
     }
 
-    /// Moves behind a page, and takes what was seen before out of it.
+    /// Moves after a page, and removes records from it that were seen before.
     fn accept(&mut self, mut page: Page) -> Page {
         page.results.retain(|response| response.position > self.seen);
         self.seen = page.results.iter().map(|response| response.position).fold(self.seen, u64::max);
@@ -92,7 +92,7 @@ impl Follower {
         Failure::Server(format!(
             "cannot reach the server at {} for {} s: {reason}; the job may go on: sqlflowctl fetch {}",
             self.client.server(),
-            self.patience.as_secs(),
+            self.retry_timeout.as_secs(),
             self.next
         ))
     }
@@ -125,14 +125,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cursor_moves_with_each_page() {
+    async fn cursor_moves_with_each_page() {
         let mut follower = follower("sqlflow0.0");
         follower.accept(page(&[1, 2], "sqlflow0.2"));
         assert_eq!(follower.token, "sqlflow0.2");
     }
 
     #[tokio::test]
-    async fn a_plain_token_stays_and_repeated_records_are_dropped() {
+    async fn plain_token_stays_and_repeated_records_are_dropped() {
         let mut follower = follower("sqlflow0");
         assert_eq!(positions(&follower.accept(page(&[5, 6], "sqlflow0.6"))), [5, 6]);
         assert_eq!(positions(&follower.accept(page(&[5, 6, 7], "sqlflow0.7"))), [7]);

@@ -1,9 +1,9 @@
 //! `sqlflowctl`, the command line of the SQLFlow job runner.
 //!
-//! - `args`: what can be asked for. `commands`: what is then done.
+//! - `args`: the command line. `commands`: the commands.
 //! - `client`, `follow`, `interrupt`: the server's side: calls, a job's log through faults, Ctrl+C.
 //! - `render`: records to text or JSON, with no I/O. `console`: where that goes.
-//! - `remember`, `token`: how a job is named. `failure`: how a command ends. `manual`: pages and completion.
+//! - `token_store`, `token`: names of jobs. `failure`: errors and exit statuses. `manual`: manual pages and completion.
 
 mod args;
 mod client;

@@ -1,19 +1,20 @@
-//! The person's pager, as git and psql use it: `$PAGER`, else `less`, which leaves at once when all fits on the screen.
+//! The user's pager, as in git and psql: `$PAGER`, or `less`, which exits at once if the text fits on the screen.
 
 use std::env;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-/// What `less` is to do unless `LESS` says otherwise: end when all fits on one screen, show colours, leave the text there.
+/// Options of `less` if `LESS` is not set: exit if the text fits on one screen, show colours, leave the text on the
+/// screen.
 const LESS: &str = "FRX";
 
-/// A pager that runs.
+/// A running pager.
 pub(crate) struct Pager {
     process: Child,
 }
 
 impl Pager {
-    /// Starts it; `None`: there is none, or the person wants none (`PAGER=cat`, or empty).
+    /// Starts it; `None`: there is none, or the user wants none (`PAGER=cat`, or empty).
     pub(crate) fn start() -> Option<Self> {
         let command = match env::var("PAGER") {
             Ok(named) if matches!(named.trim(), "" | "cat") => return None,
@@ -26,20 +27,20 @@ impl Pager {
         if env::var_os("LESS").is_none() {
             shell.env("LESS", LESS);
         }
-        // Ctrl+C is the pager's: it goes back to its prompt, and this command waits for it.
+        // The pager handles Ctrl+C: it returns to its prompt, and this command waits for it.
         let _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
         let process = shell.spawn().ok()?;
         Some(Self { process })
     }
 
-    /// Where its text is written; once.
+    /// The stream for its text; can be taken once.
     pub(crate) fn input(&mut self) -> Option<ChildStdin> {
         self.process.stdin.take()
     }
 
     /// Waits for its end.
     pub(crate) fn wait(mut self) {
-        // How it ended is its own affair.
+        // Its exit status does not matter.
         let _ = self.process.wait();
     }
 }

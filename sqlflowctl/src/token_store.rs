@@ -1,7 +1,7 @@
-//! The tokens of jobs that were started on this machine, so that a job can be named by its id.
+//! Token store: the tokens of jobs that were started on this machine, so that a job can be named by its id.
 //!
-//! One line per job, `JOB TOKEN`, oldest first, in `$XDG_STATE_HOME/sqlflow/tokens`. Tokens are secrets: the file is
-//! its owner's alone.
+//! One line per job, `JOB TOKEN`, oldest first, in `$XDG_STATE_HOME/sqlflow/tokens`. Tokens are secrets: only the owner
+//! can read the file.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -13,21 +13,21 @@ use anyhow::Context as _;
 use crate::failure::Failure;
 use crate::token;
 
-/// Characters of an id that name its job, at least.
+/// Minimum number of characters that identify a job.
 pub(crate) const SHORTEST_PREFIX: usize = 4;
-/// Ids that are listed where a beginning names several.
+/// Maximum number of ids in the error for an ambiguous prefix.
 const LISTED: usize = 10;
-/// The file keeps this many jobs.
+/// Maximum number of jobs in the file.
 const REMEMBERED: usize = 1_000;
 
-/// The folder and its file.
+/// The token store of a user.
 #[derive(Debug)]
 pub(crate) struct Memory {
     folder: PathBuf,
 }
 
 impl Memory {
-    /// The memory of this user.
+    /// The token store of the current user.
     pub(crate) fn of_user() -> anyhow::Result<Self> {
         let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
@@ -35,7 +35,7 @@ impl Memory {
         Ok(Self { folder: state.join("sqlflow") })
     }
 
-    /// Remembers a job, and forgets the oldest when there are too many.
+    /// Stores the token of a job, and removes the oldest if there are too many.
     pub(crate) fn add(&self, job: &str, token: &str) -> anyhow::Result<()> {
         let file = self.file();
         self.add_line(&format!("{job} {token}"))
@@ -46,7 +46,7 @@ impl Memory {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let private =
             |path: PathBuf| OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-        // Two commands at once each add their job: the lock is held until the new file is in place.
+        // Concurrent commands each add their job: the lock is held until the new file is in place.
         let lock: File = private(self.folder.join("tokens.lock"))?;
         lock.lock()?;
         let text = self.read()?;
@@ -56,7 +56,7 @@ impl Memory {
         let new = self.folder.join("tokens.new");
         let mut written = private(new.clone())?;
         written.write_all(format!("{}\n", kept.join("\n")).as_bytes())?;
-        // They are nowhere else. The name may be lost in a power failure, but never all that is behind it.
+        // The tokens exist nowhere else. A power failure may undo the rename, but does not lose the earlier content.
         written.sync_all()?;
         fs::rename(new, self.file())
     }
@@ -65,7 +65,7 @@ impl Memory {
         self.folder.join("tokens")
     }
 
-    /// The file's text; empty when there is none yet.
+    /// The text of the file; empty if it does not exist.
     fn read(&self) -> io::Result<String> {
         match fs::read_to_string(self.file()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
@@ -73,7 +73,7 @@ impl Memory {
         }
     }
 
-    /// The token of a job by its id or the beginning of it, or of the newest for `last`.
+    /// The token of a job, by its id, a prefix of it, or `last` for the newest.
     fn find(&self, job: &str) -> io::Result<Found> {
         let text = self.read()?;
         let newest_first = || text.lines().rev().filter_map(|line| line.split_once(' '));
@@ -92,25 +92,25 @@ impl Memory {
     }
 }
 
-/// What is remembered of a name.
+/// Result of a search for a job.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     Token(String),
-    /// Jobs whose ids begin so, newest first.
+    /// Several jobs have ids with this prefix, newest first.
     Several(Vec<String>),
-    /// There are some, and too little was given to choose by.
+    /// The prefix is too short.
     TooShort,
     Nothing,
 }
 
-/// The sentence for a beginning that several ids have.
+/// The error for an ambiguous prefix.
 pub(crate) fn ambiguous(prefix: &str, ids: &[String]) -> Failure {
     let more = if ids.len() > LISTED { format!(", and {} more", ids.len() - LISTED) } else { String::new() };
     let listed = ids[..ids.len().min(LISTED)].join(", ");
     Failure::Usage(format!("{} jobs begin with {prefix:?}: {listed}{more}; give more of the id", ids.len()))
 }
 
-/// The token that `job` names: a token, or a remembered job with or without a cursor; `None` when it is not remembered.
+/// The token for `job`, which is a token, or a stored job with or without a cursor; `None`: it is not stored.
 pub(crate) fn find_token(job: &str) -> Result<Option<String>, Failure> {
     if token::is_token(job) {
         return Ok(Some(job.to_owned()));
@@ -131,7 +131,7 @@ pub(crate) fn find_token(job: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-/// [`find_token`] for commands that do nothing without it.
+/// [`find_token`] for commands that need it.
 pub(crate) fn token_of(job: &str) -> Result<String, Failure> {
     find_token(job)?.ok_or_else(|| {
         Failure::Usage(if job == "last" {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_found_by_its_id_and_the_newest_as_last() {
+    fn job_is_found_by_id_and_by_last() {
         let folder = tempfile::tempdir().unwrap();
         let memory = memory(&folder);
         assert_eq!(memory.find("last").unwrap(), Found::Nothing);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_beginning_of_an_id_names_one_job() {
+    fn job_is_found_by_a_unique_prefix() {
         let folder = tempfile::tempdir().unwrap();
         let memory = memory(&folder);
         memory.add("01abcd1", "sqlflow01").unwrap();
@@ -178,13 +178,13 @@ mod tests {
         memory.add("01abce2", "sqlflow02").unwrap();
         assert_eq!(memory.find("01abce").unwrap(), token("sqlflow02"));
         assert_eq!(memory.find("01a").unwrap(), Found::TooShort);
-        let Found::Several(ids) = memory.find("01ab").unwrap() else { panic!("two begin so") };
+        let Found::Several(ids) = memory.find("01ab").unwrap() else { panic!("two have this prefix") };
         let said = ambiguous("01ab", &ids).to_string();
         assert_eq!(said, "2 jobs begin with \"01ab\": 01abce2, 01abcd1; give more of the id");
     }
 
     #[test]
-    fn nobody_else_can_read_the_tokens() {
+    fn token_file_is_private() {
         let folder = tempfile::tempdir().unwrap();
         let memory = memory(&folder);
         memory.add("j1", "sqlflow01").unwrap();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_are_forgotten() {
+    fn oldest_tokens_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let memory = memory(&folder);
         memory.add("j0", "sqlflow00").unwrap();

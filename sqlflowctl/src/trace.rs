@@ -1,5 +1,5 @@
-//! The client's part of a job's trace: a span from the command's start to its end, when `OTEL_*` names a collector; else
-//! the context that the environment gives is passed on as it is.
+//! The client's part of a job's trace: a span of the whole command if `OTEL_*` names a collector; otherwise the trace
+//! context of the environment is passed on.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use sqlflow_telemetry::{Exporter, Kind, Span, TraceContext};
 use tonic::metadata::MetadataMap;
 
 const SERVICE: &str = "sqlflowctl";
-/// How long the command's end waits for a collector.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// Timeout for the export of spans at the command's end.
+const EXPORT_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// A command that is traced.
+/// Trace of a command.
 pub(crate) struct Trace {
     exporter: Option<Exporter>,
     parent: Option<TraceContext>,
@@ -20,13 +20,13 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// Begins now.
+    /// Starts the span.
     ///
     /// # Errors
-    /// An `OTEL_*` variable that cannot be understood.
+    /// An `OTEL_*` variable is invalid.
     pub(crate) fn begin() -> anyhow::Result<Self> {
         let variable = |name: &str| std::env::var(name).ok();
-        let exporter = Exporter::from_env(&variable)?.map(|it| it.within(PATIENCE));
+        let exporter = Exporter::from_env(&variable)?.map(|it| it.within(EXPORT_TIMEOUT));
         let parent: Option<TraceContext> = variable("TRACEPARENT").and_then(|text| text.parse().ok());
         let own = || {
             let unique = format!("sqlflowctl {:016x}", rand::random::<u64>());
@@ -36,7 +36,7 @@ impl Trace {
         Ok(Self { exporter, parent, context, begin_micros: now_micros() })
     }
 
-    /// Puts it into a call's headers.
+    /// Adds the trace context to a call's headers.
     pub(crate) fn inject(&self, headers: &mut MetadataMap) {
         let state = std::env::var("TRACESTATE").ok().filter(|_| self.parent.is_some());
         let parent = self.context.map(|it| it.to_string());
@@ -47,7 +47,7 @@ impl Trace {
         }
     }
 
-    /// Ends now, with an error or well, and sends the span.
+    /// Ends the span, with or without an error, and exports it.
     pub(crate) async fn end(self, error: Option<String>) -> anyhow::Result<()> {
         let (Some(exporter), Some(context)) = (self.exporter, self.context) else { return Ok(()) };
         let mut span = Span::new("sqlflowctl run", context, self.parent, (self.begin_micros, now_micros()));

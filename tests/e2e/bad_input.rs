@@ -285,7 +285,7 @@ async fn the_command_line_ends_with_codes_that_scripts_can_use() {
     let (code, said) = run(&["-f", big.to_str().unwrap()]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("16 MiB"), "{said}");
-    let (code, said) = run(&["-e", "SELECT 1", "--server", "127.0.0.1:1", "--patience", "1"]);
+    let (code, said) = run(&["-e", "SELECT 1", "--server", "127.0.0.1:1", "--retry-timeout", "1"]);
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("127.0.0.1:1"), "{said}");
 }

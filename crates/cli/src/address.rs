@@ -1,4 +1,4 @@
-//! Addresses as people write them.
+//! Addresses from the command line.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 
@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 /// addresses of it (IPv4).
 ///
 /// # Errors
-/// It is not one, in one sentence.
+/// The address is invalid; one sentence with a fix.
 pub fn listen(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -31,7 +31,7 @@ pub fn listen(text: &str) -> Result<SocketAddr, String> {
 /// A server to connect to, as a URL: `http://HOST:PORT`, `HOST:PORT`, or `:PORT` for this machine.
 ///
 /// # Errors
-/// It is not one, in one sentence.
+/// The address is invalid; one sentence with a fix.
 pub fn server_url(text: &str) -> Result<String, String> {
     let address = match text.split_once("://") {
         None => text,
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_listens_where_people_say() {
+    fn listen_addresses_are_parsed() {
         let listen = |text| listen(text).map(|it| it.to_string());
         for (text, address) in [
             ("127.0.0.1:1", "127.0.0.1:1"),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_finds_a_server_where_people_say() {
+    fn server_addresses_are_parsed() {
         for (text, url) in [
             ("localhost:50051", "http://localhost:50051"),
             (":50051", "http://localhost:50051"),

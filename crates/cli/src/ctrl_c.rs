@@ -1,4 +1,4 @@
-//! What a program was started with and should leave alone.
+//! Ctrl+C, unless SIGINT was ignored when the program was started.
 
 use std::fs;
 use std::io;
@@ -8,16 +8,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// Number of SIGINT.
 const INT: u32 = 2;
 
-/// The person's Ctrl+C; none where this process was started with SIGINT ignored, as the background jobs of a script are: it is
-/// not meant for them.
+/// Ctrl+C of the user. There is none if this process was started with SIGINT ignored, as background jobs of scripts
+/// are.
 #[derive(Debug)]
 pub struct CtrlC(Option<Signal>);
 
 impl CtrlC {
-    /// Listens from now on. Once for a process: who asked first handles SIGINT, and so no longer ignores it.
+    /// Starts to listen. Call it once in a process: it installs a handler, after which SIGINT is no longer ignored.
     ///
     /// # Errors
-    /// The kernel's, or there is no runtime.
+    /// Errors of the kernel, or there is no runtime.
     pub fn listen() -> io::Result<Self> {
         let is_ours = !ignores_interrupt();
         Ok(Self(is_ours.then(|| signal(SignalKind::interrupt())).transpose()?))
@@ -38,7 +38,7 @@ fn ignores_interrupt() -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| is_ignored(&status, INT))
 }
 
-/// From a line like `SigIgn:\t0000000000001002`: a bit for each signal, from 1.
+/// Parses a line like `SigIgn:\t0000000000001002`, with a bit for each signal from 1.
 fn is_ignored(status: &str, signal: u32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bit_for_each_signal() {
+    fn mask_has_a_bit_for_each_signal() {
         let status = "Name:\tx\nSigBlk:\t0000000000000002\nSigIgn:\t0000000000001002\n";
         assert!(is_ignored(status, INT) && is_ignored(status, 13) && !is_ignored(status, 1));
         assert!(!is_ignored("SigIgn:\t0000000000001000\n", INT) && !is_ignored("", INT));

@@ -1,4 +1,4 @@
-//! What the command lines of the server, the agent and `sqlflowctl` have in common.
+//! Common parts of the command lines of the server, the agent and `sqlflowctl`.
 
 pub mod address;
 pub mod ctrl_c;

@@ -1,10 +1,10 @@
-//! Manual pages, made of a program's own options and help.
+//! Manual pages, generated from a program's options and help.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Writes a page for the program and each of its subcommands into the folder, which is made; returns how many.
+/// Writes a page for the program and each of its subcommands to the folder, which is created; returns their number.
 ///
 /// # Errors
 /// The folder or a page cannot be written.
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_and_each_command_have_a_page() {
+    fn program_and_each_command_have_a_page() {
         let hidden = clap::Command::new("secret").hide(true);
         let program = clap::Command::new("tool").subcommand(clap::Command::new("run")).subcommand(hidden);
         let folder = std::env::temp_dir().join(format!("sqlflow-manual-{}", std::process::id()));

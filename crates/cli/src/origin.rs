@@ -1,5 +1,5 @@
-//! Where the value of an option came from, so that an error can name it: the command line, a variable of the environment, or
-//! a line of the configuration file.
+//! Origin of an option's value, for error messages: the command line, an environment variable, or a line of the
+//! configuration file.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -8,7 +8,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
-/// The place of an option's value, for a person: `--listen`, `SQLFLOW_LISTEN` or `listen in FILE`.
+/// The origin of an option's value, for people: `--listen`, `SQLFLOW_LISTEN` or `listen in FILE`.
 #[must_use]
 pub fn of(matches: &ArgMatches, arg: &Arg, file: Option<&Path>) -> String {
     let flag = arg.get_long().unwrap_or_else(|| arg.get_id().as_str());
@@ -27,8 +27,8 @@ fn variable(arg: &Arg) -> String {
     arg.get_env().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
-/// The text of an error about a value, with the place that the value came from. `file` has the configuration file and what it
-/// says as flags.
+/// The message of an error about a value, with the value's origin. `file` has the configuration file and its content as
+/// flags.
 #[must_use]
 pub fn named(
     error: &clap::Error,
@@ -44,7 +44,7 @@ pub fn named(
         return text;
     };
     let mut command = command.clone();
-    // Before it is built an argument cannot be shown.
+    // An argument can only be printed after the command is built.
     command.build();
     let all = command.get_subcommands().flat_map(Command::get_arguments).chain(command.get_arguments());
     let Some(arg) = all.into_iter().find(|arg| arg.to_string() == shown) else { return text };
@@ -61,7 +61,7 @@ fn context(error: &clap::Error, kind: ContextKind) -> Option<&str> {
     }
 }
 
-/// `None`: it is on the command line, where the person sees it.
+/// `None`: it is on the command line, where the user sees it.
 fn place(arg: &Arg, value: &str, args: &[OsString], file: Option<(&Path, &[String])>) -> Option<String> {
     let flag = format!("--{}", arg.get_long()?);
     let args: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();

@@ -1,9 +1,10 @@
-//! Wakes waiters in this process when a job changes, in this process or another, and keeps what is known of jobs that
-//! somebody watches.
+//! Wakes this process's waiters when a job changes, here or in another process, and holds the known state of watched
+//! jobs.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use sqlflow_job::{Job, JobId};
+use sqlflow_sync::mutex::lock;
 use sqlflow_sync::watched::Watched;
 use tokio::sync::watch;
 
@@ -17,22 +18,22 @@ pub(super) struct Hub {
 
 impl Hub {
     pub(super) fn watch(&self, id: &JobId) -> watch::Receiver<KnownJob> {
-        self.lock().subscribe(id, KnownJob::default())
+        lock(&self.jobs).subscribe(id, KnownJob::default())
     }
 
-    /// This process wrote the job, which is this one since.
+    /// Records a write of this process, and the job after it.
     pub(super) fn wrote(&self, job: &Job, revision: Revision) {
         self.changed(&job.id, |known| known.wrote(revision, job));
     }
 
-    /// The job was written, and this process does not have the result.
+    /// Records a write whose result this process does not have.
     pub(super) fn written(&self, id: &JobId, revision: Revision) {
         self.changed(id, |known| known.written(revision));
     }
 
-    /// This process loaded the job. That wakes nobody.
+    /// Records a load of this process, which wakes no waiter.
     pub(super) fn loaded(&self, job: &Job, revision: Revision) {
-        let mut jobs = self.lock();
+        let mut jobs = lock(&self.jobs);
         match jobs.get(&job.id) {
             Some(sender) if sender.is_closed() => jobs.remove(&job.id),
             Some(sender) => {
@@ -45,28 +46,24 @@ impl Hub {
         }
     }
 
-    /// Forgets the jobs that nobody watches any more. A job that has ended is never written again, which would do that.
+    /// Removes jobs without watchers. Writes would also remove them, but a job that has ended is not written again.
     pub(super) fn forget_unwatched(&self) {
-        self.lock().prune();
+        lock(&self.jobs).prune();
     }
 
-    /// The store has become older: any job may have changed.
+    /// Records that the store became older, so that any job may have changed.
     pub(super) fn restored(&self) {
-        self.lock().all().for_each(|sender| sender.send_modify(KnownJob::restored));
+        lock(&self.jobs).all().for_each(|sender| sender.send_modify(KnownJob::restored));
     }
 
     fn changed(&self, id: &JobId, note: impl FnOnce(&mut KnownJob)) {
-        let mut jobs = self.lock();
+        let mut jobs = lock(&self.jobs);
         match jobs.get(id) {
-            // Nobody watches, so nothing is kept: what is known would be old when somebody does.
+            // Without watchers nothing is stored, because it would be out of date for the next one.
             Some(sender) if sender.is_closed() => jobs.remove(id),
             Some(sender) => sender.send_modify(note),
             None => {}
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Watched<JobId, KnownJob>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,7 +76,7 @@ mod tests {
     const REVISION: Revision = Revision(1);
 
     #[test]
-    fn jobs_that_nobody_watches_any_more_are_forgotten() {
+    fn jobs_without_watchers_are_removed() {
         let hub = Hub::default();
         let watched = JobId::generate();
         let mut receiver = hub.watch(&watched);
@@ -95,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_seen_by_who_did_not_wait_for_it_and_by_nobody_else() {
+    fn change_is_seen_once_even_without_waiting() {
         let hub = Hub::default();
         let (job, other) = (JobId::generate(), JobId::generate());
         let (early, of_other) = (hub.watch(&job), hub.watch(&other));

@@ -1,13 +1,13 @@
-//! What this process knows of the state of a job that it watches, so that a watcher need not load what the process has just
-//! written or loaded. Pure, but for [`current`].
+//! The known state of a watched job, so that a watcher need not load what this process has just written or loaded.
+//! Pure, except for [`current`].
 //!
-//! Why this is as good as a load: a job is known at a revision, and then as it stood after all writes up to that revision.
-//! A later write is announced later, so the watcher wakes and looks again. The same holds for a load, which another write may
-//! overtake before its result is used. Where the order of writes cannot be told from their revisions, nothing is known, and
-//! watchers load.
+//! Why this is equivalent to a load: a job is known at a revision, with all writes up to it. A later write is announced
+//! later, so the watcher wakes and reads again. The same holds for a load that another write overtakes before its
+//! result is used. If the order of writes does not follow from their revisions, the state is unknown, and watchers
+//! load.
 //!
-//! One difference remains: a load also sees what another process wrote within the last second, which was not told yet. Load
-//! where that matters: before an action that neither `Job::apply` nor a lease can reject.
+//! One difference remains: a load also sees writes of other processes in the last second, which were not announced yet.
+//! Load where that matters: before an action that neither `Job::apply` nor a lease can reject.
 
 use std::sync::Arc;
 
@@ -16,26 +16,26 @@ use tokio::sync::watch;
 
 use super::{Revision, Store, StoreError};
 
-/// The state of a watched job, as far as this process knows it.
+/// The state of a watched job, as far as this process knows it. Subscribe with [`Store::watch`](crate::Store::watch).
 #[derive(Debug, Default)]
 pub struct KnownJob {
-    /// The newest write of the job that this process made, loaded or was told of.
+    /// Revision of the newest write of the job that this process made, loaded or was informed of.
     newest: Option<Revision>,
     /// The job after that write; `None`: it must be loaded.
     job: Option<Arc<Job>>,
 }
 
 impl KnownJob {
-    /// This process wrote the job. Each writer tells of its own commit, so a later one may come first.
+    /// Records a write of this process. Each writer reports its own commit, so a later one may be reported first.
     pub(super) fn wrote(&mut self, revision: Revision, job: &Job) {
         self.written(revision);
         if self.newest == Some(revision) {
-            // Also in place of what was known at the same one: a restored store gives it again.
+            // Also if the revision is the same: a restored store assigns it again.
             self.job = Some(Arc::new(job.clone()));
         }
     }
 
-    /// The job was written, and this process may not have the result.
+    /// Records a write whose result this process may not have.
     pub(super) fn written(&mut self, revision: Revision) {
         if self.newest != Some(revision) {
             self.newest = self.newest.max(Some(revision));
@@ -43,7 +43,7 @@ impl KnownJob {
         }
     }
 
-    /// This process loaded the job. What it knows already may be newer.
+    /// Records a load of this process. A newer state may be known.
     pub(super) fn loaded(&mut self, revision: Revision, job: &Job) {
         let is_known = self.newest == Some(revision) && self.job.is_some();
         if self.newest <= Some(revision) && !is_known {
@@ -52,21 +52,21 @@ impl KnownJob {
         }
     }
 
-    /// The store has become older, so revisions are given a second time and say nothing about order any more. From now on
+    /// Records that the store became older, so that revisions are assigned again and show no order. From now on
     /// watchers of this job load it.
     pub(super) fn restored(&mut self) {
         self.written(Revision(i64::MAX));
     }
 }
 
-/// Marks all changes so far as seen, and gives the job as it stands after them, if this process knows it.
+/// Marks all changes so far as seen, and returns the job after them, if this process knows it.
 #[must_use]
 pub fn seen(changes: &mut watch::Receiver<KnownJob>) -> Option<Arc<Job>> {
     changes.borrow_and_update().job.clone()
 }
 
-/// Marks all changes so far as seen, and gives the job as it stands after them; loads it only if this process does not know
-/// it. `None`: there is no such job.
+/// Marks all changes so far as seen, and returns the job after them, which is loaded if this process does not know it.
+/// `None`: there is no such job.
 ///
 /// # Errors
 /// The job cannot be loaded.
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_write_of_this_process_is_known() {
+    fn last_write_of_this_process_is_known() {
         let [first, second] = states();
         let mut it = KnownJob::default();
         assert_eq!(known(&it), None);
@@ -115,7 +115,7 @@ mod tests {
 
     /// The task that made the first write was slow to tell of it.
     #[test]
-    fn an_older_write_never_replaces_a_newer_one() {
+    fn older_write_does_not_replace_a_newer_one() {
         let [first, second] = states();
         let mut it = KnownJob::default();
         it.wrote(SECOND, &second);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_process_wrote_in_between_is_seen() {
+    fn write_of_another_process_in_between_requires_a_load() {
         let [first, second] = states();
         let mut it = KnownJob::default();
         it.wrote(FIRST, &first);
@@ -142,7 +142,7 @@ mod tests {
 
     /// It read what another process had written, and that was not told yet.
     #[test]
-    fn a_write_that_is_told_after_a_load_does_not_hide_what_was_loaded() {
+    fn write_reported_after_a_load_does_not_hide_the_load() {
         let [first, second] = states();
         let mut it = KnownJob::default();
         it.loaded(SECOND, &second);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_was_loaded_before_it_is_told_stays_known() {
+    fn write_loaded_before_its_report_stays_known() {
         let [first, second] = states();
         let mut it = KnownJob::default();
         it.wrote(FIRST, &first);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_that_was_overtaken_by_a_write_is_not_known() {
+    fn overtaken_load_is_not_known() {
         let [first, second] = states();
         let mut it = KnownJob::default();
         it.wrote(SECOND, &second);
@@ -172,7 +172,7 @@ mod tests {
 
     /// Its revisions begin again, also while this process has not noticed that.
     #[test]
-    fn nothing_is_known_by_the_revisions_of_a_restored_store() {
+    fn revisions_of_a_restored_store_require_a_load() {
         let [first, second] = states();
         let mut it = KnownJob::default();
         it.wrote(SECOND, &second);

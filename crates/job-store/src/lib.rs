@@ -1,5 +1,5 @@
-//! Where jobs are kept. The trait is the only way to the state: servers keep nothing that another could not read
-//! here, so that any of them may die or take over at any moment. The result log has an interface of its own (`log`).
+//! The state store: the state of all jobs. The trait [`Store`] is the only way to it, and servers hold nothing that
+//! another server could not read here. The result log has an interface of its own (`sqlflow-result-log`).
 
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
@@ -27,43 +27,83 @@ use tokio::sync::watch;
 
 use sqlflow_job::{Change, Event, Job, JobId, TokenHash};
 
-/// The state of all jobs. Every method is one transaction; it either happened or it did not, also when the caller
-/// is dropped. What was written is there after the death of any process. After a power failure of the machine this may be
-/// missing: heartbeats, when a job was fetched last, the places of plain tokens, and events that
-/// [are found again](Event::is_found_again). All times are milliseconds since the Unix epoch. Leases and fetch timeouts are
-/// judged by one clock, the store's; the times that callers give are only recorded.
+/// The state of all jobs. Each method is one transaction, which is completed even if the caller is dropped. Writes
+/// survive the death of any process. A power failure may undo the latest heartbeats, fetch times, plain cursors, and
+/// events that [are found again](Event::is_found_again).
 ///
-/// A server has one lease, which its heartbeat prolongs. A job is held by the server that took it last, and that
-/// counts as long as the server's lease lasts.
+/// All times are milliseconds since the Unix epoch. Leases and fetch timeouts are judged by the store's clock only;
+/// times that callers pass are recorded as they are.
 ///
-/// A damaged document fails its own job and nothing else: the job reads as FAILED, ends as that when it is next
-/// loaded or written, and can be removed.
+/// A server has one lease, which its heartbeats renew. A job is held by the server that claimed it last, while that
+/// server's lease is valid.
+///
+/// A damaged document affects its own job only: the job reads as FAILED, is ended when it is next loaded or written,
+/// and can be removed.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use sqlflow_job::{Cause, Change, Event, Failure, Job, JobId, Token};
+/// use sqlflow_job_store::{Created, NewJob, ServerId, SqliteStore, Store};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> anyhow::Result<()> {
+/// # let dir = tempfile::tempdir()?;
+/// let store = SqliteStore::open(&dir.path().join("state.db")).await?;
+/// let (id, token, server) = (JobId::generate(), Token::generate(), ServerId::generate());
+/// let created = store
+///     .create(NewJob {
+///         job: Job::new(id.clone(), Vec::new()),
+///         token: token.hash(),
+///         user_id: "ana".to_owned(),
+///         sql: "SELECT 1".to_owned(),
+///         headings: vec!["SELECT 1".to_owned()],
+///         step_specs: Vec::new(),
+///         secrets: Vec::new(),
+///         fetch_timeout_ms: 0,
+///         owner: server,
+///         lease: Duration::from_secs(10),
+///         created_ms: 0,
+///         request: None,
+///     })
+///     .await?;
+/// assert_eq!(created, Created::New);
+/// assert_eq!(store.resolve(token.hash()).await?, Some(id.clone()));
+///
+/// let cancel = Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled by a user"));
+/// let (job, change) = store.update(&id, None, cancel, 1).await?;
+/// assert_eq!(change, Change::Changed);
+/// assert_eq!(store.load(&id).await?.map(|record| record.job), Some(job));
+/// # store.close().await;
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Records a new job with its steps and secrets, held by the server that took it. With [`NewJob::request`], only
-    /// if no job has the token yet.
+    /// Records a new job with its steps and secrets, held by the server in `owner`. With [`NewJob::request`] it is
+    /// recorded only if no job has the token.
     async fn create(&self, job: NewJob) -> Result<Created, StoreError>;
 
-    /// The job that has this token.
+    /// The id of the job with this token.
     async fn resolve(&self, token: TokenHash) -> Result<Option<JobId>, StoreError>;
 
-    /// A job as it stands.
+    /// The job's record.
     async fn load(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError>;
 
-    /// The text of the job's program.
+    /// The text of the program.
     async fn program(&self, id: &JobId) -> Result<Option<String>, StoreError>;
 
     /// The first characters of each statement of the program.
     async fn headings(&self, id: &JobId) -> Result<Vec<String>, StoreError>;
 
-    /// What the submitter of a step is to do, as it was given to `create`.
+    /// The document for the submitter of a step, as passed to `create`.
     async fn step_spec(&self, id: &JobId, step: u32) -> Result<Option<String>, StoreError>;
 
-    /// A secret of a job that has not ended.
+    /// A secret of a live job.
     async fn secret(&self, id: &JobId, name: &str) -> Result<Option<Secret>, StoreError>;
 
-    /// Applies an event. With a lease, only if that lease is still the job's. A job that ends loses its secrets in
-    /// the same transaction.
+    /// Applies an event; with a lease, only if the job is still held under it. A job that ends loses its secrets in the
+    /// same transaction.
     async fn update(
         &self,
         id: &JobId,
@@ -75,15 +115,14 @@ pub trait Store: Send + Sync + 'static {
     /// Jobs, newest first.
     async fn list(&self, filter: JobFilter) -> Result<Vec<JobRecord>, StoreError>;
 
-    /// Takes up to `limit` jobs that have not ended and whose owner's lease has run out, other than the claimer's own.
-    /// `dead` are servers known to be gone, whose leases count for nothing. Jobs whose documents are newer than this
-    /// server knows are left alone.
+    /// Claims up to `limit` live jobs of other servers whose lease has expired. Leases of servers in `dead` do not
+    /// count. Jobs whose documents are newer than this server's version are not claimed.
     async fn claim(&self, claim: Claim) -> Result<Vec<(JobId, Lease)>, StoreError>;
 
-    /// Gives a job back, so that any server may claim it at once. Nothing happens if the lease is no longer the job's.
+    /// Releases a job, so that any server may claim it at once. No effect if it is not held under the lease.
     async fn release(&self, id: &JobId, lease: &Lease) -> Result<(), StoreError>;
 
-    /// The live jobs that this server holds: up to `limit`, after this one, by their ids.
+    /// Up to `limit` live jobs that this server holds, with ids greater than `after`, by id.
     async fn held(
         &self,
         me: &ServerId,
@@ -91,30 +130,30 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<(JobId, Lease)>, StoreError>;
 
-    /// Those of these jobs that have not ended.
+    /// The live ones of these jobs.
     async fn live(&self, ids: &[JobId]) -> Result<HashSet<JobId>, StoreError>;
 
-    /// Servers other than `me` that hold live jobs and whose lease has not run out.
+    /// Servers other than `me` that hold live jobs and whose lease is valid.
     async fn lease_owners(&self, me: &ServerId) -> Result<Vec<ServerId>, StoreError>;
 
-    /// Whether this server's lease has not run out. One row is read.
+    /// Whether this server's lease is valid. Reads one row.
     async fn lease_lasts(&self, server: &ServerId) -> Result<bool, StoreError>;
 
-    /// Prolongs this server's lease, and says that a server is there. Time in which none was there is added to every
-    /// live job's fetch deadline, when it is longer than `tolerance`.
+    /// Renews this server's lease. Time in which no server ran is added to the fetch deadline of all live jobs, if it
+    /// is longer than `tolerance`.
     async fn heartbeat(&self, me: &ServerId, lease: Duration, tolerance: Duration) -> Result<(), StoreError>;
 
-    /// Somebody reads the job's log.
+    /// Records that a client fetches from the job.
     async fn fetched(&self, id: &JobId) -> Result<(), StoreError>;
 
-    /// Up to `limit` live jobs that nobody fetched in time, as of the last heartbeat, and that come after this one, those first that are due
-    /// for longest.
+    /// Up to `limit` live jobs whose fetch timeout has passed, as of the last heartbeat, after this one, in order of
+    /// the deadline.
     async fn unfetched(&self, after: Option<&Unfetched>, limit: u32) -> Result<Vec<Unfetched>, StoreError>;
 
-    /// Moves the plain token's cursor from `from` to `to`; nothing happens if it is elsewhere.
+    /// Moves the plain token's cursor from `from` to `to`; no effect if it is not at `from`.
     async fn advance_plain_cursor(&self, id: &JobId, from: u64, to: u64) -> Result<(), StoreError>;
 
-    /// Up to `limit` jobs that ended before this time and come after this one, oldest first.
+    /// Up to `limit` jobs that ended before this time, after this one, oldest first.
     async fn ended_before(
         &self,
         ended_ms: i64,
@@ -122,24 +161,23 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<EndedJob>, StoreError>;
 
-    /// How many jobs there are, by the names of their states.
+    /// Number of jobs, by the names of their states.
     async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError>;
 
-    /// Whether new jobs can be recorded. Nothing is written for that: the heartbeats of this process tell.
+    /// Checks whether new jobs can be recorded. It writes nothing: this process's heartbeats show it.
     ///
     /// # Errors
-    /// Why not, in one sentence.
+    /// The reason, in one sentence.
     async fn can_record(&self) -> Result<(), String>;
 
-    /// Forgets a job that has ended.
+    /// Removes a job that has ended; a live one stays.
     async fn remove(&self, id: &JobId) -> Result<(), StoreError>;
 
-    /// Up to `limit` jobs whose state was written after this revision, by any process. A job that was removed is not told
-    /// of.
+    /// Up to `limit` jobs whose state was written after this revision, by any process. Removals are not reported.
     async fn changes(&self, since: Revision, limit: u32) -> Result<Changes, StoreError>;
 
-    /// Changes after each write of the job's state: at once if this process wrote it, within about a second if another
-    /// did. A watcher that subscribes first and loads then misses nothing. The value is what this process knows of the
+    /// A watch that changes after each write of the job's state: at once if this process wrote it, within about a
+    /// second otherwise. Subscribe first and load then to miss nothing. The value is what this process knows of the
     /// job; see [`known_job`].
     fn watch(&self, id: &JobId) -> watch::Receiver<KnownJob>;
 }

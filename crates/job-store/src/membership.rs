@@ -1,5 +1,6 @@
-//! Which of the servers that share a state folder are alive. Each holds a lock on a file of its own for its whole life. The
-//! kernel releases it however the server ends, so a dead server's leases need not expire first.
+//! Membership: which of the servers that share a state folder are alive. Each holds a lock on its own file for its
+//! whole life. The kernel releases the lock however the server ends, so the leases of a dead server need not expire
+//! first.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -11,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::ServerId;
 
-/// This server's membership; clones share it.
+/// Membership of this server; clones share it.
 #[derive(Clone)]
 pub struct Membership {
     id: ServerId,
@@ -27,7 +28,7 @@ impl Membership {
     pub fn join(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let id = ServerId::generate();
-        // It gets its name with its lock: others take one without for that of a server that is gone.
+        // The file gets its name after its lock: other servers would take an unlocked one for that of a dead server.
         let unnamed = dir.join(format!("{id}.new"));
         let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&unnamed)?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
@@ -37,7 +38,7 @@ impl Membership {
         Ok(membership)
     }
 
-    /// Removes the files of servers that have ended. Nobody asks about one that held no job.
+    /// Removes the files of servers that have ended. No server asks about one that held no job.
     fn forget_the_gone(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
@@ -49,10 +50,10 @@ impl Membership {
         Ok(())
     }
 
-    /// Whether that server runs, for one who is no server: nothing is removed, and no server is kept from its lock.
+    /// Whether that server runs; for tools. It removes nothing and takes no lock.
     ///
     /// # Errors
-    /// The file of its lock cannot be opened.
+    /// Its lock file cannot be opened.
     pub fn is_held(dir: &Path, server: &ServerId) -> io::Result<bool> {
         match fs::File::open(path(dir, server)) {
             Ok(file) => Ok(Flock::lock(file, FlockArg::LockSharedNonblock).is_err()),
@@ -67,13 +68,13 @@ impl Membership {
         &self.id
     }
 
-    /// Whether that server is gone for certain.
+    /// Whether that server has certainly ended.
     #[must_use]
     pub fn is_gone(&self, other: &ServerId) -> bool {
         let path = path(&self.dir, other);
         let file = match fs::File::open(&path) {
             Ok(file) => file,
-            // It never was here, or another server saw that it is gone and removed the file.
+            // It was never here, or another server found that it has ended and removed the file.
             Err(error) => return error.kind() == io::ErrorKind::NotFound,
         };
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_is_gone_when_it_no_longer_holds_its_lock() {
+    fn server_is_gone_when_its_lock_is_free() {
         let dir = tempfile::tempdir().unwrap();
         let here = Membership::join(dir.path()).unwrap();
         let other = Membership::join(dir.path()).unwrap();

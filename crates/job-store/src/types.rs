@@ -1,4 +1,4 @@
-//! What goes into the store and comes out.
+//! Parameters, results and errors of the store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use rusqlite::ErrorCode;
 
 use sqlflow_job::{Job, JobId, Rejection, TokenHash};
 
-/// One process of the server: a new one at every start.
+/// Id of a server process; each start has a new one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServerId(pub String);
 
@@ -26,85 +26,86 @@ impl fmt::Display for ServerId {
     }
 }
 
-/// The right to reconcile a job. The epoch rises with every claim; writes under an older one are refused.
+/// The right to reconcile a job. The epoch is a fencing token: it increases with each claim, and writes under an older
+/// one are refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// Who holds it.
+    /// The server that holds it.
     pub owner: ServerId,
-    /// Which claim it is.
+    /// Number of the claim.
     pub epoch: i64,
 }
 
 impl Lease {
-    /// The epoch of the lease that a job is recorded with.
+    /// Epoch of the first lease of a job.
     pub const FIRST_EPOCH: i64 = 1;
 }
 
-/// A job to be recorded.
+/// Parameters of [`Store::create`](crate::Store::create).
 #[derive(Debug)]
 pub struct NewJob {
-    /// The job in its first state.
+    /// The job in its initial state.
     pub job: Job,
     /// Hash of its token.
     pub token: TokenHash,
-    /// Who runs it.
+    /// User who runs it.
     pub user_id: String,
     /// Text of the program.
     pub sql: String,
-    /// The first characters of each statement.
+    /// First characters of each statement.
     pub headings: Vec<String>,
-    /// For each step, what its submitter is to do.
+    /// Document for the submitter of each step.
     pub step_specs: Vec<String>,
     /// Secrets by name.
     pub secrets: Vec<(String, Secret)>,
-    /// 0: the job may go unfetched for ever.
+    /// Fetch timeout in milliseconds; 0: none.
     pub fetch_timeout_ms: i64,
-    /// The server that reconciles it at first.
+    /// Server that reconciles it first.
     pub owner: ServerId,
-    /// How long that server's lease lasts without a heartbeat.
+    /// Duration of that server's lease without a heartbeat.
     pub lease: Duration,
-    /// When Run took it.
+    /// Time of the Run.
     pub created_ms: i64,
-    /// What Run was asked, if the client named the request; such a job's token follows from that name.
+    /// Hash of the request, if the client sent a request id. The token of such a job is derived from the id.
     pub request: Option<RequestHash>,
 }
 
-/// Keyed hash of all that decides what a Run does: of two requests with one id it shows whether they are the same.
+/// Keyed hash of a Run request, by which two requests with one id are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestHash(pub [u8; 32]);
 
-/// What recording a job came to.
+/// Result of [`Store::create`](crate::Store::create).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Created {
-    /// It was recorded.
+    /// The job was recorded.
     New,
-    /// The same request was recorded before, as this job.
+    /// The same request was recorded before, as this job. Nothing was written.
     Before(JobId),
-    /// Another request has this token.
+    /// A different request has this token. Nothing was written.
     Conflict,
 }
 
 /// A job that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndedJob {
-    /// Which.
+    /// Id.
     pub id: JobId,
-    /// When it ended.
+    /// Time of its end.
     pub ended_ms: i64,
 }
 
-/// A live job that nobody fetched in time.
+/// A live job whose fetch timeout has passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfetched {
-    /// Which.
+    /// Id.
     pub id: JobId,
-    /// The time that was allowed.
+    /// Fetch timeout.
     pub timeout_ms: i64,
-    /// When that was over.
+    /// Deadline.
     pub due_ms: i64,
 }
 
-/// A secret. `Debug` does not show it.
+/// A secret, which `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -135,101 +136,101 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A job with what the store knows around it.
+/// A job with its metadata in the store.
 #[derive(Debug, Clone)]
 pub struct JobRecord {
-    /// The state.
+    /// State of the job.
     pub job: Job,
-    /// Epoch of the lease that counts: a reconciler with an older one has lost the job.
+    /// Epoch of the current lease. A reconciler with an older one has lost the job.
     pub lease_epoch: i64,
-    /// Who runs it.
+    /// User who runs it.
     pub user_id: String,
-    /// When it was recorded.
+    /// Time at which it was recorded.
     pub created_ms: i64,
-    /// When it ended.
+    /// Time of its end.
     pub ended_ms: Option<i64>,
-    /// Where Fetch with a plain token goes on.
+    /// Cursor of the plain token.
     pub plain_cursor: u64,
-    /// 0: never times out.
+    /// Fetch timeout in milliseconds; 0: none.
     pub fetch_timeout_ms: i64,
 }
 
-/// Which jobs to list.
+/// Filter of a list of jobs.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
-    /// Only jobs of this user.
+    /// Jobs of this user only.
     pub user_id: Option<String>,
-    /// Only jobs in these states (`JobState::name`); empty: all.
+    /// Jobs in these states only (`JobState::name`); empty: all states.
     pub states: Vec<&'static str>,
-    /// Only jobs older than this one.
+    /// Jobs older than this one only.
     pub before: Option<JobId>,
-    /// At most so many.
+    /// Maximum number of jobs.
     pub limit: u32,
 }
 
-/// Which jobs to claim.
+/// Parameters of [`Store::claim`](crate::Store::claim).
 #[derive(Debug, Clone)]
 pub struct Claim {
-    /// Who claims.
+    /// Server that claims.
     pub owner: ServerId,
-    /// Servers known to be gone.
+    /// Servers that are known to have ended.
     pub dead: Vec<ServerId>,
-    /// Jobs that the claimer leaves to others.
+    /// Jobs that are not claimed.
     pub except: Vec<JobId>,
-    /// How long the lease lasts without a heartbeat.
+    /// Duration of the lease without a heartbeat.
     pub lease: Duration,
-    /// At most so many.
+    /// Maximum number of jobs.
     pub limit: u32,
 }
 
-/// Which write of a job's state it was, counted over all jobs of a store.
+/// Number of a write of a job's state, counted over all jobs of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Revision(pub i64);
 
-/// A job whose state was written.
+/// A write of a job's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
-    /// Which.
+    /// Id.
     pub id: JobId,
-    /// Its last write.
+    /// Revision of its last write.
     pub revision: Revision,
 }
 
-/// What was written after a revision.
+/// Writes after a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {
-    /// Each job once, in the order of its last write.
+    /// The written jobs, each once, in order of their last writes.
     pub jobs: Vec<Changed>,
-    /// What to ask with next.
+    /// Revision for the next call.
     pub upto: Revision,
-    /// There are more, to be asked for at once.
+    /// Whether there are more writes now.
     pub has_more: bool,
-    /// The store is older than the revision, for it is a restored copy: any job may be another than it was.
+    /// Whether the store is older than the revision, because a copy was restored: any job may have changed.
     pub is_older: bool,
 }
 
-/// The store could not do it.
+/// An error of the store.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The disk that holds the state is full.
     #[error("no space is left for the server's state")]
     Full,
-    /// Somebody else writes, and that takes too long.
+    /// Another write takes too long.
     #[error("cannot change the server's state now: {why}")]
     Busy {
-        /// Who, and what to do about it.
+        /// The writer, and a fix.
         why: String,
     },
-    /// Reading takes too long.
+    /// A read takes too long.
     #[error("the server's state could not be read in time; see whether the disk of the state folder answers")]
     Slow,
-    /// Anything else: the database is locked, damaged, not there.
+    /// Any other error: the database is locked, damaged or missing.
     #[error("the server's state could not be read or written{}", code(.0))]
     Database(#[source] Arc<rusqlite::Error>),
-    /// What is stored does not have the form it should.
+    /// The stored document has the wrong form.
     #[error("the stored state of job {0} is damaged")]
     Damaged(String, #[source] Arc<serde_json::Error>),
-    /// A newer server wrote the job's document. This one would drop what it does not know of it.
+    /// A newer server wrote the job's document. A write by this one would drop fields.
     #[error(
         "cannot change job {job}: its document has version {version}, and this server knows up to {known}; \
          upgrade this server"
@@ -239,22 +240,22 @@ pub enum StoreError {
         job: String,
         /// Version of the document.
         version: i64,
-        /// The newest version that this server knows.
+        /// Newest version that this server knows.
         known: i64,
     },
-    /// The work was abandoned because the process is ending.
+    /// The call was abandoned because the process ends.
     #[error("the server is shutting down")]
     Closing,
 }
 
-/// SQLite's own words leave out which of its errors it was.
+/// SQLite's messages do not contain the error code.
 fn code(error: &rusqlite::Error) -> String {
     error.sqlite_extended_error_code().map(|code| format!(" (SQLite's code {code})")).unwrap_or_default()
 }
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        /// There is no room for the memory that processes share (`SQLITE_IOERR_SHMSIZE`).
+        /// There is no space for the shared memory file (`SQLITE_IOERR_SHMSIZE`).
         const SHARED_MEMORY: i32 = 4874;
         let code = error.sqlite_error();
         let is_full =
@@ -263,19 +264,19 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
-/// An event was not applied.
+/// An error of [`Store::update`](crate::Store::update): the event was not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
-    /// There is no such job.
+    /// No such job.
     #[error("there is no such job")]
     NotFound,
-    /// Another reconciler has the lease.
+    /// Another reconciler holds the lease.
     #[error("another server reconciles this job now")]
     Fenced,
-    /// The job's state does not allow it.
+    /// The job's state does not allow the event.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The store failed; the event may be tried again.
+    /// The store failed; the event can be retried.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -1,105 +1,105 @@
-//! Events and what they change. `apply` is the only way that a job's state changes; the store calls it inside a
-//! transaction. Every event may arrive twice, late, or from somebody who no longer has a say.
+//! Events and their effects. `apply` is the only way that a job's state changes; the store calls it within a
+//! transaction. Every event may arrive twice, late, or from a sender that was fenced off.
 
 use super::{
     Attempt, AttemptId, Cause, EndedBy, ExecutorRef, Failure, InstanceHash, Job, JobState, LauncherId,
     Milestones, Outcome, Phase, Role,
 };
 
-/// Something that happened to a job.
+/// An event of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Somebody, or a limit, asks for the end of the job.
+    /// A client or a limit requests the end of the job.
     CancelRequested(Failure),
     /// The reconciler is about to launch a new attempt of this step.
     AttemptCreated {
         /// Index of the step.
         step: u32,
-        /// What it is for.
+        /// Purpose of the attempt.
         role: Role,
-        /// Where it will run.
+        /// Launcher that will start it.
         launcher_id: LauncherId,
     },
     /// The launcher accepted the attempt.
     AttemptLaunched {
-        /// Which attempt.
+        /// The attempt.
         attempt: AttemptId,
-        /// Where its platform shows it to a person.
+        /// URL of its page at its platform.
         tracker_url: Option<String>,
     },
-    /// The platform tells what it did to start the attempt.
+    /// The platform reported progress in starting the attempt.
     MilestonesSeen {
-        /// Which attempt.
+        /// The attempt.
         attempt: AttemptId,
-        /// What is known of it.
+        /// The known times.
         milestones: Milestones,
     },
-    /// An agent says Hello for the attempt.
+    /// An agent attached to the attempt.
     AgentAttached {
-        /// Which attempt it speaks for.
+        /// The agent's attempt.
         attempt: AttemptId,
-        /// Who it is.
+        /// The agent's instance.
         instance: InstanceHash,
-        /// Id of the server that it attaches to.
+        /// Id of the server that it attached to.
         server: String,
-        /// It runs on the machine that holds the state.
+        /// Whether it runs on the machine that holds the state.
         is_local: bool,
     },
-    /// No server hears the agent: the one that it attached to has ended, or its lease has run out. The reconciler reports that, and
-    /// only an agent that attaches again is heard again.
+    /// The agent is connected to no server: the one that it attached to has ended, or its lease has expired. A
+    /// reconciler reports this. The agent must attach again.
     AgentUnheard {
-        /// Which attempt.
+        /// The attempt.
         attempt: AttemptId,
         /// Id of the server that it had attached to.
         server: String,
     },
-    /// An agent asks for leave to make the attempt's effects visible.
+    /// An agent requests the grant to make the attempt's effects visible.
     CommitRequested {
-        /// Which attempt it speaks for.
+        /// The agent's attempt.
         attempt: AttemptId,
-        /// Who it is.
+        /// The agent's instance.
         instance: InstanceHash,
     },
     /// An agent reports the attempt's outcome.
     OutcomeReported {
-        /// Which attempt it speaks for.
+        /// The agent's attempt.
         attempt: AttemptId,
-        /// Who it is.
+        /// The agent's instance.
         instance: InstanceHash,
         /// The outcome.
         outcome: Outcome,
     },
-    /// The reconciler knows that nothing of the attempt runs any more, and this is how it ended.
+    /// The reconciler found that nothing of the attempt runs, and inferred the outcome.
     AttemptFoundEnded {
-        /// Which attempt.
+        /// The attempt.
         attempt: AttemptId,
-        /// The outcome, as far as it is known.
+        /// The inferred outcome.
         outcome: Outcome,
-        /// What the reconciler knew of the attempt's agent when it decided.
+        /// What the reconciler knew about the attempt's agent when it decided.
         basis: Basis,
     },
-    /// The reconciler has waited for the attempt's agent for long enough. It is late for that once one is attached.
+    /// The timeout of the attempt's pending reason has passed. The event is late, and ignored, if an agent is attached.
     AttemptGivenUp {
-        /// Which attempt.
+        /// The attempt.
         attempt: AttemptId,
-        /// Why there was no agent.
+        /// The pending reason.
         outcome: Outcome,
     },
-    /// The job is over; the end of its log is durable.
+    /// The job has ended, and the end of its log is durable.
     Finished(JobState),
 }
 
-/// What an inferred outcome is based on. An agent may attach through another server while a
-/// reconciler decides, so an inferred outcome of an attempt that never had an agent does not apply to one that has.
+/// Basis of an inferred outcome. An agent may attach through another server while a reconciler decides, so an outcome
+/// that was inferred without an agent does not apply to an attempt with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
-    /// No agent had attached: nothing of the attempt was executed.
+    /// No agent had attached, so nothing was executed.
     NeverAttached,
-    /// An agent had attached, and it was looked for after that.
+    /// An agent had attached before the attempt was observed.
     Attached,
 }
 
-/// Why an event was not accepted. The state is as it was.
+/// The reason for which an event was rejected. The state is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// The job has no such step or attempt.
@@ -108,43 +108,43 @@ pub enum Rejection {
     /// Another agent instance attached first.
     #[error("another agent is attached to this attempt")]
     WrongInstance,
-    /// The attempt is over, or a newer one took its launcher_id.
+    /// The attempt has ended, or was superseded by a newer one.
     #[error("this attempt is over")]
     AttemptOver,
     /// The job was cancelled, so nothing new becomes visible.
     #[error("the job was cancelled")]
     Cancelled,
-    /// The job is over.
+    /// The job has ended.
     #[error("the job is over")]
     JobOver,
-    /// The event does not fit the state; a reconciler that lost its lease may send such.
+    /// The event does not fit the state, for example because its sender lost the lease.
     #[error("the event does not fit the job's state")]
     OutOfOrder,
 }
 
-/// Whether an accepted event changed anything.
+/// Effect of an accepted event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// The state is new and must be stored.
+    /// The state changed and must be stored.
     Changed,
-    /// A repeat; the state is as it was.
+    /// The event was a duplicate; the state is unchanged.
     Unchanged,
 }
 
 impl Event {
-    /// Whether the platform or the log tell the same again if a power failure of the machine takes it back. What
-    /// an attempt has executed does not depend on any of these: the log says that, and is durable.
+    /// Whether the event is found again, from the platform or the log, if a power failure undoes it. What an attempt
+    /// has executed does not depend on such events: the log shows it, and is durable.
     #[must_use]
     pub fn is_found_again(&self) -> bool {
         match self {
-            // To launch twice is harmless.
+            // Launching is idempotent.
             Self::AttemptLaunched { .. }
             | Self::MilestonesSeen { .. }
             | Self::AgentUnheard { .. }
-            // It follows from the outcomes of the attempts, and the end of the log is there already.
+            // It follows from the outcomes of the attempts, and the end of the log is durable already.
             | Self::Finished(_) => true,
-            // The key that an agent shows counts for more than its platform's word, so it must not be forgotten, unless what
-            // makes the store forget it ends the agent too.
+            // The instance key takes precedence over the platform's report, so it must not be lost, unless the same
+            // failure ends the agent too.
             Self::AgentAttached { is_local, .. } => *is_local,
             Self::CancelRequested(_)
             | Self::AttemptCreated { .. }
@@ -157,10 +157,10 @@ impl Event {
 }
 
 impl Job {
-    /// Applies one event at the time `now_ms` (milliseconds since the Unix epoch).
+    /// Applies an event at the time `now_ms` (milliseconds since the Unix epoch).
     ///
     /// # Errors
-    /// The event is rejected and the state is as it was.
+    /// The event is rejected, and the state is unchanged.
     pub fn apply(&mut self, event: Event, now_ms: i64) -> Result<Change, Rejection> {
         match event {
             Event::CancelRequested(failure) => Ok(self.cancel(failure)),
@@ -193,7 +193,7 @@ impl Job {
         }
         let is_news = failure.cause == Cause::Limit && !self.over_limit;
         self.over_limit |= is_news;
-        // The first cause stands: cancelling twice changes nothing.
+        // The first cause is kept: a second cancel changes nothing.
         if self.cancel.is_some() {
             return if is_news { Change::Changed } else { Change::Unchanged };
         }
@@ -266,7 +266,7 @@ impl Job {
         }
     }
 
-    /// The first that is told of each stands.
+    /// Sets the times that are not set yet.
     fn note_milestones(&mut self, id: &AttemptId, told: Milestones) -> Result<Change, Rejection> {
         self.must_be_live()?;
         let known = &mut self.any_attempt(id)?.milestones;
@@ -312,7 +312,7 @@ impl Job {
         }
     }
 
-    /// Rejected if the agent is attached to another server by now.
+    /// Rejected if the agent has attached to another server in the meantime.
     fn unheard(&mut self, id: &AttemptId, server: &str) -> Result<Change, Rejection> {
         self.must_be_live()?;
         let attempt = self.current_attempt(id)?;
@@ -360,7 +360,7 @@ impl Job {
                 attempt.ended_ms = Some(now_ms);
                 Ok(Change::Changed)
             }
-            // The acknowledgement got lost and the agent asks again; the first outcome stands.
+            // The acknowledgement was lost, and the agent reports again; the first outcome is kept.
             Phase::Ended { instance: Some(bound), by: EndedBy::Agent, .. } if *bound == instance => {
                 Ok(Change::Unchanged)
             }
@@ -379,12 +379,12 @@ impl Job {
     ) -> Result<Change, Rejection> {
         let attempt = self.current_attempt(id)?;
         let instance = match (&attempt.phase, basis) {
-            // The log may know of an agent that the state does not: a store that was restored from a backup.
+            // The log may have records of an agent that is not in the state, if the store was restored from a backup.
             (Phase::Created | Phase::Launched, Basis::NeverAttached | Basis::Attached) => None,
             (Phase::Attached { instance }, Basis::Attached) => Some(instance.clone()),
-            // Its agent came while the reconciler decided.
+            // Its agent attached while the reconciler decided.
             (Phase::Attached { .. }, Basis::NeverAttached) => return Err(Rejection::OutOfOrder),
-            // Its agent reported after the reconciler had looked.
+            // Its agent reported after the reconciler had observed it.
             (Phase::Ended { .. }, Basis::NeverAttached | Basis::Attached) => return Ok(Change::Unchanged),
         };
         attempt.phase = Phase::Ended { instance, outcome, by: EndedBy::Server };
@@ -414,7 +414,7 @@ impl Job {
         step.attempts.get_mut(index as usize).ok_or(Rejection::UnknownAttempt)
     }
 
-    /// The attempt, if no newer one took its launcher_id.
+    /// The attempt, unless it was superseded by a newer one.
     fn current_attempt(&mut self, id: &AttemptId) -> Result<&mut Attempt, Rejection> {
         let newest = self.steps.get(id.step as usize).map_or(0, |step| step.attempts.len());
         if (id.number as usize) < newest && id.number > 0 {

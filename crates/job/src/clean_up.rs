@@ -1,33 +1,33 @@
-//! When a job must remove what its attempts left in the user's database: pure.
+//! Clean-up of staging tables that attempts left in the user's database: pure.
 //!
-//! A submitter that fails by itself drops its scratch table. One that is killed cannot. The next attempt of the step
-//! drops it, but a job that ends has no next attempt. So before it ends, an attempt of [`Role::CleanUp`] does it.
+//! A submitter that fails drops its staging table; one that is killed cannot. The next attempt of the step drops it,
+//! but a job that ends has no next attempt. So an attempt of [`Role::CleanUp`] does it before the job ends.
 
 use super::{Attempt, EndedBy, Evidence, Phase, Reason, Role, Step};
 
-/// Attempts to clean up at the most. After that the job ends, and its failure says what is left.
+/// Maximum number of clean-up attempts. After them the job ends, and its failure reports the leftovers.
 pub const MAX_CLEAN_UPS: u32 = 3;
 
-/// What is left of a step's scratch tables.
+/// State of a step's staging tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scratch {
-    /// Nothing.
+    /// None is left.
     Clean,
-    /// A killed attempt may have left a table. So many attempts to clean up have failed.
+    /// A killed attempt may have left a table.
     Left {
-        /// Attempts to clean up so far.
+        /// Number of failed clean-up attempts.
         tried: u32,
     },
-    /// It could not be removed.
+    /// A table could not be dropped.
     GivenUp,
 }
 
-/// What the attempts of a step left, all of which have ended.
+/// The staging tables that the attempts of a step left. All of them have ended.
 pub(crate) fn scratch(step: &Step, evidence: Evidence) -> Scratch {
     let runs = step.attempts.iter().filter(|attempt| attempt.role == Role::Run);
-    // Each attempt begins by dropping what earlier ones left.
+    // Each attempt first drops the tables of earlier ones.
     let left = runs.filter_map(what_is_left).next_back();
-    // Of an agent that could not report, the log may not have what its submitter said: that it had started.
+    // If an agent could not report, the log may lack the record that its statement started.
     let is_unheard = |attempt: &Attempt| {
         matches!(attempt.phase, Phase::Ended { instance: Some(_), by: EndedBy::Server, .. })
     };
@@ -46,8 +46,8 @@ pub(crate) fn scratch(step: &Step, evidence: Evidence) -> Scratch {
     if tried < MAX_CLEAN_UPS { Scratch::Left { tried } } else { Scratch::GivenUp }
 }
 
-/// Number of the attempt that was granted its commit and did not report what became of it. After a later one that came to its
-/// statement nothing tells any more what became of the grant: that one dropped the table.
+/// Number of the attempt with a grant whose result is unknown. After a later attempt whose statement started, it cannot
+/// be found out any more, because that one dropped the table.
 #[must_use]
 pub fn unclear_grant(step: &Step) -> Option<u32> {
     let runs = (1..).zip(&step.attempts).filter(|(_, attempt)| attempt.role == Role::Run);
@@ -58,17 +58,17 @@ pub fn unclear_grant(step: &Step) -> Option<u32> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Table {
-    /// The submitter ran to its end, could reach the database, and dropped what there was.
+    /// The submitter ran to its end with a connection to the database, and dropped the table.
     Dropped,
-    /// It may have been killed with a table in the database.
+    /// It may have been killed while a table was in the database.
     Left,
 }
 
-/// `None`: it did not come to its first statement.
+/// `None`: its first statement did not start.
 fn what_is_left(attempt: &Attempt) -> Option<Table> {
     let Some(outcome) = attempt.outcome() else { return Some(Table::Left) };
     match outcome.reason {
-        // Its connection was lost, or it cannot say: it may not have dropped the table.
+        // Its connection was lost, or the result is unknown: it may not have dropped the table.
         Reason::Exited if outcome.retryable || outcome.unexplained => Some(Table::Left),
         Reason::Succeeded | Reason::Exited => Some(Table::Dropped),
         Reason::StartFailed | Reason::InputFailed | Reason::LaunchFailed => None,

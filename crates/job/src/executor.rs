@@ -1,4 +1,4 @@
-//! What runs an attempt, as its place names it.
+//! References to executors.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use super::{AttemptId, ParseIdError};
 
-/// The name of an executor at its place: its run folder with the lock in it, or its Pod, is called by it. It is stored with
-/// the attempt, because an executor may have been there before the attempt was.
+/// The name of an executor at its launcher, which is part of the name of its run folder or Pod. It is stored with the
+/// attempt, because an executor may exist before its attempt.
 ///
-/// One to [`ExecutorRef::MAX_BYTES`] lower-case letters, digits and hyphens, none at either end: a part of file and Pod names
-/// as it is.
+/// It has one to [`ExecutorRef::MAX_BYTES`] lower-case letters, digits and hyphens, with no hyphen at either end, so
+/// that it can be part of file and Pod names.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ExecutorRef(String);
 
 impl ExecutorRef {
-    /// So that a Pod's name, which has a prefix, stays far below the 253 bytes that Kubernetes allows.
+    /// Limit that keeps a Pod's name, which has a prefix, far below the 253 bytes that Kubernetes allows.
     pub const MAX_BYTES: usize = 100;
 
-    /// The executor that is started for this attempt and runs no other.
+    /// The executor that is started for this attempt only.
     #[must_use]
     pub fn of_attempt(attempt: &AttemptId) -> Self {
         Self(format!("{}-{}-{}", attempt.job, attempt.step, attempt.number))
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_could_leave_its_folder_is_none() {
+    fn name_that_leaves_its_folder_is_invalid() {
         let attempt = AttemptId { job: "01kb3x7h8m9n0p1q2r3s4t5v6w".parse().unwrap(), step: 2, number: 3 };
         let executor = ExecutorRef::of_attempt(&attempt);
         assert_eq!(executor.as_str(), "01kb3x7h8m9n0p1q2r3s4t5v6w-2-3");

@@ -1,13 +1,13 @@
 //! Jobs for tests.
 
-use crate::{Job, JobId, Step};
+use crate::{Job, JobId, Step, StepKind};
 
 /// A step of one standard statement, without attempts.
 pub fn step(repeatable: bool) -> Step {
     Step {
         first_statement: 0,
         statement_count: 1,
-        kind: "standard".to_owned(),
+        kind: StepKind::Standard,
         model: String::new(),
         repeatable,
         writes_table: false,

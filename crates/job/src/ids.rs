@@ -1,4 +1,4 @@
-//! Names of things: newtypes, so that one kind of id can't be passed for another.
+//! Ids, as newtypes, so that one kind cannot be mistaken for another.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,18 +6,18 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// The public name of a job: 26 lower-case base-32 digits of a version 7 UUID, so that later jobs sort later and
-/// the id can be a part of file, Pod and table names.
+/// Public id of a job: 26 lower-case base-32 digits of a version 7 UUID, so that ids sort by time and can be part of
+/// file, Pod and table names.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct JobId(String);
 
-/// Crockford's base 32, in lower case: no letter that reads as a digit.
+/// Crockford's base 32 in lower case, in which no letter resembles a digit.
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const JOB_ID_LENGTH: usize = 26;
 
 impl JobId {
-    /// A new id, later than all that this process made before in another millisecond.
+    /// A new id. It sorts after ids of earlier milliseconds.
     #[must_use]
     pub fn generate() -> Self {
         let mut bits = uuid::Uuid::now_v7().as_u128();
@@ -35,7 +35,7 @@ impl JobId {
         &self.0
     }
 
-    /// When the id was made, in milliseconds since the Unix epoch.
+    /// Time at which the id was generated, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn created_ms(&self) -> i64 {
         let value = |digit| DIGITS.iter().position(|known| *known == digit).unwrap_or_default() as u128;
@@ -45,7 +45,7 @@ impl JobId {
     }
 }
 
-/// The text is not of the form of the id that was asked for.
+/// The text does not have the form of the id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a {what}")]
 pub struct ParseIdError {
@@ -94,8 +94,8 @@ impl fmt::Debug for JobId {
     }
 }
 
-/// One execution of a step by one agent: job, step (from 0), number (from 1). The number fences agents: it rises
-/// with every new attempt of the step, and survives a change of reconciler.
+/// Id of an attempt: job, step and number. The number is the fencing token of agents: it increases with each new
+/// attempt of the step, and does not depend on the reconciler.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct AttemptId {
     /// The job.
@@ -112,8 +112,8 @@ impl fmt::Display for AttemptId {
     }
 }
 
-/// The secret that names a job towards clients: `sqlflow` and 32 hexadecimal digits (128 random bits). Only its
-/// hash is stored. `Debug` does not show it.
+/// The token of a job: `sqlflow` and 32 hexadecimal digits (128 random bits). It is a secret: only its hash
+/// is stored, and `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
@@ -127,19 +127,19 @@ impl Token {
         Self::of_bits(rand::random())
     }
 
-    /// The token of these bits, which nobody else may be able to guess.
+    /// The token of these bits, which must not be guessable.
     #[must_use]
     pub fn of_bits(bits: u128) -> Self {
         Self(format!("{TOKEN_PREFIX}{bits:032x}"))
     }
 
-    /// What the store keeps instead of the token. The token is as random as the hash is long, so no salt is needed.
+    /// The hash that the store keeps of the token. It needs no salt, because the token is random.
     #[must_use]
     pub fn hash(&self) -> TokenHash {
         TokenHash(Sha256::digest(self.0.as_bytes()).into())
     }
 
-    /// The secret itself, to be sent to the client that owns it.
+    /// The token as text, to send to its client.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -155,7 +155,7 @@ impl fmt::Debug for Token {
 impl FromStr for Token {
     type Err = ParseIdError;
 
-    /// The error does not repeat the text, for it may be a token with a slip in it.
+    /// The error does not contain the text, which may be a mistyped token.
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         let digits = text.strip_prefix(TOKEN_PREFIX).filter(|_| text.len() == TOKEN_LENGTH);
         match digits {
@@ -171,7 +171,7 @@ impl FromStr for Token {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TokenHash(pub [u8; 32]);
 
-/// A token as it travels: alone, or followed by `.` and a cursor.
+/// A token as clients send it: alone, or followed by `.` and a cursor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CursorToken {
     /// The job's token.
@@ -193,7 +193,7 @@ impl FromStr for CursorToken {
 }
 
 impl CursorToken {
-    /// The text that a client sends back.
+    /// The token as text.
     #[must_use]
     pub fn expose(&self) -> String {
         match self.cursor {
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn job_ids_are_parsed_back_and_rise_with_time() {
+    fn job_ids_are_parsed_back_and_sort_by_time() {
         let first = JobId::generate();
         std::thread::sleep(std::time::Duration::from_millis(2));
         let second = JobId::generate();
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_travels_with_and_without_a_cursor() {
+    fn token_is_parsed_with_and_without_a_cursor() {
         let token = Token::generate();
         let plain: CursorToken = token.expose().parse().unwrap();
         assert_eq!(plain, CursorToken { token: token.clone(), cursor: None });
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_not_in_its_debug_text_nor_in_errors() {
+    fn token_is_not_in_debug_output_or_errors() {
         let token = Token::generate();
         assert!(!format!("{token:?}").contains(token.expose()));
         let slip = format!("{}x", token.expose());

@@ -1,33 +1,34 @@
-//! Where attempts run, and who can tell about them.
+//! Launcher ids.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where an attempt runs: only a launcher of the same place can tell what became of it.
+/// Id of a launcher. Only a launcher with the same id can observe its attempts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LauncherId {
-    /// The launcher's name.
+    /// Kind of the launcher.
     pub launcher: String,
-    /// Which of the places that launchers of this name serve; see `Launcher::scope`. `None`: it was recorded before scopes
-    /// were, and the launcher's name says all.
+    /// Scope among launchers of this kind; see `Launcher::scope`. `None`: it was recorded by a version without scopes,
+    /// and the kind is the whole id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
 }
 
 impl LauncherId {
-    /// The place of a launcher that has one only.
+    /// The id of a launcher without a scope.
     pub fn of(launcher: impl Into<String>) -> Self {
         Self { launcher: launcher.into(), scope: None }
     }
 
-    /// Stands in a scope before what tells apart places that are called alike: names with [`Self::OR`] between them, of which
-    /// one in common is enough. Earlier servers recorded scopes without, and some places have none.
+    /// Separates a scope from the authorities that distinguish scopes with the same name: names with [`Self::OR`]
+    /// between them, of which one in common is enough. Scopes of earlier servers have no authorities, nor do some
+    /// launchers.
     pub const AUTHORITY: &str = ", authority ";
-    /// Stands between the names of authorities.
+    /// Separates the names of authorities.
     pub const OR: &str = "+";
 
-    /// Whether a launcher of this place can tell about attempts of the other.
+    /// Whether a launcher with this id can observe attempts of the other.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         let Some(recorded) = &other.scope else { return self.launcher == other.launcher };

@@ -1,25 +1,30 @@
-//! What a job is and how it may change: ids, state, and two pure functions. `Job::apply` takes an event into the
-//! state, `Job::next` says what a reconciler should do. Nothing here does I/O or reads a clock.
+//! Jobs: ids, state, and two pure functions. `Job::apply` applies an event to the state, `Job::next` decides the next
+//! action of a reconciler. Nothing here does I/O or reads a clock.
 
 mod apply;
+mod attempt;
 mod clean_up;
 mod executor;
+mod failure;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
 mod ids;
+mod job;
 mod launcher_id;
 mod next;
-mod state;
+mod outcome;
+mod step;
 #[cfg(test)]
 mod tests;
 
 pub use apply::{Basis, Change, Event, Rejection};
+pub use attempt::{Attempt, EndedBy, InstanceHash, Milestones, Phase, Role};
 pub use clean_up::{MAX_CLEAN_UPS, unclear_grant};
 pub use executor::ExecutorRef;
+pub use failure::{Cause, Failure};
 pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};
+pub use job::{Job, JobState};
 pub use launcher_id::LauncherId;
 pub use next::{Again, Evidence, MAX_ATTEMPTS, MAX_PUBLISH_ATTEMPTS, Next};
-pub use state::{
-    Attempt, Cause, EndedBy, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Reason, Role,
-    Step,
-};
+pub use outcome::{Outcome, Reason};
+pub use step::{Step, StepKind};

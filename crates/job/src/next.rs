@@ -1,53 +1,53 @@
-//! What a reconciler should do next about a job: a pure function of the job's state and of what its log shows.
+//! The next action of a reconciler: a pure function of the job's state and of the evidence in its log.
 
 use super::clean_up::{self, Scratch};
 use super::{Attempt, AttemptId, Cause, Failure, Job, JobState, Outcome, Phase, Reason, Role, Step};
 
-/// How often a step is tried at the most, whatever happens to its attempts.
+/// Maximum number of attempts of a step.
 pub const MAX_ATTEMPTS: u32 = 3;
-/// How often what a step made is tried to be published at the most, after the attempt that made it.
+/// Maximum number of attempts to publish kept output, after the attempt that made it.
 pub const MAX_PUBLISH_ATTEMPTS: u32 = 5;
 
-/// What the result log shows of a step.
+/// Evidence in the result log about a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Evidence {
-    /// A statement of the step has started.
+    /// Whether a statement of the step has started.
     pub started: bool,
-    /// The log holds rows (or the head of a result set) of the step.
+    /// Whether the log has rows, or the head of a result set, of the step.
     pub rows: bool,
 }
 
-/// Why a step has one more attempt.
+/// The reason for another attempt of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Again {
-    /// Why the attempt before did not do, in one sentence.
+    /// Failure of the previous attempt, in one sentence.
     pub why: String,
-    /// It only publishes what this attempt made.
+    /// Number of the attempt with kept output, if the new one only publishes it.
     pub publishes: Option<u32>,
 }
 
-/// What to do next.
+/// The next action.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
     /// Record a new attempt of the step.
     Create {
         /// Index of the step.
         step: u32,
-        /// What went before, when something did.
+        /// The reason for a retry; `None` for the first attempt.
         after: Option<Again>,
     },
-    /// Record an attempt of the step that only removes what killed ones left in the user's database.
+    /// Record an attempt of the step that only drops staging tables of killed attempts.
     CleanUp {
         /// Index of the step.
         step: u32,
-        /// How many have failed to do so.
+        /// Number of failed attempts to clean up.
         tried: u32,
     },
-    /// Launch the attempt, which is recorded but may not run yet. Launching twice is harmless.
+    /// Launch the attempt, which is recorded. Launching is idempotent.
     Launch(AttemptId),
-    /// Watch the attempt until it ends.
+    /// Observe the attempt until it ends.
     Watch(AttemptId),
-    /// End the attempt: the job was cancelled.
+    /// Terminate the attempt, because the job was cancelled.
     End(AttemptId),
     /// Close the log and record this end.
     Finish(JobState),
@@ -56,7 +56,7 @@ pub enum Next {
 }
 
 impl Job {
-    /// What to do next. `evidence` matters only after an attempt that ended without success, and for a cancelled step
+    /// The next action. `evidence` is used only after an attempt that ended without success, and for a cancelled step
     /// without attempts.
     #[must_use]
     pub fn next(&self, evidence: Evidence) -> Next {
@@ -65,18 +65,18 @@ impl Job {
         }
         let Some(index) = self.current_step() else {
             return Next::Finish(match &self.cancel {
-                // A result was not taken, so what was asked for is not there, however fast the attempt was.
+                // A result was not stored, so the job cannot succeed, even if the attempt did.
                 Some(failure) if failure.cause == Cause::Limit => JobState::Failed(failure.clone()),
                 Some(_) | None if self.over_limit => JobState::Failed(Failure::over_limit()),
-                // Also when it was cancelled too late: everything did happen.
+                // Also if it was cancelled too late: everything was executed.
                 Some(_) | None => JobState::Succeeded,
             });
         };
         let step = &self.steps[index as usize];
         let Some(last) = step.attempts.last() else {
             return match &self.cancel {
-                // A restored state may have forgotten an attempt. If its agent still runs, Attach refuses it, because
-                // the job has ended, and it ends its command.
+                // A restored state may lack an attempt. If its agent still runs, Attach refuses it because the job has
+                // ended, and the agent ends its command.
                 Some(failure) => Next::Finish(cancelled(failure, may_have_executed(step, None, evidence))),
                 None => Next::Create { step: index, after: None },
             };
@@ -92,7 +92,7 @@ impl Job {
             Phase::Created => Next::Launch(id),
             Phase::Launched | Phase::Attached { .. } => Next::Watch(id),
             Phase::Ended { outcome, .. } => {
-                // Attempts that clean up come last, and change nothing of how the job ends.
+                // Clean-up attempts come last, and do not change how the job ends.
                 let outcome = step.last_run().and_then(Attempt::outcome).unwrap_or(outcome);
                 match self.after_end(index, step, outcome, evidence) {
                     Next::Finish(JobState::Failed(failure)) => Self::clean_up(index, step, failure, evidence),
@@ -122,10 +122,10 @@ impl Job {
         }
         let publishes = step.kept_output();
         let may_go_on = match publishes {
-            // Nothing runs again, so nothing can be doubled.
+            // Nothing is executed again, so no effect is repeated.
             Some(made) => {
                 let tried = step.attempts.len() - made as usize;
-                // What ran out was the time of this attempt's Pod; the next one has its own.
+                // The deadline was that of this attempt's Pod; the next one has its own.
                 let is_late = outcome.reason == Reason::Deadline;
                 (outcome.output_kept || outcome.retryable || is_late) && tried < MAX_PUBLISH_ATTEMPTS as usize
             }
@@ -150,13 +150,14 @@ fn cancelled(why: &Failure, may_have_executed: bool) -> JobState {
     JobState::Failed(failure)
 }
 
-/// Whether running the step again can double no effect and no row.
+/// Whether the step can be retried without repeating an effect or a row.
 ///
-/// A statement that reads what it replaces is not run again once its commit was granted: it would read its own result.
+/// A statement that reads what it replaces is not repeated once its commit was granted, because it would read its own
+/// result.
 ///
-/// Nothing started: nothing happened, for a submitter waits for the acknowledgement of `statement started` before it
-/// executes anything that must not be repeated. Something started: only what is repeatable is repeated, and only as
-/// long as no reader can have seen a row of it.
+/// If no statement started, no statement that is not repeatable was executed, because a submitter waits for the
+/// acknowledgement of `statement started` before it executes one. If a statement started, the step is retried only if
+/// it is repeatable, and only if no row of it is in the log.
 #[must_use]
 fn may_repeat(step: &Step, evidence: Evidence) -> bool {
     !may_have_replaced_input(step) && (!evidence.started || (step.repeatable && !evidence.rows))
@@ -167,23 +168,23 @@ fn may_have_replaced_input(step: &Step) -> bool {
     step.overwrites_input && clean_up::unclear_grant(step).is_some()
 }
 
-/// Said wherever an effect may be there that a repeat would double.
+/// Part of each message about an effect that a repetition would double.
 const MAY_HAVE_EXECUTED: &str = "a statement that must not be repeated had started, so it may have executed: check before you run it again";
 
-/// Whether a statement that must not be repeated had started, and nothing says what became of it. This is decided from
-/// what is durable, whatever the reason of the attempt's end.
+/// Whether a statement that is not repeatable started and its result is unknown. This is decided from what is durable,
+/// whatever the reason of the attempt's end.
 fn may_have_executed(step: &Step, outcome: Option<&Outcome>, evidence: Evidence) -> bool {
     let has_effect = if step.repeatable { may_have_replaced_input(step) } else { evidence.started };
     has_effect && outcome.is_none_or(leaves_open)
 }
 
-/// Whether the outcome leaves open what became of the statement that ran last.
+/// Whether the result of the last statement is unknown after this outcome.
 fn leaves_open(outcome: &Outcome) -> bool {
     match outcome.reason {
         // The command succeeded.
         Reason::Succeeded | Reason::PublishFailed => false,
-        // The submitter said that the statement failed. It does not know that when the database went away meanwhile, and
-        // does when the database refused: it was locked.
+        // The submitter reported that the statement failed. If the connection to the database was lost, the result is
+        // unknown; if the database refused the statement (a lock), it is known.
         Reason::Exited => outcome.unexplained || (outcome.retryable && !outcome.not_executed),
         Reason::Signaled
         | Reason::OutOfMemory
@@ -205,9 +206,9 @@ fn failure_of(step: &Step, outcome: &Outcome, evidence: Evidence) -> Failure {
         _ if step.kept_output().is_some() => Cause::Storage,
         _ if may_have_executed(step, Some(outcome), evidence) => Cause::MayHaveExecuted,
         Reason::InputFailed | Reason::PublishFailed if outcome.user_error => Cause::StatementFailed,
-        // Another attempt had taken its place.
+        // Another attempt superseded it.
         Reason::Lost | Reason::Terminated | Reason::Refused => Cause::Lost,
-        // The agent could not go on.
+        // The agent failed.
         Reason::AgentFailed if evidence.started => Cause::Lost,
         Reason::Exited | Reason::Succeeded => Cause::StatementFailed,
         Reason::Signaled => Cause::Killed,

@@ -118,14 +118,14 @@ fn the_way_to_the_agent_has_no_gap_whatever_the_clocks_say() {
         attempt: attempt.clone(),
         milestones: Milestones { scheduled_ms, container_ms },
     };
-    // Its clock is behind ours.
+    // Its clock is behind the server's.
     assert_eq!(job.apply(seen(Some(900), None), 2000), Ok(Change::Changed));
     assert_eq!(way(&job), [("launch", 1000, 1010), ("schedule", 1010, 1010), ("start", 1010, 4000)]);
     assert_eq!(job.apply(seen(Some(800), Some(3000)), 2000), Ok(Change::Changed));
     assert_eq!(
         job.apply(seen(Some(1), Some(1)), 2000),
         Ok(Change::Unchanged),
-        "the first that was told stands"
+        "the first reported time is kept"
     );
     let whole =
         [("launch", 1000, 1010), ("schedule", 1010, 1010), ("pull", 1010, 3000), ("start", 3000, 4000)];

@@ -1,59 +1,61 @@
-//! Exits of agents: reaps those that this process started, waits for those that an earlier server or another one started,
-//! and keeps the fact that one has exited until that is acted on.
+//! Exits of agents. It reaps agents that this process started, waits for those that another or an earlier server
+//! started, and keeps each exit until it is handled.
 
 use std::collections::{HashMap, hash_map};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sqlflow_sync::mutex::lock;
 use tokio::process::Child;
 use tokio::sync::watch;
 
 use sqlflow_job::ExecutorRef;
 
-/// A caller that learned of an exit and could not act on it is woken again after this.
+/// Time after which a caller that could not handle an exit is woken again.
 const REPEAT_PAUSE: Duration = Duration::from_millis(100);
-/// An exit that nobody cleaned up after, since another server reconciles the job now, is forgotten after this.
+/// Time after which an exit is forgotten that this server does not clean up, because another server reconciles the job
+/// now.
 const KEEP_TIME: Duration = Duration::from_secs(600);
 
-/// One entry for each attempt whose agent this process started or adopted: while it runs, then until the attempt is cleaned
-/// up or [`KEEP_TIME`] has passed. While the agent runs this holds a descriptor of its process.
+/// One entry for each attempt whose agent this process started or adopted: while the agent runs, then until the attempt
+/// is cleaned up or [`KEEP_TIME`] has passed. A running agent costs a descriptor.
 #[derive(Clone, Default)]
 pub(super) struct Exits(Arc<Mutex<HashMap<ExecutorRef, Entry>>>);
 
 struct Entry {
-    /// Agents of the attempt that have not exited. A second one, which leaves at once, may have been started after a
-    /// first one whose start could not be recorded.
+    /// Number of the attempt's agents that have not exited. There may be two for a moment, if the start of the first
+    /// one could not be recorded.
     running: watch::Sender<usize>,
     is_reported: bool,
-    /// This process has sent TERM to the agent.
+    /// Whether this process has sent TERM to the agent.
     is_termed: bool,
 }
 
 impl Exits {
-    /// PendingTracker for the agent in a task of its own, and calls `then` when it has exited.
+    /// Waits for the agent in a task, and calls `then` when it has exited.
     pub(super) fn reap(&self, executor: ExecutorRef, mut child: Child, then: impl FnOnce() + Send + 'static) {
-        self.lock().entry(executor.clone()).or_insert_with(Entry::new).running.send_modify(|it| *it += 1);
+        lock(&self.0).entry(executor.clone()).or_insert_with(Entry::new).running.send_modify(|it| *it += 1);
         self.follow(
             executor,
             async move {
-                // Not a blocking call: tokio waits with a pidfd. There is no error but that somebody else reaped it.
+                // Does not block: tokio waits with a pidfd. It fails only if other code reaped the process.
                 let _ = child.wait().await;
             },
             then,
         );
     }
 
-    /// PendingTracker for `exit`, that of an agent which this process did not start, in a task of its own. Nothing happens if the
-    /// executor has an entry.
+    /// Waits in a task for `exit`, that of an agent which another process started. No effect if the executor has an
+    /// entry.
     pub(super) fn adopt(&self, executor: &ExecutorRef, exit: impl Future<Output = ()> + Send + 'static) {
-        match self.lock().entry(executor.clone()) {
+        match lock(&self.0).entry(executor.clone()) {
             hash_map::Entry::Occupied(_) => return,
             hash_map::Entry::Vacant(vacant) => vacant.insert(Entry::new()).running.send_replace(1),
         };
         self.follow(executor.clone(), exit, || ());
     }
 
-    /// Notes the exit in the executor's entry, calls `then`, and forgets it later.
+    /// Records the exit in the executor's entry, calls `then`, and removes the entry later.
     fn follow(
         &self,
         executor: ExecutorRef,
@@ -63,7 +65,7 @@ impl Exits {
         let exits = self.clone();
         tokio::spawn(async move {
             exit.await;
-            let entry = exits.lock().get(&executor).map(|entry| {
+            let entry = lock(&exits.0).get(&executor).map(|entry| {
                 entry.running.send_modify(|it| *it = it.saturating_sub(1));
                 entry.running.subscribe()
             });
@@ -76,16 +78,16 @@ impl Exits {
         });
     }
 
-    /// Returns when every agent of the attempt that this process started or adopted has exited, so at once when that is so
-    /// already; waits for ever for an attempt of which it knows none.
+    /// Waits until all agents of the attempt that this process started or adopted have exited; forever if there was
+    /// none.
     pub(super) async fn exited(&self, executor: &ExecutorRef) {
-        let running = self.lock().get(executor).map(|entry| entry.running.subscribe());
+        let running = lock(&self.0).get(executor).map(|entry| entry.running.subscribe());
         let Some(mut running) = running else { return std::future::pending().await };
         if running.wait_for(|count| *count == 0).await.is_err() {
-            // It was cleaned up meanwhile.
+            // It was cleaned up in the meantime.
             return;
         }
-        let is_repeat = match self.lock().get_mut(executor) {
+        let is_repeat = match lock(&self.0).get_mut(executor) {
             Some(entry) => std::mem::replace(&mut entry.is_reported, true),
             None => false,
         };
@@ -94,21 +96,18 @@ impl Exits {
         }
     }
 
-    /// Whether this process sends the attempt's agent its first TERM now. Of an attempt without an entry nothing is kept.
+    /// Whether this process now sends the first TERM to the attempt's agent. Nothing is recorded for an attempt without
+    /// an entry.
     pub(super) fn is_first_term(&self, executor: &ExecutorRef) -> bool {
-        self.lock().get_mut(executor).is_none_or(|entry| !std::mem::replace(&mut entry.is_termed, true))
+        lock(&self.0).get_mut(executor).is_none_or(|entry| !std::mem::replace(&mut entry.is_termed, true))
     }
 
-    /// Drops what is known of the attempt, unless an agent of it still runs here.
+    /// Removes the attempt's entry, unless an agent of it still runs here.
     pub(super) fn forget(&self, executor: &ExecutorRef) {
-        let mut entries = self.lock();
+        let mut entries = lock(&self.0);
         if entries.get(executor).is_some_and(|entry| *entry.running.borrow() == 0) {
             entries.remove(executor);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ExecutorRef, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,7 +130,7 @@ mod tests {
         ExecutorRef::of_attempt(&AttemptId { job: JobId::generate(), step: 0, number: 1 })
     }
 
-    /// Starts a program as the attempt's agent; resolves when its exit was noted.
+    /// Starts a program as the attempt's agent; resolves when its exit was recorded.
     fn start(exits: &Exits, executor: &ExecutorRef, command: &mut Command) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         exits.reap(executor.clone(), command.spawn().unwrap(), move || sender.send(()).unwrap_or_default());
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_exit_that_nobody_waited_for_is_not_lost() {
+    async fn exit_without_a_waiter_is_kept() {
         let (exits, executor) = (Exits::default(), executor());
         start(&exits, &executor, &mut Command::new("true")).await.unwrap();
         assert!(exits.exited(&executor).now_or_never().is_some(), "the first caller is not kept waiting");
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_attempt_has_exited_when_its_last_agent_has() {
+    async fn attempt_has_exited_when_its_last_agent_has() {
         let (exits, executor) = (Exits::default(), executor());
         let first = Command::new("sleep").arg("1000").kill_on_drop(true).spawn().unwrap();
         let pid = nix::unistd::Pid::from_raw(first.id().unwrap().try_into().unwrap());
@@ -162,16 +161,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_kept_of_an_attempt_that_was_cleaned_up() {
+    async fn clean_up_removes_the_entry() {
         let (exits, executor) = (Exits::default(), executor());
         start(&exits, &executor, &mut Command::new("true")).await.unwrap();
         exits.forget(&executor);
-        assert!(exits.lock().is_empty());
+        assert!(lock(&exits.0).is_empty());
         assert!(exits.exited(&executor).now_or_never().is_none(), "nothing is known of it");
     }
 
     #[tokio::test]
-    async fn the_exit_of_an_adopted_agent_is_a_level_too() {
+    async fn exit_of_an_adopted_agent_is_level_triggered() {
         let (exits, executor) = (Exits::default(), executor());
         let (sender, exit) = oneshot::channel::<()>();
         exits.adopt(&executor, async move { exit.await.unwrap_or_default() });
@@ -183,6 +182,6 @@ mod tests {
         exits.exited(&executor).await;
         exits.exited(&executor).await;
         exits.forget(&executor);
-        assert!(exits.lock().is_empty());
+        assert!(lock(&exits.0).is_empty());
     }
 }

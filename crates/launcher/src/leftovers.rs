@@ -1,4 +1,4 @@
-//! Run folders as an operator's tool sees them: which jobs have one, and whether an agent still runs there.
+//! Run folders for operators' tools: which jobs have one, and whether an agent runs there.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,20 +18,20 @@ pub struct RunFolders {
 /// Whether agents of a job run on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Agent {
-    /// None does.
+    /// No agent runs.
     Gone,
-    /// One does; its process, unless that has no id here.
+    /// An agent runs, with this process id if it has one here.
     Runs(Option<i32>),
 }
 
 impl RunFolders {
-    /// The run folders below this folder.
+    /// Opens the run folders below this folder.
     #[must_use]
     pub fn of(dir: &Path) -> Self {
         Self { dir: dir.to_owned() }
     }
 
-    /// The jobs that have a folder, in no order.
+    /// The jobs that have a folder, unordered.
     ///
     /// # Errors
     /// The folder cannot be listed.
@@ -48,7 +48,7 @@ impl RunFolders {
     /// Whether an agent of the job runs.
     ///
     /// # Errors
-    /// The job's folder cannot be listed, or a lock cannot be asked.
+    /// The job's folder cannot be listed, or a lock cannot be queried.
     pub fn agent(&self, job: &JobId) -> io::Result<Agent> {
         for attempt in attempts_of(job, &self.path(job))? {
             let dir = run_folder::of(&self.dir, &ExecutorRef::of_attempt(&attempt));
@@ -61,10 +61,10 @@ impl RunFolders {
         Ok(Agent::Gone)
     }
 
-    /// Ends what the job's dead agents left running.
+    /// Ends processes that the job's dead agents left.
     ///
     /// # Errors
-    /// Some of it may still run.
+    /// Some processes may still run.
     pub fn end_processes(&self, job: &JobId) -> io::Result<()> {
         for attempt in attempts_of(job, &self.path(job))? {
             processes::kill_marked(&attempt.to_string())?;
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_cannot_be_listed_says_nothing_of_agents() {
+    fn unreadable_folder_is_an_error_not_an_absent_agent() {
         let dir = tempfile::tempdir().unwrap();
         let (runs, job) = (RunFolders::of(dir.path()), JobId::generate());
         assert_eq!(runs.agent(&job).unwrap(), Agent::Gone, "there is no folder");

@@ -1,5 +1,5 @@
-//! Launchers start an attempt somewhere and tell how it stands there. What runs is the agent, which comes back to a server
-//! by itself and speaks for the attempt; or, where a framework runs several processes for one attempt, its controller.
+//! Launchers: they start attempts, observe and terminate them. What runs is an agent, which attaches to a server by
+//! itself and reports for the attempt; or the controller of a framework that runs an attempt in several processes.
 
 mod exits;
 pub mod kubernetes;
@@ -36,228 +36,252 @@ pub use run_slots::Ticket;
 pub use spool::Spool;
 pub use sqlflow_termination_message::TerminalRecords;
 
-/// What an attempt needs of its launcher.
+/// Requirements of an attempt for its launcher.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LaunchRequirements {
-    /// Resources that its step asks for its Pod.
+    /// Resources that its step requests for its Pod.
     pub pod_resources: PodResources,
-    /// It makes something that is to be published.
+    /// Whether it has output to publish.
     pub publishes: bool,
-    /// It only drops scratch tables, which takes a minute at most: it waits for no run slot. Behind a long training its
-    /// job, which has failed or was cancelled, could not end.
+    /// Whether it only drops staging tables, which takes a minute at most. Such an attempt needs no run slot: its job
+    /// has failed or was cancelled, and should not wait for a long training.
     pub cleans_up: bool,
-    /// It only publishes what an earlier attempt made, and runs no program.
+    /// Whether it only publishes the kept output of an earlier attempt, and runs no program.
     pub only_publishes: bool,
-    /// All that it is to do, where no agent will ask for it; see [`Supervision::Controller`].
+    /// Its assignment, if no agent will fetch it; see [`Supervision::Controller`].
     pub assignment: Option<Box<Assignment>>,
 }
 
-/// An attempt and what runs it: whom a launcher is asked about.
+/// An attempt and its executor.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The attempt.
     pub attempt: AttemptId,
-    /// What runs it.
+    /// The executor.
     pub executor: ExecutorRef,
 }
 
 impl Target {
-    /// An attempt as the job has it.
+    /// The attempt with the executor that the job has recorded.
     #[must_use]
     pub fn of(job: &Job, attempt: &AttemptId) -> Self {
         Self { executor: job.executor(attempt), attempt: attempt.clone() }
     }
 
-    /// An attempt with an executor of its own.
+    /// The attempt with an executor of its own.
     #[must_use]
     pub fn own(attempt: AttemptId) -> Self {
         Self { executor: ExecutorRef::of_attempt(&attempt), attempt }
     }
 }
 
-/// What a platform says of an attempt that it has taken.
+/// What a platform reports about an attempt that it accepted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Launched {
-    /// Where the platform shows it to a person.
+    /// URL of the attempt's page at the platform.
     pub tracker_url: Option<String>,
 }
 
-/// Who watches over what an attempt runs, and speaks for it.
+/// Supervisor of an attempt's processes, which reports its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Supervision {
-    /// Our agent: it attaches, and reports how the attempt ended.
+    /// An agent: it attaches, and reports the outcome.
     Agent,
-    /// The controller of a framework that runs the attempt in processes of its own. No agent attaches: while the platform says
-    /// that it runs, all is well, and when nothing runs any more, [`AgentArtifacts`] have its outcome and its records.
+    /// The controller of a framework that runs the attempt in its own processes. No agent attaches. When nothing runs
+    /// any more, [`AgentArtifacts`] have the outcome and the records.
     Controller,
 }
 
-/// Starts attempts and watches what becomes of them. All methods may be called by any server at any time, and again.
+/// Starts, observes and terminates attempts. All methods are idempotent, and any server may call them at any time.
+///
+/// A reconciler launches an attempt, observes it until it is gone, and cleans up once the outcome is stored:
+///
+/// ```
+/// use sqlflow_launcher::{CleanUp, LaunchRequirements, Launcher, Observation, Target};
+///
+/// async fn run(launcher: &dyn Launcher, target: &Target) -> anyhow::Result<()> {
+///     launcher.launch(target, &LaunchRequirements::default()).await?;
+///     loop {
+///         match launcher.observe(target).await {
+///             Observation::Running | Observation::Unknown(_) => {}
+///             Observation::Pending(status) => println!("{}", status.message),
+///             Observation::Gone(artifacts) => {
+///                 println!("{:?}", artifacts.reported());
+///                 break;
+///             }
+///         }
+///         launcher.changed(target).await;
+///     }
+///     assert_eq!(launcher.clean_up(target, false).await?, CleanUp::Done);
+///     Ok(())
+/// }
+/// # let _ = run;
+/// ```
 #[async_trait]
 pub trait Launcher: Send + Sync + 'static {
-    /// The launcher's name: `local`, `kubernetes`, `yarn`.
+    /// Kind of the launcher: `local` or `kubernetes`.
     fn name(&self) -> &'static str;
 
-    /// Which of the places that launchers of this name can serve is this one's: a cluster and a namespace, or a state
-    /// folder. An attempt of another place cannot be asked after here.
+    /// The launcher's scope among launchers of its kind: a cluster and namespace, or a state folder. Attempts of
+    /// another scope cannot be observed here.
     fn scope(&self) -> Option<String> {
         None
     }
 
-    /// Where this launcher starts attempts.
+    /// The launcher id: kind and scope.
     fn id(&self) -> LauncherId {
         LauncherId { launcher: self.name().to_owned(), scope: self.scope() }
     }
 
-    /// Who speaks for the attempts that this launcher starts.
+    /// Supervisor of the attempts that this launcher starts.
     fn supervision(&self) -> Supervision {
         Supervision::Agent
     }
 
-    /// Puts the attempt into the queue for a run slot until the ticket is dropped; none where there is no queue, or the
-    /// platform has its own.
+    /// Adds the attempt to the queue for run slots until the ticket is dropped. `None`: the launcher has no queue, or
+    /// the platform has its own.
     fn queue(&self, _attempt: &AttemptId) -> Option<Ticket> {
         None
     }
 
-    /// Starts the attempt. Launching twice is harmless: at most one agent runs for an attempt.
+    /// Starts the attempt. Idempotent: at most one agent runs for an attempt.
     ///
     /// # Errors
-    /// It could not be started; see [`LaunchError`].
+    /// See [`LaunchError`].
     async fn launch(
         &self,
         target: &Target,
         requirements: &LaunchRequirements,
     ) -> Result<Launched, LaunchError>;
 
-    /// Whether attempts can be started at all.
+    /// Checks whether attempts can be started.
     ///
     /// # Errors
-    /// Why not, in one sentence.
+    /// The reason, in one sentence.
     async fn ready(&self) -> Result<(), String>;
 
-    /// How the attempt stands, as the platform sees it.
+    /// The state of the attempt at its platform.
     async fn observe(&self, target: &Target) -> Observation;
 
     /// Pending status and timeout while the agent runs but has not attached.
     fn attach_pending(&self) -> PendingStatus;
 
-    /// What the platform did so far to start the attempt; nothing where there is nothing to tell.
+    /// The platform's progress in starting the attempt; empty if it is not reported.
     async fn milestones(&self, _target: &Target) -> Milestones {
         Milestones::default()
     }
 
-    /// Ends what runs of the attempt: politely (the agent still reports), or `forced` at once. Harmless when
-    /// nothing runs. Reconcilers ask again at each look, also another server's: that must do no more than asking once.
+    /// Terminates the attempt: with SIGTERM, after which the agent still reports, or `forced` at once. Idempotent:
+    /// reconcilers repeat it at each pass, also from another server.
     async fn stop(&self, target: &Target, forced: bool);
 
-    /// Removes what the attempt left behind. Called when its outcome is stored; does nothing while it still runs.
-    /// `step_goes_on`: what it made may still be published by another attempt of its step, so that stays.
+    /// Removes what the attempt left. Called when its outcome is stored; does nothing while it runs. `step_goes_on`:
+    /// kept output stays, because another attempt of the step may publish it.
     ///
     /// # Errors
-    /// Something stays that should not. Reconcilers and housekeeping ask again.
+    /// Something could not be removed. Reconcilers and housekeeping call it again.
     async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<CleanUp>;
 
-    /// The same for an attempt of which the store knows nothing: it may be another server's, or its store is lost.
+    /// Removes what an attempt left that is not in the store: it may belong to another server, or its store was lost.
     ///
     /// # Errors
-    /// As of [`Launcher::clean_up`].
+    /// Those of [`Launcher::clean_up`].
     async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()>;
 
-    /// Attempts that left something behind, so that what no server cleaned up can be found.
+    /// Attempts with leftovers, for garbage collection of what no server cleaned up.
     async fn leftovers(&self) -> Vec<Target>;
 
-    /// PendingTracker until something may have changed for the attempt, for ever if this launcher cannot tell. A change is a level: it
-    /// returns at once until the attempt was observed, and after the exit of an agent that this process started until the
-    /// attempt is cleaned up.
+    /// Waits until the state of the attempt may have changed; forever if this launcher cannot detect changes. It is
+    /// level-triggered: it returns at once until the attempt was observed, and after the exit of an agent that this
+    /// process started until the attempt is cleaned up.
     async fn changed(&self, target: &Target);
 
-    /// How often an attempt that runs is to be looked at while nothing tells of a change: what time alone changes, or
-    /// [`Launcher::changed`] may miss, is seen then.
+    /// Interval at which a running attempt is observed without a reported change, to see what depends on time or what
+    /// [`Launcher::changed`] may miss.
     fn look_period(&self) -> Duration {
         Duration::from_secs(1)
     }
 }
 
-/// What came of cleaning up behind an attempt.
+/// Result of a clean-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum CleanUp {
-    /// Nothing is left that should not be.
+    /// All leftovers are removed.
     Done,
-    /// Nothing was done: it runs, or may run. Its clean-up stays due.
+    /// Nothing was removed, because the attempt runs or may run. The clean-up stays due.
     StillRuns,
 }
 
-/// How an attempt stands.
+/// State of an attempt at its platform.
 #[derive(Debug)]
 pub enum Observation {
     /// Its agent runs.
     Running,
-    /// The platform has taken it, but it does not run yet.
+    /// The platform has accepted it, but it does not run yet.
     Pending(PendingStatus),
-    /// Nothing runs. What the agent left for a server to find is here.
+    /// Nothing runs. The agent left these artifacts.
     Gone(Box<AgentArtifacts>),
-    /// The platform cannot be asked at the moment.
+    /// The platform cannot be queried at the moment, for this reason.
     Unknown(String),
 }
 
-/// Why an attempt has no agent yet.
+/// The reason for which an attempt has no agent yet, with its timeout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingStatus {
-    /// What it waits for. Each reason has its own timeout, which begins when the reason does.
+    /// Reason. Each reason has its own timeout, which starts with the reason.
     pub reason: PendingReason,
-    /// One sentence for a person.
+    /// One sentence for people.
     pub message: String,
-    /// How long this reason may last.
+    /// Timeout of this reason.
     pub timeout: Duration,
 }
 
-/// What an attempt waits for.
+/// What a pending attempt waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PendingReason {
-    /// A run slot of its launcher.
+    /// A free run slot of its launcher.
     RunSlot,
-    /// The platform, to accept the attempt.
+    /// The platform has not accepted the attempt.
     Launch,
-    /// A node for its Pod.
+    /// Its Pod has no node.
     Schedule,
-    /// The image of its Pod.
+    /// The image of its Pod is not ready.
     Image,
-    /// The start of its Pod.
+    /// Its Pod has not started.
     Start,
-    /// The agent, which runs, to attach.
+    /// The agent runs and has not attached.
     Attach,
-    /// A server that can ask its launcher.
+    /// No server can query its launcher.
     ForeignLauncher,
-    /// The platform, to answer how the attempt stands.
+    /// The platform does not report the state of the attempt.
     UnknownState,
 }
 
 /// Who ended an attempt from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TerminatedBy {
-    /// The cluster, or somebody by its means: in words for a person.
+    /// The cluster, or a user of it; with a description for people.
     Cluster(String),
-    /// It ran longer than it may.
+    /// The deadline.
     Deadline,
 }
 
-/// What a dead agent left.
+/// Artifacts of an agent that has ended.
 #[derive(Debug, Default)]
 pub struct AgentArtifacts {
     /// Records that no server had acknowledged.
     pub records: Option<Box<dyn RecordSource>>,
-    /// What there is instead of records when they went with the agent's disk.
+    /// Terminal records, if the records were lost with the agent's disk.
     pub terminal_records: Option<TerminalRecords>,
-    /// What is known of the end.
+    /// The end, as far as it is known.
     pub end: End,
-    /// The last lines that the agent itself logged, for the person who looks into it; may be empty.
+    /// Agent log tail; may be empty.
     pub last_words: String,
 }
 
 impl AgentArtifacts {
-    /// Whether the platform, or the agent, tells that the attempt ended: then it is not about to start.
+    /// Whether the platform or the agent reported an end, so that the attempt is not about to start.
     pub fn tell_of_an_end(&self) -> bool {
         match self.end {
             End::Reported(_) | End::Seen(_) => true,
@@ -274,37 +298,37 @@ impl AgentArtifacts {
     }
 }
 
-/// Who says how an attempt ended.
+/// The end of an attempt, by its reporter.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub enum End {
-    /// The agent, which came to know the outcome. It also says how many records there are.
+    /// The agent reported the outcome. It also contains the number of records.
     Reported(Outcome),
-    /// The platform: the agent could not tell. It knows nothing of records.
+    /// The platform reported the outcome, because the agent could not. It says nothing about records.
     Seen(Outcome),
-    /// Nobody.
+    /// No report.
     #[default]
     Unknown,
 }
 
-/// An attempt could not be started.
+/// An error of [`Launcher::launch`].
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The platform refused it.
     #[error("{message}")]
     Refused {
-        /// One sentence for a person.
+        /// One sentence for people.
         message: String,
-        /// It may well work later.
+        /// Whether it may succeed later.
         retryable: bool,
     },
-    /// It is not known whether it was started: the platform cannot be asked now, or has no room. Launch it again.
+    /// It is unknown whether it was started: the platform cannot be queried now, or has no room. Call it again.
     #[error("{0}")]
     Later(String),
-    /// As many run as may. It was not started; launch it again when its ticket says so. This is no fault, however long it
-    /// takes.
+    /// All run slots are taken. It was not started; launch it again when its ticket is due. This is no failure, however
+    /// long it takes.
     #[error("waiting for a run slot, {before} before it")]
     NoFreeSlot {
-        /// How many attempts come first.
+        /// Number of attempts before it in the queue.
         before: usize,
     },
 }

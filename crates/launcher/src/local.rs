@@ -1,5 +1,5 @@
-//! Attempts as processes of this machine. The agent is started in a process group of its own and outlives the
-//! server; a lock that it holds for its whole life tells any server whether it lives.
+//! The local launcher: attempts are processes of this machine. An agent has a process group of its own and outlives the
+//! server. A lock that it holds for its whole life shows any server whether it lives.
 
 #[cfg(test)]
 mod tests;
@@ -39,19 +39,19 @@ pub struct LocalOptions {
     pub python: Python,
     /// The server's state folder, as an absolute path; it must exist.
     pub state_dir: PathBuf,
-    /// Folder in it of the run folders, one for each attempt.
+    /// Folder of the run folders, one for each attempt; within the state folder.
     pub run_dir: PathBuf,
-    /// Where agents keep models that they fetched from a storage elsewhere.
+    /// Cache folder of agents for models from remote storages.
     pub cache: PathBuf,
-    /// The socket that agents attach to.
+    /// Socket that agents attach to.
     pub socket: PathBuf,
-    /// How long an agent with an outcome waits for a server before it leaves it in its run folder.
+    /// Time for which an agent with an outcome waits for a server before it leaves the outcome in its run folder.
     pub linger: Duration,
-    /// How long an agent that runs may take until it attaches.
+    /// Timeout for attaching, while the agent runs.
     pub attach: Duration,
-    /// Soft limit of open files for what agents run; `None`: the one that they inherit.
+    /// Soft limit of open files for commands; `None`: inherited.
     pub open_files: Option<u64>,
-    /// How many agents may run at a time; `None`: there is no limit.
+    /// Maximum number of agents that run at a time; `None`: no limit.
     pub max_running: Option<NonZeroUsize>,
 }
 
@@ -70,11 +70,11 @@ pub struct LocalLauncher {
 
 /// See [`Launcher::name`].
 const NAME: &str = "local";
-/// How often an agent that runs is looked at though nothing has changed.
+/// Interval at which a running agent is observed without a reported change.
 const SAFETY_PERIOD: Duration = Duration::from_secs(300);
 
 impl LocalLauncher {
-    /// Where a launcher with this state folder, which is an absolute path, starts attempts.
+    /// The launcher id of a launcher with this state folder, an absolute path.
     #[must_use]
     pub fn launcher_id_of(state_dir: &Path) -> sqlflow_job::LauncherId {
         sqlflow_job::LauncherId { launcher: NAME.to_owned(), scope: Some(scope::of(state_dir)) }
@@ -101,24 +101,24 @@ impl LocalLauncher {
         run_folder::of(&self.options.run_dir, executor)
     }
 
-    /// Who holds the executor's lock.
+    /// The holder of the executor's lock.
     ///
     /// # Errors
-    /// The lock could not be asked.
+    /// The lock could not be queried.
     pub fn holder(&self, executor: &ExecutorRef) -> io::Result<Holder> {
         holder(&self.run_dir(executor).join("lock"))
     }
 
-    /// PendingTracker for the exit of the agent that holds the executor's lock, unless that is done already.
+    /// Waits for the exit of the agent that holds the executor's lock, unless that is done already.
     fn follow(&self, executor: &ExecutorRef, held: Holder) {
-        // If an agent of this process has exited, then it was one that found the lock taken: not the one that runs.
+        // If an agent of this process has exited, it was one that found the lock taken: not the one that runs.
         self.exits.forget(executor);
         self.exits.adopt(executor, released(self.run_dir(executor).join("lock"), held));
     }
 
-    /// Whether the executor's agent gets its TERM now: an agent takes a second one for the order to end at once. Both this
-    /// process and the run folder remember the first one: another server, or this one after a restart, asks for the same,
-    /// and on a full or read-only disk no mark can be made.
+    /// Whether the executor's agent gets its first TERM now: agents take a second TERM as a request to end at once.
+    /// Both this process and the run folder record the first one, because another server, or this one after a restart,
+    /// repeats the request, and a full or read-only disk takes no record.
     fn is_first_term(&self, executor: &ExecutorRef) -> bool {
         self.exits.is_first_term(executor) && is_first_mark(&self.run_dir(executor))
     }
@@ -127,7 +127,7 @@ impl LocalLauncher {
         let Target { attempt, executor } = target;
         let dir = self.run_dir(executor);
         let [log, log_too] = prepare(&dir).map_err(|error| {
-            // That is no fault of the job's.
+            // The job is not the cause.
             let error = with_remedy(&error);
             LaunchError::Later(format!("cannot prepare the run folder {}: {error}", dir.display()))
         })?;
@@ -150,19 +150,19 @@ impl LocalLauncher {
                     .iter()
                     .flat_map(|limit| ["--open-files".to_owned(), limit.to_string()]),
             )
-            // The run folder stays until the step is done.
+            // The run folder stays until the step has ended.
             .arg("--keep-output")
-            // Submitters run in other folders.
+            // The working folder of submitters is another one.
             .envs(self.options.python.path().map(|path| ("PYTHONPATH", path)))
-            // Submitters get the data source of their own job only.
+            // Submitters get only the data source of their own job.
             .env_remove("SQLFLOW_SERVER_DATASOURCE")
-            // Spans of ours are not theirs.
+            // The server's trace settings are not for agents.
             .env_remove("OTEL_SERVICE_NAME")
-            // It holds the run slot as long as it lives.
+            // The agent holds the run slot for its whole life.
             .stdin(slot.into_stdin())
             .stdout(log)
             .stderr(log_too)
-            // Ctrl+C in the server's terminal is not meant for its jobs.
+            // Ctrl+C in the server's terminal must not end its jobs.
             .process_group(0)
             .spawn()
             .map_err(|error| self.launch_error(&error))
@@ -172,19 +172,19 @@ impl LocalLauncher {
         match self.run_slots.take(attempt).await {
             Ok(SlotRequest::Taken(slot)) => Ok(slot),
             Ok(SlotRequest::Wait { before }) => Err(LaunchError::NoFreeSlot { before }),
-            // That is no fault of the job's, and the next one would fail as well.
+            // The job is not the cause, and the next one would fail as well.
             Err(error) => Err(LaunchError::Later(format!("cannot take a run slot for the agent: {error}"))),
         }
     }
 
-    /// What it means that the agent cannot be started.
+    /// The launch error for an agent that cannot be started.
     fn launch_error(&self, error: &io::Error) -> LaunchError {
         let message = format!("cannot start the agent {}: {error}", self.options.agent.display());
         if is_exhaustion(error) || error.kind() == io::ErrorKind::ExecutableFileBusy {
             LaunchError::Later(message)
         } else {
-            // In an upgrade the program may be missing, or not executable, for a moment: the step is tried again a few
-            // times. A person who named a wrong one is not kept waiting.
+            // During an upgrade the program may be missing, or not executable, for a moment, so the step is retried a
+            // few times. A wrong path is reported soon.
             LaunchError::Refused { message, retryable: true }
         }
     }
@@ -210,16 +210,17 @@ impl Launcher for LocalLauncher {
         requirements: &LaunchRequirements,
     ) -> Result<Launched, LaunchError> {
         let Target { attempt, executor } = target;
-        // No word against the agent: it may even run.
+        // The agent may even run.
         let asked = |error: io::Error| {
             LaunchError::Later(format!("cannot see whether an agent was started: {error}"))
         };
         if self.holder(executor).map_err(asked)? != Holder::Nobody {
-            // An earlier server started it and could not record that; it has its run slot.
+            // An earlier server started it and could not record that. It has its run slot.
             return Ok(Launched::default());
         }
         if run_folder::has_outcome(&self.run_dir(executor)).map_err(asked)? {
-            // That one has ended. A second agent there would pass for the first, should it be killed.
+            // That agent has ended. If a second one there were killed, the outcome of the first would be taken for its
+            // own.
             return Ok(Launched::default());
         }
         if !requirements.only_publishes {
@@ -304,7 +305,7 @@ impl Launcher for LocalLauncher {
         let marker = target.attempt.to_string();
         let unremovable = self.unremovable.clone();
         let clean_up = move || {
-            // A search through all processes of the machine, which most attempts have no need of.
+            // This searches all processes of the machine, and most attempts do not need it.
             let end_processes =
                 || if run_folder::has_nothing_left(&dir) { Ok(()) } else { processes::kill_marked(&marker) };
             if step_goes_on {
@@ -322,7 +323,7 @@ impl Launcher for LocalLauncher {
     }
 
     async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()> {
-        // The run folder is in the state folder: nobody else's.
+        // The run folder is in the state folder of this server only.
         self.clean_up(target, false).await.map(drop)
     }
 
@@ -335,20 +336,20 @@ impl Launcher for LocalLauncher {
         self.exits.exited(&target.executor).await;
     }
 
-    /// The exit of an agent that was seen to run is never missed, so this is only for faults.
+    /// The exit of an agent that was seen to run is never missed, so this is only a safety net.
     fn look_period(&self) -> Duration {
         SAFETY_PERIOD
     }
 }
 
-/// Whether no server has made the mark of the first TERM in the run folder before. Where none can be made, a second server
-/// may hurry the attempt: better than an attempt that does not end.
+/// Whether no server has recorded the first TERM in the run folder. Where nothing can be recorded, a second server may
+/// shorten the grace period: an attempt that ends early is better than one that does not end.
 fn is_first_mark(run_dir: &Path) -> bool {
     let mark = OpenOptions::new().write(true).create_new(true).mode(0o600).open(run_dir.join("terminated"));
     mark.map_or_else(|error| error.kind() != io::ErrorKind::AlreadyExists, |_| true)
 }
 
-/// What is left of an executor whose lock nobody holds.
+/// Observation of an executor whose lock is free.
 fn left(executor: &ExecutorRef, dir: &Path, unreadable: &Unreadable) -> Observation {
     let artifacts = match run_folder::artifacts(dir) {
         Ok(artifacts) => {
@@ -367,20 +368,20 @@ fn unknown(what: &str, error: &io::Error) -> Observation {
     Observation::Unknown(format!("cannot read {what}: {}", with_remedy(error)))
 }
 
-/// Makes the run folder, and its log for the agent's stdout and stderr.
+/// Creates the run folder, and the log file for the agent's stdout and stderr.
 fn prepare(dir: &Path) -> io::Result<[File; 2]> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join("agent.log"))?;
     Ok([log.try_clone()?, log])
 }
 
-/// The attempts that have a run folder. What cannot be listed now is found the next time.
+/// The attempts that have a run folder. Folders that cannot be listed now are found the next time.
 fn targets_in(run_dir: &Path) -> Vec<Target> {
     let mut found = Vec::new();
     for job in run_folder::jobs_in(run_dir).unwrap_or_default() {
         let job_dir = run_dir.join(job.as_str());
         match run_folder::attempts_of(&job, &job_dir) {
-            // Its last attempt went without it. One that is being made again now is made again.
+            // Its last attempt was removed without it. A folder that is being created now is created again.
             Ok(attempts) if attempts.is_empty() => drop(fs::remove_dir(&job_dir)),
             Ok(attempts) => found.extend(attempts.into_iter().map(Target::own)),
             Err(_) => {}

@@ -1,4 +1,4 @@
-//! The POSIX lock that an agent holds for its whole life: it tells any server whether the agent lives.
+//! The POSIX lock that an agent holds for its whole life, by which any server knows whether it lives.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -11,18 +11,18 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Who holds an attempt's lock.
+/// Holder of an attempt's lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
     /// Nobody: no agent lives.
     Nobody,
-    /// This process: the agent. Its id is positive.
+    /// The agent, with this process id, which is positive.
     Process(i32),
-    /// A process that has no id here, since it is in another PID namespace. It lives, and cannot be signalled.
+    /// A process without an id here, because it is in another PID namespace. It lives, and cannot be signalled.
     Unseen,
 }
 
-/// Who holds the lock on this file; nobody also when there is no file.
+/// The holder of the lock on this file; `Nobody` also if there is no file.
 pub(super) fn holder(path: &Path) -> io::Result<Holder> {
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,
@@ -34,7 +34,7 @@ pub(super) fn holder(path: &Path) -> io::Result<Holder> {
     Ok(holder_of(i32::from(query.l_type), query.l_pid))
 }
 
-/// A lock for writing, on a whole file.
+/// A write lock on a whole file.
 pub(super) fn write_lock() -> libc::flock {
     libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
@@ -45,8 +45,8 @@ pub(super) fn write_lock() -> libc::flock {
     }
 }
 
-/// What the kernel's answer says. For a holder in another PID namespace the process id is 0, and -1 for a lock that
-/// belongs to an open file: `kill` would take them for the server's own process group and for every process.
+/// Interprets the kernel's answer. For a holder in another PID namespace the process id is 0, and -1 for a lock that
+/// belongs to an open file: `kill` would take them for the server's own process group and for all processes.
 fn holder_of(lock_type: i32, pid: i32) -> Holder {
     match (lock_type, pid) {
         (libc::F_UNLCK, _) => Holder::Nobody,
@@ -55,12 +55,12 @@ fn holder_of(lock_type: i32, pid: i32) -> Holder {
     }
 }
 
-/// How often a lock is looked at whose holder cannot be waited for.
+/// Poll interval for a lock whose holder cannot be waited for.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
-/// PendingTracker until nobody holds the lock on this file, which this process does.
+/// Waits until nobody holds the lock on this file; `holder` holds it now.
 pub(super) async fn released(path: PathBuf, by: Holder) {
-    // The kernel tells of the exit. Of a holder that it cannot tell of the lock itself is looked at.
+    // The kernel reports the exit of a process. A holder without a process here is polled.
     if let Some(process) = process_of(&path, by) {
         let _ = process.readable().await;
     }
@@ -69,11 +69,12 @@ pub(super) async fn released(path: PathBuf, by: Holder) {
     }
 }
 
-/// A descriptor of the process that holds the lock, which can be read from when it has exited.
+/// A descriptor of the process that holds the lock; it becomes readable when the process has exited.
 fn process_of(path: &Path, by: Holder) -> Option<AsyncFd<OwnedFd>> {
     let Holder::Process(id) = by else { return None };
     let process = pidfd_open(Pid::from_raw(id)?, PidfdFlags::NONBLOCK).ok()?;
-    // The id may have become another process's in between; one that holds the lock now did so when it was opened.
+    // The id may have been reused before the descriptor was opened. A process that holds the lock now also held it
+    // then.
     if holder(path).ok()? != by {
         return None;
     }

@@ -1,18 +1,18 @@
-//! What a step asks of the Pod that it runs in.
+//! Resources that a step requests for its Pod.
 
 use serde::{Deserialize, Serialize};
 
-/// Resources of a Pod, as the `pod.*` attributes of the step's statements have them. Launchers without Pods ignore them.
+/// Resources of a Pod, from the `pod.*` attributes of the step's statements. Launchers without Pods ignore them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PodResources {
-    /// Requested processors: `2`, `500m`.
+    /// CPU request, such as `2` or `500m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<String>,
-    /// Requested memory, which is also its limit: `4Gi`.
+    /// Memory request and limit, such as `4Gi`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,
-    /// Number of graphics processors.
+    /// Number of GPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
     /// Image of the submitter's container.
@@ -21,7 +21,7 @@ pub struct PodResources {
 }
 
 impl PodResources {
-    /// Names of the resources that are asked for.
+    /// Names of the requested resources.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         let Self { cpu, memory, gpu, image } = self;
         let all = [("cpu", cpu), ("memory", memory), ("gpu", gpu), ("image", image)];

@@ -1,5 +1,5 @@
-//! Signals for processes of this machine. What an attempt started carries the attempt's id in its environment, so
-//! that what a killed agent left behind can be found and ended without trusting a process id.
+//! Signals to processes of this machine. Every process of an attempt has the attempt's id in its environment, so that
+//! processes that a killed agent left are found without relying on a process id.
 
 use std::fs;
 use std::io;
@@ -11,27 +11,27 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Environment variable that marks every process of an attempt; its value is the attempt's id.
+/// Environment variable with the attempt's id, set for every process of an attempt.
 const MARKER: &str = "SQLFLOW_ATTEMPT";
-/// How often a process in the middle of exec is looked at; that takes microseconds.
+/// Number of checks of a process that is within exec, which takes microseconds.
 const EXEC_LOOKS: u32 = 100;
-/// Between two such looks.
+/// Pause between two such checks.
 const EXEC_PAUSE: Duration = Duration::from_millis(1);
 /// The kernel's flag for its own threads (`include/linux/sched.h`); the same since Linux 2.6.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
-/// Signals one process. Ids that are not positive stand for groups of processes, or for all; they get nothing.
+/// Sends a signal to one process. Ids that are not positive stand for groups or all processes, and are ignored.
 pub(super) fn signal(pid: i32, signal: Signal) {
     if pid > 0 {
-        // Nothing to do when the process is gone already.
+        // The process may have ended.
         let _ = kill(Pid::from_raw(pid), signal);
     }
 }
 
-/// Kills every process that carries this mark.
+/// Kills all processes with this attempt id.
 ///
 /// # Errors
-/// Processes cannot be listed, looked at or killed: some that carry the mark may still run.
+/// Processes cannot be listed, read or killed: some with the id may still run.
 pub(super) fn kill_marked(attempt: &str) -> io::Result<()> {
     kill_marked_in(Path::new("/proc"), attempt)
 }
@@ -46,13 +46,13 @@ fn kill_marked_in(proc: &Path, attempt: &str) -> io::Result<()> {
             let is_marked = environment.split(|&byte| byte == 0).any(|variable| variable == mark);
             if is_marked { kill_if_there(pid) } else { Ok(()) }
         });
-        // One that cannot be looked at must not keep the others alive.
+        // One that cannot be read must not keep the others alive.
         result = result.and(killed);
     }
     result
 }
 
-/// The environment of the process in this folder of `/proc`; empty when it has ended, or is another user's.
+/// The environment of a process by its folder in `/proc`; empty if it has ended, or belongs to another user.
 fn environment(process: &Path) -> io::Result<Vec<u8>> {
     let is_none_of_ours = |error: &io::Error| {
         let errno = error.raw_os_error().map(Errno::from_raw);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_carries_the_mark_is_killed_though_another_cannot_be_looked_at() {
+    fn marked_process_is_killed_despite_an_unreadable_one() {
         let (mut ours, mut other) = (Marked::with(ATTEMPT), Marked::with("job/0/2"));
         let proc = proc_of(&[&ours, &other]);
         // Reading it fails with EISDIR.
@@ -153,7 +153,7 @@ mod tests {
 
     /// What the kernel shows between the old and the new program's memory cannot be stopped at, so these are its words.
     #[test]
-    fn a_process_in_the_middle_of_exec_is_looked_at_again() {
+    fn process_within_exec_is_read_again() {
         let proc = tempfile::tempdir().unwrap();
         let process = proc.path().join("17");
         fs::create_dir(&process).unwrap();
@@ -175,7 +175,7 @@ mod tests {
 
     /// The race itself, as far as chance brings it about.
     #[test]
-    fn what_was_started_this_moment_is_killed() {
+    fn process_that_just_started_is_killed() {
         for _ in 0..200 {
             let mut child = Marked::with("job/9/9");
             kill_marked_in(proc_of(&[&child]).path(), "job/9/9").unwrap();
@@ -184,14 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_ended_after_it_was_listed_is_no_error() {
+    fn process_that_ended_after_listing_is_no_error() {
         let proc = tempfile::tempdir().unwrap();
         fs::create_dir(proc.path().join("17")).unwrap();
         kill_marked_in(proc.path(), ATTEMPT).unwrap();
     }
 
     #[test]
-    fn processes_that_cannot_be_listed_are_an_error() {
+    fn failed_listing_of_processes_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         assert!(kill_marked_in(&dir.path().join("proc"), ATTEMPT).is_err());
     }

@@ -1,8 +1,8 @@
-//! The Python of the submitters on this machine: which one it is, and whether it can import the submitter.
+//! Selection of the Python for submitters on this machine, which must be able to import the submitter.
 //!
-//! The first of the candidates that can is taken. A task of the server looks when it starts, and again while none can, so a
-//! virtual environment that is repaired is found without a restart. Launches wait for the first look, and are refused with
-//! its reason.
+//! The first usable candidate is selected. A task of the server checks them at the start, and again while none is
+//! usable, so a repaired virtual environment is found without a restart. Launches wait for the first check, and are
+//! refused with its error.
 
 mod look;
 
@@ -17,19 +17,19 @@ use tokio_util::sync::CancellationToken;
 
 use look::{LONGEST_LOOK, Seen};
 
-/// Time between two looks while no candidate can be used.
+/// Interval of checks while no candidate is usable.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// Time for which nobody looks again, whoever asks.
+/// Minimum interval between two checks.
 const FRESH: Duration = Duration::from_secs(1);
-/// Time that a launch waits for a look before it is put off.
+/// Time for which a launch waits for a check before it is retried later.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
-/// A Python that may be the one.
+/// A candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// The program: an absolute path, or a name to be found on PATH.
+    /// Program: an absolute path, or a name that is searched on PATH.
     pub program: PathBuf,
-    /// Where its name comes from, for a person.
+    /// Origin of the name, for people.
     pub origin: &'static str,
 }
 
@@ -40,9 +40,9 @@ pub struct Python(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     candidates: Vec<Candidate>,
-    /// `PYTHONPATH` with absolute paths, if it is set: submitters run in another folder than the server.
+    /// `PYTHONPATH` with absolute paths, if it is set, because submitters run in another folder than the server.
     path: Option<OsString>,
-    /// `None`: nobody looks.
+    /// `None`: no check.
     looks: Option<Looks>,
 }
 
@@ -52,24 +52,24 @@ struct Looks {
     wanted: Notify,
 }
 
-/// A look that has ended.
+/// A completed check.
 #[derive(Debug, Clone)]
 struct Look {
     at: Instant,
     seen: Result<Seen, String>,
 }
 
-/// Why no Python can be used.
+/// The reason for which no Python is usable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unusable {
-    /// No candidate can import the submitter; the sentence says why, and what can be done.
+    /// No candidate can import the submitter; with the errors and a fix.
     No(String),
     /// It is not known yet.
     NotKnown(String),
 }
 
 impl Python {
-    /// The first of these that can import the submitter. [`Self::keep_looking`] must run.
+    /// The first of these candidates that can import the submitter. [`Self::keep_looking`] must run.
     #[must_use]
     pub fn first_of(candidates: Vec<Candidate>) -> Self {
         let path = env::var_os("PYTHONPATH");
@@ -79,14 +79,14 @@ impl Python {
         Self(Arc::new(Shared { candidates, path, looks: Some(looks) }))
     }
 
-    /// One of another machine or image, which this server cannot look at.
+    /// A Python of another machine or image, which this server cannot check.
     #[must_use]
     pub fn unchecked(program: &str) -> Self {
         let candidates = vec![Candidate { program: program.into(), origin: "--python" }];
         Self(Arc::new(Shared { candidates, path: None, looks: None }))
     }
 
-    /// The program: the one that can be used, else the first that might.
+    /// The program: the usable one, otherwise the first candidate that may be usable.
     #[must_use]
     pub fn program(&self) -> String {
         let seen = self.0.looks.as_ref().and_then(|looks| {
@@ -98,13 +98,13 @@ impl Python {
         program.map_or_else(|| "python3".to_owned(), |program| program.display().to_string())
     }
 
-    /// `PYTHONPATH` of the submitters, where it is another than the server's.
+    /// `PYTHONPATH` of the submitters, if it differs from the server's.
     #[must_use]
     pub fn path(&self) -> Option<&OsStr> {
         self.0.path.as_deref()
     }
 
-    /// Whether there is one. Looks again when it was not so a moment ago, or when what was found is gone.
+    /// Checks whether there is a usable one: again if there was none a moment ago, or if it was removed.
     ///
     /// # Errors
     /// See [`Unusable`].
@@ -116,7 +116,7 @@ impl Python {
             Some(Look { seen: Ok(seen), .. }) if seen.is_still_there() => return Ok(()),
             Some(Look { at, seen: Err(why) }) if at.elapsed() < FRESH => return Err(Unusable::No(why)),
             Some(_) => looks.wanted.notify_one(),
-            // The first look is under way.
+            // The first check is under way.
             None => {}
         }
         match tokio::time::timeout(ANSWER_TIME, news.changed()).await {
@@ -132,7 +132,7 @@ impl Python {
         }
     }
 
-    /// Looks, now and whenever it is needed, until `shutdown` is cancelled.
+    /// Checks candidates, now and whenever needed, until `shutdown` is cancelled.
     pub async fn keep_looking(self, shutdown: CancellationToken) {
         let Some(looks) = &self.0.looks else { return };
         loop {
@@ -150,10 +150,10 @@ impl Python {
         }
     }
 
-    /// One look, for a check of the configuration.
+    /// A single check, to validate a configuration.
     ///
     /// # Errors
-    /// No candidate can import the submitter; one sentence.
+    /// No candidate can import the submitter, in one sentence.
     pub async fn look_once(&self) -> Result<(), String> {
         self.look().await.map(drop)
     }
@@ -176,7 +176,7 @@ impl Python {
     }
 }
 
-/// Says it in the server's log when it is news.
+/// Logs a changed result.
 fn tell(before: Option<&Result<Seen, String>>, now: &Result<Seen, String>) {
     if before == Some(now) {
         return;
@@ -195,7 +195,7 @@ fn tell(before: Option<&Result<Seen, String>>, now: &Result<Seen, String>) {
     }
 }
 
-/// The Pythons of this machine, in the order in which they are tried. One that was named is the only one.
+/// The candidates on this machine, in order. A configured Python is the only candidate.
 #[must_use]
 pub fn candidates(named: Option<&str>) -> Vec<Candidate> {
     let folder = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
@@ -314,7 +314,7 @@ mod tests {
 
         fs::write(&package, "").unwrap();
         script(&second, &good(&package));
-        // Whoever asks within the first second gets the same answer again.
+        // Callers within the first second get the same answer again.
         while python.usable().await.is_err() {
             tokio::task::yield_now().await;
         }

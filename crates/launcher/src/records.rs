@@ -1,4 +1,4 @@
-//! Records of an attempt that did not come on an agent's stream.
+//! Records of an attempt that its agent did not deliver.
 
 use std::fmt::Debug;
 use std::io;
@@ -6,14 +6,14 @@ use std::io;
 use async_trait::async_trait;
 use sqlflow_proto::record::Record;
 
-/// Where the records are of an attempt that ended before they were delivered: a file that its agent left on this machine, or
-/// a place at its platform that has to be asked.
+/// Source of the undelivered records of an attempt that has ended: a file that its agent left on this machine, or a
+/// query to its platform.
 #[async_trait]
 pub trait RecordSource: Debug + Send + Sync {
-    /// The records that follow, in order of their numbers and a bounded amount at a time; none at the end.
+    /// The next records, in order of their sequence numbers and bounded in size; empty at the end.
     ///
     /// # Errors
-    /// `InvalidData` or `UnexpectedEof`: what follows is no record, and nothing more can be had. Any other: it cannot be read
-    /// now; begin anew later.
+    /// `InvalidData` or `UnexpectedEof`: the rest is damaged and cannot be read. Any other error is retryable from the
+    /// beginning.
     async fn batch(&mut self) -> io::Result<Vec<Record>>;
 }

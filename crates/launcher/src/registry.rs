@@ -1,5 +1,5 @@
-//! The launchers that a server has, by place. An attempt is asked after only where it was started: elsewhere no lock and no
-//! Pod would be found, and an attempt that runs would be taken for dead.
+//! The launchers of a server, by launcher id. An attempt is observed only at the launcher that started it: another
+//! launcher would find no lock and no Pod, and take a running attempt for dead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::{
     Supervision, Target, Ticket,
 };
 
-/// One launcher, or several of different places.
+/// One launcher, or several with different ids.
 #[derive(Clone)]
 pub struct Launchers {
     first: Arc<dyn Launcher>,
@@ -20,7 +20,7 @@ pub struct Launchers {
 }
 
 impl Launchers {
-    /// New attempts are started by the first; the others serve what was started before.
+    /// The first one starts new attempts; the others serve attempts that were started before.
     #[must_use]
     pub fn new(first: Arc<dyn Launcher>, others: Vec<Arc<dyn Launcher>>) -> Self {
         Self { first, others }
@@ -32,19 +32,19 @@ impl Launchers {
         Self::new(launcher, Vec::new())
     }
 
-    /// The one that starts new attempts.
+    /// The launcher that starts new attempts.
     #[must_use]
     pub fn first(&self) -> &Arc<dyn Launcher> {
         &self.first
     }
 
-    /// All of them.
+    /// All launchers.
     pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Launcher>> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The attempt at the launcher of its place. If this server has none, the one that is taken does nothing, and says that it
-    /// knows nothing.
+    /// The attempt at its launcher. If this server does not have that launcher, the returned one does nothing, and
+    /// reports an unknown state.
     #[must_use]
     pub fn of(&self, job: &Job, attempt: &AttemptId) -> Execution {
         Execution { launcher: self.launcher_of(job, attempt), target: Target::of(job, attempt) }
@@ -57,7 +57,7 @@ impl Launchers {
         own.map_or_else(|| Arc::new(ForeignLauncher { id: id.clone() }) as Arc<dyn Launcher>, Arc::clone)
     }
 
-    /// What attempts left behind, at every launcher.
+    /// Leftovers at all launchers.
     pub async fn leftovers(&self) -> Vec<Execution> {
         let mut left = Vec::new();
         for launcher in self.all() {
@@ -67,7 +67,7 @@ impl Launchers {
         left
     }
 
-    /// What an attempt waits for whose place is not one of this server's; `None`: it is.
+    /// The pending status of an attempt whose launcher this server does not have; `None`: it has it.
     #[must_use]
     pub fn foreign(&self, job: &Job, attempt: &AttemptId) -> Option<PendingStatus> {
         let id = &job.attempt(attempt)?.launcher_id;
@@ -75,13 +75,13 @@ impl Launchers {
         (!is_own).then(|| PendingStatus {
             reason: PendingReason::ForeignLauncher,
             message: foreign(id),
-            // It may run for days, and nothing is known against it.
+            // It may run for days without an error.
             timeout: Duration::MAX,
         })
     }
 }
 
-/// An attempt at its launcher; see [`Launcher`] for what can be asked.
+/// An attempt with its launcher; see [`Launcher`] for the methods.
 #[derive(Clone)]
 pub struct Execution {
     launcher: Arc<dyn Launcher>,
@@ -151,7 +151,7 @@ fn foreign(id: &LauncherId) -> String {
     )
 }
 
-/// Stands in for the launcher of a place that is not this server's.
+/// Stand-in for a launcher that this server does not have.
 struct ForeignLauncher {
     id: LauncherId,
 }
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_attempt_is_gone_only_where_it_was_started() {
+    async fn attempt_is_gone_only_at_its_own_launcher() {
         let at =
             |launcher: &str, scope: &str| LauncherId { launcher: launcher.into(), scope: Some(scope.into()) };
         let launchers = Launchers::new(Arc::new(At("kubernetes", "a")), vec![Arc::new(At("local", "/s"))]);
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_elsewhere_is_named_with_what_to_do() {
+    fn foreign_launcher_is_named_with_a_fix() {
         let launchers = Launchers::only(Arc::new(At("kubernetes", "a")));
         let (job, attempt) = job_at(LauncherId { launcher: "local".into(), scope: Some("/s".into()) });
         let why = launchers.foreign(&job, &attempt).unwrap().message;
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_keeps_its_place_and_one_from_before_has_its_launcher() {
+    fn attempt_keeps_its_launcher_id() {
         let (job, _) = job_at(LauncherId { launcher: "local".into(), scope: Some("/s".into()) });
         let text = serde_json::to_string(&job).unwrap();
         assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);

@@ -1,38 +1,41 @@
-//! Removes the run folders of attempts.
+//! Removal of run folders.
 
 use std::collections::HashSet;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use sqlflow_sync::mutex::lock;
 
 use sqlflow_job::ExecutorRef;
 
-/// How many executors are remembered. With more that memory starts over, at the cost of looking for their processes again.
+/// Maximum number of executors in memory. Beyond it the memory is cleared, at the cost of another search for their
+/// processes.
 const MOST: usize = 1024;
-/// What the owner of a folder needs to list and to empty it.
+/// Permissions that the owner of a folder needs to list and empty it.
 const OWNER_ALL: u32 = 0o700;
 
-/// Executors whose processes were ended and whose run folders could not be removed.
+/// Executors whose processes were ended, and whose run folders could not be removed.
 #[derive(Clone, Default)]
 pub(super) struct Unremovable(Arc<Mutex<HashSet<ExecutorRef>>>);
 
 impl Unremovable {
-    /// Ends what still runs of the executor, then removes what it left. Housekeeping asks again and again for a folder that
-    /// stays; its processes, which all of the machine's are searched for, are ended once.
+    /// Ends the executor's processes, then removes its run folder. Housekeeping retries for a folder that stays, but
+    /// its processes, which need a search of the whole machine, are ended once.
     pub(super) fn clean_up(
         &self,
         executor: &ExecutorRef,
         end_processes: impl FnOnce() -> io::Result<()>,
         remove: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
-        if !self.lock().contains(executor) {
-            // The folder stays until then: it leads housekeeping here again.
+        if !lock(&self.0).contains(executor) {
+            // The folder stays until then, so that housekeeping retries.
             end_processes()?;
         }
         let removed = remove();
-        let mut known = self.lock();
+        let mut known = lock(&self.0);
         match &removed {
             Ok(()) => {
                 known.remove(executor);
@@ -46,13 +49,9 @@ impl Unremovable {
         }
         removed
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashSet<ExecutorRef>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Removes the folder and all that is in it, also from folders that a program has made read-only.
+/// Removes the folder and its content, also from folders that a program made read-only.
 pub(super) fn remove(dir: &Path) -> io::Result<()> {
     match remove_if_there(dir) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -70,8 +69,8 @@ fn remove_if_there(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives the owner all rights to this folder and those below it; links are not followed. Where that fails, the removal
-/// reports it.
+/// Gives the owner all permissions on this folder and those below it; links are not followed. Errors show in the
+/// removal.
 fn allow_owner(dir: &Path) {
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {
@@ -109,7 +108,7 @@ mod tests {
 
     /// The kernel does not refuse root anything here, so for root the next test tells more.
     #[test]
-    fn folders_that_a_program_made_read_only_are_removed() {
+    fn read_only_folders_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let run_dir = dir.path().join("run");
         let locked = run_dir.join("made/read-only");
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_gets_all_rights_to_folders_and_to_nothing_else() {
+    fn owner_gets_permissions_on_folders_only() {
         let dir = tempfile::tempdir().unwrap();
         let (outside, run_dir) = (dir.path().join("outside"), dir.path().join("run"));
         let (closed, below, file) = (run_dir.join("a"), run_dir.join("a/b"), run_dir.join("a/file"));
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_are_searched_for_once_though_the_folder_stays() {
+    fn processes_are_searched_once_while_the_folder_stays() {
         let (unremovable, searched) = (Unremovable::default(), Cell::new(0));
         let executor = ExecutorRef::of_attempt(&AttemptId { job: JobId::generate(), step: 0, number: 1 });
         let clean_up = |error: Option<Errno>| {
@@ -154,11 +153,11 @@ mod tests {
         assert_eq!(clean_up(Some(Errno::EPERM)), (false, 1));
         assert_eq!(clean_up(Some(Errno::EPERM)), (false, 1));
         assert_eq!(clean_up(None), (true, 1));
-        assert!(unremovable.lock().is_empty());
+        assert!(lock(&unremovable.0).is_empty());
     }
 
     #[test]
-    fn a_folder_stays_until_its_processes_were_searched_for() {
+    fn folder_stays_until_its_processes_were_ended() {
         let unremovable = Unremovable::default();
         let executor = ExecutorRef::of_attempt(&AttemptId { job: JobId::generate(), step: 0, number: 1 });
         let removed = Cell::new(false);

@@ -1,4 +1,4 @@
-//! Where the run folder of an executor is, and what is in it when its agent is gone.
+//! The run folder of an executor, and its content after the agent has ended.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -11,18 +11,18 @@ use sqlflow_proto::agent::{Outcome, outcome};
 
 use super::{AgentArtifacts, End, RecordSource, Spool};
 
-/// How much of the agent's own log is kept when it dies without an outcome.
+/// Size of the agent log tail for an agent without an outcome.
 const LAST_WORDS_BYTES: u64 = 2048;
-/// What an agent says of its end.
+/// File with the agent's outcome.
 const OUTCOME: &str = "outcome";
 
-/// The run folder of an executor, in the folder of all: `<job>/<step>-<attempt>` of one that was started for an attempt, so
-/// that those of a step are beside each other.
+/// The run folder of an executor: `<job>/<step>-<attempt>` if it was started for an attempt, so that the folders of a
+/// step are in one place.
 pub(super) fn of(all: &Path, executor: &ExecutorRef) -> PathBuf {
     executor.as_str().splitn(2, '-').fold(all.to_owned(), |dir, part| dir.join(part))
 }
 
-/// The jobs that have a folder in this one.
+/// The jobs that have a run folder here.
 ///
 /// # Errors
 /// It cannot be listed.
@@ -45,7 +45,7 @@ pub(super) fn attempts_of(job: &JobId, job_dir: &Path) -> io::Result<Vec<Attempt
     Ok(found)
 }
 
-/// What is in the folder, which need not exist.
+/// The entries of a folder, which need not exist.
 ///
 /// # Errors
 /// It cannot be listed.
@@ -57,7 +57,7 @@ fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
     }
 }
 
-/// What the agent left.
+/// The agent's artifacts.
 ///
 /// # Errors
 /// Its outcome cannot be read.

@@ -1,9 +1,9 @@
-//! Run slots of this machine: at most so many agents run at a time. The others wait in the order of their
-//! jobs, the oldest first.
+//! Run slots of this machine: a limit of the agents that run at a time. Attempts wait for a slot in the order of their
+//! jobs, oldest first.
 //!
-//! A slot is a lock (flock) on a file of its own. The agent inherits the open file as its stdin, so that the kernel frees
-//! the slot when the agent ends, whatever becomes of the server. That counts agents of earlier servers too, and of other
-//! servers on the same state folder. The order is each server's own: two servers share slots, not a queue.
+//! A slot is a lock (flock) on its own file. The agent inherits the open file as its stdin, so the kernel frees the
+//! slot when the agent ends, whatever happens to the server. Agents of earlier servers, and of other servers on the
+//! same state folder, are thus counted too. Each server has its own queue: two servers share slots, not a queue.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -12,42 +12,43 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlflow_os::exhaustion::with_remedy;
+use sqlflow_sync::mutex::lock;
 use tokio::sync::watch;
 
 use sqlflow_job::AttemptId;
 
-/// How often the first in the queue looks whether an agent that another server started has left its slot. Exits of this
-/// process's own agents wake it at once.
+/// Interval at which the first in the queue checks whether agents of other servers have freed a slot. Exits of this
+/// process's agents wake it at once.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
-/// The slots, and who waits for one in this process.
+/// The slots, and this process's queue for them.
 #[derive(Clone)]
 pub(super) struct RunSlots(Arc<Inner>);
 
 struct Inner {
-    /// The folder of the files.
+    /// Folder of the files.
     dir: PathBuf,
-    /// `None`: there is no limit.
+    /// Number of slots; `None`: no limit.
     limit: Option<NonZeroUsize>,
     queue: Mutex<BTreeSet<AttemptId>>,
     /// Changes when the queue does, and when an agent of this process has exited.
     changes: watch::Sender<()>,
-    /// What was logged last of a slot that cannot be used.
+    /// Last logged error of an unusable slot.
     logged: Mutex<Option<String>>,
 }
 
-/// What an attempt that asks for a slot gets.
+/// Response to the request for a slot.
 #[derive(Debug)]
 pub(super) enum SlotRequest {
-    /// A slot, which is free again when what was made of it is closed everywhere.
+    /// A slot, which is freed when all copies of its file are closed.
     Taken(RunSlot),
-    /// None is free, or it is not this attempt's turn.
+    /// No slot is free, or other attempts come first.
     Wait {
-        /// How many attempts of this server's queue come first.
+        /// Number of attempts of this server's queue that come first.
         before: usize,
     },
 }
@@ -57,12 +58,12 @@ pub(super) enum SlotRequest {
 pub(super) struct RunSlot(Option<File>);
 
 impl RunSlot {
-    /// One that is not counted.
+    /// A slot that does not count.
     pub(super) const fn uncounted() -> Self {
         Self(None)
     }
 
-    /// The stdin of the agent. It reads nothing there.
+    /// The stdin for the agent, which reads nothing from it.
     pub(super) fn into_stdin(self) -> Stdio {
         self.0.map_or_else(Stdio::null, Stdio::from)
     }
@@ -75,18 +76,18 @@ impl RunSlots {
         Self(Arc::new(Inner { dir, limit, queue, changes, logged: Mutex::default() }))
     }
 
-    /// Puts the attempt into the queue; nothing where there is no limit.
+    /// Adds the attempt to the queue; `None` if there is no limit.
     pub(super) fn queue(&self, attempt: &AttemptId) -> Option<Ticket> {
         self.0.limit?;
-        self.lock().insert(attempt.clone());
+        lock(&self.0.queue).insert(attempt.clone());
         let changes = self.0.changes.subscribe();
         Some(Ticket { slots: self.clone(), attempt: attempt.clone(), changes })
     }
 
-    /// Takes a free slot if it is the attempt's turn. It is in the queue until it leaves it.
+    /// Takes a free slot if the attempt is first. It stays in the queue until it leaves it.
     ///
     /// # Errors
-    /// No agent holds a slot, and yet none is free: their files cannot be made, opened or locked.
+    /// No slot is held by an agent, and none can be used: the files cannot be created, opened or locked.
     pub(super) async fn take(&self, attempt: &AttemptId) -> io::Result<SlotRequest> {
         let Some(limit) = self.0.limit else { return Ok(SlotRequest::Taken(RunSlot::uncounted())) };
         let before = self.before(attempt);
@@ -99,7 +100,7 @@ impl RunSlots {
         self.log(found.broken.as_ref());
         match found {
             SlotScan { free: Some(file), .. } => Ok(SlotRequest::Taken(RunSlot(Some(file)))),
-            // Its agent will leave it, however long that takes.
+            // Its agent will free it at some time.
             SlotScan { free: None, is_held: true, .. } | SlotScan { broken: None, .. } => {
                 Ok(SlotRequest::Wait { before })
             }
@@ -107,10 +108,10 @@ impl RunSlots {
         }
     }
 
-    /// Logs that a slot cannot be used, when that is news: it is looked for several times a second.
+    /// Logs a changed error of an unusable slot. Slots are checked several times a second.
     fn log(&self, broken: Option<&io::Error>) {
         let error = broken.map(ToString::to_string);
-        let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = lock(&self.0.logged);
         if *logged != error {
             if let Some(error) = &error {
                 tracing::warn!(error, "a slot for an agent cannot be used and counts as held");
@@ -119,28 +120,24 @@ impl RunSlots {
         }
     }
 
-    /// The attempt waits no more.
+    /// Removes the attempt from the queue.
     pub(super) fn leave(&self, attempt: &AttemptId) {
-        if self.lock().remove(attempt) {
+        if lock(&self.0.queue).remove(attempt) {
             self.wake();
         }
     }
 
-    /// A slot may be free now.
+    /// Wakes waiters, because a slot may be free.
     pub(super) fn wake(&self) {
         self.0.changes.send_replace(());
     }
 
     fn before(&self, attempt: &AttemptId) -> usize {
-        self.lock().range(..attempt).count()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<AttemptId>> {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.queue).range(..attempt).count()
     }
 }
 
-/// An attempt's slot in the queue, until it is dropped.
+/// An attempt's place in the queue, until it is dropped.
 pub struct Ticket {
     slots: RunSlots,
     attempt: AttemptId,
@@ -148,7 +145,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// PendingTracker until it may be the attempt's turn, or the number of those before it may be another.
+    /// Waits until the attempt may be first, or the number of those before it may have changed.
     pub async fn changed(&mut self) {
         if self.slots.before(&self.attempt) > 0 {
             // The sender lives as long as this ticket.
@@ -168,27 +165,27 @@ impl Drop for Ticket {
     }
 }
 
-/// What a look at all slots found.
+/// State of all slots.
 struct SlotScan {
-    /// A free one, locked.
+    /// A slot was free, and is now locked.
     free: Option<File>,
-    /// An agent holds one.
+    /// All usable slots are held by agents.
     is_held: bool,
-    /// Why one cannot be opened or locked. Others may be as well.
+    /// The error of a slot that cannot be opened or locked.
     broken: Option<io::Error>,
 }
 
-/// How one slot is.
+/// State of a slot.
 enum SlotState {
-    /// It was free, and is locked now.
+    /// It was free, and is now locked.
     Free(File),
     Held,
     /// Its file cannot be opened or locked. An agent may hold it.
     Broken(io::Error),
 }
 
-/// Locks a free slot of these. Those that are held beyond the limit, which was higher then, count as well. A broken one
-/// counts as held, so that no more agents run than may.
+/// Locks a free slot. Held slots beyond the limit count too, because the limit may have been higher. An unusable one
+/// counts as held, so that the limit is not exceeded.
 fn look(dir: &Path, limit: usize) -> io::Result<SlotScan> {
     let cannot = |error| about(dir, &error);
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(cannot)?;
@@ -201,7 +198,7 @@ fn look(dir: &Path, limit: usize) -> io::Result<SlotScan> {
     let mut used = 0;
     for number in beyond.into_iter().chain(0..limit) {
         match lock_slot(dir, number) {
-            // It is only looked at.
+            // It is only checked.
             SlotState::Free(_) if number >= limit => continue,
             SlotState::Free(file) => {
                 found.free = found.free.or(Some(file));
@@ -222,7 +219,7 @@ fn look(dir: &Path, limit: usize) -> io::Result<SlotScan> {
 /// Locks the slot's file.
 fn lock_slot(dir: &Path, number: usize) -> SlotState {
     let path = dir.join(number.to_string());
-    // Made if it is not there, and not to be written to: it becomes the stdin of a process.
+    // Created if missing, and read-only, because it becomes the stdin of a process.
     let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_CREAT).mode(0o600).open(&path);
     let file = match opened {
         Ok(file) => file,
@@ -235,7 +232,7 @@ fn lock_slot(dir: &Path, number: usize) -> SlotState {
     }
 }
 
-/// The error with the file that it is about.
+/// The error with its file.
 fn about(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {}", path.display(), with_remedy(error)))
 }

@@ -1,4 +1,4 @@
-//! The wall clock, read in one place, and ticks. Pure code takes times as arguments.
+//! The wall clock, and tickers. Pure code gets times as arguments.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ pub fn now_micros() -> i64 {
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Ticks after each period, and not at once. Ticks that were missed are not made up for.
+/// A ticker with its first tick after one period. Missed ticks are skipped.
 #[must_use]
 pub fn every(period: Duration) -> Interval {
     let mut interval = interval_at(Instant::now() + period, period);

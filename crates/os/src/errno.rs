@@ -1,8 +1,8 @@
-//! What an error code of the system says of the cause, for the agent and for a server.
+//! Classes of system error codes, for the agent and the server.
 
 use nix::errno::Errno;
 
-/// Whether descriptors, memory, processes, disk space or locks are used up. That passes, so what failed is tried again.
+/// Whether descriptors, memory, processes, disk space or locks are exhausted. Such errors are retryable.
 #[must_use]
 pub fn says_exhaustion(errno: Errno) -> bool {
     matches!(
@@ -18,8 +18,8 @@ pub fn says_exhaustion(errno: Errno) -> bool {
     )
 }
 
-/// Whether bytes that are read, or what the file system knows of them, are damaged on the disk. EUCLEAN and EBADMSG are
-/// about a checksum of the file system. All other errors pass, or are for a person.
+/// Whether data or metadata is damaged on the disk. EUCLEAN and EBADMSG are checksum errors of the file system. All
+/// other errors are retryable or need a person.
 #[must_use]
 pub fn says_damage(errno: Errno) -> bool {
     matches!(errno, Errno::EIO | Errno::EUCLEAN | Errno::EBADMSG)

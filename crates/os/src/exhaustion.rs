@@ -1,17 +1,17 @@
-//! Errors that say that the machine has run out of something: they pass, and what failed is worth another try.
+//! Errors for exhausted resources of the machine, which are retryable.
 
 use std::io;
 
 use crate::errno::says_exhaustion;
 use nix::errno::Errno;
 
-/// Whether the error says that descriptors, memory, processes, disk space or locks are used up.
+/// Whether the error means that descriptors, memory, processes, disk space or locks are exhausted.
 #[must_use]
 pub fn is_exhaustion(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| says_exhaustion(Errno::from_raw(code)))
 }
 
-/// What to do about such an error, for a person.
+/// The fix for such an error, for people.
 #[must_use]
 pub fn remedy(error: &io::Error) -> Option<&'static str> {
     Some(match Errno::from_raw(error.raw_os_error()?) {
@@ -25,7 +25,7 @@ pub fn remedy(error: &io::Error) -> Option<&'static str> {
     })
 }
 
-/// The error, and what to do about it where that is known.
+/// The error, with its fix if one is known.
 #[must_use]
 pub fn with_remedy(error: &io::Error) -> String {
     remedy(error).map_or_else(|| error.to_string(), |fix| format!("{error}; {fix}"))
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_exhausted_has_a_remedy_and_nothing_else() {
+    fn only_exhaustion_has_a_remedy() {
         let of = |errno: Errno| remedy(&errno.into());
         assert!(of(Errno::EMFILE).unwrap().contains("LimitNOFILE"));
         assert!(
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_passes_is_exhaustion() {
+    fn other_errors_are_not_exhaustion() {
         let of = |errno: Errno| is_exhaustion(&errno.into());
         assert!([Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EAGAIN].map(of).iter().all(|it| *it));
         assert!(of(Errno::ENOSPC) && of(Errno::EDQUOT) && of(Errno::ENOLCK));

@@ -1,10 +1,10 @@
-//! Failpoints for tests: at a named step the process kills itself, as if its machine were lost. Debug builds only.
+//! Failpoints for tests: at a named step the process kills itself, as in a crash of its machine. Debug builds only.
 
 use std::fs::File;
 
 use nix::sys::signal::{Signal, raise};
 
-/// Kills this process if the variable is `<name>=<file>` and nobody died at it before, which the file remembers; or if
+/// Kills this process if the variable is `<name>=<file>` and the file does not exist yet, which is then created; or if
 /// it is `<name>=always`.
 fn reach(variable: &str, name: &str) {
     if cfg!(debug_assertions)

@@ -1,4 +1,4 @@
-//! What the server and the agent ask of the operating system.
+//! Functions of the operating system that the server and the agent share.
 
 pub mod clock;
 pub mod durable;

@@ -1,28 +1,27 @@
-//! Who holds a lock on a file, as the kernel lists it in `/proc/locks`: see proc_locks(5).
+//! Holders of file locks, from the kernel's list in `/proc/locks`; see proc_locks(5).
 
 use std::fs;
 
-/// A lock as its holder took it.
+/// Kind of a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// By flock(2).
+    /// A lock of flock(2).
     Flock,
-    /// By fcntl(2), to write this byte alone.
+    /// A write lock of fcntl(2) on this byte.
     PosixWrite(u64),
 }
 
-/// How often the list is read for a holder. The kernel gives it out a page at a time, and a lock that others push
-/// across the border of two pages, by locking or unlocking, is not in what is read: up to a fifth of the readings miss
-/// it where four threads do nothing else.
+/// Maximum number of reads of the list. The kernel returns it a page at a time, and misses a lock that moves across the
+/// border of two pages when other locks come or go: in up to a fifth of the reads while four threads do nothing else.
 const READINGS: usize = 12;
 
-/// The process that holds such a lock on the file of this inode; `None`: nobody does, or it has no id here.
+/// The process that holds such a lock on the file with this inode; `None`: no process, or one without an id here.
 #[must_use]
 pub fn holder(kind: Kind, inode: u64) -> Option<i32> {
     (0..READINGS).find_map(|_| holder_in(&fs::read_to_string("/proc/locks").ok()?, kind, inode))
 }
 
-/// From lines like `1: FLOCK  ADVISORY  WRITE 3548 00:2b:127 0 EOF`; those of who waits have `->` before the kind.
+/// Parses lines like `1: FLOCK  ADVISORY  WRITE 3548 00:2b:127 0 EOF`; in lines of waiters, `->` precedes the kind.
 fn holder_in(locks: &str, kind: Kind, inode: u64) -> Option<i32> {
     locks.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -38,15 +37,15 @@ fn holder_in(locks: &str, kind: Kind, inode: u64) -> Option<i32> {
     })
 }
 
-/// Whether the process is stopped, as by SIGSTOP.
+/// Whether the process is stopped, for example by SIGSTOP.
 #[must_use]
 pub fn is_stopped(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name before it may hold anything.
+    // The name before it may contain any character.
     stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['T', 't']))
 }
 
-/// The process, as a sentence begins, with a word on it if it is stopped.
+/// The process for a message, with a note if it is stopped.
 #[must_use]
 pub fn in_words(pid: i32) -> String {
     if is_stopped(pid) { format!("process {pid}, which is stopped,") } else { format!("process {pid}") }
@@ -61,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_holder_is_found_while_others_lock_and_unlock() {
+    fn holder_is_found_while_other_locks_change() {
         let dir = tempfile::tempdir().unwrap();
         let lock = |name: String| {
             let file = File::create(dir.path().join(name)).unwrap();
@@ -88,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn who_writes_is_found_among_all_locks() {
+    fn holder_of_the_write_lock_is_found_in_the_list() {
         let locks = "\
 1: FLOCK  ADVISORY  WRITE 11 fe:01:131085 0 EOF
 2: POSIX  ADVISORY  READ 12 fe:01:131085 124 124
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_holder_is_found_in_the_kernels_list() {
+    fn holder_is_found_in_the_kernels_list() {
         let holder_in = |line, inode| holder_in(line, Kind::Flock, inode);
         let line = "1: FLOCK  ADVISORY  WRITE 3548 00:2b:127 0 EOF";
         assert_eq!((holder_in(line, 127), holder_in(line, 128)), (Some(3548), None));

@@ -1,9 +1,9 @@
-//! Paths that come from outside, as in a tarball or an assignment.
+//! Untrusted paths, such as those of a tarball or an assignment.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// `relative` within `folder`.
+/// The path `relative` within `folder`.
 ///
 /// # Errors
 /// The path is empty or absolute, or has `..` in it.

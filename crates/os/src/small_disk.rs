@@ -1,4 +1,4 @@
-//! Tests on a disk that has no room. A mount namespace of the test's own has a small one; the test runs itself in it.
+//! Tests on a full disk. The test runs itself in a mount namespace that has a small one.
 
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, clippy::print_stdout, reason = "for tests")]
 
@@ -9,7 +9,7 @@ const DISK: &str = "SQLFLOW_TEST_SMALL_DISK";
 const DONE: &str = "the disk was small";
 pub const MIB: usize = 1 << 20;
 
-/// Runs a test of this crate where there is a disk of one MiB. It has to call [`done`] at its end.
+/// Runs a test of the calling crate with a disk of one MiB. It must call [`done`] at its end.
 pub fn run(test: &str) {
     let dir = tempfile::tempdir().unwrap();
     let script = r#"mount -t tmpfs -o size=1m none "$0" && exec "$@""#;
@@ -25,12 +25,12 @@ pub fn run(test: &str) {
     );
 }
 
-/// The small disk; none: the test was not started by [`run`].
+/// The small disk; `None`: the test was not started by [`run`].
 pub fn here() -> Option<PathBuf> {
     std::env::var_os(DISK).map(PathBuf::from)
 }
 
-/// Takes all space that is left on the disk, and gives what is to be removed for it to have room again.
+/// Fills the disk, and returns the file to remove to free space again.
 pub fn fill(disk: &Path) -> PathBuf {
     let ballast = disk.join("ballast");
     let filled = std::fs::write(&ballast, vec![1; 2 * MIB]);
@@ -38,7 +38,7 @@ pub fn fill(disk: &Path) -> PathBuf {
     ballast
 }
 
-/// The test was run to its end.
+/// Marks the test as complete.
 pub fn done() {
     println!("{DONE}");
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with a request to the log, or with the log.
+//! Errors of requests to the log, and of the log itself.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,57 +6,57 @@ use std::path::{Path, PathBuf};
 use super::disk;
 use super::{Producer, SmallLogError};
 
-/// What is wrong with bytes that cannot be read.
+/// Description of damage that the disk cannot read.
 pub(super) const UNREADABLE: &str = "the disk cannot read it";
 
-/// Why the log did not do what it was asked.
+/// An error of the result log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The attempt's records do not follow on what is durable of it.
+    /// A sequence number was skipped.
     #[error("record {got} of {producer} came where record {expected} is expected")]
     Gap {
-        /// Whose record it is.
+        /// Producer of the record.
         producer: Producer,
-        /// The seq that would follow.
+        /// Next sequence number.
         expected: u64,
-        /// The seq that came.
+        /// Sequence number of the record.
         got: u64,
     },
-    /// The attempt is over as far as the log is concerned.
+    /// The attempt is sealed.
     #[error("the log takes nothing more of {producer}")]
     Sealed {
-        /// Whose record it was.
+        /// Producer of the record.
         producer: Producer,
     },
-    /// Durable bytes are not what was written, or cannot be read.
+    /// Durable bytes are damaged, or cannot be read.
     #[error("the result log is damaged: {} at byte {offset}: {what}", file.display())]
     Corrupt {
         /// The file.
         file: PathBuf,
-        /// Offset of the first bad byte's frame.
+        /// Offset of the first damaged frame.
         offset: u64,
-        /// What is wrong.
+        /// The damage.
         what: &'static str,
     },
-    /// Another process holds the log's lock for too long. Nothing was added; it may be tried again.
+    /// Another process holds the log's lock for too long. Nothing was added; the request can be retried.
     #[error("cannot lock {}: {} holds it; if that process is stopped, continue it or end it", lock.display(), holder_name(*holder))]
     Busy {
         /// The lock file.
         lock: PathBuf,
-        /// The process that holds it, if the kernel says so.
+        /// The process that holds it, if it is known.
         holder: Option<u32>,
     },
-    /// The place of small logs could not be read or written. Nothing that was acknowledged is lost.
+    /// Small logs could not be read or written. No acknowledged record is lost.
     #[error(transparent)]
     Small(#[from] SmallLogError),
-    /// The file system failed, perhaps for lack of space. Nothing that was acknowledged is lost.
+    /// The file system failed, for example because it is full. No acknowledged record is lost.
     #[error("could not {what} {}", path.display())]
     Io {
-        /// What was tried.
+        /// Operation.
         what: &'static str,
-        /// On which file or folder.
+        /// File or folder.
         path: PathBuf,
-        /// Why it failed.
+        /// Cause.
         source: io::Error,
     },
 }
@@ -66,7 +66,7 @@ impl LogError {
         move |source| Self::Io { what, path: path.to_owned(), source }
     }
 
-    /// The error of reading at this offset, which is damage if the disk cannot read the file there.
+    /// The error for a failed read at this offset; damage if the disk cannot read the file there.
     pub(super) fn reading(what: &'static str, path: &Path, offset: u64) -> impl FnOnce(io::Error) -> Self {
         move |source| {
             if disk::is_unreadable(&source) {
@@ -82,12 +82,12 @@ impl LogError {
         Self::Corrupt { file: file.to_owned(), offset, what }
     }
 
-    /// Whether a file or folder was not there.
+    /// Whether a file or folder did not exist.
     pub(super) fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
-    /// The same error for another who waits.
+    /// A copy of the error for another waiter.
     pub(super) fn duplicate(&self) -> Self {
         match self {
             Self::Gap { producer, expected, got } => {

@@ -33,7 +33,7 @@ pub enum Health {
 /// What is wrong with a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// The first file with a fault; one that is missing has a name all the same.
+    /// The first file with a fault; a missing one has a name too.
     pub file: PathBuf,
     /// Offset of the fault in it.
     pub offset: u64,

@@ -1,12 +1,12 @@
-//! The result log: all that a job said, in order. The trait is the only way to it; servers keep nothing of it that
-//! another could not read there.
+//! The result log: all records of a job, in order. The trait [`ResultLog`] is the only way to it, and servers hold
+//! nothing of it that another server could not read there.
 //!
-//! Positions are those that readers see: they rise, and none is given twice, also where a log was restored from an older
-//! copy. In the files, and so inside of this module, they are 1, 2, 3 and so on; `shift` leads from one to the other.
+//! Positions here are those that readers see: increasing and unique, even if a log was restored from an older copy. In
+//! the files, and so within this crate, positions are 1, 2, 3 and so on; `shift` converts between the two.
 //!
-//! A log is at home in one of two places. A small one is with the state of the jobs ([`SmallLogs`]); a longer one is in a
-//! folder of its own ([`SegmentLog`]). Several server processes may use both at the same time, and [`TieredLog`] decides which
-//! it is. What lives where:
+//! A log is stored in one of two places. A small log is stored with the state of the jobs ([`SmallLogs`]), a longer one
+//! in a folder ([`SegmentLog`]). [`TieredLog`] decides which. Several server processes may use both at the same time.
+//! The modules:
 //! - pure: `frame` (bytes of a file), `summary` (what must be known of all earlier records), `plan` (which records
 //!   are taken and where), `compact` (what retention leaves), `salvage` (what damage leaves), `index` (where in a
 //!   file a position is), `order` (what may follow what in a file), `shift` (what readers see of positions);
@@ -67,36 +67,36 @@ pub use error::LogError;
 pub use inspect::{Damage, Health};
 pub use producer::Producer;
 pub use segment_log::{LogOptions, SegmentLog};
-pub use small::{SmallLog, SmallLogError, SmallLogs};
+pub use small::{SmallLog, SmallLogError, SmallLogs, SmallWrite};
 pub use tiered::TieredLog;
 pub use upkeep::{Aside, Found, Moved, Upkeep, free_name};
 
 use sqlflow_job::{AttemptId, Change, Event, Evidence, Job, JobId};
 
-/// A record on its way into the log.
+/// A record to append.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Who says it.
+    /// Producer of the record.
     pub producer: Producer,
-    /// The record; its `seq` is 0 when a server made it.
+    /// The record. Its `seq` is 0 if a server made it.
     pub record: Record,
 }
 
-/// What an append came to.
+/// Result of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {
-    /// The log's last position. All records up to it are durable.
+    /// The log's last position; all records up to it are durable.
     pub last_position: u64,
-    /// The last durable seq of each agent whose records are among the entries.
+    /// Last durable seq of each agent whose records are among the entries.
     pub last_seqs: BTreeMap<Producer, u64>,
-    /// The log has reached its limit, and a result was not taken: the job cannot succeed any more.
+    /// Whether the log has reached its limit and a result was not stored, so that the job cannot succeed.
     pub is_full: bool,
 }
 
-/// What an append came to, and the event that was applied with it.
+/// Result of an append together with an event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Both {
-    /// Of the append.
+    /// Result of the append.
     pub appended: Appended,
     /// The job after the event.
     pub job: Job,
@@ -104,53 +104,91 @@ pub struct Both {
     pub change: Change,
 }
 
-/// What an agent said more than the log may hold, and what stands for it there.
+/// Records of an agent that exist but cannot be appended, and the gap record in their place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Missing {
-    /// The last seq that the agent of rank 0 has given.
+    /// Last seq that the agent of rank 0 used.
     pub said: u64,
-    /// Stands for those that are not there; its `seq` is 0.
+    /// The gap record; its `seq` is 0.
     pub gap: Record,
 }
 
 /// Consecutive records of a log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
-    /// In order of their positions. Where retention removed output, positions are left out and a gap record says so.
-    /// Others are left out where a server appended for the first time; nothing is missing there.
+    /// In order of their positions. Where retention removed output, positions are skipped and a gap record says so.
+    /// Positions are also skipped at the first append of a server; no record is missing there.
     pub records: Vec<StoredRecord>,
     /// The log's last position.
     pub last_position: u64,
-    /// How many records there are after those of the page; less those that retention removed.
+    /// Number of records after the page, without those that retention removed.
     pub behind: u64,
-    /// Whether nothing durable lies behind `last_position`. It may after a power failure, while another process holds
-    /// the log.
+    /// Whether `last_position` is the last durable one. After a power failure there may be more, while another process
+    /// holds the log's lock.
     pub is_current: bool,
 }
 
 impl Page {
-    /// Whether the job's end is the last of the records.
+    /// Whether the last record is the job's end.
     #[must_use]
     pub fn has_end(&self) -> bool {
         self.records.last().and_then(|stored| stored.record.as_ref()).is_some_and(summary::is_end)
     }
 }
 
-/// The logs of all jobs. A log begins with its first record; one without records is empty, not an error.
+/// The result logs of all jobs. A log begins with its first record; a log without records is empty, and reading it is
+/// no error.
+///
+/// ```
+/// use sqlflow_job::JobId;
+/// use sqlflow_proto::record::{Notice, Record, record::Payload};
+/// use sqlflow_result_log::{Entry, LogOptions, Producer, ResultLog, SegmentLog};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let log = SegmentLog::open(LogOptions {
+///     dir: dir.path().join("logs"),
+///     segment_bytes: 8 << 20,
+///     retain_output_bytes_per_job: 64 << 20,
+///     max_bytes_per_job: 1 << 30,
+///     opened_micros: 0,
+///     fsync: true,
+/// })?;
+///
+/// // Record 1 of the first attempt of step 0. A repeated append changes nothing.
+/// let job = JobId::generate();
+/// let notice = Payload::Notice(Notice { text: "hello".to_owned(), ..Notice::default() });
+/// let entry = Entry {
+///     producer: Producer { step: 0, attempt: 1, rank: 0 },
+///     record: Record { seq: 1, payload: Some(notice), ..Record::default() },
+/// };
+/// let appended = log.append(&job, vec![entry.clone()]).await?;
+/// assert_eq!(log.append(&job, vec![entry.clone()]).await?.last_position, appended.last_position);
+///
+/// let page = log.read(&job, 0, 1 << 20).await?;
+/// assert_eq!(page.records[0].record, Some(entry.record));
+/// assert_eq!(page.records.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait ResultLog: Send + Sync + 'static {
-    /// Adds the entries, all or none; they are durable when it returns, and may become so when the caller is dropped. Only the
-    /// job's end may be taken back by a power failure: it follows from the outcomes of the attempts, and is said again.
+    /// Appends the entries, all or none; they are durable when it returns. If the caller is dropped they may be
+    /// appended or not. Only the job's end may be undone by a power failure: it follows from the outcomes of the
+    /// attempts, and is appended again.
     ///
-    /// After the job's end nothing is added: entries that servers made are dropped, new ones of attempts are
-    /// [`LogError::Sealed`]. Before it, entries that servers made are always added. Of an agent's entries, those whose seq is there already are
-    /// dropped; then a seq that leaves one out is [`LogError::Gap`] (but the gap of a lost agent stands for all up to its
-    /// own), then anything new of a sealed attempt is
-    /// [`LogError::Sealed`]. Where results would make the log longer than its limit, a gap stands for each.
+    /// Duplicates are dropped: entries of an agent whose seq is in the log. Of the others:
+    /// - After the job's end, entries of servers are dropped, and entries of attempts are [`LogError::Sealed`].
+    /// - An entry of an agent that skips a seq is [`LogError::Gap`]; but the gap record of a lost agent stands for all
+    /// records up to its own seq.
+    /// - An entry of a sealed attempt is [`LogError::Sealed`].
+    /// - Where results exceed the log's limit, each is replaced by a gap record.
     async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError>;
 
-    /// Adds the entries and applies the event to the job, both or neither, where one transaction can do both. `None`: neither
-    /// was done, for they are in different places, or one of them is refused. Then the caller does one after the other.
+    /// Appends the entries and applies the event to the job, both or neither, if both are in one database. `None`:
+    /// neither was done, because they are in different places or one of them is refused; the caller then does one after
+    /// the other.
     async fn append_and_apply(
         &self,
         _job: &JobId,
@@ -161,41 +199,41 @@ pub trait ResultLog: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// The last durable seq of the attempt's agent of this rank; 0 when there is none.
+    /// The last durable seq of the attempt's agent of this rank; 0: none.
     async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError>;
 
-    /// Takes nothing more of the attempt, whatever its rank and from whatever server, and tells the last seq of each rank that
-    /// said something, and of rank 0. Sealing twice is harmless: what is missing is said with the first seal only.
+    /// Seals the attempt: no server accepts another record of it, of any rank. Returns the last seq of rank 0 and of
+    /// each other rank with records. Idempotent: `missing` is appended with the first seal only.
     async fn seal(
         &self,
         attempt: &AttemptId,
         missing: Option<Missing>,
     ) -> Result<BTreeMap<u32, u64>, LogError>;
 
-    /// What the log shows of a step, over all its attempts.
+    /// Evidence in the log about a step, over all its attempts.
     async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError>;
 
-    /// The records after position `after`: at least one if there is one, and no more than `max_bytes` together
-    /// otherwise. A log that ends before `after` was restored from an older copy: reading goes on at its end.
+    /// The records after position `after`: at most `max_bytes`, but at least one if there is one. If the log ends
+    /// before `after`, because an older copy was restored, reading continues at its end.
     async fn read(&self, job: &JobId, after: u64, max_bytes: usize) -> Result<Page, LogError>;
 
-    /// The log's last position; 0 when it is empty.
+    /// The log's last position; 0: it is empty.
     async fn last_position(&self, job: &JobId) -> Result<u64, LogError>;
 
-    /// The position after which the last `count` records are; 0 when there are no more. Where retention removed some of
-    /// them there are fewer.
+    /// The position after which the last `count` records are; 0 if there are fewer. Where retention removed some of
+    /// them, there are fewer.
     async fn tail(&self, job: &JobId, count: u64) -> Result<u64, LogError>;
 
-    /// The log's last position, as far as this process knows: it learns of other processes' records only when it
-    /// appends or reads itself.
+    /// A watch of the log's last position as this process knows it. It learns of other processes' records only when it
+    /// appends or reads.
     fn watch(&self, job: &JobId) -> watch::Receiver<u64>;
 
-    /// Removes the job's log. Nothing happens when there is none.
+    /// Deletes the job's log; no effect if there is none.
     async fn delete(&self, job: &JobId) -> Result<(), LogError>;
 
-    /// Whether logs can be read at all. A disk that is full does not matter here.
+    /// Checks whether logs can be read. A full disk is no error here.
     async fn ready(&self) -> Result<(), LogError>;
 
-    /// The jobs that have a log, in no order.
+    /// The jobs that have a log, unordered.
     async fn jobs(&self) -> Result<Vec<JobId>, LogError>;
 }

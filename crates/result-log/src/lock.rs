@@ -1,10 +1,10 @@
-//! The file `lock` of a job's log. Who holds its lock (flock) may append; its content, the committed offset, says up to where the
-//! log is durable. Readers need no lock: they read up to the committed offset, which is also how one process learns of what
-//! another appended.
+//! The file `lock` of a job's log. Its lock (flock) is the right to append. Its content, the committed offset, is the
+//! end of the durable part of the log. Readers need no lock: they read up to the committed offset, and thereby learn of
+//! records that other processes appended.
 //!
-//! The committed offset is written after what it speaks of is durable, but is not synced itself: after a power failure it may
-//! speak of less than there is, never of more. What lies behind it was either not acknowledged or is found again by
-//! `LogState::recover`.
+//! The committed offset is written after the bytes that it covers are durable, but is not synced itself. After a power
+//! failure it may thus be too small, but not too large. Bytes after it were either not acknowledged, or are found again
+//! by `LogState::recover`.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,10 +18,10 @@ use tokio::time::Instant;
 use super::LogError;
 use super::folder::{self, Folder};
 
-/// Up to where a log is durable.
+/// The end of the durable part of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CommittedOffset {
-    /// A random number that this log was given at its beginning: one that was deleted and begun again has another.
+    /// A random number of this log, which changes if the log is deleted and begins again.
     pub(super) birth: u64,
     /// First position of the tail.
     pub(super) segment: u64,
@@ -58,12 +58,12 @@ impl CommittedOffset {
     }
 }
 
-/// What the file says to one who does not hold its lock.
+/// The content of the file, read without its lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Peek {
     /// There is no log.
     Missing,
-    /// There is no committed offset, or it is being written this moment.
+    /// There is no committed offset, or it is being written.
     Unclear,
     Committed(CommittedOffset),
 }
@@ -74,45 +74,45 @@ pub(super) fn peek(folder: &Folder) -> Result<Peek, LogError> {
     match File::open(&path) {
         Ok(file) => match read_committed(&file, &path) {
             Ok(mark) => Ok(mark.map_or(Peek::Unclear, Peek::Committed)),
-            // Who has the lock makes another.
+            // The holder of the lock writes another one.
             Err(LogError::Corrupt { .. }) => Ok(Peek::Unclear),
             Err(error) => Err(error),
         },
-        // A power failure may have taken the lock file and left the log.
+        // A power failure may have undone the creation of the lock file, but not that of the log.
         Err(error) if error.kind() == io::ErrorKind::NotFound && folder.path.exists() => Ok(Peek::Unclear),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Peek::Missing),
         Err(error) => Err(LogError::io("open", &path)(error)),
     }
 }
 
-/// The right to append to one job's log. It ends when this is dropped, or with the process.
+/// The right to append to a job's log. It ends when this is dropped, or with the process.
 #[derive(Debug)]
 pub(super) struct JobLock {
     file: File,
     path: PathBuf,
 }
 
-/// What one try for a lock came to. Nobody waits inside a system call: the process that holds a lock may be stopped,
-/// and each waiting thread would be lost as long.
+/// Result of a try for a lock. No thread waits within a system call: the process that holds the lock may be stopped,
+/// and would block the thread as long.
 #[derive(Debug)]
 pub(super) enum Tried {
     Held(JobLock),
-    /// Another has it.
+    /// Another process holds it.
     Busy(Waiting),
     /// There is no folder.
     NoFolder,
 }
 
-/// How long anyone waits for a log's lock. A process that holds it for longer is stopped, or its disk is.
+/// Timeout for a log's lock. A process that holds it for longer is stopped, or its disk does not respond.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
-/// Timeout for being first in line, after which a waiter tries for the lock anyway. A process that is first for longer waits
-/// for the lock just as long, or is stopped.
+/// Timeout for being first in line, after which a waiter tries for the lock anyway. A process that is first for longer
+/// waits for the lock just as long, or is stopped.
 const NEXT_WAIT: Duration = Duration::from_millis(250);
-/// The first pause between two tries for a lock, and the longest; each is twice as long as the one before.
+/// The first and the longest pause between two tries for a lock; each is twice the one before.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
-/// A waiter for a log's lock. One of them is *first in line*: it holds a lock of the kernel's on the file's first byte.
-/// Every waiter tries for that first, so a process that appends without a pause lets others in. This is a courtesy: only
+/// A waiter for a log's lock. One waiter is *first in line*: it holds a kernel lock on the file's first byte. Every
+/// waiter tries for that first, so a process that appends without a pause lets others in. This is for fairness only:
 /// the lock itself keeps two writers apart.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -124,7 +124,7 @@ pub(super) struct Waiting {
 }
 
 impl JobLock {
-    /// Makes the folder if it is not there, then tries for the lock.
+    /// Creates the folder if it does not exist, then tries for the lock.
     pub(super) fn try_make(folder: &Folder) -> Result<Tried, LogError> {
         loop {
             match Self::try_if_there(folder)? {
@@ -136,7 +136,7 @@ impl JobLock {
         }
     }
 
-    /// Tries for the lock of a folder that is there.
+    /// Tries for the lock of an existing folder.
     pub(super) fn try_if_there(folder: &Folder) -> Result<Tried, LogError> {
         let path = lock_path(folder);
         loop {
@@ -154,11 +154,11 @@ impl JobLock {
         }
     }
 
-    /// The committed offset; one that the disk cannot read is lost, as by a power failure.
+    /// The committed offset. One that the disk cannot read counts as lost, as after a power failure.
     pub(super) fn mark(&self) -> Result<Option<CommittedOffset>, LogError> {
         match read_committed(&self.file, &self.path) {
             Err(LogError::Corrupt { .. }) => {
-                // The next one is written to another block.
+                // The next one will be in another block.
                 self.file.set_len(0).map_err(LogError::io("cut off", &self.path))?;
                 Ok(None)
             }
@@ -172,17 +172,17 @@ impl JobLock {
 }
 
 impl Waiting {
-    /// Tries once more. `None`: the log was deleted meanwhile; begin at the beginning.
+    /// Tries once more. `None`: the log was deleted in the meantime; start again.
     pub(super) fn try_again(mut self) -> Result<Option<Tried>, LogError> {
         self.is_next = self.is_next || self.try_be_next()?;
         let may_try = self.is_next || self.since.elapsed() >= NEXT_WAIT;
-        if !may_try || !try_flock(&self.file, &self.path)? {
+        if !may_try || try_flock(&self.file, &self.path)? == Flock::Busy {
             return Ok(Some(Tried::Busy(self)));
         }
         // Another waiter that is first in line stays first.
         self.set_next(libc_lock::UNLOCK)?;
         let held = self.file.metadata().map_err(LogError::io("look at", &self.path))?;
-        // The log may have been deleted while this waited; then the lock is one of a file without a name.
+        // The log may have been deleted in the meantime; then this is the lock of a file without a name.
         match fs::metadata(&self.path) {
             Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
                 Ok(Some(Tried::Held(JobLock { file: self.file, path: self.path })))
@@ -200,12 +200,12 @@ impl Waiting {
         pause
     }
 
-    /// Whether this has taken as long as anyone waits.
+    /// Whether the timeout has passed.
     pub(super) fn was_long_enough(&self) -> bool {
         self.since.elapsed() >= LOCK_WAIT
     }
 
-    /// The error of one who has waited for long enough.
+    /// The error of a waiter after the timeout.
     pub(super) fn busy(&self) -> LogError {
         LogError::Busy { holder: holder(&self.file), lock: self.path.clone() }
     }
@@ -224,7 +224,7 @@ impl Waiting {
     }
 }
 
-/// Locks of the kernel's on bytes of an open file (`F_OFD_SETLK`): other than those of `flock`, which are on files.
+/// Locks on bytes of an open file (`F_OFD_SETLK`), which are independent of those of flock(2) on files.
 mod libc_lock {
     use std::fs::File;
 
@@ -243,16 +243,22 @@ mod libc_lock {
     }
 }
 
-/// False: another has the lock.
-fn try_flock(file: &File, path: &Path) -> Result<bool, LogError> {
+/// Result of a try for a lock of flock(2).
+#[derive(PartialEq)]
+enum Flock {
+    Locked,
+    Busy,
+}
+
+fn try_flock(file: &File, path: &Path) -> Result<Flock, LogError> {
     match file.try_lock() {
-        Ok(()) => Ok(true),
-        Err(fs::TryLockError::WouldBlock) => Ok(false),
+        Ok(()) => Ok(Flock::Locked),
+        Err(fs::TryLockError::WouldBlock) => Ok(Flock::Busy),
         Err(fs::TryLockError::Error(error)) => Err(LogError::io("lock", path)(error)),
     }
 }
 
-/// The process that took the file's lock.
+/// The process that holds the file's lock.
 fn holder(file: &File) -> Option<u32> {
     let holder = locks::holder(Kind::Flock, file.metadata().ok()?.ino())?;
     u32::try_from(holder).ok()
@@ -273,14 +279,16 @@ mod tests {
     use super::super::disk::Disk;
     use super::*;
 
-    /// Who has waited comes before one that only lets go of the lock to take it again.
+    /// A process that releases the lock only to take it again comes after waiters.
     #[test]
-    fn who_waits_comes_before_who_had_the_lock() {
+    fn waiter_comes_before_the_last_holder() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder { path: dir.path().join("log"), created_micros: 0, disk: Disk::new(false) };
         let held = JobLock::try_make(&folder).unwrap();
         assert!(matches!(held, Tried::Held(_)));
-        let Tried::Busy(waiting) = JobLock::try_make(&folder).unwrap() else { panic!("two hold it") };
+        let Tried::Busy(waiting) = JobLock::try_make(&folder).unwrap() else {
+            panic!("two processes hold it")
+        };
         drop(held);
         assert!(matches!(JobLock::try_make(&folder).unwrap(), Tried::Busy(_)), "the other is first in line");
         assert!(matches!(waiting.try_again().unwrap(), Some(Tried::Held(_))));

@@ -1,4 +1,4 @@
-//! A job's log as this process knows it: its files, how far they are durable, and what they add up to.
+//! The state of a job's log in this process: its files, the end of their durable part, and their summary.
 //!
 //! Bounds: 24 bytes for each file, the summary, and the indexes of the tail and [`CACHED_INDEXES`] other files; below
 //! 16 KiB for all but the longest logs. It may be dropped at any time.
@@ -19,51 +19,60 @@ use super::salvage::last_good;
 use super::scan::{Scan, note_frames, scan_tail, to_usize};
 use super::summary::Summary;
 
-/// Indexes of files other than the tail that are kept.
+/// Maximum number of indexes in memory, besides that of the tail.
 const CACHED_INDEXES: usize = 4;
 
-/// The log as of its committed offset.
+/// The state of a log at its committed offset.
 #[derive(Debug, Default)]
 pub(super) struct LogState {
-    /// What the log's committed offset says; `None` as long as it is empty.
+    /// The committed offset; `None`: it is empty.
     pub(super) mark: Option<CommittedOffset>,
     /// The files, in order; the last one is the tail.
     pub(super) segments: Vec<SegmentName>,
-    /// The state at the committed offset.
+    /// Summary of all records up to the committed offset.
     pub(super) summary: Summary,
-    /// Where records are in the tail.
+    /// Index of the tail.
     pub(super) tail_index: Index,
     indexes: VecDeque<(SegmentName, Index)>,
 }
 
+/// Result of [`LogState::refresh`].
+#[derive(Debug, PartialEq)]
+pub(super) enum Refreshed {
+    /// The state is that of the committed offset.
+    Current,
+    /// It can be found out only under the lock.
+    NeedsLock,
+}
+
 impl LogState {
-    /// Brings `slot` up to the committed offset, without the lock. False: that needs the lock.
-    pub(super) fn refresh(slot: &mut Option<Self>, folder: &Folder) -> Result<bool, LogError> {
+    /// Brings `slot` up to the committed offset, without the lock.
+    pub(super) fn refresh(slot: &mut Option<Self>, folder: &Folder) -> Result<Refreshed, LogError> {
         let mark = match peek(folder)? {
             Peek::Missing => {
                 *slot = Some(Self::default());
-                return Ok(true);
+                return Ok(Refreshed::Current);
             }
-            Peek::Unclear => return Ok(false),
+            Peek::Unclear => return Ok(Refreshed::NeedsLock),
             Peek::Committed(mark) => mark,
         };
-        // A committed offset that follows on one that this process saw before is not from before a power failure. Another may
-        // speak of less than there is.
+        // A committed offset that follows one that this process saw is not from before a power failure. Another one may
+        // be too small.
         let is_current = slot.as_ref().is_some_and(|view| view.is_of(mark)) || is_complete(folder, mark)?;
         if !is_current {
-            return Ok(false);
+            return Ok(Refreshed::NeedsLock);
         }
         match Self::follow(slot, folder, mark) {
-            Ok(()) => Ok(true),
-            // Perhaps only because a file was replaced or the log deleted this moment; nothing moves under the lock.
-            Err(LogError::Corrupt { .. }) => Ok(false),
-            Err(error) if error.is_not_found() => Ok(false),
+            Ok(()) => Ok(Refreshed::Current),
+            // A file may have been replaced, or the log deleted, at this moment. Under the lock nothing changes.
+            Err(LogError::Corrupt { .. }) => Ok(Refreshed::NeedsLock),
+            Err(error) if error.is_not_found() => Ok(Refreshed::NeedsLock),
             Err(error) => Err(error),
         }
     }
 
-    /// The log as of its committed offset, which may speak of less than is durable; `None`: there is none. It is for one
-    /// answer: kept, it would pass for a view that follows the committed offset.
+    /// The log at its committed offset, which may be too small; `None`: there is none. Do not keep it: it would be
+    /// mistaken for a state that follows the committed offset.
     pub(super) fn of_old_offset(folder: &Folder) -> Result<Option<Self>, LogError> {
         let Peek::Committed(mark) = peek(folder)? else { return Ok(None) };
         match Self::load(folder, mark) {
@@ -74,8 +83,8 @@ impl LogState {
         }
     }
 
-    /// Brings `slot` up to the very end, with the lock. What lies behind the committed offset is made durable, or cut off where it
-    /// is torn: it was never acknowledged, unless a power failure took the committed offset back.
+    /// Brings `slot` up to the end of the log, under the lock. Bytes after the committed offset are made durable, or
+    /// truncated where they are torn: these were not acknowledged, unless a power failure undid the committed offset.
     pub(super) fn catch_up<'a>(
         slot: &'a mut Option<Self>,
         folder: &Folder,
@@ -86,7 +95,7 @@ impl LogState {
             Err(error @ LogError::Corrupt { .. }) => {
                 tracing::error!(%error, "a result log is damaged");
                 *slot = None;
-                // It may have been found only now where the log ends.
+                // The end of the log may have been found only now.
                 if lock.mark()?.is_none() {
                     commit_end_of_kept(folder, lock)?;
                 }
@@ -124,13 +133,13 @@ impl LogState {
         self.mark.is_some_and(|known| known.birth == mark.birth)
     }
 
-    /// Brings `slot` to the committed offset, with as little reading as will do.
+    /// Brings `slot` to the committed offset with as little reading as possible.
     fn follow(slot: &mut Option<Self>, folder: &Folder, mark: CommittedOffset) -> Result<(), LogError> {
         let known = slot.as_ref().and_then(|view| view.mark);
         if known == Some(mark) {
             return Ok(());
         }
-        // Until this has worked nothing is known.
+        // Until this succeeds the state is unknown.
         let view = slot.take();
         let view = match (view, known) {
             (Some(view), Some(known))
@@ -146,7 +155,7 @@ impl LogState {
         Ok(())
     }
 
-    /// Takes in what another process added to the tail.
+    /// Adds what another process appended to the tail.
     fn read_on(mut self, folder: &Folder, from: u64, mark: CommittedOffset) -> Result<Self, LogError> {
         let path = folder.file(SegmentName::live(mark.segment));
         let (file, _) = folder::open(&path)?;
@@ -171,7 +180,7 @@ impl LogState {
         Ok(Self::of(mark, segments, scan))
     }
 
-    /// Finds the end of the log after whatever happened, and sets the committed offset there.
+    /// Finds the end of the log after any failure, and sets the committed offset to it.
     fn recover(folder: &Folder, lock: &JobLock, mark: Option<CommittedOffset>) -> Result<Self, LogError> {
         let mut segments = folder.list()?.segments;
         while let Some(tail) = segments.last().copied() {
@@ -185,8 +194,8 @@ impl LogState {
             let known = scan.summary.last_position.max(tail.first - 1);
             let good = last_good(&scan.contents.bytes, to_usize(scan.good), known);
             if good.is_some() || scan.contents.unreadable.is_some() {
-                // No torn write: what was written behind it is there, so it was acknowledged, or what cannot be read may
-                // have been. The committed offset that said so is lost, or older than a power failure.
+                // It is no torn write: later bytes are valid, so it was acknowledged; or unreadable bytes may have
+                // been. The committed offset that covered it is lost, or older than a power failure.
                 let (length, last_position) =
                     good.map_or((scan.good, known), |good| (good.end as u64, good.position));
                 lock.set_committed(CommittedOffset {
@@ -229,7 +238,7 @@ impl LogState {
         Self { mark: Some(mark), segments, summary, tail_index: index, indexes: VecDeque::new() }
     }
 
-    /// Another file is the tail from here on.
+    /// Makes another file the tail.
     pub(super) fn begin_segment(&mut self, name: SegmentName) {
         let index = std::mem::take(&mut self.tail_index);
         if let Some(closed) = self.segments.last().copied() {
@@ -243,7 +252,7 @@ impl LogState {
         self.indexes.iter().find(|(known, _)| *known == name).map(|(_, index)| index)
     }
 
-    /// Keeps the index of a file other than the tail, in place of the one that was kept longest.
+    /// Stores the index of a file other than the tail, in place of the oldest one.
     pub(super) fn cache_index(&mut self, name: SegmentName, index: Index) {
         if self.cached_index(name).is_some() {
             return;
@@ -268,23 +277,23 @@ fn is_complete(folder: &Folder, mark: CommittedOffset) -> Result<bool, LogError>
     Ok(is_last && is_untouched(folder, mark)?)
 }
 
-/// Whether nothing was written since the committed offset, which must not be from before a power failure.
+/// Whether nothing was written after the committed offset, which must not be from before a power failure.
 fn is_untouched(folder: &Folder, mark: CommittedOffset) -> Result<bool, LogError> {
     let path = folder.file(SegmentName::live(mark.segment));
     let length = match std::fs::metadata(&path) {
         Ok(tail) => Some(tail.len()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        // What is wrong with it, reading tells.
+        // Reading it shows the damage.
         Err(error) if disk::is_unreadable(&error) => None,
         Err(error) => return Err(LogError::io("look at", &path)(error)),
     };
-    // The only name that another segment can have.
+    // The only possible name of another segment.
     let next = SegmentName::live(mark.last_position + 1);
     Ok(length == Some(mark.length) && (next.first == mark.segment || !folder.file(next).exists()))
 }
 
-/// Cuts a tail off where it is torn, and makes durable what is not known to be. That is written again: after a failed
-/// sync the kernel may take pages for clean that never reached the disk.
+/// Truncates a torn tail, and makes durable what may not be. Those bytes are written again, because after a failed sync
+/// the kernel may mark pages clean that never reached the disk.
 fn complete(folder: &Folder, path: &Path, scan: &Scan, durable: u64) -> Result<(), LogError> {
     tracing::info!(
         file = %path.display(), durable, found = scan.contents.bytes.len(), kept = scan.good, torn = scan.bad,

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use sqlflow_job::{AttemptId, Evidence, JobId};
+use sqlflow_sync::mutex::lock;
 use tokio::sync::watch;
 
 use super::blocking::run_blocking;
 use super::disk::Disk;
 use super::folder::{self, Folder};
-use super::job_log::{JobLog, lock};
+use super::job_log::JobLog;
 use super::known::Known;
 use super::summary::SealedAttempt;
 use super::write::Addition;

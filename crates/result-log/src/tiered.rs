@@ -1,11 +1,11 @@
-//! The logs of all jobs, small or not. A log begins as a small one, and moves to a folder when it outgrows that.
+//! The logs of all jobs. A log begins as a small one, and moves to a folder when it outgrows that.
 //!
-//! A move has three steps, and any server that finds a log between two of them carries out the next: the small log is frozen, so that
-//! nobody appends to it; the folder is made, and gets its name when all of it is durable; the bytes of the small log are
-//! dropped. A folder that is there counts, whatever there is of a small log.
+//! A move has three steps, and any server that finds a log between two of them continues: the small log is frozen, so
+//! that nobody appends to it; the folder is created, and gets its name when its content is durable; the bytes of the
+//! small log are removed. If there is a folder, it is the log, even if there is a small log.
 //!
-//! Nothing here waits for another process: an append names the length that it expects, and is planned again if that is
-//! another one.
+//! Nothing here waits for another process: an append states the length that it expects, and is planned again after a
+//! conflict.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,27 +14,27 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlflow_job::{AttemptId, Event, Evidence, JobId};
+use sqlflow_sync::mutex::lock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::adopt::adopt;
 use super::blocking::run_blocking;
-use super::job_log::lock;
 use super::known::{self, Known, KnownLog};
 use super::lock::LOCK_WAIT;
-use super::small::{Planned, SmallLog, SmallLogState, SmallLogs, page};
+use super::small::{Planned, SmallLog, SmallLogState, SmallLogs, SmallWrite, page};
 use super::summary::{SealedAttempt, Summary};
 use super::write::Addition;
 use super::{Appended, Both, Entry, LogError, Missing, Page, Producer, ResultLog, SegmentLog, shift};
 
-/// How often an addition is planned again because another process, or another task, appended in between.
+/// Maximum number of conflicts with other processes or tasks, after which an addition fails.
 const TRIES: u32 = 32;
-/// Pause until it is looked again whether another has moved a log.
+/// Poll interval while another process moves a log.
 const MOVE_PAUSE: Duration = Duration::from_millis(20);
 
-/// Small logs in one place, all others in folders. Cheap to clone.
+/// Small logs in one storage, all others in folders. Cheap to clone.
 ///
-/// Memory: for each job that is known the summary of a small log, or what `SegmentLog` states.
+/// Memory: for each known job the summary of a small log, or what `SegmentLog` states.
 #[derive(Clone)]
 pub struct TieredLog {
     inner: Arc<Inner>,
@@ -43,26 +43,26 @@ pub struct TieredLog {
 struct Inner {
     small: Arc<dyn SmallLogs>,
     folders: SegmentLog,
-    /// A log with more bytes is in a folder.
+    /// Maximum size of a small log.
     small_bytes: u64,
     known: Mutex<Known<TieredJobLog>>,
 }
 
-/// One job's log in this process.
+/// A job's log in this process.
 #[derive(Default)]
 struct TieredJobLog {
-    /// What was last seen of it as a small log.
+    /// Last seen state of the small log.
     view: Mutex<Option<SmallLogState>>,
     is_in_folder: AtomicBool,
-    /// Its folder was found beside a frozen log: the name may not be durable yet.
+    /// Whether its folder was found beside a frozen log, so that its name may not be durable yet.
     is_unfinished: AtomicBool,
     position: watch::Sender<u64>,
     used: AtomicU64,
 }
 
-/// Where a log is.
+/// Place of a log.
 enum Home {
-    /// `is_frozen`: it is about to be in a folder.
+    /// A small log. `is_frozen`: it is about to move to a folder.
     Small {
         view: SmallLogState,
         is_frozen: bool,
@@ -71,7 +71,7 @@ enum Home {
 }
 
 impl TieredLog {
-    /// Logs of up to `small_bytes` bytes in `small`, longer ones in `folders`.
+    /// Opens logs: those of up to `small_bytes` bytes in `small`, longer ones in `folders`.
     #[must_use]
     pub fn new(small: Arc<dyn SmallLogs>, folders: SegmentLog, small_bytes: u64) -> Self {
         Self { inner: Arc::new(Inner { small, folders, small_bytes, known: Mutex::default() }) }
@@ -81,7 +81,7 @@ impl TieredLog {
         lock(&self.inner.known).get(job, TieredJobLog::default)
     }
 
-    /// Where the log is now.
+    /// The current place of the log.
     async fn home(&self, job: &JobId, log: &TieredJobLog) -> Result<Home, LogError> {
         for _ in 0..TRIES {
             if log.is_in_folder() {
@@ -91,7 +91,7 @@ impl TieredLog {
             let mut view = seen.clone().unwrap_or_default();
             let found = self.inner.small.read(job, view.length).await?;
             if found.length < view.length {
-                // It was deleted, and may have begun again.
+                // It was deleted, and may have begun again with other records.
                 log.forget(&view);
                 continue;
             }
@@ -109,21 +109,22 @@ impl TieredLog {
         Err(self.changes_all_the_time(job))
     }
 
-    /// Whether a log of which this was found is in a folder. It may be if it is frozen, or was not seen here with bytes.
+    /// Whether the log with this small log is in a folder. It may be if the small log is frozen, or was not seen here
+    /// with bytes.
     async fn has_moved(&self, job: &JobId, log: &TieredJobLog, found: &SmallLog) -> Result<bool, LogError> {
         let is_new = log.seen().is_none_or(|seen| seen.length == 0);
         let has_no_bytes = found.is_frozen && found.length == 0;
         if !has_no_bytes && !((found.is_frozen || is_new) && self.has_folder(job).await?) {
             return Ok(false);
         }
-        // Who moved it may have died before the last step, also since the rows were read.
+        // The process that moved it may have died before the last step, even after the rows were read.
         let is_finished = has_no_bytes || self.inner.small.read(job, 0).await?.length == 0;
         log.is_unfinished.store(!is_finished, Ordering::Release);
         log.is_in_folder.store(true, Ordering::Release);
         Ok(true)
     }
 
-    /// Damage is repaired in a folder. Nothing happens if somebody else does something about the log: look again.
+    /// Moves a damaged log to a folder, where it is repaired. No effect after a conflict: read it again.
     async fn move_damaged(
         &self,
         job: &JobId,
@@ -142,7 +143,7 @@ impl TieredLog {
         run_blocking(move || path.try_exists().map_err(LogError::io("look at", &path))).await
     }
 
-    /// Takes the last steps of a move of which the folder was found. A power failure may have taken back the first one.
+    /// Completes a move whose folder was found. A power failure may have undone the first step.
     async fn finish_move(&self, job: &JobId, log: &TieredJobLog) -> Result<(), LogError> {
         let found = self.inner.small.read(job, 0).await?;
         if !found.is_frozen && found.length > 0 {
@@ -151,7 +152,7 @@ impl TieredLog {
         self.move_frozen(job, log).await
     }
 
-    /// Brings a frozen log to its folder. Nothing happens to one that is not frozen: look again.
+    /// Moves a frozen log to its folder. No effect on one that is not frozen: read it again.
     async fn move_frozen(&self, job: &JobId, log: &TieredJobLog) -> Result<(), LogError> {
         let begun = Instant::now();
         loop {
@@ -164,15 +165,15 @@ impl TieredLog {
             let has_bytes = !found.bytes.is_empty();
             match run_blocking(move || adopt(&folder, &found.bytes)).await {
                 Ok(()) => {}
-                // Another moves it.
+                // Another process moves it.
                 Err(LogError::Busy { .. }) if begun.elapsed() < LOCK_WAIT => {
                     tokio::time::sleep(MOVE_PAUSE).await;
                     continue;
                 }
                 Err(error) => return Err(error),
             }
-            if !self.inner.small.empty(job).await? && has_bytes {
-                // It was deleted meanwhile.
+            if self.inner.small.empty(job).await? == SmallWrite::Conflict && has_bytes {
+                // It was deleted in the meantime.
                 log.look_again();
                 return self.inner.folders.delete(job).await;
             }
@@ -184,7 +185,7 @@ impl TieredLog {
 
     async fn add(&self, job: &JobId, addition: Addition) -> Result<Appended, LogError> {
         let log = self.log(job);
-        // The first try goes by what was seen before; what it cannot decide is decided on what there is now.
+        // The first try uses the last seen state. If that does not decide it, the current state is read.
         let mut seen = log.seen();
         for _ in 0..TRIES {
             let is_current = seen.is_none();
@@ -193,7 +194,7 @@ impl TieredLog {
                 _ => match self.home(job, &log).await? {
                     Home::Folder => {
                         if log.is_unfinished.load(Ordering::Acquire) {
-                            // What is acknowledged from here on needs a durable name.
+                            // The name must be durable before anything is acknowledged.
                             self.finish_move(job, &log).await?;
                             continue;
                         }
@@ -220,7 +221,7 @@ impl TieredLog {
         LogError::io("use", &self.inner.folders.folder(job).path)(busy)
     }
 
-    /// `None`: the log is not as `log_state` says, or has moved; look again. `is_current`: it was just read.
+    /// `None`: the log differs from `log_state`, or has moved; read it again. `is_current`: it was just read.
     async fn add_to_small(
         &self,
         job: &JobId,
@@ -232,7 +233,8 @@ impl TieredLog {
         let small = &self.inner.small;
         match self.plan(job, &view, addition) {
             Ok(Planned::Append { bytes, next, appended }) => {
-                if !small.append(job, view.length, bytes, addition.durability()).await? {
+                if small.append(job, view.length, bytes, addition.durability()).await? == SmallWrite::Conflict
+                {
                     return Ok(None);
                 }
                 log.saw(&next);
@@ -240,7 +242,7 @@ impl TieredLog {
             }
             Ok(Planned::Nothing(appended)) => Ok(is_current.then_some(appended)),
             Ok(Planned::TooLong) => {
-                if small.freeze(job, view.length).await? {
+                if small.freeze(job, view.length).await? == SmallWrite::Done {
                     self.move_frozen(job, log).await?;
                 }
                 Ok(None)
@@ -255,7 +257,7 @@ impl TieredLog {
         view.plan(addition, folders.floor(job), *small_bytes, folders.max_bytes_per_job())
     }
 
-    /// Asks the summary of a small log, or the folder.
+    /// Queries the summary of a small log, or the folder.
     async fn look<T>(
         &self,
         job: &JobId,
@@ -312,14 +314,14 @@ impl TieredJobLog {
         lock(&self.view).clone()
     }
 
-    /// It is to be looked for again.
+    /// Requires another read.
     fn look_again(&self) {
         self.is_in_folder.store(false, Ordering::Release);
         self.is_unfinished.store(false, Ordering::Release);
         self.forget(&SmallLogState::default());
     }
 
-    /// Forgets this view and shorter ones; an empty one stands for all.
+    /// Removes this state and shorter ones; an empty one stands for all.
     fn forget(&self, view: &SmallLogState) {
         let mut seen = lock(&self.view);
         if view.length == 0 || seen.as_ref().is_some_and(|seen| seen.length <= view.length) {
@@ -327,7 +329,7 @@ impl TieredJobLog {
         }
     }
 
-    /// Remembers what there is, unless somebody has seen more.
+    /// Stores the state, unless a longer one was seen.
     fn saw(&self, view: &SmallLogState) {
         let mut seen = lock(&self.view);
         if seen.as_ref().is_none_or(|seen| seen.length <= view.length) {
@@ -374,7 +376,7 @@ impl ResultLog for TieredLog {
         let Some(view) = log.seen().filter(|_| !log.is_in_folder()) else { return Ok(None) };
         let planned = self.plan(job, &view, &Addition::Entries(entries.to_vec()));
         let Ok(Planned::Append { bytes, next, appended }) = planned else { return Ok(None) };
-        // A job whose log is full is cancelled first.
+        // The caller first cancels a job whose log is full.
         if appended.is_full {
             return Ok(None);
         }
@@ -431,7 +433,7 @@ impl ResultLog for TieredLog {
     }
 
     async fn delete(&self, job: &JobId) -> Result<(), LogError> {
-        // The bytes of a small log may be older than its folder.
+        // The small log may be older than its folder.
         self.inner.small.delete(job).await?;
         self.inner.folders.delete(job).await?;
         lock(&self.inner.known).remove(job);

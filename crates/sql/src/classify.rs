@@ -134,7 +134,7 @@ impl<'a> Iterator for Tokens<'a> {
     type Item = Token<'a>;
 
     fn next(&mut self) -> Option<Token<'a>> {
-        // The splitter has refused what is never closed; should there be some all the same, the statement ends there.
+        // The splitter has refused what is never closed; if there were some anyway, the statement would end there.
         std::mem::replace(&mut self.ahead, self.scanner.next().unwrap_or(None))
     }
 }

@@ -7,7 +7,7 @@ use super::lex::LexemeKind;
 
 /// Deepest nesting of brackets, calls and signs. Bounds the parser's stack.
 pub(super) const MAX_NESTING: usize = 64;
-/// Most operators in one expression. `1+1+…` nests to the left without a bracket, and whoever walks the tree recurses.
+/// Most operators in one expression. `1+1+…` nests to the left without a bracket, and code that walks the tree recurses.
 pub(super) const MAX_OPERATORS: usize = 1000;
 
 impl ClauseParser<'_> {

@@ -1,7 +1,7 @@
 //! The first words of a program, for lists that anyone may see: without its comments and its strings, in which data and
 //! secrets may be.
 //!
-//! Read by the same rules as the program was split: those of the database, and in extended clauses ours. Where these
+//! Read by the same rules as the program was split: those of the database, and in extended clauses SQLFlow's. Where these
 //! cannot be sure of what another version of the database takes for a string or a comment, the words end.
 
 use super::ast::{Body, Program, Statement};
@@ -114,7 +114,7 @@ impl Words {
         self.push(if is_shown { token.text } else { HIDDEN }, token.start, token.end)
     }
 
-    /// Adds the clause of ours that begins at this byte.
+    /// Adds the extended clause that begins at this byte.
     fn clause(&mut self, sql: &str, start: usize) -> Result<(), Cut> {
         let mut lexer = Lexer::new(sql, start, PositionCursor::new(sql));
         loop {

@@ -74,11 +74,26 @@ pub struct Compiled {
     pub steps: Vec<Step>,
 }
 
-/// Parses, checks and plans a program: all that Run does with it before it says yes.
+/// Parses and checks a program, and plans its steps. It is all that Run does with a program before it accepts it.
+///
+/// ```
+/// use sqlflow_sql::{Dialect, StepKind, compile};
+///
+/// let program = "SELECT 1; SELECT * FROM iris TO TRAIN xgboost.gbtree LABEL class INTO flowers;";
+/// let compiled = compile(program, Dialect::Mysql)?;
+/// let kinds: Vec<_> = compiled.program.statements.iter().map(|it| it.body.kind()).collect();
+/// assert_eq!(kinds, ["standard", "train"]);
+/// assert!(matches!(compiled.steps[1].kind, StepKind::Extended(1)));
+///
+/// let errors = compile("SELECT * FROM iris TO TRAIN xgboost.gbtree INTO;", Dialect::Mysql).unwrap_err();
+/// assert!(errors.to_string().starts_with("line 1, column "));
+/// # Ok::<(), sqlflow_sql::SqlErrors>(())
+/// ```
 ///
 /// # Errors
-/// Why the program cannot run, with places. Alone: it is longer than [`MAX_PROGRAM_BYTES`], has no statement, or does not
-/// parse. All at once: what is not supported, makes no sense, or needs a session across steps.
+/// All errors of the program, with their positions. An error is alone if the program is longer than
+/// [`MAX_PROGRAM_BYTES`], has no statement, or does not parse. Otherwise the errors are: what is not supported, what is
+/// inconsistent, and what needs a database session across steps.
 pub fn compile(sql: &str, dialect: Dialect) -> Result<Compiled, SqlErrors> {
     if sql.len() > MAX_PROGRAM_BYTES {
         let message =

@@ -1,7 +1,7 @@
-//! Watch channels by key, work on threads that may block, and locks of memory.
+//! Watch channels by key, blocking work on threads for it, and mutexes without poisoning.
 
 pub mod blocking;
-mod mutex;
+pub mod mutex;
 pub mod watched;
 
 pub use mutex::lock;

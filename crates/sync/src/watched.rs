@@ -1,19 +1,19 @@
-//! Watch channels by key, of which only those that somebody watches are kept: entries that nobody watches are removed
-//! when the map has grown to twice what was watched at the last look, so it holds at most that and [`SPARE`] more.
+//! Watch channels by key. Entries without watchers are removed when the map has twice as many entries as were watched
+//! at the last check, so it has at most that number and [`SPARE`] more.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 use tokio::sync::watch;
 
-/// Entries that nobody watches and that may stay at any time.
+/// Number of entries without watchers that may always stay.
 pub const SPARE: usize = 64;
 
 /// Channels by key.
 #[derive(Debug)]
 pub struct Watched<K, V> {
     senders: HashMap<K, watch::Sender<V>>,
-    /// How many entries there may be until those that nobody watches are looked for.
+    /// Number of entries at which those without watchers are removed.
     prune_at: usize,
 }
 
@@ -24,7 +24,7 @@ impl<K, V> Default for Watched<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V> Watched<K, V> {
-    /// Watches a key; a channel that is new begins with this value.
+    /// Watches a key; a new channel begins with this value.
     pub fn subscribe(&mut self, key: &K, begin: V) -> watch::Receiver<V> {
         if let Some(sender) = self.senders.get(key) {
             return sender.subscribe();
@@ -35,13 +35,13 @@ impl<K: Clone + Eq + Hash, V> Watched<K, V> {
         self.senders.entry(key.clone()).or_insert(watch::Sender::new(begin)).subscribe()
     }
 
-    /// Removes the entries that nobody watches.
+    /// Removes entries without watchers.
     pub fn prune(&mut self) {
         self.senders.retain(|_, sender| !sender.is_closed());
         self.prune_at = 2 * self.senders.len();
     }
 
-    /// The channel of this key, if there is one.
+    /// The channel of this key.
     pub fn get<Q>(&self, key: &Q) -> Option<&watch::Sender<V>>
     where
         K: std::borrow::Borrow<Q>,
@@ -55,7 +55,7 @@ impl<K: Clone + Eq + Hash, V> Watched<K, V> {
         self.senders.values()
     }
 
-    /// Ends the channel of this key.
+    /// Closes and removes the channel of this key.
     pub fn remove<Q>(&mut self, key: &Q)
     where
         K: std::borrow::Borrow<Q>,
@@ -64,13 +64,13 @@ impl<K: Clone + Eq + Hash, V> Watched<K, V> {
         self.senders.remove(key);
     }
 
-    /// How many there are.
+    /// Number of channels.
     #[must_use]
     pub fn len(&self) -> usize {
         self.senders.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no channels.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.senders.is_empty()

@@ -7,7 +7,7 @@ use sqlflow_proto::v1::{Column, Rows, Value, column::Values, value};
 
 use super::escape::{escaped_lines, push_escaped, push_formatted};
 
-/// The largest integer of which every smaller one is exact in a JSON reader that has only doubles: 2^53 - 1.
+/// The largest integer up to which all are exact in JSON readers that use doubles: 2^53 - 1.
 const LARGEST_EXACT: u64 = (1 << 53) - 1;
 
 /// One value.
@@ -23,7 +23,7 @@ pub enum Cell<'a> {
     Decimal(&'a str),
     /// Days since 1970-01-01.
     Date(i32),
-    /// Microseconds since 1970-01-01T00:00:00; `zone`: an instant in UTC.
+    /// Microseconds since 1970-01-01T00:00:00; `zone`: whether it is an instant in UTC.
     Timestamp {
         micros: i64,
         zone: bool,
@@ -31,19 +31,19 @@ pub enum Cell<'a> {
 }
 
 impl Cell<'_> {
-    /// Numbers stand on the right of their column.
+    /// Whether the value is a number, which is right-aligned.
     pub fn is_number(&self) -> bool {
         matches!(self, Self::Int(_) | Self::Uint(_) | Self::Double(_) | Self::Decimal(_))
     }
 
-    /// Appends the value as a person reads it, safe for a terminal.
+    /// Appends the value for people, safe for a terminal.
     pub fn push_text(&self, out: &mut String) {
         match *self {
             Self::Null => out.push_str("NULL"),
             Self::Bool(value) => out.push_str(if value { "true" } else { "false" }),
             Self::Int(value) => push_formatted(out, format_args!("{value}")),
             Self::Uint(value) => push_formatted(out, format_args!("{value}")),
-            // Debug gives the shortest text that reads back as the same number, with an exponent where it is short.
+            // Debug prints the shortest text that parses to the same number, with an exponent where that is shorter.
             Self::Double(value) => push_formatted(out, format_args!("{value:?}")),
             Self::Text(text) | Self::Decimal(text) => push_escaped(out, text),
             Self::Blob(bytes) => push_hex(out, bytes),
@@ -52,7 +52,7 @@ impl Cell<'_> {
         }
     }
 
-    /// The same with a text's own lines kept, for where a value may take several.
+    /// The same with line breaks kept, for places with room for several lines.
     pub fn push_lines(&self, out: &mut String) {
         match *self {
             Self::Text(text) if text.contains('\n') => out.push_str(&escaped_lines(text)),
@@ -60,7 +60,7 @@ impl Cell<'_> {
         }
     }
 
-    /// Appends the value as it is, for a file: the text of a text, nothing for NULL.
+    /// Appends the raw value, for a file; nothing for NULL.
     pub fn push_exact(&self, out: &mut String) {
         match *self {
             Self::Null => {}
@@ -97,11 +97,11 @@ impl Serialize for Cell<'_> {
     }
 }
 
-/// A batch of rows whose columns are known to hold as many values as it says.
+/// A batch of rows whose columns were checked to have the stated number of values.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a>(&'a Rows);
 
-/// A batch that contradicts itself: the server, or what is between, is at fault.
+/// An inconsistent batch, caused by an error of the server or the connection.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("column {column} of a batch of {rows} rows holds {values} values")]
 pub struct TornBatch {
@@ -190,7 +190,7 @@ fn push_hex(out: &mut String, bytes: &[u8]) {
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
-/// Appends an ISO 8601 date; days that no calendar of ours has are named as such.
+/// Appends an ISO 8601 date; days outside the calendar's range are printed as day numbers.
 fn push_date(out: &mut String, days: i32) {
     let date: Result<Date, _> = EPOCH.date().checked_add(SignedDuration::from_hours(i64::from(days) * 24));
     match date {
@@ -199,7 +199,8 @@ fn push_date(out: &mut String, days: i32) {
     }
 }
 
-/// Appends a date and time as databases print them: `2026-01-01 00:00:00`, and `2026-01-01 00:00:00+00` for an instant.
+/// Appends a date and time in the format of databases: `2026-01-01 00:00:00`, and `2026-01-01 00:00:00+00` for an
+/// instant.
 fn push_timestamp(out: &mut String, micros: i64, zone: bool) {
     let suffix = if zone { "+00" } else { "" };
     match EPOCH.checked_add(SignedDuration::from_micros(micros)) {
@@ -208,7 +209,7 @@ fn push_timestamp(out: &mut String, micros: i64, zone: bool) {
     }
 }
 
-/// An ISO 8601 date and time, with `Z` when it is an instant.
+/// An ISO 8601 date and time, with `Z` for an instant.
 fn iso_8601(micros: i64, zone: bool) -> String {
     let suffix = if zone { "Z" } else { "" };
     match EPOCH.checked_add(SignedDuration::from_micros(micros)) {
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_batch_is_refused() {
+    fn inconsistent_batch_is_an_error() {
         let column = Column {
             values: Some(Values::Strings(Strings { values: vec!["a".into()] })),
             ..Column::default()

@@ -1,4 +1,4 @@
-//! Text from elsewhere, made safe to show: nothing in data, messages or names can drive the terminal.
+//! Escaping of untrusted text, so that data, messages and names cannot control the terminal.
 
 use std::fmt::Write as _;
 
@@ -28,22 +28,22 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
-/// `text` with its lines kept, and everything else escaped.
+/// `text` with its line breaks kept, and everything else escaped.
 pub fn escaped_lines(text: &str) -> String {
     text.lines().map(escaped).collect::<Vec<_>>().join("\n")
 }
 
-/// Columns of a terminal that `text` takes.
+/// Width of `text` in terminal columns.
 pub fn width(text: &str) -> usize {
     if text.is_ascii() { text.len() } else { text.width() }
 }
 
-/// Breaks a line into lines of at most so many columns of a terminal: between words where that is possible.
+/// Wraps a line at this many terminal columns, between words where possible.
 pub fn broken(line: &str, columns: usize) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut rest = line;
     while let Some(fitting) = too_much(rest, columns) {
-        // One character at least, however wide it is.
+        // At least one character, even if it is too wide.
         let fitting = fitting.max(rest.chars().next().map_or(0, char::len_utf8));
         let end_of_word = match rest[fitting..].starts_with(' ') {
             true => Some(fitting),
@@ -59,7 +59,7 @@ pub fn broken(line: &str, columns: usize) -> Vec<&str> {
     lines
 }
 
-/// Where the first character begins that has no room in so many columns.
+/// Offset of the first character that does not fit into this many columns.
 fn too_much(line: &str, columns: usize) -> Option<usize> {
     let mut taken = 0;
     let beyond = line.char_indices().find(|(_, c)| {
@@ -69,12 +69,12 @@ fn too_much(line: &str, columns: usize) -> Option<usize> {
     beyond.map(|(at, _)| at)
 }
 
-/// Appends what `format_args!` gives; writing to a string can't fail.
+/// Appends formatted text; writing to a string cannot fail.
 pub fn push_formatted(out: &mut String, arguments: std::fmt::Arguments<'_>) {
     out.write_fmt(arguments).expect("a string takes everything");
 }
 
-/// Marks of direction, and separators of lines and paragraphs.
+/// Direction marks, and separators of lines and paragraphs.
 fn reorders(c: char) -> bool {
     matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_in_data_drives_the_terminal() {
+    fn control_characters_are_escaped() {
         assert_eq!(escaped("a\x1b[2Jb"), "a\\x1b[2Jb");
         assert_eq!(escaped("one\ntwo\r\t\0\x7f"), "one\\ntwo\\r\\t\\x00\\x7f");
         assert_eq!(escaped("\u{9b}31m \u{202e}evil"), "\\u{9b}31m \\u{202e}evil");
@@ -92,12 +92,12 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_kept_where_they_may_be() {
+    fn line_breaks_can_be_kept() {
         assert_eq!(escaped_lines("a\nb\x07\r\n"), "a\nb\\x07");
     }
 
     #[test]
-    fn a_line_is_broken_between_words_or_where_it_must_be() {
+    fn long_line_is_wrapped_between_words() {
         assert_eq!(broken("one two  three", 7), ["one two", "three"]);
         assert_eq!(broken("one two", 6), ["one", "two"]);
         assert_eq!(broken("abcdefg hi", 3), ["abc", "def", "g", "hi"]);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn wide_characters_take_two_columns() {
+    fn wide_characters_have_two_columns() {
         assert_eq!(width("漢字"), 4);
         assert_eq!(width("e\u{301}"), 1);
     }

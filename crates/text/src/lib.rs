@@ -1,10 +1,10 @@
-//! Values and foreign text for people's eyes, the same in a terminal and on a page.
+//! Values and untrusted text, formatted for terminals and web pages.
 
 pub mod cell;
 pub mod escape;
 pub mod mention;
 
-/// An error with its causes: those of libraries often say nothing by themselves.
+/// An error with its causes, because errors of libraries often say nothing by themselves.
 #[must_use]
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());

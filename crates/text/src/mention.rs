@@ -1,6 +1,6 @@
-//! A statement where it is only mentioned.
+//! Short forms of statements, for messages.
 
-/// The beginning of a statement: so many characters at the most, on one line, without the comments before it.
+/// The first characters of a statement, on one line, without comments before it.
 #[must_use]
 pub fn mention(sql: &str, most: usize) -> String {
     let line = without_comments(sql).split_whitespace().collect::<Vec<_>>().join(" ");
@@ -10,7 +10,7 @@ pub fn mention(sql: &str, most: usize) -> String {
     }
 }
 
-/// A statement without the comments that it begins with; all of it, if there is nothing else.
+/// A statement without its leading comments; unchanged if there is nothing else.
 fn without_comments(sql: &str) -> &str {
     let mut rest = sql.trim_start();
     loop {
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_statement_is_mentioned_without_its_comments() {
+    fn leading_comments_are_removed() {
         let mention = |sql| mention(sql, 72);
         assert_eq!(mention("-- one\n/* two\n */ -- three\nSELECT  1 -- four"), "SELECT 1 -- four");
         assert_eq!(mention("-- cut in its mid"), "-- cut in its mid");
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_statement_is_only_mentioned() {
+    fn long_statement_is_truncated() {
         assert_eq!(mention(&"漢".repeat(100), 72), format!("{}…", "漢".repeat(72)));
     }
 }

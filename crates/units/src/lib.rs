@@ -1,4 +1,4 @@
-//! How people write times, the same for the server, the agent and the command line.
+//! Durations as text, the same for the server, the agent and the command line.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const UNITS: [(&str, f64); 5] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3
 /// ```
 ///
 /// # Errors
-/// What is wrong, in one sentence for whoever wrote it.
+/// The error in one sentence, with a fix.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let no_time = || format!("{text:?} is no time; write 20s, 5m, 1h30m or 7d, or a number of seconds");
     let mut rest = text.trim();
@@ -35,10 +35,10 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| format!("{text:?} is no time: {error}"))
 }
 
-/// The same in whole seconds, where nothing finer is counted. What is less than one is taken for one.
+/// The same in whole seconds, rounded up.
 ///
 /// # Errors
-/// As for [`duration`]; more seconds than 32 bits count.
+/// Those of [`duration`]; the seconds do not fit 32 bits.
 pub fn whole_seconds(text: &str) -> Result<u32, String> {
     let seconds = duration(text)?.as_secs_f64().ceil();
     if seconds > f64::from(u32::MAX) {
@@ -47,9 +47,9 @@ pub fn whole_seconds(text: &str) -> Result<u32, String> {
     Ok(seconds as u32)
 }
 
-/// A number, the unit behind it, and what follows.
+/// A number, its unit, and the rest.
 fn split(text: &str) -> Option<(f64, &str, &str)> {
-    // `1e3` is a number too.
+    // `1e3` is a number.
     if let Ok(number) = text.parse::<f64>() {
         return text.ends_with(|it: char| it.is_ascii_digit() || it == '.').then_some((number, "", ""));
     }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_as_people_write_them() {
+    fn durations_with_units_are_parsed() {
         for (text, millis) in [
             ("0", 0),
             ("0s", 0),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_refused_with_what_to_write() {
+    fn invalid_duration_is_an_error_with_a_fix() {
         for bad in
             ["", "soon", "s", "-1", "-1s", "5 m", "5w", "5M", "inf", "nan", "1e400", "1h30", "0s-", "1..5s"]
         {
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_seconds_are_never_less() {
+    fn whole_seconds_are_rounded_up() {
         assert_eq!(whole_seconds("0"), Ok(0));
         assert_eq!(whole_seconds("1ms"), Ok(1));
         assert_eq!(whole_seconds("5m"), Ok(300));

@@ -162,7 +162,7 @@ fn steps(job: &Job) -> Vec<v1::Step> {
         index,
         first_statement: step.first_statement,
         statement_count: step.statement_count,
-        kind: step.kind.clone(),
+        kind: step.kind.name().to_owned(),
         state: step_code(job, step).into(),
         attempts: (1_u32..).zip(&step.attempts).map(attempt).collect(),
     };

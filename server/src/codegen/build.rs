@@ -50,7 +50,7 @@ pub fn job_steps(compiled: &Compiled) -> Vec<sqlflow_job::Step> {
     let steps = compiled.steps.iter().map(|step| sqlflow_job::Step {
         first_statement: small(step.first_statement),
         statement_count: small(step.kind.statements().len()),
-        kind: compiled.program.statements[step.first_statement].body.kind().to_owned(),
+        kind: compiled.program.statements[step.first_statement].body.kind().into(),
         model: model(&compiled.program.statements[step.first_statement].body).unwrap_or_default().to_owned(),
         repeatable: step.repeatable,
         overwrites_input: step.overwrites_input,

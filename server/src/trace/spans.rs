@@ -115,7 +115,7 @@ mod tests {
         let one = |kind: &str| Step {
             first_statement: 0,
             statement_count: 1,
-            kind: kind.to_owned(),
+            kind: kind.into(),
             model: String::new(),
             repeatable: true,
             writes_table: false,

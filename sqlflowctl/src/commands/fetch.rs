@@ -1,4 +1,4 @@
-//! `fetch` and `logs`: reading a job that runs, or ran, by itself.
+//! `fetch` and `logs`: reading a job that was started before.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::render::{Screen as _, Tone, View, job};
 use crate::token;
 use crate::token_store::token_of;
 
-/// A page that is on its way when the person interrupts is shown if it comes within this time: the server may have
-/// moved a plain token's place behind it already. Fetch answers within a second.
+/// Timeout after an interrupt for a page that was requested: the server may have moved the plain cursor after it
+/// already. Fetch answers within a second.
 const LAST_PAGE: Duration = Duration::from_secs(2);
 
 pub(super) async fn fetch(
@@ -43,7 +43,7 @@ pub(super) async fn fetch(
     } else {
         Box::new(TextView::new(&job, args.reading.quiet, form.style))
     };
-    let mut follower = Follower::new(client, token, args.reading.patience);
+    let mut follower = Follower::new(client, token, args.reading.retry_timeout);
     if args.once {
         let status = read_page(&mut follower, view.as_mut(), console).await?;
         view.left(console);
@@ -56,7 +56,7 @@ pub(super) async fn fetch(
     conclude(&job, &status, args.reading.quiet, console)
 }
 
-/// Shows a job until it ends or the person has read enough.
+/// Prints a job until it ends or the user interrupts.
 async fn read_until_interrupted(
     follower: &mut Follower,
     view: &mut dyn View,
@@ -89,7 +89,7 @@ pub(super) async fn logs(
     mut client: Client,
     console: &mut Console,
 ) -> Result<(), Failure> {
-    // An explicit cursor: whoever else reads with the plain token loses nothing.
+    // An explicit cursor does not move the plain cursor of other readers.
     let token = token::at(&token_of(&args.job)?, 0);
     let by_token = GetJobRequest { by: Some(By::Token(token::split(&token).0.to_owned())) };
     let end_now = match client.job(by_token).await {
@@ -97,7 +97,7 @@ pub(super) async fn logs(
         Err(status) => return Err(Failure::from_status(&status, client.server())),
     };
     let mut view: Box<dyn View> = if json { Box::new(JsonView::of_logs()) } else { Box::new(LogsView) };
-    let mut follower = Follower::new(client, token, args.patience);
+    let mut follower = Follower::new(client, token, args.retry_timeout);
     if args.follow {
         read_to_end(&mut follower, view.as_mut(), console, None).await?;
         return Ok(());

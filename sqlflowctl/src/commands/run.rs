@@ -23,9 +23,9 @@ use crate::token;
 use crate::token_store::Memory;
 use crate::trace::Trace;
 
-/// Pause before Run is repeated: a server that restarts is back by then.
+/// Pause before Run is retried, in which a server can restart.
 const RUN_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// How long a command whose output was closed waits for the server to take its cancellation.
+/// Timeout for cancelling the job after standard output was closed.
 const LAST_CALL: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(
@@ -37,7 +37,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let trace = Trace::begin().map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let ended = traced(args, source, form, client, console, &trace).await;
-    // Not the message: it may quote the program and the data.
+    // Without the message, which may quote the program and the data.
     let sent = trace.end(ended.as_ref().err().map(|failure| failure.kind().to_owned())).await;
     if let Err(error) = sent {
         console.line(Tone::Warning, &format!("warning: spans are lost: {error:#}"));
@@ -63,17 +63,17 @@ async fn traced(
             fetch_timeout_seconds: args.fetch_timeout,
             ..Session::default()
         }),
-        // 128 random bits: with it a Run whose answer was lost can be repeated, and nobody can guess it.
+        // 128 random bits: a Run whose response was lost can be repeated, and nobody can guess the id.
         request_id: format!("{:032x}", rand::random::<u128>()),
     };
     if let Some(doubt) = source.doubt(client.server()) {
         console.line(Tone::Warning, &escaped(&doubt));
     }
-    let token = match run_once(&mut client, request, trace, args.reading.patience).await {
+    let token = match run_once(&mut client, request, trace, args.reading.retry_timeout).await {
         Ok(token) => token,
         Err(unanswered) => return Err(refused(&unanswered, &sql, client.server())),
     };
-    // From here on Ctrl+C cancels; nobody can have seen the job before.
+    // From here on Ctrl+C cancels the job.
     let interrupts = match args.detach {
         true => None,
         false => Some(Interrupts::that_cancel(client.clone(), token.token.clone())?),
@@ -81,8 +81,8 @@ async fn traced(
     announce(args, &token, form.json, console)?;
     let Some(interrupts) = interrupts else { return Ok(()) };
 
-    // An explicit cursor: a page that is lost on its way can be had again, and the plain token's place is left alone.
-    let mut follower = Follower::new(client.clone(), token::at(&token.token, 0), args.reading.patience);
+    // With an explicit cursor a lost page can be fetched again, and the plain token's cursor does not move.
+    let mut follower = Follower::new(client.clone(), token::at(&token.token, 0), args.reading.retry_timeout);
     console.save_displays_in(args.reading.save_displays.clone());
     let mut view: Box<dyn View> = if form.json {
         Box::new(JsonView::default())
@@ -96,25 +96,25 @@ async fn traced(
     }
 }
 
-/// Who runs it unless they say otherwise.
+/// The default user.
 fn login_name() -> String {
     ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default()
 }
 
-/// Why there is no token.
+/// A Run without a response that has a token.
 struct Unanswered {
     status: Status,
-    /// A call before this one may have arrived, or this one.
+    /// Whether this call or an earlier one may have reached the server.
     may_be_accepted: bool,
 }
 
-/// Runs the program once, also when the answer to a call is lost: the request id makes the next one harmless. While the job
-/// may have been accepted the server is waited for as long as a reader of the job waits for it.
+/// Runs the program once. If a response is lost, the call is retried with the same request id; while the job may have
+/// been accepted, for up to `retry_timeout`.
 async fn run_once(
     client: &mut Client,
     request: Request,
     trace: &Trace,
-    patience: Duration,
+    retry_timeout: Duration,
 ) -> Result<Token, Unanswered> {
     let begun = Instant::now();
     let (mut is_first, mut may_be_accepted) = (true, false);
@@ -125,7 +125,7 @@ async fn run_once(
         };
         let is_lost = is_transient(&status);
         may_be_accepted |= is_lost && !never_connected(&status);
-        let is_waited_for = may_be_accepted && begun.elapsed() + RUN_AGAIN_AFTER <= patience;
+        let is_waited_for = may_be_accepted && begun.elapsed() + RUN_AGAIN_AFTER <= retry_timeout;
         if !is_lost || !(is_first || is_waited_for) {
             return Err(Unanswered { status, may_be_accepted });
         }
@@ -134,7 +134,7 @@ async fn run_once(
     }
 }
 
-/// Says which job it is, and remembers its token.
+/// Prints the job's id, and stores its token.
 fn announce(args: &Run, token: &Token, json: bool, console: &mut Console) -> Result<(), Failure> {
     console.line(Tone::Dim, &format!("job {}", token.job_id));
     if !token.job_tracer_url.is_empty() {
@@ -152,7 +152,7 @@ fn announce(args: &Run, token: &Token, json: bool, console: &mut Console) -> Res
     } else if args.detach {
         console.results(format!("{}\n", token.token).as_bytes())?;
     } else if args.no_remember {
-        // Without it nobody could ever come back to the job.
+        // The job could not be accessed later without it.
         console.line(Tone::Dim, &format!("token {}", token.token));
     }
     console.flush()
@@ -171,8 +171,8 @@ fn finished(
     }
 }
 
-/// Nobody reads the rows any more, as behind `| head`: the job ends as its command does, and says so, as statements
-/// that had not run yet never will.
+/// Cancels the job because standard output was closed, as by `| head`. It prints a message, because the statements that
+/// remain are not executed.
 async fn closed_output(args: &Run, mut client: Client, token: &Token, console: &mut Console) -> Failure {
     let cancelled = tokio::time::timeout(LAST_CALL, client.cancel(&token.token)).await;
     if !matches!(cancelled, Ok(Ok(_))) {
@@ -184,7 +184,7 @@ async fn closed_output(args: &Run, mut client: Client, token: &Token, console: &
     Failure::ClosedOutput
 }
 
-/// Why there is no job, or nobody knows whether there is one.
+/// The error for a Run without a token.
 fn refused(unanswered: &Unanswered, sql: &str, server: &str) -> Failure {
     let Unanswered { status, may_be_accepted } = unanswered;
     if status.code() == Code::InvalidArgument {

@@ -1,4 +1,4 @@
-//! A job for a script: one JSON object per line, told apart by its `type`.
+//! A job for a script: one JSON object per line, distinguished by its `type`.
 //!
 //! `job`, then the records of the log (`started`, `head`, `rows`, `message`, `log`, `progress`, `metrics`, `display`,
 //! `gap`, `model`, `end`) with `position`, `statement` and `time`, and a `status` whenever the state changed. Bytes that

@@ -57,7 +57,7 @@ fn a_run_whose_answer_is_lost_is_repeated_with_the_same_request_id() {
 fn a_run_that_may_have_been_accepted_is_said_to_be_so() {
     let world = World::new();
     world.server.change(|script| (script.lost_runs, script.refused_runs) = (1, 1));
-    let output = world.run(&["run", "--patience", "0", "-e", "SELECT 1"]);
+    let output = world.run(&["run", "--retry-timeout", "0", "-e", "SELECT 1"]);
     assert_eq!(status(&output), 3, "{output:?}");
     assert!(stderr(&output).contains("the job may have been accepted"), "{output:?}");
 }
@@ -101,14 +101,14 @@ fn a_server_that_is_not_there_is_named() {
 }
 
 #[test]
-fn patience_ends_and_says_how_to_go_on() {
+fn retry_timeout_ends_the_command_with_a_hint_to_resume() {
     let mut world = World::new();
     world.server.change(|script| {
         script.page = 1;
         script.say(head());
         script.silent_from = Some(1);
     });
-    let child = world.spawn(&["run", "-e", "SELECT 1", "--patience", "0"]);
+    let child = world.spawn(&["run", "-e", "SELECT 1", "--retry-timeout", "0"]);
     world.server.wait(|script| script.fetches.len() == 2);
     world.server.stop();
     let output = child.wait_with_output().unwrap();

@@ -119,7 +119,7 @@ impl StandIn {
         self.server = Some(server);
     }
 
-    /// Changes the script; whoever waits for it wakes.
+    /// Changes the script; waiters are woken.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Script)) {
         self.script.send_modify(change);
     }

@@ -101,7 +101,7 @@ fn colours_are_for_terminals_without_no_color() {
 fn a_bar_shows_the_newest_that_came() {
     let world = World::new();
     world.server.change(|script| {
-        // More in one page than a terminal is drawn anew for.
+        // More in one page than the terminal is redrawn for.
         script.page = 39;
         for done in 1..=39 {
             let (phase, unit) = ("train".to_owned(), "rounds".to_owned());

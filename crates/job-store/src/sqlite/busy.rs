@@ -1,5 +1,5 @@
-//! Who keeps others from writing. SQLite tells only that somebody does; the kernel knows who. The lock's file must not be
-//! opened for that: closing it would give up all locks that this process has on it.
+//! The process that blocks other writers. SQLite reports only that there is one; the kernel knows its id. Do not open
+//! the lock's file for that: closing it would release all locks of this process on it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,15 +11,15 @@ use sqlflow_os::locks::{self, Kind};
 use super::beside;
 use crate::types::StoreError;
 
-/// Where in the `-shm` file the lock of the one who writes is: `WAL_WRITE_LOCK` of SQLite's "WAL-mode File Format".
+/// Offset of the writer's lock in the `-shm` file: `WAL_WRITE_LOCK` of SQLite's "WAL-mode File Format".
 const WRITE_LOCK_BYTE: u64 = 120;
 
-/// What `error` of a write on the database at `path` means.
+/// The store's error for `error` of a write on the database at `path`.
 pub(super) fn explained(error: rusqlite::Error, path: &Path) -> StoreError {
     if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) { refusal(path) } else { error.into() }
 }
 
-/// The answer to a write that could not begin in time.
+/// The error of a write that could not begin in time.
 pub(super) fn refusal(path: &Path) -> StoreError {
     StoreError::Busy { why: why(path) }
 }
@@ -34,7 +34,7 @@ fn why(path: &Path) -> String {
     }
 }
 
-/// The process that writes just now.
+/// The process that writes now.
 fn holder(path: &Path) -> Option<i32> {
     let shm = fs::metadata(beside(path, "-shm")).ok()?;
     locks::holder(Kind::PosixWrite(WRITE_LOCK_BYTE), shm.ino())

@@ -1,9 +1,11 @@
-//! Revisions: each write of a job's state raises one number, in its own transaction, so that other processes can ask what
-//! was written.
+//! Revisions: each write of a job's state increments one number, in the same transaction, so that other processes can
+//! query what was written.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
+
+use sqlflow_sync::mutex::lock;
 
 use rusqlite::{Connection, params};
 
@@ -11,12 +13,12 @@ use super::Inner;
 use super::rows::{job_id, readable};
 use crate::types::{Changed, Changes, Revision, StoreError};
 
-/// How often other processes' writes are looked for.
+/// Poll interval for writes of other processes.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Jobs that are asked for at once.
+/// Maximum number of jobs in a query.
 const PAGE: u32 = 256;
 
-/// Raises the number in this transaction; the rows that it writes get it.
+/// Increments the number in this transaction, and returns it for the rows.
 pub(super) fn next_revision(tx: &Connection) -> Result<Revision, StoreError> {
     let mut next = tx.prepare_cached("UPDATE revisions SET last = last + 1 RETURNING last")?;
     Ok(Revision(next.query_one([], |row| row.get(0))?))
@@ -52,33 +54,33 @@ fn changes(connection: &Connection, since: Revision, limit: u32) -> Result<Chang
         Ok(Changed { id: job_id(row)?, revision: newest })
     })?;
     let has_more = count >= limit;
-    // What was written up to `last` is in these rows, or they are not all.
+    // Either all writes up to `last` are in these rows, or there are more.
     let upto = if has_more { newest } else { newest.max(last) };
     Ok(Changes { jobs, upto, has_more, is_older: false })
 }
 
-/// The revisions that this process wrote and has not met again. Its own watchers know of them already.
+/// The revisions that this process wrote and has not found again. Its own watchers know of them already.
 #[derive(Default)]
 pub(super) struct Own(Mutex<BTreeSet<Revision>>);
 
 impl Own {
     pub(super) fn note(&self, revision: Revision) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(revision);
+        lock(&self.0).insert(revision);
     }
 
-    /// Whether this process wrote it. If so, then after all that others wrote of the job.
+    /// Whether this process wrote it. If so, the write came after all writes of other processes to the job.
     fn wrote(&self, revision: Revision) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&revision)
+        lock(&self.0).contains(&revision)
     }
 
-    /// They will not be asked about again.
+    /// They are not queried again.
     fn forget_upto(&self, revision: Revision) {
-        let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = lock(&self.0);
         *own = own.split_off(&Revision(revision.0.saturating_add(1)));
     }
 }
 
-/// Wakes those who watch jobs that other processes wrote, as long as the store is there.
+/// Wakes watchers of jobs that other processes wrote, as long as the store is open.
 pub(super) async fn follow(store: Weak<Inner>, mut seen: Revision) {
     let mut has_failed = false;
     loop {
@@ -98,14 +100,14 @@ pub(super) async fn follow(store: Weak<Inner>, mut seen: Revision) {
 }
 
 impl Inner {
-    /// Wakes those who watch what others wrote after this revision; gives how far that was.
+    /// Wakes watchers of jobs that others wrote after this revision; returns the last one.
     async fn wake_since(self: &Arc<Self>, mut seen: Revision) -> Result<Revision, StoreError> {
         loop {
             let changes = self.changes(seen, PAGE).await?;
             if changes.is_older {
                 tracing::warn!("the store has become older, as a restored copy is: all jobs are looked at");
                 self.hub.restored();
-                // These revisions are given again, also to others.
+                // These revisions are assigned again, also by other processes.
                 self.own.forget_upto(Revision(i64::MAX));
             }
             for changed in &changes.jobs {

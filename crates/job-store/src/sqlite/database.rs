@@ -1,23 +1,23 @@
-//! How connections to the file are opened.
+//! Connections to the state file.
 
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-/// How long a write waits for one of another process. That one may be stopped, and must not stop this one.
+/// Timeout for a write of another process, which may be stopped and must not stop this one.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a connection keeps of the file in memory, in KiB. What is read is small and was written a moment ago, so it is in the
-/// system's cache anyway.
+/// Page cache of a connection, in KiB. It is small, because what is read was written a moment ago and is in the
+/// system's cache.
 const CACHE_KIB: i64 = 512;
-/// Statements that a connection keeps prepared; there are fewer.
+/// Capacity for prepared statements, above their number.
 const STATEMENTS: usize = 64;
 
-/// A connection that writes. The file is made if it is not there.
+/// A connection that writes. The file is created if it does not exist.
 pub(super) fn open_to_write(path: &Path) -> rusqlite::Result<Connection> {
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // A job that Run has answered for survives a power cut.
+    // A job whose token Run returned survives a power failure.
     connection.pragma_update(None, "synchronous", "FULL")?;
     Ok(connection)
 }
@@ -28,7 +28,7 @@ pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
-    // One thread at a time has it.
+    // Only one thread uses it at a time.
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "foreign_keys", "ON")?;

@@ -1,4 +1,4 @@
-//! Leases: one row for each server, and who holds which job.
+//! Leases: one row for each server, and the owner of each job.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use sqlflow_job::JobId;
 use super::rows::{DOC_VERSION, job_id, json, readable};
 use crate::types::{Claim, Lease, ServerId, StoreError};
 
-/// Owner of a job that was given back.
+/// Owner of a released job.
 const NOBODY: &str = "";
-/// How long the row of a server that is gone stays; it counts for nothing.
+/// Time for which the row of a dead server stays. It has no effect.
 const KEEP_ROWS: Duration = Duration::from_secs(3600);
 
-/// Prolongs the lease of this server, or begins it.
+/// Renews the lease of this server, or starts it.
 pub(super) fn prolong(tx: &Connection, me: &ServerId, until_ms: i64) -> Result<(), StoreError> {
     let mut query = tx.prepare_cached(
         "INSERT INTO servers VALUES (?, ?)
@@ -24,7 +24,7 @@ pub(super) fn prolong(tx: &Connection, me: &ServerId, until_ms: i64) -> Result<(
     Ok(())
 }
 
-/// Who holds jobs that have not ended: a look at the index for each, however many jobs there are.
+/// The owners of live jobs: one index lookup for each, however many jobs there are.
 pub(super) fn owners(connection: &Connection) -> Result<BTreeSet<String>, StoreError> {
     let mut owners = connection.prepare_cached(
         "WITH RECURSIVE owners (owner) AS (
@@ -38,21 +38,22 @@ pub(super) fn owners(connection: &Connection) -> Result<BTreeSet<String>, StoreE
     Ok(owners.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Servers whose lease has not run out.
+/// Servers whose lease is valid.
 pub(super) fn alive(connection: &Connection, now_ms: i64) -> Result<BTreeSet<String>, StoreError> {
     let mut alive = connection.prepare_cached("SELECT server_id FROM servers WHERE alive_until_ms > ?")?;
     let alive = alive.query_map([now_ms], |row| row.get(0))?;
     Ok(alive.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Whether this server's lease has not run out.
+/// Whether this server's lease is valid.
 pub(super) fn lasts(connection: &Connection, server: &ServerId, now_ms: i64) -> Result<bool, StoreError> {
     let mut query =
         connection.prepare_cached("SELECT 1 FROM servers WHERE server_id = ? AND alive_until_ms > ?")?;
     Ok(query.exists(params![server.0, now_ms])?)
 }
 
-/// Whose jobs may be taken. A server never takes its own: they are its own until another has taken them.
+/// The owners whose jobs may be claimed. A server does not claim its own: it holds them until another server claims
+/// them.
 pub(super) fn free(claim: &Claim, owners: BTreeSet<String>, alive: &BTreeSet<String>) -> Vec<String> {
     let is_dead = |owner: &String| claim.dead.iter().any(|dead| dead.0 == *owner);
     let is_free = |owner: &String| *owner != claim.owner.0 && (!alive.contains(owner) || is_dead(owner));
@@ -60,7 +61,7 @@ pub(super) fn free(claim: &Claim, owners: BTreeSet<String>, alive: &BTreeSet<Str
 }
 
 pub(super) fn claim(tx: &Connection, claim: &Claim, now_ms: i64) -> Result<Vec<(JobId, Lease)>, StoreError> {
-    // What may be taken is looked at in the transaction that takes it.
+    // The candidates are read in the transaction that claims them.
     let free = free(claim, owners(tx)?, &alive(tx, now_ms)?);
     if free.is_empty() {
         return Ok(Vec::new());
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_of_the_living_and_the_claimers_own_are_not_free() {
+    fn jobs_of_live_servers_and_of_the_claimer_are_not_claimable() {
         let set = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
         let claim = Claim {
             owner: ServerId("me".to_owned()),

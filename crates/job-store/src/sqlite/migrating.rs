@@ -1,5 +1,5 @@
-//! The lock under which a server makes the state file, or brings it up to date. SQLite locks each transaction of that and
-//! not the whole. So of two servers that start together, one could find the file busy, or a table that is already there.
+//! The lock under which a server creates or migrates the state file. SQLite locks each transaction, not the whole
+//! migration, so one of two servers that start together could find the file busy, or a table that exists already.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -11,7 +11,7 @@ use sqlflow_os::locks::{self, Kind};
 
 use super::beside;
 
-/// Timeout for a server that has the lock. A migration of a large file takes seconds.
+/// Timeout for another server that holds the lock. A migration of a large file takes seconds.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
 /// Pause between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -27,7 +27,7 @@ pub(super) async fn lock(state_file: &Path) -> anyhow::Result<File> {
 async fn lock_within(state_file: &Path, wait: Duration) -> anyhow::Result<File> {
     let path = lock_path(state_file);
     let cannot = || format!("cannot lock {}", path.display());
-    // It stays when it is unlocked: one that is removed could be locked by two, under two inodes.
+    // The file is not removed: if it were, two servers could each lock a file of that name.
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).with_context(cannot)?;
     let begin = Instant::now();
     loop {
@@ -47,13 +47,13 @@ async fn lock_within(state_file: &Path, wait: Duration) -> anyhow::Result<File> 
     }
 }
 
-/// The file of the lock. It is not the state file itself: where flock(2) is made of locks as SQLite has them, they would be
-/// in each other's way.
+/// The lock file. It is not the state file itself, because some systems implement flock(2) with the kind of locks that
+/// SQLite uses, and the two would conflict.
 fn lock_path(state_file: &Path) -> PathBuf {
     beside(state_file, ".lock")
 }
 
-/// Who holds the lock, for a person.
+/// The holder of the lock, for people.
 fn holder(file: &File) -> String {
     let pid = file.metadata().ok().and_then(|it| locks::holder(Kind::Flock, it.ino()));
     pid.map_or_else(|| "another process".to_owned(), locks::in_words)
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn servers_that_start_together_make_the_file_once() {
+    async fn concurrent_starts_create_the_file_once() {
         for _ in 0..10 {
             let dir = tempfile::tempdir().unwrap();
             open_together(&dir.path().join("state.db")).await;
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn servers_that_start_together_bring_an_older_file_up_to_date_once() {
+    async fn concurrent_starts_migrate_the_file_once() {
         for _ in 0..10 {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("state.db");
@@ -92,7 +92,7 @@ mod tests {
 
     /// It would take the logs of new jobs for empty, and begin others.
     #[tokio::test]
-    async fn a_file_on_which_an_older_server_runs_is_left_as_it_is() {
+    async fn file_of_a_running_older_server_is_not_migrated() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         drop(older_file(&path, 4));
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lock_that_is_held_for_too_long_is_an_error_that_names_its_holder() {
+    async fn lock_timeout_names_the_holder() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         let held = lock(&path).await.unwrap();

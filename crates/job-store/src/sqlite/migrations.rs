@@ -1,7 +1,7 @@
-//! Brings the state file to the version that this server knows, and finds out which version a file has.
+//! Migration of the state file to the version that this server knows, and detection of a file's version.
 //!
-//! The table of what was applied is that of the library which earlier servers used (sqlx). So they refuse a file of this one
-//! when it has a version that they do not know, and this one knows theirs.
+//! The table of applied migrations is that of the library that earlier servers used (sqlx). So they refuse a file with
+//! a version that they do not know, and this server knows their versions.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ const MIGRATIONS: [Migration; 6] = [
     Migration { version: 6, name: "cancelled", sql: include_str!("../migrations/0006_cancelled.sql") },
 ];
 
-/// From this version on logs of jobs are in the file, of which older servers know nothing.
+/// From this version on the file has logs of jobs, which older servers do not know.
 const SMALL_LOGS: i64 = 5;
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (
@@ -46,11 +46,11 @@ impl Migration {
     }
 }
 
-/// Which versions a file has.
+/// Version of a file.
 pub(super) struct Versions {
-    /// The newest.
+    /// The newest applied version.
     pub(super) newest: i64,
-    /// The first that is not what this program knows by its number.
+    /// The first version that differs from the one that this program knows by its number.
     pub(super) other: Option<i64>,
 }
 
@@ -59,7 +59,7 @@ pub(super) fn newest() -> i64 {
     MIGRATIONS.last().map_or(0, |it| it.version)
 }
 
-/// What has been applied to this file, which must have the table.
+/// The migrations that were applied to this file, which must have the table.
 pub(super) fn versions(connection: &Connection) -> rusqlite::Result<Versions> {
     let mut applied =
         connection.prepare("SELECT version, checksum FROM _sqlx_migrations ORDER BY version")?;
@@ -71,12 +71,12 @@ pub(super) fn versions(connection: &Connection) -> rusqlite::Result<Versions> {
     Ok(Versions { newest, other: other.map(|it| it.version) })
 }
 
-/// Brings the file up to date; `path` is for errors. Nobody else may do so at the same time.
+/// Migrates the file; `path` is for errors. The caller holds the lock for migrations.
 pub(super) fn run(connection: &mut Connection, path: &Path) -> Result<(), SurveyError> {
     run_to(connection, path, newest())
 }
 
-/// The same, up to a version, as an older server would.
+/// Migrates the file up to a version, as an older server would.
 pub(super) fn run_to(connection: &mut Connection, path: &Path, last: i64) -> Result<(), SurveyError> {
     connection.execute_batch(TABLE)?;
     let Versions { newest: found, other } = versions(connection)?;
@@ -106,13 +106,13 @@ pub(super) fn run_to(connection: &mut Connection, path: &Path, last: i64) -> Res
     Ok(())
 }
 
-/// A server that runs on this file, which holds a lock beside it for its whole life. One that was stopped for long is no
-/// longer among those that the file knows.
+/// A server that runs on this file, which holds a lock beside it for its whole life. A server that was stopped for long
+/// is no longer in the file's own list.
 fn live_server(path: &Path) -> Option<String> {
     let dir = path.parent()?.join("servers");
     let names = std::fs::read_dir(&dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let servers = names.filter_map(|name| Some(ServerId(name.to_str()?.strip_suffix(".lock")?.to_owned())));
-    // One that cannot be asked counts as one that runs.
+    // A server whose lock cannot be queried counts as running.
     servers.into_iter().find(|it| Membership::is_held(&dir, it).unwrap_or(true)).map(|server| server.0)
 }
 

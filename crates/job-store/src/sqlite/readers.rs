@@ -1,19 +1,20 @@
-//! The connections that read. Reading may block, for as long as the disk does: it is done on the threads that may.
+//! The reading connections. Reads may block for as long as the disk does, so they run on blocking threads.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rusqlite::Connection;
 use sqlflow_sync::blocking;
+use sqlflow_sync::mutex::lock;
 use tokio::sync::Semaphore;
 
 use super::database::open_to_read;
 use crate::types::StoreError;
 
-/// Reads at the same time; each has a connection, and a thread for as long as it takes.
+/// Maximum number of concurrent reads; each has a connection and a thread.
 const READERS: usize = 4;
-/// How long a read waits for its turn. It comes within milliseconds, unless the disk does not answer.
+/// Timeout for a read's turn, which comes within milliseconds unless the disk does not respond.
 const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) struct Readers {
@@ -27,7 +28,7 @@ impl Readers {
         Self { path, idle: Mutex::default(), turns: Arc::new(Semaphore::new(READERS)) }
     }
 
-    /// Does the work, also when the caller is dropped meanwhile.
+    /// Does the work, even if the caller is dropped.
     pub(super) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -40,7 +41,7 @@ impl Readers {
             let idle = this.idle().pop();
             let connection = idle.map_or_else(|| open_to_read(&this.path), Ok)?;
             let result = work(&connection);
-            // One that failed is replaced.
+            // A failed connection is replaced.
             if !matches!(result, Err(StoreError::Database(_))) {
                 this.idle().push(connection);
             }
@@ -49,7 +50,7 @@ impl Readers {
         read.await.unwrap_or(Err(StoreError::Closing))
     }
 
-    /// Waits for reads that go on, and takes no more.
+    /// Closes, after the current reads.
     pub(super) async fn close(&self) {
         let all = u32::try_from(READERS).unwrap_or(u32::MAX);
         let all = self.turns.acquire_many(all).await;
@@ -59,6 +60,6 @@ impl Readers {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.idle)
     }
 }

@@ -1,4 +1,4 @@
-//! Between rows and what they mean.
+//! Conversion between rows and types.
 
 use std::sync::Arc;
 
@@ -8,25 +8,25 @@ use sqlflow_job::{Cause, Failure, Job, JobId, JobState};
 
 use crate::types::{JobRecord, StoreError};
 
-/// Version of the documents that this server writes. It rises with every change that an older server would drop when
-/// it writes the document back, or with every change of a job's log that it would not understand.
+/// Version of the documents that this server writes. It is incremented with every change that an older server would
+/// lose when it writes the document back, and with every change of a job's log that it would not understand.
 pub(super) const DOC_VERSION: i64 = 7;
 
 pub(super) const RECORD_COLUMNS: &str = "job_id, user_id, state, doc, doc_version, lease_epoch, created_ms, ended_ms, plain_cursor, fetch_timeout_ms";
 
 /// A job's document.
 pub(super) enum Document {
-    /// It can be read.
+    /// A valid document.
     Whole(Job),
-    /// It cannot: the job, as far as the row's other columns tell, and what is wrong.
+    /// A damaged document: the job as far as the row's other columns show it, and the damage.
     Damaged(Job, StoreError),
-    /// It cannot, and a newer server wrote it.
+    /// A document of a newer server that cannot be read.
     Newer(StoreError),
 }
 
 /// The job's document; reads `job_id`, `state`, `doc` and `doc_version`.
 pub(super) fn document(row: &Row<'_>) -> Result<Document, StoreError> {
-    // As bytes: a flipped bit may leave no text.
+    // As bytes, because a flipped bit may make it invalid text.
     let doc = row.get_ref("doc")?.as_bytes();
     let doc =
         doc.map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Null, Box::new(error)))?;
@@ -52,7 +52,7 @@ pub(super) fn check_version(row: &Row<'_>) -> Result<(), StoreError> {
     Err(StoreError::Newer { job, version, known: DOC_VERSION })
 }
 
-/// A job whose document is lost. Its state's name is known; of one that had not ended it is not known what it executed.
+/// A job whose document is lost. Its state's name is known; for a live one it is not known what it executed.
 fn without_document(id: JobId, state: &str) -> Job {
     let failed = |cause, message: &str| JobState::Failed(Failure::new(cause, message));
     let state = match state {
@@ -64,7 +64,7 @@ fn without_document(id: JobId, state: &str) -> Job {
             Cause::Cancelled,
             "the job was cancelled; its stored state is damaged, so nobody knows why",
         ),
-        // Also of a pending one: that it was launched is not synced.
+        // Also for a pending one, because the record of a launch is not synced.
         _ => failed(
             Cause::MayHaveExecuted,
             "the stored state of the job is damaged; its statements may have executed",
@@ -73,7 +73,7 @@ fn without_document(id: JobId, state: &str) -> Job {
     Job { state, ..Job::new(id, Vec::new()) }
 }
 
-/// A job as it stands.
+/// A job record.
 pub(super) fn record(row: &Row<'_>) -> Result<JobRecord, StoreError> {
     match document(row)? {
         Document::Whole(job) => with(job, row),
@@ -81,7 +81,7 @@ pub(super) fn record(row: &Row<'_>) -> Result<JobRecord, StoreError> {
     }
 }
 
-/// A job for a listing, which one unreadable row does not stop: what a newer server wrote shows its state alone.
+/// A job for a listing, which must not fail because of one row: of a newer server's job only the state is shown.
 pub(super) fn listed(row: &Row<'_>) -> Result<JobRecord, StoreError> {
     match document(row)? {
         Document::Whole(job) | Document::Damaged(job, _) => with(job, row),
@@ -118,7 +118,7 @@ pub(super) fn job_id(row: &Row<'_>) -> Result<JobId, StoreError> {
     text.parse().map_err(|error| StoreError::Damaged(text, Arc::new(serde::de::Error::custom(error))))
 }
 
-/// What these rows say. One that cannot be read is reported and left out: it stops nothing else.
+/// The values of these rows. A row that cannot be read is logged and skipped.
 pub(super) fn readable<T>(
     mut rows: Rows<'_>,
     mut read: impl FnMut(&Row<'_>) -> Result<T, StoreError>,

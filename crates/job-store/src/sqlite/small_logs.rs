@@ -1,10 +1,10 @@
-//! Small result logs, beside the jobs that they are of.
+//! Small result logs, in the database of the jobs.
 
 use async_trait::async_trait;
 use bytes::BytesMut;
 use rusqlite::{Connection, ErrorCode, params};
 use sqlflow_job::{Change, Event, Job, JobId};
-use sqlflow_result_log::{Durability, SmallLog, SmallLogError, SmallLogs};
+use sqlflow_result_log::{Durability, SmallLog, SmallLogError, SmallLogs, SmallWrite};
 use sqlflow_text::with_causes;
 
 use super::SqliteStore;
@@ -26,7 +26,7 @@ impl SmallLogs for SqliteStore {
         length: u64,
         bytes: Vec<u8>,
         durability: Durability,
-    ) -> Result<bool, SmallLogError> {
+    ) -> Result<SmallWrite, SmallLogError> {
         let turn = match durability {
             Durability::Synced => Turn::InOrder,
             Durability::Unsynced => Turn::Unsynced,
@@ -46,7 +46,7 @@ impl SmallLogs for SqliteStore {
     ) -> Result<Option<(Job, Change)>, SmallLogError> {
         let id = job.clone();
         let both = move |tx: &Connection| {
-            if !add(tx, &id, length, Some(&bytes))? {
+            if add(tx, &id, length, Some(&bytes))? == SmallWrite::Conflict {
                 return Err(UpdateError::Fenced);
             }
             apply(tx, &id, None, event, now_ms)
@@ -61,21 +61,22 @@ impl SmallLogs for SqliteStore {
         }
     }
 
-    async fn freeze(&self, job: &JobId, length: u64) -> Result<bool, SmallLogError> {
+    async fn freeze(&self, job: &JobId, length: u64) -> Result<SmallWrite, SmallLogError> {
         let job = job.clone();
-        // Who finds it open after a power failure finds the folder, if it was made.
+        // After a power failure it may be open again; then the folder is found, if it was created.
         Ok(self.inner.writer.write(Turn::Unsynced, move |tx| add(tx, &job, length, None)).await?)
     }
 
-    async fn empty(&self, job: &JobId) -> Result<bool, SmallLogError> {
+    async fn empty(&self, job: &JobId) -> Result<SmallWrite, SmallLogError> {
         let job = job.clone();
         let empty = move |tx: &Connection| {
             let deleted =
                 tx.prepare_cached("DELETE FROM small_logs WHERE job_id = ?")?.execute([job.as_str()])?;
-            if deleted > 0 {
-                insert(tx, &job, 0, None)?;
+            if deleted == 0 {
+                return Ok(SmallWrite::Conflict);
             }
-            Ok::<_, StoreError>(deleted > 0)
+            insert(tx, &job, 0, None)?;
+            Ok::<_, StoreError>(SmallWrite::Done)
         };
         Ok(self.inner.writer.write(Turn::Unsynced, empty).await?)
     }
@@ -100,7 +101,7 @@ impl SmallLogs for SqliteStore {
     }
 }
 
-/// The parts of a log, in order; [`None`] is the mark of a frozen one.
+/// The parts of a log, in order; [`None`] marks a frozen one.
 pub(super) const PARTS: &str = "SELECT bytes FROM small_logs WHERE job_id = ? ORDER BY first_byte";
 
 fn read(connection: &Connection, job: &JobId, known: u64) -> Result<SmallLog, StoreError> {
@@ -113,7 +114,7 @@ fn read(connection: &Connection, job: &JobId, known: u64) -> Result<SmallLog, St
     Ok(found.into_log())
 }
 
-/// The parts of a log, put together.
+/// The parts of a log, joined.
 #[derive(Default)]
 pub(super) struct Parts {
     known: u64,
@@ -128,7 +129,7 @@ impl Parts {
         Self { known, ..Self::default() }
     }
 
-    /// Parts follow each other, unless the database is damaged; then the checksums tell.
+    /// Parts are consecutive, unless the database is damaged; then the checksums show it.
     pub(super) fn add(&mut self, part: Option<&[u8]>) {
         let Some(part) = part else {
             self.is_frozen = true;
@@ -144,23 +145,23 @@ impl Parts {
     }
 }
 
-/// Adds a part, or the end of all parts, if the log has this length.
-fn add(tx: &Connection, job: &JobId, length: u64, bytes: Option<&[u8]>) -> Result<bool, StoreError> {
+/// Adds a part, or freezes the log, if it has this length and is not frozen.
+fn add(tx: &Connection, job: &JobId, length: u64, bytes: Option<&[u8]>) -> Result<SmallWrite, StoreError> {
     let mut query = tx.prepare_cached(
         "SELECT COALESCE(SUM(LENGTH(bytes)), 0), COUNT(*) > COUNT(bytes) FROM small_logs WHERE job_id = ?",
     )?;
     let (there, is_frozen): (i64, bool) =
         query.query_one([job.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if is_frozen || u64::try_from(there) != Ok(length) {
-        return Ok(false);
+        return Ok(SmallWrite::Conflict);
     }
     if there == 0 {
-        // A server that knows nothing of small logs must not go on with the job: it would begin a log in a folder.
+        // A server without support for small logs must not continue the job: it would begin a log in a folder.
         tx.prepare_cached("UPDATE jobs SET doc_version = ? WHERE job_id = ? AND doc_version < ?")?
             .execute(params![DOC_VERSION, job.as_str(), DOC_VERSION])?;
     }
     insert(tx, job, there, bytes)?;
-    Ok(true)
+    Ok(SmallWrite::Done)
 }
 
 fn insert(tx: &Connection, job: &JobId, first_byte: i64, bytes: Option<&[u8]>) -> Result<(), StoreError> {

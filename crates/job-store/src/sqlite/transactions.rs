@@ -1,4 +1,4 @@
-//! What is done in one transaction.
+//! The parts of transactions.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sqlflow_job::{Change, Event, Job, JobId};
@@ -8,7 +8,7 @@ use super::leases::{prolong, until};
 use super::rows::{DOC_VERSION, Document, check_version, document, job_id, json};
 use crate::types::{Created, Lease, NewJob, Revision, StoreError, UpdateError};
 
-/// Records a job. Gives the revision of this write, if there was one.
+/// Records a job. Returns the revision of this write, if there was one.
 pub(super) fn insert(
     tx: &Connection,
     new: &NewJob,
@@ -42,7 +42,7 @@ pub(super) fn insert(
         new.created_ms,
         new.owner.0,
         Lease::FIRST_EPOCH,
-        // Only servers of before migration 0002 read it.
+        // Only servers from before migration 0002 read it.
         i64::MAX,
         new.fetch_timeout_ms,
         now_ms,
@@ -81,7 +81,7 @@ pub(super) fn apply(
     Ok((job, revision))
 }
 
-/// The job, if the lease is still its own and this server may write it back.
+/// The job, if it is still held under the lease and this server may write it back.
 fn held(tx: &Connection, id: &JobId, lease: Option<&Lease>) -> Result<Job, UpdateError> {
     let database = StoreError::from;
     let mut query = tx
@@ -105,8 +105,8 @@ fn held(tx: &Connection, id: &JobId, lease: Option<&Lease>) -> Result<Job, Updat
     }
 }
 
-/// Ends a job whose document is damaged, if it is. Its state's name is all that is kept, and the document itself for a
-/// person who looks into it. Gives the revision of this write, if there was one.
+/// Ends a job if its document is damaged. Only the state's name is kept, and the document itself for inspection.
+/// Returns the revision of this write, if there was one.
 pub(super) fn end_damaged(tx: &Connection, id: &JobId, now_ms: i64) -> Result<Option<Revision>, StoreError> {
     let mut query = tx.prepare_cached("SELECT job_id, state, doc, doc_version FROM jobs WHERE job_id = ?")?;
     let found = query.query_one([id.as_str()], |row| Ok(document(row))).optional()?;

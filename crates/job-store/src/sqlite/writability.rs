@@ -1,43 +1,44 @@
-//! Whether this process can write, as its own heartbeats show: they are written each second anyway, so that nobody who asks
-//! has to write for it. Free space is looked at as well, since SQLite writes heartbeats to blocks that it has already.
+//! Writability of the state, as shown by this process's heartbeats, so that a check needs no write. Free space is
+//! checked too, because SQLite writes heartbeats to blocks that it has already.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
 use nix::unistd::Uid;
+use sqlflow_sync::mutex::lock;
 use sqlflow_text::with_causes;
 
 use crate::types::StoreError;
 
-/// Age of the last heartbeat from which on writing is no longer believed to work. A write that waits for another process
-/// fails earlier, and says for whom it waited.
+/// Age of the last heartbeat beyond which the state counts as not writable. A write that waits for another process
+/// fails earlier, and its error names that process.
 const MAX_AGE: Duration = Duration::from_secs(10);
-/// Free space with which a new job can be recorded, if it is not a large one.
+/// Minimum free space for a new job of ordinary size.
 const MIN_FREE_BYTES: u64 = 1 << 20;
 
-/// What became of the heartbeats of this process.
+/// Results of this process's heartbeats.
 #[derive(Debug)]
 pub(super) struct Writability(Mutex<Heartbeats>);
 
 #[derive(Debug)]
 struct Heartbeats {
-    /// When the last one was written, or the store was opened.
+    /// Time of the last successful one, or of the store's opening.
     written: Instant,
-    /// Why the one after it was not.
+    /// Error of the one after it.
     failure: Option<String>,
 }
 
 impl Writability {
-    /// Of a store that was opened just now, which needs a write.
+    /// The state of a store that was just opened, which required a write.
     pub(super) fn begin(now: Instant) -> Self {
         Self(Mutex::new(Heartbeats { written: now, failure: None }))
     }
 
-    /// A heartbeat was written, or was not.
+    /// Records the result of a heartbeat.
     pub(super) fn note(&self, heartbeat: &Result<(), StoreError>, now: Instant) {
-        let mut heartbeats = self.lock();
+        let mut heartbeats = lock(&self.0);
         match heartbeat {
             Ok(()) => *heartbeats = Heartbeats { written: now, failure: None },
             Err(error) => heartbeats.failure = Some(with_causes(error)),
@@ -45,9 +46,9 @@ impl Writability {
     }
 
     /// # Errors
-    /// Why writing does not work now.
+    /// The reason for which writes fail.
     pub(super) fn check(&self, now: Instant) -> Result<(), String> {
-        let heartbeats = self.lock();
+        let heartbeats = lock(&self.0);
         if let Some(why) = &heartbeats.failure {
             return Err(format!("cannot write this server's heartbeat: {why}"));
         }
@@ -61,22 +62,18 @@ impl Writability {
         }
         Ok(())
     }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Heartbeats> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Whether the disk of this file has space for new jobs. It may block.
+/// Checks that the disk of this file has space for new jobs. It may block.
 ///
 /// # Errors
-/// Why not.
+/// The reason.
 pub(super) fn check_space(file: &Path) -> Result<(), String> {
     let dir = file.parent().unwrap_or(file);
     let found = statvfs(dir)
         .map_err(|error| format!("cannot tell the free space of {}: {}", dir.display(), error.desc()))?;
     if found.blocks() == 0 {
-        // This file system does not tell.
+        // This file system does not report it.
         return Ok(());
     }
     // Some file systems keep a reserve for root.
@@ -99,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_heartbeat_that_failed_or_is_old_is_a_reason_until_the_next_one() {
+    fn failed_or_old_heartbeat_is_an_error_until_the_next_one() {
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
         let writability = Writability::begin(begun);
@@ -114,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_has_no_space_for_new_jobs() {
+    fn full_disk_has_no_space_for_new_jobs() {
         assert!(enough(4096).unwrap_err().contains("4 KiB are left"));
         assert_eq!(enough(MIN_FREE_BYTES), Ok(()));
         let dir = tempfile::tempdir().unwrap();

@@ -1,65 +1,66 @@
-//! The one connection of this process that writes, and its thread. Writes that come while a commit is on its way to the disk share the next
-//! one (group commit): one transaction and one sync serve them all, and one that fails is undone alone. Everybody hears of
-//! the end of the transaction, also who was refused: a refusal may rest on what another write of the group did.
+//! The writing connection of this process, and its thread. Writes that arrive during a commit share the next one (group
+//! commit): one transaction and one sync for all. A failed write is undone alone. All callers are answered after the
+//! transaction, even refused ones, because a refusal may depend on another write of the group.
 
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use sqlflow_sync::mutex::lock;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::busy;
 use crate::types::{StoreError, UpdateError};
 
-/// Writes that wait for their turn. Who comes then waits to be let in, no longer than for a turn.
+/// Capacity of the queue. Callers beyond it wait for room, at most for the turn timeout.
 const QUEUE: usize = 1024;
-/// A transaction takes no more writes than this, and none after so long: those in it wait for its commit, and other
-/// processes for its end.
+/// Maximum number of writes in a transaction, and time after which it takes no more: the writes wait for its commit,
+/// and other processes for its end.
 const GROUP: usize = 256;
 const GROUP_TIME: Duration = Duration::from_millis(20);
-/// A transaction that takes longer is said in the log: another process writes, or the disk is slow.
+/// Duration beyond which a transaction is logged: another process writes, or the disk is slow.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// Which write goes first.
+/// Order and durability of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Before all that wait, and in a transaction of its own, so that no other write makes it fail. For the heartbeat: while
-    /// it is late, other servers may take this one for dead.
+    /// Before all queued writes, and in its own transaction, so that no other write makes it fail. For heartbeats:
+    /// while one is late, other servers may take this one for dead.
     First,
-    /// In the order in which they come.
+    /// In order of arrival.
     InOrder,
-    /// The same, but the commit waits for no disk: a power failure of the machine may take the write back, the death of the
-    /// server does not. The next commit that does wait makes it durable too. So it is with the first turn.
+    /// In order of arrival, but the commit is not synced: a power failure may undo it, the death of the server does
+    /// not. The next synced commit makes it durable too. `First` is not synced either.
     Unsynced,
 }
 
-/// Opens a connection, to the same file each time.
+/// Opens a connection to the state file.
 pub(super) type Open = Box<dyn Fn() -> rusqlite::Result<Connection> + Send>;
 
-/// Hands writes to the thread that has the connection.
+/// Sends writes to the thread with the connection.
 pub(super) struct Writer {
     first: mpsc::Sender<Box<dyn Write>>,
     in_order: mpsc::Sender<Box<dyn Write>>,
     closing: CancellationToken,
     /// Ends with the thread.
     thread: Mutex<Option<oneshot::Receiver<()>>>,
-    /// How long a write waits until it begins.
+    /// Turn timeout: the time for which a write waits until it begins.
     turn_timeout: Duration,
     path: PathBuf,
 }
 
 impl Writer {
-    /// With an open connection to the database at `path`. One that fails is replaced by another. A write that has not begun
-    /// within `turn_timeout` is refused.
+    /// A writer with an open connection to the database at `path`. A failed connection is replaced. A write that has
+    /// not begun within `turn_timeout` is refused.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The thread cannot be started.
     pub(super) fn begin(
         connection: Connection,
         open: Open,
@@ -80,7 +81,7 @@ impl Writer {
         Ok(Self { first, in_order, closing, thread: Mutex::new(Some(thread)), turn_timeout, path })
     }
 
-    /// Does the work in a transaction, also when the caller is dropped meanwhile, and returns once that is durable.
+    /// Does the work in a transaction, even if the caller is dropped, and returns once it is durable.
     pub(super) async fn write<T, E, F>(&self, turn: Turn, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -100,21 +101,21 @@ impl Writer {
         };
         let told = match tokio::time::timeout(self.turn_timeout, begin_in_time).await {
             Ok(told) => told?,
-            // It has not begun, and never will.
+            // It has not begun, and will not.
             Err(_) if start.take() => return Err(busy::refusal(&self.path).into()),
             Err(_) => result.await,
         };
         told.unwrap_or_else(|_| {
-            // It came to its turn too late, or never.
+            // Its turn came too late, or not at all.
             let is_closing = self.closing.is_cancelled();
             Err(if is_closing { StoreError::Closing } else { busy::refusal(&self.path) }.into())
         })
     }
 
-    /// Takes no more writes, and returns once those that it took have ended.
+    /// Closes the queue, and returns when the accepted writes have ended.
     pub(super) async fn close(&self) {
         self.closing.cancel();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = lock(&self.thread).take();
         if let Some(thread) = thread {
             let _ = thread.await;
         }
@@ -128,9 +129,9 @@ impl Drop for Writer {
     }
 }
 
-/// Why a write failed.
+/// An error of a write.
 pub(crate) trait WriteError: From<StoreError> {
-    /// The store's error, if it is one. Anything else is an answer: what was asked for is refused.
+    /// The store's error; `None`: the write was refused.
     fn of_store(&self) -> Option<&StoreError>;
 }
 
@@ -149,7 +150,7 @@ impl WriteError for UpdateError {
     }
 }
 
-/// Whether a write has begun, or who asked for it has given up: whichever takes it first.
+/// Whether a write has begun or its caller has given up, whichever comes first.
 #[derive(Clone)]
 struct Start {
     taken: Arc<AtomicBool>,
@@ -161,27 +162,27 @@ impl Start {
         Self { taken: Arc::default(), until: Instant::now() + timeout }
     }
 
-    /// Whether nobody has taken it before.
+    /// Takes it; returns whether it was not taken before.
     fn take(&self) -> bool {
         !self.taken.swap(true, Ordering::AcqRel)
     }
 
-    /// Whether the write may begin now. Also one whose caller is gone does not begin late.
+    /// Whether the write may begin now. Even if its caller is gone, it must not begin late.
     fn begin(&self) -> bool {
         Instant::now() < self.until && self.take()
     }
 }
 
-/// One write, and who waits for it.
+/// A write and its caller.
 trait Write: Send {
     /// Whether it may begin now.
     fn begin(&self) -> bool;
     fn turn(&self) -> Turn;
-    /// Does it, within a transaction; gives whether it is to stay.
+    /// Does the write within a transaction; returns whether it is kept.
     fn run(&mut self, connection: &Connection) -> bool;
-    /// The store's error that it met.
+    /// The store's error of the write.
     fn failure(&self) -> Option<&StoreError>;
-    /// Tells who waits. `end` is that of the transaction, or why it was not begun.
+    /// Answers the caller. `end` is the result of the transaction, or the reason for which it was not begun.
     fn settle(self: Box<Self>, end: Result<(), StoreError>);
 }
 
@@ -226,23 +227,23 @@ where
             // It panicked.
             (None, Ok(())) => Err(StoreError::Closing.into()),
         };
-        // Who waited may be gone.
+        // The caller may be gone.
         let _ = self.told.send(result);
     }
 }
 
-/// Writes that nobody has begun.
+/// Queued writes.
 struct Queue {
     firsts: mpsc::Receiver<Box<dyn Write>>,
     in_orders: mpsc::Receiver<Box<dyn Write>>,
-    /// No more writes are taken.
+    /// Whether the queue is closed.
     closing: CancellationToken,
     /// Taken out of the channels, in the order in which they are written.
     waiting: VecDeque<Box<dyn Write>>,
 }
 
 impl Queue {
-    /// Waits until there is a write; `None`: there will be none.
+    /// Waits for a write; `None`: the queue is closed and empty.
     async fn wait(&mut self) -> Option<()> {
         while self.waiting.is_empty() {
             tokio::select! {
@@ -259,7 +260,7 @@ impl Queue {
         Some(())
     }
 
-    /// Whether one is there that goes before all others.
+    /// Whether there is a write with priority.
     fn has_first(&self) -> bool {
         !self.firsts.is_empty()
     }
@@ -271,7 +272,7 @@ impl Queue {
         !is_first && self.waiting.iter().any(|write| write.turn() == Turn::InOrder)
     }
 
-    /// The next one that is there, may begin, and has no need of a sync if there is none.
+    /// The next write that may begin, and needs no sync if the group has none.
     fn take(&mut self, is_synced: bool) -> Option<Box<dyn Write>> {
         if let Ok(first) = self.firsts.try_recv() {
             self.waiting.push_front(first);

@@ -1,4 +1,4 @@
-//! What is told of writes, to this process and to others.
+//! Reports of writes, to this process and to others.
 
 use super::*;
 
@@ -35,7 +35,7 @@ async fn what_one_server_writes_the_other_is_told_of_once_and_in_order() {
         assert_eq!(changes(&b, Revision(0), page).await.0, ids, "pages of {page}");
     }
     let (_, seen) = changes(&b, Revision(0), 99).await;
-    assert_eq!(changes(&b, seen, 99).await, (vec![], seen), "nothing is told twice");
+    assert_eq!(changes(&b, seen, 99).await, (vec![], seen), "nothing is reported twice");
     for id in [&ids[3], &ids[1], &ids[3]] {
         let event = if *id == ids[1] { failed() } else { Event::CancelRequested(Failure::over_limit()) };
         a.update(id, None, event, 1).await.unwrap();

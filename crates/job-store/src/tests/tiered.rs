@@ -9,7 +9,9 @@ use sqlflow_proto::record::{Notice, record::Payload};
 use sqlflow_result_log::fixture::{
     adopt, agent, attempt, ended_logs, entry, notice, open, output, positions, read_all, rows, seqs, started,
 };
-use sqlflow_result_log::{Entry, LogError, ResultLog as _, SegmentLog, SmallLogs as _, TieredLog};
+use sqlflow_result_log::{
+    Entry, LogError, ResultLog as _, SegmentLog, SmallLogs as _, SmallWrite, TieredLog,
+};
 
 use crate::fixture;
 use crate::{ServerId, SqliteStore, Store as _};
@@ -326,7 +328,10 @@ fn any_act() -> impl Strategy<Value = Act> {
 
 async fn die_moving(state: &State, steps: u8) {
     let found = state.store.read(&state.job, 0).await.unwrap();
-    if found.is_frozen || !state.store.freeze(&state.job, found.length).await.unwrap() || steps < 2 {
+    if found.is_frozen
+        || state.store.freeze(&state.job, found.length).await.unwrap() == SmallWrite::Conflict
+        || steps < 2
+    {
         return;
     }
     adopt(&state.folders(), &state.job, &found.bytes);

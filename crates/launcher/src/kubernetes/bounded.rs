@@ -8,11 +8,11 @@ use kube::client::Body;
 
 use sqlflow_text::with_causes;
 
-/// How long a call may take.
+/// Timeout of a call.
 pub(super) const CALL_TIME: Duration = Duration::from_secs(10);
 
-/// The same client, whose answers come whole within `limit`, or fail. Of a watch only the beginning must: what follows
-/// comes when it happens, and the watcher itself knows for how long.
+/// A client whose responses are complete within `limit`, or fail. For a watch only the beginning is limited; the
+/// watcher has its own timeout for events.
 pub(super) fn bounded(client: Client, limit: Duration) -> Client {
     let namespace = client.default_namespace().to_owned();
     let calls = tower::service_fn(move |request| call(client.clone(), request, limit));
@@ -35,16 +35,16 @@ async fn call(
         Ok(Response::from_parts(head, Body::from(body.collect_bytes().await?)))
     };
     tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
-        // The client tries again by itself after 429 and 503.
+        // The client itself retries after 429 and 503.
         let why = format!("it did not answer within {} s, or only that it is busy", limit.as_secs());
         Err(kube::Error::Service(why.into()))
     })
 }
 
-/// What went wrong with a call, for a person.
+/// The error of a call, for people.
 pub fn in_words(error: &kube::Error) -> String {
     match error {
-        // The apiserver's own words.
+        // The API server's message.
         kube::Error::Api(status) => status.message.clone(),
         kube::Error::Service(error) => with_causes(error.as_ref()),
         other => other.to_string(),

@@ -1,53 +1,50 @@
-//! Which Pods may have changed since they were looked at last. That is a level: a change that nobody waited for is found by
-//! a later caller.
+//! Pods that may have changed since they were last observed. It is level-triggered: a change without a waiter is found
+//! by a later caller.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use sqlflow_sync::mutex::lock;
 use sqlflow_sync::watched::Watched;
 
-/// Whether each Pod may have changed, by its name.
+/// A flag for each Pod that may have changed, by name.
 #[derive(Clone, Default)]
 pub(super) struct Changes(Arc<Mutex<Watched<String, bool>>>);
 
 impl Changes {
-    /// The Pod is looked at from here on: what changes later is another change.
+    /// Marks the Pod as observed: later events are new changes.
     pub(super) fn begin_look(&self, pod: &str) {
         self.set(pod, false);
     }
 
-    /// The Pod has changed.
+    /// Marks the Pod as changed.
     pub(super) fn note(&self, pod: &str) {
         self.set(pod, true);
     }
 
     fn set(&self, pod: &str, has_changed: bool) {
-        if let Some(changed) = self.lock().get(pod) {
+        if let Some(changed) = lock(&self.0).get(pod) {
             changed.send_replace(has_changed);
         }
     }
 
-    /// Any Pod may have changed.
+    /// Marks all Pods as changed.
     pub(super) fn note_all(&self) {
-        self.lock().all().for_each(|changed| {
+        lock(&self.0).all().for_each(|changed| {
             changed.send_replace(true);
         });
     }
 
-    /// PendingTracker until the Pod may have changed since it was looked at, for one that is not known not at all.
+    /// Waits until the Pod may have changed since it was observed; returns at once for a Pod that is not known.
     pub(super) async fn changed(&self, pod: &str) {
-        // What it did before is not known.
-        let mut changed = self.lock().subscribe(&pod.to_owned(), true);
-        // An error says that it is not of interest any more; then a look does no harm.
+        // Earlier changes of it are not known.
+        let mut changed = lock(&self.0).subscribe(&pod.to_owned(), true);
+        // An error means that it was removed; an observation is harmless then.
         let _ = changed.wait_for(|changed| *changed).await;
     }
 
-    /// Nobody is interested in the Pod any more.
+    /// Removes the Pod.
     pub(super) fn forget(&self, pod: &str) {
-        self.lock().remove(pod);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Watched<String, bool>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).remove(pod);
     }
 }
 
@@ -63,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_nobody_waited_for_is_found_until_the_pod_is_looked_at() {
+    fn change_without_a_waiter_is_found_until_the_pod_is_observed() {
         let changes = Changes::default();
         assert!(
             has_changed(&changes, "a") && has_changed(&changes, "b"),
@@ -81,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_is_woken_by_a_change_and_when_the_pod_is_forgotten() {
+    async fn waiter_is_woken_by_a_change_and_by_removal() {
         let changes = Changes::default();
         for wake in [|it: &Changes| it.note("a"), |it: &Changes| it.forget("a")] {
             assert!(has_changed(&changes, "a"));
@@ -95,7 +92,7 @@ mod tests {
 
     /// As of Pods whose jobs another server took over.
     #[test]
-    fn pods_that_nobody_waits_for_any_more_are_forgotten() {
+    fn pods_without_waiters_are_removed() {
         let changes = Changes::default();
         assert!(has_changed(&changes, "waited-for"));
         changes.begin_look("waited-for");
@@ -104,7 +101,7 @@ mod tests {
         for pod in 0..10_000 {
             has_changed(&changes, &pod.to_string());
         }
-        assert!(changes.lock().len() <= 2 + SPARE);
+        assert!(lock(&changes.0).len() <= 2 + SPARE);
         changes.note("waited-for");
         assert!((&mut waiting).now_or_never().is_some(), "one that is waited for stays");
     }

@@ -1,5 +1,5 @@
-//! The claim of a step that makes something to be published: a volume for its work that outlives its Pods, so that a
-//! model which could not be published is published by a later one. Pure.
+//! The volume claim of a step with output to publish. It outlives the step's Pods, so that a later Pod can publish kept
+//! output. Pure.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde_json::{Value, json};
@@ -8,15 +8,15 @@ use sqlflow_job::AttemptId;
 use super::pod::{ATTEMPT, JOB, MANAGED_BY, MANAGER, STEP, attempt_of_labels, merge};
 use crate::Target;
 
-/// `sqlflow-<job>-<step>`: all attempts of a step have one.
+/// Name of the claim: `sqlflow-<job>-<step>`, one for all attempts of a step.
 pub(super) fn name(attempt: &AttemptId) -> String {
     format!("sqlflow-{}-{}", attempt.job, attempt.step)
 }
 
-/// Builds the claim; `spec` is what the operator says of it.
+/// Builds the claim; `spec` is from the operator.
 ///
 /// # Errors
-/// The operator's is no spec of a claim.
+/// `spec` is not the spec of a claim.
 pub(super) fn claim(spec: &Value, attempt: &AttemptId) -> Result<PersistentVolumeClaim, serde_json::Error> {
     let mut claim = json!({
         "apiVersion": "v1",
@@ -33,14 +33,14 @@ pub(super) fn claim(spec: &Value, attempt: &AttemptId) -> Result<PersistentVolum
         "spec": {},
     });
     if spec.get("accessModes").is_none() {
-        // One Pod at a time has it.
+        // One Pod at a time uses it.
         claim["spec"]["accessModes"] = json!(["ReadWriteOnce"]);
     }
     merge(&mut claim["spec"], spec);
     serde_json::from_value(claim)
 }
 
-/// Whom a claim of ours was made for.
+/// The step that a claim was made for.
 pub(super) fn target_of(claim: &PersistentVolumeClaim) -> Option<Target> {
     let attempt = attempt_of_labels(&claim.metadata)?;
     (claim.metadata.name.as_deref() == Some(&name(&attempt))).then(|| Target::own(attempt))

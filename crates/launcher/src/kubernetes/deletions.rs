@@ -1,33 +1,35 @@
-//! Since when this server sees Pods being deleted. A Pod that outstays its deletion is lost with its node. The time is this
-//! server's own, from when it first saw the deletion: the cluster's clock may be another one.
+//! Times since which this server sees Pods being deleted. A Pod that exceeds its deletion's grace period is lost with
+//! its node. Time is measured by this server's clock, since the cluster's may differ.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use sqlflow_sync::mutex::lock;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
-/// Time after its grace that a Pod which is being deleted may still be there: then its node does not answer any more.
+/// Time that a deleted Pod may exist after its grace period, before its node counts as unreachable.
 const OVERDUE: Duration = Duration::from_secs(15);
 
-/// The deletions that were seen, by the Pod's name; no more than there are Pods.
+/// The deletions that were seen, by Pod name; at most one for each Pod.
 #[derive(Clone, Default)]
 pub(super) struct Deletions(Arc<Mutex<HashMap<String, Deletion>>>);
 
 #[derive(Clone, Copy)]
 struct Deletion {
-    /// When the grace ends, by the cluster's clock. A later deletion may shorten it.
+    /// End of the grace period, by the cluster's clock. A later deletion may shorten it.
     ends: Timestamp,
     seen: Instant,
 }
 
 impl Deletions {
-    /// Notes the Pod as it is now. Whether it should be gone, and its node does not say that it is.
+    /// Records the Pod's current state, and returns whether it is overdue.
     pub(super) fn is_overdue(&self, pod: &Pod, now: Instant) -> bool {
         let Some(ends) = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0) else { return false };
-        let mut known = self.lock();
+        let mut known = lock(&self.0);
         let deletion = known.entry(pod.name_any()).or_insert(Deletion { ends, seen: now });
         if deletion.ends != ends {
             *deletion = Deletion { ends, seen: now };
@@ -37,22 +39,18 @@ impl Deletions {
         now.saturating_duration_since(deletion.seen) > allowed
     }
 
-    /// The Pod is gone.
+    /// Removes the Pod.
     pub(super) fn forget(&self, name: &str) {
-        self.lock().remove(name);
+        lock(&self.0).remove(name);
     }
 
-    /// These are all the Pods that there are.
+    /// Removes all but these Pods, which are all that exist.
     pub(super) fn note_all(&self, pods: &[Arc<Pod>], now: Instant) {
         let names: HashMap<_, _> = pods.iter().map(|pod| (pod.name_any(), pod)).collect();
-        self.lock().retain(|name, _| names.contains_key(name));
+        lock(&self.0).retain(|name, _| names.contains_key(name));
         for pod in pods {
             self.is_overdue(pod, now);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Deletion>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_pod_has_its_grace_whatever_the_clocks_say() {
+    fn deleted_pod_has_its_grace_period_with_any_clock() {
         for ended_before in [0, 60, 3600] {
             let (deletions, begin) = (Deletions::default(), Instant::now());
             let pod = deleted("a", 30, ended_before);
@@ -85,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_deletion_begins_its_own_grace() {
+    fn second_deletion_begins_its_own_grace_period() {
         let (deletions, begin) = (Deletions::default(), Instant::now());
         let later = begin + Duration::from_secs(200);
         assert!(!deletions.is_overdue(&deleted("a", 180, 0), begin));
@@ -95,13 +93,13 @@ mod tests {
     }
 
     #[test]
-    fn only_pods_that_are_there_and_are_deleted_are_remembered() {
+    fn only_existing_deleted_pods_are_kept() {
         let (deletions, now) = (Deletions::default(), Instant::now());
         let [a, b, c] = ["a", "b", "c"].map(|name| Arc::new(deleted(name, 30, 0)));
         let lives = serde_json::from_value(json!({ "metadata": { "name": "d" } })).unwrap();
         deletions.note_all(&[a.clone(), b, Arc::new(lives)], now);
         deletions.note_all(&[a, c], now);
         deletions.forget("c");
-        assert_eq!(deletions.lock().keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(lock(&deletions.0).keys().collect::<Vec<_>>(), ["a"]);
     }
 }

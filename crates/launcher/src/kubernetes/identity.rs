@@ -1,4 +1,4 @@
-//! Whose token an agent shows: the apiserver is asked, each time.
+//! Identity of the Pod whose token an agent shows, by a TokenReview for each Hello.
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::ResourceExt as _;
@@ -8,22 +8,22 @@ use sqlflow_job::ExecutorRef;
 use super::KubernetesLauncher;
 use super::pod::{self, AUDIENCE};
 
-/// Who a Pod's token speaks for.
+/// The Pod that a token belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodIdentity {
     /// The Pod's namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its uid: a Pod of the same name that was made later has another.
+    /// Its uid, which distinguishes it from later Pods of the same name.
     pub uid: String,
 }
 
 impl KubernetesLauncher {
-    /// Asks the apiserver whose token this is. `None`: nobody's, or not for us.
+    /// The Pod of this token, from the API server. `None`: the token is invalid, or for another audience.
     ///
     /// # Errors
-    /// The apiserver could not be asked.
+    /// The API server could not be queried.
     pub async fn review(&self, token: &str) -> Result<Option<PodIdentity>, kube::Error> {
         let spec =
             TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) };
@@ -50,7 +50,7 @@ impl KubernetesLauncher {
     /// Whether this is the executor's Pod, and not an earlier one of its name.
     ///
     /// # Errors
-    /// The apiserver could not be asked.
+    /// The API server could not be queried.
     pub async fn is_pod_of(
         &self,
         identity: &PodIdentity,

@@ -1,5 +1,5 @@
-//! Attempts as Pods. The Pod's name follows from the executor's, so that launching twice makes one; a finalizer keeps its
-//! last words until a server has stored the outcome.
+//! The Kubernetes launcher: attempts are Pods. The Pod's name is derived from the executor's, so that launching twice
+//! makes one Pod. A finalizer keeps its termination message until a server has stored the outcome.
 //!
 //! `pod` builds a Pod and `claim` the volume that it works on, `observe` reads one and `last_words` what its
 //! agent left in it, `changes` knows which have changed, `deletions` which should be gone, `orphans` which are nobody's,
@@ -43,44 +43,44 @@ pub use bounded::in_words;
 pub use identity::PodIdentity;
 pub use pod::AUDIENCE;
 
-/// How Pods are made.
+/// Settings of the Kubernetes launcher.
 #[derive(Debug, Clone)]
 pub struct KubernetesOptions {
-    /// The URL of the apiserver.
+    /// URL of the API server.
     pub cluster: String,
-    /// Tells the cluster from others with this URL; see [`authority`].
+    /// Distinguishes the cluster from others with the same URL; see [`authority`].
     pub authority: Option<String>,
-    /// Where they are.
+    /// Namespace of the Pods.
     pub namespace: String,
-    /// Where their agents attach: `https://host:port`.
+    /// Address that agents attach to: `https://host:port`.
     pub server: String,
     /// Image of the submitter.
     pub image: String,
-    /// Image of the agent, for a submitter's image that has none.
+    /// Image of the agent, for submitter images without one.
     pub agent_image: Option<String>,
-    /// Laid over the Pod, as JSON.
+    /// Template that is merged into the Pod, as JSON.
     pub template: serde_json::Value,
-    /// ConfigMap whose `ca.crt` the server's certificate is signed by.
+    /// ConfigMap whose `ca.crt` signed the server's certificate.
     pub ca_config_map: String,
-    /// Pods are kept until their outcome is stored.
+    /// Whether Pods are kept until their outcome is stored.
     pub finalizer: bool,
-    /// Spec of the claim that steps which publish something work on; `None`: their work goes with their Pods.
+    /// Spec of the volume claim for steps with output to publish; `None`: the workspace is lost with its Pod.
     pub workspace_claim: Option<serde_json::Value>,
-    /// What statements may set by attributes `pod.<name>`.
+    /// Names of the `pod.<name>` attributes that statements may set.
     pub pod_resources: Vec<String>,
-    /// A Pod that runs longer is ended; `None`: none is.
+    /// Deadline of Pods; `None`: none.
     pub deadline: Option<Duration>,
-    /// Time between TERM and KILL of a submitter.
+    /// Grace period of a submitter, between TERM and KILL.
     pub grace: Duration,
-    /// How long an agent with an outcome waits for a server.
+    /// Time for which an agent with an outcome waits for a server.
     pub linger: Duration,
-    /// How long an agent that runs may take until it attaches.
+    /// Timeout for attaching, while the agent runs.
     pub attach: Duration,
 }
 
-/// What tells a cluster from others: its certificate authority. Inside of Pods each cluster has the same URL, and a state
-/// folder may be restored beside another one. While an authority is replaced, the old one and the new one are both there.
-/// `None`: the cluster is known by a public authority, or by none.
+/// Identifies a cluster by its certificate authority. Within Pods the URL is the same in all clusters, and a state
+/// folder may be restored beside another cluster. While an authority is replaced, both the old and the new one are in
+/// the file. `None`: the cluster has a public authority, or none.
 #[must_use]
 pub fn authority(cluster: &kube::Config) -> Option<String> {
     let certificates = cluster.root_cert.as_ref().filter(|it| !it.is_empty())?;
@@ -88,7 +88,7 @@ pub fn authority(cluster: &kube::Config) -> Option<String> {
     Some(names.collect::<Vec<_>>().join(LauncherId::OR))
 }
 
-/// Starts Pods and watches them.
+/// Starts and watches Pods.
 #[derive(Clone)]
 pub struct KubernetesLauncher {
     options: Arc<KubernetesOptions>,
@@ -96,24 +96,24 @@ pub struct KubernetesLauncher {
     pods: Api<Pod>,
     claims: Api<PersistentVolumeClaim>,
     events: Api<Event>,
-    /// The Pods as the watch last told.
+    /// The Pods as last reported by the watch.
     cache: Store<Pod>,
     changes: Changes,
     deletions: Deletions,
     orphans: Orphans,
 }
 
-/// A call that waits this long is given up; the apiserver ends watches by itself before.
+/// Timeout of a watch call; the API server ends watches earlier.
 const WATCH_TIMEOUT_SECONDS: u32 = 240;
 
-/// Certificates of a cluster's authority that count.
+/// Maximum number of certificates of a cluster's authority that are used.
 const AUTHORITIES: usize = 8;
 
-/// How often a Pod may change under our hands before it is left for later.
+/// Number of retries on conflicting changes of a Pod; after them it is left for later.
 const CONFLICTS: usize = 5;
 
 impl KubernetesLauncher {
-    /// Begins to watch the Pods of the namespace. Must be called in a runtime.
+    /// Starts to watch the Pods of the namespace. Must be called in a runtime.
     pub fn new(client: Client, options: KubernetesOptions) -> Self {
         let client = bounded(client, CALL_TIME);
         let pods: Api<Pod> = Api::namespaced(client.clone(), &options.namespace);
@@ -142,8 +142,8 @@ impl KubernetesLauncher {
                         noted.note_all();
                     }
                     Ok(_) => {}
-                    // The backoff tries again, and lists anew after a 410.
-                    Err(error) => tracing::warn!(%error, "the watch of Pods broke, will try again"),
+                    // The watcher retries with backoff, and lists again after a 410.
+                    Err(error) => tracing::warn!(%error, "the watch of Pods failed, will retry"),
                 }
             }
         });
@@ -160,7 +160,8 @@ impl KubernetesLauncher {
         }
     }
 
-    /// Whether the apiserver answers and we may do what a launcher must: for who starts the server.
+    /// Checks whether the API server responds and the launcher has the permissions that it needs; for the start of a
+    /// server.
     ///
     /// # Errors
     /// One sentence.
@@ -171,7 +172,7 @@ impl KubernetesLauncher {
         })
     }
 
-    /// Who ended the attempt's Pod, if it was not itself.
+    /// The party that terminated the attempt's Pod, if it did not end by itself.
     pub async fn who_ended(&self, executor: &ExecutorRef) -> Option<TerminatedBy> {
         // Not from the cache: the agent may be faster than the watch.
         let pod = self.pods.get_opt(&pod::name(executor)).await.ok()??;
@@ -183,7 +184,7 @@ impl KubernetesLauncher {
         let cached = self.cache.get(&ObjectRef::new(&name).within(&self.options.namespace));
         match cached {
             Some(pod) if !self.deletions.is_overdue(&pod, Instant::now()) => Ok(Some(pod)),
-            // The watch may be behind, also with the end of a Pod that should be gone.
+            // The watch may lag, also behind the end of an overdue Pod.
             Some(_) | None => Ok(self.pods.get_opt(&name).await?.map(Arc::new)),
         }
     }
@@ -207,7 +208,7 @@ impl KubernetesLauncher {
         events.into_iter().filter_map(text).collect()
     }
 
-    /// Ours alone: others may have put some of their own.
+    /// Removes only the launcher's finalizer: there may be others.
     async fn remove_finalizer(&self, name: &str) -> Result<(), kube::Error> {
         for _ in 0..CONFLICTS {
             let Some(pod) = self.pods.get_opt(name).await? else { return Ok(()) };
@@ -220,11 +221,11 @@ impl KubernetesLauncher {
                 other => return ignore_missing(other.map(drop)),
             }
         }
-        // Housekeeping comes by again.
+        // Housekeeping retries.
         Ok(())
     }
 
-    /// Made once for all attempts of a step.
+    /// Creates the claim, once for all attempts of a step.
     async fn create_claim(&self, attempt: &AttemptId) -> Result<(), LaunchError> {
         let Some(spec) = &self.options.workspace_claim else { return Ok(()) };
         let claim = claim::claim(spec, attempt).map_err(|error| LaunchError::Refused {
@@ -245,7 +246,7 @@ impl KubernetesLauncher {
     }
 }
 
-/// Selects what servers like this one made.
+/// Label selector for objects that servers like this one made.
 fn ours() -> String {
     format!("{}={}", pod::MANAGED_BY, pod::MANAGER)
 }
@@ -257,7 +258,7 @@ fn ignore_missing(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
     }
 }
 
-/// What an error of creating `what` means for the attempt.
+/// The launch error for a failed creation of `what`.
 fn refusal(what: &str, error: kube::Error) -> LaunchError {
     let kube::Error::Api(status) = error else {
         return LaunchError::Later(format!("the Kubernetes API cannot be reached: {}", in_words(&error)));
@@ -270,8 +271,8 @@ fn refusal(what: &str, error: kube::Error) -> LaunchError {
     }
 }
 
-/// Whether what was forbidden may be allowed later: a quota has room again when other Pods end, and one that is new has no
-/// numbers yet. The apiserver tells these from a lack of rights by its words only.
+/// Whether a forbidden request is retryable: a quota has room again when other Pods end, and a new quota has no usage
+/// yet. The API server distinguishes these from missing permissions only by the message.
 fn may_pass(forbidden: &str) -> bool {
     ["exceeded quota", "status unknown for quota"].iter().any(|words| forbidden.contains(words))
 }
@@ -317,7 +318,7 @@ impl Launcher for KubernetesLauncher {
         if !matches!(&error, kube::Error::Api(status) if status.code == 409) {
             return Err(refusal("the Pod", error));
         }
-        // Made before, by us or a server that died; or by somebody else.
+        // It exists: from an earlier call, a server that died, or another program.
         let name = pod::name(&target.executor);
         match self.pods.get(&name).await {
             Ok(found) if pod::target_of(&found).as_ref() == Some(target) => Ok(Launched::default()),
@@ -362,7 +363,7 @@ impl Launcher for KubernetesLauncher {
     }
 
     async fn milestones(&self, target: &Target) -> Milestones {
-        // What the watch has not told is not worth a call.
+        // Milestones that the watch has not reported are not worth a call.
         let reference = ObjectRef::new(&pod::name(&target.executor)).within(&self.options.namespace);
         self.cache.get(&reference).map(|pod| observe::milestones(&pod)).unwrap_or_default()
     }
@@ -391,7 +392,7 @@ impl Launcher for KubernetesLauncher {
         if found.as_deref().is_some_and(runs) {
             return Ok(CleanUp::StillRuns);
         }
-        // Before the Pod, which leads housekeeping here when this fails; it stays until the Pod is gone.
+        // Before the Pod: if this fails, the Pod stays and housekeeping retries.
         if !step_goes_on {
             self.delete_claim(attempt).await.context("cannot remove the claim for the workspace")?;
         }
@@ -418,7 +419,7 @@ impl Launcher for KubernetesLauncher {
     async fn leftovers(&self) -> Vec<Target> {
         let mut found: Vec<_> = self.cache.state().iter().filter_map(|pod| pod::target_of(pod)).collect();
         if self.options.workspace_claim.is_some() {
-            // What cannot be listed now is found the next time.
+            // Objects that cannot be listed now are found the next time.
             let claims = self.claims.list(&ListParams::default().labels(&ours())).await;
             let Ok(claims) = claims else { return found };
             found.extend(claims.iter().filter_map(claim::target_of));
@@ -444,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_may_have_room_later_and_a_lack_of_rights_stays() {
+    fn exceeded_quota_is_retryable_and_missing_permission_is_not() {
         for why in ["exceeded quota: q, requested: pods=1", "status unknown for quota: q, resources: pods"] {
             let refusal = forbidden(why);
             assert!(matches!(&refusal, LaunchError::Later(it) if it.contains(why)), "{refusal:?}");

@@ -1,4 +1,4 @@
-//! What a Pod's status says about its attempt. Pure.
+//! The observation of an attempt from its Pod's status. Pure.
 
 use std::time::Duration;
 
@@ -14,20 +14,20 @@ use super::pod::CONTAINER;
 use super::termination_message;
 use crate::{AgentArtifacts, End, Observation, PendingReason, PendingStatus, TerminatedBy};
 
-/// A scheduler may find room yet; more is a matter for whoever runs the cluster.
+/// Timeout for scheduling: the scheduler may still find room.
 const UNSCHEDULABLE: Duration = Duration::from_secs(30 * 60);
-/// The kubelet tries again meanwhile; an image that is not there by then is misspelt.
+/// Timeout for image pulls, which the kubelet retries.
 const IMAGE: Duration = Duration::from_secs(5 * 60);
-/// An image's name that can never be right, or one that must be there already.
+/// Timeout for an invalid image name, or for an image that must be present and is not.
 const IMAGE_NEVER: Duration = Duration::from_secs(10);
-/// A volume, Secret or ConfigMap that is missing.
+/// Timeout for a missing volume, Secret or ConfigMap.
 const STARTING: Duration = Duration::from_secs(10 * 60);
 
-/// The kubelet's word for a Pod whose time is up.
+/// The kubelet's reason for a Pod that exceeded its deadline.
 const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 
-/// How an attempt with this Pod stands. `events` are the Pod's warnings, newest last. `is_overdue`: it was deleted and should
-/// be gone; see [`super::deletions`].
+/// The observation of an attempt with this Pod. `events` are the Pod's warnings, newest last. `is_overdue`: it was
+/// deleted and should be gone; see [`super::deletions`].
 pub(super) fn observe(pod: &Pod, events: &[String], is_overdue: bool) -> Observation {
     let status = pod.status.clone().unwrap_or_default();
     let statuses = status.container_statuses.unwrap_or_default();
@@ -68,8 +68,9 @@ fn gone(artifacts: AgentArtifacts) -> Observation {
     Observation::Gone(Box::new(artifacts))
 }
 
-/// Of a Pod that ran longer than it may. An agent that had an outcome before the kubelet ended it was in time; one that was
-/// ended by the kubelet knows how many records it has, and whether what it made is kept; without its word that is not known.
+/// The outcome for a Pod that exceeded its deadline. An agent that had an outcome before the kubelet ended it was in
+/// time. One that the kubelet ended reports how many records it has, and whether its output is kept; without a report
+/// neither is known.
 fn past_deadline(said: Option<AgentArtifacts>) -> AgentArtifacts {
     let message = "the Pod ran longer than it may (activeDeadlineSeconds)".to_owned();
     let deadline = Outcome { reason: Reason::Deadline.into(), message, ..Outcome::default() };
@@ -84,7 +85,7 @@ fn past_deadline(said: Option<AgentArtifacts>) -> AgentArtifacts {
     }
 }
 
-/// What the kubelet saw of the end of an agent that left no outcome.
+/// The outcome that the kubelet reports for an agent without a termination message.
 fn silent(terminated: &ContainerStateTerminated, disruption: Option<&PodCondition>) -> AgentArtifacts {
     let message = terminated.message.clone().unwrap_or_default();
     let why = terminated.reason.clone().unwrap_or_default();
@@ -112,7 +113,7 @@ fn lost(message: &str, disruption: Option<&PodCondition>) -> AgentArtifacts {
     AgentArtifacts { end: End::Seen(seen), ..AgentArtifacts::default() }
 }
 
-/// When a node was chosen, and when the container was started.
+/// Times at which a node was chosen and the container started.
 pub(super) fn milestones(pod: &Pod) -> Milestones {
     let Some(status) = &pod.status else { return Milestones::default() };
     let scheduled =
@@ -129,9 +130,9 @@ pub(super) fn milestones(pod: &Pod) -> Milestones {
     }
 }
 
-/// Who wants the Pod's end, if anybody does.
+/// The party that terminates the Pod, if there is one.
 pub(super) fn who_ended(pod: &Pod, now: Timestamp) -> Option<TerminatedBy> {
-    // The kubelet kills first and says why later.
+    // The kubelet kills first and reports the reason later.
     let limit = pod.spec.as_ref()?.active_deadline_seconds.and_then(|it| u64::try_from(it).ok());
     let started = pod.status.as_ref()?.start_time.as_ref();
     if started.zip(limit).is_some_and(|(started, limit)| now >= started.0 + Duration::from_secs(limit)) {
@@ -144,7 +145,7 @@ pub(super) fn who_ended(pod: &Pod, now: Timestamp) -> Option<TerminatedBy> {
     disruption.map(disruption_text).or_else(deleted).map(TerminatedBy::Cluster)
 }
 
-/// Who wanted the Pod's node or room.
+/// The disruption that ended the Pod.
 fn disruption_text(condition: &PodCondition) -> String {
     let reason = condition.reason.clone().unwrap_or_default();
     let what = match reason.as_str() {
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_what_it_waits_for() {
+    fn pending_reasons_are_reported() {
         let unscheduled = json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "False",
             "reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient cpu." }] });
         assert!(why(seen(unscheduled)).contains("Insufficient cpu"));
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_termination_message_is_the_outcome() {
+    fn termination_message_is_the_outcome() {
         let said = json!({ "reason": "exited", "exit_code": 3, "message": "no such column", "records": 7 })
             .to_string();
         let outcome = outcome_of(seen(ended(json!({ "exitCode": 3, "message": said }))));
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn kills_of_everything_at_once_are_told_by_the_kubelet() {
+    fn oom_kill_of_the_whole_pod_is_reported_by_the_kubelet() {
         let oom = outcome_of(seen(ended(json!({ "exitCode": 137, "reason": "OOMKilled" }))));
         assert_eq!((oom.reason(), oom.retryable), (Reason::OutOfMemory, false));
         let killed = outcome_of(seen(ended(json!({ "exitCode": 137, "reason": "Error" }))));
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_does_not_answer_loses_its_deleted_pods() {
+    fn overdue_pod_of_an_unreachable_node_is_lost() {
         let running = json!({ "phase": "Running", "containerStatuses": [{ "name": CONTAINER, "image": "", "imageID": "",
             "ready": true, "restartCount": 0, "state": { "running": {} } }] });
         assert!(matches!(seen_with(false, running.clone()), Observation::Running));
@@ -283,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_is_no_loss() {
+    fn exceeded_deadline_is_reported_as_deadline() {
         let artifacts = past_deadline("");
         let End::Seen(outcome) = artifacts.end else { panic!("nobody knows how many records there are") };
         assert_eq!((outcome.reason(), outcome.retryable), (Reason::Deadline, false));
     }
 
     #[test]
-    fn an_agent_that_had_ended_before_the_deadline_is_believed() {
+    fn outcome_from_before_the_deadline_counts() {
         let succeeded = json!({ "reason": "succeeded", "records": 9, "last_result": 4, "marks": [] });
         let artifacts = past_deadline(&succeeded.to_string());
         let outcome = artifacts.reported().unwrap();
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_the_deadline_ended_tells_how_many_records_there_are() {
+    fn agent_ended_by_the_deadline_reports_its_records() {
         let terminated =
             json!({ "reason": "terminated", "message": "TERM", "records": 9, "retryable": true });
         let artifacts = past_deadline(&terminated.to_string());
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_before_the_deadline_is_kept() {
+    fn output_from_before_the_deadline_is_kept() {
         let terminated = json!({ "reason": "terminated", "message": "what the command made is kept",
             "records": 9, "retryable": true, "output_kept": true });
         let artifacts = past_deadline(&terminated.to_string());
@@ -324,7 +325,7 @@ mod tests {
 
     /// Only an agent knows that: an outcome without its word would be taken for one with no records.
     #[test]
-    fn what_the_platform_saw_says_nothing_of_records() {
+    fn outcome_of_the_platform_has_no_records() {
         let mut late = json!({ "phase": "Failed", "reason": "DeadlineExceeded" });
         let evicted = json!({ "phase": "Failed", "reason": "Evicted" });
         let oom = ended(json!({ "exitCode": 137, "reason": "OOMKilled" }));
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn who_ended_it_is_named() {
+    fn terminating_party_is_named() {
         let mut status = ended(json!({ "exitCode": 137, "reason": "Error" }));
         status["conditions"] =
             json!([{ "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler" }]);

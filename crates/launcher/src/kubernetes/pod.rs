@@ -1,4 +1,4 @@
-//! The Pod of an attempt: what the server needs of it, over what the operator's template says. Pure.
+//! The Pod of an attempt: the server's requirements over the operator's template. Pure.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use sqlflow_job::{AttemptId, ExecutorRef};
 use super::{KubernetesOptions, claim};
 use crate::{LaunchRequirements, PodResources, Target};
 
-/// Says whose Pods they are; its value is [`MANAGER`].
+/// Label of the manager; its value is [`MANAGER`].
 pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub(super) const MANAGER: &str = "sqlflow-server";
-/// The attempt, in three labels, since one could not be selected by.
+/// The attempt, in three labels, because selectors need them apart.
 pub(super) const JOB: &str = "sqlflow.org/job";
 pub(super) const STEP: &str = "sqlflow.org/step";
 pub(super) const ATTEMPT: &str = "sqlflow.org/attempt";
-/// Keeps a Pod's last words until a server has read them.
+/// Finalizer that keeps a Pod's termination message until a server has read it.
 const FINALIZER: &str = "sqlflow.org/outcome";
-/// Who a Pod's token is for.
+/// Audience of a Pod's token.
 pub const AUDIENCE: &str = "sqlflow-server";
 /// The container that runs the submitter.
 pub(super) const CONTAINER: &str = "submitter";
@@ -29,26 +29,26 @@ const IDENTITY: &str = "/var/run/sqlflow/identity";
 const WORK: &str = "/sqlflow";
 /// The resource that device plugins of the common GPUs offer.
 const GPU: &str = "nvidia.com/gpu";
-/// Where an agent is put that the image does not have.
+/// Folder for the agent if the image has none.
 const INJECTED: &str = "/sqlflow-agent-bin";
-/// What the agent needs after the submitter's grace, to publish and to tell.
+/// Time after the submitter's grace period in which the agent publishes and reports.
 const AGENT_GRACE: Duration = Duration::from_secs(30);
 
 const NAME_PREFIX: &str = "sqlflow-";
 
-/// `sqlflow-<executor>`: launching twice makes one Pod.
+/// Name of the Pod: `sqlflow-<executor>`, so that launching twice makes one Pod.
 pub(super) fn name(executor: &ExecutorRef) -> String {
     format!("{NAME_PREFIX}{executor}")
 }
 
-/// Which Pod of ours this is, and what it runs.
+/// Labels of the Pod: its manager and its attempt.
 pub(super) fn target_of(pod: &Pod) -> Option<Target> {
     let attempt = attempt_of_labels(&pod.metadata)?;
     let executor = pod.metadata.name.as_deref()?.strip_prefix(NAME_PREFIX)?.parse().ok()?;
     Some(Target { attempt, executor })
 }
 
-/// The attempt that labels of ours name.
+/// The attempt from a Pod's labels.
 pub(super) fn attempt_of_labels(metadata: &ObjectMeta) -> Option<AttemptId> {
     let labels = metadata.labels.as_ref()?;
     if labels.get(MANAGED_BY)? != MANAGER {
@@ -61,13 +61,13 @@ pub(super) fn attempt_of_labels(metadata: &ObjectMeta) -> Option<AttemptId> {
     })
 }
 
-/// The finalizers without ours; `None`: it is not among them.
+/// The finalizers without the launcher's; `None`: it is not among them.
 pub(super) fn without_ours(finalizers: &[String]) -> Option<Vec<&String>> {
     let left: Vec<_> = finalizers.iter().filter(|it| *it != FINALIZER).collect();
     (left.len() < finalizers.len()).then_some(left)
 }
 
-/// Builds the Pod. Nothing of the program and no secret is in it: they travel in the assignment.
+/// Builds the Pod. It contains no part of the program and no secret: these are in the assignment.
 ///
 /// # Errors
 /// The template makes it something that is no Pod.
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pod_names_its_attempt() {
+    fn pod_names_its_attempt() {
         let pod = pod(&options(json!({})), &Target::own(attempt()), &LaunchRequirements::default()).unwrap();
         let name = pod.metadata.name.clone().unwrap();
         assert!(name.len() <= 63 && name.ends_with("-2-3"), "{name}");
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_adds_and_replaces_but_does_not_take_the_pod_over() {
+    fn template_cannot_replace_required_fields() {
         let template = json!({
             "metadata": { "labels": { "team": "a", MANAGED_BY: "me" }, "name": "other" },
             "spec": {
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_publishes_works_on_a_claim() {
+    fn only_steps_that_publish_have_a_claim() {
         let options = KubernetesOptions { workspace_claim: Some(json!({})), ..options(json!({})) };
         for publishes in [true, false] {
             let requirements = LaunchRequirements { publishes, ..LaunchRequirements::default() };
@@ -325,14 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn finalizers_of_others_stay() {
+    fn other_finalizers_stay() {
         let all = ["a/b".to_owned(), FINALIZER.to_owned()];
         assert_eq!(without_ours(&all), Some(vec![&all[0]]));
         assert_eq!(without_ours(&all[..1]), None);
     }
 
     #[test]
-    fn an_image_without_the_agent_gets_it() {
+    fn image_without_an_agent_gets_one() {
         let options = KubernetesOptions { agent_image: Some("agent:1".into()), ..options(json!({})) };
         let spec =
             pod(&options, &Target::own(attempt()), &LaunchRequirements::default()).unwrap().spec.unwrap();

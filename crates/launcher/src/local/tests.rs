@@ -35,7 +35,7 @@ fn target() -> Target {
 
 /// As on a disk that is full or read-only.
 #[tokio::test]
-async fn an_agent_gets_one_term_though_no_mark_can_be_made() {
+async fn agent_gets_one_term_even_if_it_cannot_be_recorded() {
     let dir = tempfile::tempdir().unwrap();
     let (launcher, executor) = (launcher(dir.path()), target().executor);
     launcher.exits.adopt(&executor, std::future::pending());
@@ -43,7 +43,7 @@ async fn an_agent_gets_one_term_though_no_mark_can_be_made() {
 }
 
 #[tokio::test]
-async fn an_agent_gets_one_term_from_several_servers() {
+async fn agent_gets_one_term_from_several_servers() {
     let dir = tempfile::tempdir().unwrap();
     let executor = target().executor;
     let servers = [launcher(dir.path()), launcher(dir.path())];
@@ -56,7 +56,7 @@ async fn an_agent_gets_one_term_from_several_servers() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_can_never_be_read_is_damaged() {
+async fn unreadable_outcome_counts_as_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let (launcher, target) = (launcher(dir.path()), target());
     fs::create_dir_all(launcher.run_dir(&target.executor).join("outcome")).unwrap();
@@ -66,7 +66,7 @@ async fn an_outcome_that_can_never_be_read_is_damaged() {
 }
 
 #[tokio::test]
-async fn a_lock_that_cannot_be_read_decides_nothing() {
+async fn unreadable_lock_is_an_unknown_state() {
     let dir = tempfile::tempdir().unwrap();
     let (launcher, target) = (launcher(dir.path()), target());
     fs::create_dir_all(launcher.run_dir(&target.executor).join("lock")).unwrap();
@@ -77,7 +77,7 @@ async fn a_lock_that_cannot_be_read_decides_nothing() {
 }
 
 #[tokio::test]
-async fn a_run_slot_that_cannot_be_used_is_no_refusal() {
+async fn unusable_run_slot_is_retryable() {
     let dir = tempfile::tempdir().unwrap();
     let (launcher, target) = (with_one_run_slot(dir.path()), target());
     let place = dir.path().join("run/places/0");
@@ -90,7 +90,7 @@ async fn a_run_slot_that_cannot_be_used_is_no_refusal() {
 }
 
 #[tokio::test]
-async fn a_run_folder_that_cannot_be_made_is_no_refusal() {
+async fn failed_creation_of_a_run_folder_is_retryable() {
     let dir = tempfile::tempdir().unwrap();
     let (launcher, target) = (launcher(dir.path()), target());
     fs::create_dir_all(launcher.run_dir(&target.executor).join("agent.log")).unwrap();
@@ -101,7 +101,7 @@ async fn a_run_folder_that_cannot_be_made_is_no_refusal() {
 
 /// As in an upgrade. Where it stays away the job fails, and says what is not there.
 #[tokio::test]
-async fn an_agent_that_is_being_replaced_is_started_later() {
+async fn missing_agent_program_is_retryable() {
     let dir = tempfile::tempdir().unwrap();
     let launcher = launcher(dir.path());
     let agent = dir.path().join("agent");
@@ -117,7 +117,7 @@ async fn an_agent_that_is_being_replaced_is_started_later() {
 
 /// What holds the run slot may be a training of days.
 #[tokio::test]
-async fn an_attempt_that_cleans_up_needs_no_run_slot() {
+async fn clean_up_attempt_needs_no_run_slot() {
     let dir = tempfile::tempdir().unwrap();
     let (launcher, training, cancelled) = (with_one_run_slot(dir.path()), target(), target());
     let Ok(SlotRequest::Taken(_slot)) = launcher.run_slots.take(&training.attempt).await else {
@@ -130,7 +130,7 @@ async fn an_attempt_that_cleans_up_needs_no_run_slot() {
 }
 
 #[tokio::test]
-async fn nothing_is_removed_behind_an_agent_that_runs() {
+async fn run_folder_of_a_running_agent_stays() {
     let dir = tempfile::tempdir().unwrap();
     let (launcher, target) = (launcher(dir.path()), target());
     let run_dir = launcher.run_dir(&target.executor);
@@ -146,9 +146,9 @@ async fn nothing_is_removed_behind_an_agent_that_runs() {
 }
 
 /// The search goes through all processes of the machine, so it is left out where the agent has seen the last one end.
-/// As where a server died before it could record the launch, and the agent was told to end meanwhile.
+/// As where a server died before it could record the launch, and the agent was terminated in the meantime.
 #[tokio::test]
-async fn no_second_agent_is_started_where_one_has_ended() {
+async fn no_second_agent_is_started_after_an_outcome() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = options(dir.path());
     options.agent = "/bin/false".into();
@@ -166,7 +166,7 @@ async fn no_second_agent_is_started_where_one_has_ended() {
 }
 
 #[tokio::test]
-async fn processes_are_searched_for_unless_the_agent_saw_them_end() {
+async fn processes_are_searched_unless_the_agent_reported_their_end() {
     let reported = |nothing_left| sqlflow_proto::agent::Outcome { nothing_left, ..Default::default() };
     for (outcome, is_searched) in [(None, true), (Some(reported(false)), true), (Some(reported(true)), false)]
     {

@@ -187,7 +187,7 @@ async fn a_reader_in_the_middle_goes_on_while_output_is_dropped() {
         }
         let page = other.read(&job, cursor, 200).await.unwrap();
         let first = &page.records[0];
-        assert!(first.position == cursor + 1 || retained_gap(first).is_some(), "a hole is told");
+        assert!(first.position == cursor + 1 || retained_gap(first).is_some(), "a hole is reported");
         cursor = page.records.last().unwrap().position;
     }
 }

@@ -1,7 +1,7 @@
 //! The shared cases: what the last upstream release made of 186 programs, and where we differ on purpose.
 //!
 //! `inputs` and `outputs` come from upstream's use of the databases' own parsers, which we do not have; they are not
-//! compared. `ir` is compared as far as it goes. Error texts are ours.
+//! compared. `ir` is compared as far as it goes. Error texts are this project's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -52,8 +52,8 @@ pub(super) fn kinds(job: &Job) -> String {
     let mut runs: Vec<(&str, u32)> = Vec::new();
     for step in &job.steps {
         match runs.last_mut() {
-            Some((kind, count)) if *kind == step.kind => *count += step.statement_count,
-            _ => runs.push((&step.kind, step.statement_count)),
+            Some((kind, count)) if *kind == step.kind.name() => *count += step.statement_count,
+            _ => runs.push((step.kind.name(), step.statement_count)),
         }
     }
     let more = runs.len() > MAX_KINDS;
@@ -80,7 +80,7 @@ pub(super) fn models(job: &Job) -> Vec<&str> {
 /// `step 2 (train), model m`
 pub(super) fn step_name(index: usize, step: &Step) -> String {
     let model = if step.model.is_empty() { String::new() } else { format!(", model {}", step.model) };
-    format!("step {} ({}){model}", index + 1, step.kind.replace('_', " "))
+    format!("step {} ({}){model}", index + 1, step.kind.name().replace('_', " "))
 }
 
 #[cfg(test)]
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn job_is_described_by_its_steps() {
         let step = |kind: &str, model: &str, statement_count| Step {
-            kind: kind.to_owned(),
+            kind: kind.into(),
             model: model.to_owned(),
             statement_count,
             ..fixture::step(true)

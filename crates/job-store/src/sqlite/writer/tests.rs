@@ -129,7 +129,7 @@ fn fails() -> Result<(), StoreError> {
 }
 
 fn panics() -> Result<(), StoreError> {
-    panic!("a fault of ours")
+    panic!("a bug")
 }
 
 #[tokio::test]
