@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sqlflow_job::AttemptId;
 
-use crate::sync::lock;
+use sqlflow_sync::lock;
 
 /// Why an agent was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]

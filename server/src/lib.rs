@@ -21,7 +21,6 @@ pub mod metrics;
 mod reader;
 pub mod reconciler;
 pub mod server;
-mod sync;
 pub mod trace;
 pub mod web;
 mod wire;

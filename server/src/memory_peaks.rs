@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use sqlflow_job::AttemptId;
 
-use crate::sync::lock;
+use sqlflow_sync::lock;
 
 /// One entry for each attempt whose agent is attached to this server, or is awaited by it.
 #[derive(Debug, Clone, Default)]

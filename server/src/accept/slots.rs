@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::sync::lock;
+use sqlflow_sync::lock;
 
 /// Maximum number of connections of one gRPC listener whose peers are not admitted yet. A further one ends the
 /// oldest: an honest peer is admitted within milliseconds, so it is not affected.

@@ -23,6 +23,7 @@ use sqlflow_proto::agent::{
 };
 use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
 use sqlflow_result_log::{Entry, Producer, ResultLog};
+use sqlflow_sync::lock;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +38,6 @@ use crate::attach_errors::{AttachError, AttachErrors};
 use crate::codegen::Assigner;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
-use crate::sync::lock;
 use absence::Absence;
 use session::{Bound, Session};
 use standing::Standing;

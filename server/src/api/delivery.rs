@@ -51,7 +51,7 @@ pub(super) use handover::{DeliveryLayer, Sent};
 use moved::Moved;
 use sqlflow_job::JobId;
 
-use crate::sync::lock;
+use sqlflow_sync::lock;
 
 /// Maximum number of jobs with plain tokens that are tracked. Pages of further ones are repeated.
 const MAX_JOBS: usize = 10_000;

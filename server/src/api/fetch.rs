@@ -11,6 +11,7 @@ use sqlflow_job_store::{JobRecord, KnownJob, Store, known_job};
 use sqlflow_os::clock;
 use sqlflow_proto::v1;
 use sqlflow_result_log::{Page, ResultLog};
+use sqlflow_sync::lock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Response, Status};
@@ -18,7 +19,6 @@ use tonic::{Response, Status};
 use super::delivery::{Call, Deliveries, RESET_LAG, Reading};
 use super::{render, status};
 use crate::reader::Reader;
-use crate::sync::lock;
 
 /// Time that a Fetch waits for a new record; at most half of a client's deadline.
 const LONG_POLL: Duration = Duration::from_secs(1);

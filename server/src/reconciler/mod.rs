@@ -25,6 +25,7 @@ use sqlflow_job_store::Membership;
 use sqlflow_job_store::{Lease, ServerId, Store};
 use sqlflow_launcher::Launchers;
 use sqlflow_result_log::ResultLog;
+use sqlflow_sync::lock;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +33,6 @@ use crate::attach_errors::AttachErrors;
 use crate::codegen::Assigner;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
-use crate::sync::lock;
 use crate::trace::Tracer;
 pub use housekeeping::Housekeeping;
 

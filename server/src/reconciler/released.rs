@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sqlflow_job::{AttemptId, JobId};
 
-use crate::sync::lock;
+use sqlflow_sync::lock;
 
 /// Time in which only other servers claim a released job.
 pub(super) const RELEASE_PERIOD: Duration = Duration::from_secs(60);

@@ -11,7 +11,7 @@ use sqlflow_result_log::{LogError, ResultLog};
 use super::bar::{Bar, Bars};
 use super::statements::Statements;
 
-use crate::sync::lock;
+use sqlflow_sync::lock;
 
 /// Maximum number of cached views without an open page; the least recently used is evicted. Together with open pages
 /// there are never more than this, or than open pages need.

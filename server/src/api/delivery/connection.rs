@@ -17,7 +17,7 @@ use tonic::transport::server::Connected;
 
 use super::frames::{Frame, FrameKind, FrameWatch, PING_BYTES};
 
-use crate::sync::lock;
+use sqlflow_sync::lock;
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
