@@ -99,6 +99,14 @@ class NumberStore:
             is_same &= np.abs(narrow) < (2**63 if values.dtype == np.int64 else EXACT_FLOAT)
         return narrow if bool((is_same | missing).all()) else None
 
+    def count(self) -> int:
+        """Counts the distinct values. The store cannot be used afterwards."""
+        if not self._batches:
+            return 0
+        numbers = self._join()
+        lost = len(self._rounded) - len(set(map(float, self._rounded)))
+        return count_distinct(numbers.values[~numbers.missing]) + lost
+
     def fit(self) -> FittedNumbers:
         """Fits the column into 32 bits. The store cannot be used afterwards."""
         base = Scaling(0, MICROS_PER_DAY) if self._is_date else Scaling()
