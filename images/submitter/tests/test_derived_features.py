@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from agent import StandInAgent
 from conftest import Runner
+from expressions import call
 from tables import accuracy, column, database, feature, make, rejects, trained
 
 DAY = 86_400_000_000
@@ -183,6 +184,36 @@ def test_loss_of_precision_causes_a_warning(runner: Runner) -> None:
     rows = [((k % 3 - 1) * 10**15 + k, k % 2) for k in range(300)]
     make(runner, "d", {"x": "bigint", "y": "integer"}, rows)
     assert "loses precision" in column(trained(runner), "x")["warnings"]
+
+
+LISTS = [
+    (lambda k: f"{20180110 + k},1,1", None, 100),
+    (lambda k: f"{2**62 + k},1,1", None, 199),
+    (lambda k: f"1:1 2:{20180110 + k}", None, 100),
+    (lambda k: f"{20180110 + k} 1 1", ("DENSE", 3), 100),
+    (lambda k: f"1:{2**62 + k} 2:1", ("SPARSE", 5), 199),
+    (lambda k: f"{1e6 + k / 1000:.3f},2,{k}.5", None, 195),
+    (lambda k: f"{k / 7},{k},{16777216 + 2 * k}", None, 0),
+]
+
+
+@pytest.mark.parametrize("place", range(len(LISTS)))
+def test_loss_of_precision_in_lists_causes_a_warning(
+    runner: Runner, place: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, function, lost = LISTS[place]
+    make(runner, "d", {"x": "text", "y": "integer"}, [(text(k), k % 2) for k in range(200)])
+    clause = {"columns": {"feature_columns": [call(function[0], "x", function[1])]}} if function else {}
+    assert column(trained(runner, **clause), "x")["warnings"] == (["loses precision"] if lost else [])
+    said = capsys.readouterr().out
+    assert (f"warning: column x: {lost} of its " in said) == bool(lost)
+
+
+def test_repeated_index_in_a_row_is_an_error(runner: Runner) -> None:
+    make(
+        runner, "d", {"x": "text", "y": "integer"}, [("3:5 3:9" if k == 6 else f"3:{k} 4:1", k % 2) for k in range(50)]
+    )
+    rejects(runner, "^column x, row 7: '3:5 3:9' has the index 3 twice")
 
 
 def test_width_of_sparse_texts_depends_on_all_rows(runner: Runner) -> None:

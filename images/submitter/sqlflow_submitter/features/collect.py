@@ -178,7 +178,7 @@ class Collector:
 
     def _settle_as_lists(self, feature: Feature) -> None:
         """Decides that the column has lists, and reads the earlier texts as such."""
-        self._lists = EncodedFeature(feature, self._tally)
+        self._lists = EncodedFeature(feature, self._tally, checks_precision=True)
         texts, self._texts = self._texts, Texts()
         self._lists.add({self.column: Values(Kind.TEXT, texts.values())})
 
@@ -305,9 +305,12 @@ class Collector:
         if isinstance(block, SparseBlock):
             feature.width = int(block.indices.max(initial=0)) + 1
             feature.drops_unseen = True
-            return LearnedColumn(feature, block, self._report(f"sparse, width {feature.width}", None, self._nulls))
-        report = self._report(f"{feature.width} numbers", None, self._nulls)
-        if feature.width == 2:
+            report = self._report(f"sparse, width {feature.width}", None, self._nulls)
+        else:
+            report = self._report(f"{feature.width} numbers", None, self._nulls)
+        for _, check in lists.precision():
+            check.warn(report)
+        if feature.kind == DENSE and feature.width == 2:
             report.warn(
                 "decimal commas?",
                 "each text is read as two numbers; if the comma is a decimal comma, REPLACE it by a point",

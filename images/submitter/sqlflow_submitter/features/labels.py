@@ -196,11 +196,10 @@ class LabelReader:
         found_texts = [value for value in self._codes if isinstance(value, str)]
         if not self._learn or not any(is_typed) or not found_texts:
             return
-        whole = [_whole_of(text) for text in found_texts]
-        if None in whole or any(map(_is_code, found_texts)):
+        of_text: dict[Class, int] = {text: whole for text in found_texts if (whole := _whole_of(text)) is not None}
+        if len(of_text) < len(found_texts) or any(map(_is_code, found_texts)):
             names: list[LabelValue] = [str(v) if typed else v for v, typed in zip(self._codes, is_typed, strict=True)]
         else:
-            of_text = dict(zip(found_texts, whole, strict=True))
             names = [of_text.get(value, value) if isinstance(value, str) else value for value in self._codes]
             self._has_texts = False
         rows = self._first_rows
