@@ -264,6 +264,16 @@ def test_names_and_ids_cause_warnings(runner: Runner, capsys: pytest.CaptureFixt
     assert " ".join(name.split()).endswith("vocabulary of 101 101 0 nearly unique")
 
 
+def test_row_numbers_are_found_in_any_order(runner: Runner) -> None:
+    values = [*range(90), *range(95, 205)]
+    for order in (values, values[::-1], [values[k * 77 % 200] for k in range(200)]):
+        make(runner, "d", {"x": "integer", "y": "integer"}, [(k, k % 2) for k in order])
+        assert column(trained(runner), "x")["warnings"] == ["looks like an id"]
+    # Increasing measurements are no row numbers.
+    make(runner, "d", {"x": "integer", "y": "integer"}, [(k * k, k % 2) for k in range(200)])
+    assert column(trained(runner), "x")["warnings"] == []
+
+
 def test_non_iso_dates_cause_a_warning(runner: Runner) -> None:
     make(
         runner,
