@@ -279,8 +279,12 @@ class Collector:
         taken_as = "date, in days" if is_date else "number"
         form = Form.DATE.value if is_date else Form.NUMBER.value
         feature = Feature(DENSE, column=self.column, form=form, offset=scaling.offset, scale=scaling.scale)
-        feature.boolean = self._declared is Declared.BOOLEAN
+        # MySQL's BOOLEAN is TINYINT(1), which may have small numbers.
+        is_number = reader.not_boolean > 0 and not reader.boolean_words
+        feature.boolean = self._declared is Declared.BOOLEAN and not is_number
         report = self._report(taken_as, fitted.distinct, reader.nulls)
+        if reader.not_boolean:
+            report.warn("not only 0 and 1", "; ".join(self._tally.notes()))
         if fitted.lost:
             report.warn(
                 "loses precision",

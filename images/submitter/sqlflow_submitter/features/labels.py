@@ -87,7 +87,14 @@ class LabelReader:
         self._has_texts = False
         self._has_codes = False
         advice = f"; for classes use an objective such as {CLASS_OBJECTIVES}"
-        self._reader = NumberReader(f"label {column}", None, None, advice, is_boolean=self._has_booleans)
+        self._reader = NumberReader(
+            f"label {column}",
+            None,
+            None,
+            advice,
+            is_boolean=self._has_booleans,
+            is_date=self._declared is Declared.DATE,
+        )
         self._nulls = 0
         self._rows = 0
         self._report = ColumnReport(column, database_type, "label")

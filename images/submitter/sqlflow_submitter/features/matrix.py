@@ -77,7 +77,7 @@ class FixedFeatures:
     def warnings(self) -> list[str]:
         """Returns a warning for each column with values that were read as missing."""
         tallies = [tally for source in self._sources for tally in source.tallies()]
-        found = [f"column {tally.column}: {text}" for tally in tallies for text in tally.sentences()]
+        found = [f"column {tally.column}: {text}" for tally in tallies for text in (*tally.sentences(), *tally.notes())]
         # Without duplicates: several features may read the same column.
         return list(dict.fromkeys(found))
 
