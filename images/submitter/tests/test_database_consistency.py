@@ -10,12 +10,15 @@ from conftest import Runner
 from expressions import call
 from tables import accuracy, column, database, feature, make, meta, rejects, trained
 
-from sqlflow_submitter.connect.database import Kind
+from sqlflow_submitter.connect.database import Kind, Values
+from sqlflow_submitter.connect.decode import timestamps_in
+from sqlflow_submitter.connect.mysql_zone import time_zone
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.encode import text_of
 from sqlflow_submitter.features.texts import BOOLEANS, MICROS_PER_DAY, micros
 
 ROWS = 100
+DAY = 86_400_000_000
 
 
 @pytest.fixture
@@ -57,6 +60,105 @@ def test_trailing_zeros_of_a_time_fraction_are_removed(
     for runner in all_runners:
         # Names match in another case.
         runner.run(kind="evaluate", select="SELECT x AS X, x AS Y FROM d", label="y", model_dir="m")
+
+
+def test_timestamps_have_one_text(all_runners: list[Runner]) -> None:
+    odd = ["2024-01-01 10:00:00.120", "2024-01-02 10:00:00.000", "2024-01-03", "2024-01-04 10:00:59.000001"]
+    rows = [(odd[k % 4], k % 4) for k in range(ROWS)]
+    types = {"x": "timestamp", "y": "integer"}
+    expected = [
+        "2024-01-01 10:00:00.120000",
+        "2024-01-02 10:00:00",
+        "2024-01-03 00:00:00",
+        "2024-01-04 10:00:59.000001",
+    ]
+    for select in ("*", "y AS z, x AS y, x"):
+        # As a hash, and as a label.
+        fields = {
+            "select": select,
+            "columns": {"feature_columns": [call("CATEGORY_HASH", "x", 1000)]},
+            "attributes": {"objective": "multi:softprob"},
+        }
+        found = matrices(all_runners, types, rows, **fields)
+        assert found[0] == found[1] == found[2]
+        assert found[0][1] == ([0, 1, 2, 3] if select == "*" else expected)
+
+
+@pytest.mark.parametrize("zone", ["+05:00", "-03:30", "SYSTEM"])
+def test_mysql_timestamp_does_not_depend_on_the_session(mysql_dsn: str, tmp_path: Path, zone: str) -> None:
+    runner = Runner(mysql_dsn, tmp_path)
+    runner.sql("DROP TABLE IF EXISTS d", "CREATE TABLE d (x TIMESTAMP, y INT)")
+    values = ", ".join(f"(FROM_UNIXTIME({1_700_000_000 + 3600 * k}), {int(k < 30)})" for k in range(60))
+    runner.sql(f"INSERT INTO d VALUES {values}")
+    attributes = {"min_child_weight": 0, "train.num_boost_round": 20}
+    expected = trained(runner, attributes=attributes)["features"]
+    found = Runner(f"{mysql_dsn}{'&' if '?' in mysql_dsn else '?'}time_zone=%27{zone.replace('+', '%2B')}%27", tmp_path)
+    assert trained(found, attributes=attributes)["features"] == expected
+    assert expected[0]["offset"] // DAY == (1_700_000_000 + 3600 * 30) // 86400
+    # The model of that session predicts the same in the default session.
+    assert accuracy(runner) == accuracy(found) == 1
+    # Standard statements print local times.
+    hours = [found.sql("SELECT x FROM d ORDER BY x LIMIT 1"), runner.sql("SELECT x FROM d ORDER BY x LIMIT 1")]
+    assert (hours[0] == hours[1]) == (zone == "SYSTEM")
+
+
+def test_postgresql_session_settings_do_not_change_features(postgresql_dsn: str, tmp_path: Path) -> None:
+    runner = Runner(postgresql_dsn, tmp_path)
+    types = {
+        "t": "timestamptz",
+        "d": "date",
+        "u": "timestamp",
+        "i": "interval",
+        "f": "double precision",
+        "y": "integer",
+    }
+    day = "2024-01-0{0}"
+    rows = [
+        (f"{day} 10:00:00.5+00", day, f"{day} 10:00:00.5", "-1 day {0}:00", f"0.{k % 7}12345678901234", k % 7)
+        for k in range(ROWS)
+    ]
+    rows = [tuple(v.format(k % 7 + 1) if isinstance(v, str) else v for v in row) for k, row in enumerate(rows)]
+    make(runner, "d", types, rows)
+    expected = trained(runner)["features"]
+    agent = StandInAgent(tmp_path, postgresql_dsn)
+    train = {"kind": "train", "select": "SELECT * FROM d", "label": "y", "estimator": "xgboost.gbtree", "model": "m"}
+    train |= {"sql": "SELECT …", "output": str(tmp_path / "m")}
+    predict = {"kind": "predict", "select": "SELECT * FROM d", "model": "m", "model_dir": str(tmp_path / "m")}
+    predict |= {"result_table": "d_out", "result_column": "p"}
+    settings = ("SET intervalstyle TO iso_8601", "SET extra_float_digits TO -5")
+    shown = "SELECT DATE '2024-01-31', current_setting('extra_float_digits')"
+    for style, printed in (("German", "31.01.2024"), ("SQL, DMY", "31/01/2024"), ("Postgres, MDY", "01-31-2024")):
+        (tmp_path / "m/model_meta.json").unlink()
+        agent.run("BEGIN", f"SET LOCAL datestyle TO '{style}'", train, "ROLLBACK").succeeded()
+        assert meta(runner)["features"] == expected
+        run = agent.run(f"SET datestyle TO '{style}'", *settings, train, shown, predict, shown)
+        assert meta(runner)["features"] == expected
+        # The user's own statements keep the settings.
+        assert run.succeeded().rows(4) == run.rows(6) == [(printed, "-5")]
+        assert accuracy(runner, "d_out") == accuracy(runner) == 1
+        assert runner.sql(
+            "SELECT count(*) FROM (SELECT t, d, u, i, f FROM d_out EXCEPT SELECT t, d, u, i, f FROM d) a"
+        ) == [("0",)]
+
+
+@pytest.mark.parametrize(
+    ("session", "system", "hours"),
+    [
+        ("+05:00", "CST", 5),
+        ("-03:30", "UTC", -3.5),
+        ("SYSTEM", "UTC", 0),
+        ("SYSTEM", "CST", None),
+        ("Europe/Paris", "UTC", 2),
+        ("No/Where", "UTC", None),
+    ],
+)
+def test_time_zone_of_a_mysql_session(session: str, system: str, hours: float | None) -> None:
+    zone = time_zone(session, system)
+    assert (zone is None) == (hours is None)
+    if zone is not None and hours is not None:
+        found = timestamps_in(zone)([b"2024-07-01 12:00:00.5", None])
+        summer = 1_719_835_200_500_000
+        assert found == Values(Kind.TIMESTAMP_UTC, [round(summer - hours * 3_600_000_000), None])
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Paris", "America/New_York"])

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from agent import StandInAgent
 from conftest import Runner
+from expressions import call
 from tables import accuracy, column, database, feature, make, rejects, trained
 
 DAY = 86_400_000_000
@@ -185,6 +186,36 @@ def test_loss_of_precision_causes_a_warning(runner: Runner) -> None:
     assert "loses precision" in column(trained(runner), "x")["warnings"]
 
 
+LISTS = [
+    (lambda k: f"{20180110 + k},1,1", None, 100),
+    (lambda k: f"{2**62 + k},1,1", None, 199),
+    (lambda k: f"1:1 2:{20180110 + k}", None, 100),
+    (lambda k: f"{20180110 + k} 1 1", ("DENSE", 3), 100),
+    (lambda k: f"1:{2**62 + k} 2:1", ("SPARSE", 5), 199),
+    (lambda k: f"{1e6 + k / 1000:.3f},2,{k}.5", None, 195),
+    (lambda k: f"{k / 7},{k},{16777216 + 2 * k}", None, 0),
+]
+
+
+@pytest.mark.parametrize("place", range(len(LISTS)))
+def test_loss_of_precision_in_lists_causes_a_warning(
+    runner: Runner, place: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, function, lost = LISTS[place]
+    make(runner, "d", {"x": "text", "y": "integer"}, [(text(k), k % 2) for k in range(200)])
+    clause = {"columns": {"feature_columns": [call(function[0], "x", function[1])]}} if function else {}
+    assert column(trained(runner, **clause), "x")["warnings"] == (["loses precision"] if lost else [])
+    said = capsys.readouterr().out
+    assert (f"warning: column x: {lost} of its " in said) == bool(lost)
+
+
+def test_repeated_index_in_a_row_is_an_error(runner: Runner) -> None:
+    make(
+        runner, "d", {"x": "text", "y": "integer"}, [("3:5 3:9" if k == 6 else f"3:{k} 4:1", k % 2) for k in range(50)]
+    )
+    rejects(runner, "^column x, row 7: '3:5 3:9' has the index 3 twice")
+
+
 def test_width_of_sparse_texts_depends_on_all_rows(runner: Runner) -> None:
     rows = [("4999:1 3:2" if k == 4999 else f"{k % 5}:1 7:{k % 3}", k % 3) for k in range(5000)]
     make(runner, "d", {"x": "text", "y": "integer"}, rows)
@@ -231,6 +262,16 @@ def test_names_and_ids_cause_warnings(runner: Runner, capsys: pytest.CaptureFixt
     assert head.split() == ["column", "declared", "taken", "as", "distinct", "missing", "warnings"]
     (name,) = (line for line in lines if line.startswith("name "))
     assert " ".join(name.split()).endswith("vocabulary of 101 101 0 nearly unique")
+
+
+def test_row_numbers_are_found_in_any_order(runner: Runner) -> None:
+    values = [*range(90), *range(95, 205)]
+    for order in (values, values[::-1], [values[k * 77 % 200] for k in range(200)]):
+        make(runner, "d", {"x": "integer", "y": "integer"}, [(k, k % 2) for k in order])
+        assert column(trained(runner), "x")["warnings"] == ["looks like an id"]
+    # Increasing measurements are no row numbers.
+    make(runner, "d", {"x": "integer", "y": "integer"}, [(k * k, k % 2) for k in range(200)])
+    assert column(trained(runner), "x")["warnings"] == []
 
 
 def test_non_iso_dates_cause_a_warning(runner: Runner) -> None:

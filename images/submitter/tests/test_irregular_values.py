@@ -241,3 +241,41 @@ def test_label_with_one_class_is_rejected(runner: Runner, kind: str, value: Any)
     )
     if kind != "integer":
         rejects(runner, r"^cannot train: label y has one class only")
+
+
+def test_numbers_in_a_boolean_column_are_counted(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
+    make(runner, "d", {"x": "boolean", "y": "integer"}, [(k % 2 == 1, k % 2) for k in range(ROWS)])
+    document = trained(runner)
+    assert (feature(document, "x")["boolean"], column(document, "x")["warnings"]) == (True, [])
+    evaluate(runner)
+    assert "warning:" not in capsys.readouterr().out
+    make(runner, "d", {"x": "integer", "y": "integer"}, [(k % 7, k % 2) for k in range(70)])
+    evaluate(runner)
+    said = "column x: 50 value(s) other than 0 and 1 in a boolean column, read as numbers, first 2 in row 3"
+    assert f"warning: {said}" in capsys.readouterr().out
+    if database(runner) != "postgresql":
+        make(runner, "d", {"x": "boolean", "y": "integer"}, [(k % 7, k % 2) for k in range(70)])
+        document = trained(runner)
+        assert "boolean" not in feature(document, "x")
+        assert column(document, "x")["warnings"] == ["not only 0 and 1"]
+        assert f"warning: {said}" in capsys.readouterr().out
+        evaluate(runner)
+        assert "warning:" not in capsys.readouterr().out
+
+
+def test_infinite_date_in_label_is_not_a_date(runner: Runner) -> None:
+    rows = [("infinity" if k == 6 else f"2023-02-{k % 28 + 1:02}", k) for k in range(60)]
+    kind = "text" if database(runner) == "mysql" else "date"
+    make(runner, "d", {"y": kind, "x": "integer"}, rows)
+    rejects(runner, "^label y, row 7: 'infinity' is not a date")
+
+
+def test_dates_with_years_of_seven_digits(postgresql_dsn: str, tmp_path: Path) -> None:
+    runner = Runner(postgresql_dsn, tmp_path)
+    odd = {6: "5874897-12-31", 7: "100000-01-01", 8: "294246-12-31"}
+    rows = [(odd.get(k, f"2023-02-{k % 28 + 1:02}"), k % 2) for k in range(60)]
+    for kind in ("date", "text"):
+        make(runner, "d", {"x": kind, "y": "integer"}, rows)
+        found = column(trained(runner), "x")
+        assert (found["taken_as"], found["missing"], found["distinct"]) == ("date, in days", 1, 30)
+    rejects(runner, "^label x, row 7: '5874897-12-31' is a date beyond the year 294246", select="y AS z, x", label="x")

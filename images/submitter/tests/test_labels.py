@@ -131,6 +131,9 @@ def test_order_of_rows_does_not_matter(declared: str, batches: tuple[Values, ...
             continue
         expected = [value for batch in order for value in batch.values]
         assert found[1] == label_of(batches, declared)[1]
+        if Kind.INT in {batch.kind for batch in batches}:
+            # With words, a typed number is a class by its text.
+            expected = [str(value) for value in expected]
         assert found[2] == (expected if as_classes else [float(value) for value in expected])
 
 
@@ -210,3 +213,36 @@ def test_nonexistent_date_in_label_is_an_error(runner: Runner) -> None:
     rows = [(k, "2023-02-29" if k == 6 else f"2023-02-{k % 28 + 1:02}") for k in range(60)]
     make(runner, "d", {"x": "integer", "y": "text"}, rows)
     rejects(runner, "^label y, row 7: '2023-02-29' is a date that no calendar has$")
+
+
+@pytest.mark.parametrize(
+    "expression", ["y", "CAST(y AS BLOB)", "CASE y WHEN 0 THEN 0 ELSE iif(typeof(y) = 'text', ' 1', 1) END"]
+)
+def test_sqlite_number_and_its_text_are_one_class(sqlite_runner: Runner, expression: str) -> None:
+    rows: list[tuple[float, Any]] = [(0.0, 0)] * 160 + [(1.0, 1)] * 120 + [(1.0, "1")] * 120
+    make(sqlite_runner, "d", {"x": "REAL", "y": ""}, rows)
+    if "BLOB" in expression:
+        make(sqlite_runner, "d", {"x": "REAL", "y": "BLOB"}, rows)
+        expression = "y"
+    for attributes in ({}, {"objective": "binary:logistic"}):
+        document = trained(sqlite_runner, select=f"x, {expression} AS y", attributes=attributes)
+        assert (document["classes"], column(document, "y")["distinct"]) == ([0, 1], 2)
+        assert accuracy(sqlite_runner) == 1
+
+
+def test_number_and_its_text_are_one_class_among_words() -> None:
+    mixed = Values(Kind.MIXED, [1, "1", "beta", 2, "2"] * 2)
+    assert label_of([mixed], "") == (True, "label y holds 3 different texts", ["1", "1", "beta", "2", "2"] * 2)
+    # 20 whole numbers, each also as a text.
+    both = Values(Kind.MIXED, [*range(20), *map(str, range(20))])
+    assert label_of([both], "")[::2] == (True, [*range(20), *range(20)])
+    assert label_of([Values(Kind.MIXED, [*range(20), "1.0", "+1"] * 2)], "")[2][-2:] == [1, 1]
+
+
+def test_large_whole_label_numbers_are_counted_once(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
+    make(runner, "d", {"x": "integer", "y": "bigint"}, [(k, 2**60 + k) for k in range(200)])
+    found = column(trained(runner), "y")
+    assert (found["distinct"], found["warnings"]) == (200, ["loses precision"])
+    said = capsys.readouterr().out
+    assert "label y holds whole numbers of 200 different values" in said
+    assert "199 of its 200 different values become equal to others" in said

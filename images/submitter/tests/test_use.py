@@ -9,6 +9,7 @@ import pytest
 from agent import StandInAgent
 from conftest import Runner, with_iris_model
 from iris import COLUMNS, FEATURES
+from tables import make
 
 from sqlflow_submitter.connect import connect
 from sqlflow_submitter.errors import CommitRefused, UserError
@@ -297,3 +298,18 @@ def test_view_is_not_replaced(iris: Runner) -> None:
 def test_predict_writes_many_batches(sqlite_iris: Runner) -> None:
     sqlite_iris.predict("SELECT a.* FROM iris a, iris b", column="name")
     assert sqlite_iris.sql("SELECT count(*) FROM outcome") == [("22500",)]
+
+
+def test_columns_that_differ_in_case_are_kept_in_postgresql(postgresql_dsn: str, tmp_path: Any) -> None:
+    runner = Runner(postgresql_dsn, tmp_path)
+    make(runner, "d", {"a": "integer", "id": "integer", "y": "integer"}, [(k, k + 500, k % 2) for k in range(50)])
+    runner.train('SELECT a AS "A", y FROM d', "y")
+    runner.run(
+        kind="explain", select='SELECT a AS "A", id AS "a", y FROM d', result_table="d_out", model="m", model_dir="m"
+    )
+    assert runner.sql('SELECT min("a"), max("a"), count("A") FROM d_out') == [("500", "549", "50")]
+    columns = "SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'd_out'::regclass"
+    assert runner.sql(f"{columns} AND attnum > 0") == [("a,y,row,A",)]
+    runner.predict('SELECT a AS "A", y, id AS "Y" FROM d', "d_out", "y")
+    assert runner.sql(f"{columns} AND attnum > 0") == [("A,Y,y",)]
+    assert runner.sql('SELECT min("Y"), max("Y") FROM d_out') == [("500", "549")]

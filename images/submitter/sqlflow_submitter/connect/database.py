@@ -114,6 +114,10 @@ class Database:
         """
         raise NotImplementedError
 
+    def read(self, select: str) -> Iterator[ResultSet | int | None]:
+        """Runs a select like `execute`, for decoding: settings of the session do not change how values are printed."""
+        return self.execute(select)
+
     def describe(self, select: str) -> list[ColumnInfo]:
         """Returns the columns of a select without executing it.
 

@@ -6,7 +6,7 @@ A column without NULLs is decoded by one `map` in C. A None raises TypeError, an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import TypeVar
 
 from sqlflow_submitter.connect.database import Kind, Values
@@ -51,6 +51,15 @@ def dates(raw: Raw) -> Values:
 
 def timestamps(raw: Raw) -> Values:
     return _or_texts(Kind.TIMESTAMP, _micros, raw)
+
+
+def timestamps_in(zone: tzinfo) -> Callable[[Raw], Values]:
+    """Returns a decoder of local times of a zone. If a clock was set back, an hour that occurs twice is the first."""
+
+    def micros(value: bytes) -> int:
+        return (datetime.fromisoformat(value.decode()).replace(tzinfo=zone) - EPOCH_UTC) // MICROSECOND
+
+    return lambda raw: _or_texts(Kind.TIMESTAMP_UTC, micros, raw)
 
 
 def timestamps_with_zone(raw: Raw) -> Values:

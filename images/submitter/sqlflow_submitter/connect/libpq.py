@@ -24,6 +24,6 @@ _without_init("psycopg")
 
 from psycopg import pq  # noqa: E402
 from psycopg.errors import OperationalError  # noqa: E402
-from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus  # noqa: E402
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus  # noqa: E402
 
-__all__ = ["ConnStatus", "DiagnosticField", "ExecStatus", "OperationalError", "pq"]
+__all__ = ["ConnStatus", "DiagnosticField", "ExecStatus", "OperationalError", "TransactionStatus", "pq"]

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from datetime import tzinfo
 from typing import Any
 
 import pymysql
 from pymysql.connections import FieldDescriptorPacket, MySQLResult
-from pymysql.constants import COMMAND
+from pymysql.constants import COMMAND, FIELD_TYPE
 
 from sqlflow_submitter.connect import encoding
 from sqlflow_submitter.connect.database import MAX_TABLES, Batch, ColumnInfo, Database, ResultSet
+from sqlflow_submitter.connect.decode import timestamps_in
 from sqlflow_submitter.connect.go_dsn import GoDsn, parse_go_dsn
 from sqlflow_submitter.connect.mysql_rows import RowReader
 from sqlflow_submitter.connect.mysql_types import column_info
+from sqlflow_submitter.connect.mysql_zone import SYSTEM, time_zone
 from sqlflow_submitter.errors import DatabaseUnavailable, SubmitterError, UserError, one_line
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -73,6 +76,7 @@ class MySQLDatabase(Database):
         self._rest = rest
         self._replay = replay
         self._dsn = parse_go_dsn(rest)
+        self._warned_of_zone = False
         try:
             self._connection = _connect(self._dsn)
         except pymysql.MySQLError as error:
@@ -124,7 +128,26 @@ class MySQLDatabase(Database):
             connection._execute_command(COMMAND.COM_STMT_CLOSE, int(statement).to_bytes(4, "little"))
         except pymysql.MySQLError as error:
             raise self._translate(error) from error
-        return [column_info(field) for field in fields]
+        columns = [column_info(field) for field in fields]
+        places = [place for place, field in enumerate(fields) if field.type_code == FIELD_TYPE.TIMESTAMP]
+        if places and (zone := self._time_zone()) is not None:
+            for place in places:
+                columns[place] = columns[place]._replace(decode=timestamps_in(zone))
+        return columns
+
+    def _time_zone(self) -> tzinfo | None:
+        """Returns the session's time zone, or None if it is not known, after a warning."""
+        ((session, system),) = self.rows("SELECT @@session.time_zone, @@system_time_zone")
+        zone = time_zone(session, system)
+        if zone is None and not self._warned_of_zone:
+            self._warned_of_zone = True
+            name = system if session == SYSTEM else session
+            print(
+                f"warning: columns of type TIMESTAMP are read in the server's time zone {name}, and not in UTC; "
+                "write SET time_zone = '+00:00' before the statement",
+                flush=True,
+            )
+        return zone
 
     def run_bytes(self, sql: bytes) -> None:
         """Runs an internal statement that returns no rows, and may contain bytes that are not UTF-8."""

@@ -37,7 +37,7 @@ TYPES: dict[int, tuple[str, Decoder]] = {
     FIELD_TYPE.DATE: ("DATE", decode.dates),
     FIELD_TYPE.NEWDATE: ("DATE", decode.dates),
     FIELD_TYPE.DATETIME: ("DATETIME", decode.timestamps),
-    # Printed in the session's time zone, without naming it: a local time.
+    # Printed in the session's time zone, without naming it. `describe` has a decoder that converts to UTC.
     FIELD_TYPE.TIMESTAMP: ("TIMESTAMP", decode.timestamps),
     FIELD_TYPE.TIME: ("TIME", decode.texts),
     FIELD_TYPE.JSON: ("JSON", decode.texts),

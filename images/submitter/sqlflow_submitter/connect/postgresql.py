@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlflow_submitter.connect import encoding
 from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
 from sqlflow_submitter.connect.database import MAX_TABLES, Batch, ColumnInfo, Database, ResultSet
-from sqlflow_submitter.connect.libpq import ConnStatus, DiagnosticField, ExecStatus, OperationalError, pq
+from sqlflow_submitter.connect.libpq import (
+    ConnStatus,
+    DiagnosticField,
+    ExecStatus,
+    OperationalError,
+    TransactionStatus,
+    pq,
+)
 from sqlflow_submitter.connect.postgresql_types import column_info
 from sqlflow_submitter.errors import DatabaseBusy, DatabaseUnavailable, SubmitterError, UserError, one_line
 
@@ -22,6 +29,9 @@ CONNECT_TIMEOUT_SECONDS = b"10"
 
 # The formats that the decoders need. All other settings of the session are the user's.
 OUTPUT_SETTINGS = b"SET datestyle TO ISO; SET bytea_output TO hex"
+
+READ_SETTINGS = {"datestyle": "ISO", "intervalstyle": "postgres", "extra_float_digits": "3", "bytea_output": "hex"}
+"""The formats in which values are read for a model. `ISO` keeps the order of day and month in the user's dates."""
 
 MESSAGE = DiagnosticField.MESSAGE_PRIMARY
 
@@ -55,11 +65,38 @@ class PostgreSQLDatabase(Database):
         self._rest = rest
         self._replay = replay
         self.connection, self._address = _connect(f"postgresql://{rest}")
+        self._changed_settings: dict[str, str] = {}
+        """The user's values of settings that `read` changed."""
         self.simple(OUTPUT_SETTINGS)
         for sql in replay:
             self.run(sql)
 
+    def read(self, select: str) -> Iterator[ResultSet | int | None]:
+        self._restore_settings()
+        names = ", ".join(f"current_setting('{name}')" for name in READ_SETTINGS)
+        ((*values,),) = self.rows(f"SELECT {names}")
+        found = dict(zip(READ_SETTINGS, map(str, values), strict=True))
+        changed = {name: value for name, value in found.items() if not _is_readable(name, value)}
+        self._set({name: READ_SETTINGS[name] for name in changed})
+        self._changed_settings = changed
+        return self._execute(select)
+
     def execute(self, sql: str) -> Iterator[ResultSet | int | None]:
+        self._restore_settings()
+        yield from self._execute(sql)
+
+    def _restore_settings(self) -> None:
+        """Restores the user's settings. The connection is free only after a select has been read."""
+        changed, self._changed_settings = self._changed_settings, {}
+        self._set(changed)
+
+    def _set(self, settings: Mapping[str, str]) -> None:
+        # In a transaction, the value that the user set in it must return at its end.
+        is_local = self.connection.transaction_status == TransactionStatus.INTRANS
+        for name, value in settings.items():
+            self.simple(f"SELECT set_config('{name}', '{value}', {str(is_local).lower()})".encode())
+
+    def _execute(self, sql: str) -> Iterator[ResultSet | int | None]:
         text = sql.encode()
         if b"\0" in text:
             # libpq would truncate the statement there.
@@ -198,6 +235,14 @@ class PostgreSQLResultSet(ResultSet):
             return None
         self._next = self._database.connection.get_result()
         return result
+
+
+def _is_readable(name: str, value: str) -> bool:
+    """Returns whether values are printed such that they can be decoded without loss."""
+    if name == "extra_float_digits":
+        # From version 12, any positive value means the shortest exact text.
+        return int(value) > 0
+    return value.startswith(READ_SETTINGS[name])
 
 
 def _connect(uri: str) -> tuple[Any, str]:

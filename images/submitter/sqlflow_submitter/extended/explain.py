@@ -15,8 +15,15 @@ from numpy.typing import NDArray
 from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
 from sqlflow_submitter.extended.loading import end_of_rows, open_select, print_warnings
 from sqlflow_submitter.extended.passthrough import PassthroughColumns
-from sqlflow_submitter.extended.result_table import ResultTable, check_column_case, check_result_table, result_table
+from sqlflow_submitter.extended.result_table import (
+    ResultTable,
+    check_column_case,
+    check_result_table,
+    fold_case,
+    result_table,
+)
 from sqlflow_submitter.extended.trained_model import BatchEncoder, TrainedModel
+from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.features.matrix import matrix_width
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
@@ -48,9 +55,11 @@ def explain(statement: Statement, step: Step, database: Database, channel: State
     channel.print_line(f"EXPLAIN model {statement.model} ({model.meta.class_name})")
     if statement.result_table:
         with result_table(statement, attributes, step.staging_suffix, database) as table:
-            passthrough = PassthroughColumns(described, model.meta.inputs())
+            available = [column.name for column in described]
+            read = {available[place] for place in locate("column", model.meta.inputs(), available).values()}
+            passthrough = PassthroughColumns(described, read)
             check_column_case(statement, passthrough.names, database)
-            _create(table, passthrough, names, model, statement.select)
+            _create(table, passthrough, names, model, statement.select, database.dialect)
             importance = _explain(statement, model, described, database, channel, (table, passthrough))
             table.publish(channel)
     else:
@@ -70,29 +79,39 @@ def explain(statement: Statement, step: Step, database: Database, channel: State
     channel.display("image/png", picture)
 
 
-def unique_names(wanted: Iterable[str], taken: Iterable[str] = (ROW_COLUMN, CLASS_COLUMN)) -> list[str]:
-    """Returns column names that are unique: a number is appended to a name that is taken, as in `class_2`."""
+def unique_names(
+    wanted: Iterable[str], taken: Iterable[str] = (ROW_COLUMN, CLASS_COLUMN), dialect: str = ""
+) -> list[str]:
+    """Returns column names that are unique: a number is appended to a name that is taken, as in `class_2`.
+
+    Case does not matter, except in PostgreSQL if `dialect` names it.
+    """
     names: list[str] = []
-    used = {name.lower() for name in taken}
+    used = {fold_case(name, dialect) for name in taken}
     for label in wanted:
         name, number = label, 1
-        while name.lower() in used:
+        while fold_case(name, dialect) in used:
             number += 1
             name = f"{label}_{number}"
-        used.add(name.lower())
+        used.add(fold_case(name, dialect))
         names.append(name)
     return names
 
 
 def _create(
-    table: ResultTable, passthrough: PassthroughColumns, names: list[str], model: TrainedModel, select: str
+    table: ResultTable,
+    passthrough: PassthroughColumns,
+    names: list[str],
+    model: TrainedModel,
+    select: str,
+    dialect: str,
 ) -> None:
     writer = table.writer
     computed = [writer.column(ROW_COLUMN, Kind.INT)]
     if has_classes(model):
         computed.append(writer.column(CLASS_COLUMN, model.result_kind()))
     computed += [writer.column(name, Kind.FLOAT) for name in names]
-    kept = unique_names(passthrough.names, [column.name for column in computed])
+    kept = unique_names(passthrough.names, [column.name for column in computed], dialect)
     if kept != passthrough.names:
         renamed = (
             f"{writer.quote(old)} AS {writer.quote(new)}" for old, new in zip(passthrough.names, kept, strict=True)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sqlflow_submitter.connect.writer import TableWriter
 from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.extended.result_table import fold_case
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.model import ModelMeta
 from sqlflow_submitter.step import Statement
@@ -28,7 +29,7 @@ class Layout(NamedTuple):
 
 
 def result_layout(
-    statement: Statement, available: Sequence[str], classes: Sequence[str], writer: TableWriter
+    statement: Statement, available: Sequence[str], classes: Sequence[str], writer: TableWriter, dialect: str
 ) -> Layout:
     """Returns the result table's columns.
 
@@ -37,14 +38,15 @@ def result_layout(
         available: the select's columns.
         classes: the classes that get a probability column, as texts.
         writer: applies the database's rules for names.
+        dialect: the database.
 
     Raises:
         UserError: the select has a column twice, or one with the name of a probability column.
     """
     result = writer.column_name(statement.result_column or "")
-    kept = [name for name in available if name.lower() != result.lower()]
+    kept = [name for name in available if fold_case(name, dialect) != fold_case(result, dialect)]
     places = locate("column", kept, available)
-    names = probability_names([writer.column_name(f"p_{text}") for text in classes], [*kept, result])
+    names = probability_names([writer.column_name(f"p_{text}") for text in classes], [*kept, result], dialect)
     return Layout(places, result, names)
 
 
@@ -65,7 +67,7 @@ def probability_classes(meta: ModelMeta, name: str) -> list[str]:
     return [str(value).lower() if isinstance(value, bool) else str(value) for value in classes]
 
 
-def probability_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:
+def probability_names(names: Sequence[str], taken: Sequence[str], dialect: str) -> list[str]:
     """Returns the names of the probability columns, `p_<class>`, truncated to the length that every database allows.
 
     If two names are equal, or differ in case only, a number is appended to the later one: `p_Yes`, `p_yes_2`.
@@ -73,7 +75,7 @@ def probability_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:
     Raises:
         UserError: the select has a column of that name.
     """
-    others = {name.lower() for name in taken}
+    others = {fold_case(name, dialect) for name in taken}
     found: list[str] = []
     for name in names:
         wanted = chosen = _truncated(name, MAX_NAME_BYTES)
@@ -81,7 +83,7 @@ def probability_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:
         while chosen.lower() in {name.lower() for name in found}:
             number += 1
             chosen = f"{_truncated(wanted, MAX_NAME_BYTES - len(str(number)) - 1)}_{number}"
-        if chosen.lower() in others:
+        if fold_case(chosen, dialect) in others:
             raise UserError(
                 f"attribute predict.probabilities: the select already has a column {chosen}; "
                 "omit it, or rename it with AS"

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, Kind, ResultSet, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.features.declared import Declared, declared
-from sqlflow_submitter.features.encode import Columns
+from sqlflow_submitter.features.encode import EPOCH, Columns
 from sqlflow_submitter.features.labels import LabelReader
+from sqlflow_submitter.features.texts import micros
 from sqlflow_submitter.statement import StatementChannel
 
 TIME_TYPE = re.compile(r"time\b", re.IGNORECASE)
+TIMESTAMP_TYPE = re.compile(r"(datetime|timestamp)\b", re.IGNORECASE)
+MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
+"""The form of most timestamps, which needs no conversion."""
 TRAILING_ZEROS = re.compile(r"(:\d\d)(?:\.0+|(\.\d*?)0+)(?=$|[-+])", re.ASCII)
 """Trailing zeros of a time's fraction, or the whole fraction if all its digits are zeros."""
 
@@ -25,7 +30,7 @@ def open_select(database: Database, select: str) -> ResultSet:
     Raises:
         UserError: the statement returns no result set.
     """
-    for result in database.execute(select):
+    for result in database.read(select):
         if isinstance(result, ResultSet):
             return result
     raise UserError("cannot read the select: it returns no result set; write a SELECT")
@@ -81,17 +86,19 @@ def decode_columns(
 ) -> dict[str, Values]:
     """Returns columns of a batch by name. The same data gives the same values in every database.
 
-    `described` has the declared types, which SQLite's result sets lack.
+    `described` has what result sets lack: SQLite's declared types, and the time zone of MySQL's session.
     """
-    types = [column.database_type for column in described]
     return {
         # A column may have been added to the table since.
-        name: _normalized(result.columns[place], types[place] if place < len(types) else "", batch.raw[place])
+        name: _normalized(result.columns[place], described[place] if place < len(described) else None, batch.raw[place])
         for name, place in places.items()
     }
 
 
-def _normalized(column: ColumnInfo, declared_type: str, raw: Sequence[Any]) -> Values:
+def _normalized(column: ColumnInfo, described: ColumnInfo | None, raw: Sequence[Any]) -> Values:
+    declared_type = described.database_type if described else ""
+    if described and declared_type == column.database_type:
+        column = described
     values = column.decode(raw)
     if values.kind is not Kind.TEXT:
         return values
@@ -105,11 +112,25 @@ def _normalized(column: ColumnInfo, declared_type: str, raw: Sequence[Any]) -> V
     if declared(own_type) is Declared.DATE:
         # A date outside Python's calendar turns the whole batch into texts: decode each value by itself.
         return Values(column.decode([None]).kind, [column.decode([value]).values[0] for value in raw])
+    if TIMESTAMP_TYPE.match(declared_type):
+        # SQLite stores them as texts; other databases print each moment in one form only.
+        return Values(Kind.TEXT, [value and _moment(value) for value in values.values])
     if TIME_TYPE.match(declared_type):
         # MySQL and SQLite keep the trailing zeros of a fraction.
         times = (value and TRAILING_ZEROS.sub(r"\1\2", value) for value in values.values)
         return Values(Kind.TEXT, list(times))
     return values
+
+
+def _moment(text: str) -> str:
+    """Formats a timestamp as `text_of` does for other databases. Another text is unchanged."""
+    if MOMENT.fullmatch(text):
+        return text
+    found = micros(text)
+    try:
+        return text if found is None else str(EPOCH + timedelta(microseconds=found))
+    except OverflowError:
+        return text
 
 
 def print_warnings(warnings: Iterable[str], channel: StatementChannel) -> None:

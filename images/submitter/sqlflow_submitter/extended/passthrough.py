@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlflow_submitter.connect.database import BATCH_ROWS, Batch, ColumnInfo
@@ -15,18 +15,17 @@ from sqlflow_submitter.features.numbers import value_error
 class PassthroughColumns:
     """Some columns of a select, in the order of the select."""
 
-    def __init__(self, described: Sequence[ColumnInfo], exclude: Sequence[str]) -> None:
+    def __init__(self, described: Sequence[ColumnInfo], exclude: Collection[str]) -> None:
         """
         Args:
             described: the select's columns.
-            exclude: names of columns that are not copied; case does not matter.
+            exclude: names of columns that are not copied, as in the select.
 
         Raises:
             UserError: the select has a column twice.
         """
-        excluded = {name.lower() for name in exclude}
         available = [column.name for column in described]
-        self.names = [name for name in available if name.lower() not in excluded]
+        self.names = [name for name in available if name not in exclude]
         self._places = list(locate("column", self.names, available).values())
         self.columns = [described[place] for place in self._places]
 

@@ -159,11 +159,11 @@ class _ProgramState:
         if statement.kind == "predict":
             from sqlflow_submitter.extended.layout import probability_classes, result_layout
 
-            check_column_case(statement, available, self._database)
             wants_probabilities = meta is not None and attributes.get("predict.probabilities")
             classes = probability_classes(meta, statement.model) if meta is not None and wants_probabilities else []
             with open_writer(self._database) as writer:
-                result_layout(statement, available, classes, writer)
+                kept = result_layout(statement, available, classes, writer, self._database.dialect).kept
+            check_column_case(statement, kept, self._database)
         if _own_name(statement.result_table or "") not in self._created_tables:
             check_result_table(statement, attributes, self._database)
 

@@ -33,11 +33,11 @@ def predict(statement: Statement, step: Step, database: Database, channel: State
     model.check_columns(described, database)
     available = [column.name for column in described]
     check_result_table(statement, attributes, database)
-    check_column_case(statement, available, database)
     with result_table(statement, attributes, step.staging_suffix, database) as table:
         writer = table.writer
-        _, result_column, names = result_layout(statement, available, classes, writer)
-        passthrough = PassthroughColumns(described, [result_column])
+        kept, result_column, names = result_layout(statement, available, classes, writer, database.dialect)
+        check_column_case(statement, kept, database)
+        passthrough = PassthroughColumns(described, {*available} - {*kept})
         computed = [writer.column(result_column, model.result_kind()), *(writer.column(it, Kind.FLOAT) for it in names)]
         table.create_from_select(statement.select, passthrough.columns, computed)
         channel.print_line(f"PREDICT {table.name}.{result_column} with model {statement.model}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -146,13 +146,16 @@ def check_result_table(statement: Statement, attributes: Mapping[str, Any], data
             check_replaceable(writer, table, selects, replace)
 
 
-def passthrough_names(statement: Statement, available: Sequence[str]) -> list[str]:
-    """Returns the columns of the select that PREDICT writes: all but the result column."""
-    return [name for name in available if name.lower() != (statement.result_column or "").lower()]
+def fold_case(name: str, dialect: str) -> str:
+    """Returns a column's name such that two names are equal if a table of the database cannot have both."""
+    if dialect == "postgresql":
+        return name
+    # SQLite folds the case of ASCII letters only.
+    return name.encode().lower().decode() if dialect == "sqlite" else name.lower()
 
 
-def check_column_case(statement: Statement, available: Sequence[str], database: Database) -> None:
-    """Checks that a table of the database can have all columns of a select.
+def check_column_case(statement: Statement, names: Iterable[str], database: Database) -> None:
+    """Checks that a table of the database can have all passthrough columns.
 
     Raises:
         UserError: two names differ in case only, and the database does not allow that.
@@ -160,10 +163,8 @@ def check_column_case(statement: Statement, available: Sequence[str], database: 
     if database.dialect not in CASE_INSENSITIVE:
         return
     seen: dict[str, str] = {}
-    for name in passthrough_names(statement, available):
-        # SQLite folds the case of ASCII letters only.
-        folded = name.lower() if database.dialect != "sqlite" else name.encode().lower().decode()
-        other = seen.setdefault(folded, name)
+    for name in names:
+        other = seen.setdefault(fold_case(name, database.dialect), name)
         if other != name:
             raise UserError(
                 f"cannot write table {statement.result_table}: the names of columns {other} and {name} differ in case "

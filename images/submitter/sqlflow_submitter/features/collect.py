@@ -178,7 +178,7 @@ class Collector:
 
     def _settle_as_lists(self, feature: Feature) -> None:
         """Decides that the column has lists, and reads the earlier texts as such."""
-        self._lists = EncodedFeature(feature, self._tally)
+        self._lists = EncodedFeature(feature, self._tally, checks_precision=True)
         texts, self._texts = self._texts, Texts()
         self._lists.add({self.column: Values(Kind.TEXT, texts.values())})
 
@@ -279,8 +279,12 @@ class Collector:
         taken_as = "date, in days" if is_date else "number"
         form = Form.DATE.value if is_date else Form.NUMBER.value
         feature = Feature(DENSE, column=self.column, form=form, offset=scaling.offset, scale=scaling.scale)
-        feature.boolean = self._declared is Declared.BOOLEAN
+        # MySQL's BOOLEAN is TINYINT(1), which may have small numbers.
+        is_number = reader.not_boolean > 0 and not reader.boolean_words
+        feature.boolean = self._declared is Declared.BOOLEAN and not is_number
         report = self._report(taken_as, fitted.distinct, reader.nulls)
+        if reader.not_boolean:
+            report.warn("not only 0 and 1", "; ".join(self._tally.notes()))
         if fitted.lost:
             report.warn(
                 "loses precision",
@@ -305,9 +309,12 @@ class Collector:
         if isinstance(block, SparseBlock):
             feature.width = int(block.indices.max(initial=0)) + 1
             feature.drops_unseen = True
-            return LearnedColumn(feature, block, self._report(f"sparse, width {feature.width}", None, self._nulls))
-        report = self._report(f"{feature.width} numbers", None, self._nulls)
-        if feature.width == 2:
+            report = self._report(f"sparse, width {feature.width}", None, self._nulls)
+        else:
+            report = self._report(f"{feature.width} numbers", None, self._nulls)
+        for _, check in lists.precision():
+            check.warn(report)
+        if feature.kind == DENSE and feature.width == 2:
             report.warn(
                 "decimal commas?",
                 "each text is read as two numbers; if the comma is a decimal comma, REPLACE it by a point",

@@ -6,6 +6,7 @@ index beyond a learned width, and a word for a missing value among lists.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.numbers import DATE_KINDS, EMPTY, UNSEEN, UNSEEN_INDEX, NumberReader, Tally, value_error
+from sqlflow_submitter.features.precision import PrecisionCheck, exact_number
 from sqlflow_submitter.features.spec import (
     BUCKET,
     CATEGORY_HASH,
@@ -58,9 +60,15 @@ def one_hot(codes: Block) -> SparseBlock:
 class Encoder:
     """Encodes one feature, batch by batch. Counts rows, for messages, and missing values, in `tally`."""
 
-    def __init__(self, feature: Feature, tally: Tally | None = None) -> None:
+    def __init__(self, feature: Feature, tally: Tally | None = None, *, checks_precision: bool = False) -> None:
+        """Args:
+        feature: the feature.
+        tally: counts missing values.
+        checks_precision: whether numbers of lists are recorded for `precision`, which is needed in training only.
+        """
         self.feature = feature
-        self._inputs = [Encoder(inner) for inner in feature.inputs]
+        self._inputs = [Encoder(inner, checks_precision=checks_precision) for inner in feature.inputs]
+        self._precision = PrecisionCheck() if checks_precision else None
         self._codes = {text: code for code, text in enumerate(feature.vocabulary or ())}
         self._rows = 0
         self._tally = tally or Tally(feature.column)
@@ -81,6 +89,11 @@ class Encoder:
         found = [self._tally] if self.feature.column else []
         return found + [tally for encoder in self._inputs for tally in encoder.tallies()]
 
+    def precision(self) -> list[tuple[str, PrecisionCheck]]:
+        """Returns the recorded numbers, by column."""
+        found = [(self.feature.column, self._precision)] if self.feature.column and self._precision else []
+        return found + [check for encoder in self._inputs for check in encoder.precision()]
+
     def _dense(self, columns: Columns) -> Block:
         values = columns[self.feature.column]
         if self.feature.width == 1:
@@ -94,9 +107,12 @@ class Encoder:
             if len(parts) != width:
                 raise self._error(row, f"holds {len(parts)} number(s), not {width}", value)
             try:
-                matrix[row] = [float(part) for part in parts]
+                numbers = [exact_number(part) for part in parts]
             except ValueError:
                 raise self._error(row, "is not a list of numbers", value) from None
+            matrix[row] = [float(number) for number in numbers]
+            if self._precision is not None:
+                self._precision.add((place, number) for place, number in enumerate(numbers) if math.isfinite(number))
         if np.isinf(matrix).any():
             row = int(np.argmax(np.isinf(matrix).any(axis=1)))
             raise self._error(row, "holds a number that is infinite, or too large for 32 bits", values.values[row])
@@ -125,7 +141,7 @@ class Encoder:
         width = self.feature.width
         counts: list[int] = []
         indices: list[int] = []
-        weights: list[float] = []
+        weights: list[int | float] = []
         for row, value in enumerate(self._lists(columns[self.feature.column])):
             entries = {} if value is None else self._entries(row, str(value))
             if entries and max(entries) >= width:
@@ -137,24 +153,31 @@ class Encoder:
             counts.append(len(entries))
             indices += entries.keys()
             weights += entries.values()
+            if self._precision is not None:
+                self._precision.add(entries.items())
         return SparseBlock(
             np.array(counts, dtype=np.int64),
             np.array(indices, dtype=np.int64),
-            np.array(weights, dtype=np.float32),
+            np.array(list(map(float, weights)), dtype=np.float32),
         )
 
-    def _entries(self, row: int, text: str) -> dict[int, float]:
-        """Returns a text's entries, sorted by index. The values of a repeated index are added."""
-        entries: dict[int, float] = {}
+    def _entries(self, row: int, text: str) -> dict[int, int | float]:
+        """Returns a text's entries, sorted by index. An index without a value is counted: `3 3` is `3:2`."""
+        entries: dict[int, int | float] = {}
+        with_value: set[int] = set()
         for part in _split(text, self.feature.separator):
             index, separator, value = part.partition(self.feature.pair_separator)
             try:
-                number, weight = int(index), float(value) if separator else 1.0
+                number, weight = int(index), exact_number(value) if separator else 1.0
                 if number < 0 or not abs(weight) < 3.4e38:
                     raise ValueError
-                entries[number] = entries.get(number, 0.0) + weight
             except ValueError:
                 raise self._error(row, "is not a list of index:value", text) from None
+            if number in with_value or (separator and number in entries):
+                raise self._error(row, f"has the index {number} twice", text)
+            if separator:
+                with_value.add(number)
+            entries[number] = entries.get(number, 0) + weight
         return dict(sorted(entries.items()))
 
     def _bucket(self, columns: Columns) -> Block:

@@ -7,6 +7,8 @@ If there is no objective, the declared type and all values decide. The log shows
 - Whole numbers are classes if they have at most MAX_WHOLE_CLASSES different values. More than two values must, on
   average, occur twice or more. A single value is a number.
 - Other numbers, dates (as days) and larger sets of whole numbers are numbers.
+- In a column with texts and typed whole numbers, as SQLite allows, `1` and `'1'` are one class: a whole number if all
+  texts are whole numbers, else a text.
 
 The order of rows never matters, so early rows decide nothing. If the declared type allows both, class codes and
 numbers are both kept until all rows are known.
@@ -26,9 +28,9 @@ from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features import texts
 from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.encode import text_of
-from sqlflow_submitter.features.numbers import DATE_KINDS, NumberReader, preview, value_error
+from sqlflow_submitter.features.numbers import DATE_KINDS, NumberReader, Numbers, preview, value_error
 from sqlflow_submitter.features.report import ColumnReport
-from sqlflow_submitter.features.store import count_distinct
+from sqlflow_submitter.features.store import NumberStore, count_distinct
 from sqlflow_submitter.features.texts import Form
 from sqlflow_submitter.features.vocabulary import NEARLY_ALL
 
@@ -78,14 +80,21 @@ class LabelReader:
         self._codes: dict[LabelValue, int] = {value: code for code, value in enumerate(classes or ())}
         self._first_rows: list[int] = []
         self._parts: list[NDArray[np.float64]] = []
-        self._numbers: list[NDArray[np.float64]] = []
+        self._numbers: list[Numbers] = []
         self._not_a_number: UserError | None = None
         self._has_fractions = False
         self._has_too_many = False
         self._has_texts = False
         self._has_codes = False
         advice = f"; for classes use an objective such as {CLASS_OBJECTIVES}"
-        self._reader = NumberReader(f"label {column}", None, None, advice, is_boolean=self._has_booleans)
+        self._reader = NumberReader(
+            f"label {column}",
+            None,
+            None,
+            advice,
+            is_boolean=self._has_booleans,
+            is_date=self._declared is Declared.DATE,
+        )
         self._nulls = 0
         self._rows = 0
         self._report = ColumnReport(column, database_type, "label")
@@ -117,13 +126,12 @@ class LabelReader:
                 raise wrong
             self._not_a_number, self._numbers = wrong, []
             return
-        floats = numbers.floats()
-        self._numbers.append(floats)
+        self._numbers.append(numbers)
         if values.kind in (Kind.TEXT, Kind.MIXED):
             found = [value for value in values.values if isinstance(value, str)]
             self._has_texts |= bool(found)
             self._has_codes = self._has_codes or (self._declared not in NO_WORDS and any(map(_is_code, found)))
-        known = floats[~numbers.missing]
+        known = numbers.values[~numbers.missing]
         if values.kind in DATE_KINDS or self._declared is Declared.NUMBER:
             self._has_fractions = True
         elif self._declared is Declared.DECIMAL:
@@ -171,6 +179,7 @@ class LabelReader:
                 f"label {self.column} is NULL in {self._nulls} of {self._rows} row(s): "
                 f"exclude them, as in WHERE {self.column} IS NOT NULL"
             )
+        self._merge_texts_and_numbers()
         if self.as_classes is None and self._rows:
             self._decide()
         if self.as_classes:
@@ -179,14 +188,47 @@ class LabelReader:
             self._report.taken_as = f"label, {len(self._codes)} classes"
             self._report.distinct = len(self._codes)
             return np.concatenate(self._parts) if self._parts else np.empty(0)
-        labels = np.concatenate(self._numbers) if self._numbers else np.empty(0)
+        labels = self._floats()
         if (np.abs(labels) > np.finfo(np.float32).max).any():
             row = int(np.argmax(np.abs(labels) > np.finfo(np.float32).max))
             raise value_error(f"label {self.column}", row + 1, float(labels[row]), "is too large for 32 bits")
         self._report.taken_as = "label, a number"
-        self._report.distinct = count_distinct(labels)
+        self._report.distinct = self._count_numbers()
         self._warn_about_precision(labels)
         return labels
+
+    def _merge_texts_and_numbers(self) -> None:
+        """Makes a typed whole number and its text one class, if the column has texts and typed whole numbers."""
+        is_typed = [isinstance(value, int) and not isinstance(value, bool) for value in self._codes]
+        found_texts = [value for value in self._codes if isinstance(value, str)]
+        if not self._learn or not any(is_typed) or not found_texts:
+            return
+        of_text: dict[Class, int] = {text: whole for text in found_texts if (whole := _whole_of(text)) is not None}
+        if len(of_text) < len(found_texts) or any(map(_is_code, found_texts)):
+            names: list[LabelValue] = [str(v) if typed else v for v, typed in zip(self._codes, is_typed, strict=True)]
+        else:
+            names = [of_text.get(value, value) if isinstance(value, str) else value for value in self._codes]
+            self._has_texts = False
+        rows = self._first_rows
+        self._codes, self._first_rows, places = {}, [], []
+        for name, row in zip(names, rows, strict=True):
+            if name not in self._codes:
+                self._codes[name] = len(self._codes)
+                self._first_rows.append(row)
+            places.append(self._codes[name])
+        # The last entry is for values beyond the limit.
+        final = np.array([*places, *[MAX_CLASSES] * (MAX_CLASSES + 1 - len(places))], dtype=np.float64)
+        self._parts = [final[part.astype(np.int64)] for part in self._parts]
+
+    def _floats(self) -> NDArray[np.float64]:
+        return np.concatenate([part.floats() for part in self._numbers]) if self._numbers else np.empty(0)
+
+    def _count_numbers(self) -> int:
+        """Counts the distinct numbers. As floats, large whole numbers could be equal."""
+        store = NumberStore(is_date=False)
+        for part in self._numbers:
+            store.add(part)
+        return store.count()
 
     def _warn_about_precision(self, labels: NDArray[np.float64]) -> None:
         lost = (self._report.distinct or 0) - count_distinct(labels.astype(np.float32))
@@ -225,14 +267,14 @@ class LabelReader:
         if count <= MAX_WHOLE_CLASSES and (count == 2 or 2 * count <= self._rows):
             return True, f"{name} holds {kind} of {count} different values, and up to {MAX_WHOLE_CLASSES} are classes"
         at_most = f"at most {MAX_WHOLE_CLASSES} that occur twice on average"
-        return False, f"{name} holds {kind} of {count} different values, where {at_most} are classes"
+        return False, f"{name} holds {kind} of {self._count_numbers()} different values, where {at_most} are classes"
 
     def _number_reason(self) -> str:
         if self.form is Form.DATE:
             return "holds dates, which are predicted as days since 1970-01-01"
-        whole = all(bool((part == np.floor(part)).all()) for part in self._numbers)
-        distinct = count_distinct(np.concatenate(self._numbers)) if whole else 0
-        if whole and distinct <= MAX_WHOLE_CLASSES:
+        labels = self._floats()
+        distinct = count_distinct(labels) if bool((labels == np.floor(labels)).all()) else 0
+        if 0 < distinct <= MAX_WHOLE_CLASSES:
             self._report.warn(
                 "whole numbers",
                 f"its type allows fractions, but it holds {distinct} different whole numbers; "
@@ -320,8 +362,8 @@ class LabelReader:
         if isinstance(value, bool | float):
             return value
         if isinstance(value, str) and self._has_whole_classes:
-            number = texts.number(value)
-            return number if isinstance(number, int) else value
+            whole = _whole_of(value)
+            return value if whole is None else whole
         return str(value) if isinstance(value, int) and self._has_text_classes else value
 
     def _class(self, row: int, value: Any) -> LabelValue:
@@ -339,6 +381,12 @@ class LabelReader:
 
 def _is_code(text: str) -> bool:
     return texts.form_of(text) is Form.CODE
+
+
+def _whole_of(text: str) -> int | None:
+    """Returns the whole number that a text means, such as `7`, `07` and `7.0`, or None."""
+    number = texts.number(text)
+    return int(number) if number is not None and math.isfinite(number) and number == int(number) else None
 
 
 def _whole_or_float(decimal: str | None) -> int | float | None:

@@ -10,6 +10,7 @@ from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.collect import Collector
 from sqlflow_submitter.features.encode import Block, Columns
 from sqlflow_submitter.features.matrix import EncodedFeature, Matrix, assemble
+from sqlflow_submitter.features.precision import PrecisionCheck
 from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.spec import CATEGORY_HASH, DENSE, Feature
 
@@ -44,7 +45,7 @@ class Learner:
                 self._sources.append(Collector(feature.column, types.get(feature.column, ""), is_named=True))
             else:
                 _use_canonical_text(feature)
-                self._sources.append(EncodedFeature(feature))
+                self._sources.append(EncodedFeature(feature, checks_precision=True))
         self._sources += [Collector(column, types.get(column, "")) for column in derived]
         self._counted: dict[str, ColumnCounter] = {}
         collected = {source.column for source in self._sources if isinstance(source, Collector)}
@@ -79,6 +80,9 @@ class Learner:
                 for tally in source.tallies():
                     if tally.total() and tally.column in self._counted:
                         self._counted[tally.column].add_sentences(tally.sentences())
+                for column, check in source.precision():
+                    if column in self._counted:
+                        self._counted[column].add_precision(check)
                 continue
             learned = source.finish()
             reports.setdefault(learned.report.name, learned.report)
@@ -116,6 +120,10 @@ class ColumnCounter:
         for sentence in sentences:
             if sentence not in self._report.sentences:
                 self._report.warn("values taken as missing", sentence)
+
+    def add_precision(self, check: PrecisionCheck) -> None:
+        if "loses precision" not in self._report.warnings:
+            check.warn(self._report)
 
     def report(self) -> ColumnReport:
         self._report.distinct = MAX_COUNTED if self._report.more_distinct else len(self._seen)

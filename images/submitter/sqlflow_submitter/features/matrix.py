@@ -9,6 +9,7 @@ import numpy as np
 
 from sqlflow_submitter.features.encode import Block, Columns, Encoder, SparseBlock, one_hot
 from sqlflow_submitter.features.numbers import Tally
+from sqlflow_submitter.features.precision import PrecisionCheck
 from sqlflow_submitter.features.spec import CATEGORICAL, Feature
 
 
@@ -32,9 +33,9 @@ class Matrix:
 class EncodedFeature:
     """Encodes one fixed feature, batch by batch, and keeps the blocks."""
 
-    def __init__(self, feature: Feature, tally: Tally | None = None) -> None:
+    def __init__(self, feature: Feature, tally: Tally | None = None, *, checks_precision: bool = False) -> None:
         self.feature = feature
-        self._encoder = Encoder(feature, tally)
+        self._encoder = Encoder(feature, tally, checks_precision=checks_precision)
         self._blocks: list[Block] = []
 
     def add(self, columns: Columns) -> None:
@@ -47,6 +48,9 @@ class EncodedFeature:
 
     def tallies(self) -> list[Tally]:
         return self._encoder.tallies()
+
+    def precision(self) -> list[tuple[str, PrecisionCheck]]:
+        return self._encoder.precision()
 
 
 class FixedFeatures:
@@ -73,7 +77,7 @@ class FixedFeatures:
     def warnings(self) -> list[str]:
         """Returns a warning for each column with values that were read as missing."""
         tallies = [tally for source in self._sources for tally in source.tallies()]
-        found = [f"column {tally.column}: {text}" for tally in tallies for text in tally.sentences()]
+        found = [f"column {tally.column}: {text}" for tally in tallies for text in (*tally.sentences(), *tally.notes())]
         # Without duplicates: several features may read the same column.
         return list(dict.fromkeys(found))
 

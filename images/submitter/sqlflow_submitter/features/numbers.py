@@ -36,7 +36,9 @@ EMPTY = "empty text or word for a missing value"
 NAN = "NaN"
 INFINITE = "infinite value"
 NO_DATE = "date that no calendar has"
+FAR_DATE = "date beyond the year 294246"
 UNSEEN = "value that the model has not seen"
+NOT_BOOLEAN = "other than 0 and 1 in a boolean column"
 UNSEEN_INDEX = "index that the model has not seen"
 
 
@@ -70,6 +72,7 @@ class Tally:
     def __init__(self, column: str) -> None:
         self.column = column
         self._found: dict[str, tuple[int, int, str]] = {}
+        self._notes: dict[str, tuple[int, int, str]] = {}
 
     def add(self, reason: str, row: int, value: Any, count: int = 1) -> None:
         """Counts a value. `row` counts from 1."""
@@ -77,6 +80,18 @@ class Tally:
         if row < first_row:
             first_row, first = row, preview(value)
         self._found[reason] = (before + count, first_row, first)
+
+    def note(self, what: str, row: int, value: Any, count: int) -> None:
+        """Counts values that are not missing, but may be wrong."""
+        before, first_row, first = self._notes.get(what, (0, row, preview(value)))
+        self._notes[what] = (before + count, first_row, first)
+
+    def notes(self) -> list[str]:
+        """Returns one sentence for each kind of value that may be wrong."""
+        return [
+            f"{count} value(s) {what}, read as numbers, first {value} in row {row}"
+            for what, (count, row, value) in self._notes.items()
+        ]
 
     def total(self) -> int:
         return sum(count for count, _, _ in self._found.values())
@@ -99,6 +114,7 @@ class NumberReader:
         advice: the end of the message about a value that is not a number.
         is_boolean: whether words for true and false are read as 1 and 0.
         refuses_codes: whether a number with leading zeros is an error.
+        is_date: whether messages say that a date is expected.
     """
 
     def __init__(
@@ -110,6 +126,7 @@ class NumberReader:
         *,
         is_boolean: bool = False,
         refuses_codes: bool = False,
+        is_date: bool = False,
     ) -> None:
         self._column = column
         self.form = form
@@ -117,8 +134,13 @@ class NumberReader:
         self._advice = advice
         self._is_boolean = is_boolean
         self._refuses_codes = refuses_codes
+        self._noun = "date" if is_date or form is Form.DATE else "number"
         self.rows = 0
         self.nulls = 0
+        self.boolean_words = 0
+        """If `is_boolean`: number of texts that are words."""
+        self.not_boolean = 0
+        """If `is_boolean`: number of values other than 0 and 1, which are read as numbers."""
 
     def read(self, values: Values) -> Numbers:
         """Reads a batch."""
@@ -129,8 +151,17 @@ class NumberReader:
             numbers = self._dates(kind, raw)
         else:
             numbers = self._each(kind, raw)
+        if self._is_boolean:
+            self._count_not_boolean(numbers, raw)
         self.rows += len(raw)
         return numbers
+
+    def _count_not_boolean(self, numbers: Numbers, raw: Sequence[Any]) -> None:
+        values = numbers.values + numbers.base
+        odd = np.flatnonzero(~numbers.missing & (values != 0) & (values != 1))
+        self.not_boolean += len(odd)
+        if len(odd) and self._tally is not None:
+            self._tally.note(NOT_BOOLEAN, self.rows + int(odd[0]) + 1, raw[int(odd[0])], len(odd))
 
     def read_texts(self, distinct: Iterable[tuple[int, str, int]]) -> Numbers:
         """Reads distinct texts of earlier batches, each with its first row and its number of rows."""
@@ -236,13 +267,14 @@ class NumberReader:
         if self.form is not Form.NUMBER and (micros := texts.micros(text)) is not None:
             return micros if self.form is Form.DATE else micros / MICROS_PER_DAY
         if self._is_boolean and (boolean := texts.BOOLEANS.get(text.strip().lower())) is not None:
+            self.boolean_words += count
             return int(boolean)
         if texts.is_missing(text):
             self._count_missing(EMPTY, row, text, count)
         elif number is not None or texts.NOT_FINITE.fullmatch(text):
             self._count_missing(INFINITE, row, text, count)
         elif self.form is not Form.NUMBER and texts.DATE.fullmatch(text):
-            self._count_missing(NO_DATE, row, text, count)
+            self._count_missing(FAR_DATE if texts.is_far_date(text) else NO_DATE, row, text, count)
         else:
             raise value_error(self._column, row, text, self._expected(text), self._advice)
         return None
@@ -256,7 +288,8 @@ class NumberReader:
 
     def _count_missing(self, reason: str, row: int, value: Any, count: int = 1) -> None:
         if self._tally is None:
-            raise value_error(self._column, row, value, f"is a {reason}" if reason == NO_DATE else "is not a number")
+            what = f"is a {reason}" if reason in (NO_DATE, FAR_DATE) else f"is not a {self._noun}"
+            raise value_error(self._column, row, value, what)
         self._tally.add(reason, row, value, count)
 
 

@@ -27,6 +27,8 @@ EXACT = 2**24
 """All whole numbers up to here are exact as 32-bit floats."""
 NOTABLE_LOSS = 0.01
 """The share of distinct fractions that may become equal before the column is moved, or a warning is printed."""
+DENSE_KEY = 0.9
+"""The share of the whole numbers between the smallest and the largest that row numbers have."""
 MIN_IMPROVEMENT = 4
 """An offset must reduce the number of lost values by this factor; otherwise it is not used."""
 
@@ -64,7 +66,7 @@ class FittedNumbers(NamedTuple):
     lost: int
     """Number of distinct values that became equal to others."""
     is_row_number: bool
-    """Whether all are whole numbers, none is missing, and each is larger than the one before."""
+    """Whether it is a key without many gaps, such as 1, 2, 3, 5. The order of the rows does not matter."""
     is_key: bool
     """Whether all are whole numbers, none is missing, and all differ."""
 
@@ -98,6 +100,14 @@ class NumberStore:
             # A number in 32 bits that is this large must have been a whole number, not a float.
             is_same &= np.abs(narrow) < (2**63 if values.dtype == np.int64 else EXACT_FLOAT)
         return narrow if bool((is_same | missing).all()) else None
+
+    def count(self) -> int:
+        """Counts the distinct values. The store cannot be used afterwards."""
+        if not self._batches:
+            return 0
+        numbers = self._join()
+        lost = len(self._rounded) - len(set(map(float, self._rounded)))
+        return count_distinct(numbers.values[~numbers.missing]) + lost
 
     def fit(self) -> FittedNumbers:
         """Fits the column into 32 bits. The store cannot be used afterwards."""
@@ -230,8 +240,8 @@ def _can_shift(values: Any, offset: int) -> bool:
 
 def _fitted(block: Floats, known: Any, distinct: int, scaling: Scaling, lost: int, is_number: bool) -> FittedNumbers:
     is_key = is_number and distinct == len(block) and _whole(known)
-    is_increasing = is_key and bool((known[1:] > known[:-1]).all())
-    return FittedNumbers(block.reshape(-1, 1), scaling, distinct, lost, is_increasing, is_key)
+    is_row_number = is_key and distinct > 0 and distinct >= DENSE_KEY * (int(known.max()) - int(known.min()) + 1)
+    return FittedNumbers(block.reshape(-1, 1), scaling, distinct, lost, is_row_number, is_key)
 
 
 def count_distinct(known: Any) -> int:

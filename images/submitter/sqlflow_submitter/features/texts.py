@@ -36,7 +36,7 @@ CODE = re.compile(r"\s*[-+]?0\d", re.ASCII)
 TIME = re.compile(r"\s*-?\d{1,3}:\d\d(?::\d\d(?:\.\d+)?)?(?:[-+]\d\d(?::?\d\d)?)?\s*", re.ASCII)
 NOT_FINITE = re.compile(r"\s*[-+]?inf(?:inity)?\s*", re.IGNORECASE)
 _TIME = r"[ T]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?\s?(?:Z|[-+]\d\d(?::?\d\d){0,2})?"
-DATE = re.compile(rf"\s*(\d{{4,6}})-(\d\d)-(\d\d)({_TIME})?( BC)?\s*", re.ASCII)
+DATE = re.compile(rf"\s*(\d{{4,7}})-(\d\d)-(\d\d)({_TIME})?( BC)?\s*", re.ASCII)
 OTHER_DATE = re.compile(
     rf"\s*(?:\d{{1,2}}[/.-]\d{{1,2}}[/.-]\d{{2,4}}|\d{{4}}[/.]\d{{1,2}}[/.]\d{{1,2}})(?:{_TIME})?\s*", re.ASCII
 )
@@ -121,6 +121,16 @@ def micros(text: str) -> int | None:
     if (offset := moment.utcoffset()) is not None:
         found -= offset // timedelta(microseconds=1)
     return found if -(2**63) <= found < 2**63 else None
+
+
+FAR_YEARS = 290_000
+"""Dates as many years from 1970 may exceed 64 bits."""
+
+
+def is_far_date(text: str) -> bool:
+    """Returns whether a text is a date whose year is so far away that microseconds may exceed 64 bits."""
+    match = DATE.fullmatch(text)
+    return match is not None and int(match.group(1)) >= FAR_YEARS
 
 
 def _days(year: int, month: int, day: int) -> int:
