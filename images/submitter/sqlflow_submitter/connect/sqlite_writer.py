@@ -12,6 +12,7 @@ from sqlflow_submitter.connect.sqlite import SQLiteDatabase, decode
 from sqlflow_submitter.connect.writer import ExistingTable, TableName, TableWriter, marker
 from sqlflow_submitter.errors import SubmitterError, UserError
 from sqlflow_submitter.reads import READS
+from sqlflow_submitter.reads.sqlite import names_table
 
 
 class SQLiteWriter(TableWriter):
@@ -54,7 +55,9 @@ class SQLiteWriter(TableWriter):
     def reads(self, select: str, table: TableName) -> str | None:
         wanted = ((table.schema or "main").lower(), table.name.lower())
         read = self._database.tables_read(select)
-        return READS if any((schema.lower(), name.lower()) == wanted for schema, name in read) else None
+        if any((schema.lower(), name.lower()) == wanted for schema, name in read):
+            return READS
+        return READS if names_table(select, *wanted, self._database.rows) else None
 
     def swap(self, staging: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         # Otherwise a view on the old table would prevent the rename.
