@@ -205,6 +205,12 @@ def test_table_that_a_select_names_in_a_text_for_a_function_is_found(tables: Run
             message = refused(tables, f"SELECT a, y, {x} AS x FROM source")
             assert "function rd may run a text, and a text of the select names it" in message, x
         assert "function rd may run a text" in refused(tables, "SELECT a, y FROM outer_view")
+        tables.sql(
+            "DROP VIEW outer_view",
+            "CREATE VIEW outer_view AS SELECT a, y, query_to_xml('TABLE outcome', true, true, '')::text AS x FROM source",
+        )
+        assert "may run a text, and the select names it" in refused(tables, "SELECT a, y FROM outer_view")
+        assert "function rd may run" in refused(tables, r"SELECT a, y, E'\'' AS q, rd('outcome') AS x FROM source")
         for x in ("harmless('outcome')", "rd('source')", "'outcome'", "rd('source') AS outcome, a"):
             predict(tables, f"SELECT a, y, {x} AS x FROM source")
     finally:
@@ -237,7 +243,7 @@ def test_table_read_through_views_is_found(tables: Runner, agent: StandInAgent) 
 
 def mark_as_ours(runner: Runner) -> None:
     if dialect(runner) == "mysql":
-        runner.sql("ALTER TABLE outcome COMMENT = 'SQLFlow result table outcome'")
+        runner.sql("ALTER TABLE outcome COMMENT = 'SQLFlow result table test.outcome'")
     else:
         runner.sql(
             "DROP TABLE outcome",

@@ -50,7 +50,28 @@ class SQLiteWriter(TableWriter):
             f"SELECT type, coalesce(sql, ''), name FROM {schema}.sqlite_master "
             f"WHERE lower(name) = lower({_literal(table.name)}) AND type IN ('table', 'view')"
         )
-        return ExistingTable(found[0][0], f"({_comment(found[0][2])}" in found[0][1]) if found else None
+        if not found:
+            return None
+        kind, sql, name = found[0]
+        # A file has no name of its own, so the marker has none, either.
+        expected = marker(name)
+        return ExistingTable(kind, expected if f"({_comment(name)}" in sql else "", expected)
+
+    def attached(self, table: TableName) -> list[str]:
+        found = self._database.rows(
+            f"SELECT type || ' ' || name FROM {self.quote(table.schema or 'main')}.sqlite_master "
+            f"WHERE lower(tbl_name) = lower({_literal(table.name)}) AND type IN ('index', 'trigger') "
+            "AND sql IS NOT NULL ORDER BY 1"
+        )
+        return [str(name) for (name,) in found]
+
+    def creation_obstacle(self, table: TableName) -> str | None:
+        schemas = [str(name) for (name,) in self._database.rows("SELECT name FROM pragma_database_list")]
+        if table.schema and table.schema.lower() not in (name.lower() for name in [*schemas, "temp"]):
+            return f"schema {table.schema} does not exist (known: {', '.join(schemas)})"
+        if self._database.is_read_only:
+            return "the data source is opened with mode=ro"
+        return None
 
     def reads(self, select: str, table: TableName) -> str | None:
         wanted = ((table.schema or "main").lower(), table.name.lower())

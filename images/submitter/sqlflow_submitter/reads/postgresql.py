@@ -54,7 +54,7 @@ RUNS_TEXT = re.compile(r"(query|table|cursor|schema|database)_to_xml|\bts_stat\b
 COMPOSES = re.compile(r"\bexecute\b|_to_xml|\bts_stat\b|\bspi_|plpy|\bdblink|\bquery\b", re.IGNORECASE)
 """Words of a function that may compose an SQL text from its arguments."""
 
-LITERAL = re.compile(r"'((?:[^']|'')*)'|(\$\w*\$)(.*?)\2", re.DOTALL)
+LITERAL = re.compile(r"(?i:\be'((?:[^'\\]|\\.|'')*)')|'((?:[^']|'')*)'|(\$\w*\$)(.*?)\3", re.DOTALL)
 
 
 def reason(select: str, table: str, name: str, run_query: RunQuery) -> str | None:
@@ -101,19 +101,20 @@ def reason(select: str, table: str, name: str, run_query: RunQuery) -> str | Non
     if any(kind == "table" and found == "true" for kind, found, _ in rows):
         return READS
     functions = [DatabaseObject("function", str(it), text) for kind, it, text in rows if kind == "function"]
-    opaque = [it.name for it in functions if it.text is None] + [it.group() for it in [RUNS_TEXT.search(select)] if it]
-    if opaque and mentions(select, name):
+    texts = [select, *(str(text) for kind, _, text in rows if kind == "view")]
+    opaque = [it.name for it in functions if it.text is None]
+    opaque += [it.group() for it in map(RUNS_TEXT.search, texts) if it]
+    if opaque and (mentions(select, name) or any(_has_in_literal(text, name) for text in texts)):
         return may_read(f"{opaque[0]} may run a text, and the select names it")
     known = dependencies([it for it in functions if it.text is not None], further)
     composing = [it.name for it in known if it.kind == "function" and COMPOSES.search(it.text or "")]
-    texts = [select, *(str(text) for kind, _, text in rows if kind == "view")]
     if composing and any(_has_in_literal(text, name) for text in texts):
         return may_read(f"function {composing[0]} may run a text, and a text of the select names it")
     return function_reason(known, name)
 
 
 def _has_in_literal(text: str, name: str) -> bool:
-    return any(mentions(quoted + dollar, name) for quoted, _, dollar in LITERAL.findall(text))
+    return any(mentions(escaped + plain + dollar, name) for escaped, plain, _, dollar in LITERAL.findall(text))
 
 
 def find(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
