@@ -164,7 +164,7 @@ def test_sqlite_mode_is_obeyed(tmp_path: Path) -> None:
         assert database.describe("SELECT * FROM t")[0].name == "a"
         assert writer.creation_obstacle(writer.table_name("o")) == "the data source is opened with mode=ro"
     for option, message in (
-        ("mode=r", "data source sqlite: mode r does not exist; did you mean ro or rw"),
+        ("mode=r", "data source sqlite: mode r does not exist; did you mean rw or ro? (known: ro, rw, rwc)"),
         ("moed=ro", "data source sqlite: option moed does not exist; did you mean mode?"),
         ("mode=ro&cache=shared", "data source sqlite: option cache does not exist (known: mode)"),
     ):
