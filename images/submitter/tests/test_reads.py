@@ -197,7 +197,7 @@ def test_table_that_a_select_names_in_a_text_for_a_function_is_found(tables: Run
         "CREATE FUNCTION rd(t text) RETURNS bigint LANGUAGE plpgsql AS "
         "$$ DECLARE n bigint; BEGIN EXECUTE 'SELECT count(*) FROM ' || t INTO n; RETURN n; END $$",
         "CREATE FUNCTION caller(t text) RETURNS bigint LANGUAGE sql AS 'SELECT rd(t)'",
-        "CREATE FUNCTION harmless(t text) RETURNS bigint LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION harmless(t text) RETURNS SETOF int LANGUAGE plpgsql AS 'BEGIN RETURN QUERY SELECT 1; END'",
         "CREATE VIEW outer_view AS SELECT a, y, rd('outcome') AS x FROM source",
     )
     try:

@@ -51,7 +51,7 @@ CASE WHEN l.lanname IN ('c', 'internal') THEN NULL
 RUNS_TEXT = re.compile(r"(query|table|cursor|schema|database)_to_xml|\bts_stat\b", re.IGNORECASE)
 """PostgreSQL's own functions that run an SQL text."""
 
-COMPOSES = re.compile(r"\bexecute\b|_to_xml|\bts_stat\b|\bspi_|plpy|\bdblink|\bquery\b", re.IGNORECASE)
+COMPOSES = re.compile(r"\bexecute\b|_to_xml|\bts_stat\b|\bspi_|plpy|\bdblink", re.IGNORECASE)
 """Words of a function that may compose an SQL text from its arguments."""
 
 LITERAL = re.compile(r"(?i:\be'((?:[^'\\]|\\.|'')*)')|'((?:[^']|'')*)'|(\$\w*\$)(.*?)\3", re.DOTALL)
