@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from sqlflow_submitter.errors import SubmitterError
@@ -69,30 +70,39 @@ class Step:
         """Statements of later steps, which are checked before this step starts its work."""
 
     def may_create_table(self) -> bool:
-        """Returns whether a statement makes sense in an empty database, such as CREATE TABLE.
+        """Returns whether a statement makes sense in an empty database: CREATE TABLE, CREATE VIEW.
 
         Only then may a missing SQLite file be created. Otherwise a misspelt path would leave an empty file.
         """
         return any(
-            statement.kind == "standard" and first_word(statement.sql) not in NEED_EXISTING_TABLE
+            statement.kind == "standard" and first_words(statement.sql, 2) in CREATE_FILE
             for statement in self.statements
         )
 
 
-NEED_EXISTING_TABLE = {
-    *("SELECT", "WITH", "VALUES", "EXPLAIN", "INSERT", "REPLACE", "UPDATE", "DELETE", "DROP", "ALTER", "ANALYZE"),
-    *("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"),
-}
-"""First words of statements that need an existing table, or that change nothing."""
+CREATE_FILE = [["CREATE", "TABLE"], ["CREATE", "VIRTUAL"], ["CREATE", "VIEW"]]
+
+# Blanks, brackets and comments.
+BEFORE_WORD = r"(?:[\s(]|--[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z))*+"
+NEXT_WORD = re.compile(rf"{BEFORE_WORD}(\w+)", re.DOTALL)
+
+
+def first_words(sql: str, count: int) -> list[str]:
+    """Returns the first words of a statement in upper case, without comments and opening brackets."""
+    found: list[str] = []
+    at = 0
+    while len(found) < count:
+        match = NEXT_WORD.match(sql, at)
+        if match is None:
+            break
+        found.append(match.group(1).upper())
+        at = match.end()
+    return found
 
 
 def first_word(sql: str) -> str:
-    """Returns the first word of a statement after comments, in upper case."""
-    rest = sql.lstrip()
-    while rest.startswith(("--", "/*")):
-        rest = rest.partition("\n" if rest.startswith("--") else "*/")[2].lstrip()
-    end = next((place for place, character in enumerate(rest) if not character.isalnum()), len(rest))
-    return rest[:end].upper()
+    """Returns the first word of a statement in upper case, or an empty text."""
+    return next(iter(first_words(sql, 1)), "")
 
 
 def load_step(path: str) -> Step:

@@ -137,9 +137,40 @@ def test_misspelt_sqlite_file_is_reported_and_not_created(sqlite_agent: StandInA
     train = {"kind": "train", "label": "a", "estimator": "xgboost.gbtree", "output": "m", **select}
     assert "did not exist" in sqlite_agent.run({**train, "select": "SELECT * FROM iris"}).failure().message
     assert not path.exists()
-    made = sqlite_agent.run("SELECT 1 AS a", "CREATE TABLE t (a)").succeeded()
+    # Nothing that these change or make is kept.
+    for sql in ("CREATE TEMP TABLE t (a)", "VACUUM", "PRAGMA journal_mode = wal", "PRAGMA user_version = 3", "REINDEX"):
+        said = sqlite_agent.run(sql).succeeded().stdout
+        assert f"SQLite file {path} does not exist: its database is empty, and no change is kept" in said
+    assert "no such table: main.t" in sqlite_agent.run("CREATE INDEX i ON t (a)").failure().message
+    assert not path.exists()
+    made = sqlite_agent.run("SELECT 1 AS a", "/* x */ CREATE -- y\nTABLE t (a)").succeeded()
     assert made.stdout == f"SQLite file {path} did not exist and is created\n"
     assert sqlite_agent.run("SELECT * FROM iris").failure().message == "no such table: iris"
+
+
+def test_sqlite_mode_is_obeyed(tmp_path: Path) -> None:
+    path = f"{tmp_path}/a?b#c%41.db".replace("?", "")
+    dsn = f"sqlite://{path}"
+    for mode in ("ro", "rw"):
+        StandInAgent(tmp_path, f"{dsn}?mode={mode}").run("CREATE TABLE t (a)").succeeded()
+        assert not Path(path).exists()
+    StandInAgent(tmp_path, f"{dsn}?mode=rwc").run("CREATE TABLE t (a)").succeeded()
+    assert Path(path).exists()
+    StandInAgent(tmp_path, f"{dsn}?mode=rw").run("INSERT INTO t VALUES (7)").succeeded()
+    reader = StandInAgent(tmp_path, f"{dsn}?mode=ro")
+    assert "readonly database" in reader.run("INSERT INTO t VALUES (8)").failure().message
+    assert reader.run("SELECT * FROM t").succeeded().rows() == [("7",)]
+    with connect(f"{dsn}?mode=ro") as database, open_writer(database) as writer:
+        assert database.describe("SELECT * FROM t")[0].name == "a"
+        assert writer.creation_obstacle(writer.table_name("o")) == "the data source is opened with mode=ro"
+    for option, message in (
+        ("mode=r", "data source sqlite: mode r does not exist; did you mean rw or ro? (known: ro, rw, rwc)"),
+        ("moed=ro", "data source sqlite: option moed does not exist; did you mean mode?"),
+        ("mode=ro&cache=shared", "data source sqlite: option cache does not exist (known: mode)"),
+    ):
+        with pytest.raises(UserError, match=r"^data source sqlite") as rejects:
+            connect(f"{dsn}?{option}")
+        assert message in str(rejects.value)
 
 
 def test_result_table_in_missing_sqlite_file_is_rejected(sqlite_dsn: str) -> None:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from sqlflow_submitter.errors import SubmitterError, UserError, suggestions
+from sqlflow_submitter.step import first_word
 
 BATCH_ROWS = 4096
 BATCH_BYTES = 512 * 1024
@@ -22,6 +23,12 @@ MAX_TABLES = 10_000
 """Maximum number of tables that are searched for suggestions."""
 MAX_NAMED_TABLES = 20
 """Maximum number of tables whose columns are searched for suggestions."""
+
+CHECKED = {
+    *("SELECT", "WITH", "VALUES", "TABLE", "EXPLAIN"),
+    *("INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"),
+}
+"""First words of statements that all databases can prepare without executing them."""
 
 
 class Kind(Enum):
@@ -127,8 +134,11 @@ class Database:
         raise NotImplementedError
 
     def check_query(self, sql: str) -> None:
-        """Raises UserError if the database rejects a standard SELECT. Does not execute it. Ignores other statements."""
-        if re.match(r"\s*(SELECT|WITH)\b", sql, re.IGNORECASE):
+        """Raises UserError if the database rejects a query or a change of rows. Does not execute it.
+
+        Ignores other statements.
+        """
+        if first_word(sql) in CHECKED:
             self.describe(sql)
 
     tables_query: str

@@ -59,6 +59,10 @@ ENCODING = re.compile(r"\s*SET\b.*\b(NAMES|CHARSET|CHARACTER\s+SET|character_set
 # Table or column does not exist.
 NO_SUCH_TABLE = 1146
 NO_SUCH_COLUMN = 1054
+# For a database, a table, a column, any.
+PRIVILEGE_MISSING = {1044, 1142, 1143, 1227}
+# MySQL cannot prepare EXPLAIN.
+NOT_PREPARABLE = 1295
 # Too many connections, server shutting down or gone, lock wait timeout, deadlock, connection killed.
 RETRYABLE = {1040, 1053, 1203, 1205, 1213, 1927, 2002, 2003, 2006, 2013}
 
@@ -154,6 +158,21 @@ class MySQLDatabase(Database):
         for _ in self._execute(sql):
             pass
 
+    def check_query(self, sql: str) -> None:
+        try:
+            super().check_query(sql)
+        except UserError as error:
+            if _code(error) != NOT_PREPARABLE:
+                raise
+
+    def denied(self, sql: str) -> str | None:
+        """Runs a statement that must fail. Returns the message if the user lacks a privilege for it, or None."""
+        try:
+            self.run(sql)
+        except UserError as error:
+            return str(error) if _code(error) in PRIVILEGE_MISSING else None
+        return None
+
     def has_schema(self, name: str) -> bool:
         """Returns whether a database of this name exists and is visible to the user."""
         literal = f"_utf8mb4 X'{name.encode().hex()}'"
@@ -210,6 +229,11 @@ class MySQLResultSet(ResultSet):
         while self._reader.read_batch():
             pass
         return self._reader.more_results
+
+
+def _code(error: UserError) -> object:
+    """Returns the server's code of an error."""
+    return error.__cause__.args[0] if error.__cause__ is not None and error.__cause__.args else None
 
 
 def _connect(dsn: GoDsn) -> Any:

@@ -11,7 +11,7 @@ from sqlflow_submitter.connect.database import ColumnInfo, Kind
 from sqlflow_submitter.connect.mysql import MySQLDatabase
 from sqlflow_submitter.connect.mysql_types import bits
 from sqlflow_submitter.connect.writer import ExistingTable, TableName, TableWriter, marker
-from sqlflow_submitter.errors import SubmitterError
+from sqlflow_submitter.errors import SubmitterError, UserError
 from sqlflow_submitter.reads import mysql
 
 INSERT_BYTES = 1024 * 1024
@@ -51,7 +51,7 @@ class MySQLWriter(TableWriter):
             self._database.run_bytes(head + b",".join(rows))
 
     def mark(self, table: TableName, name: str) -> None:
-        text = marker(name).replace("\\", "\\\\").replace("'", "''")
+        text = marker(name, self._schema(table)).replace("\\", "\\\\").replace("'", "''")
         self.run(f"ALTER TABLE {self.quoted(table)} COMMENT = '{text}'")
 
     def find_table(self, table: TableName) -> ExistingTable | None:
@@ -60,16 +60,47 @@ class MySQLWriter(TableWriter):
             return None
         kind, comment = found
         is_table = kind == "BASE TABLE"
-        return ExistingTable("table" if is_table else kind.lower(), is_table and comment == marker(table.name))
+        return ExistingTable("table" if is_table else kind.lower(), comment, marker(table.name, self._schema(table)))
+
+    def _schema(self, table: TableName) -> str | None:
+        """Returns the table's database, or None if neither the table nor the data source names one."""
+        return table.schema or self._database.rows("SELECT DATABASE()")[0][0]
 
     def creation_obstacle(self, table: TableName) -> str | None:
         if len(table.name) > MAX_NAME:
             return f"its name has {len(table.name)} characters, and the database allows {MAX_NAME}"
-        ((default,),) = self._database.rows("SELECT DATABASE()")
-        schema = table.schema or default
+        schema = self._schema(table)
         if schema is None:
             return "the data source names no database, and neither does the table"
-        return None if self._database.has_schema(str(schema)) else f"database {schema} does not exist"
+        if not self._database.has_schema(schema):
+            return f"database {schema} does not exist"
+        # The server checks the privileges first, and then rejects the statement because there is no such table.
+        source, target = (self.quoted(table.with_suffix(f"probe{it}", self.name_limit)) for it in (1, 2))
+        denied = self._database.denied(f"RENAME TABLE {source} TO {target}")
+        return f"this user may not replace tables in database {schema}: {denied}" if denied else None
+
+    def dependents(self, table: TableName) -> list[str]:
+        # A foreign key needs an index here. The second query opens every table of the server, which may take long.
+        if not any(it.startswith("index ") for it in self.attached(table)):
+            return []
+        place = f"= {_text(self._schema(table) or '')}"
+        found = self._database.rows(
+            "SELECT DISTINCT CONCAT('foreign key ', constraint_name, ' of table ', table_schema, '.', table_name) "
+            "FROM information_schema.key_column_usage "
+            f"WHERE referenced_table_schema {place} AND referenced_table_name = {_text(table.name)} "
+            f"AND NOT (table_schema {place} AND table_name = {_text(table.name)})"
+        )
+        return sorted(str(name) for (name,) in found)
+
+    def attached(self, table: TableName) -> list[str]:
+        schema, name = _text(self._schema(table) or ""), _text(table.name)
+        found = self._database.rows(
+            "SELECT DISTINCT CONCAT('index ', index_name) FROM information_schema.statistics "
+            f"WHERE table_schema = {schema} AND table_name = {name} "
+            "UNION ALL SELECT CONCAT('trigger ', trigger_name) FROM information_schema.triggers "
+            f"WHERE event_object_schema = {schema} AND event_object_table = {name}"
+        )
+        return sorted(str(name) for (name,) in found)
 
     def reads(self, select: str, table: TableName) -> str | None:
         return mysql.reason(select, table.schema, table.name, self._database.rows)
@@ -87,6 +118,11 @@ class MySQLWriter(TableWriter):
         )
         try:
             self.drop(old)
+        except UserError as error:
+            # For example, a foreign key that this user cannot see. It refers to the old table, so that must stay.
+            new, final = self.quoted(staging), self.quoted(table)
+            self.run(f"RENAME TABLE {final} TO {new}, {self.quoted(old)} TO {final}")
+            raise UserError(f"cannot replace table {table}: {error}; choose another name") from error
         except SubmitterError as error:
             # The table has been replaced.
             error.unclear = True
@@ -100,6 +136,10 @@ class MySQLWriter(TableWriter):
 
     def close(self) -> None:
         self._database.close()
+
+
+def _text(text: str) -> str:
+    return f"_utf8mb4 X'{text.encode().hex()}'"
 
 
 def _pieces(rows: Iterator[tuple[bytes, ...]]) -> Iterator[list[bytes]]:

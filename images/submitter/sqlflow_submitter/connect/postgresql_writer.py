@@ -18,6 +18,46 @@ KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized
 NUMBERS = (decode.ints, decode.floats, decode.decimals, bools)
 DECODERS = {Kind.BOOL: bools, Kind.INT: decode.ints, Kind.FLOAT: decode.floats, Kind.TEXT: decode.texts}
 
+# What depends on a table or its row type, and is not a part of it: DROP TABLE would fail. A view has its own name.
+DEPENDENTS = """
+SELECT DISTINCT CASE WHEN d.classid = 'pg_rewrite'::regclass
+  THEN (SELECT relname::text FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class WHERE r.oid = d.objid)
+  ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END
+FROM pg_depend d, (SELECT {table}::oid AS oid) own WHERE d.deptype = 'n' AND (
+  d.refclassid = 'pg_class'::regclass AND (d.refobjid = own.oid
+    OR d.refobjid IN (SELECT indexrelid FROM pg_index WHERE indrelid = own.oid))
+  OR d.refclassid = 'pg_constraint'::regclass
+    AND d.refobjid IN (SELECT c.oid FROM pg_constraint c WHERE conrelid = own.oid)
+  OR d.refclassid = 'pg_type'::regclass AND d.refobjid IN (SELECT t.oid FROM pg_type t
+    WHERE t.typrelid = own.oid OR t.typelem = (SELECT reltype FROM pg_class c WHERE c.oid = own.oid)))
+AND NOT EXISTS (SELECT 1 FROM pg_rewrite r
+  WHERE d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid AND r.ev_class = own.oid)
+AND NOT EXISTS (SELECT 1 FROM pg_constraint c
+  WHERE d.classid = 'pg_constraint'::regclass AND c.oid = d.objid AND c.conrelid = own.oid)
+AND NOT EXISTS (SELECT 1 FROM pg_policy p
+  WHERE d.classid = 'pg_policy'::regclass AND p.oid = d.objid AND p.polrelid = own.oid)
+AND NOT EXISTS (SELECT 1 FROM pg_trigger t
+  WHERE d.classid = 'pg_trigger'::regclass AND t.oid = d.objid AND t.tgrelid = own.oid)
+AND NOT (d.classid = 'pg_class'::regclass AND d.objid = own.oid)
+AND NOT (d.classid = 'pg_class'::regclass AND d.objid IN (SELECT indexrelid FROM pg_index WHERE indrelid = own.oid))
+"""
+
+# Indexes, constraints without an index, triggers, policies and rules, and what is granted.
+ATTACHED = """
+SELECT 'index ' || c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = {table}
+UNION ALL
+SELECT 'constraint ' || conname FROM pg_constraint WHERE conrelid = {table} AND contype IN ('c', 'f')
+UNION ALL
+SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = {table} AND NOT tgisinternal
+UNION ALL
+SELECT 'policy ' || polname FROM pg_policy WHERE polrelid = {table}
+UNION ALL
+SELECT 'rule ' || rulename FROM pg_rewrite WHERE ev_class = {table}
+UNION ALL
+SELECT DISTINCT 'privileges of ' || CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END
+FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = {table} AND a.grantee <> c.relowner
+"""
+
 
 class PostgreSQLWriter(TableWriter):
     name_limit = 63
@@ -43,17 +83,21 @@ class PostgreSQLWriter(TableWriter):
         self._database.copy_in(f"COPY {self.quoted(table)} FROM STDIN", rows)
 
     def mark(self, table: TableName, name: str) -> None:
-        self.run(f"COMMENT ON TABLE {self.quoted(table)} IS {literal(marker(name))}")
+        ((schema,),) = self._database.rows(
+            "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            f"WHERE c.oid = {self._oid(table)}"
+        )
+        self.run(f"COMMENT ON TABLE {self.quoted(table)} IS {literal(marker(name, schema))}")
 
     def find_table(self, table: TableName) -> ExistingTable | None:
         found = self._database.rows(
-            "SELECT relkind::text, coalesce(obj_description(oid, 'pg_class'), ''), relname::text FROM pg_class "
-            f"WHERE oid = {self._oid(table)}"
+            "SELECT relkind::text, coalesce(obj_description(c.oid, 'pg_class'), ''), relname::text, nspname::text "
+            f"FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE c.oid = {self._oid(table)}"
         )
         if not found:
             return None
-        kind = KINDS.get(found[0][0], "relation")
-        return ExistingTable(kind, kind == "table" and found[0][1] == marker(found[0][2]))
+        kind, comment, name, schema = found[0]
+        return ExistingTable(KINDS.get(kind, "relation"), comment, marker(name, schema))
 
     def creation_obstacle(self, table: TableName) -> str | None:
         schema = (table.schema or "").rpartition(".")[2]
@@ -67,11 +111,19 @@ class PostgreSQLWriter(TableWriter):
         return None if may_create == "true" else "this user may not create tables in its schema"
 
     def dependents(self, table: TableName) -> list[str]:
-        found = self._database.rows(
-            "SELECT DISTINCT c.relname::text FROM pg_depend d "
-            "JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid "
-            f"JOIN pg_class c ON c.oid = r.ev_class WHERE d.refobjid = {self._oid(table)} AND c.oid <> d.refobjid"
+        found = self._database.rows(DEPENDENTS.format(table=self._oid(table)))
+        return sorted(str(name) for (name,) in found)
+
+    def replacement_obstacle(self, table: TableName) -> str | None:
+        ((owner, may_drop),) = self._database.rows(
+            "SELECT pg_get_userbyid(c.relowner)::text, "
+            "(pg_has_role(c.relowner, 'USAGE') OR pg_has_role(n.nspowner, 'USAGE'))::text FROM pg_class c "
+            f"JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = {self._oid(table)}"
         )
+        return None if may_drop == "true" else f"it belongs to user {owner}, and only its owner can replace it"
+
+    def attached(self, table: TableName) -> list[str]:
+        found = self._database.rows(ATTACHED.format(table=self._oid(table)))
         return sorted(str(name) for (name,) in found)
 
     def reads(self, select: str, table: TableName) -> str | None:

@@ -11,11 +11,22 @@ from functools import partial
 from typing import Any
 
 from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
-from sqlflow_submitter.connect.database import MAX_TABLES, Batch, ColumnInfo, Database, Kind, ResultSet, Values
-from sqlflow_submitter.errors import DatabaseBusy, SubmitterError, UserError
+from sqlflow_submitter.connect.database import (
+    CHECKED,
+    MAX_TABLES,
+    Batch,
+    ColumnInfo,
+    Database,
+    Kind,
+    ResultSet,
+    Values,
+)
+from sqlflow_submitter.errors import DatabaseBusy, SubmitterError, UserError, unknown_name
+from sqlflow_submitter.step import first_word
 
 BUSY_TIMEOUT_SECONDS = 30.0
 QUICK_SECONDS = 0.01
+MODES = ("ro", "rw", "rwc")
 
 KIND_OF_TYPE = {int: Kind.INT, float: Kind.FLOAT, str: Kind.TEXT, bytes: Kind.BLOB}
 
@@ -29,7 +40,7 @@ def database_path(rest: str) -> str:
     Raises:
         UserError: the DSN has a host, or no file.
     """
-    path, _, _ = rest.partition("?")
+    path = rest.partition("?")[0]
     if not path.startswith("/"):
         raise UserError(
             "data source sqlite: expected sqlite:///path/to/file.db, with three slashes and an absolute path"
@@ -40,6 +51,24 @@ def database_path(rest: str) -> str:
     if path.endswith("/"):
         raise UserError(f"data source sqlite: {path} is a folder; expected sqlite:///path/to/file.db")
     return path
+
+
+def open_mode(rest: str) -> str:
+    """Returns how the file is opened, from the part of a DSN after `sqlite://`.
+
+    `ro` does not write, `rw` does not create the file, and `rwc`, the default, may do both.
+
+    Raises:
+        UserError: the DSN has another option, or another mode.
+    """
+    mode = "rwc"
+    for option in filter(None, rest.partition("?")[2].split("&")):
+        name, _, mode = option.partition("=")
+        if name != "mode":
+            raise UserError(unknown_name("data source sqlite: option", name, ["mode"]))
+        if mode not in MODES:
+            raise UserError(unknown_name("data source sqlite: mode", mode, MODES))
+    return mode
 
 
 def check_creatable(path: str) -> None:
@@ -60,6 +89,11 @@ def check_creatable(path: str) -> None:
         )
 
 
+def _uri(path: str, mode: str) -> str:
+    escaped = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return f"file:{escaped}?mode={mode}"
+
+
 class SQLiteDatabase(Database):
     """An SQLite file."""
 
@@ -68,6 +102,9 @@ class SQLiteDatabase(Database):
 
     def __init__(self, rest: str, replay: Sequence[str], may_create: bool) -> None:
         self._path = database_path(rest)
+        mode = open_mode(rest)
+        self.is_read_only = mode == "ro"
+        may_create = may_create and mode == "rwc"
         # An error about a missing table then mentions the file: its path may be misspelt.
         self._was_absent = self._path != ":memory:" and not os.path.exists(self._path)
         self._is_absent = self._was_absent and not may_create
@@ -75,9 +112,13 @@ class SQLiteDatabase(Database):
             check_creatable(self._path)
             if may_create:
                 print(f"SQLite file {self._path} did not exist and is created", flush=True)
-        file = ":memory:" if self._is_absent else self._path
+            else:
+                print(
+                    f"SQLite file {self._path} does not exist: its database is empty, and no change is kept", flush=True
+                )
+        file = ":memory:" if self._is_absent or self._path == ":memory:" else _uri(self._path, mode)
         try:
-            self._connection = sqlite3.connect(file, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
+            self._connection = sqlite3.connect(file, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, uri=True)
         except sqlite3.Error as error:
             raise UserError(f"cannot open SQLite file {self._path}: {error}") from error
         # SQLite does not check that text is UTF-8. Other bytes become lone surrogates, which `decode` detects.
@@ -107,9 +148,10 @@ class SQLiteDatabase(Database):
         return [ColumnInfo(name, row[2], decode) for name, row in zip(names, rows, strict=True)]
 
     def check_query(self, sql: str) -> None:
-        if re.match(r"\s*(SELECT|WITH)\b", sql, re.IGNORECASE):
+        word = first_word(sql)
+        if word in CHECKED:
             # A view cannot be used: it may have no parameters.
-            self.run(f"EXPLAIN {sql}")
+            self.run(sql if word == "EXPLAIN" else f"EXPLAIN {sql}")
 
     def tables_read(self, select: str) -> set[tuple[str, str]]:
         """Returns the tables that a select reads, with their schemas. SQLite reports them when it compiles a select."""

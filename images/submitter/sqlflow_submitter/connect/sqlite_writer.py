@@ -12,6 +12,7 @@ from sqlflow_submitter.connect.sqlite import SQLiteDatabase, decode
 from sqlflow_submitter.connect.writer import ExistingTable, TableName, TableWriter, marker
 from sqlflow_submitter.errors import SubmitterError, UserError
 from sqlflow_submitter.reads import READS
+from sqlflow_submitter.reads.sqlite import names_table
 
 
 class SQLiteWriter(TableWriter):
@@ -49,12 +50,35 @@ class SQLiteWriter(TableWriter):
             f"SELECT type, coalesce(sql, ''), name FROM {schema}.sqlite_master "
             f"WHERE lower(name) = lower({_literal(table.name)}) AND type IN ('table', 'view')"
         )
-        return ExistingTable(found[0][0], f"({_comment(found[0][2])}" in found[0][1]) if found else None
+        if not found:
+            return None
+        kind, sql, name = found[0]
+        # A file has no name of its own, so the marker has none, either.
+        expected = marker(name)
+        return ExistingTable(kind, expected if f"({_comment(name)}" in sql else "", expected)
+
+    def attached(self, table: TableName) -> list[str]:
+        found = self._database.rows(
+            f"SELECT type || ' ' || name FROM {self.quote(table.schema or 'main')}.sqlite_master "
+            f"WHERE lower(tbl_name) = lower({_literal(table.name)}) AND type IN ('index', 'trigger') "
+            "AND sql IS NOT NULL ORDER BY 1"
+        )
+        return [str(name) for (name,) in found]
+
+    def creation_obstacle(self, table: TableName) -> str | None:
+        schemas = [str(name) for (name,) in self._database.rows("SELECT name FROM pragma_database_list")]
+        if table.schema and table.schema.lower() not in (name.lower() for name in [*schemas, "temp"]):
+            return f"schema {table.schema} does not exist (known: {', '.join(schemas)})"
+        if self._database.is_read_only:
+            return "the data source is opened with mode=ro"
+        return None
 
     def reads(self, select: str, table: TableName) -> str | None:
         wanted = ((table.schema or "main").lower(), table.name.lower())
         read = self._database.tables_read(select)
-        return READS if any((schema.lower(), name.lower()) == wanted for schema, name in read) else None
+        if any((schema.lower(), name.lower()) == wanted for schema, name in read):
+            return READS
+        return READS if names_table(select, *wanted, self._database.rows) else None
 
     def swap(self, staging: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         # Otherwise a view on the old table would prevent the rename.

@@ -12,12 +12,13 @@ from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
 MARKER = "SQLFlow result table"
 
 
-def marker(name: str) -> str:
+def marker(name: str, schema: str | None = None) -> str:
     """Returns the comment of a table that SQLFlow created, and may therefore replace.
 
-    It contains the table's name, so that a renamed or copied table does not count as SQLFlow's.
+    It contains the table's name, and its schema or database if it has one. So a table that was renamed, moved or
+    copied does not count as SQLFlow's.
     """
-    return f"{MARKER} {name.lower()}"
+    return f"{MARKER} {f'{schema}.{name}'.lower() if schema else name.lower()}"
 
 
 class ExistingTable(NamedTuple):
@@ -25,8 +26,21 @@ class ExistingTable(NamedTuple):
 
     kind: str
     """`table`, `view` …"""
-    is_marked: bool
-    """Whether it is a table with a marker of its name."""
+    comment: str
+    """The comment of a table, or in SQLite the text of CREATE TABLE."""
+    marker: str
+    """The marker of this name in this place."""
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether it is a table with a marker of its name."""
+        return self.kind == "table" and self.comment == self.marker
+
+    @property
+    def marked_as(self) -> str | None:
+        """The name in a marker that is not of this name and place."""
+        is_other = self.kind == "table" and not self.is_marked and self.comment.startswith(f"{MARKER} ")
+        return self.comment.removeprefix(f"{MARKER} ") if is_other else None
 
 
 class TableName(NamedTuple):
@@ -99,13 +113,25 @@ class TableWriter:
         """Returns the reason why a table of this name cannot be created, if one is known."""
         return None
 
+    def columns(self, table: TableName) -> list[str]:
+        """Returns the names of a table's columns."""
+        return [column.name for column in self._database.describe(f"SELECT * FROM {self.quoted(table)}")]
+
     def count(self, table: TableName, limit: int) -> int:
         """Counts the rows of a table, up to a limit."""
         sql = f"SELECT count(*) FROM (SELECT 1 AS one FROM {self.quoted(table)} LIMIT {limit}) AS counted"
         return int(self._database.rows(sql)[0][0])
 
     def dependents(self, table: TableName) -> list[str]:
-        """Returns the names of objects that prevent the replacement of a table, such as views."""
+        """Returns the objects that prevent the replacement of a table, such as views and foreign keys."""
+        return []
+
+    def replacement_obstacle(self, table: TableName) -> str | None:
+        """Returns the reason why this user cannot replace an existing table, if one is known."""
+        return None
+
+    def attached(self, table: TableName) -> list[str]:
+        """Returns what users added to a table, and what is lost when it is replaced, such as indexes and triggers."""
         return []
 
     def reads(self, select: str, table: TableName) -> str | None:

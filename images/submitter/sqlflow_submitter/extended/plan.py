@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,6 +43,17 @@ def check_continuation(statement: Statement, parameters: Parameters, class_name:
         parameters.set_objective(objective)
     elif parameters.native["objective"] != objective:
         raise UserError(f"USING: the earlier model has objective {objective}; set the same objective, or none")
+
+
+def plan_inputs(clause: Clause) -> list[str]:
+    """Returns the names of the columns that the features of a clause read."""
+    names = [name for feature in clause.features for name in feature.columns()] + clause.derived
+    return list(dict.fromkeys(names))
+
+
+def other_inputs(names: Sequence[str]) -> UserError:
+    """Returns the error that COLUMN names other columns than the earlier model reads."""
+    return UserError(f"USING: the earlier model reads other columns: {', '.join(names)}")
 
 
 class TrainPlan:
@@ -96,11 +107,10 @@ class TrainPlan:
 
     def _check_same_inputs(self, earlier: ModelMeta, has_clause: bool) -> None:
         if has_clause and set(self.inputs()) != set(earlier.inputs()):
-            raise UserError(f"USING: the earlier model reads other columns: {', '.join(earlier.inputs())}")
+            raise other_inputs(earlier.inputs())
         # Its features are reused: a vocabulary that is learned again could have other codes.
         self.clause.features, self.clause.derived = earlier.features, []
 
     def inputs(self) -> list[str]:
         """Returns the names of the columns that the features read."""
-        names = [name for feature in self.clause.features for name in feature.columns()] + self.clause.derived
-        return list(dict.fromkeys(names))
+        return plan_inputs(self.clause)

@@ -12,14 +12,21 @@ from typing import NamedTuple
 from sqlflow_submitter.connect.database import Database
 from sqlflow_submitter.connect.open_writer import open_writer
 from sqlflow_submitter.errors import SubmitterError, UserError
-from sqlflow_submitter.extended.plan import TrainPlan, check_continuation, check_estimator
+from sqlflow_submitter.extended.plan import (
+    TrainPlan,
+    check_continuation,
+    check_estimator,
+    other_inputs,
+    plan_inputs,
+    prefix_validation_errors,
+)
 from sqlflow_submitter.extended.result_table import check_column_case, check_result_table
-from sqlflow_submitter.features.clause import locate, resolve_column
+from sqlflow_submitter.features.clause import Clause, locate, resolve_column
 from sqlflow_submitter.features.texts import is_never_missing
 from sqlflow_submitter.model import META, ModelMeta
 from sqlflow_submitter.reads.dependencies import DatabaseObject
 from sqlflow_submitter.reads.select_dependencies import may_create_tables, mention_any, select_dependencies
-from sqlflow_submitter.step import Statement
+from sqlflow_submitter.step import Statement, first_word
 from sqlflow_submitter.xgb import rules
 from sqlflow_submitter.xgb.estimator import resolve_booster
 from sqlflow_submitter.xgb.objectives import Task, check_objective
@@ -70,7 +77,7 @@ def check_later_statements(now: Statement, later: Iterable[Statement], database:
 
 
 def _title(statement: Statement) -> str:
-    return "SELECT" if statement.kind == "standard" else f"TO {statement.kind.upper()}"
+    return first_word(statement.sql) if statement.kind == "standard" else f"TO {statement.kind.upper()}"
 
 
 def _selects(statement: Statement) -> list[str]:
@@ -131,8 +138,15 @@ class _ProgramState:
         if earlier is not None:
             _check_continuation(statement, earlier.plan)
             available = self._columns(statement.select)
-            resolve_column("label", statement.label or "", available)
+            label = resolve_column("label", statement.label or "", available)
+            self._check_same_inputs(statement, earlier, available, label)
             self._check_inputs(earlier, available)
+            validation = statement.attributes.get("validation.select")
+            if validation:
+                with prefix_validation_errors():
+                    available = self._columns(str(validation))
+                    locate("column", [label], available)
+                    self._check_inputs(earlier, available)
             self._plans[statement.model] = earlier
         elif (statement.using or statement.pretrained) and _meta(statement.pretrained) is None:
             # The earlier model decides which columns are read, and nothing is known about it.
@@ -166,6 +180,19 @@ class _ProgramState:
             check_column_case(statement, kept, self._database)
         if _own_name(statement.result_table or "") not in self._created_tables:
             check_result_table(statement, attributes, self._database)
+
+    def _check_same_inputs(self, statement: Statement, earlier: Plan, available: Sequence[str], label: str) -> None:
+        """Raises UserError if COLUMN names other columns than the earlier model will read."""
+        expressions = statement.columns.get("feature_columns")
+        if not expressions:
+            return
+        own = set(plan_inputs(Clause(expressions, available, label)))
+        inputs = earlier.plan.inputs()
+        derived = set(earlier.plan.clause.derived)
+        missing = [name for name in inputs if name not in own]
+        # Training omits a column without a value.
+        if own - set(inputs) or any(it not in derived or self._has_values(earlier.select, it) for it in missing):
+            raise other_inputs(inputs)
 
     def _columns(self, select: str) -> list[str]:
         return [column.name for column in self._database.describe(select)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlflow_submitter.connect.database import ColumnInfo, Database
 from sqlflow_submitter.connect.open_writer import open_writer
-from sqlflow_submitter.connect.writer import TableName, TableWriter
+from sqlflow_submitter.connect.writer import ExistingTable, TableName, TableWriter
 from sqlflow_submitter.errors import SubmitterError, UserError
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement
@@ -22,6 +22,9 @@ CASE_INSENSITIVE = {"sqlite": "SQLite", "mysql": "MySQL"}
 
 COUNTED_ROWS = 1_000_000
 """Limit for counting the rows of a replaced table, so that counting stays fast."""
+
+MAX_NAMED = 10
+"""Maximum number of lost objects in a message."""
 
 
 def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[str], replace: bool) -> None:
@@ -41,6 +44,9 @@ def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[s
         return
     if existing.kind != "table":
         raise UserError(f"cannot write table {table}: it is a {existing.kind}; choose another name")
+    obstacle = writer.replacement_obstacle(table)
+    if obstacle:
+        raise UserError(f"cannot write table {table}: {obstacle}; choose another name")
     dependents = writer.dependents(table)
     if dependents:
         raise UserError(
@@ -49,7 +55,7 @@ def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[s
         )
     if replace:
         return
-    reason = _read(writer, table, selects) if existing.is_marked else "this release of SQLFlow did not make it"
+    reason = _read(writer, table, selects) if existing.is_marked else _origin(existing)
     if reason is None:
         return
     rows = _rows(writer, table)
@@ -59,6 +65,15 @@ def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[s
         f"cannot write table {table}: {reason}; choose another name "
         f"(WITH {REPLACE} = true replaces it: what it holds now, {rows}, is lost)"
     )
+
+
+def _origin(existing: ExistingTable) -> str:
+    """Returns why a table does not count as SQLFlow's."""
+    if existing.marked_as is None:
+        return "this release of SQLFlow did not make it"
+    if existing.marker.endswith(f".{existing.marked_as}"):
+        return "its marker is of an earlier version, which does not show whether it was copied to here"
+    return f"it was copied, moved or renamed: SQLFlow made it as {existing.marked_as}"
 
 
 def _read(writer: TableWriter, table: TableName, selects: Sequence[str]) -> str | None:
@@ -104,7 +119,7 @@ class ResultTable:
 
     def publish(self, channel: StatementChannel) -> None:
         """Waits for the grant, checks the old table again, and replaces it."""
-        replaced = _rows(self.writer, self.name) if self.writer.find_table(self.name) else None
+        replaced = self._replaced() if self.writer.find_table(self.name) else None
         channel.commit()
         self.writer.swap(
             self._staging,
@@ -113,7 +128,16 @@ class ResultTable:
             lambda: check_replaceable(self.writer, self.name, (), self._replace),
         )
         if replaced is not None:
-            channel.print_line(f"replaced table {self.name} ({replaced})")
+            channel.print_line(f"replaced table {self.name} {replaced}")
+
+    def _replaced(self) -> str:
+        """Returns what is lost with the old table: its rows, and what users added to it."""
+        new = {column.name.lower() for column in self._columns}
+        old = self.writer.columns(self.name)
+        lost = [*self.writer.attached(self.name), *(f"column {name}" for name in old if name.lower() not in new)]
+        more = f" and {len(lost) - MAX_NAMED} more" if len(lost) > MAX_NAMED else ""
+        listed = f"; lost with it: {', '.join(lost[:MAX_NAMED])}{more}" if lost else ""
+        return f"({_rows(self.writer, self.name)}){listed}"
 
     def clear(self) -> None:
         """Drops the leftovers of this attempt and of earlier attempts of the same step."""

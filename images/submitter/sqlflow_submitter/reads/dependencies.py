@@ -9,9 +9,16 @@ from typing import NamedTuple
 
 from sqlflow_submitter.reads import may_read
 
-WORD = re.compile(r"[^\W\d][\w$]*")
-CALL = re.compile(r"([^\W\d][\w$]*)[\"`\]]?\s*\(")
-QUOTED = re.compile(r'"([^"]+)"|`([^`]+)`|\[([^\]]+)\]')
+# Names may begin with a digit or `$`, and may have any character beyond ASCII.
+LETTER = r"[\w$\u0080-\U0010ffff]"
+WORD = re.compile(rf"{LETTER}+")
+# Quoted names are searched at each quote, because a quote in a literal or comment has no partner.
+QUOTED_NAME = r'"(?:[^"]|""){1,300}"|`(?:[^`]|``){1,300}`|\[[^\]]{1,300}\]'
+QUOTED = re.compile(rf"(?=({QUOTED_NAME}))")
+# Blanks and comments, also comments whose text MySQL executes.
+BETWEEN = r"(?:\s|/\*M?!\d*|/\*.*?\*/|\*/|--[^\n]*|\#[^\n]*)*+"
+CALL = re.compile(rf"(?<!{LETTER})({LETTER}++)[\"`\]]?{BETWEEN}\(", re.DOTALL)
+QUOTED_CALL = re.compile(rf"(?=({QUOTED_NAME}){BETWEEN}\()", re.DOTALL)
 
 MAX_NAMES_PER_QUERY = 1_000
 
@@ -37,13 +44,23 @@ class ObjectNames(NamedTuple):
 
 def words(text: str) -> set[str]:
     """Returns every word and every quoted name in lower case, including those in literals and comments."""
-    quoted = {part.lower() for parts in QUOTED.findall(text) for part in parts if part}
-    return {word.lower() for word in WORD.findall(text)} | quoted
+    plain = WORD.findall(text) if text.isascii() else [*WORD.findall(text), *re.findall(r"[\w$]+", text)]
+    return {word.lower() for word in plain if not word.isdigit()} | _unquoted(QUOTED.findall(text))
+
+
+def calls(text: str) -> set[str]:
+    """Returns in lower case every name before a bracket. Blanks and comments may be between them."""
+    return {name.lower() for name in CALL.findall(text)} | _unquoted(QUOTED_CALL.findall(text))
+
+
+def _unquoted(names: Iterable[str]) -> set[str]:
+    return {name[1:-1].replace(name[0] * 2, name[0]).lower() for name in names}
 
 
 def mentions(text: str, name: str) -> bool:
-    """Returns whether a name occurs as a word. Case does not matter."""
-    return re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", text, re.IGNORECASE) is not None
+    """Returns whether a name occurs as a word, or in quotes. Case does not matter."""
+    forms = {name, name.replace('"', '""'), name.replace("`", "``")}
+    return any(re.search(rf"(?<![\w$]){re.escape(it)}(?![\w$])", text, re.IGNORECASE) for it in forms)
 
 
 def dependencies(
@@ -66,14 +83,14 @@ def dependencies(
     while new:
         found.update({(it.kind, it.name): it for it in new})
         names: set[str] = set()
-        calls: set[str] = set()
+        called: set[str] = set()
         for it in new:
             here = words(it.text or "")
             names |= here
-            calls |= here if it.kind == "function" else {call.lower() for call in CALL.findall(it.text or "")}
-        lookup = ObjectNames(sorted(names - searched_names), sorted(calls - searched_calls))
+            called |= here if it.kind == "function" else calls(it.text or "")
+        lookup = ObjectNames(sorted(names - searched_names), sorted(called - searched_calls))
         searched_names |= names
-        searched_calls |= calls
+        searched_calls |= called
         new = [it for part in _parts(lookup) for it in find(part) if (it.kind, it.name) not in found]
     return list(found.values())
 

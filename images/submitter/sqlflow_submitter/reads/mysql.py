@@ -128,7 +128,7 @@ def tokens(text: str, escapes: bool) -> list[Token]:
     inside = r"(?:[^'\\]|\\.|'')*" if escapes else r"(?:[^']|'')*"
     pattern = (
         rf"'{inside}'|/\*M?!\d*|/\*.*?\*/|\*/|--(?=\s)[^\n]*|\#[^\n]*"
-        r"|(?P<back>`(?:[^`]|``)*`)|(?P<double>\"(?:[^\"]|\"\")*\")|(?P<word>[\w$]+)|(?P<sign>[^\s'])"
+        r"|(?P<back>`(?:[^`]|``)*`)|(?P<double>\"(?:[^\"]|\"\")*\")|(?P<word>[\w$\u0080-\uffff]+)|(?P<sign>[^\s'])"
     )
     found = []
     for match in re.finditer(pattern, text, re.DOTALL):

@@ -15,7 +15,8 @@ from sqlflow_submitter.reads.dependencies import DatabaseObject, ObjectNames, de
 
 VIEW = "sqlflow_reads"
 
-# The objects in pg_depend, and also: the selects of views, the row policies of tables, and the tables that inherit.
+# The objects in pg_depend, and also: the selects of views, the row policies of tables, the tables that inherit, the
+# checks of domains, and the types in composite types.
 DEPENDENCIES = f"""
 WITH RECURSIVE behind(class, object) AS (
   SELECT 'pg_class'::regclass::oid, 'pg_temp.{VIEW}'::regclass::oid
@@ -32,6 +33,12 @@ WITH RECURSIVE behind(class, object) AS (
     UNION ALL
     SELECT 'pg_class'::regclass, inhrelid FROM pg_inherits WHERE behind.class = 'pg_class'::regclass
       AND inhparent = behind.object
+    UNION ALL
+    SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE behind.class = 'pg_type'::regclass
+      AND contypid = behind.object
+    UNION ALL
+    SELECT 'pg_type'::regclass, atttypid FROM pg_attribute JOIN pg_class c ON c.oid = attrelid AND c.relkind = 'c'
+      WHERE behind.class = 'pg_class'::regclass AND attrelid = behind.object AND NOT attisdropped
   ) AS further(class, object)
 )
 """
@@ -43,6 +50,11 @@ CASE WHEN l.lanname IN ('c', 'internal') THEN NULL
 
 RUNS_TEXT = re.compile(r"(query|table|cursor|schema|database)_to_xml|\bts_stat\b", re.IGNORECASE)
 """PostgreSQL's own functions that run an SQL text."""
+
+COMPOSES = re.compile(r"\bexecute\b|_to_xml|\bts_stat\b|\bspi_|plpy|\bdblink", re.IGNORECASE)
+"""Words of a function that may compose an SQL text from its arguments."""
+
+LITERAL = re.compile(r"(?i:\be'((?:[^'\\]|\\.|'')*)')|'((?:[^']|'')*)'|(\$\w*\$)(.*?)\3", re.DOTALL)
 
 
 def reason(select: str, table: str, name: str, run_query: RunQuery) -> str | None:
@@ -69,7 +81,9 @@ def reason(select: str, table: str, name: str, run_query: RunQuery) -> str | Non
             f"{DEPENDENCIES} SELECT 'table', (object = to_regclass({literal(table)}))::text, NULL FROM behind "
             "WHERE class = 'pg_class'::regclass "
             f"UNION ALL SELECT 'function', p.proname::text, {TEXT} FROM behind JOIN pg_proc p ON p.oid = object "
-            "JOIN pg_language l ON l.oid = p.prolang WHERE class = 'pg_proc'::regclass"
+            "JOIN pg_language l ON l.oid = p.prolang WHERE class = 'pg_proc'::regclass "
+            "UNION ALL SELECT 'view', c.relname::text, pg_get_viewdef(c.oid) FROM behind JOIN pg_class c "
+            "ON c.oid = object WHERE class = 'pg_class'::regclass AND c.relkind IN ('v', 'm')"
         )
     except UserError:
         # For example, the user may not create temporary objects. Then every use of the name counts.
@@ -87,10 +101,20 @@ def reason(select: str, table: str, name: str, run_query: RunQuery) -> str | Non
     if any(kind == "table" and found == "true" for kind, found, _ in rows):
         return READS
     functions = [DatabaseObject("function", str(it), text) for kind, it, text in rows if kind == "function"]
-    opaque = [it.name for it in functions if it.text is None] + [it.group() for it in [RUNS_TEXT.search(select)] if it]
-    if opaque and mentions(select, name):
+    texts = [select, *(str(text) for kind, _, text in rows if kind == "view")]
+    opaque = [it.name for it in functions if it.text is None]
+    opaque += [it.group() for it in map(RUNS_TEXT.search, texts) if it]
+    if opaque and (mentions(select, name) or any(_has_in_literal(text, name) for text in texts)):
         return may_read(f"{opaque[0]} may run a text, and the select names it")
-    return function_reason(dependencies([it for it in functions if it.text is not None], further), name)
+    known = dependencies([it for it in functions if it.text is not None], further)
+    composing = [it.name for it in known if it.kind == "function" and COMPOSES.search(it.text or "")]
+    if composing and any(_has_in_literal(text, name) for text in texts):
+        return may_read(f"function {composing[0]} may run a text, and a text of the select names it")
+    return function_reason(known, name)
+
+
+def _has_in_literal(text: str, name: str) -> bool:
+    return any(mentions(escaped + plain + dollar, name) for escaped, plain, _, dollar in LITERAL.findall(text))
 
 
 def find(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
