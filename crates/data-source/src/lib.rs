@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(typo, format!("the folder {dir}/typo does not exist"));
 
         let new = |source: &str| new_sqlite_file(source);
-        assert_eq!(new(&format!("sqlite:///{dir}/new.db?x=1")), Some(format!("{dir}/new.db").into()));
+        assert_eq!(new(&format!("sqlite:///{dir}/new.db?mode=rwc")), Some(format!("{dir}/new.db").into()));
         for other in
             ["sqlite:///:memory:", "sqlite:///no-such-iris.db", "sqlite:////no/such/iris.db", "mysql://h/d"]
         {
