@@ -86,7 +86,7 @@ pub struct CommonOptions {
     #[arg(long, env = "SQLFLOW_AGENT_TEE", value_name = "HOW")]
     tee: Option<TeeMode>,
     /// The name of `--tee` until 0.1
-    #[arg(long, env = "SQLFLOW_AGENT_MIRROR", value_name = "HOW", hide = true, conflicts_with = "tee")]
+    #[arg(long, env = "SQLFLOW_AGENT_MIRROR", value_name = "HOW", hide = true)]
     mirror: Option<TeeMode>,
     /// Format of the agent's own log on stderr; SQLFLOW_AGENT_LOG sets its level [default: json for attach, text for
     /// exec]
@@ -356,6 +356,20 @@ mod tests {
             "--dir",
             dir,
         ])
+    }
+
+    #[test]
+    fn former_name_of_tee_counts_only_without_it() {
+        let tee = |flags: &[&str]| {
+            let words = [&["sqlflow-agent", "exec"], flags, &["--", "true"]].concat();
+            let Command::Exec(options) = Cli::try_parse_from(words).unwrap().command else {
+                panic!("it is exec")
+            };
+            options.common.tee()
+        };
+        assert_eq!(tee(&["--mirror", "lines"]), Some(TeeMode::Lines));
+        // As for a local launcher's agent, with SQLFLOW_AGENT_MIRROR in the environment of the server.
+        assert_eq!(tee(&["--mirror", "lines", "--tee", "none"]), Some(TeeMode::None));
     }
 
     #[test]
