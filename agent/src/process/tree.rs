@@ -6,6 +6,7 @@ use std::{fs, io};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use sqlflow_os::ignored_signals::is_ignored;
 
 use super::earlier;
 
@@ -150,9 +151,7 @@ fn started(pid: Pid) -> Option<u64> {
 
 fn ignores(pid: Pid, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let ignored =
-        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    ignored.is_some_and(|set| set >> (signal as i32 - 1) & 1 == 1)
+    is_ignored(&status, signal as i32)
 }
 
 /// Signals the group of a command that was not reaped yet, and every descendant outside of it. Returns the processes

@@ -5,6 +5,7 @@ pub mod durable;
 pub mod errno;
 pub mod exhaustion;
 pub mod failpoint;
+pub mod ignored_signals;
 pub mod locks;
 pub mod paths;
 #[cfg(feature = "test-support")]
