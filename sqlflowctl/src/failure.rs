@@ -59,7 +59,7 @@ impl Failure {
     /// The error for a gRPC status; `server` is the server's address.
     pub(crate) fn from_status(status: &Status, server: &str) -> Self {
         let message = status.message();
-        if is_transient(status) {
+        if is_retryable(status) {
             return Self::Server(format!("cannot reach the server at {server}: {}", reason(status)));
         }
         match status.code() {
@@ -86,7 +86,7 @@ impl From<io::Error> for Failure {
 
 /// Whether a call is retryable: the server did not answer. A status made on this side of the connection has a source;
 /// one that the server sent has none.
-pub(crate) fn is_transient(status: &Status) -> bool {
+pub(crate) fn is_retryable(status: &Status) -> bool {
     let made_here = std::error::Error::source(status).is_some();
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Aborted => true,
@@ -110,10 +110,10 @@ mod tests {
 
     #[test]
     fn error_of_the_server_is_not_retryable() {
-        assert!(is_transient(&Status::unavailable("shutting down")));
-        assert!(!is_transient(&Status::internal("a bug")));
+        assert!(is_retryable(&Status::unavailable("shutting down")));
+        assert!(!is_retryable(&Status::internal("a bug")));
         let lost = Status::from_error(Box::new(io::Error::from(io::ErrorKind::ConnectionReset)));
-        assert!(is_transient(&lost), "{lost:?}");
+        assert!(is_retryable(&lost), "{lost:?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sqlflow_proto::v1::Result as Page;
 
 use crate::client::Client;
-use crate::failure::{Failure, is_transient, reason};
+use crate::failure::{Failure, is_retryable, reason};
 use crate::token;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -55,7 +55,7 @@ impl Follower {
                     }
                     return Ok(self.accept(page));
                 }
-                Err(status) if is_transient(&status) => {
+                Err(status) if is_retryable(&status) => {
                     if outage.is_none() {
                         let seconds = self.retry_timeout.as_secs();
                         say(&format!(

@@ -2,16 +2,17 @@
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use sqlflow_cli::ctrl_c::CtrlC;
+use sqlflow_sync::lock;
 use tokio::sync::Notify;
 
 use crate::client::Client;
 use crate::console::wants_no_color;
-use crate::failure::{Failure, is_transient};
+use crate::failure::{Failure, is_retryable};
 
 /// Time between two attempts to cancel while the server does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -78,11 +79,11 @@ impl Interrupts {
 
     /// Sets the sentence that an interrupted person is left with.
     pub(crate) fn go_on_with(&self, sentence: String) {
-        *self.how_to_go_on.lock().unwrap_or_else(PoisonError::into_inner) = sentence;
+        *lock(&self.how_to_go_on) = sentence;
     }
 
     fn leave(&self) -> ! {
-        say(&self.how_to_go_on.lock().unwrap_or_else(PoisonError::into_inner));
+        say(&lock(&self.how_to_go_on));
         std::process::exit(130)
     }
 }
@@ -90,7 +91,7 @@ impl Interrupts {
 /// Asks for the end of the job until the server has answered.
 async fn cancel(mut client: Client, token: &str) {
     while let Err(status) = client.cancel(token).await {
-        if !is_transient(&status) {
+        if !is_retryable(&status) {
             say(&format!("the job can't be cancelled: {}", status.message()));
             return;
         }

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 
 use sqlflow_job::{Job, JobId};
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 use sqlflow_sync::watched::Watched;
 use tokio::sync::watch;
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, hash_map};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 use tokio::process::Child;
 use tokio::sync::watch;
 

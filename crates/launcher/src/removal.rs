@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 
 use sqlflow_job::ExecutorRef;
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlflow_os::exhaustion::with_remedy;
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 use tokio::sync::watch;
 
 use sqlflow_job::AttemptId;

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sqlflow_os::exhaustion::is_exhaustion;
+use sqlflow_sync::lock;
 
 use sqlflow_job::ExecutorRef;
 
@@ -30,7 +31,7 @@ impl Unreadable {
         ) {
             return true;
         }
-        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = lock(&self.0);
         if since.len() >= MOST
             && !since.contains_key(executor)
             && let Some(oldest) = since.iter().min_by_key(|(_, since)| **since).map(|(it, _)| it.clone())
@@ -42,7 +43,7 @@ impl Unreadable {
 
     /// It could be read, or is not asked for any more.
     pub(super) fn end(&self, executor: &ExecutorRef) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(executor);
+        lock(&self.0).remove(executor);
     }
 }
 
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_may_pass_lasts_after_a_time_and_exhaustion_never_does() {
+    fn retryable_error_is_lasting_after_a_time_and_exhaustion_never_does() {
         assert_eq!(lasting(Errno::EIO), [false, false, false, true, true]);
         assert_eq!(lasting(Errno::EISDIR), [true; 5]);
         assert_eq!(lasting(Errno::EMFILE), [false; 5]);

@@ -8,9 +8,10 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use nix::errno::Errno;
+use sqlflow_sync::lock;
 
 static FAULTS: Mutex<Vec<Fault>> = Mutex::new(Vec::new());
 
@@ -57,7 +58,7 @@ impl Drop for BadBlocks {
 }
 
 fn faults<T>(work: impl FnOnce(&mut Vec<Fault>) -> T) -> T {
-    work(&mut FAULTS.lock().unwrap_or_else(PoisonError::into_inner))
+    work(&mut lock(&FAULTS))
 }
 
 fn inode(file: &File) -> io::Result<Inode> {

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
 use sqlflow_os::errno::says_damage;
+use sqlflow_sync::lock;
 
 use super::LogError;
 
@@ -52,11 +53,11 @@ impl Disk {
     /// are no more than 1,024 such folders.
     pub(super) fn sync_name_once(&self, folder: &Path) -> Result<(), LogError> {
         let is_named = |named: &HashSet<PathBuf>| named.contains(folder);
-        if !self.fsync || is_named(&self.named.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if !self.fsync || is_named(&lock(&self.named)) {
             return Ok(());
         }
         folder.parent().map_or(Ok(()), |above| self.sync_folder(above))?;
-        self.named.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
+        lock(&self.named).insert(folder.to_owned());
         Ok(())
     }
 

@@ -8,7 +8,7 @@ mod read;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use sqlflow_job::{AttemptId, Evidence, JobId};
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 use tokio::sync::watch;
 
 use super::blocking::run_blocking;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlflow_job::{AttemptId, Event, Evidence, JobId};
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 

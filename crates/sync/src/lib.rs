@@ -1,7 +1,7 @@
 //! Watch channels by key, blocking work on threads for it, and mutexes without poisoning.
 
 pub mod blocking;
-pub mod mutex;
+mod mutex;
 pub mod watched;
 
 pub use mutex::lock;

@@ -12,7 +12,7 @@ use super::source::DataSource;
 use crate::args::Run;
 use crate::client::Client;
 use crate::console::Console;
-use crate::failure::{Failure, is_transient};
+use crate::failure::{Failure, is_retryable};
 use crate::follow::Follower;
 use crate::interrupt::Interrupts;
 use crate::render::json::{JsonView, write_line};
@@ -123,7 +123,7 @@ async fn run_once(
             Ok(token) => return Ok(token),
             Err(status) => status,
         };
-        let is_lost = is_transient(&status);
+        let is_lost = is_retryable(&status);
         may_be_accepted |= is_lost && !never_connected(&status);
         let is_waited_for = may_be_accepted && begun.elapsed() + RUN_AGAIN_AFTER <= retry_timeout;
         if !is_lost || !(is_first || is_waited_for) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 
 use rusqlite::{Connection, params};
 

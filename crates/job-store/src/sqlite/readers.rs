@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use sqlflow_sync::blocking;
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 use tokio::sync::Semaphore;
 
 use super::database::open_to_read;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
 use nix::unistd::Uid;
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 use sqlflow_text::with_causes;
 
 use crate::types::StoreError;

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 use sqlflow_sync::watched::Watched;
 
 /// A flag for each Pod that may have changed, by name.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;

@@ -265,7 +265,7 @@ fn refusal(what: &str, error: kube::Error) -> LaunchError {
     };
     let message = format!("{what} was refused: {}", status.message);
     match status.code {
-        403 if may_pass(&status.message) => LaunchError::Later(message),
+        403 if is_retryable(&status.message) => LaunchError::Later(message),
         400 | 403 | 404 | 405 | 413 | 415 | 422 => LaunchError::Refused { message, retryable: false },
         _ => LaunchError::Later(format!("the Kubernetes API did not take {what}: {}", status.message)),
     }
@@ -273,7 +273,7 @@ fn refusal(what: &str, error: kube::Error) -> LaunchError {
 
 /// Whether a forbidden request is retryable: a quota has room again when other Pods end, and a new quota has no usage
 /// yet. The API server distinguishes these from missing permissions only by the message.
-fn may_pass(forbidden: &str) -> bool {
+fn is_retryable(forbidden: &str) -> bool {
     ["exceeded quota", "status unknown for quota"].iter().any(|words| forbidden.contains(words))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 
 use sqlflow_job::ExecutorRef;
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use sqlflow_sync::mutex::lock;
+use sqlflow_sync::lock;
 use tokio::time::Instant;
 
 use super::{JobLog, Looked};

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::attach_errors::AttachErrors;
 use crate::codegen::Assigner;
-use crate::fixture::{self, HookedLog, LogHooks};
+use crate::fixture::{self, HookedLog, LogHooks, until};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::reconciler::{Context, Limits};
@@ -168,15 +168,6 @@ impl Drop for World {
     fn drop(&mut self) {
         self.shutdown.cancel();
     }
-}
-
-async fn until(what: &str, is_it: impl AsyncFn() -> bool) {
-    let looks = async {
-        while !is_it().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, looks).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 /// 6,000 leftover folders delayed the heartbeat by 39 s. With a lease of 15 s other servers would claim the jobs.

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::attach_errors::{AttachError, AttachErrors};
 use crate::codegen::{Assigner, DATA_SOURCE};
-use crate::fixture;
+use crate::fixture::{self, until};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredStore, Metrics};
 use crate::reconciler::{Housekeeping, Limits, Reconciler};
@@ -276,15 +276,6 @@ impl World {
     fn stopped(&self) -> Vec<(AttemptId, bool)> {
         self.launcher.stopped.lock().unwrap().clone()
     }
-}
-
-async fn until(what: &str, is_it: impl AsyncFn() -> bool) {
-    let looks = async {
-        while !is_it().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), looks).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 fn is_notice(payload: &Payload) -> bool {
