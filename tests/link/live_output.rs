@@ -7,11 +7,16 @@ use sqlflow_tests::stand_in::{self, STEP};
 use super::streams::Reading;
 
 /// `wait()` goes on when the test lets it.
+///
+/// An end of file is no permission: the writer that opened the gate last time may still be open when the program
+/// comes to it again (the test closes it later, or has just forked), and its close is then all that is read.
 const GATE: &str = "
 import os, sys, signal
 GATE = sys.argv[1] + '/gate'
 def wait():
-    with open(GATE) as gate: gate.readline()
+    line = ''
+    while not line:
+        with open(GATE) as gate: line = gate.readline()
 ";
 
 async fn started(

@@ -13,6 +13,9 @@ use nix::sys::stat::Mode;
 use crate::until::until;
 
 /// A FIFO that a command reads a line from, as `read line < gate` does.
+///
+/// A command that comes to the same gate twice has to read until it gets a line: the first permission may still be
+/// held open by the test, and closing it is an end of file to whoever reads by then.
 #[derive(Debug)]
 pub struct Gate(PathBuf);
 
