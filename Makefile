@@ -110,7 +110,7 @@ drill: packages build agent venv ## The heavy drills at full size
 	SQLFLOW_DRILL_RETRAINS=200 SQLFLOW_DRILL_STORED_MIB=2048 cargo test -p sqlflow-tests --test storage
 	SQLFLOW_DRILL_PAGE_MIB=1024 cargo test -p sqlflow-tests --test observe large_log
 	$(MAKE) cluster
-	SQLFLOW_DRILL_APISERVER_SECONDS=60 cargo test -p sqlflow-tests --test kubernetes apiserver_that_is_away
+	SQLFLOW_DRILL_APISERVER_SECONDS=60 cargo test -p sqlflow-tests --test kubernetes apiserver_outage
 	SQLFLOW_DRILL_KILLS=20 cargo test -p sqlflow-tests --test e2e server_killed -- --test-threads 1
 	SQLFLOW_FAULT_SCHEDULES=2000 cargo test -p sqlflow-tests --test faults
 	cargo build --release --workspace --bins

@@ -1,4 +1,4 @@
-//! The agent as a container would run it: PID 1, any uid, a root that cannot be written, an image with nothing else.
+//! The agent as a container runs it: PID 1, any uid, a read-only root, an image with nothing else.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use sqlflow_tests::agent::{Exec, shipped};
 const AS_PID_1: [&str; 5] = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
 #[test]
-fn as_pid_1_it_reaps_a_thousand_orphans() {
+fn pid_1_reaps_a_thousand_orphans() {
     let script = "test $PPID = 1 || exit 9
 i=0; while [ $i -lt 1000 ]; do (: &) ; i=$((i+1)); done
 while grep -lqE '^State:.Z' /proc/[0-9]*/status 2> /dev/null; do :; done; echo clean";
@@ -20,7 +20,7 @@ while grep -lqE '^State:.Z' /proc/[0-9]*/status 2> /dev/null; do :; done; echo c
 }
 
 #[test]
-fn as_subreaper_it_reaps_a_thousand_orphans() {
+fn subreaper_reaps_a_thousand_orphans() {
     let script = "agent=$PPID
 i=0; while [ $i -lt 1000 ]; do (: &) ; i=$((i+1)); done
 children() { cat /proc/$agent/task/*/children; }
@@ -29,9 +29,9 @@ while [ \"$(children)\" != \"$$ \" ]; do :; done; echo clean";
     assert_eq!((ended.code, ended.stdout.as_slice()), (Some(0), b"clean\n".as_slice()), "{}", ended.stderr);
 }
 
-/// The kernel drops signals to PID 1 that it does not expect; TERM from outside has to arrive all the same.
+/// The kernel drops signals that PID 1 has no handler for. TERM from outside must arrive.
 #[test]
-fn as_pid_1_it_hears_a_term_from_outside_of_the_container() {
+fn pid_1_handles_term_from_outside_the_container() {
     let mut running = Exec::within(&AS_PID_1).shell("echo up; exec sleep 600");
     running.line();
     // `unshare` is the parent; its child is PID 1 of the namespace.
@@ -44,7 +44,7 @@ fn as_pid_1_it_hears_a_term_from_outside_of_the_container() {
     assert!(by.contains("outside of the container"), "{by}");
 }
 
-/// A root folder with the agent and nothing else, and in it one empty folder that can be written.
+/// A root folder with the agent, an empty `/proc` and an empty `/tmp`.
 fn image(dir: &Path) {
     for folder in ["proc", "tmp"] {
         std::fs::create_dir(dir.join(folder)).unwrap();
@@ -52,9 +52,9 @@ fn image(dir: &Path) {
     std::fs::copy(shipped(), dir.join("agent")).unwrap();
 }
 
-/// A#6238, A#9139: the only other program in the image is the agent itself, so that is the command too.
+/// A#6238, A#9139. The image has no other program, so the agent is the command too.
 #[test]
-fn it_runs_as_any_uid_on_a_read_only_root_with_nothing_else_in_it() {
+fn any_uid_on_a_read_only_empty_root_runs_the_command() {
     let dir = tempfile::tempdir().unwrap();
     image(dir.path());
     let script =
@@ -67,10 +67,10 @@ exec chroot --userspec=12345:54321 --groups= \"$0\" /agent exec -- /agent exec -
     assert_eq!(stderr, "");
 }
 
-/// A#6238: what it may not do, it says, with its own code and no delay. The program that ships has no tables to walk its
-/// stack by, and must not try where the command's environment asks Rust programs for backtraces.
+/// A#6238: a missing permission is reported at once, with an exit code of its own. The program that ships has no unwind
+/// tables. It must not unwind even if the environment asks for backtraces.
 #[test]
-fn what_it_may_not_write_it_names() {
+fn unwritable_log_folder_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     image(dir.path());
     let script =
@@ -82,9 +82,9 @@ fn what_it_may_not_write_it_names() {
     assert!(stderr.contains("/log") && stderr.contains("Permission denied"), "{stderr}");
 }
 
-/// The agent that ships cannot load the system's Kerberos library: it says so, where trying would be its end.
+/// The static agent cannot load the system's Kerberos library: an attempt to do so would abort it.
 #[test]
-fn an_hdfs_that_asks_for_kerberos_is_refused_in_a_sentence() {
+fn hdfs_with_kerberos_is_rejected_before_the_command_runs() {
     let conf = tempfile::tempdir().unwrap();
     let setting = "<configuration><property><name>hadoop.security.authentication</name><value>kerberos</value></property></configuration>";
     std::fs::write(conf.path().join("core-site.xml"), setting).unwrap();
@@ -100,10 +100,10 @@ fn an_hdfs_that_asks_for_kerberos_is_refused_in_a_sentence() {
 }
 
 #[test]
-fn it_installs_itself_for_whoever_runs_next_to_it() {
+fn install_copies_an_executable_agent() {
     let dir = tempfile::tempdir().unwrap();
     for _ in 0..2 {
-        // The second time over the first.
+        // The second call replaces the file of the first.
         assert!(Command::new(shipped()).arg("install").arg(dir.path()).status().unwrap().success());
     }
     let installed = dir.path().join("sqlflow-agent");

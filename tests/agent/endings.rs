@@ -1,4 +1,4 @@
-//! Commands that end, and what they leave behind.
+//! Ends of commands, their reasons and exit codes, and leftover processes.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -20,9 +20,9 @@ fn phase_micros(outcome: &serde_json::Value, phase: &str) -> u64 {
     phases.iter().filter(|it| it["phase"] == phase).map(|it| it["micros"].as_u64().unwrap()).sum()
 }
 
-/// A#6375. The drain would last a minute: what ends it is that the leaker was found and ended.
+/// A#6375. The drain timeout is a minute. The drain ends earlier because the leftover is found and terminated.
 #[test]
-fn a_background_child_that_holds_the_pipe_is_named_and_ended() {
+fn background_child_that_holds_the_pipe_is_reported_and_terminated() {
     for leaker in ["sleep 600 &", "setsid sleep 600 &", "(trap '' TERM; while :; do sleep 1; done) &"] {
         let run = Exec::new().log_to("log").flags(["--drain", "60", "--grace", "1"]);
         let (ended, dir) = run.shell(&format!("{leaker} echo hi")).end_in_folder();
@@ -38,12 +38,12 @@ fn a_background_child_that_holds_the_pipe_is_named_and_ended() {
     }
 }
 
-/// A#6375, the whole kind: what holds the pipe is no descendant, so it cannot be ended.
+/// A#6375, in general: the holder of the pipe is no descendant, so it cannot be terminated.
 #[test]
-fn a_pipe_held_from_outside_ends_with_a_gap_and_not_never() {
+fn pipe_held_by_a_foreign_process_ends_with_a_gap() {
     let (read, write) = nix::unistd::pipe().unwrap();
     let run = Exec::new().log_to("log").flags(["--drain", "1"]);
-    // Another process of ours opens the command's stdout, and keeps it.
+    // This process opens the command's stdout and keeps it open.
     let _gate = Gate::new(&run.dir().join("gate"));
     let mut running = run.shell("echo $$; read wait < $DIR/gate");
     let pid = running.line();
@@ -59,7 +59,7 @@ fn a_pipe_held_from_outside_ends_with_a_gap_and_not_never() {
 
 /// SF#2857
 #[test]
-fn the_exit_code_is_the_commands_own() {
+fn exit_code_is_the_commands() {
     for (script, code) in
         [("exit 0", 0), ("exit 1", 1), ("exit 255", 255), ("kill -9 $$", 137), ("kill -SEGV $$", 139)]
     {
@@ -71,7 +71,7 @@ fn the_exit_code_is_the_commands_own() {
 
 /// SF#2857
 #[test]
-fn the_agents_own_faults_have_codes_of_their_own() {
+fn agent_failures_have_their_own_exit_codes() {
     assert_eq!(Exec::new().flags(["--no-such-flag"]).shell("exit 0").end().code, Some(64));
     let ended = Exec::new().start(&["/no/such/program"]).end();
     assert_eq!(ended.code, Some(127));
@@ -91,14 +91,14 @@ fn the_agents_own_faults_have_codes_of_their_own() {
         assert_eq!((code, said), (Some(65), 0), "{errors}");
         assert!(errors.contains(&format!("cannot write the outcome to {file}")), "{errors}");
     }
-    // What was refused left nothing behind.
+    // The rejected runs left nothing behind.
     assert_eq!(exec("log/outcome.json"), (Some(0), 4, String::new()));
 }
 
-/// As shells and container runtimes have it, and with what to do: a program of another machine must not be run as a shell script,
-/// which may even succeed.
+/// Exit codes as in shells, with the cause and a fix. A program for another machine must not be run as a shell script:
+/// it might even succeed.
 #[test]
-fn what_cannot_be_started_is_named_with_its_cause() {
+fn start_failure_reports_program_and_cause() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, mode: u32, content: &[u8]| {
         let path = dir.path().join(name);
@@ -153,11 +153,11 @@ fn what_cannot_be_started_is_named_with_its_cause() {
             ended.stderr
         );
     }
-    // `env` finds no `sh\r`, and says it in a way that is easily overlooked.
+    // `env` finds no `sh\r`. Its own message is easy to overlook.
     let by_env = Exec::new().start(&[&file("env", 0o755, b"#!/usr/bin/env sh\r\nexit 0\r\n")]).end();
     assert_eq!(by_env.code, Some(127), "{}", by_env.stderr);
     assert!(by_env.stderr.contains("carriage return (Windows line end)"), "{}", by_env.stderr);
-    // PATH is searched as ever: past what cannot be executed, and in the working folder where it is empty.
+    // The search in PATH skips files that are not executable.
     for folder in ["first", "second"] {
         std::fs::create_dir(dir.path().join(folder)).unwrap();
     }
@@ -171,7 +171,7 @@ fn what_cannot_be_started_is_named_with_its_cause() {
 
 /// A#2881
 #[test]
-fn ends_of_different_kinds_have_different_reasons() {
+fn exit_signal_crash_and_term_have_distinct_reasons() {
     let own = Exec::new().shell("exit 3").end().outcome;
     assert_eq!(
         (&own["reason"], &own["retryable"], &own["exit_code"]),
@@ -195,9 +195,9 @@ fn ends_of_different_kinds_have_different_reasons() {
     assert_eq!(ended.code, Some(143));
 }
 
-/// What a submitter's death takes along: nothing is left running when the agent is killed with -9.
+/// Nothing is left running after the agent was killed with SIGKILL.
 #[test]
-fn the_agent_killed_by_9_takes_its_command_along() {
+fn sigkill_of_the_agent_ends_its_command() {
     let mut running = Exec::new().shell("echo $$; exec sleep 600");
     let pid = running.line();
     running.signal(Signal::SIGKILL);
@@ -208,10 +208,10 @@ fn the_agent_killed_by_9_takes_its_command_along() {
     });
 }
 
-/// A command that became another user's, as by sudo: no signal of the agent's reaches it. What hangs in the kernel is no
-/// different for the agent.
+/// The command changed its user, as with sudo, so the agent may not signal it. To the agent a command that hangs in the
+/// kernel is no different.
 #[test]
-fn a_command_that_kill_does_not_end_does_not_keep_its_agent() {
+fn unkillable_command_does_not_block_the_agent() {
     let image = tempfile::tempdir().unwrap();
     let mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     mode(image.path(), 0o755);
@@ -224,7 +224,7 @@ fn a_command_that_kill_does_not_end_does_not_keep_its_agent() {
     mode(&run.dir().join("become"), 0o4755);
     let mut running = run.shell("echo $$; exec $DIR/become --reuid=0 --clear-groups sleep 600");
     let pid = running.line();
-    until("the command is another user's", || {
+    until("the command runs as root", || {
         std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap().contains("\nUid:\t0\t")
     });
     running.signal(Signal::SIGTERM);
@@ -237,9 +237,9 @@ fn a_command_that_kill_does_not_end_does_not_keep_its_agent() {
     assert!(ended.stderr.contains(&refused), "{}", ended.stderr);
 }
 
-/// A#1259's neighbour: what an outcome says of the work that was done.
+/// Related to A#1259.
 #[test]
-fn the_outcome_tells_what_was_used() {
+fn outcome_reports_memory_and_cpu_usage() {
     let code = "import sys; x = b'x' * (200 << 20); sum(range(3_000_000)); print(len(x))";
     let ended = Exec::new().python(code, &[]).end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

@@ -1,17 +1,17 @@
-//! Lack of memory, in a real cgroup (version 1; version 2 from recorded files in the agent's own tests).
+//! Out of memory in a real cgroup of version 1. The agent's unit tests cover version 2 with recorded files.
 
 use sqlflow_tests::agent::{Ended, logged};
 use sqlflow_tests::cgroup::Group;
 use sqlflow_tests::server::program;
 
 const LIMIT: u64 = 64 << 20;
-/// Takes memory until the kernel's patience ends.
+/// Allocates memory until it is killed.
 const HUNGRY: &str = "x = []\nwhile True: x.append(bytearray(4 << 20))";
 
 fn group(name: &str) -> Group {
     let group = Group::new("memory", name);
     group.set("memory.limit_in_bytes", LIMIT);
-    // With swap the limit would be none.
+    // Swap would make the limit ineffective.
     group.try_set("memory.memsw.limit_in_bytes", LIMIT);
     group
 }
@@ -27,7 +27,7 @@ fn expect_evidence(ended: &Ended) {
 
 /// A#8680, K#131530
 #[test]
-fn a_command_that_takes_too_much_is_said_to_have_done_so() {
+fn oom_killed_command_has_reason_out_of_memory() {
     let group = group("command");
     let ended = group.exec(&program("sqlflow-agent")).python(HUNGRY, &[]).end();
     assert_eq!(
@@ -42,9 +42,9 @@ fn a_command_that_takes_too_much_is_said_to_have_done_so() {
     expect_evidence(&ended);
 }
 
-/// K#104454: a helper of the command's was killed, and the command fails of it with a code of its own.
+/// K#104454: a child of the command is killed, and the command then fails with its own exit code.
 #[test]
-fn a_helper_that_takes_too_much_is_the_reason_when_the_command_fails() {
+fn failure_after_oom_kill_of_a_child_has_reason_out_of_memory() {
     let group = group("helper");
     let code = format!(
         "import subprocess, sys\nsys.exit(subprocess.call([sys.executable, '-c', '''{HUNGRY}''']) and 1)"
@@ -59,9 +59,9 @@ fn a_helper_that_takes_too_much_is_the_reason_when_the_command_fails() {
     expect_evidence(&ended);
 }
 
-/// A#8680: exit 0 after an OOM kill is never silent.
+/// A#8680: exit code 0 does not hide an OOM kill.
 #[test]
-fn success_after_a_kill_is_told() {
+fn success_after_an_oom_kill_logs_a_notice() {
     let group = group("success");
     let code = format!("import subprocess, sys\nsubprocess.call([sys.executable, '-c', '''{HUNGRY}'''])");
     let (ended, dir) = group.exec(&program("sqlflow-agent")).log_to("log").python(&code, &[]).end_in_folder();

@@ -1,4 +1,4 @@
-//! What a command prints.
+//! The command's output: latency, fidelity, order, and readers or disks that block.
 
 use std::path::Path;
 
@@ -11,9 +11,9 @@ use sqlflow_tests::until::until;
 
 const MIB: u64 = 1 << 20;
 
-/// A#1259: Python holds lines back unless it is told not to. The line is read while the program waits for it.
+/// A#1259: Python buffers lines by default. The line is read while the program waits.
 #[test]
-fn a_line_arrives_as_it_is_printed() {
+fn line_arrives_when_it_is_printed() {
     let code = "import sys; print('first'); open(sys.argv[1]).readline(); print('second')";
     let run = Exec::new();
     let path = run.dir().join("gate");
@@ -26,14 +26,14 @@ fn a_line_arrives_as_it_is_printed() {
 
 /// A#1259
 #[test]
-fn who_wants_buffers_has_them() {
+fn explicit_pythonunbuffered_is_kept() {
     let ended = Exec::new().env("PYTHONUNBUFFERED", "").shell("echo \"<$PYTHONUNBUFFERED>\"").end();
     assert_eq!(ended.stdout, b"<>\n");
 }
 
-/// AF#63173: any bytes, and a character that is cut by two writes.
+/// AF#63173: arbitrary bytes, and a character that is split over two writes.
 #[test]
-fn bytes_that_are_no_text_do_no_harm_and_are_kept() {
+fn non_utf8_output_is_kept_unchanged() {
     let code = "import os, random, sys
 data = random.Random(7).randbytes(5 << 20)
 os.write(1, '\u{1f980}'.encode()[:2]); os.write(2, b'\\xff'); os.write(1, '\u{1f980}'.encode()[2:])
@@ -46,7 +46,7 @@ sys.stdout.buffer.write(data)";
         (4 + (5 << 20), "🦀".as_bytes(), b"\xff".as_slice())
     );
     assert!(stdout == ended.stdout, "the tee and the log differ");
-    // Offsets are those of the stream, without a hole.
+    // Offsets are contiguous.
     let mut offset = 0;
     for output in records.iter().map(|it| &it["output"]).filter(|it| it["stream"] == "stdout") {
         assert_eq!(output["offset"].as_u64(), Some(offset));
@@ -55,24 +55,24 @@ sys.stdout.buffer.write(data)";
     assert_eq!(offset, 4 + 5 * MIB);
 }
 
-/// What a shell hands on, an argument of any bytes too.
+/// A shell may pass any bytes in an argument.
 #[test]
-fn an_argument_that_is_no_text_arrives_as_it_is() {
+fn non_utf8_argument_is_passed_unchanged() {
     let agent = program("sqlflow-agent");
     let inner = "\"$AGENT\" exec -- printf %s \"$(printf 'caf\\351')\"";
     let ended = Exec::new().env("AGENT", agent.to_str().unwrap()).shell(inner).end();
     assert_eq!((ended.code, ended.stdout.as_slice()), (Some(0), &b"caf\xe9"[..]), "{}", ended.stderr);
 }
 
-/// moby#13333: a line without end, and then one more.
+/// moby#13333: an endless line, followed by a short one.
 #[test]
-fn a_line_of_a_hundred_megabytes_is_only_bytes() {
+fn line_of_100_mib_needs_bounded_memory() {
     let script =
         "head -c 104857600 /dev/zero | tr '\\0' x; echo; echo later; echo ready >&2; read wait < $DIR/gate";
     let run = Exec::shipped().log_to("log").flags(["--tee", "none"]);
     let gate = Gate::new(&run.dir().join("gate"));
     let running = run.shell(script);
-    // Opens once the command has printed everything.
+    // Returns once the command has printed everything.
     gate.open();
     let peak = running.memory_peak();
     let (ended, dir) = running.end_in_folder();
@@ -83,9 +83,9 @@ fn a_line_of_a_hundred_megabytes_is_only_bytes() {
     assert!(peak > 0 && peak < 64 * MIB, "the agent used {peak} bytes");
 }
 
-/// A#7671: progress bars show while the program runs, and the last state is kept.
+/// A#7671: progress bars are visible while the program runs, and the last state is kept.
 #[test]
-fn progress_without_a_newline_is_seen_at_once() {
+fn progress_without_newline_is_logged_at_once() {
     use std::io::Read as _;
     let run = Exec::new().log_to("log");
     let gate = Gate::new(&run.dir().join("gate"));
@@ -102,9 +102,9 @@ fn progress_without_a_newline_is_seen_at_once() {
     assert_eq!(running.end().stdout, b"\r 10%\r100%");
 }
 
-/// A#7671: and there a bar that stands still is seen too, while the program waits.
+/// A#7671: also with `--tee lines`, while the program waits.
 #[test]
-fn a_progress_bar_that_stands_is_seen_by_those_who_read_lines() {
+fn tee_lines_shows_an_idle_progress_bar() {
     let run = Exec::new().flags(["--tee", "lines"]);
     let gate = Gate::new(&run.dir().join("gate"));
     let mut running = run.shell("printf '\\r 10%%'; read wait < $DIR/gate; printf '\\r100%%'");
@@ -113,10 +113,10 @@ fn a_progress_bar_that_stands_is_seen_by_those_who_read_lines() {
     assert_eq!(running.end().stdout, b"100%\n");
 }
 
-/// A#7671: in a container's log, which is read line by line, a bar is a line a second, and its last state is there. The
-/// log itself keeps every byte.
+/// A#7671: in a container's log, which is read by lines, a bar is one line per second, and its last state is shown. The
+/// agent's own log keeps every byte.
 #[test]
-fn a_progress_bar_becomes_lines_for_those_who_read_lines() {
+fn tee_lines_turns_a_progress_bar_into_few_lines() {
     let script = "i=0; while [ $i -lt 1000 ]; do printf '\\r%d' $i; i=$((i+1)); done; printf '\\nend\\n'";
     let (ended, dir) = Exec::new().log_to("log").flags(["--tee", "lines"]).shell(script).end_in_folder();
     let shown = String::from_utf8(ended.stdout).unwrap();
@@ -128,10 +128,10 @@ fn a_progress_bar_becomes_lines_for_those_who_read_lines() {
     assert_eq!(logged(dir.path(), "log").0, format!("{expected}\nend\n").as_bytes());
 }
 
-/// Order between the streams is kept as far as two pipes allow: what was read before the next was written. The command
-/// here asks the kernel how much of its last write waits in the pipe.
+/// The order between the two streams is kept for output that was read before the next write. So the command here waits
+/// until the kernel reports that its pipe is empty.
 #[test]
-fn what_is_printed_one_after_the_other_stays_in_order() {
+fn alternating_streams_keep_their_order() {
     let code = "import array, fcntl, os, termios, time
 def waiting(pipe, size=array.array('i', [0])):
     fcntl.ioctl(pipe, termios.FIONREAD, size)
@@ -148,15 +148,15 @@ for i in range(50):
     assert!(times.is_sorted());
 }
 
-/// The agent with its stdout there.
+/// The agent with its stdout redirected to this file.
 fn into(file: &str) -> Exec {
     let script = format!("exec \"$0\" \"$@\" > {file}");
     Exec::within(&["env", "--default-signal", "sh", "-c", &script])
 }
 
-/// A disk without space is no reader that went away.
+/// Unlike a closed reader, a full disk does not end the command.
 #[test]
-fn output_that_meets_a_full_disk_is_told_and_the_command_goes_on() {
+fn full_disk_for_stdout_is_reported_and_the_command_continues() {
     let long = "head -c 3000000 /dev/zero && echo done >&2";
     for (script, bytes) in [("echo hi", 3), (long, 3_000_000)] {
         let ended = into("/dev/full").shell(script).end();
@@ -178,23 +178,23 @@ fn output_that_meets_a_full_disk_is_told_and_the_command_goes_on() {
     assert!(records.iter().any(|it| it["notice"].as_str().is_some_and(|it| it.contains("No space left"))));
 }
 
-/// Who shares our stdout, as a terminal's other programs do, may have made it non-blocking.
+/// Another program that shares the agent's stdout, as on a terminal, may have made it non-blocking.
 #[test]
-fn a_non_blocking_stdout_is_waited_for() {
+fn non_blocking_stdout_gets_all_output() {
     let python = python::program();
     let code = "import os, sys; os.set_blocking(1, False); os.execv(sys.argv[1], sys.argv[1:])";
     let run = Exec::within(&["env", "--default-signal", python.to_str().unwrap(), "-c", code]);
     let mut running = run.shell("head -c 1000000 /dev/zero; echo printed >&2");
-    // Its queue holds all, and a pipe does not: nobody reads before the command has ended.
+    // The agent's queue holds everything, and a pipe does not. Nobody reads before the command has ended.
     running.wait_for_error("printed");
     let ended = running.end();
     assert_eq!((ended.code, ended.stdout.len()), (Some(0), 1_000_000), "{}", ended.stderr);
 }
 
-/// More than the agent's queue holds, and not more than what the command's pipe holds beside that. Somebody else keeps the
-/// pipe open, so that the drain runs out, and is seen to.
+/// More output than the agent's queue holds, and no more than queue and pipe hold together. Another process keeps the
+/// pipe open, so that the drain visibly times out.
 #[test]
-fn a_slow_reader_is_waited_for_after_the_drain_too() {
+fn slow_reader_gets_all_output_after_the_drain_timeout() {
     let run = Exec::new().flags(["--drain", "1"]);
     let gate = Gate::new(&run.dir().join("gate"));
     let mut running = run.shell("echo $$; read wait < $DIR/gate; exec head -c 2200000 /dev/zero");
@@ -207,9 +207,9 @@ fn a_slow_reader_is_waited_for_after_the_drain_too() {
     assert_eq!((ended.code, ended.stdout.len()), (Some(0), 2_200_000), "{}", ended.stderr);
 }
 
-/// The streams are a command's own two, as without the agent: who reads one slowly does not hold up the other.
+/// The streams are independent, as without the agent.
 #[test]
-fn a_stuck_stdout_holds_up_no_stderr() {
+fn stuck_stdout_does_not_delay_stderr() {
     let code = "
 import os, select, sys, time
 os.set_blocking(1, False)
@@ -231,9 +231,9 @@ while not os.path.exists(sys.argv[1]):
     assert_eq!(logged(dir.path(), "log").0, ended.stdout);
 }
 
-/// The number is exact but for the piece that is being written.
+/// The number is exact except for the chunk that is being written.
 #[test]
-fn what_nobody_reads_is_counted_when_the_agent_is_told_to_leave() {
+fn term_with_unread_output_reports_the_byte_count() {
     for logs in [false, true] {
         let run = if logs { Exec::new().log_to("log") } else { Exec::new() };
         let mut running = run.shell("echo $$; exec head -c 1000000 /dev/zero");
@@ -243,7 +243,7 @@ fn what_nobody_reads_is_counted_when_the_agent_is_told_to_leave() {
             let log = running.dir().join("log/stdout");
             until("all is logged", || !std::fs::metadata(&log).is_ok_and(|it| it.len() <= 1_000_000));
         }
-        // Two of a kind might become one.
+        // Two equal signals might be merged into one.
         running.signal(Signal::SIGTERM);
         running.signal(Signal::SIGINT);
         running.wait_for_error("bytes of its stdout were not written: nobody read them");
@@ -257,16 +257,16 @@ fn what_nobody_reads_is_counted_when_the_agent_is_told_to_leave() {
         }
         assert_eq!(ended.code, Some(65));
         let message = ended.outcome["message"].as_str().unwrap();
-        let told: usize = message.split(' ').find_map(|word| word.parse().ok()).unwrap();
-        assert!(lost > 0 && (lost..=lost + (64 << 10)).contains(&told), "{lost}: {message}");
+        let reported: usize = message.split(' ').find_map(|word| word.parse().ok()).unwrap();
+        assert!(lost > 0 && (lost..=lost + (64 << 10)).contains(&reported), "{lost}: {message}");
     }
 }
 
-/// A file size limit is a disk that stays full. The log would be waited for half a minute.
+/// A file size limit acts as a disk that stays full. Without signals the agent would retry for half a minute.
 #[test]
-fn a_log_that_cannot_be_written_is_no_success() {
+fn unwritable_log_fails_a_successful_command() {
     let limited = ["env", "--default-signal", "sh", "-c", "ulimit -f 100; exec \"$0\" \"$@\""];
-    // What a pipe holds, so that nothing waits for a reader.
+    // No more than a pipe holds, so that nothing waits for a reader.
     let mut running = Exec::within(&limited).log_to("log").shell("echo $$; exec head -c 60000 /dev/zero");
     let command = format!("/proc/{}", running.line());
     until("the command has ended", || !Path::new(&command).exists());
@@ -288,9 +288,9 @@ fn a_log_that_cannot_be_written_is_no_success() {
     assert_eq!(ended.stdout.len(), 60_000);
 }
 
-/// What `--when-full drop` promises where stdout is what is full.
+/// With `--when-full drop`, also if stdout is what is full.
 #[test]
-fn a_stuck_reader_does_not_hold_up_a_command_whose_output_may_be_dropped() {
+fn stuck_reader_does_not_block_a_command_with_policy_drop() {
     let run = Exec::new().flags(["--when-full", "drop"]);
     let mut running = run.shell("head -c 10000000 /dev/zero; echo went on >&2");
     running.wait_for_error("went on");
@@ -300,9 +300,9 @@ fn a_stuck_reader_does_not_hold_up_a_command_whose_output_may_be_dropped() {
     assert!(ended.stdout.len() < 10_000_000);
 }
 
-/// A reader that goes away is the command's own affair, as without an agent.
+/// As without an agent.
 #[test]
-fn who_closes_the_output_ends_the_command_as_ever() {
+fn closed_stdout_ends_the_command_with_sigpipe() {
     let mut running = Exec::new().start(&["yes"]);
     assert_eq!(running.line(), "y");
     let ended = running.close_stdout();

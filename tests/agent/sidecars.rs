@@ -1,5 +1,5 @@
-//! Processes that were there before the agent: `sh -c 'sidecar & exec sqlflow-agent exec -- CMD'` makes the sidecar a child
-//! of the agent.
+//! Processes older than the agent: `sh -c 'sidecar & exec sqlflow-agent exec -- CMD'` makes the sidecar a child of the
+//! agent.
 
 use std::path::Path;
 
@@ -7,17 +7,17 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_tests::agent::{Exec, Running};
 
-/// An hour is more than any test takes: who waits for the sidecar does not come to an end.
-const PATIENT: [&str; 4] = ["--grace", "3600", "--drain", "3600"];
+/// An hour is more than any test takes: an agent that waits for the sidecar would not end.
+const LONG_TIMEOUTS: [&str; 4] = ["--grace", "3600", "--drain", "3600"];
 
-/// Runs a script beside what another one starts before it is replaced by the agent.
+/// Runs a script under an agent that replaced the shell which started the sidecars.
 fn beside(sidecars: &str, script: &str) -> Running {
     let shell = format!("cd $DIR\n{sidecars}\nexec \"$@\"");
     let run = Exec::within(&["env", "--default-signal", "sh", "-c", &shell, "sh"]);
-    run.flags(PATIENT).shell(script)
+    run.flags(LONG_TIMEOUTS).shell(script)
 }
 
-/// The process whose number is in this file of the run's folder. It is killed when this is dropped.
+/// The process whose pid is in this file of the run's folder. Dropping it kills the process.
 struct Sidecar(Pid);
 
 impl Sidecar {
@@ -41,8 +41,8 @@ impl Drop for Sidecar {
 const SLEEP: &str = "sleep 3600 > /dev/null 2>&1";
 
 #[test]
-fn what_ran_before_the_agent_is_not_of_the_command() {
-    // One in the agent's group, one in a session of its own, and a child of a third.
+fn sidecars_survive_the_command() {
+    // One in the agent's process group, one in a session of its own, and a child of a third.
     let sidecars = format!(
         "{SLEEP} & echo $! > plain; setsid {SLEEP} & echo $! > session
 sh -c '{SLEEP} & echo $! > child; wait' > /dev/null 2>&1 & until [ -s child ]; do :; done"
@@ -55,7 +55,7 @@ sh -c '{SLEEP} & echo $! > child; wait' > /dev/null 2>&1 & until [ -s child ]; d
 }
 
 #[test]
-fn what_the_command_leaves_behind_is_ended_also_beside_others() {
+fn leftover_of_the_command_is_terminated_and_sidecar_survives() {
     let sidecars = format!("{SLEEP} & echo $! > plain");
     let (ended, dir) = beside(&sidecars, "setsid sleep 600 & echo $! > $DIR/left; echo done").end_in_folder();
     let (sidecar, left) = (Sidecar::of(dir.path(), "plain"), Sidecar::of(dir.path(), "left"));
@@ -66,7 +66,7 @@ fn what_the_command_leaves_behind_is_ended_also_beside_others() {
 }
 
 #[test]
-fn a_term_is_for_the_command_and_not_for_what_ran_before() {
+fn term_ends_the_command_and_not_the_sidecar() {
     let sidecars = format!("{SLEEP} & echo $! > plain");
     let mut running = beside(&sidecars, "echo up; exec sleep 600");
     assert_eq!(running.line(), "up");
@@ -76,13 +76,13 @@ fn a_term_is_for_the_command_and_not_for_what_ran_before() {
     assert!(Sidecar::of(dir.path(), "plain").runs());
 }
 
-/// The agent is its new parent, as that of every orphan of the command's.
+/// The agent becomes its parent, as for every orphan of the command.
 #[test]
-fn the_child_of_a_sidecar_that_has_ended_is_not_of_the_command() {
+fn orphan_of_an_ended_sidecar_survives() {
     let sidecars = format!(
         "sh -c '{SLEEP} & echo $! > orphan; wait' > /dev/null 2>&1 & echo $! > parent; until [ -s orphan ]; do :; done"
     );
-    // The agent reaps it.
+    // The agent reaps the sidecar.
     let script = "parent=$(cat $DIR/parent); kill $parent; while [ -e /proc/$parent ]; do :; done; echo done";
     let (ended, dir) = beside(&sidecars, script).end_in_folder();
     let orphan = Sidecar::of(dir.path(), "orphan");

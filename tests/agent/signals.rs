@@ -3,11 +3,11 @@
 use nix::sys::signal::Signal;
 use sqlflow_tests::agent::Exec;
 
-/// Lets `env` start the agent with the default disposition of every signal, before other options of it.
+/// Option of `env`: default disposition for every signal. It precedes other options.
 const DEFAULTS: &str = "--default-signal";
 
 #[test]
-fn signals_that_are_meant_for_the_command_reach_it() {
+fn signals_are_forwarded_to_the_command() {
     let script = "for s in HUP QUIT USR1 USR2 WINCH; do trap \"echo $s\" $s; done; echo up; while :; do sleep 0.01; done";
     let mut running = Exec::new().shell(script);
     assert_eq!(running.line(), "up");
@@ -27,7 +27,7 @@ fn signals_that_are_meant_for_the_command_reach_it() {
 }
 
 #[test]
-fn term_and_int_arrive_as_what_they_are() {
+fn term_and_int_are_forwarded_unchanged() {
     for (signal, name) in [(Signal::SIGTERM, "TERM"), (Signal::SIGINT, "INT")] {
         let script = "trap 'echo TERM; exit 5' TERM; trap 'echo INT; exit 6' INT; echo up; while :; do sleep 0.01; done";
         let mut running = Exec::new().shell(script);
@@ -38,9 +38,9 @@ fn term_and_int_arrive_as_what_they_are() {
     }
 }
 
-/// T#3051, T#5251: what it says in its last moment is there, although it had to be killed.
+/// T#3051, T#5251: output after TERM is kept although the command had to be killed.
 #[test]
-fn the_last_words_of_a_command_that_ignores_term_are_kept() {
+fn last_output_of_a_command_that_ignores_term_is_kept() {
     let script = "trap 'echo told' TERM; echo up; while :; do sleep 0.01; done";
     let mut running = Exec::new().flags(["--grace", "1"]).shell(script);
     running.line();
@@ -50,9 +50,9 @@ fn the_last_words_of_a_command_that_ignores_term_are_kept() {
     assert_eq!(ended.outcome["reason"], "terminated");
 }
 
-/// The grace would last an hour.
+/// The grace period is an hour.
 #[test]
-fn a_second_term_hurries() {
+fn second_term_ends_the_grace_period() {
     let mut running = Exec::new()
         .flags(["--grace", "3600"])
         .shell("trap 'echo told' TERM; echo up; while :; do sleep 0.01; done");
@@ -64,8 +64,8 @@ fn a_second_term_hurries() {
 }
 
 #[test]
-fn grandchildren_have_their_grace_too() {
-    // The command ends at TERM at once; what it started needs a moment, and has it.
+fn grandchildren_get_a_grace_period() {
+    // The command ends at TERM at once. Its child needs longer, and gets the time.
     let script =
         "sh -c 'trap \"sleep 0.5; echo cleaned; exit\" TERM; echo up; while :; do sleep 0.01; done' & wait";
     let mut running = Exec::new().shell(script);
@@ -76,23 +76,23 @@ fn grandchildren_have_their_grace_too() {
     assert_eq!(ended.code, Some(143));
 }
 
-/// A program that saves what it has when it is told to end, and says how often it was told.
+/// A program that saves its state at TERM, and prints how many TERMs it received.
 const SAVES: &str = "import os, signal, time
-told = 0
-def tell(*_):
-    global told
-    told += 1
-signal.signal(signal.SIGTERM, tell)
+terms = 0
+def count(*_):
+    global terms
+    terms += 1
+signal.signal(signal.SIGTERM, count)
 print('up', flush=True)
-while not told: time.sleep(0.01)
-# For longer than agents waited once, and than a drain is here.
+while not terms: time.sleep(0.01)
+# Longer than the drain here, and than earlier agents waited.
 begun = time.monotonic()
 while time.monotonic() < begun + 1.5: time.sleep(0.01)
-print('saved, told', told, flush=True)";
+print('saved, TERMs:', terms, flush=True)";
 
-/// A shell ends at TERM at once. What it had started has the grace that the agent was given, and hears one TERM.
+/// A shell ends at TERM at once. Its children get the agent's grace period, and one TERM.
 #[test]
-fn a_program_behind_a_shell_has_the_whole_grace_and_one_term() {
+fn program_under_a_shell_gets_the_whole_grace_period_and_one_term() {
     for script in [
         "$PYTHON -c \"$CODE\"; true",
         "$PYTHON -c \"$CODE\" & wait",
@@ -105,15 +105,15 @@ fn a_program_behind_a_shell_has_the_whole_grace_and_one_term() {
         running.line();
         running.signal(Signal::SIGTERM);
         let ended = running.end();
-        assert_eq!(String::from_utf8_lossy(&ended.stdout), "saved, told 1\n", "{script}: {}", ended.stderr);
+        assert_eq!(String::from_utf8_lossy(&ended.stdout), "saved, TERMs: 1\n", "{script}: {}", ended.stderr);
         assert_eq!(ended.code, Some(143), "{script}");
         assert!(!ended.stderr.contains("still running"), "{script}: {}", ended.stderr);
     }
 }
 
-/// And no more than that: then it is killed, and named.
+/// After the grace period it is killed and reported.
 #[test]
-fn a_program_behind_a_shell_is_killed_after_the_grace() {
+fn program_under_a_shell_is_killed_after_the_grace_period() {
     let script = "sh -c \"trap 'echo told' TERM; echo up; while :; do sleep 0.01; done\"; true";
     let mut running = Exec::new().flags(["--grace", "1", "--drain", "1h"]).shell(script);
     running.line();
@@ -127,9 +127,9 @@ fn a_program_behind_a_shell_is_killed_after_the_grace() {
     );
 }
 
-/// A background process of a script ignores INT, so that Ctrl+C does not reach it. It hears TERM when its shell has ended.
+/// A background process of a script ignores INT, so Ctrl+C does not end it. It gets TERM once its shell has ended.
 #[test]
-fn what_ignores_an_int_is_told_by_term() {
+fn background_process_that_ignores_int_gets_term() {
     let script = "(trap 'echo term; exit' TERM; echo up; while :; do sleep 0.01; done) & wait";
     let mut running = Exec::new().flags(["--grace", "1h"]).shell(script);
     running.line();
@@ -138,9 +138,9 @@ fn what_ignores_an_int_is_told_by_term() {
     assert_eq!((ended.stdout.as_slice(), ended.code), (b"term\n".as_slice(), Some(130)));
 }
 
-/// A command that handles TERM and ends well has ended well.
+/// A command may handle TERM and succeed.
 #[test]
-fn a_command_that_ends_well_after_term_is_taken_at_its_word() {
+fn exit_0_after_term_is_a_success() {
     let mut running = Exec::new().shell("trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done");
     running.line();
     running.signal(Signal::SIGTERM);
@@ -148,10 +148,10 @@ fn a_command_that_ends_well_after_term_is_taken_at_its_word() {
     assert_eq!((ended.code, &ended.outcome["reason"]), (Some(0), &"succeeded".into()));
 }
 
-/// A background job of a script has INT ignored, so that Ctrl+C ends what is in the foreground only. The agent must neither
-/// end for that nor count it as the first order to end; the command decides by itself, as without an agent.
+/// A background job of a script starts with INT ignored, so that Ctrl+C ends only the foreground. The agent must
+/// neither end at INT nor count it as the first request to terminate. The command decides, as without an agent.
 #[test]
-fn an_int_that_was_ignored_at_the_start_is_left_to_the_command() {
+fn int_ignored_at_start_is_left_to_the_command() {
     let code = "import signal, sys
 signal.signal(signal.SIGINT, lambda *_: print('INT', flush=True))
 signal.signal(signal.SIGTERM, lambda *_: (print('TERM', flush=True), sys.exit(5)))
@@ -163,15 +163,15 @@ while True: signal.pause()";
     running.signal(Signal::SIGINT);
     assert_eq!(running.line(), "INT");
     running.signal(Signal::SIGTERM);
-    assert_eq!(running.line(), "TERM", "a second order to end would be a KILL");
+    assert_eq!(running.line(), "TERM", "a second request to terminate would send KILL");
     let ended = running.end();
     assert_eq!(ended.code, Some(5));
     assert!(ended.outcome["message"].as_str().unwrap().contains("SIGTERM"), "{}", ended.outcome);
 }
 
-/// TERM is the order of the platform that runs the agent. Only the command finds it ignored.
+/// TERM comes from the platform that runs the agent. Only the command inherits that it is ignored.
 #[test]
-fn a_term_that_was_ignored_at_the_start_ends_the_agent() {
+fn term_ignored_at_start_still_ends_the_agent() {
     let run = Exec::within(&["env", DEFAULTS, "--ignore-signal=TERM"]);
     let mut running = run.flags(["--grace", "1"]).shell("echo up; exec sleep 600");
     assert_eq!(running.line(), "up");
@@ -180,16 +180,16 @@ fn a_term_that_was_ignored_at_the_start_ends_the_agent() {
     assert_eq!((ended.code, &ended.outcome["reason"]), (Some(137), &"terminated".into()));
 }
 
-/// A process may be started with CHLD ignored, and its children are too. The kernel then reaps children without a report.
+/// With CHLD ignored, which is inherited, the kernel reaps children without a report.
 #[test]
-fn an_agent_that_is_started_with_chld_ignored_hears_of_its_commands_end() {
+fn chld_ignored_at_start_keeps_the_exit_code() {
     let run = Exec::within(&["env", DEFAULTS, "--ignore-signal=CHLD"]);
     assert_eq!(run.shell("exit 3").end().code, Some(3));
 }
 
-/// Whatever the agent handles, blocks or ignores for itself, and whatever the test runner was started with.
+/// Independent of what the agent handles, blocks or ignores itself, and of how the test runner was started.
 #[test]
-fn the_command_finds_its_signals_as_the_agent_did() {
+fn command_inherits_signal_dispositions_and_mask() {
     for changed in [
         &[][..],
         &[Signal::SIGINT, Signal::SIGQUIT],
@@ -205,16 +205,16 @@ fn the_command_finds_its_signals_as_the_agent_did() {
     }
 }
 
-/// This set of signals of a command whose agent was started with `changed` ignored or blocked, and with defaults else.
+/// This set of signals of a command whose agent was started with `changed` ignored or blocked, and defaults otherwise.
 fn signals_of_a_command(how: &str, changed: &[Signal], line: &str) -> u64 {
     let names = changed.iter().map(|it| it.as_str().trim_start_matches("SIG")).collect::<Vec<_>>().join(",");
     let how = format!("{how}={names}");
-    // Without names `env` would take all signals.
+    // Without names `env` would apply the option to all signals.
     let outer = if changed.is_empty() { vec!["env", DEFAULTS] } else { vec!["env", DEFAULTS, &how] };
     let status = Exec::within(&outer).start(&["grep", line, "/proc/self/status"]).end().stdout;
     let status = String::from_utf8(status).unwrap();
     let set = u64::from_str_radix(status.trim_start_matches(line).trim(), 16).unwrap();
-    // `env` leaves real-time signals, from 32 on, as the test runner has them.
+    // `env` does not change real-time signals, which begin at 32.
     set & ((1 << 31) - 1)
 }
 

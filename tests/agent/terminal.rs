@@ -3,8 +3,8 @@
 use sqlflow_tests::python;
 use sqlflow_tests::server::program;
 
-/// Starts a command at a new terminal. For each pair of texts it waits until the terminal shows the first one, after what
-/// was awaited before, and types the second one. Gives all that the terminal showed.
+/// Starts a command at a new terminal. For each pair of texts it waits until the terminal shows the first, after the
+/// previous one, and types the second. Returns everything that the terminal showed.
 const TALK: &str = r#"
 import json, os, pty, select, signal, sys
 steps, command = json.loads(sys.argv[1]), sys.argv[2:]
@@ -34,44 +34,43 @@ fn talk(command: &[&str], steps: &[(&str, &str)]) -> String {
     python::run(TALK, &arguments).unwrap()
 }
 
-/// The same with a script that finds the agent as `$0`.
+/// Like [`talk`], for a script in which `$0` is the agent.
 fn talk_to_script(script: &str, steps: &[(&str, &str)]) -> String {
     let agent = program("sqlflow-agent");
     talk(&["sh", "-c", script, agent.to_str().unwrap()], steps)
 }
 
-/// Types into an interactive shell, as [`talk_to_shell`] does, whose first job is this command line. It finds the agent as
-/// `$AGENT`, and code for Python as `$PYTHON -c "$CODE"`.
+/// Types into an interactive shell whose first job is this command line. `$AGENT` is the agent, and `$PYTHON -c
+/// "$CODE"` runs this code.
 fn talk_to_job(job: &str, code: &str, steps: &[(&str, &str)]) -> String {
     let agent = format!("AGENT={}", program("sqlflow-agent").display());
     let python = format!("PYTHON={}", python::program().display());
     let code = format!("CODE={code}");
     let job = format!("{job}\n");
-    // With `set -b` the shell says at once that a job in the background has stopped.
+    // With `set -b` the shell reports at once that a job in the background has stopped.
     let start = [("> ", "set -b\n"), ("> ", job.as_str())];
     let shell = ["env", "TERM=dumb", "PS1=> ", &agent, &python, &code, "bash", "--noprofile", "--norc", "-i"];
     talk(&shell, &[&start, steps].concat())
 }
 
-/// Types into an interactive shell whose first job is the agent, with this code for Python as its command. In a shell that
-/// runs one command after another Ctrl+Z may be without effect: it cannot stop while it waits for the exec of a child that
-/// was stopped before it.
+/// Types into an interactive shell whose first job is the agent with this Python code as its command. A shell with a
+/// list of commands would not do: it may ignore Ctrl+Z while it waits for the exec of a child that was stopped earlier.
 fn talk_to_shell(code: &str, steps: &[(&str, &str)]) {
     talk_to_job("$AGENT exec -- $PYTHON -c \"$CODE\"", code, steps);
 }
 
-/// Each command has the terminal while it runs. It has to go back, or the next one would not be in its foreground.
+/// Each command owns the terminal while it runs. The agent must give it back, or the next command is in the background.
 #[test]
-fn who_types_ctrl_c_means_the_command_also_in_the_second_one() {
+fn ctrl_c_ends_the_second_of_two_commands() {
     let three = r#""$0" exec -- true; "$0" exec -- /no/such/program
 "$0" exec -- sh -c 'echo ready; exec sleep 600'; echo "code $?, over""#;
     talk_to_script(three, &[("ready", CTRL_C), ("code 130, over", "")]);
 }
 
-/// A pager reads the terminal too. One that is put into the background would be stopped, and its reader with it.
+/// A pager reads the terminal too. In the background it would be stopped.
 #[test]
-fn a_pager_behind_the_agent_keeps_the_terminal() {
-    // As from an interactive shell, which has a group for every command.
+fn pager_after_the_agent_keeps_the_terminal() {
+    // As in an interactive shell, each pipeline has a process group of its own.
     let paged = r#"set -m; "$0" exec -- sh -c 'while echo a line; do sleep 0.05; done' |
 sh -c 'read line; echo "$line"; echo ready; read key < /dev/tty; echo "pressed $key"'
 echo "paged, over""#;
@@ -79,7 +78,7 @@ echo "paged, over""#;
     assert!(shown.contains("a line") && shown.contains("pressed q"), "{shown}");
 }
 
-/// Runs until it was stopped and continued, then reads the terminal, and ends.
+/// Waits until it is stopped and continued, reads the terminal, and ends.
 const READ: &str = "import signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCONT])
 print('ready', flush=True)
@@ -88,9 +87,9 @@ print('continued', flush=True)
 print('got', sys.stdin.readline(), flush=True)
 sys.exit(7)";
 
-/// The terminal stops the command and not the agent, for which the shell waits.
+/// The terminal stops the command only. The shell waits for the agent.
 #[test]
-fn ctrl_z_stops_the_agent_with_its_command_and_fg_continues_both() {
+fn ctrl_z_stops_agent_and_command_and_fg_continues_both() {
     talk_to_shell(
         READ,
         &[
@@ -106,7 +105,7 @@ fn ctrl_z_stops_the_agent_with_its_command_and_fg_continues_both() {
 
 /// In the background the command runs until it reads the terminal.
 #[test]
-fn bg_continues_the_command_without_the_terminal() {
+fn bg_continues_the_command_until_it_reads_the_terminal() {
     talk_to_shell(
         READ,
         &[
@@ -123,7 +122,7 @@ fn bg_continues_the_command_without_the_terminal() {
     );
 }
 
-/// Says whose the terminal is, whenever that has changed or the command was continued.
+/// Prints who owns the terminal, whenever that changes or the command is continued.
 const WATCH: &str = "import os, signal, time
 was = None
 def forget(*_):
@@ -138,9 +137,9 @@ while True:
     was = now
     time.sleep(0.01)";
 
-/// The shell sends no CONT to a job that runs already: the agent has the foreground then, and does not know.
+/// The shell sends no CONT to a running job, so the agent does not learn that it is in the foreground.
 #[test]
-fn a_job_that_runs_in_the_background_can_be_stopped_and_interrupted_after_fg() {
+fn running_background_job_can_be_stopped_and_interrupted_after_fg() {
     let state = "grep State: /proc/$(cat /proc/$(jobs -p)/task/*/children | tr -d ' ')/status\n";
     talk_to_shell(
         WATCH,
@@ -158,15 +157,15 @@ fn a_job_that_runs_in_the_background_can_be_stopped_and_interrupted_after_fg() {
     );
 }
 
-/// The kernel stops nothing that no shell could continue, and an agent that stopped there would stay so for ever.
+/// The kernel does not stop an orphaned process group. An agent that stopped itself there would never continue.
 #[test]
-fn ctrl_z_stops_nothing_where_no_shell_could_continue_it() {
+fn ctrl_z_without_a_shell_stops_nothing() {
     let (agent, python) = (program("sqlflow-agent"), python::program());
     let command = [agent.to_str().unwrap(), "exec", "--", python.to_str().unwrap(), "-c", READ];
     talk(&command, &[("ready", CTRL_Z), ("continued", "a word\n"), ("got a word", "")]);
 }
 
-/// The same as [`READ`], said on stderr.
+/// [`READ`], with its output on stderr.
 const READ_APART: &str = "import signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCONT])
 print('ready', file=sys.stderr)
@@ -175,14 +174,14 @@ print('continued', file=sys.stderr)
 print('got', sys.stdin.readline(), file=sys.stderr)
 sys.exit(7)";
 
-/// Where its output goes elsewhere, or is kept, the command is stopped and continued, and reads the terminal, all the same.
+/// Job control and reading work also if the output is redirected or logged.
 #[test]
-fn a_command_whose_output_goes_elsewhere_is_stopped_and_continued_and_reads_the_terminal() {
+fn command_with_redirected_output_keeps_job_control_and_terminal_input() {
     let dir = tempfile::tempdir().unwrap();
     let with_log = format!("$AGENT exec --log-to {}/run -- $PYTHON -c \"$CODE\"", dir.path().display());
     for (how, code) in [
         ("$AGENT exec -- $PYTHON -c \"$CODE\" > /dev/null", "code 7"),
-        // The code of a pipeline is that of its last command.
+        // The exit code of a pipeline is that of its last command.
         ("$AGENT exec -- $PYTHON -c \"$CODE\" | cat", "code 0"),
         (&with_log, "code 7"),
         ("sh -c '\"$@\"; exit $?' sh $AGENT exec -- $PYTHON -c \"$CODE\"", "code 7"),
@@ -199,23 +198,23 @@ fn a_command_whose_output_goes_elsewhere_is_stopped_and_continued_and_reads_the_
     }
 }
 
-/// Says when it is continued, and reads the terminal.
+/// Reports when it is continued, and reads the terminal.
 const CONTINUED: &str = "import signal, sys
 signal.signal(signal.SIGCONT, lambda *_: print('continued', flush=True))
 print('got', sys.stdin.readline(), flush=True)";
 
-/// Nobody else could continue it: the shell has to see that it wants the terminal.
+/// The shell must see that the job waits for the terminal, since only the shell can continue it.
 #[test]
-fn a_command_in_the_background_that_reads_the_terminal_waits_for_fg() {
-    // First by the shell, and again with the terminal.
+fn background_command_that_reads_the_terminal_waits_for_fg() {
+    // The shell continues it, then the agent, once it owns the terminal.
     let steps =
         [("Stopped", "fg\n"), ("continued", ""), ("continued", "a word\n"), ("got a word", ""), ("> ", "")];
     talk_to_job("$AGENT exec -- $PYTHON -c \"$CODE\" &", CONTINUED, &steps);
 }
 
-/// Its shell has gone, so no `fg` comes: without the agent the kernel gives such a reader an error.
+/// The shell is gone, so no `fg` comes. Without the agent the kernel returns an error to such a reader.
 #[test]
-fn a_command_that_waits_for_a_terminal_for_ever_is_ended() {
+fn orphaned_command_that_reads_the_terminal_is_killed() {
     let steps = [("it uses a terminal that it does not own", ""), ("killed by SIGHUP", "")];
     talk_to_job("($AGENT exec -- cat < /dev/tty &)", "", &steps);
     let steps = [("it uses a terminal that it does not own", ""), ("killed by SIGTERM", "")];
@@ -224,10 +223,9 @@ fn a_command_that_waits_for_a_terminal_for_ever_is_ended() {
     talk_to_job("(trap '' HUP TERM; $AGENT exec -- cat < /dev/tty &)", "", &steps);
 }
 
-/// A program that a shell does not see as interactive prints no prompt. The agent is the leader of the session here, and
-/// then a job of another shell.
+/// First the agent is the leader of the session, then a job of another shell.
 #[test]
-fn a_shell_has_its_prompt_and_its_jobs() {
+fn shell_under_the_agent_is_interactive_with_job_control() {
     let steps = [
         ("in> ", "test -t 0 -a -t 1 -a -t 2 && echo \"interactive $-\" | tr a-z A-Z\n"),
         ("INTERACTIVE", "$PYTHON -c \"$CODE\"\n"),
@@ -250,13 +248,12 @@ fn a_shell_has_its_prompt_and_its_jobs() {
     talk_to_job(job, READ, &[&steps[..], &[("> ", "echo code $?\n"), ("code 5", "")]].concat());
 }
 
-/// As editors and pagers do it: at Ctrl+Z they put the terminal in order and stop themselves, and draw again when they are
-/// continued.
+/// Like an editor or pager: at Ctrl+Z it restores the terminal and stops itself; when continued, it draws again.
 const EDITOR: &str = "import os, signal, sys, termios, tty
 before = termios.tcgetattr(0)
 def stop(*_):
     termios.tcsetattr(0, termios.TCSADRAIN, before)
-    print('put in order', flush=True)
+    print('restored', flush=True)
     signal.signal(signal.SIGTSTP, signal.SIG_DFL)
     os.kill(HOW, signal.SIGTSTP)
     signal.signal(signal.SIGTSTP, stop)
@@ -277,13 +274,13 @@ termios.tcsetattr(0, termios.TCSADRAIN, before)
 sys.exit(9)";
 
 #[test]
-fn an_editor_is_stopped_and_continued() {
+fn editor_is_stopped_and_continued() {
     for how in ["0", "os.getpid()"] {
         talk_to_shell(
             &EDITOR.replace("HOW", how),
             &[
                 ("drawn True", CTRL_Z),
-                ("put in order", ""),
+                ("restored", ""),
                 ("Stopped", "fg\n"),
                 ("drawn True", CTRL_Z),
                 ("Stopped", "fg\n"),
@@ -295,9 +292,9 @@ fn an_editor_is_stopped_and_continued() {
     }
 }
 
-/// A log keeps what comes through pipes, so a program that wants a terminal has none there: the documentation says so.
+/// A log takes the output from pipes, so the command has no terminal on stdout. The docs say so.
 #[test]
-fn with_a_log_the_output_is_piped_and_kept() {
+fn output_is_piped_with_a_log() {
     let dir = tempfile::tempdir().unwrap();
     let script = format!(
         "\"$0\" exec --log-to {}/run -- sh -c 'test -t 1 || echo piped'; echo over",

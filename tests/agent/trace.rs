@@ -1,4 +1,4 @@
-//! Spans, as a collector receives them. (Jaeger itself is asked in the tests of whole jobs.)
+//! Spans, as a collector receives them. `tests/observe/traces.rs` has whole jobs, with Jaeger.
 
 use std::net::SocketAddr;
 
@@ -54,7 +54,7 @@ async fn run(exec: Exec, script: &'static str) -> sqlflow_tests::agent::Ended {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_is_one_tree_of_spans_in_the_trace_that_it_was_given() {
+async fn attempt_is_one_span_tree_in_the_given_trace() {
     let (address, mut spans) = collector().await;
     let exec = Exec::new().flags(["--trace", &format!("http://{address}")]).env("TRACEPARENT", PARENT);
     let ended = run(exec, "echo $TRACEPARENT; exit 3").await;
@@ -71,7 +71,7 @@ async fn an_attempt_is_one_tree_of_spans_in_the_trace_that_it_was_given() {
     assert_eq!((status.code, status.message.as_str()), (2, "exited"), "the kind of its end, and no message");
     let phases: Vec<_> = ["fetch", "run", "drain", "report"].map(find).into();
     assert!(phases.iter().all(|it| it.parent_span_id == attempt.span_id));
-    // They follow each other and make up the whole.
+    // They are consecutive and cover the attempt.
     assert_eq!(phases[0].start_time_unix_nano, attempt.start_time_unix_nano);
     assert!(phases.windows(2).all(|two| two[0].end_time_unix_nano == two[1].start_time_unix_nano));
     assert_eq!(phases[3].end_time_unix_nano, attempt.end_time_unix_nano);
@@ -80,7 +80,7 @@ async fn an_attempt_is_one_tree_of_spans_in_the_trace_that_it_was_given() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asked_for_no_trace_gets_none_and_without_a_collector_nothing_changes() {
+async fn unsampled_trace_sends_no_spans_and_traceparent_is_passed_without_a_collector() {
     let (address, mut spans) = collector().await;
     let unsampled = format!("{}00", &PARENT[..53]);
     let exec = Exec::new().flags(["--trace", &format!("http://{address}")]).env("TRACEPARENT", &unsampled);
@@ -90,9 +90,9 @@ async fn who_asked_for_no_trace_gets_none_and_without_a_collector_nothing_change
     assert_eq!(ended.stdout, format!("{PARENT}\n").as_bytes());
 }
 
-/// A collector that is not there, and one that takes everything and never answers.
+/// One collector refuses connections, the other accepts them and never answers.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_down_or_a_black_hole_changes_no_exit_code() {
+async fn failing_collector_does_not_change_the_exit_code() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let hole = format!("http://{}", listener.local_addr().unwrap());
     for collector in ["http://127.0.0.1:9", &hole] {
@@ -102,9 +102,9 @@ async fn a_collector_that_is_down_or_a_black_hole_changes_no_exit_code() {
     }
 }
 
-/// As every program that sends spans is told of its collector. The command is another one, and the headers may hold a key.
+/// The standard variables configure the agent only: the headers may hold a key, which the command must not see.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_standard_variables_are_for_the_agent_and_for_a_command_only_if_asked_for() {
+async fn command_gets_otel_variables_only_with_trace_command() {
     let (address, mut spans) = collector().await;
     let url = format!("http://{address}");
     let exec = || {
@@ -132,7 +132,7 @@ async fn the_standard_variables_are_for_the_agent_and_for_a_command_only_if_aske
     let named = Exec::new().flags(["--trace-command", "--trace", &url]);
     let ended = run(named, shows).await;
     assert_eq!(String::from_utf8(ended.stdout).unwrap(), format!("OTEL_EXPORTER_OTLP_ENDPOINT={url}\n"));
-    // What is meant for another program must not keep the command from running.
+    // An endpoint that is invalid for the agent does not keep the command from running.
     let other = Exec::new().env("OTEL_EXPORTER_OTLP_ENDPOINT", "no collector");
     let ended = run(other, "exit 3").await;
     assert_eq!(ended.code, Some(3));
@@ -140,7 +140,7 @@ async fn the_standard_variables_are_for_the_agent_and_for_a_command_only_if_aske
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trace_state_is_nothing_without_its_parent() {
+async fn tracestate_without_valid_traceparent_is_removed() {
     let shows = "echo \"<$TRACESTATE>\"";
     let with = |parent: Option<&str>| {
         let exec = Exec::new().env("TRACESTATE", "vendor=1");

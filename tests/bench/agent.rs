@@ -1,4 +1,4 @@
-//! The agent alone, as it ships, in front of a command: what it costs beside no agent and beside its peers.
+//! The static agent with a command: its cost compared with no agent and with its peers.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ fn agent(flags: &[&str]) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// What can be put in front of a command; `None`: nothing.
+/// Programs that run a command; `None`: the command alone.
 fn in_front(name: Option<&str>) -> anyhow::Result<Command> {
     let mut command = match name {
         None => Command::new("env"),
@@ -73,7 +73,7 @@ pub fn status_bytes(pid: u32, field: &str) -> anyhow::Result<f64> {
     Ok(kib * 1024.0)
 }
 
-/// Start and end: a command that does nothing, and how long after a command's last act its end is known.
+/// Start and end: the run time of a command that does nothing, and the delay until a command's end is noticed.
 pub fn starts(scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
     let ways = [
         (None, "start_bare", "exit_bare", "env"),
@@ -108,7 +108,7 @@ pub fn starts(scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
     Ok(std::iter::once(peers).chain(starts).chain(std::iter::once(exit)).chain(exits).collect())
 }
 
-/// Bytes and lines that a command prints and the agent takes and lets go.
+/// Throughput of a command's output through the agent, in bytes and lines.
 pub fn output(scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
     let mut null = Measurement::new("agent_null_sink", "MiB/s", "agent: output taken from a child, no sink")
         .beside("pipe");
@@ -165,7 +165,7 @@ pub fn output(scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
     Ok(vec![null, mirrored, pipe, peak, lines, bare])
 }
 
-/// A thousand orphans that end at one moment.
+/// A thousand orphans that end at the same time.
 pub fn orphans(scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
     let mut time = Measurement::time("agent_orphans", "agent: 1,000 orphans end at once → all are reaped");
     // The orphans wait on a pipe whose other end only the program holds.

@@ -8,16 +8,16 @@ use anyhow::{Context as _, bail};
 const USAGE: &str =
     "usage: sqlflow-bench [--quick] [--only agent|server|jobs|live|models|pods|traces|soak] [--out FILE]";
 const GROUPS: [&str; 8] = ["agent", "server", "jobs", "live", "models", "pods", "traces", SOAK];
-/// Too long for each run: only on demand.
+/// Groups that run only on demand, since they take too long.
 const SOAK: &str = "soak";
 
 /// What to do.
 pub struct Arguments {
-    /// Where the report goes.
+    /// File of the report.
     pub out: PathBuf,
     /// How much is measured.
     pub scale: Scale,
-    /// What is measured; `None`: all.
+    /// The only group to measure; `None`: all.
     only: Option<String>,
 }
 
@@ -28,7 +28,7 @@ pub struct Scale {
     pub jobs: u32,
     /// Jobs that are submitted without waiting for one another.
     pub burst: u32,
-    /// How often that is done.
+    /// Repetitions of that.
     pub bursts: u32,
     /// Jobs of one statement, some at a time.
     pub small_jobs: u32,
@@ -36,7 +36,7 @@ pub struct Scale {
     pub soak_jobs: u32,
     /// Fetches of each kind.
     pub fetches: u32,
-    /// Fetches that wait.
+    /// Fetches that wait for new results.
     pub waits: u32,
     /// Trainings.
     pub trainings: u32,
@@ -46,23 +46,23 @@ pub struct Scale {
     pub selects: u32,
     /// Starts of the agent.
     pub starts: u32,
-    /// Megabytes that go through the agent at once.
+    /// Megabytes per run through the agent.
     pub megabytes: u64,
-    /// How often they do.
+    /// Number of these runs.
     pub streams: u32,
     /// Pods of each kind.
     pub pods: usize,
     /// Megabytes of a model.
     pub model: u64,
-    /// How often it is published, each way.
+    /// Publications of each kind.
     pub publications: u32,
-    /// Agents that are attached at the same time.
+    /// Agents attached at the same time.
     pub agents: usize,
-    /// Calls of each kind beside them.
+    /// Calls of each kind with these agents.
     pub live_calls: usize,
-    /// How long a server with them is watched.
+    /// Time for which a server with these agents is observed.
     pub idle_time: Duration,
-    /// Whether this is only a look.
+    /// Whether this is the quick scale.
     pub is_quick: bool,
 }
 
@@ -113,7 +113,7 @@ const QUICK: Scale = Scale {
 };
 
 impl Arguments {
-    /// Whether this group is to be measured.
+    /// Whether to measure this group.
     pub fn wants(&self, group: &str) -> bool {
         self.only.as_ref().map_or(group != SOAK, |only| only == group)
     }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_understood_and_others_refused() {
+    fn known_flags_are_parsed_and_others_rejected() {
         let arguments = parse("--quick --out some/file.json").unwrap();
         assert!(arguments.scale.is_quick);
         assert_eq!(arguments.out, PathBuf::from("some/file.json"));

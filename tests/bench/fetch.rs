@@ -1,4 +1,4 @@
-//! Fetch: how long a person waits for what is there already, and what it costs to ask for nothing.
+//! Fetch: latency of existing results, and cost of a Fetch without results.
 
 use anyhow::ensure;
 use sqlflow_proto::v1::{ListJobsRequest, Token};
@@ -7,9 +7,9 @@ use crate::measure::Measurement;
 use crate::peers;
 use crate::world::World;
 
-/// A SELECT of one row says four things (started, head, rows, ended), so this many say a hundred.
+/// A SELECT of one row makes four records (started, head, rows, ended), so this many make a hundred.
 const STATEMENTS: usize = 25;
-/// A statement that is at work, and silent, for longer than all Fetches that wait for it.
+/// A statement that runs without output for longer than all Fetches that wait for it.
 const SILENT: &str = "
 WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers)
 SELECT count(*) FROM numbers";
@@ -45,7 +45,7 @@ fn at(token: &Token, cursor: u64) -> Token {
     Token { token: format!("{}.{cursor}", token.token), ..token.clone() }
 }
 
-/// The server promises to hold such a Fetch back for a second.
+/// The server holds such a Fetch back for a second.
 async fn of_a_silent_job(world: &mut World) -> anyhow::Result<Measurement> {
     let mut wait = Measurement::time("fetch_waits", "Fetch of nothing new, job at work");
     let api = &mut world.client.api.clone();

@@ -1,4 +1,4 @@
-//! Run → first log line: how long until a person sees that something happens.
+//! Run → first log line.
 
 use std::time::Instant;
 
@@ -10,13 +10,13 @@ use crate::measure::{Measurement, millis};
 use crate::peers;
 use crate::world::World;
 
-/// It prints a line once it is checked, before it loads anything; SELECTs print nothing.
+/// It prints a line after its checks, before it loads data. SELECTs print nothing.
 const TRAIN: &str = r#"
 SELECT * FROM iris TO TRAIN xgboost.gbtree
   WITH objective = "multi:softmax", num_class = 3, train.num_boost_round = 1
   LABEL class INTO bench.iris_model;"#;
 
-/// The first line of a training, the whole training, and what Python alone takes to start.
+/// The first line of a training, the whole training, and the start of Python alone.
 pub async fn all(world: &mut World) -> anyhow::Result<Vec<Measurement>> {
     let mut first_line =
         Measurement::time("run_to_first_log", "Run → first log line").beside("python_submitter");
@@ -35,7 +35,7 @@ pub async fn all(world: &mut World) -> anyhow::Result<Vec<Measurement>> {
     Ok(vec![first_line, end, library, bare])
 }
 
-/// Trains to the end; gives when the first line was seen.
+/// Trains to the end. Returns when the first line was seen.
 async fn train(world: &mut World, begin: Instant) -> anyhow::Result<f64> {
     let token = world.client.run(TRAIN).await?;
     let mut seen_after = None;

@@ -1,7 +1,7 @@
-//! Many jobs at once: what an agent that is attached and idle costs its server, what a client that waits does, and how
-//! long others wait for Run and Fetch meanwhile. The same server is measured with one job, with many, and with a client
-//! for each of these. All agents are real, and each runs a program that waits for a line. They have the lowest priority:
-//! elsewhere they run on other machines and take no time from their server.
+//! Many jobs at once: the cost of an attached idle agent and of a waiting client for the server, and the latency of Run
+//! and Fetch meanwhile. The same server is measured with one job, with many, and with a client for each of these. All
+//! agents are real, and each runs a program that waits for a line. They have the lowest priority: in production they
+//! run on other machines and take no time from their server.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -25,26 +25,26 @@ use crate::arguments::Scale;
 use crate::measure::Measurement;
 use crate::usage::Usage;
 
-/// In which the work of starting agents, or of the calls before, comes to its end.
+/// Time for the work of starting agents, or of earlier calls, to end.
 const REST: Duration = Duration::from_secs(10);
-/// Between two calls whose time is taken, so that they do not queue behind each other's work.
+/// Pause between two measured calls, so that they do not queue behind each other's work.
 const PACE: Duration = Duration::from_millis(20);
-/// Until the agents of all jobs are attached.
+/// Timeout until the agents of all jobs are attached.
 const LONGEST_START: Duration = Duration::from_secs(600);
-/// How long a Fetch has waited when the line is written that it waits for.
+/// Time that a Fetch has waited when its line is written.
 const BEFORE_LINE: Duration = Duration::from_millis(100);
 /// Clients that share a connection.
 const CLIENTS_PER_CONNECTION: usize = 100;
 
-/// What each job runs: it says something, and then what it is told through a pipe in its folder.
+/// The program of each job: prints a line, and then each line from a pipe in its folder.
 const PROGRAM: &str = "mkfifo wake
 echo up
 exec cat <> wake
 ";
 
-/// The figures of one state of the server have these names.
+/// Names of the figures of one state of the server.
 struct Names {
-    /// What the state is, for people.
+    /// Title of the state, for people.
     state: &'static str,
     cpu: &'static str,
     writes: &'static str,
@@ -106,7 +106,7 @@ pub async fn all(folder: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement
     Ok(measured)
 }
 
-/// A server with jobs of which each has its agent.
+/// A server with jobs, each with its agent.
 struct Fleet {
     server: Server,
     client: Client,
@@ -132,7 +132,7 @@ impl Fleet {
         Ok(Self { server, client, state_dir: setup.state_dir, jobs: Vec::new(), agents, dir })
     }
 
-    /// Runs jobs until there are so many, and waits until each has its agent.
+    /// Runs jobs up to this number, and waits until each has its agent.
     async fn grow_to(&mut self, count: usize) -> anyhow::Result<()> {
         while self.jobs.len() < count {
             self.jobs.push(self.client.run(STEP).await?);
@@ -151,7 +151,7 @@ impl Fleet {
         Ok(line.context("the server counts its agents")?.trim().parse()?)
     }
 
-    /// All figures of the server as it is.
+    /// All figures of the server in its present state.
     async fn measure(
         &mut self,
         scale: &Scale,
@@ -205,7 +205,7 @@ impl Fleet {
         Ok(vec![cpu, writes, disk, memory, files, run, fetch, wake])
     }
 
-    /// Waits for a job's next line; gives when it was written. The Fetch that waits for it was there before.
+    /// Waits for a job's next line, with a Fetch that was sent before. Returns when the line was written.
     async fn wake(&mut self, job: Token) -> anyhow::Result<Instant> {
         let mut cursor = at(&job, 0);
         let waiting = loop {
@@ -227,7 +227,7 @@ impl Fleet {
         Ok(begin)
     }
 
-    /// A client for each job, as `sqlflowctl` follows one, until what this gives is dropped.
+    /// Follows each job with a client, as `sqlflowctl` does, until the return value is dropped.
     async fn wait_for_all(&self) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
         let mut clients = JoinSet::new();
         for jobs in self.jobs.chunks(CLIENTS_PER_CONNECTION) {
@@ -263,8 +263,8 @@ fn at(token: &Token, cursor: u64) -> Token {
     Token { token: format!("{}.{cursor}", token.token), ..token.clone() }
 }
 
-/// The agents with run folders in this folder. They outlive their server, so dropping this kills them; their programs end
-/// with them.
+/// The agents with run folders in this folder. They outlive their server, so dropping this kills them; their programs
+/// end with them.
 struct Agents(PathBuf);
 
 impl Agents {

@@ -1,4 +1,4 @@
-//! Where and when it was measured: figures of different machines cannot be compared.
+//! Machine and time of the measurements: figures of different machines cannot be compared.
 
 use std::thread::available_parallelism;
 

@@ -1,7 +1,7 @@
-//! `make bench`: how fast the real server, agent and submitter are, each figure beside a limit of the same machine
-//! in the same minute. `sqlflow-bench [--quick] [--only GROUP] [--out FILE]`.
+//! `make bench`: speed of the real server, agent and submitter. Each figure is shown beside a limit of the same
+//! machine, measured in the same minute. `sqlflow-bench [--quick] [--only GROUP] [--out FILE]`.
 //!
-//! `world` is what is measured, `measure` holds samples, `report` shows them; every other module is one question.
+//! `world` is the system under test, `measure` holds samples, `report` shows them. Every other module is one group.
 
 mod agent;
 mod arguments;

@@ -1,4 +1,4 @@
-//! Samples of one quantity, and what they come to.
+//! Samples of one quantity, and their statistics.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub struct Measurement {
     /// Its name in the report, for programs.
     pub name: &'static str,
-    /// What it is, for people.
+    /// Its title, for people.
     pub what: String,
     /// Unit of the samples.
     pub unit: &'static str,
@@ -33,17 +33,17 @@ impl Measurement {
         self
     }
 
-    /// Takes a sample.
+    /// Adds a sample.
     pub fn add(&mut self, value: f64) {
         self.samples.push(value);
     }
 
-    /// Takes the time since then.
+    /// Adds the time since then.
     pub fn add_since(&mut self, begin: Instant) {
         self.add(millis(begin.elapsed()));
     }
 
-    /// Takes the time that the work needs.
+    /// Adds the duration of the work.
     pub async fn clock<T>(&mut self, work: impl Future<Output = T>) -> T {
         let begin = Instant::now();
         let value = work.await;
@@ -51,7 +51,7 @@ impl Measurement {
         value
     }
 
-    /// How many samples there are.
+    /// Number of samples.
     pub fn count(&self) -> usize {
         self.samples.len()
     }
@@ -66,7 +66,7 @@ impl Measurement {
         }
     }
 
-    /// So many of a hundred samples are not above it; with few samples it is the largest.
+    /// The smallest sample such that this percentage of the samples is not above it.
     pub fn percentile(&self, percent: usize) -> f64 {
         let sorted = self.sorted();
         let rank = (sorted.len() * percent).div_ceil(100);
@@ -96,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_in_the_middle() {
+    fn median_is_the_middle_or_the_mean_of_two() {
         assert_eq!(of([3, 1, 2]).median(), 2.0);
         assert_eq!(of([4, 1, 3, 2]).median(), 2.5);
         assert_eq!(of([7]).median(), 7.0);
     }
 
     #[test]
-    fn a_percentile_leaves_the_rest_above() {
+    fn percentile_is_the_smallest_sample_that_covers_the_share() {
         assert_eq!(of((1..=100).rev()).percentile(95), 95.0);
         assert_eq!(of((1..=200).rev()).percentile(99), 198.0);
         assert_eq!(of(1..=20).percentile(95), 19.0);

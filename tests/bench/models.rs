@@ -1,5 +1,4 @@
-//! How fast a model is published, beside what people would do by hand at the same compression: `tar | gzip -1`, and that
-//! into Hadoop's own client and into boto3.
+//! Publishing of a model, compared with `tar | gzip -1`, alone and into Hadoop's own client and boto3.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,7 +11,7 @@ use tempfile::TempDir;
 use crate::agent;
 use crate::measure::Measurement;
 
-/// Weights hardly shrink.
+/// Weights are hardly compressible.
 fn weights(dir: &Path, megabytes: u64) -> anyhow::Result<()> {
     let mut file = std::fs::File::create(dir.join("weights"))?;
     let mut piece = vec![0; 1 << 20];
@@ -23,7 +22,7 @@ fn weights(dir: &Path, megabytes: u64) -> anyhow::Result<()> {
     file.sync_all().context("the weights cannot be written")
 }
 
-/// Megabytes of the folder in a second; each way in turn.
+/// Megabytes of the folder per second, each way in turn.
 pub fn all(folder: &Path, megabytes: u64, rounds: u32) -> anyhow::Result<Vec<Measurement>> {
     let dir = TempDir::new_in(folder)?;
     let out = dir.path().join("out");
@@ -77,7 +76,7 @@ fn agent(out: &Path, uri: &str, environment: &[(&'static str, String)]) -> anyho
     Ok(command)
 }
 
-/// As boto3 does it without being told more.
+/// boto3 with its defaults.
 fn upload(s3: &S3) -> anyhow::Result<String> {
     let python = std::env::var("SQLFLOW_TEST_S3_PYTHON").context("`make bench` names a Python with boto3")?;
     let (key, secret) = S3_KEY;

@@ -1,4 +1,4 @@
-//! What nothing on this machine can beat, or what a person would use instead.
+//! Limits of this machine, and the alternatives that people would use instead.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -12,7 +12,7 @@ use sqlflow_tests::client::Client;
 use sqlflow_tests::python;
 use tonic::Code;
 
-/// What a database must at least write to keep a job.
+/// The least that a database must write to keep a job.
 const BLOCK: [u8; 4096] = [7; 4096];
 
 /// A file that grows by durable blocks.
@@ -31,7 +31,7 @@ impl Disk {
     }
 }
 
-/// A call that the server answers without looking anything up.
+/// A call that the server answers without a look-up.
 pub async fn bare_call(client: &mut Client) -> anyhow::Result<()> {
     let answer = client.api.get_job(GetJobRequest::default()).await;
     let refusal = answer.err().context("a request that names no job was answered")?;
@@ -49,7 +49,7 @@ pub fn python_with_submitter() -> anyhow::Result<()> {
     python::run("import sqlflow_submitter; print(1)", &[]).map(drop)
 }
 
-/// How often Python can be started with the submitter's library in a second, `count` times on each core.
+/// Starts of Python with the submitter's library per second, `count` of them on each core.
 pub fn python_starts_per_second(count: u32) -> anyhow::Result<f64> {
     let cores = available_parallelism()?.get();
     let begin = Instant::now();

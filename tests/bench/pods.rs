@@ -1,4 +1,4 @@
-//! The same in Pods: Run → first log line, beside a bare Pod of the same image that prints a line.
+//! In Pods: Run → first log line, compared with a bare Pod of the same image that prints a line.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ const TRAIN: &str = "SELECT 1 AS a, 1 AS class TO TRAIN xgboost.gbtree LABEL cla
 const DATA: &str = "sqlite:///tmp/own.db";
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Ours, with the agent in the image and brought by an init container, and the bare Pod, in turn.
+/// In turn: a job with the agent in the image, one with the agent from an init container, and the bare Pod.
 pub async fn all(samples: usize) -> anyhow::Result<Vec<Measurement>> {
     let namespace = Namespace::new("bench");
     let api = Api { proxy: ApiProxy::start(namespace.dir()), namespace: namespace.name.clone() };
@@ -80,8 +80,8 @@ impl Api {
         Ok(answer)
     }
 
-    /// Milliseconds from its creation until its line can be read. Every Pod has its account's token unless it says
-    /// otherwise; that volume alone makes the kubelet look again after 300 ms.
+    /// Milliseconds from its creation until its line can be read. By default every Pod has its account's token. Because
+    /// of that volume the kubelet checks again after 300 ms.
     fn bare_pod(&self, name: &str, token: bool) -> anyhow::Result<f64> {
         let pod = serde_json::json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::measure::Measurement;
 
-/// What was measured, and where.
+/// The measurements and the machine.
 pub struct Report {
     machine: Value,
     measurements: Vec<Measurement>,
@@ -20,7 +20,7 @@ impl Report {
         Self { machine, measurements: Vec::new() }
     }
 
-    /// Takes measurements in.
+    /// Adds measurements.
     pub fn add(&mut self, measurements: Vec<Measurement>) {
         self.measurements.extend(measurements);
     }
@@ -52,7 +52,7 @@ impl Report {
         })
     }
 
-    /// What it is compared with, and how many times that it is.
+    /// The measurement that it is compared with, and the ratio.
     fn peer(&self, it: &Measurement) -> Option<(&Measurement, f64)> {
         let peer = self.measurements.iter().find(|peer| Some(peer.name) == it.peer)?;
         Some((peer, it.median() / peer.median()))
@@ -79,7 +79,7 @@ impl Report {
     }
 }
 
-/// With as many digits as mean something.
+/// Formats a number with its significant digits.
 fn figure(value: f64) -> String {
     match value {
         value if value >= 1000.0 => format!("{value:.0}"),

@@ -1,4 +1,4 @@
-//! Rows per second, and what many rows cost.
+//! Rows per second, and the cost of many rows in memory and on disk.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::world::World;
 const SELECT: &str = "SELECT * FROM large";
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// The large table as a job, beside Python's own driver; and what that leaves in memory and on disk.
+/// The large table as a job, compared with Python's own driver, and what remains in memory and on disk.
 pub async fn all(world: &mut World) -> anyhow::Result<Vec<Measurement>> {
     let what = format!("{SELECT}, {} rows × 4", world.scale.rows);
     let mut rate = Measurement::new("rows_per_second", "rows/s", what).beside("rows_python");
@@ -47,7 +47,7 @@ async fn select(world: &mut World) -> anyhow::Result<Token> {
     Ok(token)
 }
 
-/// The result of a job that is over, page by page.
+/// Reads the result of an ended job, page by page.
 async fn read_again(world: &mut World, token: Token) -> anyhow::Result<[Measurement; 3]> {
     let mut time = Measurement::time("fetch_full_page", "Fetch of a full page").beside("bare_call");
     let mut page_rows = Measurement::new("page_rows", "rows", "  rows in a page");

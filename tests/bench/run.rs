@@ -1,4 +1,4 @@
-//! Run → token: how long a person waits until a program is safely recorded.
+//! Run → token: latency until a program is durably recorded.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use crate::measure::Measurement;
 use crate::peers::{self, Disk};
 use crate::world::World;
 
-/// On a server that has nothing else to do; and how long until such a job's end is seen.
+/// On an idle server, and the time until such a job's end is seen.
 pub async fn idle(world: &mut World) -> anyhow::Result<Vec<Measurement>> {
     let mut token_time = Measurement::time("run_to_token", "Run → token").beside("fdatasync");
     let mut sync = Measurement::time("fdatasync", "  4 KiB made durable on the same disk");
@@ -24,7 +24,7 @@ pub async fn idle(world: &mut World) -> anyhow::Result<Vec<Measurement>> {
     Ok(vec![token_time, sync, end])
 }
 
-/// While the jobs of the calls before are being started; and how many jobs end in a second then.
+/// While the jobs of earlier calls start, and the number of jobs that end per second then.
 pub async fn busy(world: &mut World) -> anyhow::Result<Vec<Measurement>> {
     let mut token_time =
         Measurement::time("run_to_token_busy", "Run → token, without pause").beside("fdatasync");
@@ -40,7 +40,7 @@ pub async fn busy(world: &mut World) -> anyhow::Result<Vec<Measurement>> {
     Ok(vec![token_time, rate, starts])
 }
 
-/// Submits jobs as fast as the server takes them; gives how many ended in a second.
+/// Submits jobs as fast as the server accepts them. Returns how many ended per second.
 async fn burst(world: &mut World, token_time: &mut Measurement) -> anyhow::Result<f64> {
     let begin = Instant::now();
     let mut tokens = Vec::new();

@@ -1,5 +1,5 @@
-//! Many small jobs: what one costs its server. SELECT 1 with the real submitter, some at a time, on a new state. Beside that
-//! a burst: how long Run takes that comes with others.
+//! Many small jobs: the server's cost of one. SELECT 1 with the real submitter, some at a time, on a new state. Also
+//! the latency of Run in a burst.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -24,9 +24,9 @@ use crate::usage::Usage;
 
 /// Clients, each with one job at a time.
 const CLIENTS: u32 = 4;
-/// Programs that come at the same time in a burst.
+/// Programs of a burst.
 const BURST: u32 = 50;
-/// Jobs before anything is measured: after them the server's threads and caches are there.
+/// Warm-up jobs, after which the server's threads and caches exist.
 const WARM_UP: u32 = 50;
 
 /// All figures.
@@ -75,7 +75,7 @@ async fn many(server: &Server, state_dir: &Path, scale: &Scale) -> anyhow::Resul
     Ok(vec![rate, starts, cpu, syncs, disk, files, memory])
 }
 
-/// Runs so many jobs to their ends.
+/// Runs this many jobs to their ends.
 pub async fn run_jobs(server: &Server, count: u32) -> anyhow::Result<()> {
     let begun = Arc::new(AtomicU32::new(0));
     let mut clients: JoinSet<anyhow::Result<()>> = JoinSet::new();
@@ -104,7 +104,7 @@ async fn run_one(client: &mut Client, number: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Programs that all come at once, beside what a disk needs for one block.
+/// Programs that arrive at once, compared with one durable block of the disk.
 async fn burst(server: &Server, dir: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
     let mut token_time =
         Measurement::time("burst_run_to_token", format!("Run → token, {BURST} at the same time"))
@@ -138,7 +138,7 @@ async fn burst(server: &Server, dir: &Path, scale: &Scale) -> anyhow::Result<Vec
     Ok(vec![token_time, sync])
 }
 
-/// What a folder takes of a disk.
+/// Disk usage of a folder.
 pub struct Space {
     pub bytes: u64,
     /// Files and folders.
@@ -165,7 +165,7 @@ impl Space {
     }
 }
 
-/// How often the process makes something durable during the work; `None`: nothing here can count that.
+/// Number of syncs of the process during the work; `None` if this machine cannot count them.
 async fn count_syncs(
     pid: u32,
     work: impl Future<Output = anyhow::Result<()>>,

@@ -1,5 +1,5 @@
-//! Ten thousand small jobs on one server, and what stays of each. The program of their steps does nothing, so that it is the
-//! server's own work. Only on demand: `sqlflow-bench --only soak`.
+//! Ten thousand small jobs on one server, and what remains of each. The program of their steps does nothing, so only
+//! the server's own work is measured. Only on demand: `sqlflow-bench --only soak`.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! A child's output all the way to a durable log, through the agent that ships and a server of its own.
+//! Throughput of a command's output to a durable log, through the static agent and a server.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::agent;
 use crate::measure::Measurement;
 use crate::world::World;
 
-/// Bytes a second, and what agent and server need for it. Nobody fetches meanwhile.
+/// Bytes per second, and the resources of agent and server for it. No client fetches meanwhile.
 pub async fn durable(world: &World) -> anyhow::Result<Vec<Measurement>> {
     let mut speed =
         Measurement::new("agent_durable", "MiB/s", "agent → server: output, durable").beside("disk_stream");

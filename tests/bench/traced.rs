@@ -1,4 +1,4 @@
-//! What full tracing costs: the same with a collector and without, turn by turn.
+//! The cost of full tracing: the same with and without a collector, in turn.
 
 use std::path::Path;
 use std::time::Instant;
@@ -16,10 +16,10 @@ use crate::agent;
 use crate::arguments::Scale;
 use crate::measure::Measurement;
 
-/// More would only be the disk's figure.
+/// With more output the disk would dominate.
 const MOST_MEGABYTES: u64 = 1024;
 
-/// Run → token, and bytes of output made durable in a second.
+/// Run → token, and durable bytes of output per second.
 pub async fn all(folder: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
     let megabytes = scale.megabytes.min(MOST_MEGABYTES);
     let dir = TempDir::new_in(folder.canonicalize()?)?;
@@ -81,7 +81,7 @@ impl Side {
         Ok(Self { server, client })
     }
 
-    /// Seconds that it took.
+    /// Duration in seconds.
     async fn stream(&mut self) -> anyhow::Result<f64> {
         let begun = Instant::now();
         let token = self.client.run(STEP).await?.token;
@@ -89,7 +89,7 @@ impl Side {
         Ok(begun.elapsed().as_secs_f64())
     }
 
-    /// Waits for it, which must be a good one.
+    /// Waits for its success.
     async fn end_of(&mut self, token: String) -> anyhow::Result<()> {
         loop {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;

@@ -1,10 +1,10 @@
-//! What a process uses, as the kernel counts it.
+//! Resources of a process, as the kernel counts them.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-/// Clock ticks in a second, in which the kernel counts a process's time. It is the same on every Linux that runs this.
+/// Clock ticks per second, the kernel's unit of a process's time. The same on every supported Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The counters of a process at one moment.
@@ -16,14 +16,14 @@ pub struct Usage {
     disk_bytes: f64,
 }
 
-/// What a process used on average over some time.
+/// Average resources of a process over some time.
 #[derive(Debug, Clone, Copy)]
 pub struct Rates {
     /// Time of all its threads, in percent of one core.
     pub cpu_percent: f64,
-    /// Calls of write and its relatives in a second: to files and to sockets.
+    /// Calls of write and similar per second, to files and sockets.
     pub write_calls: f64,
-    /// Kilobytes in a second that were written to files on a disk.
+    /// Kilobytes per second written to files on a disk.
     pub disk_kilobytes: f64,
 }
 

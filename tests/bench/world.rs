@@ -1,4 +1,4 @@
-//! What is measured: a server of its own on a new state, with one SQLite file of data.
+//! The system under test: a server on a new state, with one SQLite file of data.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,9 +12,9 @@ use tempfile::TempDir;
 
 use crate::arguments::Scale;
 
-/// A job that takes longer is stuck.
+/// Timeout of a job.
 const LONGEST_JOB: Duration = Duration::from_secs(300);
-/// In which the agent of an ended job leaves, so that the next job finds an idle machine.
+/// Time for the agent of an ended job to exit, so that the next job finds an idle machine.
 const REST: Duration = Duration::from_millis(50);
 
 const MAKE_LARGE_TABLE: &str = "
@@ -26,13 +26,13 @@ with connection:
     connection.executemany('INSERT INTO large VALUES (?, ?, ?, ?)', rows)
 ";
 
-/// Everything that measurements use.
+/// The environment of the measurements.
 pub struct World {
     /// How much is measured.
     pub scale: Scale,
     /// The server.
     pub server: Server,
-    /// A connection that is open already.
+    /// An open connection.
     pub client: Client,
     /// The SQLite file with the tables `iris` and `large`.
     pub data: PathBuf,
@@ -42,7 +42,7 @@ pub struct World {
 }
 
 impl World {
-    /// Makes the data and starts the server, in a folder of their own below `parent`.
+    /// Creates the data and starts the server, in a new folder below `parent`.
     pub async fn make(parent: &Path, scale: Scale) -> anyhow::Result<Self> {
         let dir = TempDir::new_in(parent.canonicalize()?)?;
         let data = dir.path().join("data.db");
@@ -55,7 +55,7 @@ impl World {
         Ok(Self { scale, server, client, data, state_dir: setup.state_dir, dir })
     }
 
-    /// The folder of all this.
+    /// The folder of server and data.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -66,8 +66,8 @@ impl World {
         Ok(self.dir.close()?)
     }
 
-    /// Fetches a job to its end, which must be a good one; `seen` sees each page. There is no pause between Fetches:
-    /// the server holds one back while there is nothing new.
+    /// Fetches a job to its end, which must be a success; `seen` gets each page. There is no pause between Fetches: the
+    /// server holds one back while there is nothing new.
     pub async fn follow(&mut self, token: &Token, mut seen: impl FnMut(&Page)) -> anyhow::Result<()> {
         let deadline = Instant::now() + LONGEST_JOB;
         let mut cursor = token.clone();
@@ -84,7 +84,7 @@ impl World {
         bail!("the job did not end within {LONGEST_JOB:?}")
     }
 
-    /// Runs a program to its end, whatever it says.
+    /// Runs a program to its end.
     pub async fn run_to_end(&mut self, sql: impl Into<String>) -> anyhow::Result<Token> {
         let token = self.client.run(sql).await?;
         self.follow(&token, |_| {}).await?;

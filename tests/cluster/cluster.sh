@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # cluster.sh up|down: a Kubernetes of one node on this machine, for tests: real control plane, kubelet and containerd.
-# `up` is harmless when it is up and prints KUBECONFIG; `down` leaves nothing behind. Needs root and Linux.
+# `up` does nothing if the cluster runs, and prints KUBECONFIG; `down` removes everything. Needs root and Linux.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 dir=${SQLFLOW_CLUSTER_DIR:-/var/tmp/sqlflow-cluster}
 kubeconfig=$dir/admin.kubeconfig
 
-# An address of this machine that Pods can reach too; nobody else uses it.
+# An unused address of this machine that Pods can reach too.
 host_ip=10.250.0.1
 pod_net=10.244.0.0/24
 bridge_ip=10.244.0.1
@@ -21,7 +21,7 @@ fail() { echo "cluster: $*" >&2; exit 1; }
 program() { "$here/../../scripts/test-tool.sh" "$1"; }
 kubectl() { "$kubernetes" kubectl --kubeconfig "$kubeconfig" "$@"; }
 
-# Whether a program of ours runs: its pid may be another's by now.
+# Whether one of the cluster's programs runs: its pid may have been reused.
 runs() {
     [ -f "$dir/$1.pid" ] && grep -qa "$dir/" "/proc/$(cat "$dir/$1.pid")/cmdline" 2> /dev/null
 }
@@ -214,7 +214,7 @@ up() {
         command -v $tool > /dev/null || fail "$tool is missing; scripts/test-packages.sh cluster installs it"
     done
     kubernetes=$(program kubernetes)
-    # What a restart of the machine left is of no use.
+    # Leftovers of a restart of the machine are useless.
     if [ -d "$dir" ] && ! { runs apiserver && runs etcd && runs kubelet && runs containerd; }; then down; fi
     mkdir -p "$dir"
     ln -sf "$kubernetes" "$dir/kubernetes"
@@ -231,7 +231,7 @@ up() {
 down() {
     [ -d "$dir" ] || return 0
     local kubernetes=$dir/kubernetes
-    # Pods first, so that their networks are given back; then who watches, and the apiserver last.
+    # Pods first, so that their networks are released; then the controllers, and the apiserver last.
     timeout 5 "$kubernetes" kubectl --kubeconfig "$kubeconfig" delete pods --all --all-namespaces --grace-period=0 --force \
         --wait=false > /dev/null 2>&1 || true
     for name in coredns kubelet proxy scheduler controller-manager apiserver etcd; do stop $name; done

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes a container image's tar archive from files and root file systems, with no registry and no daemon."""
+"""Builds a container image's tar archive from files and root file systems, without registry or daemon."""
 
 import argparse
 import hashlib

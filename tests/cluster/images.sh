@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# images.sh: makes the images that the Dockerfiles in images/ describe, with neither a registry nor a daemon, and brings
-# them into the test cluster as sqlflow.test/{agent,server,submitter}:dev. The layers below the programs are cached.
+# images.sh: builds the images of the Dockerfiles in images/ without registry or daemon, and imports them into the test
+# cluster as sqlflow.test/{agent,server,submitter}:dev. The layers below the programs are cached.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cache=${SQLFLOW_CACHE:-$HOME/.cache/sqlflow}/images
@@ -19,7 +19,7 @@ packages=$cache/packages-$(sha256sum < images/submitter/requirements.txt | cut -
 if [ ! -d "$packages" ]; then
     echo "installing the submitter's packages; this takes a minute, once" >&2
     rm -rf "$packages.new"
-    # Their markers are judged by the Python that runs pip, so it must be told which lines are meant.
+    # pip evaluates markers for the Python that runs it, so the lines are selected here.
     sed -e '/python_version >= "3.12"/d' -e 's/;.*//' images/submitter/requirements.txt > "$packages.txt"
     "${SQLFLOW_TEST_PYTHON:-python3}" -m pip install --quiet --disable-pip-version-check --target "$packages.new" \
         --python-version 3.11 --only-binary=:all: --no-deps -r "$packages.txt"
@@ -35,7 +35,7 @@ fi
 image() { # NAME ARGUMENTS…
     local name=$1
     shift
-    # The same content is imported once.
+    # Unchanged content is imported only once.
     tests/cluster/image.py "$cache/$name.tar" "sqlflow.test/$name:dev" --user 65532:65532 "$@"
     tests/cluster/cluster.sh import "$cache/$name.tar"
     rm "$cache/$name.tar"

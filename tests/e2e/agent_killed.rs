@@ -1,5 +1,5 @@
-//! An agent is killed with KILL in the middle of its attempt: its child goes with it, what may be repeated is repeated,
-//! and nothing else is. Or it finds no server for so long that it leaves.
+//! An agent that is killed during its attempt: its child ends too, and the step is retried if that is safe. Also an
+//! agent that exits because no server runs.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ async fn world(flag: &str) -> World {
     World { setup, server, client, file, _dir: dir }
 }
 
-/// The agent of the job's step, by its run folder; `None`: it does not run.
+/// The agent of the job's step, by its run folder; `None` if it does not run.
 pub(super) fn find_agent(job_id: &str, step: u32, attempt: u32) -> Option<nix::unistd::Pid> {
     let folder = format!("{job_id}/{step}-{attempt}");
     let is_it = |pid: &i32| {
@@ -48,7 +48,7 @@ async fn attempts(client: &mut Client, token: &Token, step: usize) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_training_is_run_again_and_publishes_once() {
+async fn killed_training_is_retried_and_publishes_once() {
     let World { setup, server: _server, mut client, _dir, .. } = world("--linger=1h").await;
     let train = "SELECT * FROM iris TO TRAIN xgboost.gbtree
         WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 500 LABEL class INTO m;";
@@ -60,7 +60,7 @@ async fn a_training_is_run_again_and_publishes_once() {
     assert_eq!(attempts(&mut client, &token, 0).await, 2);
     assert!(
         ended.payloads().any(|it| matches!(it, Payload::Gap(_))),
-        "what the agent had not delivered is told"
+        "a gap record stands for undelivered records"
     );
     let models = ended.payloads().filter(|it| matches!(it, Payload::Model(_))).count();
     assert_eq!(models, 1);
@@ -69,7 +69,7 @@ async fn a_training_is_run_again_and_publishes_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_must_not_be_repeated_is_not_and_the_cause_says_so() {
+async fn killed_insert_is_not_retried_and_may_have_executed() {
     let World { setup: _setup, server: _server, mut client, file, _dir } = world("--linger=1h").await;
     let slow = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 300000000)";
     let program =
@@ -89,8 +89,8 @@ async fn what_must_not_be_repeated_is_not_and_the_cause_says_so() {
     assert_eq!(count.unwrap().trim(), "1");
 }
 
-/// A job whose agent ended while there was no server, with rows of so many bytes each: its beginning, and what is left.
-async fn left_behind(world: World, row_bytes: u32) -> (Setup, tempfile::TempDir, Token, PathBuf) {
+/// A job whose agent exited without a server, with rows of this many bytes: its first cursor, and its spool.
+async fn unattended(world: World, row_bytes: u32) -> (Setup, tempfile::TempDir, Token, PathBuf) {
     let World { setup, server, mut client, _dir: dir, .. } = world;
     let slow = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 3000000)";
     let rows = format!("{slow} SELECT n, printf('%.*c', {row_bytes}, 'x') FROM n WHERE n % 10000 = 0");
@@ -106,10 +106,10 @@ async fn left_behind(world: World, row_bytes: u32) -> (Setup, tempfile::TempDir,
     (setup, dir, begin, left.join("spool"))
 }
 
-/// What it left is more than the server may take into its memory at once.
+/// The spool is larger than what the server may hold in memory.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_left_before_a_server_came_back_is_believed_all_the_same() {
-    let (setup, _dir, cursor, spool) = left_behind(world("--linger=1s").await, 400_000).await;
+async fn spool_of_an_exited_agent_is_read_with_bounded_memory() {
+    let (setup, _dir, cursor, spool) = unattended(world("--linger=1s").await, 400_000).await;
     assert!(spool.metadata().unwrap().len() > 100_000_000);
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -122,10 +122,10 @@ async fn an_agent_that_left_before_a_server_came_back_is_believed_all_the_same()
     assert_eq!(attempts(&mut client, &cursor, 0).await, 1);
 }
 
-/// The disk kept a part of it only: success without all results is none, and what is missing is told.
+/// Without all results the attempt has not succeeded.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_agent_left_that_is_damaged_is_no_success() {
-    let (setup, _dir, cursor, spool) = left_behind(world("--linger=1s").await, 4_000).await;
+async fn truncated_spool_fails_the_job_with_a_gap() {
+    let (setup, _dir, cursor, spool) = unattended(world("--linger=1s").await, 4_000).await;
     let file = std::fs::OpenOptions::new().write(true).open(&spool).unwrap();
     file.set_len(file.metadata().unwrap().len() / 2).unwrap();
     let server = setup.start().unwrap();
@@ -134,5 +134,5 @@ async fn what_an_agent_left_that_is_damaged_is_no_success() {
     assert_eq!(ended.status.cause(), Cause::Lost, "{:?}", ended.status);
     assert!(ended.status.message.starts_with("results lost"), "{:?}", ended.status);
     assert!(ended.payloads().any(|it| matches!(it, Payload::Gap(_))));
-    assert_eq!(attempts(&mut client, &cursor, 0).await, 1, "rows of it were seen");
+    assert_eq!(attempts(&mut client, &cursor, 0).await, 1, "not retried: its rows may have been read");
 }

@@ -1,4 +1,4 @@
-//! Bad input: each is refused with the right code, or fails with one clear sentence, and nothing is lost.
+//! Bad input is rejected with the right code, or the job fails with one clear sentence.
 
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Cause, GetJobRequest, Session, Token, get_job_request::By, job_status};
@@ -13,7 +13,7 @@ struct World {
     _dir: tempfile::TempDir,
 }
 
-/// With a server of its own that this changes.
+/// A world with a changed server.
 async fn world(change: impl FnOnce(Setup) -> Setup) -> World {
     let dir = tempfile::tempdir().unwrap();
     let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
@@ -23,7 +23,7 @@ async fn world(change: impl FnOnce(Setup) -> Setup) -> World {
 }
 
 fn expect_refusal<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, words: &[&str]) {
-    let status = answer.expect_err("it is refused");
+    let status = answer.expect_err("it is rejected");
     assert_eq!(status.code(), code, "{status:?}");
     for word in words {
         assert!(status.message().contains(word), "{word:?} is not in {:?}", status.message());
@@ -41,7 +41,7 @@ fn expect_failure(ended: &Ended, cause: Cause, words: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_run_can_know_is_refused_at_once_and_leaves_no_job() {
+async fn run_rejects_invalid_programs_without_creating_a_job() {
     let World { mut client, server: _server, _dir } = world(|setup| setup).await;
     let invalid = Code::InvalidArgument;
     expect_refusal(client.run("").await, invalid, &["no statement"]);
@@ -91,11 +91,11 @@ async fn what_run_can_know_is_refused_at_once_and_leaves_no_job() {
         expect_refusal(client.run_in("SELECT 1", session).await, invalid, &[word]);
     }
     let jobs = client.api.list_jobs(sqlflow_proto::v1::ListJobsRequest::default()).await.unwrap();
-    assert_eq!(jobs.into_inner().jobs, [], "nothing that was refused is a job");
+    assert_eq!(jobs.into_inner().jobs, [], "a rejected program is no job");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_that_nobody_gave_out_find_nothing() {
+async fn unknown_and_malformed_tokens_are_rejected() {
     let World { mut client, server: _server, _dir } = world(|setup| setup).await;
     let unknown = format!("sqlflow{}", "0".repeat(32));
     let token = |token: &str| Token { token: token.to_owned(), ..Token::default() };
@@ -116,9 +116,9 @@ async fn tokens_that_nobody_gave_out_find_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn databases_that_are_not_there_are_named_in_one_sentence() {
+async fn unreachable_database_is_reported_without_its_password() {
     let World { mut client, server: _server, _dir } = world(|setup| setup).await;
-    // Nobody listens on the port of a listener that is gone.
+    // The port of a closed listener.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     for (dsn, word) in [
         (format!("mysql://root:hunter2@tcp(127.0.0.1:{port})/d"), "MySQL"),
@@ -134,7 +134,7 @@ async fn databases_that_are_not_there_are_named_in_one_sentence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_sqlite_file_that_was_not_there_is_named_when_its_table_is_missing() {
+async fn missing_table_error_names_a_missing_sqlite_file() {
     let World { mut client, server: _server, _dir: dir } = world(|setup| setup).await;
     let path = dir.path().join("irsi.db");
     let session = Session { db_conn_str: format!("sqlite://{}", path.display()), ..Session::default() };
@@ -144,13 +144,13 @@ async fn an_sqlite_file_that_was_not_there_is_named_when_its_table_is_missing() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_without_a_data_source_is_refused_when_the_server_has_none() {
+async fn run_without_any_data_source_is_rejected() {
     let World { mut client, server: _server, _dir } = world(|setup| setup.flag("--datasource=")).await;
     expect_refusal(client.run("SELECT 1").await, Code::InvalidArgument, &["db_conn_str"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_name_is_told_with_its_near_misses() {
+async fn misspelt_names_get_suggestions() {
     let World { mut client, server: _server, _dir } = world(|setup| setup).await;
     let train = "SELECT * FROM iris TO TRAIN xgboost.gbtree LABEL clas INTO m;";
     let token = client.run(train).await.unwrap();
@@ -171,7 +171,7 @@ async fn a_wrong_name_is_told_with_its_near_misses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_python_that_is_missing_is_told() {
+async fn missing_python_fails_the_job_with_its_path() {
     let World { mut client, server: _server, _dir } =
         world(|setup| setup.flag("--python=/no/such/python")).await;
     let token = client.run("SELECT 1").await.unwrap();
@@ -180,7 +180,7 @@ async fn a_python_that_is_missing_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_python_without_our_package_is_told() {
+async fn python_without_the_package_fails_the_job_with_a_fix() {
     let World { mut client, server: _server, _dir } = world(|setup| setup.env("PYTHONPATH", "")).await;
     let token = client.run("SELECT 1").await.unwrap();
     let ended = client.follow(&token).await.unwrap();
@@ -188,7 +188,7 @@ async fn a_python_without_our_package_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_gone_is_told() {
+async fn missing_agent_fails_the_job_with_its_path() {
     let dir = tempfile::tempdir().unwrap();
     let agent = dir.path().join("agent");
     std::fs::copy(program("sqlflow-agent"), &agent).unwrap();
@@ -200,7 +200,7 @@ async fn an_agent_that_is_gone_is_told() {
     expect_failure(&ended, Cause::LaunchFailed, &[agent.to_str().unwrap()]);
 }
 
-/// Takes the attempt's lock, as an agent does, and says nothing.
+/// Takes the attempt's lock, as an agent does, and does not attach.
 const SILENT: &str = "import fcntl, sys, time
 lock = open(sys.argv[sys.argv.index('--dir') + 1] + '/lock', 'w')
 fcntl.lockf(lock, fcntl.LOCK_EX)
@@ -208,7 +208,7 @@ time.sleep(600)
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_runs_and_does_not_attach_is_told_and_ended() {
+async fn agent_that_does_not_attach_is_reported_and_killed() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
     let agent = dir.path().join("agent");
@@ -221,10 +221,9 @@ async fn an_agent_that_runs_and_does_not_attach_is_told_and_ended() {
     let ended = client.follow(&token).await.unwrap();
     let why = "the agent runs, but it has not reached the server at";
     expect_failure(&ended, Cause::LaunchFailed, &[why, "agent.sock"]);
-    let told =
-        ended.payloads().any(|it| matches!(it, Payload::Message(told) if told.message.starts_with(why)));
-    assert!(told, "it is told before the end: {:?}", ended.results);
-    // It was killed, or its folder would be kept.
+    let is_why = |it: &Payload| matches!(it, Payload::Message(message) if message.message.starts_with(why));
+    assert!(ended.payloads().any(is_why), "not reported before the end: {:?}", ended.results);
+    // The agent was killed: its folder is removed.
     let run = state.path().join("state/run");
     let is_kept = || std::fs::read_dir(&run).unwrap().flatten().any(|it| it.file_name() != "places");
     for _ in 0..500 {
@@ -237,12 +236,12 @@ async fn an_agent_that_runs_and_does_not_attach_is_told_and_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_cannot_work_does_not_start() {
+async fn server_with_an_invalid_option_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let start = |flag: &str| Setup::new(dir.path(), "").flag(flag).start().unwrap_err().to_string();
     assert!(start("--agent=/no/such/agent").contains("/no/such/agent"));
     assert!(start("--models=ftp://host/x").contains("ftp://host/x"));
-    assert!(start("--launcher=kubernetes").contains("--models"), "Pods do not see its state folder");
+    assert!(start("--launcher=kubernetes").contains("--models"), "Pods cannot read the state folder");
     assert!(start("--grace=soon").contains("soon"));
     assert!(start("--datasource=oracle://u:hunter2@h/d").contains("oracle"));
     assert!(!start("--datasource=oracle://u:hunter2@h/d").contains("hunter2"));
@@ -254,7 +253,7 @@ async fn a_server_that_cannot_work_does_not_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_line_ends_with_codes_that_scripts_can_use() {
+async fn sqlflowctl_has_documented_exit_codes() {
     let World { server, client: _client, _dir: dir } = world(|setup| setup).await;
     let control = |arguments: &[&str]| {
         let mut command = std::process::Command::new(program("sqlflowctl"));
@@ -270,7 +269,7 @@ async fn the_command_line_ends_with_codes_that_scripts_can_use() {
     assert_ne!(code, Some(0), "{said}");
     assert!(said.contains("TRAIN"), "{said}");
     assert_eq!(run(&["--no-such-flag"]).0, Some(2));
-    // Nobody listens on port 1.
+    // No process listens on port 1.
     let (code, said) = run(&["-e", "SELECT 1", "--datasource", "mysql://root:hunter2@tcp(127.0.0.1:1)/d"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("127.0.0.1:1") && !said.contains("hunter2"), "{said}");
@@ -290,9 +289,9 @@ async fn the_command_line_ends_with_codes_that_scripts_can_use() {
     assert!(said.contains("127.0.0.1:1"), "{said}");
 }
 
-/// Agents of Pods cross a network: there is no listener for them without TLS.
+/// Agents in Pods connect over a network, so TLS is required.
 #[test]
-fn a_server_that_would_serve_pods_without_tls_does_not_start() {
+fn kubernetes_server_without_tls_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), "sqlite:///tmp/x.db")
         .flag("--launcher=kubernetes")
@@ -305,9 +304,9 @@ fn a_server_that_would_serve_pods_without_tls_does_not_start() {
     assert_eq!(error.trim().lines().count(), 1, "{error}");
 }
 
-/// Whoever read the server's log is gone: it works on, and ends when it is told to.
+/// The reader of the server's stderr is gone. The server keeps running, and ends at TERM.
 #[test]
-fn a_server_whose_log_nobody_reads_still_ends() {
+fn server_with_a_closed_stderr_ends_at_term() {
     use std::io::BufRead as _;
     let dir = tempfile::tempdir().unwrap();
     let mut command = std::process::Command::new(program("sqlflow-server"));
@@ -317,7 +316,7 @@ fn a_server_whose_log_nobody_reads_still_ends() {
     let mut line = String::new();
     while !line.contains("the server is ready") {
         line.clear();
-        assert!(log.read_line(&mut line).unwrap() > 0, "it ended before");
+        assert!(log.read_line(&mut line).unwrap() > 0, "the server ended before it was ready");
     }
     drop(log);
     let pid = nix::unistd::Pid::from_raw(i32::try_from(server.id()).unwrap());

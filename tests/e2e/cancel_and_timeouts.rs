@@ -1,4 +1,4 @@
-//! Jobs that end before they are done: cancelled, or not fetched by anybody.
+//! Jobs that are ended early: cancelled, not fetched, or over a limit.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ use sqlflow_tests::client::{Client, is_over};
 use sqlflow_tests::python;
 use sqlflow_tests::server::{Server, Setup, program};
 
-/// Long enough to be ended in the middle, whatever the machine.
+/// Runs long enough to be ended early on any machine.
 const LONG: &str = "SELECT * FROM iris TO TRAIN xgboost.gbtree
 WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 1000000 LABEL class INTO m;";
 
@@ -33,7 +33,7 @@ async fn world() -> World {
     World { setup, server, client, _dir: dir }
 }
 
-/// Processes that carry the mark of one of the job's attempts.
+/// Processes with the environment variable of one of the job's attempts.
 fn processes_of(job_id: &str) -> usize {
     let mark = format!("SQLFLOW_ATTEMPT={job_id}/");
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
@@ -43,13 +43,13 @@ fn processes_of(job_id: &str) -> usize {
         .count()
 }
 
-/// Reads until the training is under way.
+/// Reads until the training has begun.
 async fn until_it_trains(client: &mut Client, token: &Token) -> Token {
     client.until(token, |it| matches!(it, Payload::Metrics(_))).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_job_leaves_no_process_and_no_model() {
+async fn cancelled_job_leaves_no_process_and_no_model() {
     let World { setup, server: _server, mut client, _dir } = world().await;
     let token = client.run(format!("{LONG} SELECT 1;")).await.unwrap();
     let cursor = until_it_trains(&mut client, &token).await;
@@ -64,7 +64,7 @@ async fn a_cancelled_job_leaves_no_process_and_no_model() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_nobody_fetches_is_cancelled_and_one_that_is_fetched_goes_on() {
+async fn unfetched_job_is_cancelled_and_fetched_job_continues() {
     let World { setup: _setup, server: _server, mut client, _dir } = world().await;
     let session = Session { fetch_timeout_seconds: Some(4), ..Session::default() };
     let unread = client.run_in(LONG, session.clone()).await.unwrap();
@@ -74,7 +74,7 @@ async fn a_job_that_nobody_fetches_is_cancelled_and_one_that_is_fetched_goes_on(
         let by = GetJobRequest { by: Some(By::Token(unread.token.clone())) };
         client.api.get_job(by).await.unwrap().into_inner().status.unwrap()
     };
-    // Asking for the job is not reading it.
+    // GetJob does not count as a fetch.
     let mut looks = 0;
     let ended = loop {
         let status = state(&mut client).await;
@@ -82,26 +82,26 @@ async fn a_job_that_nobody_fetches_is_cancelled_and_one_that_is_fetched_goes_on(
             break status;
         }
         looks += 1;
-        assert!(looks < 200, "it is never cancelled: {status:?}");
+        assert!(looks < 200, "the job is not cancelled: {status:?}");
         cursor = client.api.fetch(cursor).await.unwrap().into_inner().next.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     assert_eq!(ended.cause(), Cause::NotFetched, "{ended:?}");
-    let going_on = client.api.fetch(cursor).await.unwrap().into_inner().job_status.unwrap();
-    assert!(!is_over(&going_on), "{going_on:?}");
+    let running = client.api.fetch(cursor).await.unwrap().into_inner().job_status.unwrap();
+    assert!(!is_over(&running), "{running:?}");
     client.api.cancel(read.clone()).await.unwrap();
-    // Without a server its agent would go on for as long as it trains, and then wait for another server.
+    // Without a server its agent would finish the training, and then wait for another server.
     client.follow(&read).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn time_in_which_no_server_could_answer_is_not_held_against_a_client() {
+async fn server_outage_does_not_count_towards_the_fetch_timeout() {
     let World { setup, server, mut client, _dir } = world().await;
     let session = Session { fetch_timeout_seconds: Some(60), ..Session::default() };
     let token = client.run_in(LONG, session).await.unwrap();
     let cursor = until_it_trains(&mut client, &token).await;
     server.kill();
-    // As if an hour had gone by. Gives when a server was last there.
+    // Runs SQL on the state. Returns the time of the last heartbeat.
     let in_state = |statements: &str| {
         let code = format!(
             "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.executescript('{statements}')
@@ -109,16 +109,17 @@ print(c.execute('SELECT alive_ms FROM presence').fetchone()[0])"
         );
         python::run(&code, &[setup.state_dir.join("state.db").to_str().unwrap()]).unwrap()
     };
+    // As if an hour had passed.
     let mut alive = in_state(
         "UPDATE jobs SET fetched_ms = fetched_ms - 3600000; UPDATE presence SET alive_ms = alive_ms - 3600000",
     );
     let server = setup.start().unwrap();
-    // Each time it says that it is there it then looks for jobs that nobody fetches: twice, and it has looked.
+    // The server looks for unfetched jobs after each heartbeat. After the second one it has looked at least once.
     for _ in 0..2 {
         let before = std::mem::replace(&mut alive, in_state(""));
         let begun = std::time::Instant::now();
         while alive == before {
-            assert!(begun.elapsed() < Duration::from_secs(60), "the server never says that it is there");
+            assert!(begun.elapsed() < Duration::from_secs(60), "the server has no heartbeat");
             alive = in_state("");
         }
     }
@@ -133,7 +134,7 @@ print(c.execute('SELECT alive_ms FROM presence').fetchone()[0])"
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_cancelled_after_its_end_stays_what_it_was() {
+async fn cancel_after_success_changes_nothing() {
     let World { setup: _setup, server: _server, mut client, _dir } = world().await;
     let token = client.run("SELECT 1").await.unwrap();
     client.follow(&token).await.unwrap().expect_success();
@@ -143,7 +144,7 @@ async fn what_is_cancelled_after_its_end_stays_what_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_whose_rows_reach_the_limit_of_its_log_fails_and_says_so() {
+async fn rows_beyond_the_log_limit_fail_the_job_with_a_gap() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
     let server = setup.flag("--max-log=64KiB").start().unwrap();
@@ -151,14 +152,17 @@ async fn a_job_whose_rows_reach_the_limit_of_its_log_fails_and_says_so() {
     let token = client.run("SELECT * FROM iris, iris AS other; SELECT 1;").await.unwrap();
     let ended = client.follow(&token).await.unwrap();
     assert_eq!(ended.status.cause(), Cause::Limit, "{:?}", ended.status);
-    assert!(ended.payloads().any(|it| matches!(it, Payload::Gap(_))), "what was not taken is told");
-    // A small one still works.
+    assert!(
+        ended.payloads().any(|it| matches!(it, Payload::Gap(_))),
+        "a gap record stands for the rejected rows"
+    );
+    // A smaller job still succeeds.
     let token = client.run("SELECT * FROM iris").await.unwrap();
     client.follow(&token).await.unwrap().expect_success();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ctrl_c_in_the_command_line_cancels_the_job_and_waits_for_its_end() {
+async fn ctrl_c_in_sqlflowctl_cancels_the_job_and_waits_for_its_end() {
     let World { setup: _setup, server, mut client, _dir } = world().await;
     let mut command = Command::new(program("sqlflowctl"));
     command.args(["run", "-e", LONG, "--server", &server.address]).stderr(Stdio::piped());
@@ -174,7 +178,7 @@ async fn ctrl_c_in_the_command_line_cancels_the_job_and_waits_for_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_whose_state_folder_is_deleted_does_not_run_for_ever() {
+async fn job_with_a_deleted_state_folder_ends() {
     let World { setup, server, mut client, _dir } = world().await;
     let token = client.run(LONG).await.unwrap();
     until_it_trains(&mut client, &token).await;
@@ -182,7 +186,7 @@ async fn a_job_whose_state_folder_is_deleted_does_not_run_for_ever() {
     std::fs::remove_dir_all(&setup.state_dir).unwrap();
     let begun = std::time::Instant::now();
     while processes_of(&token.job_id) > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it runs and nobody can end it");
+        assert!(begun.elapsed() < Duration::from_secs(60), "the job still runs");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

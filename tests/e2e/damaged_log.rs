@@ -1,4 +1,4 @@
-//! A bit of a live job's result log is flipped: the job goes on, can be cancelled, and its reader sees a gap.
+//! A flipped bit in the result log of a live job.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ const LONG: &str = "SELECT * FROM iris TO TRAIN xgboost.gbtree
 WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 1000000 LABEL class INTO m;";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_with_a_damaged_log_can_be_cancelled_and_shows_a_gap() {
+async fn job_with_a_damaged_log_shows_a_gap_and_can_be_cancelled() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
         .flag("--grace=2s")
@@ -45,6 +45,6 @@ async fn a_job_with_a_damaged_log_can_be_cancelled_and_shows_a_gap() {
     assert!(ended.results.is_sorted_by_key(|it| it.position));
     let aside = files("damaged");
     assert_eq!(aside.len(), 1);
-    assert!(std::fs::read(&aside[0]).unwrap() == bytes, "what was damaged is kept as it was");
+    assert!(std::fs::read(&aside[0]).unwrap() == bytes, "the damaged file is kept unchanged");
     server.stop().unwrap();
 }

@@ -1,5 +1,5 @@
-//! What a reader with a plain token receives: pages may come again, and none is skipped, whatever happens to calls
-//! and connections.
+//! Delivery to a reader with a plain token: pages may be repeated, and none is skipped, whatever happens to calls and
+//! connections.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use sqlflow_tests::server::{Server, Setup};
 use sqlflow_tests::slow_link::SlowLink;
 use tonic::Request;
 
-/// Longer than the test's short deadline, there as back.
+/// Latency of each direction, longer than [`DEADLINE`].
 const DELAY: Duration = Duration::from_millis(300);
 const DEADLINE: Duration = Duration::from_millis(200);
 
@@ -21,7 +21,7 @@ async fn world() -> (tempfile::TempDir, Server, Token) {
     let server = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap()).start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run("SELECT * FROM iris; SELECT * FROM iris;").await.unwrap();
-    // With a cursor, so that the plain token's place stays at the beginning.
+    // With a cursor, so that the plain token stays at the beginning.
     client.follow(&from_the_beginning(&token)).await.unwrap().expect_success();
     (dir, server, token)
 }
@@ -44,7 +44,7 @@ async fn expect_all(client: &mut Client, token: &Token, mut received: Vec<Respon
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deadline_that_is_shorter_than_the_link_skips_nothing() {
+async fn deadline_shorter_than_the_latency_skips_no_page() {
     let (_dir, server, token) = world().await;
     let link = SlowLink::to(&server.address, DELAY).await.unwrap();
     let mut client = Client::connect(&link.address).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_deadline_that_is_shorter_than_the_link_skips_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_its_client_drops_skips_nothing() {
+async fn cancelled_call_skips_no_page() {
     let (_dir, server, token) = world().await;
     let link = SlowLink::to(&server.address, DELAY).await.unwrap();
     let mut client = Client::connect(&link.address).await.unwrap();
@@ -69,20 +69,20 @@ async fn a_call_that_its_client_drops_skips_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_closed_before_the_answer_came_skips_nothing() {
+async fn connection_closed_before_the_response_skips_no_page() {
     let (_dir, server, token) = world().await;
     let link = SlowLink::to(&server.address, DELAY).await.unwrap();
     let mut client = Client::connect(&link.address).await.unwrap();
     let dropped = tokio::time::timeout(DEADLINE, client.api.fetch(token.clone())).await;
     assert!(dropped.is_err(), "the answer comes later");
     drop(client);
-    // As much as the way there and back takes.
+    // Longer than a round trip.
     tokio::time::sleep(DELAY * 3).await;
     expect_all(&mut server.client().await.unwrap(), &token, Vec::new()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_vanishes_skips_nothing() {
+async fn killed_client_skips_no_page() {
     let (_dir, server, token) = world().await;
     let link = SlowLink::to(&server.address, Duration::ZERO).await.unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -93,14 +93,14 @@ async fn a_client_that_vanishes_skips_nothing() {
     let call = runtime.spawn(async move { client.api.fetch(plain).await });
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(!call.is_finished());
-    // As a process that is killed: its connection ends without a word.
+    // As for a killed process, the connection ends without GOAWAY.
     runtime.shutdown_background();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     expect_all(&mut server.client().await.unwrap(), &token, Vec::new()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_are_balanced_over_connections_go_on_and_skip_nothing() {
+async fn calls_over_two_connections_advance_and_skip_no_page() {
     let (_dir, server, token) = world().await;
     let link = SlowLink::to(&server.address, Duration::from_millis(50)).await.unwrap();
     let mut clients =
@@ -115,13 +115,13 @@ async fn calls_that_are_balanced_over_connections_go_on_and_skip_nothing() {
     }
     let last = received.last().unwrap().position;
     let after = clients[0].api.fetch(token.clone()).await.unwrap().into_inner();
-    assert!(after.results.is_empty(), "reading went on to the end, {last}: {after:?}");
+    assert!(after.results.is_empty(), "not read to the end, {last}: {after:?}");
     expect_all(&mut clients[1], &token, received).await;
 }
 
-/// One connection for each call, as scripts make them.
+/// As in scripts.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_for_each_call_goes_on() {
+async fn one_connection_per_call_advances() {
     let (_dir, server, token) = world().await;
     let first = server.client().await.unwrap().api.fetch(token.clone()).await.unwrap().into_inner();
     assert!(!first.results.is_empty());
@@ -132,12 +132,12 @@ async fn a_connection_for_each_call_goes_on() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("the same page again and again");
+    panic!("the same page is repeated forever");
 }
 
-/// A client as it is generated, with the defaults of gRPC.
+/// A generated client with gRPC's default limits.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_the_client_cannot_decode_is_refused_with_the_limit_and_not_skipped() {
+async fn row_over_the_clients_message_limit_is_an_error_and_not_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let server = Setup::new(dir.path(), "sqlite:///:memory:").start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -174,9 +174,9 @@ async fn a_row_that_the_client_cannot_decode_is_refused_with_the_limit_and_not_s
     assert_eq!(rows, 1, "a client that can decode it gets it");
 }
 
-/// As when the log was restored from an older copy than the state.
+/// As if the log had been restored from an older backup than the state.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plain_token_that_was_read_further_than_the_log_goes_on_at_its_end() {
+async fn plain_token_ahead_of_the_log_continues_at_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
     let server = setup.start().unwrap();
@@ -192,7 +192,7 @@ async fn a_plain_token_that_was_read_further_than_the_log_goes_on_at_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_decodes_little_reads_many_small_records() {
+async fn small_message_limit_splits_results_into_more_pages() {
     let dir = tempfile::tempdir().unwrap();
     let server = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap()).start().unwrap();
     let mut client = server.client().await.unwrap();

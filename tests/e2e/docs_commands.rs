@@ -1,5 +1,5 @@
-//! The commands of README and docs, as they stand on the page: in a home folder of their own, in the order in which a person
-//! meets them. A block of commands that nobody runs fails a test.
+//! The commands of README and docs, unchanged, in the order of the pages and with a home folder of their own. A block
+//! of commands that no test runs fails a test.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,18 +14,18 @@ use sqlflow_tests::http;
 use sqlflow_tests::python::repository;
 use sqlflow_tests::server::program;
 
-/// Who runs a block of commands.
+/// The test that runs a block of commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     /// A test of this file.
     Here,
     /// This file of tests, or target of `make`.
     Elsewhere(&'static str),
-    /// Nobody, for this reason.
+    /// None, for this reason.
     Nobody(&'static str),
 }
 
-/// Each block of commands: its page, something that only it says, and who runs it.
+/// Each block of commands: its page, a text that is only in this block, and its test.
 const BLOCKS: [(&str, &str, By); 18] = [
     ("README.md", "make quickstart", By::Elsewhere("make test")),
     ("README.md", "make install", By::Here),
@@ -64,7 +64,7 @@ fn pages() -> Vec<String> {
 }
 
 #[test]
-fn every_documented_command_is_run_by_somebody() {
+fn every_documented_command_has_a_test() {
     let mut seen = Vec::new();
     for page in pages() {
         for block in blocks(&page, "sh") {
@@ -74,7 +74,7 @@ fn every_documented_command_is_run_by_somebody() {
         }
     }
     for (place, (page, says, by)) in BLOCKS.iter().enumerate() {
-        assert!(seen.contains(&place), "{page} says no more: {says}");
+        assert!(seen.contains(&place), "{page} no longer contains: {says}");
         match by {
             By::Here => {}
             By::Elsewhere(test) if test.starts_with("make ") => {}
@@ -84,16 +84,16 @@ fn every_documented_command_is_run_by_somebody() {
     }
 }
 
-/// A person's home folder, and a machine on which a server's usual ports may be taken.
+/// A user with a home folder, and free ports instead of the default ones.
 struct Person {
     home: tempfile::TempDir,
-    /// Of server and pages.
+    /// For clients and for web pages.
     ports: [u16; 2],
 }
 
 impl Person {
     fn new() -> Self {
-        // Both are held until both are known.
+        // Both are bound until both are known.
         let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         Self { home: tempfile::tempdir().unwrap(), ports: free.map(|it| it.local_addr().unwrap().port()) }
     }
@@ -102,11 +102,11 @@ impl Person {
         self.home.path().join(name)
     }
 
-    /// Commands in bash, which ends at the first that fails.
+    /// Commands in bash, which ends at the first failure.
     fn bash(&self, commands: &str, folder: &Path) -> Command {
         let mut bash = Command::new("bash");
         bash.args(["-euo", "pipefail", "-c", commands]).current_dir(folder).env("HOME", self.home.path());
-        // Tools that are installed for the user who runs the tests.
+        // Tools of the user who runs the tests.
         let home = std::env::var("HOME").unwrap();
         for (name, folder) in [
             ("PYENV_ROOT", ".pyenv"),
@@ -126,7 +126,7 @@ impl Person {
         let [clients, pages] = self.ports;
         let path = std::env::var("PATH").unwrap();
         bash.env("PATH", format!("{}:{path}", self.path(".local/bin").display()))
-            // The programs of this test are not built again.
+            // Installs the programs of this test, without a build.
             .env("INSTALL_PROGRAMS", program("sqlflow-server").parent().unwrap())
             .env("SQLFLOW_LISTEN", format!("localhost:{clients}"))
             .env("SQLFLOW_HTTP_LISTEN", format!("localhost:{pages}"))
@@ -142,7 +142,7 @@ impl Person {
         stdout
     }
 
-    /// Starts a server as the page says, and waits until it is ready.
+    /// Starts a server by the page's commands, and waits until it is ready.
     fn serve(&self, commands: &str) -> Served {
         let mut bash = self.bash(commands, &repository());
         let process = bash.process_group(0).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
@@ -170,7 +170,7 @@ impl Drop for Served {
 }
 
 #[test]
-fn the_readme_leads_from_a_clone_to_a_model() {
+fn readme_commands_install_train_and_uninstall() {
     let person = Person::new();
     let clone = repository();
     let said = person.run(&commands("README.md", "make install"), &clone);
@@ -185,17 +185,17 @@ fn the_readme_leads_from_a_clone_to_a_model() {
 
     let served = person.serve(&commands("README.md", "sqlflow-server --state-dir"));
     let said = person.run(&commands("README.md", "sqlflowctl run -f"), &clone);
-    // Of 30 rows that were held out; on its training rows the model is always right.
+    // Of the 30 rows that were held out. On training rows the accuracy would be 1.
     assert!(said.contains(" accuracy_score |   0.9\n"), "{said}");
     assert!(said.contains("\nsepal_length,sepal_width,petal_length,petal_width,class\n"), "as CSV: {said}");
     assert!(said.contains("\nstate     SUCCEEDED\n") && said.contains("\n iris_model | "), "{said}");
 
-    // The SQL of the page, on the same table.
+    // The page's SQL, on the same table.
     fs::write(person.path("page.sql"), blocks("README.md", "sql").concat()).unwrap();
     let said = person.run("sqlflowctl run -f ~/page.sql", &clone);
     assert!(said.contains("objective = \"multi:softmax\""), "SHOW TRAIN: {said}");
     assert!(said.contains(" accuracy_score | 0.96666666666666"), "29 of 30: {said}");
-    assert!(!said.contains("\\n"), "lines of the SQL are lines: {said}");
+    assert!(!said.contains("\\n"), "line breaks of the SQL are escaped: {said}");
 
     let models = format!("file://{}/sqlflow-state/models", person.home.path().display());
     let block = commands("docs/storage.md", "sqlflowctl models show");
@@ -210,15 +210,15 @@ fn the_readme_leads_from_a_clone_to_a_model() {
     let tokens = person.path(".local/state/sqlflow");
     assert!(said.contains(&format!("kept: {}, the tokens", tokens.display())), "{said}");
     assert!(said.contains(&format!("rm -r '{}'", tokens.display())), "{said}");
-    assert!(tokens.join("tokens").is_file(), "nothing of the user's is deleted");
+    assert!(tokens.join("tokens").is_file(), "the user's tokens are kept");
     for folder in ["bin", "lib", "share"] {
-        assert!(!person.path(".local").join(folder).exists(), "nothing else was in {folder}");
+        assert!(!person.path(".local").join(folder).exists(), "{folder} is not empty");
     }
-    assert!(person.path("sqlflow-state/state.db").is_file(), "the state stays");
+    assert!(person.path("sqlflow-state/state.db").is_file(), "the state is kept");
 }
 
 #[test]
-fn the_agent_is_installed_as_its_page_says() {
+fn documented_commands_install_and_run_the_agent() {
     let person = Person::new();
     let agent = program("sqlflow-agent").display().to_string();
     let bin = person.path("bin").display().to_string();

@@ -1,5 +1,5 @@
-//! `sqlflow-server doctor` on the real state of real servers, stopped and running: each kind of damage is listed with its
-//! job, repaired, and the server serves the rest.
+//! `sqlflow-server doctor` on the state of stopped and running servers: each kind of damage is listed with its job and
+//! repaired, and the server serves the rest.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -33,10 +33,10 @@ impl Bench {
         Self { dir, setup }
     }
 
-    fn doctor(&self, flags: &[&str]) -> Said {
+    fn doctor(&self, flags: &[&str]) -> Report {
         let mut command = Command::new(program("sqlflow-server"));
         let output = command.arg("doctor").arg("--state-dir").arg(&self.setup.state_dir).args(flags).output();
-        Said(output.unwrap())
+        Report(output.unwrap())
     }
 
     fn log(&self, job: &Token) -> PathBuf {
@@ -44,7 +44,7 @@ impl Bench {
         self.setup.state_dir.join("log").join(shard).join(&job.job_id)
     }
 
-    /// Flips a bit in the middle of what the job said.
+    /// Flips a bit in the middle of the job's log.
     fn damage_log(&self, job: &Token) {
         let mut files = fs::read_dir(self.log(job)).unwrap().map(|file| file.unwrap().path());
         let segment = files.find(|file| file.extension().is_some_and(|it| it == "log")).unwrap();
@@ -61,9 +61,9 @@ c = sqlite3.connect(sys.argv[1], timeout=30); c.execute('PRAGMA foreign_keys = O
     }
 }
 
-struct Said(Output);
+struct Report(Output);
 
-impl Said {
+impl Report {
     fn text(&self) -> String {
         String::from_utf8(self.0.stdout.clone()).unwrap()
     }
@@ -76,7 +76,7 @@ impl Said {
         self.0.status.code().unwrap()
     }
 
-    /// The jobs of each kind of finding, but for notes.
+    /// The jobs of each kind of finding, without notes.
     fn problems(&self) -> BTreeMap<String, String> {
         let words = |line: &str| {
             let mut words = line.split_whitespace();
@@ -89,7 +89,7 @@ impl Said {
     }
 }
 
-/// All files and folders of the state, but for what SQLite and the test's server write beside it.
+/// All files of the state, without those that SQLite and the test's server write.
 fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
@@ -110,22 +110,22 @@ async fn run_to_end(client: &mut Client, sql: &str) -> (Token, Vec<Response>) {
     let token = client.run(sql).await.unwrap();
     let ended = client.follow(&token).await.unwrap();
     assert_eq!(ended.status.code(), Code::Succeeded, "{:?}", ended.status);
-    // From here on it is read from the beginning; a plain token goes on where its reader was.
+    // A cursor, to read from the beginning: a plain token would continue.
     (Token { token: format!("{}.0", token.token), ..token }, ended.results)
 }
 
-/// All that was said, but for one record, where a gap is.
+/// Asserts that one record was replaced by a gap record.
 fn assert_all_but_one(now: &[Response], whole: &[Response]) {
     assert_eq!(now.len(), whole.len(), "{now:?}");
     let mut others = now.iter().zip(whole).filter(|(now, whole)| now != whole);
     let (Some((gap, _)), None) = (others.next(), others.next()) else {
-        panic!("one record is another: {now:?}")
+        panic!("expected one different record: {now:?}")
     };
     assert!(matches!(&gap.response, Some(Payload::Gap(gap)) if gap.reason.contains("damaged")), "{gap:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_stopped_servers_state_is_listed_and_repaired() {
+async fn state_of_a_stopped_server_is_checked_and_repaired() {
     let bench = Bench::new();
     let server = bench.setup.start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -135,7 +135,7 @@ async fn what_is_wrong_with_a_stopped_servers_state_is_listed_and_repaired() {
     let (lost, _) = run_to_end(&mut client, SHORT).await;
     let live = client.run(LONG).await.unwrap();
     client.until(&live, |it| matches!(it, Payload::Metrics(_))).await.unwrap();
-    assert_eq!(bench.doctor(&[]).code(), 0, "nothing is wrong yet: {}", bench.doctor(&[]).text());
+    assert_eq!(bench.doctor(&[]).code(), 0, "no damage yet: {}", bench.doctor(&[]).text());
     server.kill();
 
     bench.damage_log(&cut);
@@ -159,7 +159,7 @@ async fn what_is_wrong_with_a_stopped_servers_state_is_listed_and_repaired() {
     let said = bench.doctor(&[]);
     assert_eq!((said.problems(), said.code()), (all.clone(), 1), "{}", said.text());
     assert!(said.text().contains("looked at 4 jobs and 3 logs: 6 problems"), "{}", said.text());
-    assert!(contents(&bench.setup.state_dir) == before, "looking changes nothing");
+    assert!(contents(&bench.setup.state_dir) == before, "a check changes nothing");
 
     let said = bench.doctor(&["--repair"]);
     assert_eq!((said.problems(), said.code()), (all, 1), "{}", said.text());
@@ -180,7 +180,7 @@ async fn what_is_wrong_with_a_stopped_servers_state_is_listed_and_repaired() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_is_repaired_beside_a_running_server_unless_a_process_holds_it() {
+async fn log_of_a_running_server_is_repaired_unless_locked() {
     let bench = Bench::new();
     let server = bench.setup.start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -213,7 +213,7 @@ async fn a_log_is_repaired_beside_a_running_server_unless_a_process_holds_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_looked_at_is_said_and_nothing_is_made() {
+async fn unusable_state_folder_is_an_error_and_nothing_is_created() {
     let bench = Bench::new();
     let said = bench.doctor(&["--repair"]);
     assert_eq!(said.code(), 2);
@@ -229,13 +229,13 @@ async fn what_cannot_be_looked_at_is_said_and_nothing_is_made() {
         let said = bench.doctor(&["--repair"]);
         assert_eq!(said.code(), 2);
         assert!(said.errors().contains("belongs to user 12345"), "{}", said.errors());
-        assert_eq!(bench.doctor(&[]).code(), 0, "looking is for everybody who may read");
+        assert_eq!(bench.doctor(&[]).code(), 0, "a check needs only read permission");
     }
 }
 
-/// The very commands of `docs/running-a-server.md`.
+/// The commands of `docs/running-a-server.md`, unchanged.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_documented_commands_do_what_the_page_says() {
+async fn documented_doctor_commands_list_and_repair_damage() {
     let bench = Bench::new();
     let server = bench.setup.start().unwrap();
     let (cut, _) = run_to_end(&mut server.client().await.unwrap(), SHORT).await;
@@ -247,11 +247,11 @@ async fn the_documented_commands_do_what_the_page_says() {
     let folder = program("sqlflow-server").parent().unwrap().display().to_string();
     let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
     let codes = commands.iter().map(|command| {
-        // The user is the test's own.
+        // As the user of the test.
         let command = command.replace("sudo -u sqlflow ", "");
         let command = command.replace("/var/lib/sqlflow", bench.setup.state_dir.to_str().unwrap());
         let output = Command::new("sh").args(["-c", &command]).env("PATH", &path).output().unwrap();
-        Said(output)
+        Report(output)
     });
     let [listed, repaired, json] = &codes.collect::<Vec<_>>()[..] else { panic!("{commands:?}") };
     assert_eq!(listed.code(), 1, "{}", listed.errors());
@@ -261,7 +261,7 @@ async fn the_documented_commands_do_what_the_page_says() {
     assert_eq!(json.code(), 0, "{}", json.errors());
     assert!(json.text().lines().last().unwrap().contains(r#""kind":"summary""#), "{}", json.text());
 
-    // Every kind is on the page.
+    // The page explains every kind of finding.
     let page = documents::page("docs/running-a-server.md");
     let kinds = fs::read_to_string(repository().join("server/src/doctor/finding.rs")).unwrap();
     let names = kinds.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next());

@@ -1,5 +1,5 @@
-//! The agent dies at each step on the way to a published model. A#3761, flyte PR#5444, SF#1317: the model's name holds all
-//! of the old version or all of the new one, and a job that says that it succeeded has published.
+//! The agent dies at each step of publishing. A#3761, flyte PR#5444, SF#1317: the model is the whole old or the whole
+//! new version, and a job that succeeded has published.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
 
-/// In the order in which an attempt comes by.
+/// In the order of an attempt.
 const STEPS: [&str; 11] = [
     "staged",
     "ask-commit",
@@ -32,14 +32,14 @@ fn train(version: usize) -> String {
     )
 }
 
-/// Which version a file of the model belongs to, by the statement in it.
+/// The version of a file of the model, by the statement in it.
 fn version_of(gob: &[u8]) -> usize {
     let text = String::from_utf8_lossy(gob);
     let (_, rest) = text.split_once("num_boost_round = ").expect("the gob holds the statement");
     rest.split_once(' ').unwrap().0.parse().unwrap()
 }
 
-/// The version of the tarball, which has to be whole.
+/// The version of the tarball, which must be complete.
 fn version_of_model(folder: &Path) -> usize {
     let tar = |arguments: &[&str]| {
         let output = Command::new("tar").args(arguments).current_dir(folder).output().unwrap();
@@ -51,7 +51,7 @@ fn version_of_model(folder: &Path) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_is_whole_wherever_its_agent_dies() {
+async fn model_is_complete_wherever_its_agent_dies() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
     let folder = setup.state_dir.join("models/m");
@@ -62,7 +62,7 @@ async fn a_model_is_whole_wherever_its_agent_dies() {
         let mut client = server.client().await.unwrap();
         let token = client.run(train(version)).await.unwrap();
         let ended = client.follow(&token).await.unwrap();
-        assert_eq!(marker.exists(), !step.is_empty(), "{step}: nobody died there");
+        assert_eq!(marker.exists(), !step.is_empty(), "{step}: the agent did not die");
         assert_eq!(ended.status.code(), Code::Succeeded, "{step}: {:?}\n{}", ended.status, ended.log());
         assert_eq!(version_of_model(&folder), version, "{step}");
         assert_eq!(version_of(&std::fs::read(folder.join("sqlflow.gob")).unwrap()), version, "{step}");
@@ -72,9 +72,10 @@ async fn a_model_is_whole_wherever_its_agent_dies() {
     }
 }
 
-/// `USING m … INTO m` boosts what it reads: once it may have replaced the model, another run would boost twice.
+/// `USING m … INTO m` continues the training of its input. Once it may have replaced the model, a retry would train
+/// twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_training_that_replaces_the_model_it_starts_from_counts_once() {
+async fn training_that_replaces_its_input_is_applied_once() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
     let folder = setup.state_dir.join("models/m");
@@ -101,9 +102,9 @@ print(xgboost.Booster(model_file=bytearray(model)).num_boosted_rounds())";
     }
 }
 
-/// And when nothing may be tried again, it is not called a success.
+/// When the attempts are used up, the job has not succeeded.
 #[tokio::test(flavor = "multi_thread")]
-async fn dying_at_every_try_is_no_success_and_leaves_the_old_model() {
+async fn job_fails_and_keeps_the_old_model_if_every_attempt_dies() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
     let server = setup.start().unwrap();
@@ -119,12 +120,12 @@ async fn dying_at_every_try_is_no_success_and_leaves_the_old_model() {
     assert_eq!(version_of_model(&setup.state_dir.join("models/m")), 1);
 }
 
-/// Takes long enough for its server to be killed meanwhile.
+/// Runs long enough to kill the server meanwhile.
 const LONG: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000000) SELECT count(*) AS n FROM n;";
 
-/// The agent finds no server and dies as it leaves behind what no server took: before it is on disk, or after.
+/// Without a server, the agent dies before or after it has written its spool.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_agent_leaves_behind_counts_whole_or_not_at_all() {
+async fn agent_killed_while_writing_its_spool_delivers_each_row_once() {
     for step in ["before-spool", "after-spool"] {
         let dir = tempfile::tempdir().unwrap();
         let marker = dir.path().join("died");

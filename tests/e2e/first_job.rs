@@ -1,4 +1,4 @@
-//! A program of every kind of statement, from SELECT to the model's files.
+//! A program with every kind of statement, and its model files.
 
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::{python, server::Setup};
@@ -17,7 +17,7 @@ SHOW TRAIN flowers.iris_model;
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_trains_evaluates_predicts_and_explains() {
+async fn program_trains_evaluates_predicts_and_explains() {
     let dir = tempfile::tempdir().unwrap();
     let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
     let setup = Setup::new(dir.path(), datasource);
@@ -28,7 +28,7 @@ async fn a_program_trains_evaluates_predicts_and_explains() {
     let ended = client.follow(&token).await.unwrap();
     ended.expect_success();
 
-    // 3 irises, the metrics, the predictions, those that are right, and the model's description.
+    // 3 irises, the metrics, the number of predictions, of correct ones, and the model's description.
     let rows = ended.rows();
     let of = |name: &str| rows.iter().find(|row| row[0] == name).map(|row| row[1].parse::<f64>().unwrap());
     let accuracy = of("accuracy_score").expect("EVALUATE shows its metric");

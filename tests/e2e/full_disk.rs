@@ -1,5 +1,4 @@
-//! A disk is full: the server's, or that of the models. A mount namespace of the test's own has a small disk; the test
-//! runs itself in it.
+//! A full disk, of the server or of the models. Each test runs itself in a mount namespace with a small disk.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +15,7 @@ use tonic::Code;
 const DISK: &str = "SQLFLOW_TEST_SMALL_DISK";
 const MIB: usize = 1 << 20;
 
-/// Runs a test of this file where a folder is a disk of so many megabytes.
+/// Runs a test of this file with a disk of this many megabytes.
 fn run_with_disk(test: &str, megabytes: u32) {
     let dir = tempfile::tempdir().unwrap();
     let script = format!(r#"mount -t tmpfs -o size={megabytes}m none "$0" && exec "$@""#);
@@ -32,19 +31,19 @@ fn run_with_disk(test: &str, megabytes: u32) {
     );
 }
 
-/// The small disk; none: the test was not started by [`run_with_disk`].
+/// The small disk; `None` if the test was not started by [`run_with_disk`].
 fn small_disk() -> Option<PathBuf> {
     std::env::var_os(DISK).map(PathBuf::from)
 }
 
-/// Takes all space that is left.
+/// Takes all free space.
 fn fill(ballast: &Path) {
     let filled = std::fs::write(ballast, vec![1; 64 * MIB]);
     assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_small_disk() {
+async fn run_on_a_small_disk() {
     let Some(disk) = small_disk() else { return };
     let setup = Setup::new(&disk, format!("sqlite://{}/x.db", disk.display()));
     let server = setup.start().unwrap();
@@ -58,11 +57,11 @@ async fn on_a_small_disk() {
     let refused = client.run(long.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     assert!(refused.message().contains("space"), "{refused:?}");
-    // It stays ready for those who fetch.
+    // The server stays ready for Fetch.
     let ready = get(&server.http, "/readyz");
     assert_eq!(ready.code, 200, "{}", ready.body);
     assert!(ready.body.contains("\nnew jobs: cannot record new jobs: "), "{}", ready.body);
-    // What was promised is still there.
+    // Earlier results can still be read.
     client.follow(&first).await.unwrap().expect_success();
 
     std::fs::remove_file(ballast).unwrap();
@@ -72,8 +71,8 @@ async fn on_a_small_disk() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_used_again_when_there_is_space() {
-    run_with_disk("on_a_small_disk", 16);
+fn run_on_a_full_disk_is_rejected_until_there_is_space() {
+    run_with_disk("run_on_a_small_disk", 16);
 }
 
 /// The numbers in the first column of all rows.
@@ -87,7 +86,7 @@ fn numbers(results: &[Response]) -> Vec<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_on_a_small_disk() {
+async fn rows_on_a_small_disk() {
     let Some(disk) = small_disk() else { return };
     let setup = Setup::new(&disk, "sqlite:///:memory:");
     let server = setup.start().unwrap();
@@ -102,7 +101,7 @@ async fn a_job_on_a_small_disk() {
     while empty < 3 {
         let page = client.api.fetch(cursor).await.unwrap().into_inner();
         let status = page.job_status.unwrap();
-        assert!(!is_over(&status), "there is no space for all of its rows: {status:?}");
+        assert!(!is_over(&status), "the job ended without space for its rows: {status:?}");
         empty = if page.results.is_empty() { empty + 1 } else { 0 };
         results.extend(page.results);
         cursor = page.next.unwrap();
@@ -110,7 +109,7 @@ async fn a_job_on_a_small_disk() {
     let seen = numbers(&results).len();
     assert!(seen < 12_000, "all rows are there: the disk was not full");
 
-    // A server that starts on the full disk either works or says why it does not.
+    // A server on the full disk either starts or reports why it cannot.
     fill(&more);
     server.kill();
     match setup.start() {
@@ -129,8 +128,8 @@ async fn a_job_on_a_small_disk() {
 }
 
 #[test]
-fn rows_wait_for_space_and_none_is_lost() {
-    run_with_disk("a_job_on_a_small_disk", 32);
+fn rows_on_a_full_disk_wait_for_space() {
+    run_with_disk("rows_on_a_small_disk", 32);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,8 +138,8 @@ async fn models_on_a_small_disk() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
         .flag(format!("--models=file://{}", disk.display()));
-    let impatient = setup.clone().env("SQLFLOW_AGENT_PUBLISH_RETRY", "1").start().unwrap();
-    let mut client = impatient.client().await.unwrap();
+    let without_retry = setup.clone().env("SQLFLOW_AGENT_PUBLISH_RETRY", "1").start().unwrap();
+    let mut client = without_retry.client().await.unwrap();
     let train = |rounds: u32| {
         format!(
             "SELECT * FROM iris TO TRAIN xgboost.gbtree WITH objective = \"multi:softmax\", num_class = 3,
@@ -161,7 +160,7 @@ async fn models_on_a_small_disk() {
     let ballast = disk.join("ballast");
     fill(&ballast);
     let token = client.run(train(2)).await.unwrap();
-    // It is told, and tried again by others for some minutes; nobody has to wait for that.
+    // Later attempts retry for minutes. The test cancels the job instead.
     let told = |it: &Payload| {
         matches!(it, Payload::Message(told) if told.message.contains("space")
             && told.message.contains("what attempt 1 made will be published by attempt 3"))
@@ -171,16 +170,16 @@ async fn models_on_a_small_disk() {
     let ended = client.follow(&token).await.unwrap();
     assert_eq!(ended.status.cause(), Cause::Cancelled, "{:?}", ended.status);
     assert_eq!(files(), before, "the old model is whole, and nothing else is there");
-    impatient.stop().unwrap();
+    without_retry.stop().unwrap();
 
-    // An agent with patience waits until there is space.
-    let patient = setup.start().unwrap();
-    let mut client = patient.client().await.unwrap();
+    // By default an agent retries until there is space.
+    let with_retry = setup.start().unwrap();
+    let mut client = with_retry.client().await.unwrap();
     let token = client.run(train(2)).await.unwrap();
     let staging = disk.join(format!("m/.staging-{}-0-1", token.job_id));
     let begun = std::time::Instant::now();
     while !staging.exists() {
-        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "it never tries to publish");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "the agent does not publish");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     std::fs::remove_file(ballast).unwrap();
@@ -191,6 +190,6 @@ async fn models_on_a_small_disk() {
 }
 
 #[test]
-fn a_model_without_space_leaves_the_old_one_whole() {
+fn model_on_a_full_disk_keeps_the_old_one_until_there_is_space() {
     run_with_disk("models_on_a_small_disk", 8);
 }

@@ -13,7 +13,7 @@ fn request(sql: &str, user: &str) -> Request {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_whose_answer_was_lost_gives_the_same_token_again() {
+async fn repeated_request_id_returns_the_same_token() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
     let server = setup.start().unwrap();
@@ -30,7 +30,7 @@ async fn a_run_whose_answer_was_lost_gives_the_same_token_again() {
     assert_eq!(client.api.run(guessed).await.unwrap_err().code(), Code::InvalidArgument);
     client.follow(&first).await.unwrap().expect_success();
 
-    // Also after the job's end, at another server on the same state.
+    // Also after the job's end, from another server on the same state.
     server.kill();
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -39,7 +39,7 @@ async fn a_run_whose_answer_was_lost_gives_the_same_token_again() {
     let jobs = client.api.list_jobs(ListJobsRequest::default()).await.unwrap().into_inner().jobs;
     assert_eq!(jobs.len(), 1, "{jobs:?}");
 
-    // Another user's request is another one, whatever its id.
+    // Request ids are separate for each user.
     let another = client.api.run(request(sql, "grace")).await.unwrap().into_inner();
     assert_ne!(another.token, first.token);
 }

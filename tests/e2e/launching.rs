@@ -1,5 +1,4 @@
-//! Attempts as processes of the server's machine: how many run at a time, who may say that one is gone, and what becomes of
-//! them when their server stops or has run out of descriptors.
+//! Attempts as local processes: run slots, servers that restart or have another launcher, and exhausted descriptors.
 
 use std::net::TcpStream;
 use std::path::Path;
@@ -40,7 +39,7 @@ async fn job(client: &mut Client, token: &Token) -> Job {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_ends_while_its_job_lives_and_the_next_one_goes_on_with_it() {
+async fn server_stops_during_a_job_and_the_next_one_continues_it() {
     let dir = tempfile::tempdir().unwrap();
     let setup = setup(dir.path());
     let server = setup.start().unwrap();
@@ -49,7 +48,7 @@ async fn a_server_ends_while_its_job_lives_and_the_next_one_goes_on_with_it() {
     let begun = Instant::now();
     let stopped = tokio::task::spawn_blocking(move || server.stop());
     let stopped = tokio::time::timeout(Duration::from_secs(20), stopped).await;
-    stopped.expect("it hangs as long as the job lives").unwrap().unwrap();
+    stopped.expect("the server waits for the job").unwrap().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 
     let next = setup.start().unwrap();
@@ -61,7 +60,7 @@ async fn a_server_ends_while_its_job_lives_and_the_next_one_goes_on_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_no_free_place_waits_also_behind_the_agents_of_an_earlier_server() {
+async fn agents_of_an_earlier_server_occupy_run_slots() {
     let dir = tempfile::tempdir().unwrap();
     let setup = setup(dir.path()).flag("--max-running=1").flag("--grace=1s");
     let server = setup.start().unwrap();
@@ -75,7 +74,7 @@ async fn what_has_no_free_place_waits_also_behind_the_agents_of_an_earlier_serve
     let second = client.run("SELECT 2;").await.unwrap();
     until_it_says(&mut client, &first, "waiting for a run slot, 0 before it").await;
     until_it_says(&mut client, &second, "waiting for a run slot, 1 before it").await;
-    // One that waits can be cancelled at once.
+    // A waiting job can be cancelled at once.
     client.api.cancel(first.clone()).await.unwrap();
     let ended = client.follow(&first).await.unwrap();
     assert_eq!(ended.status.cause(), Cause::Cancelled, "{:?}", ended.status);
@@ -84,8 +83,8 @@ async fn what_has_no_free_place_waits_also_behind_the_agents_of_an_earlier_serve
     client.follow(&second).await.unwrap().expect_success();
 }
 
-/// A certificate and a kubeconfig for an apiserver that does not answer.
-fn away(setup: &Setup, dir: &Path) -> Setup {
+/// A server with the launcher `kubernetes`, for an apiserver that does not exist.
+fn with_kubernetes(setup: &Setup, dir: &Path) -> Setup {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
         .args(["-days", "30", "-subj", "/CN=test", "-keyout", "tls.key", "-out", "tls.crt"])
@@ -115,7 +114,7 @@ fn away(setup: &Setup, dir: &Path) -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_with_another_launcher_does_not_take_a_running_attempt_for_dead() {
+async fn server_with_another_launcher_does_not_end_a_running_attempt() {
     let dir = tempfile::tempdir().unwrap();
     let setup = setup(dir.path());
     let server = setup.start().unwrap();
@@ -123,7 +122,7 @@ async fn a_server_with_another_launcher_does_not_take_a_running_attempt_for_dead
     let cursor = until_it_runs(&server, &token).await;
     server.kill();
 
-    let other = away(&setup, dir.path()).start().unwrap();
+    let other = with_kubernetes(&setup, dir.path()).start().unwrap();
     let mut client = other.client().await.unwrap();
     until_it_says(&mut client, &cursor, "which this server cannot ask").await;
     let seen = job(&mut client, &token).await;
@@ -136,9 +135,9 @@ async fn a_server_with_another_launcher_does_not_take_a_running_attempt_for_dead
     assert_eq!(job(&mut client, &token).await.steps[0].attempts.len(), 1);
 }
 
-/// A server of the attempt's place is started, as the other one advises; that one goes on.
+/// A server with the attempt's launcher is started, as the message advises, and takes over.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_with_another_launcher_leaves_the_job_to_one_that_can_ask() {
+async fn server_with_another_launcher_leaves_the_job_to_one_with_its_launcher() {
     let dir = tempfile::tempdir().unwrap();
     let setup = setup(dir.path());
     let server = setup.start().unwrap();
@@ -146,21 +145,21 @@ async fn a_server_with_another_launcher_leaves_the_job_to_one_that_can_ask() {
     let cursor = until_it_runs(&server, &token).await;
     server.kill();
 
-    let other = away(&setup, dir.path()).start().unwrap();
+    let other = with_kubernetes(&setup, dir.path()).start().unwrap();
     until_it_says(&mut other.client().await.unwrap(), &cursor, "which this server cannot ask").await;
-    // Only a server of its place sees that nothing runs any more.
+    // Only a server with the attempt's launcher can observe that.
     kill_agent(&token.job_id, 0, 1);
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     client.api.cancel(token.clone()).await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(60), client.follow(&cursor)).await;
-    let ended = ended.expect("nobody ends it").unwrap();
+    let ended = ended.expect("the job does not end").unwrap();
     assert_eq!(ended.status.cause(), Cause::Cancelled, "{:?}", ended.status);
 }
 
-/// Idle connections take all descriptors while a job is to be launched; they are closed, and the job goes on.
+/// Idle connections take all descriptors. The server closes them, and then launches the job.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_descriptors_a_job_waits() {
+async fn job_waits_for_free_descriptors() {
     let dir = tempfile::tempdir().unwrap();
     let server = setup(dir.path()).descriptors(64).start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -168,17 +167,17 @@ async fn without_descriptors_a_job_waits() {
     let idle: Vec<_> = (0..100).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
     let taken = Instant::now();
     while server.open_descriptors().unwrap() < 64 {
-        assert!(taken.elapsed() < Duration::from_secs(60), "they are not taken");
+        assert!(taken.elapsed() < Duration::from_secs(60), "the descriptors are not used up");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let token = client.run("SELECT 2;").await.unwrap();
-    // A question about the job needs a descriptor for the job's log, and gets UNAVAILABLE meanwhile.
+    // GetJob needs a descriptor for the job's log, so it may return UNAVAILABLE.
     let ended = loop {
         let by = GetJobRequest { by: Some(By::Token(token.token.clone())) };
         let seen = client.api.get_job(by).await.map(tonic::Response::into_inner);
         match seen {
             Ok(seen) if is_over(&seen.status.clone().unwrap()) => break seen,
-            _ => assert!(taken.elapsed() < Duration::from_secs(90), "it does not end: {seen:?}"),
+            _ => assert!(taken.elapsed() < Duration::from_secs(90), "the job does not end: {seen:?}"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
@@ -187,9 +186,9 @@ async fn without_descriptors_a_job_waits() {
     drop(idle);
 }
 
-/// The server raises its own; what uses select(2) cannot take more than the usual one.
+/// The server raises its own limit. Programs with select(2) cannot use a higher one.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_agents_run_has_the_limit_of_open_files_that_the_server_was_started_with() {
+async fn submitter_has_the_servers_original_limit_of_open_files() {
     let dir = tempfile::tempdir().unwrap();
     let code = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])";
     let server = stand_in::setup(dir.path(), code, None).soft_descriptors(300).start().unwrap();

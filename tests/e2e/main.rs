@@ -1,10 +1,9 @@
-//! The main job, end to end: the real server, agent, submitter, SQLite and client.
+//! Whole jobs, end to end: the real server, agent, submitter, SQLite and client.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod agent_killed;
 mod bad_input;
-mod bytes;
 mod cancel_and_timeouts;
 mod damaged_log;
 mod delivery;
@@ -18,6 +17,7 @@ mod launching;
 mod model_files;
 mod models;
 mod outcomes;
+mod program_bytes;
 mod python;
 mod resource_exhaustion;
 mod server_killed;

@@ -1,4 +1,4 @@
-//! The model's files, as other tools read them.
+//! The files of a model, read by other tools.
 
 use std::path::Path;
 use std::process::Command;

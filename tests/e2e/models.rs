@@ -1,4 +1,4 @@
-//! Models as statements see them: listed, described, replaced and dropped.
+//! Statements about models: list, describe, replace and drop.
 
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Cause, Model, Session, job_status};
@@ -26,13 +26,13 @@ fn model(ended: &Ended) -> Model {
         Payload::Model(model) => Some(model.clone()),
         _ => None,
     });
-    let model = models.next().expect("a model is told of");
-    assert!(models.next().is_none(), "once");
+    let model = models.next().expect("the job reports a model");
+    assert!(models.next().is_none(), "a model is reported twice");
     model
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_is_listed_described_replaced_and_dropped() {
+async fn model_is_listed_described_replaced_and_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
     let server = Setup::new(dir.path(), datasource).start().unwrap();
@@ -63,7 +63,7 @@ async fn a_model_is_listed_described_replaced_and_dropped() {
         assert!(has(name, value), "{name}: {:?}", described.rows());
     }
 
-    // What a later statement needs is looked for before the first one trains.
+    // Models of later statements are checked before the first one trains.
     let train = TRAIN.replace("team/flowers", "other");
     let program = format!("{train} SELECT * FROM iris TO PREDICT p.class USING team/flowrs;");
     let refused = run(&mut client, &program, "").await;
@@ -74,7 +74,7 @@ async fn a_model_is_listed_described_replaced_and_dropped() {
         "{message}"
     );
     assert!(message.ends_with("; did you mean team/flowers?"), "{message}");
-    // So is what the statement cannot do with a model that is there.
+    // So is whether later statements fit their models.
     for (later, why) in [
         (
             "SELECT sepal_length, class FROM iris TO PREDICT p.class USING team/flowers;",

@@ -1,4 +1,4 @@
-//! What a job says of its end is true to what was executed, and its end comes when it should.
+//! The outcome of a job matches what was executed, and comes in time.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ use sqlflow_tests::server::Setup;
 use sqlflow_tests::sqlite_lock;
 use sqlflow_tests::stand_in;
 
-/// Far more than anything here takes.
+/// Timeout, far longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn setup(dir: &Path) -> Setup {
     Setup::new(dir, python::iris(&dir.join("iris.db")).unwrap())
 }
 
-/// The submitter of the job: it carries the mark of the job's attempt, and is not the agent.
+/// The submitter of the job: it has the attempt's environment variable, and is not the agent.
 fn submitter(job_id: &str) -> Option<Pid> {
     let mark = format!("SQLFLOW_ATTEMPT={job_id}/");
     let is_it = |pid: &i32| {
@@ -41,13 +41,13 @@ async fn until_over(client: &mut Client, token: &Token) -> sqlflow_proto::v1::Jo
         if is_over(&status) {
             return status;
         }
-        assert!(begun.elapsed() < LIMIT, "it does not end: {status:?}");
+        assert!(begun.elapsed() < LIMIT, "the job does not end: {status:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_submitter_that_is_killed_in_an_insert_may_have_executed_it() {
+async fn submitter_killed_during_an_insert_may_have_executed_it() {
     let dir = tempfile::tempdir().unwrap();
     let server = setup(dir.path()).start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -64,9 +64,9 @@ async fn a_submitter_that_is_killed_in_an_insert_may_have_executed_it() {
     assert!(message.contains("SIGKILL") && message.contains("may have executed"), "{message}");
 }
 
-/// Its own word is conclusive: nothing is in doubt.
+/// The database's error is conclusive.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_insert_that_the_database_refuses_has_failed_and_nothing_else() {
+async fn insert_rejected_by_the_database_is_a_failed_statement() {
     let dir = tempfile::tempdir().unwrap();
     let server = setup(dir.path()).start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -76,9 +76,9 @@ async fn an_insert_that_the_database_refuses_has_failed_and_nothing_else() {
     assert!(!ended.status.message.contains("may have executed"), "{:?}", ended.status);
 }
 
-/// A lock is a refusal as well, though the same statement may succeed later.
+/// A lock is conclusive too, although the statement may succeed later.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_insert_into_a_locked_database_has_failed_and_nothing_else() {
+async fn insert_into_a_locked_database_is_a_failed_statement() {
     let dir = tempfile::tempdir().unwrap();
     let setup = setup(dir.path());
     let server = setup.start().unwrap();
@@ -91,9 +91,9 @@ async fn an_insert_into_a_locked_database_has_failed_and_nothing_else() {
     assert!(message.contains("locked") && !message.contains("may have executed"), "{message}");
 }
 
-/// The row is there, though it cannot be shown: who repeats the statement inserts it a second time.
+/// The row was inserted, although it cannot be shown. A retry would insert it twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_insert_whose_rows_cannot_be_shown_may_have_executed() {
+async fn insert_whose_rows_cannot_be_shown_may_have_executed() {
     let dir = tempfile::tempdir().unwrap();
     let server = setup(dir.path()).start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -112,7 +112,7 @@ async fn an_insert_whose_rows_cannot_be_shown_may_have_executed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_ends_at_once_fails_its_job_at_once() {
+async fn agent_that_exits_at_once_fails_its_job_soon() {
     let dir = tempfile::tempdir().unwrap();
     let server = setup(dir.path()).flag("--agent=/bin/false").start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -120,30 +120,30 @@ async fn an_agent_that_ends_at_once_fails_its_job_at_once() {
     let token = client.run("SELECT 1;").await.unwrap();
     let status = client.follow(&token).await.unwrap().status;
     assert_eq!(status.cause(), Cause::LaunchFailed, "{status:?}");
-    // Each of the three attempts took 30 s when its exit was not noticed.
+    // Without notice of the exit, each of the three attempts would take 30 s.
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
-/// A submitter that needs six seconds to leave, of a grace of thirty.
-const SLOW_TO_LEAVE: &str = "trap 'sleep 6; touch \"$0.left\"; exit 3' TERM
+/// A submitter that needs six seconds to exit, of a grace period of thirty.
+const SLOW_TO_EXIT: &str = "trap 'sleep 6; touch \"$0.left\"; exit 3' TERM
 touch \"$0.started\"
 while :; do sleep 0.1; done
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_submitter_has_its_grace_however_often_the_driver_looks() {
+async fn cancelled_submitter_gets_its_whole_grace_period() {
     let dir = tempfile::tempdir().unwrap();
-    let program = stand_in::python_that(dir.path(), "submitter", SLOW_TO_LEAVE);
+    let program = stand_in::python_that(dir.path(), "submitter", SLOW_TO_EXIT);
     let server = setup(dir.path()).flag(format!("--python={}", program.display())).start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run("SELECT 1;").await.unwrap();
     let begun = Instant::now();
     while !dir.path().join("submitter.started").exists() {
-        assert!(begun.elapsed() < LIMIT, "the submitter never starts");
+        assert!(begun.elapsed() < LIMIT, "the submitter does not start");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     client.api.cancel(token.clone()).await.unwrap();
     let status = until_over(&mut client, &token).await;
     assert_eq!(status.cause(), Cause::Cancelled, "{status:?}");
-    assert!(dir.path().join("submitter.left").exists(), "it was killed within its grace");
+    assert!(dir.path().join("submitter.left").exists(), "it was killed within its grace period");
 }

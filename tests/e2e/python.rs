@@ -1,4 +1,4 @@
-//! The Python of submitters: a server finds out by itself that it is broken, says so everywhere, and heals.
+//! The Python of submitters: a server detects that it is broken, reports it everywhere, and recovers.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +9,7 @@ use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_python_without_the_submitter_fails_jobs_at_once_until_it_is_repaired() {
+async fn broken_python_fails_jobs_until_it_is_repaired() {
     let dir = tempfile::tempdir().unwrap();
     let broken = dir.path().join("python");
     fs::write(
@@ -31,7 +31,7 @@ async fn a_python_without_the_submitter_fails_jobs_at_once_until_it_is_repaired(
         assert!(ended.status.message.contains(part), "{part}: {}", ended.status.message);
     }
     let ready = http::get(&server.http, "/readyz");
-    assert_eq!(ready.code, 200, "what is done can be fetched");
+    assert_eq!(ready.code, 200, "results can be fetched");
     assert!(
         ready.body.contains("launcher: cannot run submitters: ") && ready.body.contains(sentence),
         "{}",
@@ -44,7 +44,7 @@ async fn a_python_without_the_submitter_fails_jobs_at_once_until_it_is_repaired(
     let ended = loop {
         let token = client.run("SELECT 1;").await.unwrap();
         let ended = client.follow(&token).await.unwrap();
-        // The answer of a moment ago is given again.
+        // The result of the check is cached for a moment.
         if ended.status.code() == Code::Succeeded || !ended.status.message.contains(sentence) {
             break ended;
         }
@@ -53,9 +53,9 @@ async fn a_python_without_the_submitter_fails_jobs_at_once_until_it_is_repaired(
     assert!(http::get(&server.http, "/readyz").body.contains("launcher: ok"));
 }
 
-/// As in `PYTHONPATH=images/submitter sqlflow-server`: submitters run in folders of their own.
+/// As in `PYTHONPATH=images/submitter sqlflow-server`. Submitters run in other folders.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relative_search_path_is_that_of_the_servers_folder() {
+async fn relative_pythonpath_is_resolved_in_the_servers_folder() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), format!("sqlite://{}", dir.path().join("x.db").display()));
     // Tests run in the folder of their crate.

@@ -1,4 +1,4 @@
-//! What an agent needs of its machine is used up when its attempt begins, and comes back: the job only waits.
+//! Processes or threads are exhausted when an attempt begins, and become free later: the job waits.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use sqlflow_tests::cgroup::Group;
 use sqlflow_tests::client::Client;
 use sqlflow_tests::server::{Server, Setup, program};
 
-/// The agent's own threads, and no process beside them. With fewer it cannot attach.
+/// The agent's own threads, without a process for its command. With fewer it cannot attach.
 const NO_COMMAND: u64 = 5;
 const ENOUGH: u64 = 1000;
 
@@ -49,7 +49,7 @@ async fn attempts(client: &mut Client, token: &Token) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_cannot_be_forked_is_started_once_there_are_processes_again() {
+async fn failed_fork_is_retried_until_processes_are_free() {
     let World { group, mut client, token, _server, _dir } = world("no-command", NO_COMMAND).await;
     let said = ["Resource temporarily unavailable", "retrying"];
     let cursor = until_it_says(&mut client, &token, said).await;
@@ -60,9 +60,9 @@ async fn a_command_that_cannot_be_forked_is_started_once_there_are_processes_aga
     assert_eq!(attempts(&mut client, &token).await, 1);
 }
 
-/// The pauses may add up to a minute.
+/// The retries may take up to a minute.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_cannot_be_forked_is_not_waited_for_once_its_job_is_cancelled() {
+async fn cancel_ends_the_retries_of_a_failed_fork() {
     let World { group: _group, mut client, token, _server, _dir } = world("cancelled", NO_COMMAND).await;
     let cursor = until_it_says(&mut client, &token, ["cannot start", "retrying"]).await;
     let begun = Instant::now();
@@ -73,7 +73,7 @@ async fn a_command_that_cannot_be_forked_is_not_waited_for_once_its_job_is_cance
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_has_too_few_threads_attaches_once_there_are_more() {
+async fn agent_without_threads_attaches_once_threads_are_free() {
     for limit in 1..NO_COMMAND {
         let World { group, mut client, token, _server, _dir } =
             world(&format!("threads-{limit}"), limit).await;

@@ -1,4 +1,4 @@
-//! The server is killed at random moments; a job, its results and its effects survive each once.
+//! The server is killed at random moments. Every result is delivered, and every effect happens once.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use sqlflow_tests::positions;
 use sqlflow_tests::python;
 use sqlflow_tests::server::{Server, Setup};
 
-/// Kills in one drill; `make drill` asks for more.
+/// Number of kills; `make drill` sets a larger one.
 fn kills() -> u32 {
     std::env::var("SQLFLOW_DRILL_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
 }
@@ -56,18 +56,18 @@ c.executemany('INSERT INTO numbers VALUES (?)', ((n,) for n in range(20000))); c
     }
 }
 
-/// A plain token's page may come again when its server died before it knew that the page had arrived: what was seen is
-/// skipped, and it is the same.
+/// Drops repeated results, and asserts that they are equal. A plain token's page is repeated if the server died before
+/// it knew that the page had arrived.
 fn without_repeats(results: Vec<Response>) -> Vec<Response> {
     let mut seen = std::collections::BTreeMap::new();
     for result in results {
         let earlier = seen.entry(result.position).or_insert_with(|| result.clone());
-        assert_eq!(*earlier, result, "what comes again is the same");
+        assert_eq!(*earlier, result, "a repeated result differs");
     }
     seen.into_values().collect()
 }
 
-/// Positions without hole or repeat, all rows, the effect once, the log's bytes each once.
+/// Asserts contiguous positions, all rows once, the effect once, and every byte of the log once.
 fn check(results: &[Response]) {
     positions::expect_all(results.iter().map(|it| it.position));
     let mut numbers = Vec::<i64>::new();
@@ -82,7 +82,7 @@ fn check(results: &[Response]) {
             }
             Payload::Log(log) => {
                 let expected = offsets.entry((log.step, log.attempt, log.stream)).or_default();
-                assert_eq!(log.offset, *expected, "no byte is lost or doubled");
+                assert_eq!(log.offset, *expected, "bytes are lost or duplicated");
                 *expected += log.data.len() as u64;
             }
             Payload::Gap(gap) => panic!("{gap:?}"),
@@ -90,10 +90,10 @@ fn check(results: &[Response]) {
         }
     }
     let expected: Vec<i64> = (0..20_000).chain([1]).chain(0..20_000).collect();
-    assert_eq!(numbers, expected, "every row once, and the mark was inserted once");
+    assert_eq!(numbers, expected, "rows are lost or duplicated, or the mark was not inserted once");
 }
 
-/// Polls until something kills the server under it; then goes on with a new connection.
+/// Polls until the job's end. The server is killed after `delay`.
 async fn fetch_through_kills(
     bench: &mut Bench,
     token: &Token,
@@ -109,7 +109,7 @@ async fn fetch_through_kills(
         if kill_at.is_some_and(|at| tokio::time::Instant::now() >= at) {
             kill_at = None;
             bench.kill_and_restart();
-            // The plain client's connection breaks too; what it had in hand it has.
+            // The connection is lost too.
             client = bench.client().await;
         }
         assert!(begun.elapsed() < Duration::from_secs(60), "the job does not end");
@@ -147,11 +147,11 @@ async fn drill(cursors: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_with_cursors_sees_everything_once() {
+async fn client_with_cursors_gets_every_result_once() {
     drill(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_loop_of_the_design_with_its_plain_token_sees_everything() {
+async fn client_with_a_plain_token_gets_every_result() {
     drill(false).await;
 }

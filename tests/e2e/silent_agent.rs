@@ -1,4 +1,4 @@
-//! An agent that lives and says nothing, as one whose machine is stopped or cut off.
+//! An agent that is alive and silent, as if its machine were suspended or cut off.
 
 use std::path::Path;
 
@@ -14,12 +14,12 @@ use sqlflow_tests::until::until;
 use super::agent_killed::find_agent;
 use super::stopped_server::{BOUND, holds_log};
 
-/// Stopped until it is dropped, also by a test that fails.
+/// A stopped process. Dropping it continues the process.
 pub(super) struct Stopped(Pid);
 
 impl Stopped {
-    /// Waits until every thread has stopped: `kill` returns before, and the kernel continues an
-    /// orphaned group only where a process has stopped already.
+    /// Waits until every thread has stopped: `kill` returns earlier, and the kernel continues an orphaned group only if
+    /// a process has stopped already.
     pub(super) fn new(pid: Pid) -> Self {
         kill(pid, Signal::SIGSTOP).unwrap();
         let stopped = Self(pid);
@@ -31,7 +31,7 @@ impl Stopped {
 fn has_stopped(pid: Pid) -> bool {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
     tasks.map(|task| task.unwrap().path().join("status")).all(|status| {
-        // A thread that has ended meanwhile holds up nothing.
+        // A thread that has ended counts as stopped.
         std::fs::read_to_string(status).map_or(true, |text| text.contains("State:\tT"))
     })
 }
@@ -47,7 +47,7 @@ fn says(text: &str) -> impl Fn(&Payload) -> bool {
     move |it| matches!(it, Payload::Message(said) if said.message.contains(text))
 }
 
-/// Prints a line at once, and another one when the file `go` is there.
+/// Prints a line at once, and another one when the file `go` exists.
 const UNTIL_GO: &str = "
 import os, sys, time
 os.write(1, b'up\\n')
@@ -87,7 +87,7 @@ fn stop_agent(token: &Token) -> Stopped {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_stopped_is_noticed_and_so_is_that_it_goes_on() {
+async fn stopped_agent_is_reported_silent_and_then_heard_again() {
     let World { dir, server: _server, mut client, token, cursor, .. } = World::begin().await;
     let stopped = stop_agent(&token);
     let cursor = client.until(&cursor, says("no word from the agent for 15 s")).await.unwrap();
@@ -99,12 +99,12 @@ async fn an_agent_that_is_stopped_is_noticed_and_so_is_that_it_goes_on() {
     assert_eq!(ended.log(), "done\n");
 }
 
-/// The server that heard of it last cannot say that it is silent, so the next one does.
+/// The server that heard from it last is gone, so the next one reports the silence.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_stopped_while_its_server_is_started_again_is_noticed() {
+async fn agent_stopped_during_a_server_restart_is_reported_silent() {
     let World { dir, setup, server, token, cursor, .. } = World::begin().await;
     server.kill();
-    // Not before: the kernel continues a stopped agent whose server ends.
+    // Not earlier: the kernel continues a stopped agent when its server ends.
     let stopped = stop_agent(&token);
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -114,13 +114,13 @@ async fn an_agent_that_is_stopped_while_its_server_is_started_again_is_noticed()
     std::fs::write(dir.path().join("go"), "").unwrap();
     let ended = client.follow(&cursor).await.unwrap();
     ended.expect_success();
-    assert!(!ended.payloads().any(says("no word from the agent")), "it is said once");
+    assert!(!ended.payloads().any(says("no word from the agent")), "it is reported once");
     assert_eq!(ended.log(), "done\n");
 }
 
-/// The kernel sends HUP and CONT to a stopped process group that the end of the server orphans.
+/// The end of the server orphans the agent's process group. The kernel sends HUP and CONT to a stopped orphaned group.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_stopped_when_its_server_ends_goes_on_with_its_job() {
+async fn agent_stopped_at_the_end_of_its_server_continues_its_job() {
     let World { dir, setup, server, token, cursor, .. } = World::begin().await;
     let _stopped = stop_agent(&token);
     server.kill();
@@ -131,7 +131,7 @@ async fn an_agent_that_is_stopped_when_its_server_ends_goes_on_with_its_job() {
     assert_eq!(ended.log(), "done\n");
 }
 
-/// Stops the server at a moment at which nobody waits for it: it writes neither the state nor the job's log.
+/// Stops the server while it writes neither the state nor the job's log.
 async fn stop_between_writes(server: &Server, state_dir: &Path, job: &str) -> Stopped {
     loop {
         let stopped = Stopped::new(server.pid());
@@ -143,7 +143,7 @@ async fn stop_between_writes(server: &Server, state_dir: &Path, job: &str) -> St
     }
 }
 
-/// Whether the process has a lock that SQLite takes for writing.
+/// Whether the process holds a write lock of SQLite.
 fn writes_state(pid: Pid) -> bool {
     let (locks, pid) = (std::fs::read_to_string("/proc/locks").unwrap(), pid.to_string());
     locks.lines().any(|line| {
@@ -152,8 +152,7 @@ fn writes_state(pid: Pid) -> bool {
     })
 }
 
-/// A host that is cut off: an agent that is stopped together with the server that it is attached to. Another server has
-/// reported it.
+/// As if a host were cut off: an agent and its server are stopped. Another server has reported the agent as silent.
 struct CutOff {
     agent: Stopped,
     server: Stopped,
@@ -172,26 +171,26 @@ impl CutOff {
         let silence =
             says("no word from the agent for 15 s: the server that it is attached to is silent too");
         let said = tokio::time::timeout(BOUND, client.until(&world.cursor, silence)).await;
-        let cursor = said.expect("nobody reports it").unwrap();
+        let cursor = said.expect("the silence is not reported").unwrap();
         Self { agent, server, other, world, cursor }
     }
 }
 
-/// Lets the job end, and looks at all that was said of it.
-async fn ends_with_one_report(world: &World, client: &mut Client) {
+/// Lets the job end, and checks all of its messages.
+async fn expect_one_report(world: &World, client: &mut Client) {
     std::fs::write(world.dir.path().join("go"), "").unwrap();
     let beginning = Token { token: format!("{}.0", world.token.token), ..world.token.clone() };
     let ended = client.follow(&beginning).await.unwrap();
     ended.expect_success();
     assert_eq!(ended.log(), "up\ndone\n");
     for text in ["no word from the agent", "the agent is heard again"] {
-        assert_eq!(ended.payloads().filter(|it| says(text)(it)).count(), 1, "{text:?} is said once");
+        assert_eq!(ended.payloads().filter(|it| says(text)(it)).count(), 1, "{text:?} is reported once");
     }
 }
 
-/// It says nothing of the agent, which is still stopped.
+/// The agent is still stopped.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_returns_before_its_agent_is_no_word_from_the_agent() {
+async fn return_of_the_server_is_not_a_return_of_its_agent() {
     let CutOff { agent, server, other, world, cursor } = CutOff::begin().await;
     drop(server);
     let mut first = world.server.client().await.unwrap();
@@ -199,21 +198,21 @@ async fn a_server_that_returns_before_its_agent_is_no_word_from_the_agent() {
     first.until(&second_job, |it| matches!(it, Payload::Log(_))).await.unwrap();
     let mut client = other.client().await.unwrap();
     let page = client.api.fetch(cursor.clone()).await.unwrap().into_inner();
-    assert_eq!(page.results, [], "its server has returned, and the agent has not");
+    assert_eq!(page.results, [], "only the server has returned");
     drop(agent);
     client.until(&cursor, says("the agent is heard again")).await.unwrap();
-    ends_with_one_report(&world, &mut client).await;
+    expect_one_report(&world, &mut client).await;
     first.follow(&second_job).await.unwrap().expect_success();
 }
 
-/// It attaches to the other server.
+/// The agent attaches to the other server.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_returns_before_its_server_is_heard_again() {
+async fn agent_that_returns_before_its_server_is_reported_once() {
     let CutOff { agent, server, other, world, cursor } = CutOff::begin().await;
     drop(agent);
     let mut client = other.client().await.unwrap();
     client.until(&cursor, says("the agent is heard again")).await.unwrap();
     drop(server);
-    world.server.client().await.unwrap().api.fetch(cursor).await.expect("it is there again");
-    ends_with_one_report(&world, &mut client).await;
+    world.server.client().await.unwrap().api.fetch(cursor).await.expect("the server has returned");
+    expect_one_report(&world, &mut client).await;
 }

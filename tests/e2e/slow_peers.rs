@@ -1,4 +1,4 @@
-//! Peers that connect and never come to a request: their connections are closed.
+//! Peers that connect and never complete a request: their connections are closed.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use sqlflow_tests::server::Setup;
 
-/// For a server that closes the connection.
+/// Timeout for the server to close a connection.
 const BOUND: Duration = Duration::from_secs(120);
 
-/// Whether the peer closes the connection: it is read to its end, which is also an error.
+/// Reads until the peer closes the connection, or an error.
 fn read_to_end(mut stream: TcpStream) {
     let mut byte = [0];
     while stream.read(&mut byte).is_ok_and(|read| read > 0) {}
@@ -28,7 +28,7 @@ fn endless_header(address: &str) {
     read_to_end(stream);
 }
 
-/// An HTTP/2 client that answers pings and asks nothing.
+/// An HTTP/2 client that answers pings and sends no request.
 fn no_request(address: &str) {
     let mut stream = TcpStream::connect(address).unwrap();
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -48,7 +48,7 @@ fn no_request(address: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_never_asks_is_not_waited_for() {
+async fn connection_without_a_request_is_closed() {
     let dir = tempfile::tempdir().unwrap();
     let server =
         Setup::new(dir.path(), format!("sqlite://{}", dir.path().join("x.db").display())).start().unwrap();

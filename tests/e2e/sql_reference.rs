@@ -1,4 +1,4 @@
-//! The SQL reference: its examples run, and it names all that exists.
+//! The SQL reference: its examples run, and it is complete.
 
 use serde_json::Value;
 use sqlflow_tests::documents;
@@ -8,7 +8,7 @@ use sqlflow_tests::server::Setup;
 const PAGE: &str = "docs/sql.md";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn its_examples_run_in_order() {
+async fn examples_run_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
     let server = Setup::new(dir.path(), datasource).start().unwrap();
@@ -20,7 +20,7 @@ async fn its_examples_run_in_order() {
 }
 
 #[test]
-fn it_names_all_attributes_objectives_and_metrics() {
+fn reference_has_all_attributes_objectives_and_metrics() {
     let rules = repository().join("images/submitter/sqlflow_submitter/xgb/rules.json");
     let rules: Value = serde_json::from_str(&std::fs::read_to_string(rules).unwrap()).unwrap();
     let page = documents::page(PAGE);

@@ -1,4 +1,4 @@
-//! Scratch tables in the user's database: none is left after the job's end, whatever ended it.
+//! Staging tables in the user's database: none is left after the job's end.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use sqlflow_tests::client::Client;
 use sqlflow_tests::python;
 use sqlflow_tests::server::{Server, Setup};
 
-/// Enough rows to be ended in the middle of the statement.
+/// Enough rows to end the job during the statement.
 const PREDICT: &str = "SELECT a.* FROM iris AS a, iris AS b, iris AS c TO PREDICT predicted.class USING m;";
 const TRAIN: &str = "SELECT * FROM iris TO TRAIN xgboost.gbtree
 WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 2 LABEL class INTO m;";
@@ -22,7 +22,7 @@ struct World {
     dir: tempfile::TempDir,
 }
 
-/// A result of ours, of one row.
+/// Creates a result table of one row.
 const OLD: &str = "SELECT * FROM iris LIMIT 1 TO PREDICT predicted.class USING m;";
 
 impl World {
@@ -38,11 +38,11 @@ impl World {
         Self { _server: server, client, dir }
     }
 
-    /// Runs PREDICT until its scratch table is there.
+    /// Runs PREDICT until its staging table exists.
     async fn predict(&mut self) -> Token {
         let token = self.client.run(PREDICT).await.unwrap();
         let cursor = self.client.until(&token, |it| matches!(it, Payload::Progress(_))).await.unwrap();
-        assert_eq!(self.tables(), ["iris", "predicted", &scratch_name(&token, 1)]);
+        assert_eq!(self.tables(), ["iris", "predicted", &staging_name(&token, 1)]);
         cursor
     }
 
@@ -53,14 +53,14 @@ for (name,) in sqlite3.connect(sys.argv[1]).execute('SELECT name FROM sqlite_mas
         tables.lines().map(str::to_owned).collect()
     }
 
-    /// What the attempts after the first are for.
+    /// Whether each attempt after the first cleans up.
     async fn clean_ups(&mut self, token: &Token) -> Vec<bool> {
         let by = GetJobRequest { by: Some(By::JobId(token.job_id.clone())) };
         let job = self.client.api.get_job(by).await.unwrap().into_inner();
         job.steps[0].attempts.iter().skip(1).map(|attempt| attempt.cleans_up).collect()
     }
 
-    /// `clean_ups`: which of the attempts after the first clean up.
+    /// `clean_ups`: whether each attempt after the first cleans up.
     async fn expect_nothing_left(&mut self, token: &Token, cause: Cause, clean_ups: &[bool]) {
         let ended = self.client.follow(token).await.unwrap();
         assert_eq!(ended.status.cause(), cause, "{:?}", ended.status);
@@ -69,11 +69,11 @@ for (name,) in sqlite3.connect(sys.argv[1]).execute('SELECT name FROM sqlite_mas
     }
 }
 
-fn scratch_name(token: &Token, attempt: usize) -> String {
+fn staging_name(token: &Token, attempt: usize) -> String {
     format!("predicted__{}_0_{attempt}", token.job_id)
 }
 
-/// The submitter's process: it carries the attempt's mark, like the programs that it may start.
+/// The submitter's process: it has the attempt's environment variable, like the programs that it starts.
 fn submitter_of(job_id: &str, attempt: usize) -> Option<Pid> {
     let mark = format!("SQLFLOW_ATTEMPT={job_id}/0/{attempt}");
     let has_mark = |process: &Path| {
@@ -87,7 +87,7 @@ fn submitter_of(job_id: &str, attempt: usize) -> Option<Pid> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_predict_leaves_no_scratch_table() {
+async fn cancelled_predict_leaves_no_staging_table() {
     let mut world = World::new().await;
     let token = world.predict().await;
     world.client.api.cancel(token.clone()).await.unwrap();
@@ -95,18 +95,18 @@ async fn a_cancelled_predict_leaves_no_scratch_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_predict_whose_submitters_are_killed_leaves_no_scratch_table() {
+async fn predict_with_killed_submitters_leaves_no_staging_table() {
     let mut world = World::new().await;
     let token = world.predict().await;
-    // As often as a step is tried. Each attempt drops what the one before left.
+    // All attempts of the step. Each one drops the table of the previous one.
     for attempt in 1..=3 {
-        let scratch = scratch_name(&token, attempt);
+        let staging = staging_name(&token, attempt);
         let begun = Instant::now();
-        while !world.tables().contains(&scratch) {
-            assert!(begun.elapsed() < Duration::from_secs(60), "attempt {attempt} never writes");
+        while !world.tables().contains(&staging) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "attempt {attempt} writes nothing");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert_eq!(world.tables(), ["iris", "predicted", &scratch]);
+        assert_eq!(world.tables(), ["iris", "predicted", &staging]);
         kill(submitter_of(&token.job_id, attempt).expect("the submitter runs"), Signal::SIGKILL).unwrap();
     }
     world.expect_nothing_left(&token, Cause::Killed, &[false, false, true]).await;

@@ -1,4 +1,4 @@
-//! A server that is stopped (SIGSTOP) while it holds what others need: the others go on.
+//! A server that is stopped (SIGSTOP) while it holds locks does not block other servers.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -14,10 +14,10 @@ use sqlflow_tests::stand_in::{self, STEP};
 
 use super::silent_agent::Stopped;
 
-/// For whatever must not wait for the stopped server: far more than it takes.
+/// Timeout for operations that must not wait for the stopped server. Far more than they take.
 pub(super) const BOUND: Duration = Duration::from_secs(90);
 
-/// Prints numbers until the file `stop` is there; the first job without a pause, the others ten each second.
+/// Prints numbers until the file `stop` exists: the first job without a pause, the others ten each second.
 const COUNTS: &str = "
 import os, sys, time
 try:
@@ -47,7 +47,7 @@ pub(super) fn holds_log(server: &Server, state_dir: &Path, job: &str) -> bool {
     })
 }
 
-/// Stops the server at a moment at which it holds the lock of the job's log, and not the other's, which takes nothing then.
+/// Stops the server while it holds the lock of the job's log, and not that of the other job.
 async fn stop_in_log(server: &Server, state_dir: &Path, job: &str, other: &str) -> Stopped {
     let search = async {
         loop {
@@ -59,7 +59,7 @@ async fn stop_in_log(server: &Server, state_dir: &Path, job: &str, other: &str) 
             tokio::time::sleep(Duration::from_millis(rand::random_range(1..5))).await;
         }
     };
-    tokio::time::timeout(BOUND, search).await.expect("it never holds the log's lock")
+    tokio::time::timeout(BOUND, search).await.expect("the server does not hold the log's lock")
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -81,13 +81,13 @@ async fn until_there(file: &Path) {
     tokio::time::timeout(BOUND, search).await.expect("the step does not run");
 }
 
-/// The cursor after all that is there now.
+/// Reads all current results. Returns the cursor after them.
 async fn read_on(client: &mut Client, token: &Token) -> Token {
     let mut cursor = token.clone();
     loop {
         let page = client.api.fetch(cursor.clone()).await.unwrap().into_inner();
         cursor = page.next.unwrap();
-        // The counting goes on while this reads.
+        // The job prints meanwhile.
         if page.results.len() < 20 {
             return cursor;
         }
@@ -95,7 +95,7 @@ async fn read_on(client: &mut Client, token: &Token) -> Token {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_server_that_holds_a_log_and_the_agents_socket_stops_nobody_else() {
+async fn stopped_server_with_a_log_lock_does_not_block_other_servers() {
     let dir = tempfile::tempdir().unwrap();
     let setup = stand_in::setup(dir.path(), COUNTS, None).flag("--max-running=4").flag("--small-log=0");
     let first = setup.start().unwrap();
@@ -120,34 +120,38 @@ async fn a_stopped_server_that_holds_a_log_and_the_agents_socket_stops_nobody_el
     assert_eq!(ended.status.cause(), Cause::Cancelled, "{:?}", ended.status);
     std::fs::write(dir.path().join("stop"), "").unwrap();
     for token in [calm, new] {
-        // From the first record on: the plain token goes on where it was read before.
+        // From the first record: the plain token would continue.
         let beginning = Token { token: format!("{}.0", token.token), ..token.clone() };
         let ended = client.follow(&beginning).await.unwrap();
         ended.expect_success();
         let numbers: Vec<usize> = ended.log().lines().map(|it| it.parse().unwrap()).collect();
-        assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>(), "every line once and in order");
+        assert_eq!(
+            numbers,
+            (0..numbers.len()).collect::<Vec<_>>(),
+            "lines are lost, duplicated or out of order"
+        );
         assert!(!ended.payloads().any(|it| matches!(it, Payload::Gap(_))));
         let by = GetJobRequest { by: Some(By::Token(token.token)) };
         let job = client.api.get_job(by).await.unwrap().into_inner();
-        assert_eq!(job.steps[0].attempts.len(), 1, "what ran was not disturbed: {job:?}");
+        assert_eq!(job.steps[0].attempts.len(), 1, "the attempt was disturbed: {job:?}");
     }
-    // It goes on as well.
+    // The first server works again too.
     let mut client = first.client().await.unwrap();
     client.follow(&client.clone().run(STEP).await.unwrap()).await.unwrap().expect_success();
     kill(second.pid(), Signal::SIGKILL).unwrap();
     client.follow(&client.clone().run(STEP).await.unwrap()).await.unwrap().expect_success();
 }
 
-/// As a server that is stopped in the middle of a transaction.
+/// As if a server were stopped during a transaction.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_stopped_in_the_middle_of_a_write_holds_up_no_reader_and_is_named() {
+async fn stopped_writer_does_not_block_fetch_and_is_named_in_errors() {
     let dir = tempfile::tempdir().unwrap();
-    // So that the job's output goes on meanwhile: small logs are written with the state.
+    // Small logs are written with the state, so they would wait for the writer.
     let setup = stand_in::setup(dir.path(), COUNTS, None).flag("--small-log=0");
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run(STEP).await.unwrap();
-    // Nobody has fetched yet, and neither the launch nor the beginning of the log needs a write any more.
+    // Nothing was fetched yet, and neither the launch nor the start of the log needs another write.
     let shard = &token.job_id[token.job_id.len() - 2..];
     let log = setup.state_dir.join("log").join(shard).join(&token.job_id);
     until_there(&log.join(format!("{:020}.log", 1))).await;
@@ -156,12 +160,12 @@ async fn who_is_stopped_in_the_middle_of_a_write_holds_up_no_reader_and_is_named
     let pid = i32::try_from(writer.id().unwrap()).unwrap();
     let stopped = Stopped::new(nix::unistd::Pid::from_raw(pid));
 
-    // The first Fetch of a job is written down; and so is each that proves the receipt of the page before.
+    // The first Fetch of a job is recorded, and so is each one that confirms the previous page.
     let mut read = 0;
     for _ in 0..4 {
         let mut fetch = tonic::Request::new(token.clone());
         fetch.set_timeout(Duration::from_secs(4));
-        let page = client.api.fetch(fetch).await.expect("reading waits for no writer").into_inner();
+        let page = client.api.fetch(fetch).await.expect("Fetch does not wait for a writer").into_inner();
         let first = page.results.first().expect("it prints all the time").position;
         assert_eq!(first, read + 1, "a page is repeated or skipped");
         read = page.results.last().unwrap().position;
@@ -170,7 +174,7 @@ async fn who_is_stopped_in_the_middle_of_a_write_holds_up_no_reader_and_is_named
     assert!(refused.contains(&format!("process {pid}, which is stopped")), "{refused}");
     drop(stopped);
     writer.kill().await.unwrap();
-    let second = client.run(STEP).await.expect("it can be written again");
+    let second = client.run(STEP).await.expect("the state can be written again");
     std::fs::write(dir.path().join("stop"), "").unwrap();
     client.follow(&token).await.unwrap().expect_success();
     client.follow(&second).await.unwrap().expect_success();

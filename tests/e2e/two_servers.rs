@@ -1,4 +1,4 @@
-//! Two servers on one state folder: no authority lies in the memory of either.
+//! Two servers on one state folder.
 
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{GetJobRequest, Response, get_job_request::By, job_status::Code};
@@ -8,14 +8,13 @@ use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::stand_in::{self, STEP};
 
-/// Less than the five minutes after which a server reads jobs again that nothing told it of.
+/// Less than the five minutes after which a server reads all jobs again.
 const SOON: std::time::Duration = std::time::Duration::from_secs(30);
 
 const PROGRAM: &str = "SELECT * FROM iris; SELECT * FROM iris TO TRAIN xgboost.gbtree
 WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 1000 LABEL class INTO m; SELECT * FROM iris;";
 
-/// The program runs through one server and is fetched from the other, and the first of the two to start, which
-/// listens to the agents, is killed.
+/// Kills the server that started first and listens to the agents, while a job runs. Results come from the other one.
 async fn take_over(run_through_the_first: bool) {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
@@ -45,25 +44,24 @@ async fn take_over(run_through_the_first: bool) {
     assert_eq!(rows.sum::<u32>(), 300, "each row once");
     let by = GetJobRequest { by: Some(By::Token(token.token)) };
     let job = client.api.get_job(by).await.unwrap().into_inner();
-    assert!(job.steps.iter().all(|step| step.attempts.len() == 1), "what ran was not disturbed: {job:?}");
+    assert!(job.steps.iter().all(|step| step.attempts.len() == 1), "an attempt was disturbed: {job:?}");
     assert!(setup.state_dir.join("models/m/m.tar.gz").is_file());
     second.stop().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_takes_over_from_the_other_in_the_middle_of_a_job() {
+async fn job_of_a_killed_server_is_taken_over() {
     take_over(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_goes_on_with_its_job_when_the_one_that_agents_speak_to_is_killed() {
+async fn job_continues_when_the_server_with_the_agents_socket_is_killed() {
     take_over(false).await;
 }
 
-/// The job waits for a place at the first server, which also drives it; nothing tells that server of the cancel but the
-/// store.
+/// The first server reconciles the job, which waits there for a run slot. It learns of the cancel by the store only.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancel_through_one_server_ends_what_waits_at_the_other() {
+async fn cancel_through_one_server_ends_a_job_queued_at_the_other() {
     let dir = tempfile::tempdir().unwrap();
     let setup = stand_in::setup(dir.path(), "import time; time.sleep(1000)", None).flag("--max-running=1");
     let (first, second) = (setup.start().unwrap(), setup.start().unwrap());

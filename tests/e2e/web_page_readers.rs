@@ -1,4 +1,4 @@
-//! Who looks at a job's page reads it: a job is cancelled when nobody reads it.
+//! An open web page counts as a reader: a job without readers is cancelled.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use sqlflow_tests::client::{Client, is_over};
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::{http, python};
 
-/// Counting that takes longer than the fetch timeout on any machine.
+/// Takes longer than the fetch timeout on any machine.
 const PROGRAM: &str = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 60000000)
 SELECT count(*) FROM c;";
 
-/// Asks how the job stands, which is no reading of it.
+/// Polls GetJob, which does not count as reading.
 async fn end(client: &mut Client, token: &Token) -> JobStatus {
     loop {
         let by = GetJobRequest { by: Some(By::Token(token.token.clone())) };
@@ -25,7 +25,7 @@ async fn end(client: &mut Client, token: &Token) -> JobStatus {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_whose_page_is_open_is_not_cancelled() {
+async fn job_with_an_open_page_is_not_cancelled() {
     let dir = tempfile::tempdir().unwrap();
     let server = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap()).start().unwrap();
     let mut client = server.client().await.unwrap();

@@ -1,10 +1,11 @@
-//! The checker: what must hold of every history, whatever the faults were. Pure.
+//! The checker: the rules for every history, whatever the faults were. Pure.
 //!
-//! - Each record once and in order: positions are 1, 2, 3 and so on, with jumps where a server started, and every reader saw
-//!   the same records.
-//! - Output: the bytes of a stream of an attempt come once and in order; a hole only where a gap record says so.
-//! - No row twice for one statement, for a step is only repeated when no row of it can have been read.
-//! - The verdict is true to what was executed: see [`verdict`].
+//! - Each record once and in order: positions are 1, 2, 3 and so on, with jumps where a server started, and every
+//!   reader saw the same records.
+//! - Output: the bytes of a stream of an attempt are there once and in order. Bytes are missing only where a gap record
+//!   says so.
+//! - No row twice for one statement: a step is only repeated if none of its rows can have been read.
+//! - The final status matches what was executed: see [`outcome`].
 //! - Nothing is left.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,14 +22,14 @@ use super::program::Effect;
 /// Length of each line that a submitter of a test prints.
 pub const LINE_BYTES: u64 = 8;
 
-/// All that is wrong; empty: nothing.
+/// All violations; empty if there are none.
 pub fn check(observed: &Observed) -> Vec<String> {
     let mut wrong: Vec<_> = observed.left.iter().map(|left| format!("left after the end: {left}")).collect();
     for history in &observed.histories {
         wrong.extend(in_order(history));
     }
     let Some(reference) = observed.histories.iter().find(|it| it.reader == Reader::Cursor) else {
-        wrong.push("nobody read it with cursors".to_owned());
+        wrong.push("no reader with cursors".to_owned());
         return wrong;
     };
     let Some(end) = &reference.end else {
@@ -41,9 +42,9 @@ pub fn check(observed: &Observed) -> Vec<String> {
     let seen = statements(&reference.results, &mut wrong);
     wrong.extend(rows(observed, &seen, end));
     wrong.extend(output(&reference.results, end));
-    wrong.extend(verdict(observed, &seen, end));
+    wrong.extend(outcome(observed, &seen, end));
     let touched = observed.touched;
-    // The agent of a job that is cancelled may end before it ever attached.
+    // The agent of a cancelled job may end before it attached.
     if !touched.is_killed && !touched.is_cancelled && !touched.is_without_space {
         let is_gap = |it: &&Response| matches!(it.response, Some(Payload::Gap(_)));
         let gap = reference.results.iter().find(is_gap);
@@ -52,7 +53,7 @@ pub fn check(observed: &Observed) -> Vec<String> {
     wrong
 }
 
-/// A plain token's pages may repeat. Whether they are the same is seen later.
+/// A plain token's pages may be repeated. [`same`] compares them.
 fn without_repeats(history: &History) -> Vec<Response> {
     let mut seen = BTreeSet::new();
     let is_new = |it: &&Response| history.reader != Reader::Plain || seen.insert(it.position);
@@ -93,7 +94,7 @@ fn same(reference: &History, other: &History) -> Vec<String> {
     wrong
 }
 
-/// What the log says of one statement.
+/// The records of one statement.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Seen {
     started: u32,
@@ -209,7 +210,7 @@ impl Output {
     }
 }
 
-/// Lines `0000000`, `0000001` and so on; the last may be `E` and its number.
+/// Lines `0000000`, `0000001` and so on. The last may be `E` and its number.
 fn is_numbered(bytes: &[u8]) -> bool {
     bytes.chunks(LINE_BYTES as usize).enumerate().all(|(number, line)| {
         let [usual, last] = [format!("{number:07}\n"), format!("E{number:06}\n")];
@@ -218,16 +219,16 @@ fn is_numbered(bytes: &[u8]) -> bool {
     })
 }
 
-/// The verdict and what was executed.
+/// Compares the final status with what was executed.
 ///
-/// - Never is an insert executed twice, nor without the record that it started.
-/// - An insert that the log calls a success was executed.
+/// - No insert is executed twice, or without the record that it started.
+/// - An insert that succeeded by the log was executed.
 /// - SUCCEEDED: every insert was executed once.
-/// - MAY_HAVE_EXECUTED (as the cause or in the message) and CANCELLED allow that an insert was executed whose success
-///   the log does not hold; no other failure does.
-/// - LAUNCH_FAILED says that nothing started.
-/// - A job none of whose own processes was killed, and that was not cancelled, succeeds.
-fn verdict(observed: &Observed, seen: &BTreeMap<u32, Seen>, end: &JobStatus) -> Vec<String> {
+/// - An insert may be executed without a record of its success only with MAY_HAVE_EXECUTED (as the cause or in the
+///   message) or CANCELLED.
+/// - LAUNCH_FAILED: nothing started.
+/// - A job succeeds if none of its own processes was killed and it was not cancelled.
+fn outcome(observed: &Observed, seen: &BTreeMap<u32, Seen>, end: &JobStatus) -> Vec<String> {
     let mut wrong = Vec::new();
     let says_so = end.cause() == Cause::MayHaveExecuted || end.message.contains("may have executed");
     let allows = says_so || end.cause() == Cause::Cancelled;
@@ -241,7 +242,7 @@ fn verdict(observed: &Observed, seen: &BTreeMap<u32, Seen>, end: &JobStatus) -> 
             (0, _, true) => "called a success and not executed",
             (0, _, false) if end.code() == Code::Succeeded => "the job succeeded without it",
             (1, true, false) if end.code() == Code::Failed && !allows => {
-                "executed, and the verdict denies it"
+                "executed, and the outcome denies it"
             }
             _ => continue,
         };
@@ -253,7 +254,7 @@ fn verdict(observed: &Observed, seen: &BTreeMap<u32, Seen>, end: &JobStatus) -> 
         Code::Failed => {
             let has_started = seen.values().any(|it| it.started > 0);
             if end.cause() == Cause::LaunchFailed && has_started {
-                wrong.push(format!("a statement started, and the verdict is {end:?}"));
+                wrong.push(format!("a statement started, and the outcome is {end:?}"));
             }
             if end.cause() == Cause::Cancelled && !observed.touched.is_cancelled {
                 wrong.push("nobody cancelled it".to_owned());
@@ -262,7 +263,7 @@ fn verdict(observed: &Observed, seen: &BTreeMap<u32, Seen>, end: &JobStatus) -> 
                 wrong.push(format!("it failed, and none of its own processes was killed: {end:?}"));
             }
         }
-        Code::Pending | Code::Running | Code::Unknown => wrong.push(format!("no verdict: {end:?}")),
+        Code::Pending | Code::Running | Code::Unknown => wrong.push(format!("no outcome: {end:?}")),
     }
     wrong
 }
@@ -300,7 +301,7 @@ mod tests {
         Payload::Started(StatementStarted::default())
     }
 
-    /// A query of five rows and an insert, all well.
+    /// A correct history of a query with five rows and an insert.
     fn good() -> Observed {
         let payloads = vec![
             (Some(0), started()),
@@ -328,7 +329,7 @@ mod tests {
         }
     }
 
-    /// The same change to what every reader saw; positions are given again.
+    /// Changes the results of every reader alike, and numbers the positions again.
     fn changed(change: impl Fn(&mut Vec<Response>)) -> Observed {
         let mut observed = good();
         for history in &mut observed.histories {
@@ -355,12 +356,12 @@ mod tests {
     }
 
     #[test]
-    fn a_good_history_passes() {
+    fn correct_history_passes() {
         assert_eq!(check(&good()), Vec::<String>::new());
     }
 
     #[test]
-    fn a_plain_token_may_repeat_and_not_skip() {
+    fn plain_token_may_repeat_and_not_skip_pages() {
         let mut observed = good();
         let again: Vec<_> = observed.histories[1].results[2..5].to_vec();
         observed.histories[1].results.splice(5..5, again);
@@ -370,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_doubled_and_a_lost_record_are_found() {
+    fn duplicated_and_lost_records_are_found() {
         let mut observed = good();
         let again = observed.histories[0].results[3].clone();
         observed.histories[0].results.insert(4, again);
@@ -388,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_that_see_different_records_or_ends_are_found() {
+    fn readers_with_different_records_or_ends_are_found() {
         let mut observed = good();
         observed.histories[2].results[3].response = Some(row_batch(2..=4));
         finds(&observed, "position 4 is not what");
@@ -400,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn output_that_is_lost_doubled_or_changed_is_found() {
+    fn lost_duplicated_or_changed_output_is_found() {
         finds(&changed(|results| drop(results.remove(2))), "are missing and no gap says so");
         finds(&changed(|results| results.insert(3, results[2].clone())), "there already");
         finds(&changed(|results| results[8].response = Some(log(10, "00002\n"))), "not numbered");
@@ -412,17 +413,17 @@ mod tests {
     }
 
     #[test]
-    fn false_verdicts_are_found() {
+    fn false_outcomes_are_found() {
         let with_marks = |marks| Observed { marks: BTreeMap::from([(1, marks)]), ..good() };
         finds(&with_marks(2), "executed more than once");
         finds(&with_marks(0), "called a success and not executed");
-        // Its success is not in the log.
+        // The record of its success is missing.
         let unsaid = |cause, marks| {
             let observed = ended(changed(|results| drop(results.remove(7))), Code::Failed, cause);
             Observed { marks: BTreeMap::from([(1, marks)]), ..observed }
         };
         for cause in [Cause::Lost, Cause::Killed, Cause::OutOfMemory, Cause::StatementFailed] {
-            finds(&unsaid(cause, 1), "the verdict denies it");
+            finds(&unsaid(cause, 1), "the outcome denies it");
             assert_eq!(check(&unsaid(cause, 0)), Vec::<String>::new());
         }
         for marks in [0, 1] {
@@ -441,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_found() {
+    fn leftovers_are_found() {
         finds(&Observed { left: vec!["a process".to_owned()], ..good() }, "left after the end: a process");
     }
 }

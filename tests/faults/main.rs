@@ -2,21 +2,21 @@
 //!
 //! Two servers on one state folder run several jobs at once while servers, agents, submitters, links, the disk and the
 //! limit of open files fail. `schedule` chooses jobs and faults, `world` carries them out, `reader` follows the jobs
-//! through all of it, and `check` says what must hold of what they saw.
+//! meanwhile, and `check` verifies the histories.
 //!
 //! A seed repeats the choice of faults and their times, not the timing of the programs: the same seed may fail only
 //! sometimes. Repeat it often (`SQLFLOW_FAULT_REPEAT`).
 //!
 //! - `SQLFLOW_FAULT_SEED=n` runs only this seed.
-//! - `SQLFLOW_FAULT_REPEAT=n` runs it so often.
-//! - `SQLFLOW_FAULT_SCHEDULES=n` runs the seeds from 1 to n; without it, 100 of them, and only within 240 seconds.
+//! - `SQLFLOW_FAULT_REPEAT=n` runs it n times.
+//! - `SQLFLOW_FAULT_SCHEDULES=n` runs the seeds from 1 to n. Default: 100, and at most 240 seconds.
 //!
-//! A schedule that fails prints its seed, the faults, what was noted meanwhile, and the histories; the state folder is
-//! copied to the target folder's `tmp/faults-<seed>`. The test runs itself in a mount and process namespace of its own:
-//! it mounts small disks, and leaves no process behind, however it ends.
+//! A failed schedule prints its seed, the faults, its notes, and the histories. The state folder is copied to the
+//! target folder's `tmp/faults-<seed>`. The test runs itself in its own mount and process namespace: it mounts small
+//! disks, and leaves no process behind, however it ends.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
-#![expect(clippy::print_stderr, reason = "a schedule that fails is seen at once")]
+#![expect(clippy::print_stderr, reason = "shows a failed schedule at once")]
 
 mod check;
 mod observed;
@@ -33,18 +33,18 @@ use std::time::{Duration, Instant};
 
 use schedule::Schedule;
 
-/// Set where the namespaces are the test's own.
+/// Set inside the test's own namespaces.
 const INSIDE: &str = "SQLFLOW_TEST_FAULTS_INSIDE";
-/// Without `SQLFLOW_FAULT_SCHEDULES`.
+/// Default of `SQLFLOW_FAULT_SCHEDULES`.
 const SCHEDULES: u64 = 100;
-/// After it no more schedules begin, unless their count was given.
+/// Time after which no schedule begins, unless their number was given.
 const BOUND: Duration = Duration::from_secs(240);
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
 }
 
-/// The seeds to run, and until when one may begin.
+/// The seeds to run, and the time limit for starting one.
 struct Plan {
     seeds: Vec<u64>,
     bound: Option<Duration>,
@@ -60,15 +60,15 @@ fn plan() -> Plan {
 }
 
 #[test]
-fn random_fault_schedules() {
+fn random_fault_schedules_pass_the_checker() {
     if std::env::var_os(INSIDE).is_some() {
         return run_all(&plan());
     }
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]);
-    // A shell, as process 1, reaps what nobody else does.
+    // A shell, as process 1, reaps orphans.
     command.args(["sh", "-c", "\"$@\"; exit $?", "sh"]).arg(std::env::current_exe().unwrap());
-    command.args(["--exact", "random_fault_schedules", "--nocapture"]).env(INSIDE, "1");
+    command.args(["--exact", "random_fault_schedules_pass_the_checker", "--nocapture"]).env(INSIDE, "1");
     let status = command.status().unwrap();
     assert!(status.success(), "a schedule failed, or this test may not mount a small disk, which needs root");
 }
@@ -82,7 +82,7 @@ fn run_all(plan: &Plan) {
             let index = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap();
             let Some(seed) = plan.seeds.get(index).copied() else { break };
             count += 1;
-            // In a task of its own, for it also waits for programs to end.
+            // In a task of its own, since it blocks while programs end.
             let ran = tokio::spawn(async move { run::run(&Schedule::of(seed)).await });
             if let Err(report) = ran.await.unwrap() {
                 eprintln!("{report}");

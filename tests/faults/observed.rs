@@ -1,4 +1,4 @@
-//! What was seen of one `Run`: the checker's whole input.
+//! The observations of one `Run`: the checker's input.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,18 +24,18 @@ pub enum Reader {
 pub struct History {
     pub reader: Reader,
     pub results: Vec<Response>,
-    /// The status that ended the log; none: the reader gave up.
+    /// The status that ended the log; `None` if the reader gave up.
     pub end: Option<JobStatus>,
 }
 
-/// What the test did to a job's own processes.
+/// The test's own actions on a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Touched {
     /// Its agent or its submitter was killed.
     pub is_killed: bool,
     /// `Cancel` was answered.
     pub is_cancelled: bool,
-    /// Its disk was full at some time.
+    /// The disk was full for a time.
     pub is_without_space: bool,
 }
 
@@ -48,7 +48,7 @@ pub struct Observed {
     pub touched: Touched,
     /// How often each insert was executed.
     pub marks: BTreeMap<u32, u64>,
-    /// What is there although the job has ended.
+    /// Leftovers after the job's end.
     pub left: Vec<String>,
 }
 
@@ -65,7 +65,7 @@ impl fmt::Display for Observed {
     }
 }
 
-/// One line for each record; only the first and the last of a run of the same kind.
+/// One line for each record. Of consecutive records of one kind only the first and the last.
 fn write_results(f: &mut fmt::Formatter<'_>, results: &[Response]) -> fmt::Result {
     let runs = results.chunk_by(|one, next| kind(one) == kind(next) && one.statement == next.statement);
     for run in runs {

@@ -1,6 +1,6 @@
-"""Makes every submitter print numbered lines while it runs: output whose every byte is known by its offset.
+"""Makes every submitter print numbered lines while it runs, so that the offset of a byte determines its value.
 
-Python imports a module of this name by itself when it starts.
+Installed as `sitecustomize.py`, which Python imports when it starts.
 """
 
 import atexit

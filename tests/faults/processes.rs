@@ -2,7 +2,7 @@
 
 use nix::unistd::Pid;
 
-/// Every process with its arguments and its mark `SQLFLOW_ATTEMPT`, if it has one.
+/// A process with its arguments and its variable `SQLFLOW_ATTEMPT`, if it has one.
 #[derive(Debug, Clone)]
 pub struct Process {
     pub pid: Pid,
@@ -31,11 +31,11 @@ pub fn all() -> Vec<Process> {
 /// The agents of a job.
 pub fn agents(job_id: &str) -> Vec<Pid> {
     let is_it = |it: &Process| it.arguments.contains("sqlflow-agent") && it.arguments.contains(job_id);
-    // The submitter's arguments name no agent; the mark is the submitter's.
+    // Only submitters have the variable.
     all().into_iter().filter(|it| it.mark.is_none() && is_it(it)).map(|it| it.pid).collect()
 }
 
-/// The submitters of a job and all that they started.
+/// The submitters of a job and the processes that they started.
 pub fn submitters(job_id: &str) -> Vec<Pid> {
     let is_it = |mark: &String| mark.split('/').next() == Some(job_id);
     all().into_iter().filter(|it| it.mark.as_ref().is_some_and(is_it)).map(|it| it.pid).collect()

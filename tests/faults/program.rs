@@ -1,15 +1,15 @@
-//! Programs whose every row and effect is known.
+//! Programs with known rows and effects.
 
 use super::schedule::Kind;
 
-/// A statement and what its success means.
+/// A statement and its effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     pub sql: String,
     pub effect: Effect,
 }
 
-/// What a statement that succeeded has done.
+/// Effect of a statement that succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// Returned the numbers from 1 to this.
@@ -18,7 +18,7 @@ pub enum Effect {
     Mark(u32),
 }
 
-/// The program of a kind; its inserts carry the marker, which no other `Run` has.
+/// The program of a kind. Its inserts write the marker, which is unique to a `Run`.
 pub fn program(kind: Kind, marker: &str) -> Vec<Statement> {
     match kind {
         Kind::Select => vec![rows(5000, 1), rows(40, 15_000)],
@@ -40,7 +40,7 @@ fn counted(steps: i64) -> String {
     format!("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {steps})")
 }
 
-/// So many rows, each of which costs so many steps of SQLite.
+/// This many rows, each of which costs this many steps of SQLite.
 fn rows(count: i64, cost: i64) -> Statement {
     let sql = format!("{} SELECT i / {cost} AS k FROM n WHERE i % {cost} = 0", counted(count * cost));
     Statement { sql, effect: Effect::Rows(count) }

@@ -1,4 +1,4 @@
-//! Clients that go on through every fault: they change to the other server and ask again.
+//! Clients that survive every fault: they switch to the other server and retry.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use super::observed::{History, Reader};
 use super::schedule::Slot;
 use super::world::World;
 
-/// For one call. A `Fetch` without news takes a second.
+/// Timeout of one call. A `Fetch` without new results takes a second.
 const CALL: Duration = Duration::from_millis(2500);
-/// Before asking again after an error.
+/// Backoff after an error.
 const PAUSE: Duration = Duration::from_millis(50);
 
 fn request<T>(message: T) -> tonic::Request<T> {
@@ -42,11 +42,11 @@ impl Connection {
     }
 }
 
-/// A `Run` whose answer came, and the markers of those whose answer did not.
+/// A `Run` that was answered, and the markers of those that were not.
 pub struct Submitted {
     pub token: Option<Token>,
     pub unanswered: Vec<String>,
-    /// The marker of the one whose answer came.
+    /// The marker of the `Run` that was answered.
     pub marker: String,
 }
 
@@ -67,7 +67,7 @@ pub async fn submit(
         }
         let session = Session {
             db_conn_str: datasource.clone(),
-            // Listings show it: so a job whose answer was lost is known by it.
+            // ListJobs returns it, which identifies a job whose response was lost.
             user_id: marker.clone(),
             ..Session::default()
         };
@@ -91,12 +91,12 @@ pub async fn submit(
     unreachable!("the loop has no end")
 }
 
-/// Reads a job until its log ends or the world is given up.
+/// Reads a job until its log ends or the time is up.
 pub async fn read(world: &World, token: &Token, first: Slot, reader: Reader) -> History {
     let mut connection = Connection { slot: first, client: None };
     let (mut results, mut cursor) = (Vec::new(), token.clone());
     if reader != Reader::Plain {
-        // From the start; a token alone means where the plain reader is.
+        // From the start: the plain token continues where its reader is.
         cursor.token.push_str(".0");
     }
     let mut pages = 0_u32;
@@ -142,7 +142,7 @@ pub async fn read(world: &World, token: &Token, first: Slot, reader: Reader) -> 
     History { reader, results, end: None }
 }
 
-/// Asks for the job's end; gives up after five seconds, for the job may have ended anyway.
+/// Cancels the job. Gives up after five seconds, since the job may have ended anyway.
 pub async fn cancel(world: &World, token: &Token, first: Slot) {
     let mut connection = Connection { slot: first, client: None };
     let begun = Instant::now();

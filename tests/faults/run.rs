@@ -21,16 +21,16 @@ use super::reader::{Submitted, cancel, read, submit};
 use super::schedule::{PlannedJob, Reading, Schedule, Slot};
 use super::world::World;
 
-/// For everything that a job used to be gone after its end; what a driver left is swept within 30 s.
+/// Time for the clean-up after a job's end. Garbage collection takes up to 30 s.
 const CLEAN: Duration = Duration::from_secs(60);
 
 /// Runs a schedule.
 ///
 /// # Errors
-/// The report of what is wrong.
+/// The report of all violations.
 pub async fn run(schedule: &Schedule) -> Result<(), String> {
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-    // First, for the times of the schedule count from the start of the world.
+    // First, since the times of the schedule count from the start of the world.
     let databases = make_databases(dir.path(), schedule.jobs.len()).map_err(|error| format!("{error:#}"))?;
     let world = World::start(dir.path(), schedule.jobs.len());
     let world = world.await.map_err(|error| format!("{schedule}cannot start: {error:#}"))?;
@@ -63,7 +63,7 @@ pub async fn run(schedule: &Schedule) -> Result<(), String> {
     report.map_or(Ok(()), Err)
 }
 
-/// Copies the state folder for a look into it.
+/// Keeps a copy of the state folder.
 fn keep(dir: &Path, seed: u64) -> PathBuf {
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{seed}"));
     let _ = std::fs::remove_dir_all(&kept);
@@ -76,7 +76,7 @@ struct Seen {
     wrong: Vec<String>,
 }
 
-/// A job that was asked for: one `Run` that was answered, and others whose answer was lost.
+/// A submitted job: one `Run` that was answered, and others whose response was lost.
 struct Asked {
     planned: PlannedJob,
     submitted: Submitted,
@@ -129,7 +129,7 @@ async fn observe(world: &World, schedule: &Schedule, databases: &[PathBuf]) -> a
     Ok(Seen { jobs, wrong })
 }
 
-/// All at the same time, in this task.
+/// Runs all futures concurrently in this task.
 async fn join_all<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
     let mut pinned: Vec<_> = futures.into_iter().map(|it| (Box::pin(it), None)).collect();
     std::future::poll_fn(|context| {
@@ -180,7 +180,7 @@ async fn client(world: &World, slot: Slot) -> anyhow::Result<Client> {
     Client::connect(world.address(slot)).await
 }
 
-/// All jobs, those too whose `Run` was not answered.
+/// All jobs, including those whose `Run` was not answered.
 async fn until_all_ended(world: &World) -> anyhow::Result<Vec<Job>> {
     loop {
         let mut client = client(world, Slot::A).await.context("server A after the last fault")?;
@@ -248,7 +248,7 @@ fn executed(marks: &BTreeMap<(String, u32), u64>, marker: &str) -> BTreeMap<u32,
     marks.iter().filter(|((of, _), _)| of == marker).map(|((_, number), count)| (*number, *count)).collect()
 }
 
-/// Waits for the clean-up; what is still there then is reported.
+/// Waits for the clean-up. Returns what is left then.
 async fn until_nothing_is_left(world: &World, jobs: &[Job]) -> Vec<String> {
     let begun = Instant::now();
     loop {
@@ -270,7 +270,7 @@ async fn left(world: &World, jobs: &[Job]) -> Vec<String> {
     };
     let processes = processes::all().into_iter().filter(is_left).map(|it| format!("{it:?}"));
     let folders = std::fs::read_dir(world.setup.state_dir.join("run")).into_iter().flatten().flatten();
-    // Places are files of the server's own.
+    // `places` belongs to the server.
     let folders = folders.filter(|it| it.file_name() != "places");
     let folders = folders.map(|it| format!("the folder {}", it.path().display()));
     processes.chain(folders).collect()

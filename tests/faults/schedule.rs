@@ -12,11 +12,11 @@ pub enum Slot {
 /// What a job's program does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Many rows at once, then some that come slowly.
+    /// Many rows at once, then some slow ones.
     Select,
     /// One row after a while: until then the step may be repeated.
     SlowAnswer,
-    /// Rows that come one by one.
+    /// Rows one by one.
     Trickle,
     /// Inserts, quick and slow, with a query between them.
     Insert,
@@ -40,7 +40,7 @@ pub struct PlannedJob {
     pub kind: Kind,
     pub first: Slot,
     pub reading: Reading,
-    /// Cancelled so long after its `Run`, if it still runs.
+    /// Time of the cancel after its `Run`, if it still runs.
     pub cancel_after_ms: Option<u64>,
 }
 
@@ -79,7 +79,7 @@ pub enum Fault {
     FillDisk {
         for_ms: u64,
     },
-    /// The soft limit of open files is what the server has open now, and a few.
+    /// The soft limit of open files is the number of open ones, and `spare`.
     FewFiles {
         slot: Slot,
         spare: u64,
@@ -120,7 +120,7 @@ pub struct Schedule {
     pub faults: Vec<TimedFault>,
 }
 
-/// SplitMix64: a seed means the same schedule with every version of every library.
+/// SplitMix64: a seed gives the same schedule with every version of every library.
 struct Random(u64);
 
 impl Random {
@@ -212,13 +212,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_repeats_its_schedule_and_seeds_differ() {
+    fn schedule_depends_on_the_seed_only() {
         assert_eq!(Schedule::of(7), Schedule::of(7));
         assert_ne!(Schedule::of(7).faults, Schedule::of(8).faults);
     }
 
     #[test]
-    fn a_hundred_seeds_hold_every_fault_and_every_kind() {
+    fn hundred_seeds_cover_every_fault_and_kind() {
         let schedules: Vec<_> = (1..=100).map(Schedule::of).collect();
         let mut faults: Vec<_> = schedules
             .iter()

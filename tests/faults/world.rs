@@ -16,18 +16,18 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::processes;
 use super::schedule::{Fault, Slot, TimedFault};
 
-/// For a server after TERM; the documentation says three seconds.
+/// Time for a server to end after TERM; the documentation says three seconds.
 const TERM: Duration = Duration::from_secs(10);
-/// For a server to be ready, from its first start to the last try.
+/// Time for a server to be ready, from its first start to the last retry.
 const READY: Duration = Duration::from_secs(60);
-/// For every job to end after the last fault.
+/// Time for every job to end after the last fault.
 const END: Duration = Duration::from_secs(60);
-/// For the process that a fault is meant for.
+/// Time to find the process that a fault targets.
 const TARGET: Duration = Duration::from_millis(700);
 /// The disk of the state folder.
 const DISK_MIB: usize = 64;
 
-/// Where a server's soft limit of open files is after a fault.
+/// A server's soft limit of open files after a fault.
 const FILES: u64 = 1024;
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ struct Side {
     server: tokio::sync::Mutex<Option<Server>>,
 }
 
-/// What is known of a job that was asked for.
+/// What is known of a submitted job.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     pub job_id: Option<String>,
@@ -87,7 +87,7 @@ impl World {
             .flag("--grace=2s")
             .flag("--lease=2s")
             .env("PYTHONPATH", import_path)
-            // A server that does not know it ignores it.
+            // Ignored by servers that do not know it.
             .env("SQLFLOW_SERVER_MAX_RUNNING", "8");
         let side = async || -> anyhow::Result<Side> {
             Ok(Side { relay: TcpRelay::listen().await?, server: tokio::sync::Mutex::default() })
@@ -114,17 +114,17 @@ impl World {
         &self.sides[slot as usize]
     }
 
-    /// Where clients reach the server in this slot, whichever process it is.
+    /// Address of the server in this slot, across restarts.
     pub fn address(&self, slot: Slot) -> &str {
         &self.side(slot).relay.address
     }
 
-    /// Since the start of the schedule.
+    /// Waits until this time since the start of the schedule.
     pub async fn until(&self, at_ms: u64) {
         sleep_until(self.begun + Duration::from_millis(at_ms)).await;
     }
 
-    /// A line for the report of a failure.
+    /// Adds a line to the report of a failure.
     pub fn note(&self, what: String) {
         locked(&self.notes).push(format!("{:>6} ms  {what}", self.begun.elapsed().as_millis()));
     }
@@ -149,18 +149,18 @@ impl World {
         locked(&self.known)[job].clone()
     }
 
-    /// A job has this id from now on.
+    /// Records the id of a job.
     pub fn learn(&self, job: usize, job_id: &str) {
         self.note(format!("job {job} is {job_id}"));
         locked(&self.known)[job].job_id = Some(job_id.to_owned());
     }
 
-    /// Whether the time after the last fault is over.
+    /// Whether the time for jobs to end has passed.
     pub fn is_given_up(&self) -> bool {
         locked(&self.given_up_at).is_some_and(|at| Instant::now() >= at)
     }
 
-    /// Carries out all faults, each slot's one after the other; returns when the last is over.
+    /// Carries out all faults, those of a slot one after the other. Returns when the last is over.
     pub async fn carry_out(&self, faults: &[TimedFault]) {
         let of = |slot| faults.iter().filter(move |it| it.fault.slot() == Some(slot));
         let others = faults.iter().filter(|it| it.fault.slot().is_none());
@@ -279,7 +279,7 @@ impl World {
         let _ = kill(pid, Signal::SIGKILL);
     }
 
-    /// Waits a little for the process that a fault is meant for.
+    /// Waits at most [`TARGET`] for the process that a fault targets.
     async fn target(&self, job: usize, find: impl Fn(&str) -> Vec<Pid>) -> Option<Pid> {
         let begun = Instant::now();
         while begun.elapsed() < TARGET {
@@ -293,7 +293,7 @@ impl World {
         None
     }
 
-    /// Ends both servers and takes the disk away.
+    /// Ends both servers and unmounts the disk.
     pub async fn end(self) {
         for side in &self.sides {
             drop(side.server.lock().await.take());
@@ -302,7 +302,7 @@ impl World {
     }
 }
 
-/// Starts a server in the background, so that a start that waits holds nobody up.
+/// Starts a server in the background, so that a slow start blocks nothing else.
 async fn start(setup: Setup) -> anyhow::Result<Server> {
     let starting = tokio::task::spawn_blocking(move || setup.start());
     timeout(READY, starting).await.context("it is not ready in time")??

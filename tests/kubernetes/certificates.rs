@@ -1,4 +1,4 @@
-//! What agents and server show each other, renewed by `manifests/certificates.sh`.
+//! Certificates of agents and server, renewed by `manifests/certificates.sh`.
 
 use std::process::Command;
 
@@ -6,9 +6,9 @@ use sqlflow_tests::cluster::Namespace;
 
 use crate::manifests::make_certificates;
 
-/// A server shows the old certificate until it has taken the new one up, and no agent may refuse it for that.
+/// A server uses the old certificate until it has loaded the new one, so agents must trust both.
 #[test]
-fn a_renewed_certificate_leaves_the_one_before_trusted() {
+fn renewal_keeps_the_previous_certificate_trusted() {
     let namespace = Namespace::new("renewed");
     let file = |name: &str| namespace.dir().join(name);
     let certificates = ["first", "second", "third"].map(|name| {
@@ -26,5 +26,5 @@ fn a_renewed_certificate_leaves_the_one_before_trusted() {
         verify.arg("verify").arg("-CAfile").arg(file("trusted")).arg(file(name));
         verify.output().unwrap().status.success()
     });
-    assert_eq!(is_trusted, [false, true, true], "only the newest two are");
+    assert_eq!(is_trusted, [false, true, true], "only the newest two are trusted");
 }

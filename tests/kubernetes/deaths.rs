@@ -1,4 +1,4 @@
-//! Pods that end before their time: each end has its own verdict.
+//! Pods that end early: each kind of end has its own outcome.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -9,9 +9,9 @@ use sqlflow_tests::cluster::Namespace;
 
 use crate::{SQLITE, said};
 
-/// A#2881: a Pod that somebody deletes is no user error. What may be repeated is repeated, in a new Pod, and it is said.
+/// A#2881: a deleted Pod is no user error. A repeatable step is retried in a new Pod, and that is reported.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_pod_is_replaced_by_another() {
+async fn deleted_pod_is_replaced() {
     let namespace = Namespace::new("deleted");
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -35,16 +35,16 @@ async fn a_deleted_pod_is_replaced_by_another() {
     namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
 }
 
-/// A#2881: and what may have had an effect is not repeated, but said to have perhaps happened.
+/// A#2881: a statement with an effect is not retried.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_have_happened_is_not_done_again() {
+async fn killed_insert_is_not_retried_and_may_have_executed() {
     let namespace = Namespace::new("once");
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
     let mut client = server.client().await.unwrap();
     let insert = format!("CREATE TABLE t AS {ENDLESS}");
     let token = client.run(insert).await.unwrap();
     let pod = namespace.running_pod();
-    // Once it has begun.
+    // Kill it once the statement has started.
     client.until(&token, |it| matches!(it, Payload::Started(_))).await.unwrap();
     for pid in namespace.processes(&pod) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
@@ -54,9 +54,9 @@ async fn what_may_have_happened_is_not_done_again() {
     assert!(ended.status.message.contains("it may have executed"), "{}", ended.status.message);
 }
 
-/// K#104454, as on cgroup v2: everything in the Pod is killed at once, so that no agent can tell.
+/// K#104454, as on cgroup v2: everything in the Pod is killed at once, so no agent reports it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_whose_processes_are_all_killed_at_once_is_lost_and_repeated() {
+async fn pod_whose_processes_are_all_killed_is_retried() {
     let namespace = Namespace::new("killed");
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -75,9 +75,9 @@ async fn a_pod_whose_processes_are_all_killed_at_once_is_lost_and_repeated() {
     assert!(said(&ended).contains("exit code 137"), "{}", said(&ended));
 }
 
-/// A#8680, K#104454, K#131530: out of memory is said to be that, with the limit, whoever was killed.
+/// A#8680, K#104454, K#131530: an OOM kill is reported, whichever process died.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_out_of_memory_is_said_to_be_that() {
+async fn oom_killed_pod_has_cause_out_of_memory() {
     let namespace = Namespace::new("oom");
     let template = "spec: {containers: [{name: submitter, resources: {limits: {memory: 64Mi}}}]}";
     let server = namespace.setup(SQLITE, template).start().unwrap();
@@ -89,10 +89,10 @@ async fn a_pod_out_of_memory_is_said_to_be_that() {
     assert_eq!(ended.status.cause(), sqlflow_proto::v1::Cause::OutOfMemory, "{:?}", ended.status);
 }
 
-/// A helper of the command's that the kernel killed, while the command itself succeeded: Kubernetes calls that OOMKilled
-/// with exit code 0. The agent that stands alone in a Pod says what was.
+/// A child of the command is OOM-killed, and the command succeeds. Kubernetes reports OOMKilled with exit code 0; the
+/// agent's termination message has the details.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_helper_out_of_memory_does_not_hide_behind_success() {
+async fn oom_kill_of_a_child_is_in_the_termination_message_of_a_success() {
     let namespace = Namespace::new("helper");
     let script = "python3 -c 'x = bytearray(300 << 20)'; exit 0";
     namespace.apply(
@@ -132,13 +132,13 @@ async fn a_helper_out_of_memory_does_not_hide_behind_success() {
     let outcome: serde_json::Value = serde_json::from_str(ended["message"].as_str().unwrap()).unwrap();
     assert_eq!(outcome["reason"], "succeeded", "{outcome}");
     assert!(outcome["usage"]["oom_kills"].as_u64() >= Some(1), "{outcome}");
-    // Of the helper itself, which the shell waited for, only this is known.
+    // The shell reaped the child, so only this is known of it.
     assert!(outcome["usage"]["largest"]["memory_bytes"].as_u64() > Some(60 << 20), "{outcome}");
 }
 
-/// A time limit is a verdict of its own, and nothing is tried again.
+/// A deadline has a cause of its own, and the step is not retried.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_that_runs_too_long_is_said_to_have() {
+async fn pod_over_its_deadline_has_cause_deadline_and_is_not_retried() {
     let namespace = Namespace::new("deadline");
     let server = namespace.setup(SQLITE, "{}").flag("--pod-deadline=3s").start().unwrap();
     let mut client = server.client().await.unwrap();

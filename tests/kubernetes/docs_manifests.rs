@@ -1,4 +1,4 @@
-//! What `docs/kubernetes.md` has people install, as the apiserver would take it. Nothing is installed.
+//! The manifests that `docs/kubernetes.md` installs, checked by the apiserver in a dry run.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -9,11 +9,11 @@ use sqlflow_tests::cluster::{Cluster, Namespace};
 use sqlflow_tests::python::repository;
 use tempfile::TempDir;
 
-/// Where `overlays/single` puts it.
+/// Namespace of `overlays/single`.
 const NAMESPACE: &str = "sqlflow";
 
-/// The apiserver takes nothing into a namespace that is not there, not even to try. It goes with the test, unless it was
-/// there before; so one test at a time has it.
+/// The namespace, which must exist even for a dry run. It is removed with the test, unless it existed before. One test
+/// at a time has it.
 struct Place {
     made: bool,
     _alone: MutexGuard<'static, ()>,
@@ -38,7 +38,7 @@ impl Drop for Place {
     }
 }
 
-/// A copy of `manifests/`, beside whose overlays one's own can be made.
+/// A copy of `manifests/`, to add overlays.
 fn copied() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let copied =
@@ -71,9 +71,9 @@ fn write_overlay(manifests: &TempDir, command: &str) {
     assert!(written.success(), "{command}");
 }
 
-/// What the apiserver would make of an overlay. It refuses nothing and warns of nothing: the namespace warns of what is not
+/// The objects of an overlay after a dry run. Fails on errors and warnings: the namespace warns about Pods that are not
 /// *restricted*.
-fn taken(manifests: &TempDir, overlay: &str) -> Vec<Value> {
+fn dry_run(manifests: &TempDir, overlay: &str) -> Vec<Value> {
     let dir = manifests.path().join("manifests/overlays").join(overlay);
     let dir = dir.to_str().unwrap();
     let flags = ["apply", "--dry-run=server", "--warnings-as-errors", "-o", "json", "-k", dir];
@@ -89,8 +89,8 @@ fn names<'a>(objects: &'a [Value], kind: &str) -> BTreeSet<&'a str> {
         .collect()
 }
 
-/// Whatever is named is there, and all of it is in this namespace. Gives the Deployment.
-fn expect_whole<'a>(objects: &'a [Value], namespace: &str) -> &'a Value {
+/// Asserts that every reference resolves, and that all objects are in this namespace. Returns the Deployment.
+fn expect_complete<'a>(objects: &'a [Value], namespace: &str) -> &'a Value {
     for object in objects {
         let kind = object["kind"].as_str().unwrap();
         let has_none = ["Namespace", "ClusterRole", "ClusterRoleBinding"].contains(&kind);
@@ -130,15 +130,15 @@ fn variable<'a>(server: &'a Value, name: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn the_apiserver_takes_what_is_documented() {
+fn apiserver_accepts_the_documented_manifests() {
     let _place = Place::new();
     let manifests = copied();
-    expect_whole(&taken(&manifests, "single"), NAMESPACE);
+    expect_complete(&dry_run(&manifests, "single"), NAMESPACE);
 
     for command in documented() {
         write_overlay(&manifests, &command);
-        let objects = taken(&manifests, "mine");
-        let server = expect_whole(&objects, NAMESPACE);
+        let objects = dry_run(&manifests, "mine");
+        let server = expect_complete(&objects, NAMESPACE);
         let claimed = command.contains("workspace-claim");
         assert_eq!(variable(server, "SQLFLOW_WORKSPACE_CLAIM").is_some(), claimed, "{server}");
         let image = &server["spec"]["template"]["spec"]["containers"][0]["image"];
@@ -148,22 +148,22 @@ fn the_apiserver_takes_what_is_documented() {
     }
 }
 
-/// What belongs to no namespace is each install's own: another one neither takes it over nor takes it away.
+/// Cluster-wide objects have names of their own, so installations do not replace or remove each other's.
 #[test]
-fn a_second_install_shares_nothing_with_the_first() {
+fn second_installation_shares_no_objects_with_the_first() {
     let _place = Place::new();
     let second = Namespace::new("second");
     let manifests = copied();
-    let first = taken(&manifests, "single");
+    let first = dry_run(&manifests, "single");
     for command in documented() {
         let of_second = command.replace("namespace: sqlflow", &format!("namespace: {}", second.name));
         assert!(command != of_second || command.contains("cat >>"), "{command}");
         write_overlay(&manifests, &of_second);
     }
-    let other = taken(&manifests, "mine");
-    expect_whole(&other, &second.name);
+    let other = dry_run(&manifests, "mine");
+    expect_complete(&other, &second.name);
     for kind in ["Namespace", "ClusterRole", "ClusterRoleBinding"] {
-        let (ours, theirs) = (names(&first, kind), names(&other, kind));
-        assert!(ours.len() == 1 && ours.is_disjoint(&theirs), "{ours:?} {theirs:?}");
+        let (one, two) = (names(&first, kind), names(&other, kind));
+        assert!(one.len() == 1 && one.is_disjoint(&two), "{one:?} {two:?}");
     }
 }

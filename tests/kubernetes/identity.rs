@@ -1,4 +1,4 @@
-//! Who may speak for an attempt.
+//! Identity of agents: only the attempt's agent may attach.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use sqlflow_tests::server::program;
 
 use crate::SQLITE;
 
-/// Runs an agent outside of the cluster with this token; gives what it said.
+/// Runs an agent outside the cluster with this token. Returns its stderr.
 fn agent_with(token: &str, pod: &Value, dir: &Path) -> String {
     let args: Vec<String> = pod["spec"]["containers"][0]["args"]
         .as_array()
@@ -35,10 +35,10 @@ fn agent_with(token: &str, pod: &Value, dir: &Path) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Tokens of the wrong audience, of no Pod, and of another Pod are refused; and the Pod's own token is of no use to user
-/// code that has read it, since the agent has attached already.
+/// Tokens of the wrong audience, of no Pod, and of another Pod are rejected. User code that reads the Pod's own token
+/// cannot use it, since the agent has attached already.
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_attempts_own_agent_is_heard() {
+async fn only_the_agent_of_the_attempts_pod_may_attach() {
     let namespace = Namespace::new("identity");
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
     let mut client = server.client().await.unwrap();

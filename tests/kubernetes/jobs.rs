@@ -1,4 +1,4 @@
-//! Programs that end well.
+//! Jobs that succeed, and the resources of their Pods.
 
 use sqlflow_proto::v1::job_status::Code;
 use sqlflow_tests::cluster::{AGENT_IMAGE, Cluster, HOST, Namespace};
@@ -23,10 +23,10 @@ cursor.execute('CREATE TABLE iris (sepal_length DOUBLE, sepal_width DOUBLE, peta
 rows = [(*map(float, row), int(label)) for row, label in zip(data.data, data.target)]
 cursor.executemany('INSERT INTO iris VALUES (%s, %s, %s, %s, %s)', rows)";
 
-/// The design's main job: the model goes to HDFS from one Pod and is read by another. AF#17604, A#8685: the password and the
-/// program are in no Pod spec and no container's log.
+/// The main job of the design: one Pod writes the model to HDFS, and another reads it. AF#17604, A#8685: the password
+/// and the program are in no Pod spec and no container's log.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_is_trained_in_one_pod_and_used_in_another() {
+async fn model_is_trained_in_one_pod_and_used_in_another() {
     let namespace = Namespace::new("train");
     let hdfs = Hdfs::start_on(HOST);
     let database = Mariadb::start_on(HOST);
@@ -51,7 +51,7 @@ async fn a_model_is_trained_in_one_pod_and_used_in_another() {
 
     let token = client.run(PREDICT).await.unwrap();
     client.follow(&token).await.unwrap().expect_success();
-    // SF#1824: nothing piles up.
+    // SF#1824: Pods do not accumulate.
     namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
     let (_, listed) = hdfs.command(&["dfs", "-ls", "-R", "-C", "/sqlflow/models"]);
     for file in ["flowers.m/flowers.m.tar.gz", "flowers.m/sqlflow.gob"] {
@@ -59,9 +59,9 @@ async fn a_model_is_trained_in_one_pod_and_used_in_another() {
     }
 }
 
-/// An image that has Python but no agent gets it from an init container.
+/// An init container copies the agent into the Pod.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_without_the_agent_serves_too() {
+async fn image_without_an_agent_runs_jobs() {
     let namespace = Namespace::new("inject");
     let setup = namespace.setup(SQLITE, "{}").flag(format!("--pod-agent-image={AGENT_IMAGE}"));
     let server = setup.start().unwrap();
@@ -70,9 +70,9 @@ async fn an_image_without_the_agent_serves_too() {
     client.follow(&token).await.unwrap().expect_success();
 }
 
-/// A#15471, A#4065: what no argument and no object of etcd could hold travels all the same.
+/// A#15471, A#4065: the program is larger than an argument or an object in etcd may be.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_of_megabytes_runs() {
+async fn program_of_megabytes_runs() {
     let namespace = Namespace::new("large");
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -85,14 +85,14 @@ async fn a_program_of_megabytes_runs() {
     assert!(!said(&ended).contains("xxxx"));
 }
 
-/// A statement asks for what it needs, within what the operator allows.
+/// Within what the operator allows.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_says_what_its_pod_needs() {
-    let namespace = Namespace::new("wishes");
+async fn statement_sets_cpu_and_memory_of_its_pod() {
+    let namespace = Namespace::new("resources");
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
     let mut client = server.client().await.unwrap();
-    let train = |wish: &str| {
-        format!("SELECT 1 AS a, 1 AS class TO TRAIN xgboost.gbtree WITH {wish} LABEL class INTO m;")
+    let train = |attributes: &str| {
+        format!("SELECT 1 AS a, 1 AS class TO TRAIN xgboost.gbtree WITH {attributes} LABEL class INTO m;")
     };
     let token = client.run(train("pod.memory = \"300Mi\", pod.cpu = 0.5")).await.unwrap();
     let mut pods = Vec::new();
@@ -118,9 +118,9 @@ async fn a_statement_says_what_its_pod_needs() {
     assert!(refused.message().contains("expected a quantity such as 2, 500m or 4Gi"), "{refused}");
 }
 
-/// Also an image of its own and processors of another kind, which no node of this cluster has.
+/// No node of this cluster has GPUs, so only the Pod's spec is checked.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_names_an_image_where_it_may() {
+async fn statement_sets_image_and_gpu_if_allowed() {
     let namespace = Namespace::new("own-image");
     let setup = namespace.setup(SQLITE, "{}").flag("--pod-attributes=image,gpu");
     let server = setup.start().unwrap();

@@ -1,6 +1,5 @@
-//! Jobs whose submitters are Pods of a real cluster. Each test has a namespace of its own, in which the *restricted* Pod
-//! Security Standard is enforced. Numbers are lines of the list of public reports (A: argo-workflows, AF: airflow, K:
-//! kubernetes, SF: sqlflow).
+//! Jobs in Pods of a real cluster. Each test has a namespace that enforces the *restricted* Pod Security Standard. A
+//! test names the public report that it answers (A: argo-workflows, AF: airflow, K: kubernetes, SF: sqlflow).
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -20,10 +19,10 @@ mod without_server;
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::client::Ended;
 
-/// Data for Pods that need none: a file of their own.
+/// DSN for Pods that need no data: an empty database of their own.
 const SQLITE: &str = "sqlite:///tmp/own.db";
 
-/// What a job said: output, notices, and the end.
+/// All texts of a job: output, messages, and the final status.
 fn said(ended: &Ended) -> String {
     let mut text = ended.status.message.clone();
     for payload in ended.payloads() {

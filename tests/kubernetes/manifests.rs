@@ -1,4 +1,4 @@
-//! The server inside of the cluster, deployed from `manifests/` and reached through its Service.
+//! The server inside the cluster, deployed from `manifests/` and reached by its Service.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,14 +12,14 @@ use sqlflow_tests::services::{Hdfs, Mariadb, PASSWORD};
 
 use crate::jobs::{LOAD, PREDICT, TRAIN};
 
-/// All that the server may do, as the apiserver lists it, besides what everybody may.
+/// All rights of the server, as the apiserver lists them, without those of every account.
 const RIGHTS: [&str; 3] = [
     "events [list]",
     "pods [create get list watch patch delete]",
     "tokenreviews.authentication.k8s.io [create]",
 ];
 
-/// What agents and server show each other, as documented.
+/// Creates the certificates by the documented command.
 pub(crate) fn make_certificates(namespace: &Namespace) {
     let certificates = Command::new(python::repository().join("manifests/certificates.sh"))
         .arg(&namespace.name)
@@ -29,10 +29,10 @@ pub(crate) fn make_certificates(namespace: &Namespace) {
     assert!(certificates.status.success(), "{}", String::from_utf8_lossy(&certificates.stderr));
 }
 
-/// Gives the folder of the kustomization.
+/// Deploys the server. Returns the folder of the kustomization.
 fn deploy(namespace: &Namespace) -> PathBuf {
     make_certificates(namespace);
-    // A base is named by a path from here.
+    // A base must be a relative path.
     let dir = namespace.dir().join("overlay");
     std::fs::create_dir(&dir).unwrap();
     let up = "../".repeat(dir.components().count() - 1);
@@ -50,18 +50,18 @@ fn deploy(namespace: &Namespace) -> PathBuf {
 
 async fn client(namespace: &Namespace) -> Client {
     let ip = namespace.kubectl(&["get", "service", "sqlflow-server", "-o", "jsonpath={.spec.clusterIP}"]);
-    // kube-proxy may be a moment behind.
+    // kube-proxy may need a moment.
     for _ in 0..100 {
         if let Ok(client) = Client::connect(&format!("{ip}:50051")).await {
             return client;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    panic!("the Service does not answer");
+    panic!("the Service does not respond");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deployed_from_the_manifests_it_trains_survives_and_predicts() {
+async fn deployed_server_trains_restarts_and_predicts() {
     let namespace = Namespace::new("manifests");
     let hdfs = Hdfs::start_on(HOST);
     let database = Mariadb::start_on(HOST);
@@ -78,12 +78,12 @@ async fn deployed_from_the_manifests_it_trains_survives_and_predicts() {
         "--from-literal=HADOOP_USER_NAME=root",
     ]);
     let overlay = deploy(&namespace);
-    // As documented, with what is in the image.
+    // As documented, with the programs of the image.
     let first = ["sqlflowctl", "run", "--no-remember", "-e", "SELECT 1;"];
     namespace.kubectl(&[&["exec", "deployment/sqlflow-server", "--"], first.as_slice()].concat());
     namespace.wait_for("the server's Pod alone", || namespace.pods().len() == 1);
 
-    // Nothing more is granted than what is listed here.
+    // The server has exactly these rights.
     let account = format!("--as=system:serviceaccount:{}:sqlflow-server", namespace.name);
     let listed = namespace.kubectl(&["auth", "can-i", "--list", "--no-headers", &account]);
     let everybody = ["selfsubject", "clustertrustbundles", "/"];
@@ -100,7 +100,7 @@ async fn deployed_from_the_manifests_it_trains_survives_and_predicts() {
 
     let mut client_before = client(&namespace).await;
     let token = client_before.run(TRAIN).await.unwrap();
-    // The server dies as the submitter runs; the kubelet starts it again.
+    // The server dies while the submitter runs, and the kubelet restarts it.
     namespace.wait_for("the submitter's Pod", || namespace.pods().len() == 2);
     let pods = namespace.pods();
     let server =

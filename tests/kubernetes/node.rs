@@ -1,4 +1,4 @@
-//! What happens to a node happens to all that runs there, so these tests run alone: `make test-cluster` does that.
+//! Faults of a node affect everything that runs there, so these tests run alone, as in `make test-cluster`.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::{SQLITE, said};
 const DRAIN: [&str; 6] =
     ["drain", NODE, "--force", "--delete-emptydir-data", "--ignore-daemonsets", "--timeout=90s"];
 
-/// Makes the node usable again, however the test ends.
-struct Mended;
+/// Makes the node usable again at the end of the test.
+struct RestoreNode;
 
-impl Drop for Mended {
+impl Drop for RestoreNode {
     fn drop(&mut self) {
         let cluster = Cluster::shared();
         let _ = kill(Pid::from_raw(cluster.program("kubelet")), Signal::SIGCONT);
@@ -24,11 +24,11 @@ impl Drop for Mended {
     }
 }
 
-/// AF, A#2881: a drained node. The job goes on elsewhere as soon as there is an elsewhere, and says what it waits for.
+/// A#2881. The job reports its pending reason until there is a node again.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "must run alone"]
-async fn a_drained_node() {
-    let _mended = Mended;
+async fn drained_pod_is_retried_once_a_node_is_available() {
+    let _restore = RestoreNode;
     let namespace = Namespace::new("drain");
     let cluster = Cluster::shared();
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
@@ -46,12 +46,12 @@ async fn a_drained_node() {
     }
 }
 
-/// Without a server nobody takes the finalizer off; the documented command does, and the drain goes on. The server that
-/// comes back after all knows what became of the Pod.
+/// Without a server the documented command removes the finalizer, so that the drain can finish. A server that returns
+/// later finds out that the Pod is gone.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "must run alone"]
-async fn a_node_drained_without_a_server() {
-    let _mended = Mended;
+async fn node_is_drained_without_a_server_by_the_documented_command() {
+    let _restore = RestoreNode;
     let namespace = Namespace::new("undrained");
     let cluster = Cluster::shared();
     let setup = namespace.setup(SQLITE, "{}");
@@ -82,14 +82,14 @@ fn waits_for_a_node(namespace: &Namespace) {
                 && pod["status"]["phase"] == "Pending"
         })
     });
-    // As long as it takes until that is told.
+    // Until the server has reported it.
     std::thread::sleep(Duration::from_secs(4));
 }
 
-/// A#2881: a Pod of higher priority takes its place.
+/// A#2881.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "must run alone"]
-async fn a_pod_of_higher_priority() {
+async fn preempted_pod_is_retried_and_reported() {
     let namespace = Namespace::new("preempt");
     let template = "spec: {containers: [{name: submitter, resources: {requests: {cpu: 1200m}}}]}";
     let server = namespace.setup(SQLITE, template).start().unwrap();
@@ -125,12 +125,12 @@ spec:
     securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
 "#;
 
-/// A#2881: a node that does not answer any more. Its agent goes on, and is fenced off when the step runs elsewhere. With
-/// a single node Kubernetes itself deletes no Pod of a lost node (all are lost, so it suspects itself): that is done here.
+/// A#2881: a node that does not respond. Its agent continues, and is fenced off when the step runs again. Kubernetes
+/// does not delete Pods if all of its nodes are lost, so with a single node the test deletes the Pod.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "must run alone"]
-async fn a_lost_node() {
-    let _mended = Mended;
+async fn pod_on_a_lost_node_is_fenced_and_retried() {
+    let _restore = RestoreNode;
     let namespace = Namespace::new("lost");
     let server = namespace.setup(SQLITE, "{}").flag("--grace=1s").start().unwrap();
     let mut client = server.client().await.unwrap();

@@ -1,4 +1,4 @@
-//! Parts of the control plane, and of ours, that are away for a while.
+//! Outages of the server and of Kubernetes' control plane.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use sqlflow_tests::server::Setup;
 
 use crate::SQLITE;
 
-/// Takes seconds, so that something can happen meanwhile.
+/// Runs for seconds, so that the test can act meanwhile.
 const SECONDS: &str =
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 30000000) SELECT count(*) FROM n;";
-/// The same with an effect, and without a result.
+/// The same with an effect, and without rows.
 const SECONDS_OF_EFFECT: &str =
     "CREATE TABLE t AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 30000000)
     SELECT count(*) FROM n;";
 
-/// kuberay#4824, AF#12111: the server dies between making the Pod and recording it.
+/// kuberay#4824, AF#12111: the server dies between creating the Pod and recording it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_dies_after_it_made_the_pod_makes_no_second_one() {
+async fn server_killed_after_creating_a_pod_creates_no_second_one() {
     let namespace = Namespace::new("recorded");
     let died = namespace.dir().join("died");
     let setup = namespace
@@ -44,29 +44,28 @@ async fn a_server_that_dies_after_it_made_the_pod_makes_no_second_one() {
     assert_eq!(made.lines().count(), 1, "{made}");
 }
 
-/// A#8409, A#7994: the server is down while the job ends, and somebody deletes the Pod. What happened and is durable is a
-/// success, told by the termination message; nothing of it is done again.
+/// A#8409, A#7994: the job ends while no server runs, and its Pod is deleted. The termination message proves the
+/// success, so nothing is executed again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_ended_while_no_server_was_there_has_its_true_verdict() {
+async fn job_that_ended_during_a_server_outage_has_its_true_outcome() {
     let ended = ended_unseen("away", SECONDS_OF_EFFECT).await;
     ended.expect_success();
     assert!(!crate::said(&ended).contains("run again"), "{}", crate::said(&ended));
     assert!(ended.payloads().any(|it| matches!(it, Payload::Eoe(_))), "{:?}", ended.results);
 }
 
-/// The same, but its rows went with the Pod, so it is not called a success; it may be repeated, and is.
+/// The rows were lost with the Pod, so the attempt has not succeeded, and the query is repeated.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_went_with_a_pod_are_asked_for_again() {
+async fn query_whose_rows_were_lost_with_its_pod_is_retried() {
     let ended = ended_unseen("rows", SECONDS).await;
     ended.expect_success();
     assert!(crate::said(&ended).contains("results lost"), "{}", crate::said(&ended));
 }
 
-/// Runs this program; its server dies when it has started, and its Pod is deleted when it has ended, before there is a
-/// server again.
+/// Runs this program. Its server dies once it has started. Its Pod ends and is deleted before the next server starts.
 async fn ended_unseen(name: &str, program: &str) -> Ended {
     let namespace = Namespace::new(name);
-    // The agent does not wait for a server, so that the Pod ends.
+    // With a short linger the Pod ends without a server.
     let setup = namespace.setup(SQLITE, "{}").flag("--linger=1s");
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -85,9 +84,9 @@ async fn ended_unseen(name: &str, program: &str) -> Ended {
     client.follow(&token).await.unwrap()
 }
 
-/// prefect#8573, AF#21087: the apiserver is away. A minute in `make drill`.
+/// prefect#8573, AF#21087. The outage takes a minute in `make drill`.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_apiserver_that_is_away_costs_no_job() {
+async fn apiserver_outage_fails_no_job() {
     let seconds = std::env::var("SQLFLOW_DRILL_APISERVER_SECONDS").map_or(8, |text| text.parse().unwrap());
     let namespace = Namespace::new("apiserver");
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
@@ -97,9 +96,9 @@ async fn an_apiserver_that_is_away_costs_no_job() {
     let apiserver = Pid::from_raw(Cluster::shared().program("apiserver"));
     kill(apiserver, Signal::SIGSTOP).unwrap();
     let launched_meanwhile = client.run("SELECT 1;").await.unwrap();
-    // Whoever wants to fetch still finds the server behind its Service.
+    // The server stays ready, so that its Service still routes Fetch to it.
     let ready = get(&server.http, "/readyz");
-    // No event tells of time.
+    // The duration of the outage.
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     kill(apiserver, Signal::SIGCONT).unwrap();
     assert_eq!(ready.code, 200, "{}", ready.body);
@@ -109,10 +108,10 @@ async fn an_apiserver_that_is_away_costs_no_job() {
     }
 }
 
-/// It takes every connection and never says a word, as behind a load balancer without backends: that is told, and the
-/// server serves what it has.
+/// It accepts connections and never responds, like a load balancer without backends. That is reported, and the server
+/// stays ready.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_apiserver_that_never_answers_blocks_nobody() {
+async fn unresponsive_apiserver_is_reported_and_does_not_block_the_server() {
     let namespace = Namespace::new("mute");
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let server = with_api(&namespace, mute.local_addr().unwrap().port()).start().unwrap();
@@ -120,12 +119,11 @@ async fn an_apiserver_that_never_answers_blocks_nobody() {
     let token = client.run("SELECT 1;").await.unwrap();
     let ready = get(&server.http, "/readyz");
     assert_eq!(ready.code, 200, "{}", ready.body);
-    let is_told =
-        |it: &Payload| matches!(it, Payload::Message(told) if told.message.contains("did not answer within"));
-    client.until(&token, is_told).await.unwrap();
+    let is_reported = |it: &Payload| matches!(it, Payload::Message(message) if message.message.contains("did not answer within"));
+    client.until(&token, is_reported).await.unwrap();
 }
 
-/// A server whose API is at this port of this machine.
+/// A server whose apiserver is at this port of this machine.
 fn with_api(namespace: &Namespace, port: u16) -> Setup {
     let kubeconfig = namespace.dir().join("plain.kubeconfig");
     let config = serde_json::json!({
@@ -138,10 +136,10 @@ fn with_api(namespace: &Namespace, port: u16) -> Setup {
     namespace.setup(SQLITE, "{}").env("KUBECONFIG", kubeconfig.display().to_string())
 }
 
-/// prefect#8573, AF#21087: the API answers 410 to a watch, 429 to everything, and 500; nothing that lives is called dead,
-/// and what was asked for meanwhile is done afterwards.
+/// prefect#8573, AF#21087: every request is answered with 410, 429 or 500. Running Pods are not considered dead, and
+/// new jobs run afterwards.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_that_answers_with_errors_costs_no_job() {
+async fn api_errors_fail_no_job() {
     let namespace = Namespace::new("errors");
     let relay = ApiRelay::start(namespace.dir());
     let setup = with_api(&namespace, relay.port);
@@ -152,7 +150,7 @@ async fn an_api_that_answers_with_errors_costs_no_job() {
     for (code, reason) in [(410, "Expired"), (429, "TooManyRequests"), (500, "InternalError")] {
         relay.answer(code, reason);
         tokens.push(client.run("SELECT 1;").await.unwrap());
-        // No event tells that it was refused often enough.
+        // No event marks the end of the retries.
         tokio::time::sleep(Duration::from_secs(2)).await;
         relay.pass();
     }

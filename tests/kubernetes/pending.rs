@@ -1,4 +1,5 @@
-//! Pods that do not start: why is said within seconds, and there is an end. K#122300, A#11025, SF#1573, SF#2425.
+//! Pods that do not start: the pending reason is reported within seconds, and has a timeout. K#122300, A#11025,
+//! SF#1573, SF#2425.
 
 use std::time::{Duration, Instant};
 
@@ -10,18 +11,18 @@ use sqlflow_tests::server::Setup;
 
 use crate::SQLITE;
 
-/// The job says this while it waits; then it is cancelled and leaves nothing behind.
-async fn says_why_it_waits(namespace: &Namespace, setup: Setup, why: &str) {
+/// Asserts that a job reports this pending reason, and leaves nothing after a cancel.
+async fn expect_pending_reason(namespace: &Namespace, setup: Setup, why: &str) {
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run("SELECT 1;").await.unwrap();
-    waits_for(&mut client, &token, why).await;
+    until_pending_reason(&mut client, &token, why).await;
     client.api.cancel(token.clone()).await.unwrap();
     assert_eq!(client.follow(&token).await.unwrap().status.code(), Code::Failed);
     namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
 }
 
-async fn waits_for(client: &mut Client, token: &sqlflow_proto::v1::Token, why: &str) {
+async fn until_pending_reason(client: &mut Client, token: &sqlflow_proto::v1::Token, why: &str) {
     let begun = Instant::now();
     let mut said = Vec::new();
     loop {
@@ -40,22 +41,22 @@ async fn waits_for(client: &mut Client, token: &sqlflow_proto::v1::Token, why: &
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_impossible_request() {
+async fn unschedulable_pod_reports_reason() {
     let namespace = Namespace::new("impossible");
     let template = "spec: {containers: [{name: submitter, resources: {requests: {cpu: 1000}}}]}";
-    says_why_it_waits(&namespace, namespace.setup(SQLITE, template), "Insufficient cpu").await;
+    expect_pending_reason(&namespace, namespace.setup(SQLITE, template), "Insufficient cpu").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_is_not_there() {
+async fn missing_image_reports_reason() {
     let namespace = Namespace::new("image");
     let template = "spec: {containers: [{name: submitter, image: 'sqlflow.test/misspelt:dev'}]}";
-    says_why_it_waits(&namespace, namespace.setup(SQLITE, template), "misspelt:dev").await;
+    expect_pending_reason(&namespace, namespace.setup(SQLITE, template), "misspelt:dev").await;
 }
 
-/// Waiting has an end: of a name that no registry can have it is soon.
+/// Retries cannot help, so the timeout is short.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_can_never_be_is_given_up() {
+async fn invalid_image_name_fails_the_job() {
     let namespace = Namespace::new("never");
     let template = "spec: {containers: [{name: submitter, image: 'Not/Valid'}]}";
     let server = namespace.setup(SQLITE, template).start().unwrap();
@@ -68,14 +69,14 @@ async fn an_image_that_can_never_be_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_config_map_that_is_missing() {
+async fn missing_config_map_reports_reason() {
     let namespace = Namespace::new("mount");
     let setup = namespace.setup(SQLITE, "{}").flag("--agent-ca=missing");
-    says_why_it_waits(&namespace, setup, "configmap \"missing\" not found").await;
+    expect_pending_reason(&namespace, setup, "configmap \"missing\" not found").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exhausted_quota_is_waited_for() {
+async fn exhausted_quota_reports_reason_until_there_is_room() {
     let namespace = Namespace::new("quota");
     namespace
         .apply("{apiVersion: v1, kind: ResourceQuota, metadata: {name: none}, spec: {hard: {pods: '0'}}}");
@@ -85,14 +86,14 @@ async fn an_exhausted_quota_is_waited_for() {
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run("SELECT 1;").await.unwrap();
-    waits_for(&mut client, &token, "exceeded quota").await;
+    until_pending_reason(&mut client, &token, "exceeded quota").await;
     namespace.kubectl(&["delete", "resourcequota", "none"]);
     client.follow(&token).await.unwrap().expect_success();
 }
 
-/// What the Pod Security Standard forbids ends at once: no time mends it.
+/// Retries cannot help, so the job fails at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forbidden_pod_is_refused_with_the_reason() {
+async fn pod_that_violates_pod_security_fails_the_job() {
     let namespace = Namespace::new("forbidden");
     let template = "spec: {hostNetwork: true}";
     let server = namespace.setup(SQLITE, template).start().unwrap();
@@ -102,9 +103,9 @@ async fn a_forbidden_pod_is_refused_with_the_reason() {
     assert!(ended.status.message.contains("violates PodSecurity"), "{}", ended.status.message);
 }
 
-/// And so does a server that may not make Pods.
+/// Retries cannot help, so the job fails at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_without_the_right_says_so() {
+async fn server_without_permission_to_create_pods_fails_the_job() {
     let namespace = Namespace::new("rbac");
     let server = as_default_account(&namespace).start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -113,26 +114,26 @@ async fn a_server_without_the_right_says_so() {
     assert!(ended.status.message.contains("cannot create resource \"pods\""), "{}", ended.status.message);
 }
 
-/// A Pod that runs is not enough: its agent does not come.
+/// The Pod runs, but its agent does not attach.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_cannot_reach_the_server_is_told_and_ended() {
+async fn agent_that_cannot_reach_the_server_reports_reason_and_times_out() {
     let namespace = Namespace::new("silent");
-    // Nobody listens there.
+    // No process listens there.
     let url = format!("https://{HOST}:9");
     let setup = namespace.setup(SQLITE, "{}").flag(format!("--agent-url={url}"));
     let server = setup.flag("--attach-timeout=6s").start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run("SELECT 1;").await.unwrap();
     let why = format!("the Pod runs, but its agent has not reached the server at {url}");
-    waits_for(&mut client, &token, &why).await;
+    until_pending_reason(&mut client, &token, &why).await;
     let ended = client.follow(&token).await.unwrap();
     assert_eq!((ended.status.cause(), &ended.status.message), (Cause::LaunchFailed, &why));
     namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
 }
 
-/// Its agent comes, and the server may not ask whose token it shows.
+/// The server cannot verify the agent's token.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_may_not_review_tokens_says_so() {
+async fn server_without_permission_to_review_tokens_reports_reason() {
     let namespace = Namespace::new("reviews");
     namespace.kubectl(&["create", "role", "server", "--verb=*", "--resource=pods,events"]);
     namespace.kubectl(&[
@@ -143,10 +144,10 @@ async fn a_server_that_may_not_review_tokens_says_so() {
         &format!("--serviceaccount={}:default", namespace.name),
     ]);
     let setup = as_default_account(&namespace);
-    says_why_it_waits(&namespace, setup, "cannot create resource \"tokenreviews\"").await;
+    expect_pending_reason(&namespace, setup, "cannot create resource \"tokenreviews\"").await;
 }
 
-/// A server with the rights of the namespace's default account.
+/// A server with the rights of the namespace's default service account.
 fn as_default_account(namespace: &Namespace) -> Setup {
     let token = namespace.kubectl(&["create", "token", "default"]);
     let kubeconfig = namespace.dir().join("default.kubeconfig");

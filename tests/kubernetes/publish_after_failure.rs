@@ -1,4 +1,4 @@
-//! What a Pod made and could not publish.
+//! Kept output in Pods: models that could not be published.
 
 use sqlflow_proto::v1::Token;
 use sqlflow_proto::v1::response::Response as Payload;
@@ -11,7 +11,7 @@ use sqlflow_tests::services::{Hdfs, Mariadb, PASSWORD};
 use crate::jobs::{LOAD, TRAIN};
 use crate::said;
 
-/// What is trained from, and an HDFS without any room.
+/// A database to train from, and an HDFS folder with an exhausted quota.
 struct World {
     namespace: Namespace,
     hdfs: Hdfs,
@@ -34,11 +34,11 @@ impl World {
         assert_eq!(code, Some(0), "{text}");
     }
 
-    /// Agents wait for a storage for `patience` seconds.
-    fn setup(&self, patience: u32) -> Setup {
+    /// A server whose agents retry publishing for this time.
+    fn setup(&self, retry_seconds: u32) -> Setup {
         let template = format!(
             "spec: {{containers: [{{name: submitter, env: [{{name: HADOOP_USER_NAME, value: root}},
-               {{name: SQLFLOW_AGENT_PUBLISH_RETRY, value: '{patience}'}}]}}]}}"
+               {{name: SQLFLOW_AGENT_PUBLISH_RETRY, value: '{retry_seconds}'}}]}}]}}"
         );
         let models = format!("--models=hdfs://{HOST}:{}/models", self.hdfs.port);
         self.namespace.setup(&self.database.dsn, &template).flag(models)
@@ -49,17 +49,17 @@ fn trainings(ended: &Ended) -> usize {
     said(ended).matches("train-").count()
 }
 
-/// OSMO#764, A#11241: a Pod that is told to end while its upload cannot be finished. Its work is on a claim, so that another Pod
-/// publishes it; with the step the claim goes too.
+/// OSMO#764, A#11241: a Pod is terminated while it cannot finish its upload. The output is on a claim, so another Pod
+/// publishes it. The claim is removed with the step.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_the_grace_is_too_short_for_is_finished_by_another_pod() {
+async fn unpublished_model_on_a_claim_is_published_by_another_pod() {
     let world = World::new("claimed");
     let namespace = &world.namespace;
     let volume = format!("{}-0", namespace.name);
     let host_path = namespace.dir().join("volume");
     std::fs::create_dir(&host_path).unwrap();
     std::fs::set_permissions(&host_path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    // Here is nothing that makes volumes for claims; so one is there already.
+    // The cluster has no provisioner, so the test creates the volume.
     namespace.apply(&format!(
         "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: {volume}}}\nspec: {{storageClassName: {0}, capacity: {{storage: 1Gi}},
            accessModes: [ReadWriteOnce], persistentVolumeReclaimPolicy: Retain, hostPath: {{path: {1}}}}}\n",
@@ -82,9 +82,9 @@ async fn an_upload_that_the_grace_is_too_short_for_is_finished_by_another_pod() 
         namespace.kubectl(&["logs", name]).contains("storage failed; retrying")
     });
     namespace.kubectl(&["delete", "pod", name, "--wait=false"]);
-    let told = |it: &Payload| matches!(it, Payload::Message(message) if message.message.contains("what attempt 1 made will be published by attempt 2"));
-    client.until(&token, told).await.unwrap();
-    // The first Pod goes, and what is still to be published does not go with it.
+    let is_reported = |it: &Payload| matches!(it, Payload::Message(message) if message.message.contains("what attempt 1 made will be published by attempt 2"));
+    client.until(&token, is_reported).await.unwrap();
+    // The first Pod is removed, and its claim is kept.
     namespace.wait_for("the second Pod alone", || {
         let names: Vec<_> = namespace.pods().iter().map(|it| it["metadata"]["name"].to_string()).collect();
         names.len() == 1 && names[0].ends_with("-2\"")
@@ -107,9 +107,9 @@ async fn an_upload_that_the_grace_is_too_short_for_is_finished_by_another_pod() 
     namespace.kubectl(&["delete", "persistentvolume", &volume]);
 }
 
-/// Without a claim the work goes with its Pod, and that is said.
+/// Without a claim the output is lost with the Pod.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_lost_with_its_pod_is_said_to_be() {
+async fn model_lost_with_its_pod_is_reported() {
     let world = World::new("unclaimed");
     let server = world.setup(0).start().unwrap();
     let mut client = server.client().await.unwrap();

@@ -5,12 +5,12 @@ use sqlflow_tests::services::Jaeger;
 
 use crate::SQLITE;
 
-/// Some seconds of work.
+/// Runs for some seconds.
 const COUNT: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000000) SELECT count(*) FROM n;";
 
-/// One tree, though the server was killed in the middle and the agent sends its spans from inside of its Pod.
+/// One tree, although the server was killed during the job. The agent sends its spans from its Pod.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pods_spans_join_those_of_the_server_that_comes_after() {
+async fn spans_of_a_pod_join_the_trace_of_the_next_server() {
     let namespace = Namespace::new("traced");
     let jaeger = Jaeger::start_on(HOST);
     let collector = format!("http://{HOST}:{}", jaeger.port);
@@ -36,7 +36,7 @@ async fn a_pods_spans_join_those_of_the_server_that_comes_after() {
     ];
     let spans = jaeger.trace_of(HOST, &token.job_id, &expected);
     spans.expect_a_tree();
-    // Other tests run beside this one.
+    // Other tests run in parallel.
     for whole in ["attempt", "step", "Run"] {
         spans.expect_parts_within(20, whole);
     }

@@ -1,4 +1,4 @@
-//! What an operator does when no server will come back: the very commands of `docs/kubernetes.md`.
+//! Clean-up without a server, by the commands of `docs/kubernetes.md`.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use sqlflow_tests::{ENDLESS, documents};
 
 use crate::SQLITE;
 
-/// Those lines of the page's uninstall commands that are about Pods, for this namespace.
+/// The lines about Pods of the page's uninstall commands, for this namespace.
 fn documented(namespace: &Namespace) -> String {
     let commands = documents::commands("docs/kubernetes.md", r#""finalizers":null"#);
     let (pods, rest) = commands.split_once("kubectl delete -k").unwrap();
@@ -25,7 +25,7 @@ pub(crate) fn give_up_pods(namespace: &Namespace) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_go_by_the_documented_commands() {
+async fn documented_commands_remove_pods_without_a_server() {
     let namespace = Namespace::new("uninstall");
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -35,10 +35,10 @@ async fn pods_go_by_the_documented_commands() {
     server.kill();
     give_up_pods(&namespace);
     namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
-    assert_eq!(namespace.processes(&pod), [0; 0], "nothing of it runs");
+    assert_eq!(namespace.processes(&pod), [0; 0], "a process of the Pod still runs");
 }
 
-/// A store that is lost: the Pods of its jobs are named, and left to whoever they may belong to.
+/// The store is lost. Its Pods are reported and kept, since they may belong to another server.
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_of_a_lost_store_are_reported() {
     let namespace = Namespace::new("orphans");
@@ -55,5 +55,5 @@ async fn pods_of_a_lost_store_are_reported() {
         log.lines()
             .any(|line| line.contains(name) && line.contains("the store knows nothing of this Pod's job"))
     });
-    assert_eq!(namespace.pods().len(), 1, "it may be another server's");
+    assert_eq!(namespace.pods().len(), 1, "the Pod may belong to another server");
 }

@@ -1,4 +1,4 @@
-//! What an agent does before its assignment and after its outcome: the test is the server.
+//! The agent before its assignment and after its outcome. The test is the server.
 
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -25,7 +25,7 @@ const RUN_DIR: &str = "warm-1";
 
 type Responses = mpsc::Sender<Result<AttachResponse, Status>>;
 
-/// Hands each stream to the test.
+/// Passes each stream to the test.
 struct Streams(mpsc::Sender<Stream>);
 
 struct Stream {
@@ -60,7 +60,7 @@ impl Stream {
         }
     }
 
-    async fn say(&self, message: Message) {
+    async fn send(&self, message: Message) {
         self.responses.send(Ok(AttachResponse { message: Some(message) })).await.unwrap();
     }
 }
@@ -107,53 +107,53 @@ async fn exit(mut agent: Child) -> ExitStatus {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_takes_its_attempt_from_the_assignment() {
+async fn agent_takes_its_attempt_from_the_assignment() {
     let dir = tempfile::tempdir().unwrap();
     let (mut streams, _server) = serve(dir.path());
     let agent = start_agent(dir.path(), &[]);
 
-    // The first server has nothing for it, and goes away.
+    // The first server has no assignment, and ends.
     let mut first = streams.recv().await.unwrap();
     let waiting = first.hello().await;
     assert_eq!((waiting.attempt, waiting.has_assignment), (None, false));
-    first.say(Message::Wait(Wait {})).await;
+    first.send(Message::Wait(Wait {})).await;
     drop(first);
-    // The second has, after a while.
+    // The second has one later.
     let mut second = streams.recv().await.unwrap();
     assert_eq!(second.hello().await.attempt, None);
-    second.say(Message::Wait(Wait {})).await;
-    second.say(Message::Attached(Attached::default())).await;
-    second.say(Message::Assignment(assignment())).await;
-    // From then on it speaks for that attempt.
+    second.send(Message::Wait(Wait {})).await;
+    second.send(Message::Attached(Attached::default())).await;
+    second.send(Message::Assignment(assignment())).await;
+    // From then on its Hello names the attempt.
     while !matches!(second.next().await, attach_request::Message::Outcome(_)) {}
     drop(second);
     let mut third = streams.recv().await.unwrap();
     let resumed = third.hello().await;
     assert_eq!((resumed.attempt, resumed.has_assignment), (Some(attempt()), true));
-    third.say(Message::Attached(Attached::default())).await;
+    third.send(Message::Attached(Attached::default())).await;
     let outcome = loop {
         if let attach_request::Message::Outcome(outcome) = third.next().await {
             break outcome;
         }
     };
     assert_eq!(outcome.exit_code, Some(0), "{}: the command sees its attempt", outcome.message);
-    third.say(Message::OutcomeAck(OutcomeAck {})).await;
+    third.send(Message::OutcomeAck(OutcomeAck {})).await;
     let status = exit(agent).await;
     assert!(status.success(), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_leaves_when_its_server_is_gone_before_the_assignment_is_complete() {
+async fn agent_with_a_partial_assignment_exits_when_its_server_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let (mut streams, server) = serve(dir.path());
     let agent = start_agent(dir.path(), &["--linger", "1"]);
     let mut only = streams.recv().await.unwrap();
     only.hello().await;
-    only.say(Message::Wait(Wait {})).await;
-    only.say(Message::Attached(Attached::default())).await;
+    only.send(Message::Wait(Wait {})).await;
+    only.send(Message::Attached(Attached::default())).await;
     let half = assignment().data.slice(..10);
-    only.say(Message::Assignment(AssignmentChunk { data: half, last: false })).await;
-    // A heartbeat comes only from an agent that is attached.
+    only.send(Message::Assignment(AssignmentChunk { data: half, last: false })).await;
+    // Only an attached agent sends heartbeats.
     only.next().await;
     server.abort();
     drop((only, streams));
@@ -161,34 +161,34 @@ async fn an_agent_leaves_when_its_server_is_gone_before_the_assignment_is_comple
     assert!(!status.success(), "{status}");
 }
 
-/// Before it answers, a server may ask its platform twice, and wait 10 s for each answer.
+/// Before it answers, a server may call its platform twice, with a timeout of 10 s each.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_takes_its_time_with_the_hello_is_waited_for() {
+async fn agent_waits_for_a_slow_answer_to_its_hello() {
     let dir = tempfile::tempdir().unwrap();
     let (mut streams, _server) = serve(dir.path());
     let agent = start_agent(dir.path(), &[]);
     let mut only = streams.recv().await.unwrap();
     only.hello().await;
     tokio::time::sleep(Duration::from_secs(12)).await;
-    only.say(Message::Attached(Attached::default())).await;
-    only.say(Message::Assignment(assignment())).await;
+    only.send(Message::Attached(Attached::default())).await;
+    only.send(Message::Assignment(assignment())).await;
     while !matches!(only.next().await, attach_request::Message::Outcome(_)) {}
-    only.say(Message::OutcomeAck(OutcomeAck {})).await;
+    only.send(Message::OutcomeAck(OutcomeAck {})).await;
     assert!(exit(agent).await.success());
 }
 
-/// A long spool over a slow link: in a Pod what the agent has not delivered when it leaves is lost.
+/// A long spool over a slow link: in a Pod, undelivered records are lost when the agent exits.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_does_not_leave_while_its_records_are_being_taken() {
+async fn agent_does_not_exit_while_records_are_acknowledged() {
     const LINGER: Duration = Duration::from_secs(3);
     let dir = tempfile::tempdir().unwrap();
     let (mut streams, _server) = serve(dir.path());
     let agent = start_agent(dir.path(), &["--linger", "3"]);
     let mut only = streams.recv().await.unwrap();
     only.hello().await;
-    only.say(Message::Attached(Attached::default())).await;
+    only.send(Message::Attached(Attached::default())).await;
     let script = "for i in $(seq 30); do echo $i; sleep 0.05; done; echo end";
-    only.say(Message::Assignment(assignment_of(script))).await;
+    only.send(Message::Assignment(assignment_of(script))).await;
     let mut last = 0;
     let mut is_end = false;
     while !is_end {
@@ -202,26 +202,26 @@ async fn an_agent_does_not_leave_while_its_records_are_being_taken() {
     let pause = LINGER * 2 / u32::try_from(last).unwrap();
     for seq in 1..=last {
         tokio::time::sleep(pause).await;
-        only.say(Message::Ack(Ack { seq })).await;
+        only.send(Message::Ack(Ack { seq })).await;
     }
     while !matches!(only.next().await, attach_request::Message::Outcome(_)) {}
-    only.say(Message::OutcomeAck(OutcomeAck {})).await;
+    only.send(Message::OutcomeAck(OutcomeAck {})).await;
     assert!(exit(agent).await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outcome_that_could_not_be_written_is_there_when_the_agent_has_left() {
+async fn failed_write_of_the_outcome_is_retried_before_the_exit() {
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().join(RUN_DIR);
-    // In the way of the file that is renamed to `outcome` in the end.
+    // Blocks the temporary file of the outcome.
     let obstacle = run_dir.join("outcome.tmp");
     std::fs::create_dir_all(&obstacle).unwrap();
     let (mut streams, server) = serve(dir.path());
     let agent = start_agent(dir.path(), &["--linger", "1"]);
     let mut only = streams.recv().await.unwrap();
     only.hello().await;
-    only.say(Message::Attached(Attached::default())).await;
-    only.say(Message::Assignment(assignment())).await;
+    only.send(Message::Attached(Attached::default())).await;
+    only.send(Message::Assignment(assignment())).await;
     while !matches!(only.next().await, attach_request::Message::Outcome(_)) {}
     assert!(!run_dir.join("outcome").exists());
     std::fs::remove_dir(obstacle).unwrap();

@@ -1,4 +1,4 @@
-//! A server that ends an attempt by its verdict while the attempt's agent lives: the test is the server.
+//! A server that ends an attempt by an inferred outcome while its agent lives. The test is the server.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -20,18 +20,18 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-/// The command notes its own pid and that of a child which does not hear TERM, and waits.
+/// Writes its own pid and that of a child which ignores TERM, and waits.
 const COMMAND: &str = "sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' & echo $$ $! > pids; wait";
 
 /// Assigns [`COMMAND`], and ends the stream with FAILED_PRECONDITION once the command runs.
 #[derive(Clone)]
-struct Judge {
+struct FencingServer {
     pids: PathBuf,
     attached: Arc<AtomicUsize>,
 }
 
-/// The command's processes, once it has noted both.
-fn noted(file: &std::path::Path) -> Option<Vec<Pid>> {
+/// The command's processes, once it has written both pids.
+fn pids_in(file: &std::path::Path) -> Option<Vec<Pid>> {
     let text = std::fs::read_to_string(file).ok().filter(|text| text.ends_with('\n'))?;
     Some(text.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect())
 }
@@ -48,7 +48,7 @@ fn assignment() -> Vec<u8> {
 }
 
 #[tonic::async_trait]
-impl Agent for Judge {
+impl Agent for FencingServer {
     type AttachStream = ReceiverStream<Result<AttachResponse, Status>>;
 
     async fn attach(
@@ -57,7 +57,7 @@ impl Agent for Judge {
     ) -> Result<Response<Self::AttachStream>, Status> {
         self.attached.fetch_add(1, Ordering::Relaxed);
         let (responses, stream) = mpsc::channel(4);
-        let (judge, mut requests) = (self.clone(), request.into_inner());
+        let (server, mut requests) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
             let hello = requests.message().await.unwrap().unwrap().message;
             assert!(matches!(hello, Some(attach_request::Message::Hello(_))), "{hello:?}");
@@ -66,7 +66,7 @@ impl Agent for Judge {
             for message in [Message::Attached(attached), Message::Assignment(chunk)] {
                 responses.send(Ok(AttachResponse { message: Some(message) })).await.unwrap();
             }
-            while noted(&judge.pids).is_none() {
+            while pids_in(&server.pids).is_none() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             let over = Status::failed_precondition("this attempt is over: its node is gone");
@@ -77,11 +77,11 @@ impl Agent for Judge {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_whose_attempt_was_ended_kills_its_processes_and_leaves() {
+async fn fenced_agent_kills_its_processes_and_exits() {
     let dir = tempfile::tempdir().unwrap();
     let (socket, run_dir) = (dir.path().join("agent.sock"), dir.path().join("0-1"));
-    let judge = Judge { pids: run_dir.join("workspace/pids"), attached: Arc::default() };
-    let service = AgentServer::new(judge.clone());
+    let server = FencingServer { pids: run_dir.join("workspace/pids"), attached: Arc::default() };
+    let service = AgentServer::new(server.clone());
     let listener = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
     tokio::spawn(Server::builder().add_service(service).serve_with_incoming(listener));
 
@@ -102,13 +102,13 @@ async fn an_agent_whose_attempt_was_ended_kills_its_processes_and_leaves() {
         }
         if begun.elapsed() > Duration::from_secs(60) {
             agent.kill().unwrap();
-            panic!("it stays");
+            panic!("the agent does not exit");
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert!(!status.success(), "{status}");
-    assert_eq!(judge.attached.load(Ordering::Relaxed), 1, "it does not come back");
-    for pid in noted(&judge.pids).unwrap() {
+    assert_eq!(server.attached.load(Ordering::Relaxed), 1, "the agent does not attach again");
+    for pid in pids_in(&server.pids).unwrap() {
         assert_eq!(kill(pid, None), Err(Errno::ESRCH), "{pid} still runs");
     }
 }

@@ -1,15 +1,15 @@
-//! What is printed is seen while the program runs.
+//! Output can be read while the program runs.
 
 use sqlflow_proto::v1::job_status::Code;
 use sqlflow_tests::gate::Gate;
 use sqlflow_tests::stand_in::{self, STEP};
 
-use super::streams::Reading;
+use super::reading::Reading;
 
-/// `wait()` goes on when the test lets it.
+/// `wait()` returns when the test opens the gate.
 ///
-/// An end of file is no permission: the writer that opened the gate last time may still be open when the program
-/// comes to it again (the test closes it later, or has just forked), and its close is then all that is read.
+/// An end of file does not open it: the previous writer may still be open when the program reaches the gate again (the
+/// test closes it later, or has just forked). Its close is then all that is read.
 const GATE: &str = "
 import os, sys, signal
 GATE = sys.argv[1] + '/gate'
@@ -36,9 +36,9 @@ async fn go(dir: &tempfile::TempDir) {
     tokio::task::spawn_blocking(move || gate.open()).await.unwrap();
 }
 
-/// SF#1572, SF#1382: each of 10,000 lines arrives, once, while the program waits for the test to have read it.
+/// SF#1572, SF#1382: the program waits after every thousandth line until the test has read it.
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_lines_arrive_once_each_and_while_the_program_runs() {
+async fn ten_thousand_lines_arrive_once_while_the_program_runs() {
     let code = "
 for i in range(1, 10_001):
     print('line', i)
@@ -46,7 +46,7 @@ for i in range(1, 10_001):
 ";
     let (dir, _server, mut client, mut reading) = started(code).await;
     for thousand in 1..=10 {
-        // The program does not go on before this line was read.
+        // The program waits until this line was read.
         reading.until(&mut client, |it| it.says(&format!("line {thousand}000\n"))).await;
         assert!(!reading.is_over());
         go(&dir).await;
@@ -60,7 +60,7 @@ for i in range(1, 10_001):
 
 /// A#7671
 #[tokio::test(flavor = "multi_thread")]
-async fn a_progress_bar_is_seen_before_its_line_ends() {
+async fn progress_bar_is_delivered_before_its_line_ends() {
     let code = "
 for percent in (10, 50, 100):
     sys.stdout.write(f'\\r{percent:3}%'); sys.stdout.flush(); wait()
@@ -74,11 +74,11 @@ for percent in (10, 50, 100):
     assert_eq!(reading.tail, b"\r 10%\r 50%\r100%");
 }
 
-/// T#3051, T#5251: cancelled, deaf to TERM, and killed: what it said last is there.
+/// T#3051, T#5251: the program ignores TERM and is killed; its last output is in the log.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_words_of_a_cancelled_job_can_be_fetched() {
+async fn output_after_a_cancel_can_be_fetched() {
     let code = "
-signal.signal(signal.SIGTERM, lambda *_: print('told to end'))
+signal.signal(signal.SIGTERM, lambda *_: print('got TERM'))
 print('up')
 while True: signal.pause()
 ";
@@ -87,12 +87,12 @@ while True: signal.pause()
     client.api.cancel(reading.cursor.clone()).await.unwrap();
     reading.until(&mut client, Reading::is_over).await;
     assert_eq!(reading.status.code(), Code::Failed);
-    assert!(reading.says("told to end\n"), "{:?}", String::from_utf8_lossy(&reading.tail));
+    assert!(reading.says("got TERM\n"), "{:?}", String::from_utf8_lossy(&reading.tail));
 }
 
-/// moby#13333, end to end: a line of 20 MB and one more.
+/// moby#13333, end to end: a line of 20 MB, followed by a short one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_without_end_holds_up_nothing() {
+async fn line_of_20_mb_is_delivered() {
     let code = "
 for _ in range(20): sys.stdout.write('x' * 1_000_000)
 print(); print('later')
@@ -102,9 +102,9 @@ print(); print('later')
     assert_eq!((reading.length, reading.says("x\nlater\n")), (20_000_007, true));
 }
 
-/// AF#63173, end to end: a character in two writes, and bytes that are no text at all.
+/// AF#63173, end to end: a character split over two writes, and arbitrary bytes.
 #[tokio::test(flavor = "multi_thread")]
-async fn torn_and_invalid_utf_8_arrives_as_it_was_written() {
+async fn split_and_invalid_utf8_is_delivered_unchanged() {
     let code = "
 os.write(1, b'\\xf0\\x9f'); wait(); os.write(1, b'\\xa6\\x80'); os.write(1, bytes(range(256)))
 ";

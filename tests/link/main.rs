@@ -1,13 +1,13 @@
-//! The link between agents and a server, cut, stalled, slowed, repeated and reordered; and servers that are away. A
-//! program of the test's own prints; all that it prints has to be in the job's log, once, in order. Each test names the
-//! public report that it answers (A: argo-workflows, AF: airflow, T: tekton, SF: sqlflow).
+//! Faults of the link between agents and a server (cut, stalled, slow, duplicating, reordering), and server outages. A
+//! test program prints, and all of its output must be in the job's log, once and in order. A test names the public
+//! report that it answers (A: argo-workflows, AF: airflow, T: tekton, SF: sqlflow).
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod attach_protocol;
 mod attempt_fenced;
-mod bytes;
+mod faulty_links;
 mod live_output;
+mod reading;
 mod restored_log;
 mod server_outage;
-mod streams;

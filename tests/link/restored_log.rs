@@ -1,4 +1,4 @@
-//! A result log that is older than what its server has acknowledged: somebody restored a copy.
+//! A result log restored from a backup: it is older than what its server has acknowledged.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,9 +9,9 @@ use sqlflow_tests::client::{Client, is_over};
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::stand_in::{self, STEP};
 
-use super::streams::Reading;
+use super::reading::Reading;
 
-/// Prints a line, then one more for each file `go-<n>` that the test makes.
+/// Prints a line, then one more for each file `go-<n>` that the test creates.
 const CODE: &str = "
 import os, sys, time
 print('line 0')
@@ -20,8 +20,8 @@ for n in range(1, 4):
     print('line', n)
 ";
 
-/// The same with many lines after the last file, each a record of its own.
-const TALKATIVE: &str = "
+/// More code: many lines after the last file, each a record of its own.
+const MANY_LINES: &str = "
 for n in range(4, 20):
     time.sleep(0.05)
     print('line', n)
@@ -81,18 +81,18 @@ fn setup(dir: &Path, code: &str, what: What) -> Setup {
     if what == What::Logs { setup.flag("--small-log=0") } else { setup }
 }
 
-/// The agent has dropped what was acknowledged; a gap stands for it, and what comes later is there.
+/// The agent has dropped the acknowledged records. A gap record stands for them, and later records are there.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gap_stands_for_what_a_restored_log_does_not_have() {
-    gap_for_what_is_missing(What::Logs).await;
+async fn gap_record_stands_for_records_missing_in_a_restored_log() {
+    expect_gap_record(What::Logs).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gap_stands_for_what_a_restored_small_log_does_not_have() {
-    gap_for_what_is_missing(What::State).await;
+async fn gap_record_stands_for_records_missing_in_a_restored_small_log() {
+    expect_gap_record(What::State).await;
 }
 
-async fn gap_for_what_is_missing(what: What) {
+async fn expect_gap_record(what: What) {
     let dir = tempfile::tempdir().unwrap();
     let setup = setup(dir.path(), CODE, what);
     let backup = Backup::of(&setup, dir.path().join("backup"), what);
@@ -119,7 +119,7 @@ async fn gap_for_what_is_missing(what: What) {
     go(3);
     let ended = client.follow(&token).await.unwrap();
     ended.expect_success();
-    // The acknowledgement of line 2 may have been lost with its server; that of line 1 came before line 2 was printed.
+    // The acknowledgement of line 2 may have been lost with the server. That of line 1 came before line 2 was printed.
     assert_eq!(ended.log().replace("line 2\n", ""), "line 0\nline 3\n");
     let gaps: Vec<_> = ended
         .payloads()
@@ -128,7 +128,7 @@ async fn gap_for_what_is_missing(what: What) {
     assert_eq!(gaps, ["the server's log was restored from an older copy"]);
 }
 
-/// Somebody who reads a job, with cursors or with the plain token.
+/// Reads a job with cursors or with the plain token.
 struct Reader {
     token: Token,
     has_cursor: bool,
@@ -136,7 +136,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// One page; whether it ends the log.
+    /// Fetches a page. Returns whether it ends the log.
     async fn fetch(&mut self, client: &mut Client) -> bool {
         let page = client.api.fetch(self.token.clone()).await.unwrap().into_inner();
         let is_new =
@@ -161,25 +161,25 @@ impl Reader {
         while !self.printed().contains(line) {
             assert!(!self.fetch(client).await, "the job ended before {line:?}");
         }
-        // That the plain token's page arrived is known once it is asked for the next.
+        // With a plain token the next fetch confirms the page.
         self.fetch(client).await;
     }
 }
 
-/// The positions that both have read are given to other records, unless the server sees to that.
+/// The server must not assign positions again that the readers have read already.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_who_was_further_than_a_restored_log_sees_all_that_comes_then() {
-    reader_who_was_further(What::Logs).await;
+async fn reader_ahead_of_a_restored_log_gets_all_later_records() {
+    expect_later_records(What::Logs).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_who_was_further_than_a_restored_small_log_sees_all_that_comes_then() {
-    reader_who_was_further(What::State).await;
+async fn reader_ahead_of_a_restored_small_log_gets_all_later_records() {
+    expect_later_records(What::State).await;
 }
 
-async fn reader_who_was_further(what: What) {
+async fn expect_later_records(what: What) {
     let dir = tempfile::tempdir().unwrap();
-    let setup = setup(dir.path(), &format!("{CODE}{TALKATIVE}"), what);
+    let setup = setup(dir.path(), &format!("{CODE}{MANY_LINES}"), what);
     let backup = Backup::of(&setup, dir.path().join("backup"), what);
     let go = |n: u32| std::fs::write(dir.path().join(format!("go-{n}")), "").unwrap();
     let server = setup.start().unwrap();
@@ -215,7 +215,7 @@ async fn reader_who_was_further(what: What) {
     whole.expect_success();
     let kept = whole.results.iter().zip(&readers[0].seen).take_while(|(one, other)| one == other).count();
     let new = &whole.results[kept..];
-    assert!(new.len() > 16 && kept < readers[0].seen.len(), "the log is longer than it was, and another");
+    assert!(new.len() > 16 && kept < readers[0].seen.len(), "the log is longer than before, and different");
     for reader in &mut readers {
         let seen = reader.seen.len();
         while !reader.fetch(&mut client).await {}

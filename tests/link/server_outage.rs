@@ -1,4 +1,4 @@
-//! No server is there while the program prints.
+//! Output while no server runs.
 
 use std::path::Path;
 
@@ -6,11 +6,11 @@ use sqlflow_proto::v1::job_status::Code;
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::stand_in::{self, PIECES, STEP};
 
-use super::streams::Reading;
+use super::reading::Reading;
 
 const MEGABYTES: u64 = 40;
 
-/// Says that it is up, waits until the server is gone, prints, and leaves a file when all is printed.
+/// Prints `up`, waits until the server is gone, prints the rest, and creates a file at the end.
 fn printing(dir: &Path) -> Setup {
     let code = format!(
         "{PIECES}
@@ -25,8 +25,8 @@ open(sys.argv[1] + '/printed', 'w').close()
     stand_in::setup(dir, &code, None)
 }
 
-/// Gives what was read after the server came back; the program has printed everything before that.
-async fn printed_while_the_server_was_away(setup: &Setup, dir: &Path) -> Reading {
+/// The job's output, read by a server that starts once the program has printed everything.
+async fn read_after_the_outage(setup: &Setup, dir: &Path) -> Reading {
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run(STEP).await.unwrap();
@@ -45,22 +45,22 @@ async fn printed_while_the_server_was_away(setup: &Setup, dir: &Path) -> Reading
     reading
 }
 
-/// Memory holds 8 MiB; the rest goes to disk, and all of it arrives.
+/// Memory holds 8 MiB; the rest goes to the overflow file.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_goes_on_and_loses_nothing() {
+async fn output_during_a_server_outage_is_delivered_later() {
     let dir = tempfile::tempdir().unwrap();
-    let reading = printed_while_the_server_was_away(&printing(dir.path()), dir.path()).await;
+    let reading = read_after_the_outage(&printing(dir.path()), dir.path()).await;
     assert_eq!(reading.status.code(), Code::Succeeded, "{:?}", reading.status);
     assert_eq!((reading.length, reading.gaps), ((MEGABYTES << 20) + 3, 0));
 }
 
-/// With the policy `drop` and no disk the program goes on too, and the log says how much is missing.
+/// With the policy `drop` and no overflow file the program continues, and a gap record has the number of missing bytes.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_dropped_is_told_to_the_byte() {
+async fn dropped_output_reports_exact_byte_count() {
     let dir = tempfile::tempdir().unwrap();
     let setup =
         printing(dir.path()).env("SQLFLOW_AGENT_WHEN_FULL", "drop").env("SQLFLOW_AGENT_SPOOL_DISK", "0");
-    let reading = printed_while_the_server_was_away(&setup, dir.path()).await;
+    let reading = read_after_the_outage(&setup, dir.path()).await;
     assert_eq!(reading.status.code(), Code::Succeeded, "{:?}", reading.status);
     assert!(reading.gaps > 0 && reading.missing > 20 << 20, "{reading:?}");
     assert_eq!(reading.length + reading.missing, (MEGABYTES << 20) + 3);

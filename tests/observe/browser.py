@@ -1,7 +1,7 @@
-"""Opens a page in a real, headless Chromium and looks at it: browser.py CHECK URL [ARGUMENT …].
+"""Checks a page in a real, headless Chromium: browser.py CHECK URL [ARGUMENT …].
 
-Prints what it saw as JSON; what must hold of every page (no overflow on a narrow screen, nothing from another host,
-usable by everybody, in the light and in the dark) is checked here.
+Prints its observations as JSON. What holds for every page is checked here: no overflow on a narrow screen, no requests
+to other hosts, and accessibility in the light and the dark scheme.
 """
 
 import base64
@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-PATIENCE = 60
+TIMEOUT = 60
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def show_in(page: webdriver.Chrome, scheme: str, width: int | None = None) -> No
         page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
-def must_hold(page: webdriver.Chrome) -> None:
+def check_page(page: webdriver.Chrome) -> None:
     complaints = [it["message"] for it in page.get_log("browser") if it["level"] == "SEVERE"]
     assert not complaints, complaints
     hosts = page.execute_script(
@@ -56,19 +56,19 @@ def must_hold(page: webdriver.Chrome) -> None:
     for scheme in ("light", "dark"):
         show_in(page, scheme)
         found = Axe().run(page)["violations"]
-        told = [(it["id"], it["nodes"][0]["html"], it["nodes"][0].get("failureSummary")) for it in found]
-        assert not told, f"in the {scheme}: {told}"
+        violations = [(it["id"], it["nodes"][0]["html"], it["nodes"][0].get("failureSummary")) for it in found]
+        assert not violations, f"in the {scheme} scheme: {violations}"
     show_in(page, "light", 360)
     width = page.execute_script("return document.documentElement.scrollWidth")
     assert width <= 360, f"{width} wide on a screen of 360"
-    # All of the list, without scrolling sideways.
+    # The whole list, without horizontal scrolling.
     hidden = page.execute_script(
         "return [...document.querySelectorAll('.jobs td')]"
         ".filter(it => it.textContent && (!it.checkVisibility() || it.getBoundingClientRect().right > 360))"
         ".map(it => it.textContent)"
     )
-    assert not hidden, f"not seen on a screen of 360: {hidden}"
-    # What is cut at the edge shows that there is more: the scrollbar takes its place, also where others are drawn over.
+    assert not hidden, f"not visible on a screen of 360: {hidden}"
+    # Cut content shows a scrollbar that takes space, also where browsers have overlay scrollbars.
     cut = page.execute_script(
         "return [...document.querySelectorAll('.scrolls')].filter(it => it.scrollWidth > it.clientWidth)"
         ".map(it => [it.id, it.offsetHeight - it.clientHeight, getComputedStyle(it).backgroundAttachment])"
@@ -87,9 +87,9 @@ def reached_by_keyboard(page: webdriver.Chrome, element_id: str) -> bool:
 
 
 def live(url: str, screenshot: str) -> dict[str, object]:
-    """A job that prints `at SECONDS` lines: how late the page shows each, and what it looks like meanwhile."""
+    """A job that prints `at SECONDS` lines: the delay of each on the page, and the page meanwhile."""
     with opened(url) as page:
-        # Seen by the page's own clock, which is this machine's.
+        # Measured by the page's clock, which is this machine's.
         page.execute_script(
             """window.late = {};
             new MutationObserver(() => {
@@ -101,12 +101,12 @@ def live(url: str, screenshot: str) -> dict[str, object]:
         )
         since = time.time()
         running = page.find_element(By.CSS_SELECTOR, ".badge").text
-        must_hold(page)
+        check_page(page)
         page.save_screenshot(screenshot)
-        WebDriverWait(page, PATIENCE).until(lambda it: "· succeeded ·" in it.title)
+        WebDriverWait(page, TIMEOUT).until(lambda it: "· succeeded ·" in it.title)
         late = page.execute_script("return window.late")
         new = [late[at] for at in late if float(at) > since]
-        must_hold(page)
+        check_page(page)
         return {
             "running": running,
             "ended": page.find_element(By.CSS_SELECTOR, ".badge").text,
@@ -118,11 +118,11 @@ def live(url: str, screenshot: str) -> dict[str, object]:
 
 
 def large(url: str, end: str) -> dict[str, object]:
-    """A job with a log that no browser could hold: what the page holds of it."""
+    """A job with a log that is too large for a browser: the part that the page holds."""
     with opened(url) as page:
         log = page.find_element(By.ID, "log")
-        WebDriverWait(page, PATIENCE).until(lambda _: log.text.rstrip().endswith(end))
-        # It still answers.
+        WebDriverWait(page, TIMEOUT).until(lambda _: log.text.rstrip().endswith(end))
+        # The page still responds.
         search = page.find_element(By.ID, "q")
         search.send_keys("and so on")
         return {
@@ -133,9 +133,9 @@ def large(url: str, end: str) -> dict[str, object]:
 
 
 def still(url: str, screenshot: str) -> dict[str, object]:
-    """A page that does not change, pictured whole: on a screen and a phone, in the light and in the dark."""
+    """Screenshots of a whole static page: desktop and phone, light and dark."""
     with opened(url) as page:
-        must_hold(page)
+        check_page(page)
         for width in (1280, 360):
             for scheme in ("light", "dark"):
                 show_in(page, scheme, width)
@@ -143,7 +143,7 @@ def still(url: str, screenshot: str) -> dict[str, object]:
                 target = Path(screenshot).with_suffix(f".{width}.{scheme}.png")
                 target.write_bytes(base64.b64decode(picture["data"]))
         broken = page.execute_script("return [...document.images].filter(it => !it.naturalWidth).map(it => it.src)")
-        assert not broken, f"pictures that are not shown: {broken}"
+        assert not broken, f"images that are not shown: {broken}"
         cut = page.execute_script(
             "return [...document.querySelectorAll('.scrolls')].filter(it => it.scrollWidth > it.clientWidth).length"
         )

@@ -1,4 +1,4 @@
-//! The server's log, as machines read it.
+//! The server's log as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use sqlflow_tests::ENDLESS;
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
 
-/// JSON in which no object has a key twice: readers differ in which of the two they take, or refuse the line.
+/// JSON without duplicate keys. Readers differ in which of two equal keys they take, or reject the line.
 #[derive(Debug, Clone)]
 enum Strict {
     Object(BTreeMap<String, Strict>),
@@ -40,7 +40,7 @@ impl<'de> Deserialize<'de> for Strict {
                 let mut entries = BTreeMap::new();
                 while let Some((key, value)) = map.next_entry::<String, Strict>()? {
                     if entries.insert(key.clone(), value).is_some() {
-                        return Err(A::Error::custom(format!("the key {key:?} is there twice")));
+                        return Err(A::Error::custom(format!("duplicate key {key:?}")));
                     }
                 }
                 Ok(Strict::Object(entries))
@@ -79,9 +79,9 @@ impl<'de> Deserialize<'de> for Strict {
     }
 }
 
-/// A job that succeeds, one that fails and one that is cancelled: one line says how each ended, and no line has a key twice.
+/// Jobs that succeed, fail and are cancelled: each has one line about its end, and no line has a duplicate key.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_jobs_end_is_one_line_and_each_line_is_strict_json() {
+async fn job_end_is_one_line_and_lines_are_strict_json() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
     let server = setup.start().unwrap();
@@ -123,9 +123,10 @@ async fn each_jobs_end_is_one_line_and_each_line_is_strict_json() {
     assert_eq!((ended, attempts), (expected, 3), "{log}");
 }
 
-/// Also of lines that no test writes: the text of a line is its field `message`, and a span's name its field `name`.
+/// Checks the source, so it covers lines that no test writes. `message` is the text of a line, and `name` that of a
+/// span.
 #[test]
-fn no_field_of_a_line_has_a_name_that_is_taken() {
+fn log_fields_have_no_reserved_names() {
     let mut folders = vec![python::repository().join("server/src")];
     let mut lines = 0;
     while let Some(folder) = folders.pop() {
@@ -144,7 +145,7 @@ fn no_field_of_a_line_has_a_name_that_is_taken() {
                     _ => continue,
                 };
                 lines += 1;
-                // Fields come before the text.
+                // Fields precede the text.
                 let fields = rest.split(['"', ';']).next().unwrap();
                 let mut names = fields
                     .split(',')

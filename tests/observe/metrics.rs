@@ -22,19 +22,19 @@ fn promtool(arguments: &[&str], input: &str) {
     assert!(output.status.success(), "promtool {arguments:?}: {said}\n{input}");
 }
 
-/// Names of the metrics, without what a histogram adds.
+/// Names of the metrics, without the suffixes of histograms.
 fn names(text: &str) -> BTreeSet<String> {
     text.lines().filter_map(|it| it.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned)).collect()
 }
 
-/// Names that a text of queries asks for.
+/// Names of the metrics in queries.
 fn asked(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let metric = |it: &&str| it.starts_with("sqlflow_");
     words.filter(metric).map(|it| it.trim_end_matches("_bucket").to_owned()).collect()
 }
 
-/// As Prometheus' client libraries name them, with values that can be of this process.
+/// Asserts the standard names of Prometheus' client libraries, with plausible values.
 fn expect_process_metrics(text: &str, server: &Server) {
     let value = |name: &str| -> f64 {
         let line = text.lines().find_map(|it| it.strip_prefix(name)?.strip_prefix(' '));
@@ -52,7 +52,7 @@ fn expect_process_metrics(text: &str, server: &Server) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_happens_is_counted_and_named_by_prometheus_rules() {
+async fn metrics_count_jobs_and_follow_prometheus_naming_rules() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
     let server = setup.start().unwrap();
@@ -66,8 +66,8 @@ async fn what_happens_is_counted_and_named_by_prometheus_rules() {
     client.until(&cancelled, |it| matches!(it, Payload::Started(_))).await.unwrap();
     client.api.cancel(cancelled.clone()).await.unwrap();
     client.follow(&cancelled).await.unwrap();
-    let told = get(&server.http, "/metrics");
-    promtool(&["check", "metrics"], &told.body);
+    let metrics = get(&server.http, "/metrics");
+    promtool(&["check", "metrics"], &metrics.body);
     for line in [
         "sqlflow_jobs{state=\"succeeded\"} 1",
         "sqlflow_jobs{state=\"failed\"} 1",
@@ -84,32 +84,33 @@ async fn what_happens_is_counted_and_named_by_prometheus_rules() {
         "sqlflow_reconcile_lag_seconds_count 3",
     ] {
         let labels = |text: &str| {
-            // Labels come in any order.
+            // The order of labels does not matter.
             let (name, rest) = text.split_once('{').unwrap_or((text, ""));
             let (labels, value) = rest.split_once('}').unwrap_or(("", rest));
             let mut labels: Vec<_> = labels.split(',').map(str::to_owned).collect();
             labels.sort();
             (name.to_owned(), labels, value.to_owned())
         };
-        let is_there = told.body.lines().any(|it| it.starts_with(line) || labels(it) == labels(line));
-        assert!(is_there, "{line}: {}", told.body);
+        let is_there = metrics.body.lines().any(|it| it.starts_with(line) || labels(it) == labels(line));
+        assert!(is_there, "{line}: {}", metrics.body);
     }
     assert!(
-        told.body
+        metrics
+            .body
             .lines()
             .any(|it| it.starts_with("sqlflow_log_appended_bytes_total ") && !it.ends_with(" 0"))
     );
     let newer = get_as(&server.http, "/metrics", "application/openmetrics-text");
     assert!(newer.headers.contains("openmetrics") && newer.body.ends_with("# EOF\n"), "{}", newer.headers);
-    // No label takes a value that a user could choose; so their number has a bound.
-    let series = told.body.lines().filter(|it| !it.starts_with('#')).count();
+    // No label has a value that a user chooses, so the number of series is bounded.
+    let series = metrics.body.lines().filter(|it| !it.starts_with('#')).count();
     assert!(series < 2000, "{series} series");
 
-    expect_process_metrics(&told.body, &server);
+    expect_process_metrics(&metrics.body, &server);
 
-    // What the dashboard and the alerts ask for is there.
+    // The metrics of the dashboard and the alerts exist.
     let monitoring = python::repository().join("manifests/monitoring");
-    let known: BTreeSet<_> = names(&told.body);
+    let known: BTreeSet<_> = names(&metrics.body);
     for file in ["dashboard.json", "alerts.yaml"] {
         let text = std::fs::read_to_string(monitoring.join(file)).unwrap();
         let unknown: Vec<_> = asked(&text).difference(&known).cloned().collect();
@@ -120,7 +121,7 @@ async fn what_happens_is_counted_and_named_by_prometheus_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_cannot_work_says_so() {
+async fn readyz_and_metrics_report_broken_agent_and_log() {
     let dir = tempfile::tempdir().unwrap();
     let agent = dir.path().join("agent");
     std::fs::copy(sqlflow_tests::server::program("sqlflow-agent"), &agent).unwrap();
@@ -130,7 +131,7 @@ async fn a_server_that_cannot_work_says_so() {
     let ready = get(&server.http, "/readyz");
     assert_eq!((ready.code, ready.body.as_str()), (200, "store: ok\nlog: ok\nnew jobs: ok\nlauncher: ok\n"));
     assert!(get(&server.http, "/metrics").body.contains("\nsqlflow_launcher_ready 1\n"));
-    // What the store and the log have can be fetched all the same.
+    // Results can still be fetched, so the server is ready.
     std::fs::remove_file(&agent).unwrap();
     let powerless = get(&server.http, "/readyz");
     assert_eq!(powerless.code, 200);
@@ -144,5 +145,5 @@ async fn a_server_that_cannot_work_says_so() {
     let unready = get(&server.http, "/readyz");
     assert_eq!(unready.code, 503);
     assert!(unready.body.starts_with("store: ok\nlog: could not list"), "{}", unready.body);
-    assert_eq!(get(&server.http, "/healthz").code, 200, "it lives all the same");
+    assert_eq!(get(&server.http, "/healthz").code, 200, "it is alive");
 }

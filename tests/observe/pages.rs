@@ -1,4 +1,4 @@
-//! The pages of jobs: in a real browser, without JavaScript, and for those who may not see them.
+//! The pages of jobs: in a real browser, without JavaScript, and without a key.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use sqlflow_tests::{python, stand_in};
 
 use crate::MACHINE;
 
-/// Where screenshots go, to be looked at.
+/// Path for a screenshot, for people to check.
 fn screenshot(name: &str) -> String {
     let folder: PathBuf = python::repository().join("build/screenshots");
     std::fs::create_dir_all(&folder).unwrap();
@@ -27,13 +27,13 @@ async fn browser(arguments: &[&str]) -> Value {
         .args(arguments)
         .stderr(Stdio::inherit());
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    assert!(output.status.success(), "the page is not as it should be: see above");
+    assert!(output.status.success(), "the check in the browser failed: see above");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A#7671: lines and a progress bar are seen as they are printed, and the end without a reload.
+/// A#7671: also progress bars, and the job's end, without a reload.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_shows_a_line_within_a_second_of_its_printing() {
+async fn page_shows_printed_line_within_a_second() {
     let _machine = MACHINE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let code = "import sys, time
@@ -56,9 +56,9 @@ for i in range(60):
     assert_eq!(seen["keyboard"], true, "{seen}");
 }
 
-/// The page of a log that no browser can hold: 1 GB in `make drill`.
+/// A log that is too large for a browser: 1 GB in `make drill`.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_log_freezes_neither_browser_nor_server() {
+async fn large_log_needs_bounded_memory_in_browser_and_server() {
     let _machine = MACHINE.lock().await;
     let megabytes: u64 = std::env::var("SQLFLOW_DRILL_PAGE_MIB").map_or(48, |it| it.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
@@ -71,7 +71,7 @@ print('the very end')"
     let server = stand_in::setup(dir.path(), &code, None).start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run(stand_in::STEP).await.unwrap();
-    // Opened while it is written, and when it is there.
+    // Opened while the log is written, and after its end.
     for _ in 0..2 {
         let seen = browser(&["large", &token.job_tracer_url, "the job succeeded"]).await;
         assert!(seen["pieces"].as_u64() <= Some(4000), "{seen}");
@@ -85,9 +85,9 @@ const PROGRAM: &str = "SELECT * FROM iris LIMIT 3; SELECT * FROM iris TO TRAIN x
   WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 5 LABEL class INTO a_model;
 SELECT abs(-9223372036854775808) FROM iris;";
 
-/// All that matters is in the page itself; and who has no key sees nothing, not even whether there is such a job.
+/// The essentials are in the HTML itself. Without the key nothing is shown, not even whether the job exists.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_essentials_need_no_javascript_and_a_key() {
+async fn page_needs_no_javascript_but_a_key() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
         .flag("--trace-url=http://jaeger.example.com/trace/{trace}");
@@ -125,20 +125,20 @@ async fn the_essentials_need_no_javascript_and_a_key() {
 
     let (job, key) = path.split_once("?key=").unwrap();
     let other = client.run("SELECT 1;").await.unwrap();
-    let theirs = get(&server.http, &format!("/jobs/{}?key={key}", other.job_id));
-    let nobodys = get(&server.http, &format!("/jobs/{}?key={key}", "0".repeat(26)));
-    assert_eq!((theirs.code, nobodys.code), (403, 403));
-    assert_eq!(theirs.body, nobodys.body);
+    let foreign = get(&server.http, &format!("/jobs/{}?key={key}", other.job_id));
+    let missing = get(&server.http, &format!("/jobs/{}?key={key}", "0".repeat(26)));
+    assert_eq!((foreign.code, missing.code), (403, 403));
+    assert_eq!(foreign.body, missing.body);
     for what in ["", "/log", "/search", "/live"] {
         assert_eq!(get(&server.http, &format!("{job}{what}")).code, 403, "{what}");
     }
-    // The token opens it too, and leads to the link.
+    // The token opens the page too, and redirects to the link.
     assert_eq!(post(&server.http, job, "token=sqlflow00").code, 403);
     let entered = post(&server.http, job, &format!("token={}", token.token));
     assert_eq!(entered.code, 303);
     assert!(entered.headers.contains(path), "{}", entered.headers);
 
-    // The cause is in one place: not again in the timeline, at the statement, or as the end of the log.
+    // The cause is shown once: not again in the timeline, at the statement, or at the end of the log.
     let above = page.body.split("id=\"log-title\"").next().unwrap();
     assert_eq!(above.matches("integer overflow").count(), 1, "{above}");
     assert_eq!(page.body.matches("the job has ended; why is said above").count(), 1, "{}", page.body);
@@ -150,7 +150,7 @@ async fn the_essentials_need_no_javascript_and_a_key() {
         assert!(above.contains(failed), "{failed}: {above}");
     }
 
-    // The list says what a job is, without what is only for those who have its key, and leads on.
+    // The list describes a job without the content that needs its key, and links to it.
     client.follow(&other).await.unwrap();
     let list = get(&server.http, "/jobs?state=failed");
     assert!(list.body.contains(&token.job_id) && !list.body.contains(&other.job_id), "{}", list.body);
@@ -169,7 +169,7 @@ async fn the_essentials_need_no_javascript_and_a_key() {
     assert!(known.code == 307 || known.code == 303, "{known:?}");
     assert!(known.headers.contains(path), "{}", known.headers);
     let unknown = get_with_cookie(&server.http, &format!("/jobs/{}", other.job_id), cookie);
-    assert_eq!((unknown.code, unknown.body), (403, theirs.body));
+    assert_eq!((unknown.code, unknown.body), (403, foreign.body));
     let _machine = MACHINE.lock().await;
     let seen = browser(&["listed", &token.job_tracer_url, &token.job_id]).await;
     assert!(seen["title"].as_str().is_some_and(|it| it.starts_with("SELECT * FROM iris LIMIT 3;")), "{seen}");
@@ -187,9 +187,9 @@ SELECT * FROM iris TO EXPLAIN stopped;
 SELECT sepal_length AS s FROM iris LIMIT 30;
 SELECT *, sepal_length * petal_length AS a_product_with_a_long_name FROM iris LIMIT 3;";
 
-/// Every statement's result is on the page, not the newest one alone.
+/// The results of all statements, not only of the last.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_shows_what_each_statement_came_to() {
+async fn page_shows_the_result_of_each_statement() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
     let server = setup.start().unwrap();
@@ -241,9 +241,9 @@ async fn a_page_shows_what_each_statement_came_to() {
     assert_eq!(seen["cut"], 1, "the statement with many columns, on a phone: {seen}");
 }
 
-/// A page begins with the last 500 lines, whatever else is in the log, also of one that is longer than what is read.
+/// The last 500 lines of a log that is longer than what the server reads for a page.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_begins_with_the_last_lines() {
+async fn page_starts_with_the_last_500_lines() {
     let dir = tempfile::tempdir().unwrap();
     let code = "for i in range(100_000): print('line', i)";
     let server = stand_in::setup(dir.path(), code, None).start().unwrap();
@@ -258,9 +258,9 @@ async fn a_page_begins_with_the_last_lines() {
     assert!(page.contains("The last 500 lines"), "{page}");
 }
 
-/// It is no failure: not in the list, not on its page.
+/// Neither in the list nor on its page.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_job_is_never_shown_as_failed() {
+async fn cancelled_job_is_not_shown_as_failed() {
     let dir = tempfile::tempdir().unwrap();
     let server = stand_in::setup(dir.path(), "import time\ntime.sleep(600)", None).start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -278,7 +278,7 @@ async fn a_cancelled_job_is_never_shown_as_failed() {
         assert!(!text.contains("failed"), "{text}");
     }
     assert!(!get(&server.http, "/jobs?state=failed").body.contains(&token.job_id));
-    // To clients it has FAILED, and its cause says the rest.
+    // Clients see FAILED, with the cause.
     let codes = vec![job_status::Code::Failed.into()];
     let asked = ListJobsRequest { codes, ..ListJobsRequest::default() };
     let jobs = client.api.list_jobs(asked).await.unwrap().into_inner().jobs;
@@ -290,9 +290,9 @@ async fn a_cancelled_job_is_never_shown_as_failed() {
     }
 }
 
-/// What a job says is text, on a page too.
+/// The output of a job is escaped.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_job_says_is_never_markup() {
+async fn job_output_is_escaped_as_html() {
     let dir = tempfile::tempdir().unwrap();
     let code =
         "print('<script>alert(1)</script><img src=x onerror=alert(2)>')\nraise SystemExit('<b>bold</b>')";

@@ -13,9 +13,9 @@ fn collector() -> String {
     format!("http://127.0.0.1:{}", Jaeger::shared().port)
 }
 
-/// What quickstart runs.
+/// The program of quickstart.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_is_one_tree_of_spans_from_the_client_to_python() {
+async fn program_is_one_span_tree_from_client_to_python() {
     let _machine = MACHINE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
@@ -41,7 +41,7 @@ async fn a_program_is_one_tree_of_spans_from_the_client_to_python() {
     for whole in ["Run", "step", "attempt"] {
         spans.expect_parts_of(whole);
     }
-    // Training is told of by the submitter, round for round.
+    // The submitter records each round of the training.
     let train = spans.one("train");
     let within: Vec<_> =
         spans.parts_of(spans.one("statement train")).map(|it| it["operationName"].clone()).collect();
@@ -50,9 +50,9 @@ async fn a_program_is_one_tree_of_spans_from_the_client_to_python() {
     assert!(rounds.len() > 1 && rounds[0].to_string().contains("train-"), "{rounds:?}");
 }
 
-/// Whoever drives the job at its end sends its spans, and they are those that its agent knows.
+/// The server that reconciles the job at its end sends its spans, with the ids that the agent has.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trace_is_whole_though_the_server_was_killed_in_the_middle() {
+async fn trace_is_complete_after_a_server_was_killed() {
     let _machine = MACHINE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
@@ -75,9 +75,9 @@ async fn a_trace_is_whole_though_the_server_was_killed_in_the_middle() {
     spans.expect_parts_of("attempt");
 }
 
-/// A collector that takes everything and never answers costs no job anything.
+/// A collector that accepts connections and never answers.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_black_hole_costs_no_job() {
+async fn unresponsive_collector_does_not_fail_a_job() {
     let hole = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dir = tempfile::tempdir().unwrap();
     let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
@@ -90,9 +90,9 @@ async fn a_black_hole_costs_no_job() {
     server.stop().unwrap();
 }
 
-/// What `TRACEPARENT` and `OTEL_*` are for.
+/// By `TRACEPARENT` and `OTEL_*` in the environment.
 #[tokio::test(flavor = "multi_thread")]
-async fn user_code_with_opentelemetrys_own_library_joins_the_trace() {
+async fn user_code_with_opentelemetry_sdk_joins_the_trace() {
     let dir = tempfile::tempdir().unwrap();
     let python =
         std::env::var("SQLFLOW_TEST_S3_PYTHON").expect("`make test` names a Python with OpenTelemetry");
@@ -120,9 +120,9 @@ with trace.get_tracer('own').start_as_current_span('own work', context=parent): 
     assert_eq!(spans.parts_of(spans.one("run")).count(), 1);
 }
 
-/// Who reads a line of a log finds the trace, and the other way round.
+/// So a log line leads to the trace, and the trace to the log lines.
 #[tokio::test(flavor = "multi_thread")]
-async fn log_lines_about_a_job_have_its_traces_id() {
+async fn log_lines_about_a_job_have_its_trace_id() {
     let dir = tempfile::tempdir().unwrap();
     let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
     let setup = Setup::new(dir.path(), datasource).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector());

@@ -1,4 +1,4 @@
-//! The agent's program in front of a command, as `exec` runs it.
+//! `sqlflow-agent exec` with a command.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -12,44 +12,44 @@ use serde_json::Value;
 
 use crate::server::program;
 
-/// A command with the agent in front of it; every run has a folder of its own.
+/// A run of `sqlflow-agent exec`, with a folder of its own.
 #[derive(Debug)]
 pub struct Exec {
     dir: tempfile::TempDir,
     command: Command,
 }
 
-/// What a run left.
+/// Result of a run.
 #[derive(Debug)]
 pub struct Ended {
     /// The agent's exit code.
     pub code: Option<i32>,
-    /// What came out of the agent's stdout after the lines that were read before.
+    /// The agent's stdout after the lines that were read before.
     pub stdout: Vec<u8>,
-    /// The same of the agent's stderr: the command's, and the agent's own warnings.
+    /// The agent's stderr after these: the command's output, and the agent's own warnings.
     pub stderr: String,
-    /// The outcome file; null when there is none.
+    /// The outcome file; null if there is none.
     pub outcome: Value,
 }
 
 impl Exec {
     /// `sqlflow-agent exec`, with an outcome file.
     pub fn new() -> Self {
-        // A shell cannot trap what its parents ignore, as under nohup, or behind `&` in a script.
+        // A shell cannot trap signals that were ignored at its start, as under nohup, or after `&` in a script.
         Self::within(&["env", "--default-signal"])
     }
 
-    /// The same with the agent that ships: what it weighs is what users see.
+    /// The same with the static agent that ships, whose memory use is that of users.
     pub fn shipped() -> Self {
         Self::with_agent(&[], &shipped())
     }
 
-    /// The same, started by another program: `unshare --pid …`.
+    /// [`Self::new`], started by another program: `unshare --pid …`.
     pub fn within(outer: &[&str]) -> Self {
         Self::with_agent(outer, &program("sqlflow-agent"))
     }
 
-    /// The same with another build of the agent.
+    /// [`Self::within`] with another build of the agent.
     pub fn with_agent(outer: &[&str], agent: &Path) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
         let mut command = match outer.split_first() {
@@ -62,12 +62,12 @@ impl Exec {
         };
         command.arg("exec").arg("--outcome").arg(dir.path().join("outcome.json"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // What the person who runs the tests prefers is not what users have.
+        // Independent of the environment of the test.
         command.env_remove("PYTHONUNBUFFERED");
         Self { dir, command }
     }
 
-    /// A folder for whatever the test needs.
+    /// The run's folder.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -79,7 +79,7 @@ impl Exec {
         self
     }
 
-    /// With the output of the command kept in this folder of the run's.
+    /// With `--log-to` and this name in the run's folder.
     #[must_use]
     pub fn log_to(self, name: &str) -> Self {
         let folder = self.dir().join(name);
@@ -126,7 +126,7 @@ impl Exec {
 }
 
 impl Ended {
-    /// It was told to end, and gave up a model that was on its way.
+    /// Asserts that it was terminated before its model was published.
     pub fn expect_given_up(&self) {
         assert_eq!(
             (self.code, &self.outcome["reason"]),
@@ -145,7 +145,7 @@ impl Default for Exec {
     }
 }
 
-/// An agent that runs.
+/// A running agent.
 #[derive(Debug)]
 pub struct Running {
     dir: tempfile::TempDir,
@@ -188,12 +188,12 @@ impl Running {
         kill(self.pid(), signal).expect("the agent runs");
     }
 
-    /// Waits for the end. Both streams are emptied meanwhile.
+    /// Waits for the end, and reads both streams.
     pub fn end(self) -> Ended {
         self.end_in_folder().0
     }
 
-    /// The same, and gives the folder, which is removed when it is dropped.
+    /// [`Self::end`], with the folder, which is removed when it is dropped.
     pub fn end_in_folder(mut self) -> (Ended, tempfile::TempDir) {
         let mut errors = self.stderr;
         let stderr = std::thread::spawn(move || {
@@ -208,7 +208,7 @@ impl Running {
         (ended, self.dir)
     }
 
-    /// Closes our end of its stdout, and waits for the end.
+    /// Closes the reading end of its stdout, and waits for the end.
     pub fn close_stdout(self) -> Ended {
         let Self { dir, mut process, stdout, mut stderr } = self;
         drop(stdout);
@@ -236,7 +236,7 @@ pub fn shipped() -> PathBuf {
     path.expect("SQLFLOW_TEST_STATIC_AGENT names the static agent; `make test` sets it").into()
 }
 
-/// Ends with the process, and gives the largest resident memory it had, in bytes.
+/// Ends with the process, and returns its largest resident memory in bytes.
 pub fn watch_memory(pid: Pid) -> JoinHandle<u64> {
     std::thread::spawn(move || {
         let mut peak = 0;
@@ -250,12 +250,12 @@ pub fn watch_memory(pid: Pid) -> JoinHandle<u64> {
     })
 }
 
-/// Largest resident memory of a process so far, in bytes; 0: it is gone.
+/// Largest resident memory of a process so far, in bytes; 0 if it is gone.
 pub fn memory_peak(pid: Pid) -> u64 {
     memory(pid, "VmHWM:").unwrap_or(0)
 }
 
-/// A line of `/proc/<pid>/status` that tells of memory, in bytes; `None`: it is gone.
+/// A line about memory of `/proc/<pid>/status`, in bytes; `None` if the process is gone.
 pub(crate) fn memory(pid: Pid, line: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let kib =

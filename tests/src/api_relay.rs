@@ -1,14 +1,14 @@
-//! The Kubernetes API without TLS and credentials, by `kubectl proxy`; on demand with an [`HttpRelay`] before it.
+//! The Kubernetes API without TLS and credentials, by `kubectl proxy`; optionally behind an [`HttpRelay`].
 
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
 use crate::cluster::Cluster;
-use crate::http_relay::{HttpRelay, Mood};
+use crate::http_relay::{HttpRelay, Mode};
 use crate::services::{Service, free_port};
 
-/// `kubectl proxy`, for as long as this lives.
+/// `kubectl proxy`, until it is dropped.
 #[derive(Debug)]
 pub struct ApiProxy {
     /// Of `http://127.0.0.1:<port>`.
@@ -32,7 +32,7 @@ impl ApiProxy {
     }
 }
 
-/// An API that passes everything on, or answers every request with an error.
+/// An API that forwards everything, or answers every request with an error.
 #[derive(Debug)]
 pub struct ApiRelay {
     /// Of `http://127.0.0.1:<port>`.
@@ -49,16 +49,16 @@ impl ApiRelay {
         Self { port: relay.port, relay, _proxy: proxy }
     }
 
-    /// From now on every request gets this answer, and calls that were open are cut.
+    /// From now on every request gets this response. Open calls are cut.
     pub fn answer(&self, code: u16, reason: &'static str) {
         let status = serde_json::json!({
             "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "injected", "reason": reason, "code": code,
         });
-        self.relay.set(Mood::Answer(code, reason, status.to_string()));
+        self.relay.set(Mode::Answer(code, reason, status.to_string()));
     }
 
-    /// From now on everything passes.
+    /// From now on everything is forwarded.
     pub fn pass(&self) {
-        self.relay.set(Mood::Pass);
+        self.relay.set(Mode::Pass);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::agent::Exec;
 
-/// A cgroup of our own, removed when it is dropped.
+/// A new cgroup, removed when it is dropped.
 #[derive(Debug)]
 pub struct Group(PathBuf);
 
@@ -26,7 +26,7 @@ impl Group {
         assert!(self.try_set(file, value), "{file} cannot be set");
     }
 
-    /// The same; false: there is no such file on this machine.
+    /// The same; false if this machine has no such file.
     pub fn try_set(&self, file: &str, value: u64) -> bool {
         std::fs::write(self.0.join(file), value.to_string()).is_ok()
     }
@@ -42,11 +42,12 @@ impl Group {
         let path = dir.join("in-group");
         let text = format!("#!/bin/sh\n{} && exec {} \"$@\"\n", self.enter(), program.display());
         std::fs::write(&path, text).expect("the folder can be written");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("the file is ours");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
+            .expect("the test owns the file");
         path
     }
 
-    /// Waits until the group's limit of processes has kept one from being made.
+    /// Waits until a fork failed because of the group's limit of processes.
     pub async fn until_refused(&self) {
         let refused = || {
             let events = std::fs::read_to_string(self.0.join("pids.events")).expect("it is a group of pids");

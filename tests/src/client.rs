@@ -1,4 +1,4 @@
-//! Clients as people write them.
+//! Clients like those that users write.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use sqlflow_proto::v1::{
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-/// Between polls of a job that has nothing new.
+/// Time between polls of a job without new results.
 const POLL: Duration = Duration::from_millis(20);
-/// For one job.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Timeout for one job.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A connection to one server.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub struct Client {
     pub api: SqlFlowClient<Channel>,
 }
 
-/// What a job came to.
+/// Status and results of a job.
 #[derive(Debug, Clone)]
 pub struct Ended {
     /// The last status.
@@ -85,10 +85,10 @@ impl Client {
         }
     }
 
-    /// Fetches until this was said; gives the cursor after that page.
+    /// Fetches until there is such a result. Returns the cursor after that page.
     ///
     /// # Errors
-    /// The server's; the job ended without saying it.
+    /// The server's; the job ended without it.
     pub async fn until(
         &mut self,
         token: &Token,
@@ -108,7 +108,7 @@ impl Client {
         }
     }
 
-    /// The loop of the design's document: the token as it is, until SUCCEEDED or FAILED.
+    /// The loop of the design document: fetches with the plain token until SUCCEEDED or FAILED.
     ///
     /// # Errors
     /// The server's.
@@ -128,9 +128,9 @@ impl Client {
     }
 }
 
-/// Waits a little when there was nothing new; no job of a test takes longer than [`PATIENCE`].
+/// Waits if there was nothing new. Fails after [`TIMEOUT`].
 async fn bounded(begun: Instant, is_empty: bool) -> Result<(), Status> {
-    if begun.elapsed() > PATIENCE {
+    if begun.elapsed() > TIMEOUT {
         return Err(Status::deadline_exceeded("the test's job does not end"));
     }
     if is_empty {
@@ -145,7 +145,7 @@ pub fn is_over(status: &JobStatus) -> bool {
 }
 
 impl Ended {
-    /// Fails the test, with all that the job said, unless it succeeded.
+    /// Fails the test, with the job's log, unless the job succeeded.
     pub fn expect_success(&self) {
         assert_eq!(self.status.code(), Code::Succeeded, "{:?}\n{}", self.status, self.log());
     }
@@ -156,7 +156,7 @@ impl Ended {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Rows, all batches together.
+    /// Number of rows in all batches.
     pub fn row_count(&self) -> u64 {
         self.payloads()
             .map(
@@ -167,7 +167,7 @@ impl Ended {
             .sum()
     }
 
-    /// The cells of all rows of texts and numbers, as text.
+    /// All cells as text. Columns of texts and numbers only.
     pub fn rows(&self) -> Vec<Vec<String>> {
         let batches = self.payloads().filter_map(|payload| match payload {
             response::Response::Rows(rows) => Some(rows),
@@ -192,7 +192,7 @@ fn texts(column: &Column) -> Vec<String> {
         Some(Values::Strings(texts)) => texts.values.clone(),
         Some(Values::Int64s(numbers)) => numbers.values.iter().map(i64::to_string).collect(),
         Some(Values::Doubles(numbers)) => numbers.values.iter().map(f64::to_string).collect(),
-        other => panic!("no test has needed {other:?} so far"),
+        other => panic!("unsupported column {other:?}"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A real Kubernetes on this machine, and servers whose launcher it is. See `tests/cluster/`.
+//! A real Kubernetes on this machine, and servers that launch Pods there. See `tests/cluster/`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,15 +11,15 @@ use crate::python::repository;
 use crate::server::Setup;
 use crate::services::{free_port_of, tool};
 
-/// Where the host is for Pods, and for the apiserver.
+/// Address of the host for Pods and the apiserver.
 pub const HOST: &str = "10.250.0.1";
 /// The one node.
 pub const NODE: &str = "sqlflow-node";
-/// What `tests/cluster/images.sh` makes.
+/// Image that `tests/cluster/images.sh` builds.
 pub const SUBMITTER_IMAGE: &str = "sqlflow.test/submitter:dev";
-/// See above.
+/// Image that `tests/cluster/images.sh` builds.
 pub const AGENT_IMAGE: &str = "sqlflow.test/agent:dev";
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The cluster.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The one of this machine, brought up if it is not. It stays up: `make cluster-down` ends it.
+    /// The cluster of this machine, started if necessary. It keeps running: `make cluster-down` ends it.
     pub fn shared() -> &'static Self {
         static SHARED: LazyLock<Cluster> = LazyLock::new(|| {
             let kubeconfig = run_script("tests/cluster/cluster.sh", &["up"]);
@@ -46,7 +46,7 @@ impl Cluster {
         text
     }
 
-    /// `kubectl apply -f -` and the like, with something on standard input. Gives whether it went well and what it said.
+    /// `kubectl apply -f -` and similar, with standard input. Returns whether it succeeded, and its output.
     pub fn try_kubectl(&self, arguments: &[&str], input: &str) -> (bool, String) {
         use std::io::Write as _;
         let mut child = Command::new(&self.kubernetes)
@@ -86,7 +86,7 @@ fn run_script(script: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("it prints text")
 }
 
-/// A namespace of one test, where only Pods of the *restricted* standard may be. It goes with the test.
+/// A namespace of one test that admits only Pods of the *restricted* standard. It is removed with the test.
 #[derive(Debug)]
 pub struct Namespace {
     /// Its name.
@@ -133,14 +133,14 @@ impl Namespace {
         assert!(success, "{text}");
     }
 
-    /// The Pods that are there, as the apiserver has them.
+    /// The Pods, as the apiserver returns them.
     pub fn pods(&self) -> Vec<Value> {
         let text = self.kubectl(&["get", "pods", "-o", "json"]);
         let list: Value = serde_json::from_str(&text).expect("it is JSON");
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
-    /// The one Pod, once its container runs.
+    /// The only Pod, once its container runs.
     pub fn running_pod(&self) -> Value {
         let mut found = None;
         self.wait_for("a running Pod", || {
@@ -154,16 +154,16 @@ impl Namespace {
         found.expect("it was found")
     }
 
-    /// Waits until this is so.
+    /// Waits until the condition holds.
     pub fn wait_for(&self, what: &str, mut is_so: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !is_so() {
-            assert!(begun.elapsed() < PATIENCE, "{what} did not come");
+            assert!(begun.elapsed() < TIMEOUT, "timeout: {what}");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
 
-    /// Processes of a Pod's containers on this machine.
+    /// Host pids of the processes of a Pod's containers.
     pub fn processes(&self, pod: &Value) -> Vec<i32> {
         let uid = pod["metadata"]["uid"].as_str().expect("a Pod has one");
         let mut found = Vec::new();
@@ -178,11 +178,11 @@ impl Namespace {
         found
     }
 
-    /// A server outside of the cluster whose Pods are in this namespace, with its state in the namespace's folder.
+    /// A server outside the cluster with its Pods in this namespace, and its state in the namespace's folder.
     pub fn setup(&self, datasource: &str, template: &str) -> Setup {
         let dir = self.dir.path();
         let file = |name: &str| dir.join(name).display().to_string();
-        std::fs::write(dir.join("template.yaml"), template).expect("the folder is ours");
+        std::fs::write(dir.join("template.yaml"), template).expect("the test owns the folder");
         let port = free_port_of(HOST);
         let flags = [
             "--launcher=kubernetes".to_owned(),
@@ -217,7 +217,7 @@ impl Drop for Namespace {
                 eprintln!("{text}");
             }
         }
-        // What an operator does when no server is there any more to remove finalizers.
+        // As an operator does when no server is left to remove finalizers.
         let patch = r#"{"metadata":{"finalizers":null}}"#;
         let (_, pods) = self.cluster.try_kubectl(&["-n", &self.name, "get", "pods", "-o", "name"], "");
         self.cluster.try_kubectl(

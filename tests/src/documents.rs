@@ -1,4 +1,4 @@
-//! The commands and programs of the documents, as they stand on their pages.
+//! Commands and programs in the docs.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ pub fn blocks(name: &str, language: &str) -> Vec<String> {
     begun.map(|rest| rest.split_once("```").expect("the block ends").0.to_owned()).collect()
 }
 
-/// The one block of commands of a page that says this.
+/// The only block of commands of a page that contains this text.
 pub fn commands(name: &str, says: &str) -> String {
     let mut found: Vec<String> = blocks(name, "sh").into_iter().filter(|it| it.contains(says)).collect();
     assert_eq!(found.len(), 1, "{name}: {says}");

@@ -1,4 +1,4 @@
-//! A gate: a FIFO at which a command waits for its test.
+//! A FIFO at which a command waits for its test.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -14,26 +14,26 @@ use crate::until::until;
 
 /// A FIFO that a command reads a line from, as `read line < gate` does.
 ///
-/// A command that comes to the same gate twice has to read until it gets a line: the first permission may still be
-/// held open by the test, and closing it is an end of file to whoever reads by then.
+/// A command that waits at the same gate twice must read until it gets a line. The test may close its first writer only
+/// then, which is an end of file for the second read.
 #[derive(Debug)]
 pub struct Gate(PathBuf);
 
 impl Gate {
-    /// Makes the FIFO. Call it before the command is started, which then cannot miss it.
+    /// Creates the FIFO. Call it before the command starts.
     #[must_use]
     pub fn new(path: &Path) -> Self {
         nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
         Self::at(path)
     }
 
-    /// The gate that was made at this path.
+    /// The existing gate at this path.
     #[must_use]
     pub fn at(path: &Path) -> Self {
         Self(path.to_owned())
     }
 
-    /// Lets the command go on once it waits at the gate. A command that never comes fails the test.
+    /// Lets the command continue once it waits at the gate. If it never does, the test fails.
     pub fn open(&self) {
         let mut writer = None;
         until("the command waits at the gate", || {

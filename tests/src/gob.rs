@@ -1,4 +1,4 @@
-//! `sqlflow.gob`, as others read it.
+//! `sqlflow.gob`, as other tools read it.
 
 use std::fs::File;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::python::repository;
 
 /// The statement in a gob, as Go's own decoder sees it.
 pub fn decode_with_go(gob: &Path) -> String {
-    // Where Go's own installer puts it, which may not be in PATH.
+    // The folder of Go's own installer, which may not be in PATH.
     let installed = Path::new("/usr/local/go/bin/go");
     let mut go = Command::new(if installed.is_file() { installed } else { Path::new("go") });
     go.args(["run", "main.go"]).current_dir(repository().join("tests/data/gob")).env("GO111MODULE", "off");

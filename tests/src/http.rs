@@ -1,10 +1,10 @@
-//! As little of HTTP as tests need.
+//! A minimal HTTP client.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     /// The status code.
@@ -15,7 +15,7 @@ pub struct Answer {
     pub body: String,
 }
 
-/// What a page's URL has behind the server's address: path and key.
+/// The URL of a page without the server's address: path and key.
 pub fn path_of(url: &str) -> &str {
     let address = url.find("://").map_or(0, |scheme| scheme + 3);
     url[address..].find('/').map_or("/", |path| &url[address + path..])

@@ -1,5 +1,5 @@
-//! Between a client and an HTTP server: passes everything on, answers every request with an error of its own, cuts
-//! uploads in their middle, or is slow. It knows connections and bytes, not requests.
+//! A relay between a client and an HTTP server: forwards everything, answers every request with an error, cuts uploads
+//! in the middle, or is slow. It works on connections and bytes, not on requests.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,33 +7,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// What happens to connections.
+/// Fault of the relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mood {
-    /// All pass.
+pub enum Mode {
+    /// None: forwards everything.
     Pass,
     /// Every request is answered with this code, reason and body.
     Answer(u16, &'static str, String),
-    /// Each connection is cut when it has carried so many bytes from the client.
+    /// Each connection is cut after this many bytes from the client.
     CutAfter(u64),
-    /// So many bytes pass in a second, from each client.
+    /// Bytes per second from each client.
     Slow(u64),
-    /// All pass but writes under a condition, which this server does not know.
+    /// Conditional writes are rejected as unsupported.
     RefuseConditions,
-    /// All pass, but every answer is dated in the year 2100.
+    /// Every response has a date in the year 2100.
     Dated2100,
-    /// All pass, this much later.
+    /// Latency.
     Late(Duration),
-    /// All pass, but requests in whose first line this stands are answered with success and this JSON.
+    /// Requests with this text in the first line are answered with success and this JSON.
     AnswerTo(&'static str, &'static str),
-    /// All pass, but the answer to requests in whose first line this stands is lost.
+    /// Responses to requests with this text in the first line are lost.
     LoseAnswerTo(&'static str),
 }
 
-/// Of HTTP: every date has this length.
+/// Every date in HTTP has this length.
 const DATE_2100: &[u8] = b"Fri, 01 Jan 2100 00:00:00 GMT";
 
-/// The relay; it goes on until the program ends.
+/// The relay. It runs until the program ends.
 #[derive(Debug)]
 pub struct HttpRelay {
     /// Of `http://127.0.0.1:<port>`.
@@ -43,8 +43,8 @@ pub struct HttpRelay {
 
 #[derive(Debug)]
 struct State {
-    mood: Mood,
-    /// How often it was done.
+    mode: Mode,
+    /// Number of injected faults.
     done: u64,
     open: Vec<TcpStream>,
 }
@@ -54,7 +54,7 @@ impl HttpRelay {
     pub fn start(behind: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
         let port = listener.local_addr().expect("it is bound").port();
-        let state = Arc::new(Mutex::new(State { mood: Mood::Pass, done: 0, open: Vec::new() }));
+        let state = Arc::new(Mutex::new(State { mode: Mode::Pass, done: 0, open: Vec::new() }));
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -65,34 +65,34 @@ impl HttpRelay {
         Self { port, state }
     }
 
-    /// From now on this happens to new connections; those that are open are cut.
-    pub fn set(&self, mood: Mood) {
+    /// Sets the fault of new connections. Open connections are cut.
+    pub fn set(&self, mode: Mode) {
         let mut state = lock(&self.state);
-        state.mood = mood;
+        state.mode = mode;
         state.done = 0;
         for connection in state.open.drain(..) {
             let _ = connection.shutdown(Shutdown::Both);
         }
     }
 
-    /// How often it has answered, or cut, since the mood was set.
+    /// Number of answers and cuts since the fault was set.
     pub fn done(&self) -> u64 {
         lock(&self.state).done
     }
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().expect("nobody panics while holding the lock")
+    state.lock().expect("no thread panics while it holds the lock")
 }
 
 fn serve(mut client: TcpStream, behind: u16, state: &Mutex<State>) {
-    let mood = {
+    let mode = {
         let mut state = lock(state);
         state.open.extend(client.try_clone());
-        state.mood.clone()
+        state.mode.clone()
     };
-    if let Mood::Answer(code, reason, body) = &mood {
-        // What it asks for does not matter.
+    if let Mode::Answer(code, reason, body) = &mode {
+        // The content of the request does not matter.
         let _ = client.read(&mut [0; 64 << 10]);
         let _ = client.write_all(answer(*code, reason, body).as_bytes());
         lock(state).done += 1;
@@ -101,22 +101,22 @@ fn serve(mut client: TcpStream, behind: u16, state: &Mutex<State>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", behind)) else { return };
     let (Ok(mut from), Ok(mut to)) = (server.try_clone(), client.try_clone()) else { return };
     let is_lost = Arc::new(AtomicBool::new(false));
-    let (answering, is_losing) = (mood.clone(), is_lost.clone());
+    let (answering, is_losing) = (mode.clone(), is_lost.clone());
     let answers = std::thread::spawn(move || {
         let _ = match answering {
-            Mood::Dated2100 => copy_dated(&mut from, &mut to),
-            Mood::LoseAnswerTo(_) => copy_until(&is_losing, &mut from, &mut to),
+            Mode::Dated2100 => copy_dated(&mut from, &mut to),
+            Mode::LoseAnswerTo(_) => copy_until(&is_losing, &mut from, &mut to),
             _ => io::copy(&mut from, &mut to).map(drop),
         };
         let _ = to.shutdown(Shutdown::Both);
     });
-    if upload(client, server, mood, &is_lost) {
+    if upload(client, server, mode, &is_lost) {
         lock(state).done += 1;
     }
     let _ = answers.join();
 }
 
-/// Copies answers, each of which begins with a read of its own.
+/// Copies responses, each of which begins with a read of its own.
 fn copy_dated(from: &mut TcpStream, to: &mut TcpStream) -> io::Result<()> {
     const HEADER: &[u8] = b"\r\nDate: ";
     let mut piece = vec![0; 64 << 10];
@@ -133,7 +133,7 @@ fn copy_dated(from: &mut TcpStream, to: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// Copies answers; the one that comes when this is set ends it.
+/// Copies responses until one arrives while this is set.
 fn copy_until(is_lost: &AtomicBool, from: &mut TcpStream, to: &mut TcpStream) -> io::Result<()> {
     let mut piece = vec![0; 64 << 10];
     loop {
@@ -145,14 +145,14 @@ fn copy_until(is_lost: &AtomicBool, from: &mut TcpStream, to: &mut TcpStream) ->
     }
 }
 
-/// Whether a request that writes begins here, with a condition.
+/// Whether a conditional write begins here.
 fn is_conditional(piece: &[u8]) -> bool {
     let text = String::from_utf8_lossy(&piece[..piece.len().min(4096)]).to_lowercase();
     (text.starts_with("put ") || text.starts_with("post "))
         && (text.contains("\r\nif-match:") || text.contains("\r\nif-none-match:"))
 }
 
-/// Whether a request begins here that has the text in its first line.
+/// Whether a request with this text in its first line begins here.
 fn is_request(piece: &[u8], text: &str) -> bool {
     let first = piece.split(|byte| *byte == b'\r').next().unwrap_or_default();
     String::from_utf8_lossy(first).contains(text)
@@ -168,33 +168,33 @@ fn answer(code: u16, reason: &str, body: &str) -> String {
 
 const NOT_IMPLEMENTED: &str = "<Error><Code>NotImplemented</Code><Message>A header implies functionality that is not implemented.</Message></Error>";
 
-/// True: it was cut, or an answer was lost.
-fn upload(mut client: TcpStream, mut server: TcpStream, mood: Mood, is_lost: &AtomicBool) -> bool {
+/// True if it was cut, or a response was lost.
+fn upload(mut client: TcpStream, mut server: TcpStream, mode: Mode, is_lost: &AtomicBool) -> bool {
     let mut piece = vec![0; 16 << 10];
     let (mut carried, begun) = (0, Instant::now());
     let mut is_cut = false;
     while let Ok(length @ 1..) = client.read(&mut piece) {
         carried += length as u64;
-        match mood {
-            Mood::RefuseConditions if is_conditional(&piece[..length]) => {
+        match mode {
+            Mode::RefuseConditions if is_conditional(&piece[..length]) => {
                 let _ = client.write_all(answer(501, "Not Implemented", NOT_IMPLEMENTED).as_bytes());
                 is_cut = true;
                 break;
             }
-            Mood::AnswerTo(text, json) if is_request(&piece[..length], text) => {
+            Mode::AnswerTo(text, json) if is_request(&piece[..length], text) => {
                 let _ = client.write_all(answer(200, "OK", json).as_bytes());
                 is_cut = true;
                 break;
             }
-            Mood::LoseAnswerTo(text) if is_request(&piece[..length], text) => {
+            Mode::LoseAnswerTo(text) if is_request(&piece[..length], text) => {
                 is_lost.store(true, Ordering::Release);
             }
-            Mood::Late(by) => std::thread::sleep(by),
-            Mood::CutAfter(limit) if carried > limit => {
+            Mode::Late(by) => std::thread::sleep(by),
+            Mode::CutAfter(limit) if carried > limit => {
                 is_cut = true;
                 break;
             }
-            Mood::Slow(bytes) => {
+            Mode::Slow(bytes) => {
                 let due = Duration::from_secs_f64(carried as f64 / bytes as f64);
                 std::thread::sleep(due.saturating_sub(begun.elapsed()));
             }

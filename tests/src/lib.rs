@@ -1,6 +1,6 @@
-//! What the end-to-end tests, drills and benchmarks share: real programs, started, killed and asked.
+//! Shared helpers of end-to-end tests, drills and benchmarks, which run the real programs.
 //!
-//! The programs are those beside the test in the target folder: build the workspace first (`make test` does).
+//! The programs are those in the test's target folder. Build the workspace first, as `make test` does.
 
 pub mod agent;
 pub mod api_relay;
@@ -25,6 +25,6 @@ pub mod stand_in;
 pub mod tcp_relay;
 pub mod until;
 
-/// A program that runs until it is ended. It is a query, so a step of it may be repeated as long as no row came.
+/// A program that runs until it is terminated. It is a query, so its step may be repeated until a row was read.
 pub const ENDLESS: &str =
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n;";

@@ -1,6 +1,6 @@
 //! Positions of records, as a reader sees them.
 
-/// Fewer than positions go on by at the start of a server: those are microseconds, and a start takes longer.
+/// Less than the jump of positions when a server starts: they advance by microseconds, and a start takes longer.
 const JUMP: u64 = 1_000;
 
 /// Whether no record is between these two. Positions rise by one, or jump where a server appended for the first time.

@@ -1,4 +1,4 @@
-//! A link that misbehaves: between agents and a server, on Unix sockets, byte for byte.
+//! A link with faults between agents and a server, on Unix sockets, at the level of bytes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,43 +10,43 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-/// What happens to the bytes.
+/// Faults of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Weather {
-    /// Connections of an earlier number than this are cut.
+pub struct Faults {
+    /// Connections with a lower number than this are cut.
     cuts: u64,
-    /// Bytes are taken and go nowhere, as on a link whose other end is gone.
+    /// Bytes are accepted and lost, as if the other end were gone.
     pub is_half_open: bool,
-    /// Every piece of at most 64 KiB waits for this long.
+    /// Delay of every piece of at most 64 KiB.
     pub delay: Duration,
-    /// Bytes a second in each direction; `None`: no limit. What waits is in the socket of who sends.
+    /// Bytes per second in each direction; `None`: no limit. Waiting bytes stay in the sender's socket.
     pub rate: Option<u32>,
 }
 
-/// Read at once where there is a rate, so that the proxy itself holds next to nothing.
+/// Size of a read with a rate limit: small, so that the proxy itself buffers almost nothing.
 const RATED_PIECE: usize = 4 << 10;
 
-/// Agents connect to it as if it were the server. Dropping it cuts everything.
+/// Agents connect to it instead of the server. Dropping it cuts everything.
 #[derive(Debug)]
 pub struct Proxy {
-    weather: watch::Sender<Weather>,
+    faults: watch::Sender<Faults>,
     passed: Arc<AtomicU64>,
     connections: Arc<AtomicU64>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
 impl Proxy {
-    /// Listens at `address`; every connection goes on to `server`, which need not be there yet.
+    /// Listens at `address`, and forwards every connection to `server`, which may start later.
     pub fn listen(address: &Path, server: &Path) -> Self {
         let listener = UnixListener::bind(address).expect("the proxy can listen");
         let server = server.to_owned();
-        let weather = watch::Sender::new(Weather::default());
+        let faults = watch::Sender::new(Faults::default());
         let (passed, connections) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let (news, all_passed, count) = (weather.clone(), passed.clone(), connections.clone());
+        let (news, all_passed, count) = (faults.clone(), passed.clone(), connections.clone());
         let accepting = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let Ok(far) = UnixStream::connect(&server).await else { continue };
-                // The weather a connection is born into is its own: read before anyone can count it.
+                // A connection keeps the faults of its start, which are read before it is counted.
                 let born = *news.borrow();
                 count.fetch_add(1, Ordering::Relaxed);
                 let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
@@ -54,25 +54,25 @@ impl Proxy {
                 tokio::spawn(pass(far_in, near_out, born, news.subscribe(), Arc::default()));
             }
         });
-        Self { weather, passed, connections, accepting }
+        Self { faults, passed, connections, accepting }
     }
 
-    /// Cuts every connection, wherever it is.
+    /// Cuts every connection.
     pub fn cut(&self) {
-        self.weather.send_modify(|weather| weather.cuts += 1);
+        self.faults.send_modify(|faults| faults.cuts += 1);
     }
 
-    /// Changes the weather.
-    pub fn set(&self, change: impl FnOnce(&mut Weather)) {
-        self.weather.send_modify(change);
+    /// Changes the faults.
+    pub fn set(&self, change: impl FnOnce(&mut Faults)) {
+        self.faults.send_modify(change);
     }
 
-    /// Bytes from agents that were passed on.
+    /// Forwarded bytes from agents.
     pub fn passed(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)
     }
 
-    /// Connections that were made so far.
+    /// Number of connections so far.
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
@@ -88,13 +88,13 @@ impl Drop for Proxy {
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    born: Weather,
-    mut weather: watch::Receiver<Weather>,
+    born: Faults,
+    mut faults: watch::Receiver<Faults>,
     passed: Arc<AtomicU64>,
 ) {
     let mut piece = vec![0; 64 << 10];
     let mut was_half_open = born.is_half_open;
-    let mut news = weather.clone();
+    let mut news = faults.clone();
     let carry = async {
         loop {
             let most = if news.borrow().rate.is_some() { RATED_PIECE } else { piece.len() };
@@ -102,7 +102,7 @@ async fn pass(
             let now = *news.borrow_and_update();
             was_half_open |= now.is_half_open;
             if was_half_open {
-                // What is lost is lost: this connection stays silent for ever.
+                // Bytes were lost, so this connection stays silent.
                 continue;
             }
             let carrying = now.rate.map_or(0.0, |rate| length as f64 / f64::from(rate));
@@ -115,6 +115,6 @@ async fn pass(
     };
     tokio::select! {
         () = carry => {}
-        _ = weather.wait_for(|now| now.cuts > born.cuts) => {}
+        _ = faults.wait_for(|now| now.cuts > born.cuts) => {}
     }
 }

@@ -18,8 +18,7 @@ pub fn package_path() -> PathBuf {
     repository().join("images/submitter")
 }
 
-/// The root of the repository: of the clone in which cargo runs this program. Another clone that shares the target folder may
-/// have compiled it.
+/// Root of the clone in which cargo runs this program. Another clone with the same target folder may have compiled it.
 pub fn repository() -> PathBuf {
     repository_of(std::env::var_os("CARGO_MANIFEST_DIR"))
 }
@@ -31,7 +30,7 @@ fn repository_of(crate_folder: Option<OsString>) -> PathBuf {
     folder.parent().expect("the crate lies in the repository").to_owned()
 }
 
-/// Runs a piece of Python with these arguments, and gives its standard output.
+/// Runs Python code with these arguments. Returns its standard output.
 ///
 /// # Errors
 /// It cannot be started, or fails.
@@ -46,7 +45,7 @@ pub fn run(code: &str, arguments: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8(stdout)?)
 }
 
-/// Makes an SQLite file with Fisher's irises in the table `iris`, and gives its data source name.
+/// Creates an SQLite file with Fisher's irises in the table `iris`. Returns its DSN.
 ///
 /// # Errors
 /// Python or SQLite failed.
@@ -61,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clone_in_which_cargo_runs_is_the_repository() {
+    fn repository_is_the_clone_in_which_cargo_runs() {
         assert_eq!(repository_of(Some("/other/clone/tests".into())), Path::new("/other/clone"));
         assert!(repository().join("ARCHITECTURE.md").exists());
     }

@@ -1,4 +1,4 @@
-//! A link that repeats and reorders: between agents and a server, message for message.
+//! A link between agents and a server that duplicates and reorders messages.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -16,20 +16,20 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// What happens to batches of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mischief {
+pub enum Fault {
     /// Each is sent twice.
     Duplicate,
     /// Every tenth is sent after the one that follows it.
     Reorder,
-    /// Every tenth ends the stream, and comes again on the next one before anything else.
+    /// Every tenth ends the stream, and is sent first on the next one.
     Replay,
 }
 
-/// Serves as an agent's server and passes everything on to the real one.
+/// Acts as the agents' server, and forwards everything to the real one.
 #[derive(Debug, Clone)]
 pub struct Relay {
     server: PathBuf,
-    mischief: Mischief,
+    fault: Fault,
     count: Arc<AtomicU64>,
     done: Arc<AtomicU64>,
     kept: Arc<std::sync::Mutex<Option<AttachRequest>>>,
@@ -37,11 +37,11 @@ pub struct Relay {
 
 impl Relay {
     /// Listens at `address` for as long as the runtime lives.
-    pub fn listen(address: &Path, server: &Path, mischief: Mischief) -> Self {
+    pub fn listen(address: &Path, server: &Path, fault: Fault) -> Self {
         let listener = UnixListener::bind(address).expect("the relay can listen");
         let relay = Self {
             server: server.to_owned(),
-            mischief,
+            fault,
             count: Arc::default(),
             done: Arc::default(),
             kept: Arc::default(),
@@ -54,25 +54,25 @@ impl Relay {
         relay
     }
 
-    /// How often it did its mischief.
+    /// Number of injected faults.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// The messages to send on for one that came; `None`: the stream ends here.
+    /// The messages to forward for this one; `None`: the stream ends here.
     fn twist(&self, request: AttachRequest, held: &mut Option<AttachRequest>) -> Option<Vec<AttachRequest>> {
         if !matches!(request.message, Some(Message::Records(_))) {
-            // A batch that nothing overtakes, since it is the last, is not kept for ever.
+            // The last batch is not overtaken by another, and is sent now.
             return Some(std::iter::once(request).chain(held.take()).collect());
         }
         let turn = self.count.fetch_add(1, Ordering::Relaxed) % 10 == 9;
         let done = || self.done.fetch_add(1, Ordering::Relaxed);
-        match self.mischief {
-            Mischief::Duplicate => {
+        match self.fault {
+            Fault::Duplicate => {
                 done();
                 Some(vec![request.clone(), request])
             }
-            Mischief::Reorder => match held.take() {
+            Fault::Reorder => match held.take() {
                 Some(earlier) => {
                     done();
                     Some(vec![request, earlier])
@@ -83,12 +83,12 @@ impl Relay {
                 }
                 None => Some(vec![request]),
             },
-            Mischief::Replay if turn => {
+            Fault::Replay if turn => {
                 done();
-                *self.kept.lock().expect("nobody panics while holding the lock") = Some(request);
+                *self.kept.lock().expect("no thread panics while it holds the lock") = Some(request);
                 None
             }
-            Mischief::Replay => Some(vec![request]),
+            Fault::Replay => Some(vec![request]),
         }
     }
 }
@@ -116,7 +116,7 @@ impl Agent for Relay {
                         return;
                     }
                 }
-                let kept = relay.kept.lock().expect("nobody panics while holding the lock").take();
+                let kept = relay.kept.lock().expect("no thread panics while it holds the lock").take();
                 if let (true, Some(kept)) = (is_hello, kept)
                     && sender.send(kept).await.is_err()
                 {

@@ -1,6 +1,6 @@
-//! A server process that tests start, kill and start again on the same state.
+//! A server process that tests start, kill and restart on the same state.
 
-#![expect(clippy::print_stderr, reason = "what a failed test shows")]
+#![expect(clippy::print_stderr, reason = "shown by a failed test")]
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -15,25 +15,25 @@ use nix::unistd::Pid;
 use crate::client::Client;
 use crate::python;
 
-/// A program of this workspace, beside the test's own.
+/// A program of this workspace, in the folder of the test.
 pub fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a running program has a path");
     let beside = own.ancestors().skip(1).map(|folder| folder.join(name)).find(|file| file.is_file());
     beside.unwrap_or_else(|| panic!("{name} is not built; run `cargo build --workspace` first"))
 }
 
-/// How a server is started.
+/// Options of a server.
 #[derive(Debug, Clone)]
 pub struct Setup {
     /// `--state-dir`.
     pub state_dir: PathBuf,
     /// `--datasource`.
     pub datasource: String,
-    /// More flags; they win.
+    /// More flags, which take precedence.
     pub flags: Vec<String>,
-    /// More of the environment; its agents inherit it.
+    /// More variables, which its agents inherit.
     pub environment: Vec<(String, String)>,
-    /// Arguments of `ulimit` for it; `None`: the test's own limits.
+    /// Arguments of `ulimit` for it; `None`: the limits of the test.
     pub limit: Option<String>,
 }
 
@@ -70,7 +70,7 @@ impl Setup {
         self
     }
 
-    /// With no more open files than this.
+    /// With this limit of open files.
     #[must_use]
     pub fn descriptors(mut self, most: u32) -> Self {
         self.limit = Some(format!("-n {most}"));
@@ -87,7 +87,7 @@ impl Setup {
     /// Starts it, and waits until it is ready.
     ///
     /// # Errors
-    /// It ended before it was ready; what it said is in the message.
+    /// It ended before it was ready; the message has its output.
     pub fn start(&self) -> anyhow::Result<Server> {
         let mut command = match &self.limit {
             Some(limit) => {
@@ -105,25 +105,25 @@ impl Setup {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(process.stderr.take().expect("stderr is piped")).lines();
-        let mut said = String::new();
+        let mut output = String::new();
         let [address, http] = loop {
             let Some(line) = lines.next().transpose()? else {
                 process.wait()?;
-                bail!("the server ended before it was ready: {said}");
+                bail!("the server ended before it was ready: {output}");
             };
             if let Some(addresses) = listen_addresses(&line) {
                 break addresses;
             }
-            said.push_str(&line);
-            said.push('\n');
+            output.push_str(&line);
+            output.push('\n');
         };
-        // Read on, so that the server never waits for us; the lines are kept for whoever looks into a failure.
+        // Reads on, so that the server never blocks. The lines are kept to debug a failure.
         std::fs::create_dir_all(&self.state_dir)?;
         let mut log = File::options().create(true).append(true).open(self.state_dir.join("server.log"))?;
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 if std::io::Write::write_all(&mut log, format!("{line}\n").as_bytes()).is_err() {
-                    // The disk is full: then a failed test shows it.
+                    // The disk is full: a failed test shows the line.
                     eprintln!("{line}");
                 }
             }
@@ -139,13 +139,13 @@ fn listen_addresses(line: &str) -> Option<[String; 2]> {
     Some([fields.get("listen")?.as_str()?.to_owned(), fields.get("http")?.as_str()?.to_owned()])
 }
 
-/// A running server; dropping it kills it. Jobs go on without it.
+/// A running server. Dropping it kills it; its jobs continue.
 #[derive(Debug)]
 pub struct Server {
     process: Child,
-    /// Where clients connect, as `127.0.0.1:port`.
+    /// Address for clients: `127.0.0.1:port`.
     pub address: String,
-    /// Where browsers do.
+    /// Address for browsers.
     pub http: String,
 }
 
@@ -166,7 +166,7 @@ impl Server {
     /// Stops it with TERM, as an operator would, and waits for its end.
     ///
     /// # Errors
-    /// It is gone already, or does not end well.
+    /// It is gone already, or its exit code is not 0.
     pub fn stop(mut self) -> anyhow::Result<()> {
         kill(self.pid(), Signal::SIGTERM)?;
         let status = self.process.wait().context("cannot wait for the server")?;
@@ -174,10 +174,10 @@ impl Server {
         Ok(())
     }
 
-    /// Stops it with TERM; when it lives longer than this, it is killed with KILL and that is the error.
+    /// Stops it with TERM. After this time it is killed, which is an error.
     ///
     /// # Errors
-    /// It is gone already, took too long, or did not end well.
+    /// It is gone already, took too long, or its exit code is not 0.
     pub fn stop_within(mut self, bound: Duration) -> anyhow::Result<()> {
         kill(self.pid(), Signal::SIGTERM)?;
         let begun = Instant::now();
@@ -199,7 +199,7 @@ impl Server {
         crate::agent::memory(self.pid(), "VmRSS:").context("it is gone")
     }
 
-    /// How many files it has open.
+    /// Number of its open files.
     ///
     /// # Errors
     /// It is gone.
@@ -207,7 +207,7 @@ impl Server {
         Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
     }
 
-    /// Largest resident memory so far, in bytes; 0: it is gone.
+    /// Largest resident memory so far, in bytes; 0 if it is gone.
     pub fn memory_peak(&self) -> u64 {
         crate::agent::memory_peak(self.pid())
     }

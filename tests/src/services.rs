@@ -1,4 +1,4 @@
-//! Real services that tests talk to, one of each for a test program; they end with it.
+//! Real services for tests: one of each per test program. They end with it.
 
 #![expect(clippy::print_stderr, reason = "what a failed test shows")]
 
@@ -23,10 +23,10 @@ pub use jaeger::Jaeger;
 pub use mariadb::{Mariadb, PASSWORD};
 pub use s3::{S3, S3_KEY};
 
-/// Enough for a JVM on a busy machine; a service that needs longer does not come.
+/// Timeout for the start of a service. Enough for a JVM on a busy machine.
 const START: Duration = Duration::from_secs(120);
 
-/// What `scripts/test-tool.sh` makes, cached outside the clone.
+/// Folder of a tool that `scripts/test-tool.sh` builds and caches outside the clone.
 pub fn tool(name: &str) -> PathBuf {
     let script = python::repository().join("scripts/test-tool.sh");
     let output = Command::new(script).arg(name).stderr(Stdio::inherit()).output().expect("the script runs");
@@ -36,24 +36,24 @@ pub fn tool(name: &str) -> PathBuf {
 
 const LOOPBACK: &str = "127.0.0.1";
 
-/// A port of loopback that nobody uses.
+/// A free port of loopback.
 pub fn free_port() -> u16 {
     free_port_of(LOOPBACK)
 }
 
-/// The same of another address of this machine.
+/// A free port of another address of this machine.
 pub fn free_port_of(ip: &str) -> u16 {
     free_port_in(ip, SERVICE_PORTS)
 }
 
-/// Below those that the kernel gives to connections and to port 0: between this call and the start of a service,
-/// which takes seconds in a JVM, it would give the port to another.
+/// Below the kernel's ephemeral ports: between this call and the start of a service, which takes seconds in a JVM, the
+/// kernel could assign such a port to another process.
 const SERVICE_PORTS: Range<u16> = 10_000..32_000;
 
-/// A port of this range that no other call was given.
+/// A free port of this range that no earlier call returned.
 fn free_port_in(ip: &str, ports: Range<u16>) -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().expect("nobody panics with it");
+    let mut given = GIVEN.lock().expect("no thread panics while it holds the lock");
     loop {
         let port = rand::random_range(ports.clone());
         if TcpListener::bind((ip, port)).is_ok() && given.insert(port) {
@@ -73,7 +73,7 @@ impl Service {
     /// Starts it with its output in `log`.
     pub fn start(command: &mut Command, log: &Path) -> Self {
         let log = std::fs::File::create(log).expect("the log can be made");
-        // The kernel ends it with the thread that started it; so that thread stays.
+        // The kernel ends it with the thread that started it, so that thread waits.
         let mut tied = Command::new("setpriv");
         tied.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
@@ -83,14 +83,14 @@ impl Service {
         let (send, started) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let mut child = tied.spawn().expect("the service starts");
-            send.send(child.id()).expect("somebody waits");
+            send.send(child.id()).expect("the receiver waits");
             child.wait().expect("it can be waited for")
         });
         let pid = started.recv().expect("the service starts");
         Self { pid: i32::try_from(pid).expect("pids are positive i32") }
     }
 
-    /// Until it has ended and was waited for.
+    /// Whether it runs, or was not reaped yet.
     fn is_alive(&self) -> bool {
         Path::new(&format!("/proc/{}", self.pid)).exists()
     }
@@ -109,7 +109,7 @@ fn wait_until(what: &str, service: &Service, log: &Path, mut is_ready: impl FnMu
     }
 }
 
-/// `GET path`, as text; empty when nobody answers.
+/// `GET path`, as text; empty without a response.
 pub fn get(address: (&str, u16), path: &str) -> String {
     let ask = || {
         let mut stream = TcpStream::connect(address)?;

@@ -1,4 +1,4 @@
-//! A slow TCP link between clients and a server: what one side sends arrives later, in order, and as if at once.
+//! A TCP link with latency between clients and a server: bytes arrive later, in order, with the same bandwidth.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ pub struct SlowLink {
 }
 
 impl SlowLink {
-    /// Listens; every connection goes on to `server`, and each direction takes `delay`.
+    /// Listens, and forwards every connection to `server` with `delay` in each direction.
     ///
     /// # Errors
     /// It cannot listen.
@@ -42,7 +42,7 @@ impl SlowLink {
         Ok(Self { address, swallows, accepting })
     }
 
-    /// From now on what the server sends is lost, as when a client dies before it arrives.
+    /// From now on bytes from the server are lost, as if the client died before they arrive.
     pub fn swallow_answers(&self, swallows: bool) {
         self.swallows.store(swallows, Ordering::Relaxed);
     }
@@ -54,7 +54,7 @@ impl Drop for SlowLink {
     }
 }
 
-/// Carries pieces, each `delay` after it came; the end, too.
+/// Forwards pieces and the end, each `delay` after it arrived.
 async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration, swallows: Arc<AtomicBool>) {
     let mut under_way: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
     let mut piece = vec![0; 64 << 10];

@@ -1,4 +1,4 @@
-//! A trace, as Jaeger's query API tells it.
+//! A trace, as Jaeger's query API returns it.
 
 use std::time::{Duration, Instant};
 
@@ -6,15 +6,15 @@ use serde_json::Value;
 
 use crate::services::{Jaeger, get};
 
-/// Spans come a moment after what they tell of.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout for spans, which arrive a moment after their events.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The spans of one trace.
 #[derive(Debug)]
 pub struct Spans(Vec<Value>);
 
 impl Jaeger {
-    /// The trace of this job, once it has so many spans of these names.
+    /// The trace of this job, once it has spans of these names.
     pub fn trace_of(&self, ip: &str, job: &str, expected: &[&str]) -> Spans {
         let begun = Instant::now();
         let tags = format!("%7B%22sqlflow.job.id%22%3A%22{job}%22%7D");
@@ -28,7 +28,7 @@ impl Jaeger {
             if expected.iter().all(|name| spans.0.iter().any(|it| it["operationName"] == *name)) {
                 return spans;
             }
-            assert!(begun.elapsed() < PATIENCE, "no {expected:?} in {:?}", spans.names());
+            assert!(begun.elapsed() < TIMEOUT, "no {expected:?} in {:?}", spans.names());
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -54,12 +54,12 @@ impl Spans {
         one
     }
 
-    /// Those that are parts of this one, in order.
+    /// Children of a span, in order.
     pub fn parts_of<'a>(&'a self, whole: &'a Value) -> impl Iterator<Item = &'a Value> {
         self.0.iter().filter(move |it| parent(it) == whole["spanID"].as_str())
     }
 
-    /// Asserts that they are one tree: one has no parent, and the parents of all others are there.
+    /// Asserts that the spans are one tree: one has no parent, and the parents of all others exist.
     pub fn expect_a_tree(&self) {
         let ids: Vec<_> = self.0.iter().filter_map(|it| it["spanID"].as_str()).collect();
         let mut once = ids.clone();
@@ -73,13 +73,13 @@ impl Spans {
         }
     }
 
-    /// Asserts that the parts of each span of this name make up its wall time within a hundredth, or some milliseconds.
+    /// Asserts that the children of each span of this name cover its time within a hundredth, or some milliseconds.
     pub fn expect_parts_of(&self, name: &str) {
         self.expect_parts_within(100, name);
     }
 
-    /// The same within one of so many parts of that time. On a busy machine more of it passes between what two processes
-    /// note.
+    /// The same within this fraction of that time. On a busy machine the gaps between the records of two processes are
+    /// longer.
     pub fn expect_parts_within(&self, fraction: u64, name: &str) {
         for whole in
             self.0.iter().filter(|it| it["operationName"].as_str().is_some_and(|it| it.starts_with(name)))
@@ -96,7 +96,7 @@ impl Spans {
     }
 }
 
-/// A server notes whole milliseconds, four times for an attempt, and before its store has synced.
+/// A server records whole milliseconds, four times for an attempt, and before its store has synced.
 const CLOCK_MICROS: u64 = 15_000;
 
 /// Its length.

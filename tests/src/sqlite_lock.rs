@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 
 use crate::python;
 
-/// Begins to write, says so, and waits to be ended.
+/// Begins a write transaction, prints a line, and waits until it is killed.
 const WRITER: &str = "
 import sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -18,7 +18,7 @@ print('writes', flush=True)
 time.sleep(3600)
 ";
 
-/// Returns once nobody else can write to the file. That ends with the program, which is killed when it is dropped.
+/// Returns once the file is locked. The lock ends with the program, which is killed when it is dropped.
 ///
 /// # Errors
 /// The program cannot be started, or cannot write.

@@ -1,5 +1,5 @@
-//! A stand-in for the submitter: any program as a job's step, with everything else real. The server believes that it is
-//! its Python.
+//! A stand-in for the submitter: any program as a job's step. Everything else is real; the server takes it for its
+//! Python.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use crate::python;
 use crate::server::{Setup, program};
 
-/// SQL of one step; what it says does not matter, for the stand-in reads none of it.
+/// SQL of one step. The stand-in ignores it.
 pub const STEP: &str = "SELECT 1";
 
-/// Bytes that look random and are the same for the same seed, in pieces of a megabyte: a Python function
-/// `pieces(seed, megabytes)`.
+/// Python function `pieces(seed, megabytes)`: pseudo-random bytes by seed, in pieces of a megabyte.
 pub const PIECES: &str = "
 import random
 def pieces(seed, megabytes):
@@ -20,8 +19,8 @@ def pieces(seed, megabytes):
         yield source.randbytes(1 << 20)
 ";
 
-/// A server whose steps run `code`, a Python program, with `dir` as `sys.argv[1]`; its agents attach at `address` if
-/// one is given.
+/// A server whose steps run the Python program `code` with `dir` as `sys.argv[1]`. With an `address` its agents attach
+/// there.
 pub fn setup(dir: &Path, code: &str, address: Option<&Path>) -> Setup {
     let main = dir.join("stand_in.py");
     std::fs::write(&main, code).expect("the folder can be written");
@@ -46,8 +45,7 @@ pub fn setup(dir: &Path, code: &str, address: Option<&Path>) -> Setup {
     setup
 }
 
-/// A shell script in place of submitters, for `--python`. To a server that asks whether it can import the submitter it is the
-/// real Python.
+/// A shell script for `--python` in place of submitters. The server's check of the Python runs the real one.
 pub fn python_that(dir: &Path, name: &str, text: &str) -> PathBuf {
     let real = python::program();
     script(dir, name, &format!("if [ \"$1\" = -c ]; then exec {} \"$@\"; fi\n{text}", real.display()))
@@ -56,6 +54,6 @@ pub fn python_that(dir: &Path, name: &str, text: &str) -> PathBuf {
 fn script(dir: &Path, name: &str, text: &str) -> PathBuf {
     let path = dir.join(name);
     std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("the folder can be written");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("the file is ours");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("the test owns the file");
     path
 }

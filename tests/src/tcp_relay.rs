@@ -1,4 +1,4 @@
-//! A link between clients and a server whose address may change: it can be cut, held and refused.
+//! A link between clients and a server whose address may change. It can be cut, held or closed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,19 +7,19 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What happens to the bytes of all connections.
+/// State of all connections.
 #[derive(Debug, Clone, Copy, Default)]
 struct Condition {
-    /// Connections of an earlier number than this are cut.
+    /// Connections with a lower number than this are cut.
     cuts: u64,
-    /// Nothing passes until this is over; nothing is lost.
+    /// Bytes are held back and not lost.
     is_held: bool,
 }
 
-/// Clients connect to `address`, which stays the same over all restarts of the server. Dropping it cuts everything.
+/// Clients connect to `address`, which stays the same across restarts of the server. Dropping it cuts everything.
 #[derive(Debug)]
 pub struct TcpRelay {
-    /// Where clients connect, as `127.0.0.1:port`.
+    /// Address for clients: `127.0.0.1:port`.
     pub address: String,
     target: Arc<Mutex<Option<String>>>,
     condition: watch::Sender<Condition>,
@@ -27,7 +27,7 @@ pub struct TcpRelay {
 }
 
 impl TcpRelay {
-    /// Listens at a free port. Without a target every connection is closed at once.
+    /// Listens at a free port. Connections are closed at once while there is no target.
     ///
     /// # Errors
     /// No port is free.
@@ -51,7 +51,7 @@ impl TcpRelay {
         Ok(Self { address, target, condition, accepting })
     }
 
-    /// Where new connections go from now on; none: they are closed at once.
+    /// Sets the target of new connections. Without one they are closed at once.
     pub fn lead_to(&self, target: Option<String>) {
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
     }
@@ -66,7 +66,7 @@ impl TcpRelay {
         self.condition.send_modify(|condition| condition.is_held = true);
     }
 
-    /// Lets all bytes go on.
+    /// Forwards bytes again.
     pub fn release(&self) {
         self.condition.send_modify(|condition| condition.is_held = false);
     }

@@ -1,4 +1,4 @@
-//! Waiting for what can only be looked at.
+//! Waiting by polling, for conditions without an event.
 
 use std::time::{Duration, Instant};
 
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Blocks until the condition holds, and fails the test if it never does.
+/// Blocks until the condition holds, and fails the test after [`LIMIT`].
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < LIMIT, "waited in vain until {what}");
+        assert!(begun.elapsed() < LIMIT, "timeout: waited until {what}");
         std::thread::sleep(PAUSE);
     }
 }

@@ -1,4 +1,4 @@
-//! A reader that looks at a model again and again while it is retrained and its writers are killed.
+//! A reader polls a model while it is retrained and its writers are killed.
 
 use std::sync::mpsc;
 
@@ -9,15 +9,15 @@ use tempfile::TempDir;
 
 use crate::locations::Place;
 
-/// A#3761, and the whole kind: at every instant there is one whole model. Each has two files that must agree.
+/// A#3761, in general: at any time there is one complete model. Its two files must agree.
 #[test]
-fn a_reader_never_sees_a_model_that_is_missing_mixed_or_cut() {
+fn reader_always_gets_one_complete_model() {
     let rounds = std::env::var("SQLFLOW_DRILL_RETRAINS").map_or(12, |text| text.parse().unwrap());
     for place in Place::all_and_files("retrained") {
         place.make();
         assert_eq!(train(place, 0).0.end().code, Some(0));
         std::thread::scope(|scope| {
-            // A round that panics drops it, and the reader ends.
+            // Dropped by a panic too, which ends the reader.
             let (go_on, over) = mpsc::channel::<()>();
             let reader = scope.spawn(move || {
                 let mut reads = 0;
@@ -30,7 +30,7 @@ fn a_reader_never_sees_a_model_that_is_missing_mixed_or_cut() {
             let mut killed = 0;
             for round in 1..=rounds {
                 let (running, _out) = train(place, round);
-                // From before it publishes until after.
+                // A random time before, during or after publishing.
                 std::thread::sleep(std::time::Duration::from_millis(rand::rng().random_range(1..400)));
                 running.signal(Signal::SIGKILL);
                 killed += u32::from(running.end().code != Some(0));
@@ -42,7 +42,7 @@ fn a_reader_never_sees_a_model_that_is_missing_mixed_or_cut() {
             let reads = reader.join().unwrap();
             assert!(reads > 0 && killed > 0, "{place:?}: {reads} reads, {killed} of {rounds} writers killed");
         });
-        // What killed writers left does not stand in the way of the next one.
+        // Leftovers of killed writers do not disturb the next one.
         assert_eq!(train(place, rounds + 1).0.end().code, Some(0));
         assert_eq!(read(place), (rounds + 1).to_string());
     }
@@ -50,7 +50,7 @@ fn a_reader_never_sees_a_model_that_is_missing_mixed_or_cut() {
 
 fn train(place: Place, round: u32) -> (Running, TempDir) {
     let out = tempfile::tempdir().unwrap();
-    // Some size, so that there is time to be killed in.
+    // Large enough that a writer can be killed meanwhile.
     let script = format!(
         "echo {round} > {0}/first; echo {round} > {0}/second; head -c 4000000 /dev/urandom > {0}/weights",
         out.path().display()
@@ -58,7 +58,7 @@ fn train(place: Place, round: u32) -> (Running, TempDir) {
     (place.exec(out.path()).flags(["--publish-retry", "30"]).shell(&script), out)
 }
 
-/// Which round's model is there.
+/// The round of the published model.
 fn read(place: Place) -> String {
     let into = tempfile::tempdir().unwrap();
     let input = format!("{}={}", place.uri(), into.path().display());

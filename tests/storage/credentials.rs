@@ -1,13 +1,13 @@
-//! Credentials that change while a program runs.
+//! Credentials that change or are wrong.
 
 use sqlflow_tests::agent::Exec;
 use sqlflow_tests::services::{S3, S3_KEY};
 
 use crate::locations::Place;
 
-/// handoff#162: what was valid at the start has expired when the model is to be saved; a new one is there by then.
+/// handoff#162: the credentials of the start have expired when the model is published, and were replaced meanwhile.
 #[test]
-fn credentials_are_read_again_when_the_model_is_saved() {
+fn credentials_are_read_again_for_publishing() {
     let place = Place::S3("renewed");
     place.make();
     let dir = tempfile::tempdir().unwrap();
@@ -34,7 +34,7 @@ fn credentials_are_read_again_when_the_model_is_saved() {
     assert_eq!(place.weights(), b"1\n");
 }
 
-/// And with those that stay wrong the run fails, says so, and shows no secret.
+/// The run fails, and its messages contain no secret.
 #[test]
 fn wrong_credentials_fail_and_are_not_shown() {
     let place = Place::S3("refused");

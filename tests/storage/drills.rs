@@ -1,4 +1,4 @@
-//! Storages that fail in the middle of it, and agents that die there. Each on the real one.
+//! Storages that fail during a publication, and agents that die there.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_tests::agent::{Exec, Running};
-use sqlflow_tests::http_relay::{HttpRelay, Mood};
+use sqlflow_tests::http_relay::{HttpRelay, Mode};
 use sqlflow_tests::services::{Hdfs, S3};
 use sqlflow_tests::until::until;
 use tempfile::TempDir;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::locations::Place;
 use crate::models_cli::models;
 
-/// Several parts of a multipart upload, and some blocks' worth of packets.
+/// Several parts of a multipart upload, and many packets of an HDFS block.
 const LARGE: usize = 24 << 20;
 
 /// A folder with incompressible weights.
@@ -30,9 +30,9 @@ fn weights_of(bytes: usize) -> (TempDir, Vec<u8>) {
     (out, weights)
 }
 
-/// A datanode that is killed while a model is written to it, and is there again later.
+/// A datanode is killed while a model is written, and restarted.
 #[test]
-fn a_datanode_that_is_killed_costs_no_model() {
+fn model_is_published_despite_a_killed_datanode() {
     let mut hdfs = Hdfs::start();
     let (out, _) = large();
     let uri = format!("hdfs://127.0.0.1:{}/m/m.tar.gz", hdfs.port);
@@ -45,7 +45,7 @@ fn a_datanode_that_is_killed_costs_no_model() {
     hdfs.restart_datanode();
     let ended = writing.end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(ended.stderr.contains("retrying"), "it was killed too late: {}", ended.stderr);
+    assert!(ended.stderr.contains("retrying"), "the datanode was killed too late: {}", ended.stderr);
 
     let into = tempfile::tempdir().unwrap();
     let read = exec().flags(["--input", &format!("{uri}={}", into.path().display())]).start(&["true"]).end();
@@ -67,9 +67,9 @@ fn bytes_below(folder: &Path) -> u64 {
     entries.flatten().map(size).sum()
 }
 
-/// No room: it is said, the old model stays, and when there is room within the patience the new one is saved.
+/// The error is reported and the old model kept. If there is space within the retry timeout, the new one is published.
 #[test]
-fn a_folder_without_room_is_said_and_waited_for() {
+fn publishing_over_the_quota_is_retried_until_there_is_space() {
     let place = Place::Hdfs("full");
     let hdfs = Hdfs::shared();
     assert_eq!(place.publish(b"old").code, Some(0));
@@ -91,7 +91,7 @@ fn a_folder_without_room_is_said_and_waited_for() {
     assert_eq!(place.weights(), weights);
 }
 
-/// In front of S3; it begins to publish into a bucket that holds `old`.
+/// Starts to publish into S3 through the relay.
 fn through(relay: &HttpRelay, place: Place, out: &Path, flags: &[&str]) -> Running {
     place
         .exec(out)
@@ -109,13 +109,13 @@ fn bucket_with_old(name: &'static str) -> (Place, HttpRelay) {
 
 const SLOW_DOWN: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"#;
 
-/// OSMO#764: a store that is too busy for a while, or answers 500, is asked again.
+/// OSMO#764: responses 503 and 500 are retried.
 #[test]
-fn a_store_that_says_slow_down_is_asked_again() {
+fn throttled_upload_is_retried() {
     let (place, relay) = bucket_with_old("busy");
     let (out, weights) = large();
     for (code, reason) in [(503, "Slow Down"), (500, "Internal Server Error")] {
-        relay.set(Mood::Answer(code, reason, SLOW_DOWN.to_owned()));
+        relay.set(Mode::Answer(code, reason, SLOW_DOWN.to_owned()));
         let refused = through(&relay, place, out.path(), &["--publish-retry", "0"]).end();
         assert_eq!(refused.code, Some(65));
         assert!(refused.stderr.contains("reduce your request rate"), "{}", refused.stderr);
@@ -124,20 +124,20 @@ fn a_store_that_says_slow_down_is_asked_again() {
     let waiting = through(&relay, place, out.path(), &["--publish-retry", "60"]);
     let before = relay.done();
     until("five more requests were answered", || relay.done() >= before + 5);
-    relay.set(Mood::Pass);
+    relay.set(Mode::Pass);
     let ended = waiting.end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(place.weights(), weights);
     assert_eq!(place.list(), ["m.tar.gz"], "no upload is left");
 }
 
-/// A store without room: it is said, the old model stays, and when there is room within the patience the new one is saved.
+/// The error is reported and the old model kept. If there is space within the retry timeout, the new one is published.
 #[test]
-fn a_store_without_room_is_said_and_waited_for() {
+fn upload_to_a_full_store_is_retried_until_there_is_space() {
     let s3 = S3::start_on_small_disk(96);
     let uri = format!("s3://{}/m.tar.gz", s3.bucket("full"));
-    let publish = |out: &Path, patience: u32| {
-        let flags = [format!("--output={}={uri}", out.display()), format!("--publish-retry={patience}")];
+    let publish = |out: &Path, retry_seconds: u32| {
+        let flags = [format!("--output={}={uri}", out.display()), format!("--publish-retry={retry_seconds}")];
         Exec::new().envs(s3.environment()).flags(flags.each_ref().map(String::as_str)).start(&["true"])
     };
     let (old, old_weights) = weights_of(1 << 20);
@@ -148,7 +148,7 @@ fn a_store_without_room_is_said_and_waited_for() {
     let (new, weights) = large();
     let refused = publish(new.path(), 0).end();
     assert_eq!((refused.code, &refused.outcome["reason"]), (Some(65), &"publish_failed".into()));
-    // It does not say more than this.
+    // The store reports no more than this.
     assert!(refused.stderr.contains("InternalError"), "{}", refused.stderr);
     let stored = || {
         let into = tempfile::tempdir().unwrap();
@@ -167,17 +167,16 @@ fn a_store_without_room_is_said_and_waited_for() {
     assert!(stored() == weights);
 }
 
-/// Leaves the disk of this file without any room.
+/// Fills the disk of this file.
 fn fill(ballast: &Path) {
     let mut file = std::fs::File::create(ballast).unwrap();
     let full = std::iter::repeat_with(|| file.write_all(&[1; 64 << 10])).find_map(Result::err);
     assert_eq!(full.unwrap().kind(), std::io::ErrorKind::StorageFull);
 }
 
-/// What killed agents left in the store goes when the model is published a day later, or removed; what may still be
-/// completed stays.
+/// By a publication or removal of the model. Newer uploads, which may still be completed, are kept.
 #[test]
-fn an_upload_of_a_killed_agent_is_removed_after_a_day() {
+fn upload_of_a_killed_agent_is_removed_after_a_day() {
     let s3 = S3::shared();
     let relay = HttpRelay::start(s3.port);
     s3.bucket("abandoned");
@@ -198,9 +197,9 @@ fn an_upload_of_a_killed_agent_is_removed_after_a_day() {
     assert_eq!(publish("staged=always").code, None);
     assert_eq!(uploads(), "m/m.tar.gz\nm/m.tar.gz2\n");
     assert_eq!(publish("").code, Some(0));
-    assert_eq!(uploads(), "m/m.tar.gz\nm/m.tar.gz2\n", "it began a moment ago");
+    assert_eq!(uploads(), "m/m.tar.gz\nm/m.tar.gz2\n", "a new upload is kept");
 
-    relay.set(Mood::Dated2100);
+    relay.set(Mode::Dated2100);
     let published = publish("");
     assert_eq!(published.code, Some(0), "{}", published.stderr);
     assert_eq!(uploads(), "m/m.tar.gz2\n");
@@ -211,29 +210,29 @@ fn an_upload_of_a_killed_agent_is_removed_after_a_day() {
     assert_eq!(uploads(), "m/m.tar.gz2\n");
 }
 
-/// A connection that breaks in the middle of a part: that part is sent again.
+/// The connection is cut during a part, which is sent again.
 #[test]
-fn a_connection_that_is_cut_in_a_part_costs_that_part() {
+fn cut_connection_repeats_the_part() {
     let (place, relay) = bucket_with_old("cut");
     let (out, weights) = large();
-    relay.set(Mood::CutAfter(3 << 20));
+    relay.set(Mode::CutAfter(3 << 20));
     let waiting = through(&relay, place, out.path(), &["--publish-retry", "60"]);
     until("three requests were answered", || relay.done() >= 3);
     assert_eq!(place.weights(), b"old");
-    relay.set(Mood::Pass);
+    relay.set(Mode::Pass);
     let ended = waiting.end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(place.weights(), weights);
 }
 
-/// OSMO#764, A#11241: told to end with an upload that needs more time than there is: the old model stays, nothing half is
-/// left, and the verdict says what was lost.
+/// OSMO#764, A#11241: TERM during an upload that takes longer than the grace period. The old model is kept, nothing
+/// partial is left, and the outcome names the lost model.
 #[test]
-fn an_upload_that_needs_more_than_the_grace_is_given_up() {
+fn upload_beyond_the_grace_period_is_given_up() {
     let (place, relay) = bucket_with_old("grace");
-    // More than the parts that may be on their way when all is packed.
+    // More than the parts that may be in flight when everything is packed.
     let (out, _) = weights_of(3 * LARGE);
-    relay.set(Mood::Slow(128 << 10));
+    relay.set(Mode::Slow(128 << 10));
     let writing = through(&relay, place, out.path(), &["--termination-grace", "2"]);
     while !place.list().iter().any(|line| line.starts_with("upload of")) {}
     writing.signal(Signal::SIGTERM);
@@ -243,13 +242,13 @@ fn an_upload_that_needs_more_than_the_grace_is_given_up() {
     assert_eq!(place.list(), ["m.tar.gz"], "no upload is left");
 }
 
-/// Two writers of one model: who was overtaken does not go over the other's model with leave that was given before it was
-/// there. It stages again and asks again; then the last one wins, whole.
+/// Two writers of one model. The second commit does not use a grant that is older than the first commit: it stages
+/// again and asks for a new grant. The last commit wins as a whole.
 #[test]
-fn a_writer_that_was_overtaken_asks_again() {
+fn write_conflict_stages_and_asks_for_a_grant_again() {
     let (place, relay) = bucket_with_old("overtaken");
     let (out, weights) = large();
-    relay.set(Mood::Slow(2 << 20));
+    relay.set(Mode::Slow(2 << 20));
     let mut writing = through(&relay, place, out.path(), &["--publish-retry", "0"]);
     while !place.list().iter().any(|line| line.starts_with("upload of")) {}
     writing.signal(Signal::SIGSTOP);
@@ -262,22 +261,22 @@ fn a_writer_that_was_overtaken_asks_again() {
     assert_eq!(place.list(), ["m.tar.gz"], "no upload is left");
 }
 
-/// A store that knows no conditions is written to without.
+/// A store without conditional writes gets unconditional ones.
 #[test]
-fn a_store_without_conditional_writes_takes_models() {
+fn store_without_conditional_writes_accepts_models() {
     let (place, relay) = bucket_with_old("unconditional");
-    relay.set(Mood::RefuseConditions);
+    relay.set(Mode::RefuseConditions);
     let (out, weights) = large();
     let ended = through(&relay, place, out.path(), &["--publish-retry", "0"]).end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(relay.done() > 0, "there was no condition");
+    assert!(relay.done() > 0, "no conditional write was sent");
     assert_eq!(place.weights(), weights);
     assert_eq!(place.list(), ["m.tar.gz"], "no upload is left");
 }
 
-/// A model that is replaced while somebody reads it: all that is read is of the new one, also where it is read in parts.
+/// The reader gets only bytes of the new model, although it reads in parts.
 #[test]
-fn a_model_that_is_replaced_under_its_readers_hands_is_read_anew() {
+fn model_replaced_during_a_read_is_read_again() {
     let place = Place::S3("swapped");
     place.make();
     let [old, new]: [Vec<u8>; 2] =
@@ -290,7 +289,7 @@ fn a_model_that_is_replaced_under_its_readers_hands_is_read_anew() {
     let weights = into.path().join("weights");
     until("a part of the model is read", || std::fs::metadata(&weights).is_ok_and(|it| it.len() > 0));
     reading.signal(Signal::SIGSTOP);
-    assert!(std::fs::metadata(&weights).unwrap().len() < old.len() as u64, "it was stopped too late");
+    assert!(std::fs::metadata(&weights).unwrap().len() < old.len() as u64, "the reader was stopped too late");
     assert_eq!(place.publish(&new).code, Some(0));
     reading.signal(Signal::SIGCONT);
     let ended = reading.end();
@@ -298,9 +297,9 @@ fn a_model_that_is_replaced_under_its_readers_hands_is_read_anew() {
     assert!(std::fs::read(weights).unwrap() == new, "not the new model");
 }
 
-/// A#3761: whatever step the agent dies at, the model is the old one or the new one, and the next run saves its own.
+/// A#3761: the model is the old or the new one at every step, and the next run can publish.
 #[test]
-fn an_agent_that_dies_at_any_step_leaves_a_whole_model() {
+fn agent_killed_at_any_step_leaves_a_complete_model() {
     for place in Place::all_and_files("steps") {
         place.make();
         let out = tempfile::tempdir().unwrap();
@@ -319,7 +318,7 @@ fn an_agent_that_dies_at_any_step_leaves_a_whole_model() {
             let failpoint = format!("{step}=always");
             let ended =
                 place.exec(out.path()).env("SQLFLOW_TEST_FAILPOINT", &failpoint).start(&["true"]).end();
-            assert_eq!(ended.code, None, "{place:?}: nobody died at {step}: {}", ended.stderr);
+            assert_eq!(ended.code, None, "{place:?}: the agent did not die at {step}: {}", ended.stderr);
             let expected = if is_new { step.as_bytes() } else { b"old" };
             assert_eq!(place.weights(), expected, "{place:?} at {step}");
         }
@@ -328,9 +327,9 @@ fn an_agent_that_dies_at_any_step_leaves_a_whole_model() {
     }
 }
 
-/// A clock that is 20 minutes off: HDFS does not mind; S3, which signs by time, says what is wrong.
+/// A clock that is 20 minutes wrong: HDFS accepts it; S3, whose signatures have a time, reports it.
 #[test]
-fn a_clock_that_is_wrong_is_said() {
+fn wrong_clock_is_reported_by_s3_only() {
     for place in Place::all("skewed") {
         place.make();
         assert_eq!(place.publish(b"old").code, Some(0));

@@ -1,12 +1,12 @@
-//! Storages that refuse or fail.
+//! HDFS that denies writes: permissions and safe mode.
 
 use sqlflow_tests::services::Hdfs;
 
 use crate::locations::Place;
 
-/// flyte PR#5444: no permission is no success, and the old model stays.
+/// flyte PR#5444: the run fails, and the old model is kept.
 #[test]
-fn a_model_that_may_not_be_written_is_no_success() {
+fn publishing_without_permission_fails_and_keeps_the_old_model() {
     for place in [Place::Hdfs("forbidden"), Place::Webhdfs("forbidden")] {
         assert_eq!(place.publish(b"old").code, Some(0));
         let out = tempfile::tempdir().unwrap();
@@ -28,9 +28,9 @@ fn a_model_that_may_not_be_written_is_no_success() {
     }
 }
 
-/// A namenode in safe mode refuses; when it comes out within the patience, the model is saved.
+/// A namenode in safe mode rejects writes. If that ends within the retry timeout, the model is published.
 #[test]
-fn safe_mode_is_waited_for() {
+fn publishing_is_retried_until_safe_mode_ends() {
     let hdfs = Hdfs::start();
     let uri = format!("hdfs://127.0.0.1:{}/m/m.tar.gz", hdfs.port);
     assert_eq!(hdfs.command(&["dfsadmin", "-safemode", "enter"]).0, Some(0));

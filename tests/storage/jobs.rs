@@ -1,4 +1,4 @@
-//! SQL programs whose models are in a storage.
+//! Jobs with models in a remote storage.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ const TRAIN: &str = r#"SELECT * FROM iris TO TRAIN xgboost.gbtree
 const PREDICT: &str = "SELECT * FROM iris TO PREDICT iris_predicted.class USING flowers.m;
 SELECT class, count(*) FROM iris_predicted GROUP BY class;";
 
-async fn trains_and_predicts(models: &str, environment: &[(&'static str, String)]) {
+async fn train_and_predict(models: &str, environment: &[(&'static str, String)]) {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
         .flag("--models")
@@ -29,12 +29,12 @@ async fn trains_and_predicts(models: &str, environment: &[(&'static str, String)
     }
 }
 
-/// The design's own example: the model's two files are in HDFS, and others can read them.
+/// The example of the design document: the model's two files are in HDFS, and other tools can read them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_is_trained_into_hdfs_and_used_from_there() {
+async fn model_in_hdfs_is_trained_and_used() {
     let hdfs = Hdfs::shared();
     let models = format!("hdfs://127.0.0.1:{}/sqlflow/models", hdfs.port);
-    trains_and_predicts(&models, &[("HADOOP_USER_NAME", "root".to_owned())]).await;
+    train_and_predict(&models, &[("HADOOP_USER_NAME", "root".to_owned())]).await;
 
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().to_str().unwrap();
@@ -53,12 +53,12 @@ async fn a_model_is_trained_into_hdfs_and_used_from_there() {
     }
 }
 
-/// User code never sees what opens the storage.
+/// User code has no credentials of the storage.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_is_trained_into_s3_and_used_from_there() {
+async fn model_in_s3_is_trained_and_used() {
     let s3 = S3::shared();
     let bucket = s3.bucket("jobs");
-    trains_and_predicts(&format!("s3://{bucket}/models"), &s3.environment()).await;
+    train_and_predict(&format!("s3://{bucket}/models"), &s3.environment()).await;
     let listed = s3.boto("for it in s3.list_objects_v2(Bucket='jobs')['Contents']: print(it['Key'])");
     assert_eq!(
         listed.lines().collect::<Vec<_>>(),
@@ -66,10 +66,9 @@ async fn a_model_is_trained_into_s3_and_used_from_there() {
     );
 }
 
-/// A#3761, flyte PR#5444: the same where the storage is elsewhere: a job that says that it succeeded has published whole,
-/// wherever its agent died first.
+/// A#3761, flyte PR#5444: a job that succeeded has published a complete model, wherever its first agent died.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_whose_agent_dies_on_its_way_to_a_storage_publishes_whole() {
+async fn job_publishes_complete_model_wherever_its_agent_dies() {
     for place in [Place::Hdfs("dying"), Place::S3("dying")] {
         place.make();
         let dir = tempfile::tempdir().unwrap();
@@ -88,7 +87,7 @@ async fn a_job_whose_agent_dies_on_its_way_to_a_storage_publishes_whole() {
             );
             let token = client.run(program).await.unwrap();
             client.follow(&token).await.unwrap().expect_success();
-            assert!(marker.exists(), "{place:?}: nobody died at {step}");
+            assert!(marker.exists(), "{place:?}: the agent did not die at {step}");
             let shown = models_cli::models(&place.root(), &place.environment(), &["show", "m"]);
             assert!(shown.contains(&format!("num_boost_round = {rounds} ")), "{place:?} at {step}: {shown}");
             let gob = place.read_text("m/sqlflow.gob");

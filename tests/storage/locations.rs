@@ -1,4 +1,4 @@
-//! One place in each storage, and how to look at it with a client that is not ours.
+//! A folder in each storage, and access to it by the storage's own client.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,7 +21,7 @@ impl Place {
         [Self::Hdfs(name), Self::Webhdfs(name), Self::S3(name)]
     }
 
-    /// Those, and a file system.
+    /// All storages, and a file system.
     pub fn all_and_files(name: &'static str) -> [Self; 4] {
         [Self::File(name), Self::Hdfs(name), Self::Webhdfs(name), Self::S3(name)]
     }
@@ -42,7 +42,7 @@ impl Place {
         format!("{}/m.tar.gz", self.root())
     }
 
-    /// Makes what must be there before a model can be: a bucket, or a folder without anything.
+    /// Prepares it: creates a bucket, or removes an old folder.
     pub fn make(self) {
         match self {
             Self::S3(name) => drop(S3::shared().bucket(name)),
@@ -62,7 +62,7 @@ impl Place {
         }
     }
 
-    /// The environment for whoever talks to it.
+    /// Environment for clients of the storage.
     pub fn environment(self) -> Vec<(&'static str, String)> {
         match self {
             Self::S3(_) => S3::shared().environment().to_vec(),
@@ -71,7 +71,7 @@ impl Place {
         }
     }
 
-    /// The agent in front of a command, with this place as its output from `out`.
+    /// An agent that publishes `out` here.
     pub fn exec(self, out: &Path) -> Exec {
         self.output_of(Exec::new(), out)
     }
@@ -89,7 +89,7 @@ impl Place {
         self.exec(out.path()).flags(["--publish-retry", "5"]).start(&["true"]).end()
     }
 
-    /// What the storage's own client lists below the folder, as file names.
+    /// Names of the files below the folder, by the storage's own client.
     pub fn list(self) -> Vec<String> {
         match self {
             Self::File(_) => {
@@ -118,7 +118,7 @@ for it in s3.list_multipart_uploads(Bucket='{bucket}').get('Uploads', []): print
         }
     }
 
-    /// A file below the folder, as far as it is text.
+    /// A file below the folder, as lossy text.
     pub fn read_text(self, name: &str) -> String {
         match self {
             Self::File(_) => {
@@ -133,7 +133,7 @@ for it in s3.list_multipart_uploads(Bucket='{bucket}').get('Uploads', []): print
         }
     }
 
-    /// The file `weights` of the tarball, as the storage's own client reads it.
+    /// The file `weights` of the tarball, by the storage's own client.
     pub fn weights(self) -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
         let tarball = dir.path().join("m.tar.gz");

@@ -1,4 +1,4 @@
-//! Models in storages that are real: HDFS by both of its protocols, and S3.
+//! Models in real storages: HDFS by both of its protocols, and S3.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
@@ -10,7 +10,7 @@ mod jobs;
 mod locations;
 mod model_cache;
 mod models_cli;
-mod processes;
+mod process_limit;
 mod publish_after_failure;
-mod published;
+mod publishing;
 mod staging_cleanup;

@@ -1,4 +1,4 @@
-//! Models that were fetched before.
+//! The cache of fetched models.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use sqlflow_tests::agent::{Ended, Exec};
 
 use crate::locations::Place;
 
-/// Reads the model's weights, with a cache; tells whether they came out of it.
+/// Reads the model's weights with a cache. Returns them, and whether they came from the cache.
 fn read(place: Place, cache: &Path) -> (Vec<u8>, bool) {
     let into = tempfile::tempdir().unwrap();
     let exec = Exec::new().envs(place.environment());
@@ -20,9 +20,9 @@ fn read(place: Place, cache: &Path) -> (Vec<u8>, bool) {
     (std::fs::read(into.path().join("weights")).unwrap(), stderr.contains("the model is from the cache"))
 }
 
-/// A model that is replaced is never mistaken for the one before, however alike they are, and a spoilt cache is no fault.
+/// Also if old and new model have the same size. A corrupted cache is not used.
 #[test]
-fn a_model_is_fetched_once_until_it_is_replaced() {
+fn model_is_fetched_once_until_it_is_replaced() {
     for place in Place::all("cached") {
         place.make();
         let dir = tempfile::tempdir().unwrap();
@@ -33,7 +33,7 @@ fn a_model_is_fetched_once_until_it_is_replaced() {
             assert_eq!(read(place, &cache), (weights.to_vec(), true), "{place:?}");
         }
         for file in std::fs::read_dir(&cache).unwrap() {
-            std::fs::write(file.unwrap().path(), "spoilt").unwrap();
+            std::fs::write(file.unwrap().path(), "corrupted").unwrap();
         }
         assert_eq!(read(place, &cache), (b"second".to_vec(), false), "{place:?}");
         assert_eq!(read(place, &cache), (b"second".to_vec(), true), "{place:?}");

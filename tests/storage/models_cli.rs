@@ -1,4 +1,4 @@
-//! `sqlflowctl models`: what people do with models.
+//! `sqlflowctl models` on real storages.
 
 use std::process::{Command, Output};
 
@@ -31,11 +31,11 @@ pub(crate) fn models(at: &str, environment: &Environment, arguments: &[&str]) ->
 
 #[test]
 fn models_are_listed_shown_copied_and_deleted() {
-    for place in Place::all_and_files("looked-at") {
+    for place in Place::all_and_files("listed") {
         place.make();
         let (root, environment) = (place.root(), place.environment());
         let run = |arguments: &[&str]| models(&root, &environment, arguments);
-        assert_eq!(run(&["list", "--output", "json"]), "", "{root}: there is nothing yet");
+        assert_eq!(run(&["list", "--output", "json"]), "", "{root}: expected no models");
         for name in ["team/m", "other"] {
             publish(&root, &environment, name);
         }
@@ -81,7 +81,7 @@ fn publish(root: &str, environment: &Environment, name: &str) {
 }
 
 #[test]
-fn what_is_missing_or_spoilt_is_said() {
+fn damaged_model_and_invalid_uri_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let root = format!("file://{}", dir.path().display());
     std::fs::create_dir(dir.path().join("m")).unwrap();
@@ -92,7 +92,7 @@ fn what_is_missing_or_spoilt_is_said() {
         assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
         assert!(String::from_utf8(refused.stderr).unwrap().contains("model m"), "{arguments:?}");
     }
-    assert_eq!(std::fs::read_dir(&copy).unwrap().count(), 0, "nothing is left of a copy that failed");
+    assert_eq!(std::fs::read_dir(&copy).unwrap().count(), 0, "a failed copy left files");
     for (at, code) in [("ftp://host/m", 2), ("s3://key:secret@bucket/m", 2)] {
         let refused = try_models(at, &[], &["list"]);
         assert_eq!(refused.status.code(), Some(code));
@@ -100,10 +100,10 @@ fn what_is_missing_or_spoilt_is_said() {
     }
 }
 
-/// A model that is replaced while it is copied: the copy is the new one, whole.
+/// The copy is the complete new model.
 #[test]
-fn a_model_that_is_replaced_meanwhile_is_copied_anew() {
-    let place = Place::S3("copied-anew");
+fn model_replaced_during_a_copy_is_copied_again() {
+    let place = Place::S3("copied-again");
     place.make();
     let (root, environment) = (place.root(), place.environment());
     let publish = |seed: u8| {

@@ -1,4 +1,4 @@
-//! What a job made and could not publish: another attempt publishes it, and nothing is trained twice.
+//! Kept output: a model that could not be published is published by a later attempt, without another training.
 
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::python;
@@ -11,9 +11,9 @@ const TRAIN: &str =
     "SELECT * FROM iris TO TRAIN xgboost.gbtree WITH objective = \"multi:softmax\", num_class = 3,
   train.num_boost_round = 2 LABEL class INTO m;";
 
-/// OSMO#764, A#11241: the storage refuses for longer than an agent waits, and the server dies as well.
+/// OSMO#764, A#11241: the storage rejects writes for longer than an agent retries, and the server dies too.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_that_no_agent_could_publish_is_published_by_the_next() {
+async fn unpublished_model_is_published_by_a_later_attempt() {
     let (place, hdfs) = (Place::Hdfs("kept"), Hdfs::shared());
     let admin = |arguments: &[&str]| {
         let (code, text) = hdfs.command(arguments);
@@ -30,8 +30,8 @@ async fn a_model_that_no_agent_could_publish_is_published_by_the_next() {
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run(TRAIN).await.unwrap();
-    let told = |words: &'static str| move |it: &Payload| matches!(it, Payload::Message(message) if message.message.contains(words));
-    client.until(&token, told("what attempt 1 made will be published by attempt 3")).await.unwrap();
+    let says = |words: &'static str| move |it: &Payload| matches!(it, Payload::Message(message) if message.message.contains(words));
+    client.until(&token, says("what attempt 1 made will be published by attempt 3")).await.unwrap();
     server.kill();
 
     admin(&["dfsadmin", "-clrSpaceQuota", "/native/kept"]);

@@ -1,4 +1,4 @@
-//! What writers leave behind, and what is taken away from writers that live.
+//! Staging of killed writers is removed, and live writers survive its removal.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,17 +6,16 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use sqlflow_tests::agent::{Ended, Exec};
-use sqlflow_tests::http_relay::{HttpRelay, Mood};
+use sqlflow_tests::http_relay::{HttpRelay, Mode};
 use sqlflow_tests::services::{Hdfs, S3};
 
 use crate::locations::Place;
 use crate::models_cli::models;
 
-/// A#724, and the room that it takes: what a killed agent staged goes with whoever publishes or removes that model a day
-/// later, and not before.
+/// A#724 and disk space: a publication or removal of the model removes staging that is older than a day.
 #[test]
-fn what_a_killed_agent_staged_goes_after_a_day() {
-    // Named as its tarball: so it is a model for `sqlflowctl` too.
+fn staging_of_a_killed_agent_is_removed_after_a_day() {
+    // The folder has the tarball's name, so `sqlflowctl` sees a model.
     for place in [Place::File("m"), Place::Hdfs("m"), Place::Webhdfs("m")] {
         place.make();
         let die = || {
@@ -27,7 +26,7 @@ fn what_a_killed_agent_staged_goes_after_a_day() {
         };
         die();
         assert_eq!(place.publish(b"first").code, Some(0));
-        assert!(staged(place).is_some(), "{place:?}: {:?} of a moment ago", place.list());
+        assert!(staged(place).is_some(), "{place:?}: new staging was removed: {:?}", place.list());
         age(place);
         assert_eq!(place.publish(b"second").code, Some(0));
         assert_eq!(place.list(), ["m.tar.gz"], "{place:?}");
@@ -36,7 +35,7 @@ fn what_a_killed_agent_staged_goes_after_a_day() {
         age(place);
         models(place.root().strip_suffix("/m").unwrap(), &place.environment(), &["delete", "m"]);
         if let Place::File(_) = place {
-            assert!(!Path::new(place.root().trim_start_matches("file://")).exists(), "its folder goes too");
+            assert!(!Path::new(place.root().trim_start_matches("file://")).exists(), "its folder is left");
         } else {
             assert_eq!(place.list(), [""; 0], "{place:?}");
         }
@@ -47,7 +46,7 @@ fn staged(place: Place) -> Option<String> {
     place.list().into_iter().find(|name| name.starts_with(".staging-") && !name.contains('/'))
 }
 
-/// By more than a day.
+/// Makes the staging older than a day.
 fn age(place: Place) {
     let folder = format!("{}/{}", place.root(), staged(place).unwrap());
     if let Some(path) = folder.strip_prefix("file://") {
@@ -61,13 +60,13 @@ fn age(place: Place) {
     assert_eq!(code, Some(0), "{text}");
 }
 
-/// A publication that fails takes along what it staged, however slowly the storage answers.
+/// A failed publication removes its staging, however slow the storage is.
 #[test]
-fn what_fails_leaves_nothing_behind_in_a_slow_storage() {
+fn failed_publication_leaves_no_staging_in_a_slow_storage() {
     let place = Place::Webhdfs("slow");
     assert_eq!(place.publish(b"old").code, Some(0));
     let relay = HttpRelay::start(Hdfs::shared().http_port);
-    relay.set(Mood::Late(Duration::from_millis(200)));
+    relay.set(Mode::Late(Duration::from_millis(200)));
     let out = tempfile::tempdir().unwrap();
     let ended = publish_through(&relay, out.path(), "slow");
     assert!(ended.stderr.contains("left no file"), "{}", ended.stderr);
@@ -75,22 +74,22 @@ fn what_fails_leaves_nothing_behind_in_a_slow_storage() {
     assert_eq!(place.weights(), b"old");
 }
 
-/// The namenode renamed, but its answer was lost: that is success, and no second try goes over what came after.
+/// The namenode renamed the file, and its response was lost. No second rename may replace a later model.
 #[test]
-fn a_rename_whose_answer_is_lost_is_no_failure() {
+fn rename_with_a_lost_response_is_a_success() {
     let place = Place::Webhdfs("unanswered");
     let relay = HttpRelay::start(Hdfs::shared().http_port);
-    relay.set(Mood::LoseAnswerTo("op=RENAME"));
+    relay.set(Mode::LoseAnswerTo("op=RENAME"));
     let out = tempfile::tempdir().unwrap();
     std::fs::write(out.path().join("weights"), "new").unwrap();
     let ended = publish_through(&relay, out.path(), "unanswered");
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert_eq!(relay.done(), 1, "an answer was lost");
+    assert_eq!(relay.done(), 1, "number of lost responses");
     assert_eq!(place.weights(), b"new");
     assert_eq!(place.list(), ["m.tar.gz"]);
 }
 
-/// Once, into the namenode behind the relay.
+/// Publishes once through the relay.
 fn publish_through(relay: &HttpRelay, out: &Path, name: &'static str) -> Ended {
     let output = format!("{}=webhdfs://127.0.0.1:{}/web/{name}/m.tar.gz", out.display(), relay.port);
     let exec = Exec::new().envs(Place::Webhdfs(name).environment());
@@ -99,11 +98,11 @@ fn publish_through(relay: &HttpRelay, out: &Path, name: &'static str) -> Ended {
 
 /// HttpFS speaks WebHDFS, but answers a rename over another file with success and `false`.
 #[test]
-fn a_rename_that_is_refused_with_success_is_a_failure() {
+fn rename_answered_with_false_is_a_failure() {
     let place = Place::Webhdfs("httpfs");
     assert_eq!(place.publish(b"old").code, Some(0));
     let relay = HttpRelay::start(Hdfs::shared().http_port);
-    relay.set(Mood::AnswerTo("op=RENAME", "{\"boolean\":false}"));
+    relay.set(Mode::AnswerTo("op=RENAME", "{\"boolean\":false}"));
     let out = tempfile::tempdir().unwrap();
     std::fs::write(out.path().join("weights"), "new").unwrap();
     let ended = publish_through(&relay, out.path(), "httpfs");
@@ -112,9 +111,9 @@ fn a_rename_that_is_refused_with_success_is_a_failure() {
     assert_eq!(place.weights(), b"old");
 }
 
-/// Somebody removes the model, or the upload, while another one is on its way: it is published all the same.
+/// The model or the upload is removed during a publication.
 #[test]
-fn what_is_taken_away_from_a_writer_is_written_again() {
+fn upload_that_was_removed_is_repeated() {
     let place = Place::S3("taken");
     place.make();
     let abort = "for it in s3.list_multipart_uploads(Bucket='taken').get('Uploads', []):
@@ -127,7 +126,7 @@ fn what_is_taken_away_from_a_writer_is_written_again() {
         let mut weights = vec![0; 24 << 20];
         rand::fill(&mut weights[..]);
         std::fs::write(out.path().join("weights"), &weights).unwrap();
-        relay.set(Mood::Slow(4 << 20));
+        relay.set(Mode::Slow(4 << 20));
         let writing = place
             .exec(out.path())
             .env("AWS_ENDPOINT_URL", &format!("http://127.0.0.1:{}", relay.port))
@@ -136,7 +135,7 @@ fn what_is_taken_away_from_a_writer_is_written_again() {
         while !place.list().iter().any(|line| line.starts_with("upload of")) {}
         writing.signal(Signal::SIGSTOP);
         S3::shared().boto(taking);
-        relay.set(Mood::Pass);
+        relay.set(Mode::Pass);
         writing.signal(Signal::SIGCONT);
         let ended = writing.end();
         assert_eq!(ended.code, Some(0), "{taking}: {}", ended.stderr);

@@ -24,7 +24,7 @@ pub struct Hdfs {
     jars: PathBuf,
 }
 
-/// What goes wrong is in the service's log.
+/// Errors are in the service's log.
 const LOG4J: &str = "log4j.rootLogger=WARN,console
 log4j.appender.console=org.apache.log4j.ConsoleAppender
 log4j.appender.console.target=System.err
@@ -57,9 +57,10 @@ impl Hdfs {
             format!("<configuration>{properties}</configuration>")
         };
         let conf = dir.path().join("conf");
-        std::fs::create_dir(&conf).expect("the folder is ours");
-        let write =
-            |name: &str, text: String| std::fs::write(conf.join(name), text).expect("the folder is ours");
+        std::fs::create_dir(&conf).expect("the test owns the folder");
+        let write = |name: &str, text: String| {
+            std::fs::write(conf.join(name), text).expect("the test owns the folder");
+        };
         write("core-site.xml", site(&[("fs.defaultFS", format!("hdfs://{ip}:{port}"))]));
         write("log4j.properties", LOG4J.to_owned());
         let folder = |name: &str| format!("file://{}/{name}", dir.path().display());
@@ -112,7 +113,7 @@ impl Hdfs {
         self.wait_until_ready();
     }
 
-    /// `hdfs dfs …`, `hdfs dfsadmin …`: Hadoop's own client. Gives its exit code and both outputs.
+    /// `hdfs dfs …`, `hdfs dfsadmin …`: Hadoop's own client. Returns its exit code and both outputs.
     pub fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let output = self.client(arguments).output().expect("java is installed");
         let text = [output.stdout, output.stderr].concat();
@@ -123,7 +124,7 @@ impl Hdfs {
     pub fn command_line(&self, arguments: &[&str]) -> String {
         let command = self.client(arguments);
         let words = std::iter::once(command.get_program()).chain(command.get_args());
-        // The class path has a star for Java, not for the shell.
+        // The asterisk in the class path is for Java, not for the shell.
         words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
     }
 

@@ -48,7 +48,7 @@ impl Jaeger {
             "exporters": { "jaeger_storage_exporter": { "trace_storage": "memory" } },
         });
         let file = dir.path().join("config.json");
-        std::fs::write(&file, config.to_string()).expect("the folder is ours");
+        std::fs::write(&file, config.to_string()).expect("the test owns the folder");
         let log = dir.path().join("log");
         let service = Service::start(Command::new(&jaeger).arg("--config").arg(&file), &log);
         let ready = || get((ip, query_port), "/api/services").starts_with("HTTP/1.0 200");

@@ -7,7 +7,7 @@ use super::{Service, free_port_of, wait_until};
 /// MariaDB with an empty database `test`, for one user with every right.
 #[derive(Debug)]
 pub struct Mariadb {
-    /// What `sqlflow-server --datasource` takes.
+    /// DSN for `sqlflow-server --datasource`.
     pub dsn: String,
     /// The process.
     pub service: Service,
@@ -15,7 +15,7 @@ pub struct Mariadb {
     pub dir: tempfile::TempDir,
 }
 
-/// A password that has what a DSN must quote, and that nobody else prints.
+/// A password with characters that a DSN must quote. It is unique, so that tests can search for it.
 pub const PASSWORD: &str = "pass/w@rd:hunter2";
 
 impl Mariadb {
@@ -38,7 +38,7 @@ impl Mariadb {
         let sql = format!(
             "CREATE DATABASE test CHARACTER SET utf8mb4;\nCREATE USER 'u'@'%' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON *.* TO 'u'@'%';\n"
         );
-        std::fs::write(&setup, sql).expect("the folder is ours");
+        std::fs::write(&setup, sql).expect("the test owns the folder");
         let port = free_port_of(ip);
         let mut command = Command::new("/usr/sbin/mariadbd");
         command.args([

@@ -18,7 +18,7 @@ pub struct S3 {
     pub dir: tempfile::TempDir,
 }
 
-/// The identity that may do everything.
+/// The identity with all permissions.
 pub const S3_KEY: (&str, &str) = ("key-of-the-tests", "secret-of-the-tests");
 
 impl S3 {
@@ -33,7 +33,7 @@ impl S3 {
         Self::start_within(tempfile::tempdir().expect("a temporary folder can be made"), &[])
     }
 
-    /// The same on a disk of so many megabytes, which is mounted at [`Self::data`] for the service alone.
+    /// The same on a disk of this many megabytes, mounted at [`Self::data`] for the service only.
     pub fn start_on_small_disk(megabytes: u32) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
         let script =
@@ -49,9 +49,9 @@ impl S3 {
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }]});
         let config = dir.path().join("identities.json");
-        std::fs::write(&config, identities.to_string()).expect("the folder is ours");
+        std::fs::write(&config, identities.to_string()).expect("the test owns the folder");
         let data = data_of(&dir);
-        std::fs::create_dir(&data).expect("the folder is ours");
+        std::fs::create_dir(&data).expect("the test owns the folder");
         let port = free_port();
         let weed = weed.to_str().expect("a path is text");
         let mut words = wrapper.iter().chain([&weed]);
@@ -73,20 +73,20 @@ impl S3 {
         Self { port, service, dir }
     }
 
-    /// Where it stores things, as it sees it.
+    /// Its data folder, as the service sees it.
     pub fn data(&self) -> PathBuf {
         let within = data_of(&self.dir);
         Path::new(&format!("/proc/{}/root", self.service.pid))
-            .join(within.strip_prefix("/").expect("it is whole"))
+            .join(within.strip_prefix("/").expect("the path is absolute"))
     }
 
-    /// A bucket of its own, since tests run beside each other.
+    /// Creates a bucket, so that tests can run in parallel.
     pub fn bucket(&self, name: &str) -> String {
         self.boto(&format!("s3.create_bucket(Bucket='{name}')"));
         name.to_owned()
     }
 
-    /// Runs Python with `s3`, a client that is not ours, and gives what it prints.
+    /// Runs Python with `s3`, a boto3 client, and returns its output.
     pub fn boto(&self, code: &str) -> String {
         let client = format!(
             "import boto3
@@ -103,7 +103,7 @@ s3 = boto3.client('s3', endpoint_url='http://127.0.0.1:{}', aws_access_key_id='{
         String::from_utf8(output.stdout).expect("it prints text")
     }
 
-    /// What the agent and other clients need in their environment.
+    /// Environment for the agent and other clients.
     pub fn environment(&self) -> [(&'static str, String); 3] {
         [
             ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.port)),
@@ -117,7 +117,7 @@ fn data_of(dir: &tempfile::TempDir) -> PathBuf {
     dir.path().join("data")
 }
 
-/// A port whose port of gRPC, 10,000 above, is free as well.
+/// A free port such that its port for gRPC, 10,000 above, is free too.
 fn low_port() -> u16 {
     loop {
         let port = free_port_in(LOOPBACK, 10_000..22_000);

@@ -1,4 +1,4 @@
-//! Reads a job's log and holds it against what was printed.
+//! A reader of a job's log that checks positions and offsets.
 
 use sha2::{Digest as _, Sha256};
 use sqlflow_proto::v1::log_chunk::Stream;
@@ -14,12 +14,12 @@ pub struct Reading {
     pub status: JobStatus,
     /// Bytes of stdout.
     pub length: u64,
-    /// The end of stdout; enough to look for a line.
+    /// The end of stdout, at most 64 KiB.
     pub tail: Vec<u8>,
-    /// Bytes that gap records tell of.
+    /// Bytes that gap records report as missing.
     pub missing: u64,
     pub gaps: usize,
-    /// What the server reported.
+    /// The server's messages.
     pub messages: Vec<String>,
     position: u64,
     digest: Sha256,
@@ -44,7 +44,7 @@ impl Reading {
         is_over(&self.status)
     }
 
-    /// One Fetch. An error is the server's end.
+    /// One Fetch. Fails if the server is gone.
     pub async fn fetch(&mut self, client: &mut Client) -> Result<(), tonic::Status> {
         let page = client.api.fetch(self.cursor.clone()).await?.into_inner();
         for result in page.results {
@@ -71,11 +71,11 @@ impl Reading {
         Ok(())
     }
 
-    /// Fetches until this holds.
+    /// Fetches until the condition holds.
     pub async fn until(&mut self, client: &mut Client, is_enough: impl Fn(&Self) -> bool) {
         let begun = std::time::Instant::now();
         while !is_enough(self) {
-            assert!(begun.elapsed().as_secs() < 600, "it never comes: {self:?}");
+            assert!(begun.elapsed().as_secs() < 600, "the condition does not become true: {self:?}");
             self.fetch(client).await.unwrap();
         }
     }

@@ -1,4 +1,4 @@
-//! Outputs: whole or not at all.
+//! Outputs are published as a whole or not at all.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,15 +19,15 @@ fn unpacked(dir: &Path, file: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// One run after the other with the same folder.
+/// Runs in the same folder, one after the other.
 fn run(dir: &Path, script: &str) -> sqlflow_tests::agent::Ended {
     let script = format!("mkdir -p out && cd out && {script}");
     Exec::new().flags(output(dir)).start(&["sh", "-c", &format!("cd {} && {script}", dir.display())]).end()
 }
 
-/// A#3761: what a run that fails left does not replace what is good.
+/// A#3761: the files of a failed run do not replace the model.
 #[test]
-fn a_run_that_fails_leaves_the_model_as_it_was() {
+fn failed_run_keeps_the_old_model() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(run(dir.path(), "echo 1 > weights").code, Some(0));
     for script in ["echo 2 > weights; exit 1", "echo 2 > weights; kill -9 $$"] {
@@ -40,12 +40,12 @@ fn a_run_that_fails_leaves_the_model_as_it_was() {
     assert_eq!(left, 1, "no staging is left");
 }
 
-/// flyte PR#5444, SF#1317: a save that fails is a failure, though the command succeeded.
+/// flyte PR#5444, SF#1317: the run fails although the command succeeded.
 #[test]
-fn a_model_that_cannot_be_saved_is_no_success() {
+fn unpublishable_model_fails_a_successful_command() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(run(dir.path(), "echo 1 > weights").code, Some(0));
-    // Nothing can be made in there, not even by root: the agent sees the folder read-only.
+    // A read-only mount, which root cannot write either.
     let models = dir.path().join("models");
     let models = models.display();
     let script =
@@ -69,14 +69,14 @@ fn a_model_that_cannot_be_saved_is_no_success() {
     assert_eq!(unpacked(dir.path(), "weights"), "1\n");
 }
 
-/// A#724, A#10378: the model is much larger than the agent. In `make drill` it has the size that the report had.
+/// A#724, A#10378: the model is much larger than the agent. In `make drill` it is as large as in the report.
 #[test]
-fn a_large_model_goes_through_a_small_agent() {
+fn large_model_is_published_with_bounded_memory() {
     let gib: u64 = std::env::var("SQLFLOW_DRILL_MODEL_GIB").map_or(1, |text| text.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     std::fs::create_dir(&out).unwrap();
-    // Holes, so that no disk is filled; they are read and packed like any bytes.
+    // A sparse file fills no disk. Its holes are read and packed like any bytes.
     std::fs::File::create(out.join("weights")).unwrap().set_len(gib << 30).unwrap();
     let running = Exec::shipped().flags(output(dir.path())).start(&["true"]);
     let watch = watch_memory(running.pid());
@@ -90,17 +90,17 @@ fn a_large_model_goes_through_a_small_agent() {
     assert!(listed.contains(&format!(" {} ", gib << 30)), "{listed}");
 }
 
-/// OSMO#764, A#11241: TERM comes while the model is on its way. It has its share of the time, and is published.
+/// OSMO#764, A#11241: TERM during the upload. Publishing has its share of the grace period.
 #[test]
-fn a_model_on_its_way_is_finished_within_the_grace() {
+fn staged_model_is_published_within_the_grace_period() {
     let (ended, dir) = terminated_while_staging(&["--termination-grace", "300"]);
     assert_eq!((ended.code, &ended.outcome["reason"]), (Some(0), &"succeeded".into()), "{}", ended.outcome);
     assert!(dir.path().join("models/m.tar.gz").exists());
 }
 
-/// OSMO#764, A#11241: and when the time does not suffice, nothing half is left, and it is said.
+/// OSMO#764, A#11241: if the time is too short, no partial model is left, and that is reported.
 #[test]
-fn a_model_that_needs_more_than_the_grace_is_not_half_there() {
+fn publishing_beyond_the_grace_period_leaves_no_partial_model() {
     let (ended, dir) = terminated_while_staging(&["--termination-grace", "0.2"]);
     ended.expect_given_up();
     let left: Vec<_> = std::fs::read_dir(dir.path().join("models")).unwrap().collect();
@@ -120,7 +120,7 @@ fn terminated_while_staging(flags: &[&str]) -> (sqlflow_tests::agent::Ended, tem
 }
 
 #[test]
-fn what_one_run_publishes_another_one_gets() {
+fn published_model_is_input_of_another_run() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(run(dir.path(), "mkdir sub && echo 7 > sub/weights").code, Some(0));
     let input = format!("file://{0}/models/m.tar.gz={0}/in", dir.path().display());
@@ -134,9 +134,9 @@ fn what_one_run_publishes_another_one_gets() {
     assert!(missing.stderr.contains("does not exist"), "{}", missing.stderr);
 }
 
-/// A folder comes back as it was, whatever it holds: also the links in it, a folder that a link leads to, and modes and times.
+/// A folder is restored with its links and folders, their modes and times. What cannot be restored is reported.
 #[test]
-fn an_output_keeps_its_modes_times_and_links() {
+fn output_keeps_modes_times_and_links() {
     let dir = tempfile::tempdir().unwrap();
     let script = "mkdir sub && echo tool > sub/tool && chmod 750 sub/tool && touch -d @1000000000 sub/tool
 ln -s sub latest && ln -s /etc/passwd outside && mkfifo pipe && chmod 700 sub";
@@ -157,9 +157,9 @@ ln -s sub latest && ln -s /etc/passwd outside && mkfifo pipe && chmod 700 sub";
     }
 }
 
-/// What can be known before the command runs is said before, and the folder is there for it.
+/// Errors that can be known before the command runs are reported before. The folder exists when the command starts.
 #[test]
-fn the_folder_of_an_output_is_made_and_looked_at_before_the_command_runs() {
+fn output_folder_is_created_and_checked_before_the_command() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().display();
     let flag = format!("{place}/deep/out=file://{place}/models/m.tar.gz");
@@ -181,9 +181,9 @@ fn the_folder_of_an_output_is_made_and_looked_at_before_the_command_runs() {
     assert!(ended.stderr.contains("cannot create the folder"), "{}", ended.stderr);
 }
 
-/// The first that is in place must not clear away what the others have staged, which then would have to be packed again.
+/// The first commit must not remove the staging of the other outputs, which would have to be packed again.
 #[test]
-fn several_outputs_of_one_folder_are_staged_apart() {
+fn outputs_of_one_folder_have_separate_staging() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().display();
     let flags = ["a", "b", "c"].map(|it| format!("--output={place}/{it}=file://{place}/models/{it}.tar.gz"));

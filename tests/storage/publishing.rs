@@ -1,12 +1,12 @@
-//! A model goes out and comes in, whole.
+//! Models are published and read.
 
 use sqlflow_tests::agent::{Exec, watch_memory};
 
 use crate::locations::Place;
 
-/// Published twice, read by the storage's own client and by the agent. Nothing else is left in the folder.
+/// Published twice, read by the storage's own client and by the agent. No other file is left in the folder.
 #[test]
-fn a_model_goes_out_is_replaced_and_comes_in() {
+fn model_is_published_replaced_and_read() {
     for place in Place::all("round-trip") {
         place.make();
         for weights in [&b"first"[..], b"second"] {
@@ -30,9 +30,9 @@ fn a_model_goes_out_is_replaced_and_comes_in() {
     }
 }
 
-/// A#724, A#10378: many parts, and little memory.
+/// A#724, A#10378.
 #[test]
-fn a_model_of_many_parts_goes_through_a_small_agent() {
+fn model_of_many_parts_needs_bounded_memory() {
     let megabytes: usize =
         std::env::var("SQLFLOW_DRILL_STORED_MIB").map_or(200, |text| text.parse().unwrap());
     for place in Place::all("many-parts") {
@@ -54,9 +54,9 @@ fn a_model_of_many_parts_goes_through_a_small_agent() {
     }
 }
 
-/// A name that is not there is said to be missing, not unreadable.
+/// Reported as missing, not as unreadable.
 #[test]
-fn a_missing_model_is_named() {
+fn missing_model_is_reported() {
     for place in Place::all("missing") {
         place.make();
         let into = tempfile::tempdir().unwrap();

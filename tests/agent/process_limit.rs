@@ -1,9 +1,10 @@
-//! Lack of processes and threads, in a real cgroup. With the agent that ships: a build for developers outlives a panic.
+//! Exhausted processes and threads, in a real cgroup. With the static agent, which aborts on a panic; a debug build
+//! survives.
 
 use sqlflow_tests::agent::{logged, shipped};
 use sqlflow_tests::cgroup::Group;
 
-/// Takes what the limit leaves, also what the agent gives back: an idle thread of tokio's goes after 10 seconds.
+/// Takes every process that the limit leaves, also those that the agent frees: tokio ends an idle thread after 10 s.
 const GREEDY: &str = "
 import os, time
 def fill():
@@ -21,9 +22,9 @@ while time.monotonic() < begun + 13:
 print('after', flush=True)
 raise SystemExit(3)";
 
-/// A thread that the agent needs and does not get would be its end, and its command's, and that of all output.
+/// If the agent needed one more thread, it would abort, and command and output would be lost.
 #[test]
-fn a_command_that_uses_up_the_processes_is_heard_to_its_end() {
+fn command_that_exhausts_processes_keeps_its_output_and_exit_code() {
     let group = Group::new("pids", "greedy");
     group.set("pids.max", 12);
     let (ended, dir) = group.exec(&shipped()).log_to("log").python(GREEDY, &[]).end_in_folder();
@@ -34,7 +35,7 @@ fn a_command_that_uses_up_the_processes_is_heard_to_its_end() {
 }
 
 #[test]
-fn what_the_agent_cannot_start_for_lack_of_processes_it_names() {
+fn agent_without_processes_reports_what_it_cannot_start() {
     let group = Group::new("pids", "few");
     for limit in 1..=6 {
         group.set("pids.max", limit);

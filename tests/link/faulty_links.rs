@@ -1,15 +1,15 @@
-//! Many bytes over a bad link.
+//! Much output over links with faults.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlflow_tests::proxy::Proxy;
 use sqlflow_tests::python;
-use sqlflow_tests::relay::{Mischief, Relay};
+use sqlflow_tests::relay::{Fault, Relay};
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::stand_in::{self, PIECES, STEP};
 
-use super::streams::Reading;
+use super::reading::Reading;
 
 const SEED: u64 = 23497;
 
@@ -17,7 +17,7 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// A step that prints so many megabytes.
+/// A step that prints this many megabytes.
 fn printing(dir: &Path, address: &Path, megabytes: u64) -> Setup {
     let code = format!(
         "{PIECES}\nimport sys\nfor piece in pieces({SEED}, {megabytes}): sys.stdout.buffer.write(piece)"
@@ -44,10 +44,10 @@ fn world() -> World {
     World { dir, address, server }
 }
 
-/// AF#23497, AF#11324, AF#33498: the link is cut again and again and the server killed twice. In `make drill` it is a
-/// gigabyte, cut every 5 s.
+/// AF#23497, AF#11324, AF#33498: the link is cut periodically and the server killed twice. `make drill` sends a
+/// gigabyte with a cut every 5 s.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_byte_arrives_once_though_links_are_cut_and_the_server_is_killed_twice() {
+async fn every_byte_arrives_once_despite_cut_links_and_killed_servers() {
     let megabytes = setting("SQLFLOW_DRILL_MIB", 96);
     let period = Duration::from_millis(setting("SQLFLOW_DRILL_CUT_MS", 200));
     let World { dir, address, server: socket } = world();
@@ -64,7 +64,7 @@ async fn every_byte_arrives_once_though_links_are_cut_and_the_server_is_killed_t
             tokio::time::sleep(period).await;
             proxy.cut();
             cuts += 1;
-            tell(cuts, proxy.passed());
+            report(cuts, proxy.passed());
         }
     };
     let following = async {
@@ -87,12 +87,12 @@ async fn every_byte_arrives_once_though_links_are_cut_and_the_server_is_killed_t
     assert!(proxy.connections() > 5, "{} connections", proxy.connections());
 }
 
-#[expect(clippy::print_stderr, reason = "for who watches the long drill")]
-fn tell(cuts: u64, passed: u64) {
-    eprintln!("cut {cuts}, {} MiB have passed", passed >> 20);
+#[expect(clippy::print_stderr, reason = "progress of the long drill")]
+fn report(cuts: u64, passed: u64) {
+    eprintln!("cut {cuts}, {} MiB passed", passed >> 20);
 }
 
-async fn arrives(setup: &Setup, megabytes: u64) {
+async fn expect_all_output(setup: &Setup, megabytes: u64) {
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run(STEP).await.unwrap();
@@ -105,45 +105,44 @@ async fn arrives(setup: &Setup, megabytes: u64) {
 
 /// AF#33498
 #[tokio::test(flavor = "multi_thread")]
-async fn batches_that_come_twice_count_once() {
-    mischief(Mischief::Duplicate).await;
+async fn duplicated_batches_are_stored_once() {
+    expect_all_output_despite(Fault::Duplicate).await;
 }
 
 /// AF#33498
 #[tokio::test(flavor = "multi_thread")]
-async fn batches_that_overtake_each_other_come_into_order() {
-    mischief(Mischief::Reorder).await;
+async fn reordered_batches_are_stored_in_order() {
+    expect_all_output_despite(Fault::Reorder).await;
 }
 
 /// AF#33498
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_of_an_earlier_stream_that_comes_late_does_no_harm() {
-    mischief(Mischief::Replay).await;
+async fn replayed_batch_of_an_earlier_stream_is_dropped() {
+    expect_all_output_despite(Fault::Replay).await;
 }
 
-async fn mischief(mischief: Mischief) {
+async fn expect_all_output_despite(fault: Fault) {
     let World { dir, address, server } = world();
-    let relay = Relay::listen(&address, &server, mischief);
-    arrives(&printing(dir.path(), &address, 32), 32).await;
-    assert!(relay.done() > 0, "the relay never did it");
+    let relay = Relay::listen(&address, &server, fault);
+    expect_all_output(&printing(dir.path(), &address, 32), 32).await;
+    assert!(relay.done() > 0, "the relay injected no fault");
 }
 
-/// Slow, but whole.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_link_only_takes_longer() {
+async fn slow_link_loses_no_output() {
     let World { dir, address, server } = world();
     let proxy = Proxy::listen(&address, &server);
-    proxy.set(|weather| weather.delay = Duration::from_millis(20));
-    arrives(&printing(dir.path(), &address, 4), 4).await;
+    proxy.set(|faults| faults.delay = Duration::from_millis(20));
+    expect_all_output(&printing(dir.path(), &address, 4), 4).await;
 }
 
-/// What was printed while no server was there, on a link that needs 38 s for it: the server hears the agent all the time,
-/// and the agent keeps its stream.
+/// Output from a server outage, on a link that needs 38 s for it. Heartbeats still arrive in time, and the agent keeps
+/// its stream.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_on_a_very_slow_link_silences_nobody() {
+async fn backlog_on_a_slow_link_does_not_delay_heartbeats() {
     let World { dir, address, server: socket } = world();
     let proxy = Proxy::listen(&address, &socket);
-    // It does not shrink.
+    // Random bytes cannot be compressed.
     let burst = format!("{PIECES}\nburst = next(pieces({SEED}, 1))[:600 << 10]");
     let code = format!(
         "{burst}
@@ -158,13 +157,13 @@ open(here + '/printed', 'w')"
     let mut client = server.client().await.unwrap();
     let mut reading = Reading::of(&client.run(STEP).await.unwrap());
     reading.until(&mut client, |it| it.says("up\n")).await;
-    proxy.set(|weather| weather.is_half_open = true);
+    proxy.set(|faults| faults.is_half_open = true);
     proxy.cut();
     std::fs::write(dir.path().join("go"), "").unwrap();
     while !dir.path().join("printed").exists() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    proxy.set(|weather| (weather.is_half_open, weather.rate) = (false, Some(16 << 10)));
+    proxy.set(|faults| (faults.is_half_open, faults.rate) = (false, Some(16 << 10)));
     proxy.cut();
     let before = proxy.connections();
     let is_silent = |it: &Reading| it.messages.iter().any(|said| said.contains("no word from the agent"));
@@ -181,12 +180,12 @@ open(here + '/printed', 'w')"
     assert_eq!(reading.sha256(), sha256.unwrap().trim());
 }
 
-/// On a link that is slower than compressing, text takes a part of its size.
+/// If the link is slower than compression, text is compressed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_link_carries_compressed_text() {
+async fn text_on_a_slow_link_is_compressed() {
     let World { dir, address, server } = world();
     let proxy = Proxy::listen(&address, &server);
-    proxy.set(|weather| weather.delay = Duration::from_millis(20));
+    proxy.set(|faults| faults.delay = Duration::from_millis(20));
     let code =
         "import sys\nfor i in range(400_000): sys.stdout.write(f'step {i}: loss 0.{i:07}, and so on\\n')";
     let setup = stand_in::setup(dir.path(), code, Some(&address));
@@ -202,23 +201,23 @@ async fn a_slow_link_carries_compressed_text() {
     assert!(proxy.passed() < expected / 2, "{} bytes on the wire for {expected}", proxy.passed());
 }
 
-/// A link whose other end is gone without a word: the agent notices by itself, and comes back.
+/// The other end of the link is gone without a FIN. The agent notices, and attaches again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_half_open_link_is_given_up() {
+async fn half_open_link_is_replaced() {
     let World { dir, address, server: socket } = world();
     let proxy = Proxy::listen(&address, &socket);
     let code = format!(
         "{PIECES}\nimport sys\nfor piece in pieces({SEED}, 8): sys.stdout.buffer.write(piece)\nprint('end')"
     );
     let setup = stand_in::setup(dir.path(), &code, Some(&address));
-    proxy.set(|weather| weather.is_half_open = true);
+    proxy.set(|faults| faults.is_half_open = true);
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run(STEP).await.unwrap();
     while proxy.connections() == 0 {
         tokio::task::yield_now().await;
     }
-    proxy.set(|weather| weather.is_half_open = false);
+    proxy.set(|faults| faults.is_half_open = false);
     let mut reading = Reading::of(&token);
     reading.until(&mut client, Reading::is_over).await;
     assert!(proxy.connections() >= 2);

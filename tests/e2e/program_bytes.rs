@@ -1,4 +1,4 @@
-//! A program arrives at its database byte for byte, whatever stands in it.
+//! A program reaches its database byte for byte.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use sqlflow_tests::server::Setup;
 const ODD: &str = "quotes \" and `backticks`, ${a.b} $(id) $HOME %s {0} \\n \\ ;\r\nnew\nlines\ttabs \
     -- no comment /* nor this */ # nor this, emoji 🦀 عربى \u{202e}rtl\u{202c} e\u{301} \u{1}\u{7f}";
 
-/// What the table holds, as hexadecimal digits.
+/// The table's texts in hexadecimal.
 fn texts(file: &str) -> String {
     python::run(
         "import sqlite3, sys
@@ -24,7 +24,7 @@ fn hex(text: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn odd_texts_and_ten_megabytes_arrive_as_they_were_sent() {
+async fn special_characters_and_ten_megabytes_reach_the_database_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("texts.db");
     let file = file.to_str().unwrap();
@@ -48,11 +48,11 @@ async fn odd_texts_and_ten_megabytes_arrive_as_they_were_sent() {
     assert!(found[2] == hex(&long), "ten megabytes differ");
     let job =
         client.api.get_job(GetJobRequest { by: Some(By::Token(token.token)) }).await.unwrap().into_inner();
-    assert!(job.sql == program, "the program itself is kept as it was");
+    assert!(job.sql == program, "the stored program is unchanged");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_arrives_through_the_command_line_as_it_is_and_long_values_come_back() {
+async fn sqlflowctl_sends_files_unchanged_and_returns_long_values() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("texts.db");
     let file = file.to_str().unwrap();
@@ -71,16 +71,16 @@ async fn a_file_arrives_through_the_command_line_as_it_is_and_long_values_come_b
     run(&format!(
         "\u{feff}CREATE TABLE texts (text TEXT);\r\nINSERT INTO texts VALUES ('{long}'), ('{ODD}')"
     ));
-    assert!(texts(file) == format!("{}\n{}\n", hex(&long), hex(ODD)), "they differ");
+    assert!(texts(file) == format!("{}\n{}\n", hex(&long), hex(ODD)), "the texts differ");
     let said = run("SELECT text FROM texts");
     let lines = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let rows: Vec<_> = lines.filter_map(|line| line.get("rows")?.as_array().cloned()).flatten().collect();
     let rows: Vec<_> = rows.iter().map(|row| row[0].as_str().unwrap()).collect();
-    assert!(rows == [&long, ODD], "what was written does not come back");
+    assert!(rows == [&long, ODD], "the rows differ from the texts");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_that_is_too_long_for_a_row_is_told() {
+async fn value_too_large_for_a_row_fails_with_the_limit() {
     let dir = tempfile::tempdir().unwrap();
     let server = Setup::new(dir.path(), "sqlite:///:memory:").start().unwrap();
     let mut client = server.client().await.unwrap();

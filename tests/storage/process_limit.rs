@@ -1,4 +1,4 @@
-//! A container without a process or thread to spare.
+//! A container without free processes or threads.
 
 use sqlflow_tests::cgroup::Group;
 use sqlflow_tests::gate::Gate;
@@ -7,9 +7,9 @@ use sqlflow_tests::services::{Hdfs, S3};
 
 use crate::locations::Place;
 
-/// A host's address is asked for by one thread while another one stages: neither may wait for a third.
+/// One thread resolves the host name while another one stages. Neither may wait for a third.
 #[test]
-fn a_model_is_published_when_no_thread_is_to_be_had() {
+fn model_is_published_without_free_threads() {
     let hdfs = format!("hdfs://localhost:{}/native/threads/m.tar.gz", Hdfs::shared().port);
     let s3 = format!("http://localhost:{}", S3::shared().port);
     for (place, uri) in [(Place::Hdfs("threads"), hdfs), (Place::S3("threads"), Place::S3("threads").uri())] {
@@ -23,7 +23,7 @@ fn a_model_is_published_when_no_thread_is_to_be_had() {
         let flags = ["--publish-retry", "0", "--output", &output];
         let mut running = run.flags(flags).shell("echo up; read go < $DIR/gate; echo 1 > $DIR/out/weights");
         running.line();
-        // Nobody in the group starts anything from here on.
+        // From here on no process or thread can start in the group.
         group.set("pids.max", 1);
         gate.open();
         let ended = running.end();
