@@ -284,7 +284,7 @@ impl From<State> for Code {
             State::Pending => Self::Pending,
             State::Running => Self::Running,
             State::Succeeded => Self::Succeeded,
-            // Its cause distinguishes them.
+            // The job's cause distinguishes the two.
             State::Failed | State::Cancelled => Self::Failed,
             State::Unknown => Self::Unknown,
         }
@@ -352,12 +352,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_are_consistent() {
+    fn definition_of_arguments_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn global_arguments_go_before_or_after_the_command() {
+    fn global_options_may_precede_or_follow_the_command() {
         for line in [
             ["sqlflowctl", "--datasource", "d", "run", "-e", "SELECT 1"],
             ["sqlflowctl", "run", "-e", "SELECT 1", "--datasource", "d"],
@@ -371,13 +371,13 @@ mod tests {
     fn program_may_begin_with_a_comment() {
         let cli =
             Cli::try_parse_from(["sqlflowctl", "run", "-e", "-- a comment\nSELECT 1", "--quiet"]).unwrap();
-        let Command::Run(run) = cli.command else { panic!("it is run") };
+        let Command::Run(run) = cli.command else { panic!("expected run") };
         assert_eq!(run.program.source(), ProgramSource::Text("-- a comment\nSELECT 1"));
         assert!(run.reading.quiet);
     }
 
     #[test]
-    fn times_have_units() {
+    fn times_accept_units() {
         for (retry, fetch) in [("90", "300"), ("90s", "5m"), ("1m30s", "300s")] {
             let times = ["--retry-timeout", retry, "--fetch-timeout", fetch];
             let line = [&["sqlflowctl", "run", "-e", "SELECT 1"], &times[..]].concat();
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn run_and_parse_take_one_program_in_the_same_forms() {
+    fn run_and_parse_accept_exactly_one_program() {
         for command in ["run", "parse"] {
             let read = |arguments: &[&str]| {
                 Cli::try_parse_from([&["sqlflowctl", command], arguments].concat()).map(|cli| cli.command)

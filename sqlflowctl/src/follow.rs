@@ -90,7 +90,7 @@ impl Follower {
 
     fn gave_up(&self, reason: &str) -> Failure {
         Failure::Server(format!(
-            "cannot reach the server at {} for {} s: {reason}; the job may go on: sqlflowctl fetch {}",
+            "cannot reach the server at {} for {} s: {reason}; the job may continue; read on with: sqlflowctl fetch {}",
             self.client.server(),
             self.retry_timeout.as_secs(),
             self.next

@@ -1,4 +1,4 @@
-//! Ctrl+C: what the first one does is the command's, the second leaves at once.
+//! Ctrl+C: the first one cancels the job or stops reading, depending on the command. The second exits at once.
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,42 +17,42 @@ use crate::failure::{Failure, is_retryable};
 /// Time between two attempts to cancel while the server does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What is shared with the task that waits for signals. It runs beside the command, so a second Ctrl+C leaves also
-/// while the command is blocked writing to a pipe that nobody reads.
+/// State shared with the task that waits for signals. The task runs in parallel, so a second Ctrl+C works even while
+/// the command is blocked by a pipe without a reader.
 #[derive(Debug, Default)]
 pub(crate) struct Interrupts {
     interrupted: AtomicBool,
     first: Notify,
-    how_to_go_on: Mutex<String>,
+    resume_hint: Mutex<String>,
 }
 
 impl Interrupts {
-    /// The first Ctrl+C asks for the end of the job with this token.
-    pub(crate) fn that_cancel(client: Client, token: String) -> Result<Arc<Self>, Failure> {
+    /// The first Ctrl+C cancels the job with this token.
+    pub(crate) fn cancelling(client: Client, token: String) -> Result<Arc<Self>, Failure> {
         let (shared, mut signals) = Self::listen()?;
         let task = Arc::clone(&shared);
         tokio::spawn(async move {
             signals.recv().await;
             task.interrupt();
-            say("cancelling the job; Ctrl+C again to leave at once");
+            say("cancelling the job; Ctrl+C again to exit at once");
             tokio::select! {
                 () = signals.recv() => {}
                 () = cancel(client, &token) => signals.recv().await,
             }
-            task.leave();
+            task.exit();
         });
         Ok(shared)
     }
 
-    /// The first Ctrl+C only ends the reading.
-    pub(crate) fn that_stop() -> Result<Arc<Self>, Failure> {
+    /// The first Ctrl+C stops reading.
+    pub(crate) fn stopping() -> Result<Arc<Self>, Failure> {
         let (shared, mut signals) = Self::listen()?;
         let task = Arc::clone(&shared);
         tokio::spawn(async move {
             signals.recv().await;
             task.interrupt();
             signals.recv().await;
-            task.leave();
+            task.exit();
         });
         Ok(shared)
     }
@@ -77,29 +77,29 @@ impl Interrupts {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Sets the sentence that an interrupted person is left with.
-    pub(crate) fn go_on_with(&self, sentence: String) {
-        *lock(&self.how_to_go_on) = sentence;
+    /// Sets the sentence that is printed at the second Ctrl+C.
+    pub(crate) fn set_resume_hint(&self, hint: String) {
+        *lock(&self.resume_hint) = hint;
     }
 
-    fn leave(&self) -> ! {
-        say(&lock(&self.how_to_go_on));
+    fn exit(&self) -> ! {
+        say(&lock(&self.resume_hint));
         std::process::exit(130)
     }
 }
 
-/// Asks for the end of the job until the server has answered.
+/// Cancels the job. Retries until the server answers.
 async fn cancel(mut client: Client, token: &str) {
     while let Err(status) = client.cancel(token).await {
         if !is_retryable(&status) {
-            say(&format!("the job can't be cancelled: {}", status.message()));
+            say(&format!("cannot cancel the job: {}", status.message()));
             return;
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Writes a line beside whatever the command is writing: begins at the left, over a bar if there is one.
+/// Prints a line, whatever the command is writing: at the left margin, over a progress bar if there is one.
 fn say(line: &str) {
     let mut err = std::io::stderr().lock();
     let is_terminal = std::io::IsTerminal::is_terminal(&err);

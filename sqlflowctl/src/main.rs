@@ -1,8 +1,8 @@
 //! `sqlflowctl`, the command line of the SQLFlow job runner.
 //!
 //! - `args`: the command line. `commands`: the commands.
-//! - `client`, `follow`, `interrupt`: the server's side: calls, a job's log through faults, Ctrl+C.
-//! - `render`: records to text or JSON, with no I/O. `console`: where that goes.
+//! - `client`, `follow`, `interrupt`: calls to the server, reading a job's log with retries, Ctrl+C.
+//! - `render`: records to text or JSON, without I/O. `console`: the output.
 //! - `token_store`, `token`: names of jobs. `failure`: errors and exit statuses. `manual`: manual pages and completion.
 
 mod args;
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let cli = match args::Cli::read() {
         Ok(cli) => cli,
         Err((text, status)) => {
-            // Who reads it may be gone.
+            // The reader may be gone.
             let _ = write!(std::io::stderr(), "{text}");
             return ExitCode::from(u8::try_from(status).unwrap_or(2));
         }

@@ -1,4 +1,4 @@
-//! Manual pages and completion of shells, made of the options and help of the program.
+//! Manual pages and shell completion, generated from the options and their help.
 
 use std::path::Path;
 
@@ -9,14 +9,14 @@ use sqlflow_cli::manual;
 
 use crate::args::Cli;
 
-/// The commands that teach a shell to complete `sqlflowctl`.
+/// The completion script for a shell.
 pub(crate) fn completion(shell: Shell) -> Vec<u8> {
     let mut commands = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "sqlflowctl", &mut commands);
     commands
 }
 
-/// Writes a page for `sqlflowctl` and each of its commands, and says how many.
+/// Writes a page for `sqlflowctl` and each of its commands. Returns their number.
 pub(crate) fn write_pages(folder: &Path) -> anyhow::Result<usize> {
     manual::write_pages(Cli::command(), folder)
         .with_context(|| format!("cannot write the manual pages of sqlflowctl into {}", folder.display()))

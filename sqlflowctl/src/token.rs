@@ -1,6 +1,6 @@
-//! The text of a job's token: `sqlflow` and hexadecimal digits, then perhaps `.` and a cursor.
+//! The text of a job's token: `sqlflow` and hexadecimal digits, optionally followed by `.` and a cursor.
 
-/// Whether the text is a token, rather than a job's id.
+/// Whether the text is a token. Otherwise it is a job's id.
 pub(crate) fn is_token(text: &str) -> bool {
     let (plain, _) = split(text);
     plain
@@ -8,7 +8,7 @@ pub(crate) fn is_token(text: &str) -> bool {
         .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// The text before the cursor, and the cursor.
+/// Splits a text into token or id, and cursor.
 pub(crate) fn split(text: &str) -> (&str, Option<u64>) {
     match text.rsplit_once('.') {
         Some((plain, cursor)) => match cursor.parse() {
@@ -19,7 +19,7 @@ pub(crate) fn split(text: &str) -> (&str, Option<u64>) {
     }
 }
 
-/// The token with this cursor, in place of any that it has.
+/// The token with this cursor, which replaces an existing one.
 pub(crate) fn at(token: &str, cursor: u64) -> String {
     format!("{}.{cursor}", split(token).0)
 }
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_told_from_the_token() {
+    fn cursor_is_split_from_the_token() {
         assert_eq!(split("sqlflow00ff.42"), ("sqlflow00ff", Some(42)));
         assert_eq!(split("01jabc"), ("01jabc", None));
         assert_eq!(at("sqlflow00ff.42", 0), "sqlflow00ff.0");

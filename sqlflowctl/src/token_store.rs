@@ -39,7 +39,7 @@ impl Memory {
     pub(crate) fn add(&self, job: &str, token: &str) -> anyhow::Result<()> {
         let file = self.file();
         self.add_line(&format!("{job} {token}"))
-            .with_context(|| format!("cannot remember the job's token in {}", file.display()))
+            .with_context(|| format!("cannot store the job's token in {}", file.display()))
     }
 
     fn add_line(&self, line: &str) -> io::Result<()> {
@@ -107,7 +107,10 @@ enum Found {
 pub(crate) fn ambiguous(prefix: &str, ids: &[String]) -> Failure {
     let more = if ids.len() > LISTED { format!(", and {} more", ids.len() - LISTED) } else { String::new() };
     let listed = ids[..ids.len().min(LISTED)].join(", ");
-    Failure::Usage(format!("{} jobs begin with {prefix:?}: {listed}{more}; give more of the id", ids.len()))
+    Failure::Usage(format!(
+        "{} jobs have ids that begin with {prefix:?}: {listed}{more}; give more characters",
+        ids.len()
+    ))
 }
 
 /// The token for `job`, which is a token, or a stored job with or without a cursor; `None`: it is not stored.
@@ -119,13 +122,13 @@ pub(crate) fn find_token(job: &str) -> Result<Option<String>, Failure> {
     let (id, cursor) = token::split(job);
     let found = memory
         .find(id)
-        .with_context(|| format!("cannot read the remembered tokens in {}", memory.file().display()))?;
+        .with_context(|| format!("cannot read the stored tokens in {}", memory.file().display()))?;
     match (found, cursor) {
         (Found::Token(found), Some(cursor)) => Ok(Some(token::at(&found, cursor))),
         (Found::Token(found), None) => Ok(Some(found)),
         (Found::Several(ids), _) => Err(ambiguous(id, &ids)),
         (Found::TooShort, _) => Err(Failure::Usage(format!(
-            "{id:?} is too short for the beginning of a job's id: give at least {SHORTEST_PREFIX} characters"
+            "cannot find a job by {id:?}: the beginning of an id is too short; give at least {SHORTEST_PREFIX} characters"
         ))),
         (Found::Nothing, _) => Ok(None),
     }
@@ -135,9 +138,10 @@ pub(crate) fn find_token(job: &str) -> Result<Option<String>, Failure> {
 pub(crate) fn token_of(job: &str) -> Result<String, Failure> {
     find_token(job)?.ok_or_else(|| {
         Failure::Usage(if job == "last" {
-            "no job of this user is remembered on this machine; name it by its id or token, see sqlflowctl list".to_owned()
+            "cannot find the last job: no token is stored on this machine; give an id or a token, see sqlflowctl list"
+                .to_owned()
         } else {
-            format!("the token of job {job:?} is not remembered on this machine: name it by its token")
+            format!("cannot access job {job:?}: its token is not stored on this machine; give the token")
         })
     })
 }
@@ -180,7 +184,7 @@ mod tests {
         assert_eq!(memory.find("01a").unwrap(), Found::TooShort);
         let Found::Several(ids) = memory.find("01ab").unwrap() else { panic!("two have this prefix") };
         let said = ambiguous("01ab", &ids).to_string();
-        assert_eq!(said, "2 jobs begin with \"01ab\": 01abce2, 01abcd1; give more of the id");
+        assert_eq!(said, "2 jobs have ids that begin with \"01ab\": 01abce2, 01abcd1; give more characters");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `fetch` and `logs`: reading a job that was started before.
+//! `fetch` and `logs`: reading an existing job.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlflow_proto::v1::{GetJobRequest, JobStatus, get_job_request::By};
 
 use super::Form;
-use super::read::{conclude, go_on, read_page, read_to_end};
+use super::read::{conclude, read_page, read_to_end, resume_hint};
 use crate::args::{Fetch, Logs};
 use crate::client::Client;
 use crate::console::Console;
@@ -62,9 +62,9 @@ async fn read_until_interrupted(
     view: &mut dyn View,
     console: &mut Console,
 ) -> Result<JobStatus, Failure> {
-    let interrupts = Interrupts::that_stop()?;
+    let interrupts = Interrupts::stopping()?;
     loop {
-        interrupts.go_on_with(go_on(follower));
+        interrupts.set_resume_hint(resume_hint(follower));
         let status = {
             let mut page = pin!(read_page(follower, view, console));
             tokio::select! {
@@ -76,7 +76,7 @@ async fn read_until_interrupted(
             Some(status) if job::is_terminal(&status) => return Ok(status),
             _ if interrupts.interrupted() => {
                 view.left(console);
-                return Err(Failure::Interrupted(go_on(follower)));
+                return Err(Failure::Interrupted(resume_hint(follower)));
             }
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! `cancel`, `list` and `describe`: jobs from outside.
+//! `cancel`, `list` and `describe`.
 
 use jiff::Timestamp;
 use sqlflow_proto::v1::{GetJobRequest, Job, ListJobsRequest, get_job_request::By, job_status};
@@ -15,7 +15,7 @@ use crate::render::{Screen as _, Tone};
 use crate::token;
 use crate::token_store::{SHORTEST_PREFIX, ambiguous, find_token, token_of};
 
-/// Jobs in one page of a listing, at most.
+/// Maximum number of jobs in one page of a listing.
 const LARGEST_PAGE: u32 = 1_000;
 
 pub(super) async fn cancel(
@@ -25,8 +25,8 @@ pub(super) async fn cancel(
     console: &mut Console,
 ) -> Result<(), Failure> {
     let token = token_of(&args.job)?;
-    let answer = client.cancel(token::split(&token).0).await;
-    let job = answer.map_err(|status| Failure::from_status(&status, client.server()))?;
+    let response = client.cancel(token::split(&token).0).await;
+    let job = response.map_err(|status| Failure::from_status(&status, client.server()))?;
     if json {
         write_line(console, &job_json(&job))?;
     } else {
@@ -48,7 +48,7 @@ pub(super) async fn describe(
     mut client: Client,
     console: &mut Console,
 ) -> Result<(), Failure> {
-    // With the token the server shows the program too; without it, what any listing may show.
+    // With the token the server returns the program too. Without it, only what listings have.
     let by = match find_token(&args.job) {
         Ok(Some(token)) => By::Token(token::split(&token).0.to_owned()),
         Ok(None) if args.job == "last" => By::Token(token_of(&args.job)?),
@@ -59,11 +59,11 @@ pub(super) async fn describe(
     let job = match client.job(GetJobRequest { by: Some(by) }).await {
         Ok(job) => job,
         Err(status) if is_id && matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {
-            match job_that_begins_with(&args.job, &mut client).await? {
+            match job_by_prefix(&args.job, &mut client).await? {
                 Some(job) => job,
                 None if looks_like_an_id(&args.job) => {
                     return Err(Failure::Usage(format!(
-                        "no job begins with {:?}; see sqlflowctl list",
+                        "no job has an id that begins with {:?}; see sqlflowctl list",
                         args.job
                     )));
                 }
@@ -80,17 +80,17 @@ pub(super) async fn describe(
     console.flush()
 }
 
-/// Characters of a job's id.
+/// Number of characters of a job's id.
 const ID_LENGTH: usize = 26;
 
-/// Letters and digits, fewer than an id has.
+/// Whether the text may be the beginning of an id.
 fn looks_like_an_id(text: &str) -> bool {
     (SHORTEST_PREFIX..ID_LENGTH).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// The one job whose id begins so, of the newest that the server lists.
-async fn job_that_begins_with(prefix: &str, client: &mut Client) -> Result<Option<Job>, Failure> {
+/// The only job whose id begins with `prefix`, among the newest that the server lists.
+async fn job_by_prefix(prefix: &str, client: &mut Client) -> Result<Option<Job>, Failure> {
     if prefix.len() < SHORTEST_PREFIX {
         return Ok(None);
     }
@@ -98,12 +98,12 @@ async fn job_that_begins_with(prefix: &str, client: &mut Client) -> Result<Optio
     let listed = client.list(request).await;
     let listed = listed.map_err(|status| Failure::from_status(&status, client.server()))?;
     let ids: Vec<String> = listed.jobs.into_iter().map(|job| job.job_id).collect();
-    let begun: Vec<String> = ids.into_iter().filter(|id| id.starts_with(prefix)).collect();
-    match &begun[..] {
+    let matching: Vec<String> = ids.into_iter().filter(|id| id.starts_with(prefix)).collect();
+    match &matching[..] {
         [] => Ok(None),
         [id] => {
-            let answer = client.job(GetJobRequest { by: Some(By::JobId(id.clone())) }).await;
-            answer.map(Some).map_err(|status| Failure::from_status(&status, client.server()))
+            let response = client.job(GetJobRequest { by: Some(By::JobId(id.clone())) }).await;
+            response.map(Some).map_err(|status| Failure::from_status(&status, client.server()))
         }
         several => Err(ambiguous(prefix, several)),
     }
@@ -126,7 +126,7 @@ pub(super) async fn list(
     console.flush()
 }
 
-/// Page by page, up to the limit.
+/// Lists jobs page by page, up to the limit.
 async fn newest_jobs(args: &List, client: &mut Client) -> Result<Vec<Job>, Failure> {
     let mut jobs = Vec::new();
     let mut page_token = String::new();
@@ -138,9 +138,9 @@ async fn newest_jobs(args: &List, client: &mut Client) -> Result<Vec<Job>, Failu
             user_id: args.user.clone(),
             codes: args.state.iter().map(|&state| job_status::Code::from(state).into()).collect(),
         };
-        let answer = client.list(request).await;
-        let page = answer.map_err(|status| Failure::from_status(&status, client.server()))?;
-        jobs.extend(page.jobs.into_iter().filter(|job| is_asked_for(job, &args.state)));
+        let response = client.list(request).await;
+        let page = response.map_err(|status| Failure::from_status(&status, client.server()))?;
+        jobs.extend(page.jobs.into_iter().filter(|job| is_in_any(job, &args.state)));
         page_token = page.next_page_token;
         if page_token.is_empty() {
             break;
@@ -150,8 +150,8 @@ async fn newest_jobs(args: &List, client: &mut Client) -> Result<Vec<Job>, Failu
     Ok(jobs)
 }
 
-/// Whether the person asked for jobs like this one: to the server a cancelled one is one that failed.
-fn is_asked_for(job: &Job, states: &[State]) -> bool {
+/// Whether the job is in one of these states. The server does not distinguish cancelled and failed jobs.
+fn is_in_any(job: &Job, states: &[State]) -> bool {
     let status = job.status.clone().unwrap_or_default();
     let matches = |state: &State| match state {
         State::Cancelled => is_cancelled(&status),

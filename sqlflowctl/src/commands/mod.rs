@@ -1,4 +1,4 @@
-//! What each command does.
+//! The commands.
 
 mod fetch;
 mod inspect;
@@ -26,7 +26,7 @@ pub(crate) async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> 
     let csv = global.output == Format::Csv;
     let form = Form { json, style: console.style(csv, global.expanded) };
     let client = || Client::new(&global.server);
-    refuse_csv(csv, &command)?;
+    reject_csv(csv, &command)?;
     console.page(!global.no_pager && is_paged(&command));
     let ended = match command {
         Command::Run(args) => {
@@ -46,14 +46,14 @@ pub(crate) async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> 
     console.end_paging(ended)
 }
 
-/// How results are asked for.
+/// Output format of results.
 #[derive(Debug, Clone, Copy)]
 struct Form {
     json: bool,
     style: Style,
 }
 
-/// Commands whose output is complete at once, and may be long. Rows of a job come while it runs, beside its log.
+/// Whether the command's output is complete at once, and may be long. Rows of a job arrive while it runs, with its log.
 fn is_paged(command: &Command) -> bool {
     match command {
         Command::List(_) | Command::Describe(_) | Command::Models(_) | Command::Parse(_) => true,
@@ -66,8 +66,8 @@ fn is_paged(command: &Command) -> bool {
     }
 }
 
-/// Refuses CSV where there are no rows.
-fn refuse_csv(csv: bool, command: &Command) -> Result<(), Failure> {
+/// Rejects CSV for commands without rows.
+fn reject_csv(csv: bool, command: &Command) -> Result<(), Failure> {
     let name = match command {
         Command::Logs(_) => "logs",
         Command::Cancel(_) => "cancel",
@@ -76,13 +76,13 @@ fn refuse_csv(csv: bool, command: &Command) -> Result<(), Failure> {
         _ => return Ok(()),
     };
     if csv {
-        return Err(Failure::Usage(format!("{name} has no rows to write as CSV; use --output json")));
+        return Err(Failure::Usage(format!("cannot write CSV: {name} has no rows; use --output json")));
     }
     Ok(())
 }
 
 fn man(folder: &Path, console: &mut Console) -> Result<(), Failure> {
     let count = manual::write_pages(folder)?;
-    console.line(Tone::Plain, &format!("{count} manual pages are in {}", folder.display()));
+    console.line(Tone::Plain, &format!("wrote {count} manual pages to {}", folder.display()));
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! `models`: what is in a storage of models. The storage is asked directly, with the person's own credentials; no server
-//! is involved.
+//! `models`: the models of a storage. The storage is accessed directly, with the user's credentials and without a
+//! server.
 
 use std::path::PathBuf;
 
@@ -15,8 +15,8 @@ use crate::render::Tone;
 use crate::render::json::write_line;
 use crate::render::model::{described, description, model_json, write_listing};
 
-/// What was asked of the storage, answered.
-enum Answer {
+/// Result of an operation on the storage.
+enum Done {
     Listed(Vec<Model>),
     Shown(Box<(Model, Content)>),
     Copied(String, PathBuf),
@@ -25,45 +25,47 @@ enum Answer {
 
 pub(super) async fn models(args: ModelArguments, form: Form, console: &mut Console) -> Result<(), Failure> {
     let Some(uri) = args.at else {
-        return Err(Failure::Usage("where the models are is needed: --at URI, or SQLFLOW_MODELS".to_owned()));
+        return Err(Failure::Usage(
+            "cannot access models: no model storage is given; use --at URI or SQLFLOW_MODELS".to_owned(),
+        ));
     };
     let models = Models::at(&uri).map_err(|error| Failure::Usage(error.to_string()))?;
     let json = form.json;
-    // Storages block.
-    let asked = tokio::task::spawn_blocking(move || ask(&models, args.command)).await;
-    match asked.map_err(|error| anyhow!(error))?? {
-        Answer::Listed(models) if json => {
+    // Storages are blocking.
+    let done = tokio::task::spawn_blocking(move || carry_out(&models, args.command)).await;
+    match done.map_err(|error| anyhow!(error))?? {
+        Done::Listed(models) if json => {
             for model in &models {
                 write_line(console, &model_json(model))?;
             }
         }
-        Answer::Listed(models) => {
+        Done::Listed(models) => {
             write_listing(&models, form.style.csv, &mut |piece| console.results(piece))?;
         }
-        Answer::Shown(shown) if json => write_line(console, &described(&shown.0, &shown.1))?,
-        Answer::Shown(shown) => console.results(description(&uri, &shown.0, &shown.1).as_bytes())?,
-        Answer::Copied(name, folder) => {
-            console.line(Tone::Plain, &format!("model {name} is in {}", folder.display()));
+        Done::Shown(shown) if json => write_line(console, &described(&shown.0, &shown.1))?,
+        Done::Shown(shown) => console.results(description(&uri, &shown.0, &shown.1).as_bytes())?,
+        Done::Copied(name, folder) => {
+            console.line(Tone::Plain, &format!("model {name} copied to {}", folder.display()));
         }
-        Answer::Deleted(name) => console.line(Tone::Plain, &format!("model {name} is deleted")),
+        Done::Deleted(name) => console.line(Tone::Plain, &format!("model {name} deleted")),
     }
     console.flush()
 }
 
-fn ask(models: &Models, command: ModelCommand) -> anyhow::Result<Answer> {
+fn carry_out(models: &Models, command: ModelCommand) -> anyhow::Result<Done> {
     Ok(match command {
-        ModelCommand::List => Answer::Listed(models.list()?),
+        ModelCommand::List => Done::Listed(models.list()?),
         ModelCommand::Show { name } => {
             let content = models.read(&name)?;
-            Answer::Shown(Box::new((models.find(&name)?, content)))
+            Done::Shown(Box::new((models.find(&name)?, content)))
         }
         ModelCommand::Get { name, folder } => {
             models.get(&name, &folder)?;
-            Answer::Copied(name, folder)
+            Done::Copied(name, folder)
         }
         ModelCommand::Delete { name } => {
             models.delete(&name)?;
-            Answer::Deleted(name)
+            Done::Deleted(name)
         }
     })
 }

@@ -14,7 +14,7 @@ use crate::render::program_error::program_error;
 pub(super) fn parse(args: &Parse, console: &mut Console) -> Result<(), Failure> {
     let dialect = Dialect::from_str(&args.dialect).map_err(|error| Failure::Usage(error.to_string()))?;
     let sql = read_program(&args.program)?;
-    // All that a server refuses at Run, and the same exit status.
+    // The errors and the exit status of a rejected Run.
     let compiled =
         compile(&sql, dialect).map_err(|error| Failure::Usage(program_error(&error.to_string(), &sql)))?;
     let text = serde_json::to_string_pretty(&to_json(&compiled.program))

@@ -1,4 +1,4 @@
-//! Reading: a program from where the person keeps it, and a job's log to its end.
+//! Reads programs from files or arguments, and jobs' logs.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -14,10 +14,10 @@ use crate::follow::Follower;
 use crate::interrupt::Interrupts;
 use crate::render::{Screen as _, Tone, View, job};
 
-/// The largest program that a server takes.
+/// The largest program that a server accepts.
 const LARGEST_PROGRAM: u64 = 16 * 1024 * 1024;
 
-/// The program that a command was given.
+/// The program of a command.
 pub(super) fn read_program(program: &Program) -> Result<String, Failure> {
     match program.source() {
         ProgramSource::Text(sql) => Ok(sql.to_owned()),
@@ -36,17 +36,15 @@ fn read_file(file: &Path) -> Result<String, Failure> {
     };
     read.map_err(|error| Failure::Usage(format!("cannot read the program from {name}: {error}")))?;
     if bytes.len() as u64 > LARGEST_PROGRAM {
-        return Err(Failure::Usage(format!(
-            "the program in {name} is larger than 16 MiB, the most there can be"
-        )));
+        return Err(Failure::Usage(format!("cannot use the program in {name}: larger than 16 MiB")));
     }
     String::from_utf8(bytes).map_err(|error| {
         let place = error.utf8_error().valid_up_to();
-        Failure::Usage(format!("the program in {name} is not UTF-8: see byte {place}"))
+        Failure::Usage(format!("cannot use the program in {name}: byte {place} is not UTF-8"))
     })
 }
 
-/// Shows a job until it ends, and gives its last state.
+/// Prints a job until it ends. Returns its last status.
 pub(super) async fn read_to_end(
     follower: &mut Follower,
     view: &mut dyn View,
@@ -55,7 +53,7 @@ pub(super) async fn read_to_end(
 ) -> Result<JobStatus, Failure> {
     loop {
         if let Some(interrupts) = interrupts {
-            interrupts.go_on_with(go_on(follower));
+            interrupts.set_resume_hint(resume_hint(follower));
         }
         let status = read_page(follower, view, console).await?;
         if job::is_terminal(&status) {
@@ -64,7 +62,7 @@ pub(super) async fn read_to_end(
     }
 }
 
-/// Shows one page, and gives the job's state.
+/// Prints one page. Returns the job's status.
 pub(super) async fn read_page(
     follower: &mut Follower,
     view: &mut dyn View,
@@ -86,13 +84,13 @@ pub(super) async fn read_page(
     Ok(status)
 }
 
-/// How a person who leaves can go on.
-pub(super) fn go_on(follower: &Follower) -> String {
-    format!("left; the job goes on, and so can you: sqlflowctl fetch {}", follower.next_token())
+/// The hint for a user who stopped reading.
+pub(super) fn resume_hint(follower: &Follower) -> String {
+    format!("stopped reading, the job continues; read on with: sqlflowctl fetch {}", follower.next_token())
 }
 
-/// What the job's last state means for the command.
-pub(super) fn verdict(job: &str, status: &JobStatus) -> Result<(), Failure> {
+/// The result of the command by the job's last status.
+pub(super) fn outcome(job: &str, status: &JobStatus) -> Result<(), Failure> {
     match status.code() {
         Code::Failed if job::is_cancelled(status) => {
             Err(Failure::Cancelled(job::failure_sentence(job, status)))
@@ -102,14 +100,14 @@ pub(super) fn verdict(job: &str, status: &JobStatus) -> Result<(), Failure> {
     }
 }
 
-/// [`verdict`], with a line for a job that succeeded.
+/// [`outcome`], with a line for a job that succeeded.
 pub(super) fn conclude(
     job: &str,
     status: &JobStatus,
     quiet: bool,
     console: &mut Console,
 ) -> Result<(), Failure> {
-    let ended = verdict(job, status);
+    let ended = outcome(job, status);
     if status.code() == Code::Succeeded && !quiet {
         console.line(Tone::Dim, &format!("job {job} succeeded"));
     }

@@ -1,4 +1,4 @@
-//! `run`: a program from its text to its end.
+//! `run`: runs a program and prints its output until it ends.
 
 use std::time::{Duration, Instant};
 
@@ -66,8 +66,8 @@ async fn traced(
         // 128 random bits: a Run whose response was lost can be repeated, and nobody can guess the id.
         request_id: format!("{:032x}", rand::random::<u128>()),
     };
-    if let Some(doubt) = source.doubt(client.server()) {
-        console.line(Tone::Warning, &escaped(&doubt));
+    if let Some(warning) = source.warning(client.server()) {
+        console.line(Tone::Warning, &escaped(&warning));
     }
     let token = match run_once(&mut client, request, trace, args.reading.retry_timeout).await {
         Ok(token) => token,
@@ -76,7 +76,7 @@ async fn traced(
     // From here on Ctrl+C cancels the job.
     let interrupts = match args.detach {
         true => None,
-        false => Some(Interrupts::that_cancel(client.clone(), token.token.clone())?),
+        false => Some(Interrupts::cancelling(client.clone(), token.token.clone())?),
     };
     announce(args, &token, form.json, console)?;
     let Some(interrupts) = interrupts else { return Ok(()) };
@@ -125,8 +125,8 @@ async fn run_once(
         };
         let is_lost = is_retryable(&status);
         may_be_accepted |= is_lost && !never_connected(&status);
-        let is_waited_for = may_be_accepted && begun.elapsed() + RUN_AGAIN_AFTER <= retry_timeout;
-        if !is_lost || !(is_first || is_waited_for) {
+        let is_retried_later = may_be_accepted && begun.elapsed() + RUN_AGAIN_AFTER <= retry_timeout;
+        if !is_lost || !(is_first || is_retried_later) {
             return Err(Unanswered { status, may_be_accepted });
         }
         is_first = false;

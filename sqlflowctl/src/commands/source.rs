@@ -1,10 +1,10 @@
-//! The data source that a person names, checked before it is sent.
+//! The data source of a program, checked before it is sent.
 
 use std::path::Path;
 
 use crate::failure::Failure;
 
-/// A data source, and the option or variable that it is from.
+/// A data source, and the option or variable that it comes from.
 #[derive(Debug, Default)]
 pub(super) struct DataSource {
     pub(super) text: Option<String>,
@@ -12,10 +12,10 @@ pub(super) struct DataSource {
 }
 
 impl DataSource {
-    /// The text for the session; empty: the server's own.
+    /// The text for the session; empty for the server's own data source.
     ///
     /// # Errors
-    /// It is of no form that servers take, or a file was meant that is somewhere else.
+    /// It is invalid, or a relative path was meant.
     pub(super) fn checked(&self, server: &str) -> Result<String, Failure> {
         let Some(text) = self.text.as_deref().filter(|text| !text.is_empty()) else {
             return Ok(String::new());
@@ -24,9 +24,9 @@ impl DataSource {
             |why: &str| Failure::Usage(format!("cannot use the data source (from {}): {why}", self.origin));
         sqlflow_data_source::dialect(text).map_err(|error| wrong(&error.to_string()))?;
         let folder = std::env::current_dir().unwrap_or_default();
-        match elsewhere(text, &folder) {
+        match meant_path(text, &folder) {
             Some(meant) if is_this_machine(server) => Err(wrong(&format!(
-                "the path of an SQLite file is absolute, and {text} is not there; write sqlite:///{}",
+                "the path of an SQLite file is absolute, and {text} does not exist; write sqlite:///{}",
                 meant
             ))),
             _ => Ok(text.to_owned()),
@@ -35,20 +35,21 @@ impl DataSource {
 }
 
 impl DataSource {
-    /// What is strange about it, and no error: a server on this machine would not find its file.
-    pub(super) fn doubt(&self, server: &str) -> Option<String> {
+    /// A warning if a server on this machine would not find the file.
+    pub(super) fn warning(&self, server: &str) -> Option<String> {
         let text = self.text.as_deref().filter(|_| is_this_machine(server))?;
         let path = sqlflow_data_source::new_sqlite_file(text)?;
         Some(format!(
-            "warning: SQLite file {} (from {}) does not exist; it is made if the program makes a table",
+            "warning: SQLite file {} (from {}) does not exist; it is created if the program creates a table",
             path.display(),
             self.origin
         ))
     }
 }
 
-/// The path of a file in this folder that was meant by a path from the root, such as `sqlite:///iris.db`.
-fn elsewhere(text: &str, folder: &Path) -> Option<String> {
+/// The absolute path of a file in this folder that was given as if it were in the root folder, as in
+/// `sqlite:///iris.db`.
+fn meant_path(text: &str, folder: &Path) -> Option<String> {
     let path = sqlflow_data_source::sqlite_path(text)?;
     let meant = folder.join(path.strip_prefix("/").ok()?);
     (!path.exists() && meant.is_file()).then(|| meant.display().to_string())
@@ -63,14 +64,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_beside_the_person_is_named_with_its_whole_path() {
+    fn file_in_the_current_folder_is_suggested_with_its_absolute_path() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("beside.db");
         std::fs::write(&file, "").unwrap();
         let meant = file.display().to_string();
-        assert_eq!(elsewhere("sqlite:///beside.db", folder.path()), Some(meant));
-        assert_eq!(elsewhere("sqlite:///not-beside.db", folder.path()), None);
-        assert_eq!(elsewhere(&format!("sqlite://{}", file.display()), folder.path()), None, "it is there");
-        assert_eq!(elsewhere("mysql://h/beside.db", folder.path()), None);
+        assert_eq!(meant_path("sqlite:///beside.db", folder.path()), Some(meant));
+        assert_eq!(meant_path("sqlite:///not-beside.db", folder.path()), None);
+        assert_eq!(
+            meant_path(&format!("sqlite://{}", file.display()), folder.path()),
+            None,
+            "the path exists"
+        );
+        assert_eq!(meant_path("mysql://h/beside.db", folder.path()), None);
     }
 }

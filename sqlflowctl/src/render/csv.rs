@@ -1,5 +1,5 @@
-//! A result set as CSV: RFC 4180 with lines that end in a newline, as PostgreSQL's `COPY … CSV` and `psql --csv` write it. NULL
-//! is an empty field, an empty text is `""`; all other values are exact.
+//! A result set as CSV: RFC 4180 with newlines as line ends, like PostgreSQL's `COPY … CSV` and `psql --csv`. NULL is
+//! an empty field, an empty text is `""`. Values are exact.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use sqlflow_text::cell::{Batch, Cell};
 use super::PIECE;
 use super::table::Write;
 
-/// One result set on its way out.
+/// A result set that is being written.
 #[derive(Debug, Default)]
 pub(crate) struct Csv {
     /// Names of the columns, until they are written.
@@ -17,7 +17,7 @@ pub(crate) struct Csv {
 }
 
 impl Csv {
-    /// A file with these column names in its first line; without them in none.
+    /// With these column names in the first line, or without a head.
     pub(crate) fn new(names: Option<&[String]>) -> Self {
         Self { names: names.map(<[String]>::to_vec), rows: 0 }
     }
@@ -52,7 +52,7 @@ impl Csv {
         out(text.as_bytes())
     }
 
-    /// Ends the file: one without rows still has its names.
+    /// Ends the result set. Without rows it still has its head.
     pub(crate) fn finish(&mut self, out: &mut Write<'_>) -> io::Result<()> {
         out(self.head().as_bytes())
     }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_value_can_be_read_back() {
+    fn values_are_quoted_and_exact() {
         let texts = ["a", "", "x", "say \"hi\", you", "two\nlines", " blank ", "漢\x1b"];
         let strings = Strings { values: texts.map(str::to_owned).to_vec() };
         let times = Timestamps { values: (0..7).map(|it| it * 1_500_000).collect(), has_zone: false };
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_rows_has_its_names_once() {
+    fn empty_result_set_has_its_head_once() {
         let mut csv = Csv::new(Some(&["n".to_owned()]));
         let mut written = Vec::new();
         for _ in 0..2 {

@@ -1,10 +1,10 @@
-//! What the descriptions of a job and of a model have in common.
+//! Common parts of the descriptions of jobs and models.
 
 use jiff::Timestamp;
 
 use sqlflow_text::escape::escaped_lines;
 
-/// Appends a line with a name and a value, which is safe to show; nothing when the value is empty.
+/// Appends a line with a name and a value, which must be escaped. Nothing if the value is empty.
 pub(super) fn push_field(text: &mut String, name: &str, value: &str) {
     if !value.is_empty() {
         text.push_str(&format!("{name:<9} {value}\n"));
@@ -21,17 +21,17 @@ pub(super) fn push_program(text: &mut String, sql: &str) {
     }
 }
 
-/// A time to the second, for a person, without its zone, which is UTC; empty when there is none.
+/// A time in UTC to the second, without its zone; empty if there is none.
 pub(super) fn short_time(time: Option<Timestamp>) -> String {
     time.map_or(String::new(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
-/// The same with its zone.
+/// A time with its zone.
 pub(super) fn full_time(time: Option<Timestamp>) -> String {
     time.map_or(String::new(), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
-/// A time that passed, in two units at most: `0.4 s`, `3 min 12 s`, `2 d 5 h`. Clocks may differ: none is negative.
+/// A duration in at most two units: `0.4 s`, `3 min 12 s`, `2 d 5 h`. Never negative, although clocks may differ.
 pub(super) fn span(from: Timestamp, to: Timestamp) -> String {
     let seconds = to.duration_since(from).as_secs_f64().max(0.0);
     if seconds < 60.0 {
@@ -46,7 +46,7 @@ pub(super) fn span(from: Timestamp, to: Timestamp) -> String {
     }
 }
 
-/// How long ago that was: `12 s ago`, `3 min ago`.
+/// The age of a time: `12 s ago`, `3 min ago`.
 pub(super) fn ago(time: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(time).as_secs().max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_that_passed_are_short() {
+    fn durations_have_at_most_two_units() {
         let at = |millis| Timestamp::from_millisecond(millis).unwrap();
         let spans = [0, 400, 59_900, 60_000, 192_000, 7_500_000, 190_800_000];
         assert_eq!(

@@ -1,4 +1,4 @@
-//! A result set as records, one line for each value: for tables that are wider than the terminal.
+//! A result set as records with one line for each value, for tables that are wider than the terminal.
 
 use std::io;
 
@@ -8,11 +8,11 @@ use sqlflow_text::escape::{escaped, width};
 use super::PIECE;
 use super::table::Write;
 
-/// One result set on its way out.
+/// A result set that is being written.
 #[derive(Debug)]
 pub(crate) struct Expanded {
     names: Vec<String>,
-    /// Columns of the terminal that the longest name takes.
+    /// Width of the longest name.
     margin: usize,
     rows: u64,
 }

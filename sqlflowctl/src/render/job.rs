@@ -1,4 +1,4 @@
-//! A job as listings and descriptions show it.
+//! Jobs in listings and descriptions.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -19,11 +19,11 @@ pub(crate) fn failure_sentence(job: &str, status: &JobStatus) -> String {
     let cause = cause_name(status.cause()).to_ascii_lowercase().replace('_', " ");
     let what = match status.cause() {
         Cause::Cancelled => "was cancelled",
-        Cause::NotFetched => "was cancelled, as nobody fetched it",
+        Cause::NotFetched => "was cancelled because no client fetched it",
         _ => "failed",
     };
     match (status.message.is_empty(), status.cause()) {
-        // The server's sentence says it too.
+        // The server's message contains it already.
         (false, Cause::Cancelled) if status.message.starts_with("the job was cancelled") => {
             format!("job {job} {}", escaped(status.message.trim_start_matches("the job ")))
         }
@@ -33,12 +33,12 @@ pub(crate) fn failure_sentence(job: &str, status: &JobStatus) -> String {
     }
 }
 
-/// Whether the job ended because somebody cancelled it, or nobody fetched it.
+/// Whether the job was cancelled, by a user or by its fetch timeout.
 pub(crate) fn is_cancelled(status: &JobStatus) -> bool {
     status.code() == Code::Failed && matches!(status.cause(), Cause::Cancelled | Cause::NotFetched)
 }
 
-/// The state's name: `RUNNING`. A job that was cancelled did not fail, though its code says so.
+/// The state's name, such as `RUNNING`. A cancelled job is CANCELLED, although its code is FAILED.
 pub(crate) fn state_name(status: &JobStatus) -> &'static str {
     if is_cancelled(status) { "CANCELLED" } else { status.code().as_str_name() }
 }
@@ -48,7 +48,7 @@ fn cause_name(cause: Cause) -> &'static str {
     name.strip_prefix("CAUSE_").unwrap_or(name)
 }
 
-/// `code`, `state` (the same, but CANCELLED for a job that was), `cause` (null while there is none) and `message`.
+/// `code`, `state` (equal to `code`, or CANCELLED), `cause` (null if there is none) and `message`.
 pub(crate) fn status_fields(status: &JobStatus) -> Map<String, Value> {
     let cause = match status.cause() {
         Cause::Unspecified => Value::Null,
@@ -62,19 +62,19 @@ pub(crate) fn status_fields(status: &JobStatus) -> Map<String, Value> {
     ])
 }
 
-/// A time of the wire, if it is one.
+/// A time of a message, if it is valid.
 pub(crate) fn instant(time: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
     time.and_then(|time| Timestamp::new(time.seconds, time.nanos).ok())
 }
 
-/// A time of the wire in ISO 8601.
+/// A time of a message in ISO 8601.
 pub(crate) fn time_text(time: Option<&prost_types::Timestamp>) -> Option<String> {
     instant(time).map(|time| time.to_string())
 }
 
-/// A column of the listing: its name, and what it shows of a job.
+/// A column of the listing: its name, and its value for a job.
 type ListingColumn<'a> = (&'static str, &'a dyn Fn(&Job) -> String);
-/// Characters of a program that a terminal shows.
+/// Maximum number of characters of a program on a terminal.
 const MAX_PROGRAM: usize = 40;
 
 /// Jobs as a table. On a terminal the last column is cut to fit.
@@ -84,7 +84,7 @@ pub(crate) fn write_listing(
     Style { csv, width, .. }: Style,
     out: &mut Write<'_>,
 ) -> std::io::Result<()> {
-    // CSV and wide terminals show all of it.
+    // Files and CSV have the whole title.
     let program = |job: &Job| match width {
         Some(_) if job.title.chars().count() > MAX_PROGRAM => {
             let begin: String = job.title.chars().take(MAX_PROGRAM - 1).collect();
@@ -117,7 +117,7 @@ fn cut_last(names: &[&str; 7], rows: &mut [Vec<String>], width: usize) {
         values.max().unwrap_or(0).max(names[column].len())
     };
     let before: usize = (0..6).map(|column| widest(column) + 3).sum();
-    // A narrow terminal gets its lines broken: the beginning of a message is worth more than the form.
+    // On a narrow terminal lines wrap, so that the beginning of a message is visible.
     let room = width.saturating_sub(before + 1).max(20);
     for row in rows {
         let Some(message) = row.last_mut() else { continue };
@@ -128,7 +128,7 @@ fn cut_last(names: &[&str; 7], rows: &mut [Vec<String>], width: usize) {
     }
 }
 
-/// How long the job took, or has taken so far.
+/// The duration of the job, so far if it runs.
 fn took(job: &Job, now: Timestamp) -> String {
     let (created, ended) = (instant(job.created.as_ref()), instant(job.ended.as_ref()));
     created.map_or(String::new(), |created| span(created, ended.unwrap_or(now)))
@@ -152,7 +152,7 @@ pub(crate) fn description(job: &Job, now: Timestamp) -> String {
     field("message", &escaped(&status.message));
     field("user", &escaped(&job.user_id));
     if job.sql.is_empty() {
-        // All that may be shown of it without the job's token.
+        // Without the job's token only the title is known.
         field("program", &escaped(&job.title));
     }
     if let Some(created) = created {
@@ -181,10 +181,10 @@ fn step_text(step: &Step, is_cancelled: bool, now: Timestamp) -> String {
         if last <= first { format!("statement {first}") } else { format!("statements {first}-{last}") };
     let mut text = format!(
         "step {}    {}, {statements}: {}\n",
-        // People count from 1, as on the pages; --output json has the index.
+        // Numbered from 1, as on web pages. `--output json` has the index.
         u64::from(step.index) + 1,
         escaped(&step.kind),
-        // The step in which a job was cancelled did not fail.
+        // A step that ended by a cancel has not failed.
         if is_cancelled && step.state() == Code::Failed { "CANCELLED" } else { step.state().as_str_name() }
     );
     for attempt in &step.attempts {
@@ -196,25 +196,25 @@ fn step_text(step: &Step, is_cancelled: bool, now: Timestamp) -> String {
 fn attempt_text(attempt: &Attempt, now: Timestamp) -> String {
     let time = |time: &Option<prost_types::Timestamp>| instant(time.as_ref());
     let (created, attached, ended) = (time(&attempt.created), time(&attempt.attached), time(&attempt.ended));
-    let mut said = vec![format!("  attempt {} by {}: {}", attempt.number, attempt.launcher, attempt.state)];
+    let mut parts = vec![format!("  attempt {} by {}: {}", attempt.number, attempt.launcher, attempt.state)];
     if attempt.cleans_up {
-        said.push("removes what killed attempts left in the database".to_owned());
+        parts.push("cleans up staging tables of killed attempts".to_owned());
     }
     if let Some(created) = created {
-        said.push(format!("created {}", full_time(Some(created))));
-        said.extend(attached.map(|attached| format!("attached after {}", span(created, attached))));
-        said.push(match ended {
+        parts.push(format!("created {}", full_time(Some(created))));
+        parts.extend(attached.map(|attached| format!("attached after {}", span(created, attached))));
+        parts.push(match ended {
             Some(ended) => format!("took {}", span(created, ended)),
             None => format!("takes {} so far", span(created, now)),
         });
     }
     if !attempt.tracker_url.is_empty() {
-        said.push(format!("see {}", attempt.tracker_url));
+        parts.push(format!("see {}", attempt.tracker_url));
     }
     if !attempt.outcome.is_empty() {
-        said.push(attempt.outcome.clone());
+        parts.push(attempt.outcome.clone());
     }
-    said.join("; ")
+    parts.join("; ")
 }
 
 /// All that is known of a job, as JSON.
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_one_sentence() {
+    fn failure_is_one_sentence() {
         assert_eq!(failed(Cause::StatementFailed, "no column\nx"), "job 01j failed: no column\\nx");
         assert_eq!(failed(Cause::OutOfMemory, ""), "job 01j failed: out of memory");
         assert_eq!(failed(Cause::Cancelled, ""), "job 01j was cancelled");
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_description_tells_steps_and_attempts() {
+    fn description_has_steps_and_attempts() {
         let page = "http://here/jobs/01j?key=x";
         let job = Job { job_tracer_url: page.into(), ..job() };
         assert_eq!(
@@ -335,7 +335,7 @@ program
     }
 
     #[test]
-    fn a_cancelled_job_did_not_fail() {
+    fn cancelled_job_has_state_cancelled() {
         let status = |cause: Cause| JobStatus {
             code: Code::Failed.into(),
             cause: cause.into(),
@@ -359,7 +359,7 @@ program
     }
 
     #[test]
-    fn a_listing_is_a_table() {
+    fn listing_is_a_table() {
         let text = listing(job(), None);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
@@ -370,7 +370,7 @@ program
     }
 
     #[test]
-    fn a_listing_says_what_each_job_runs() {
+    fn listing_has_the_title_of_each_program() {
         let title = "SELECT * FROM iris TO TRAIN xgboost.gbtree";
         let named = || Job { title: title.into(), ..job() };
         assert!(listing(named(), None).contains(&format!("| {title} |")));
@@ -381,7 +381,7 @@ program
     }
 
     #[test]
-    fn the_step_in_which_a_job_was_cancelled_did_not_fail() {
+    fn cancelled_step_has_state_cancelled() {
         let failed =
             JobStatus { code: Code::Failed.into(), cause: Cause::Cancelled.into(), ..JobStatus::default() };
         let step = Step { state: Code::Failed.into(), kind: "train".into(), ..Step::default() };
@@ -390,14 +390,14 @@ program
     }
 
     #[test]
-    fn a_listing_takes_a_line_for_each_job() {
-        let said = |message: String| {
+    fn listing_has_one_line_per_job() {
+        let parts = |message: String| {
             let status = JobStatus { message, ..JobStatus::default() };
             Job { status: Some(status), ..job() }
         };
-        let two_lines = listing(said("one\ntwo".to_owned()), None);
+        let two_lines = listing(parts("one\ntwo".to_owned()), None);
         assert!(two_lines.ends_with("| one\\ntwo\n"), "{two_lines}");
-        let text = listing(said("漢字 ".repeat(50)), Some(110));
+        let text = listing(parts("漢字 ".repeat(50)), Some(110));
         let row = text.lines().last().unwrap();
         assert!(row.ends_with('…') && escape::width(row) <= 110, "{row}");
     }

@@ -1,8 +1,8 @@
-//! A job for a script: one JSON object per line, distinguished by its `type`.
+//! A job for scripts: one JSON object per line, with a `type`.
 //!
 //! `job`, then the records of the log (`started`, `head`, `rows`, `message`, `log`, `progress`, `metrics`, `display`,
-//! `gap`, `model`, `end`) with `position`, `statement` and `time`, and a `status` whenever the state changed. Bytes that
-//! may be no text are in `hex`.
+//! `gap`, `model`, `end`) with `position`, `statement` and `time`, and a `status` after each change. Bytes that may not
+//! be UTF-8 are in `hex`.
 
 use serde::ser::SerializeSeq as _;
 use serde::{Serialize, Serializer};
@@ -23,7 +23,7 @@ pub(crate) struct JsonView {
 }
 
 impl JsonView {
-    /// A view of nothing but what the job wrote itself, and the gaps in it.
+    /// A view of the job's own output and its gaps only.
     pub(crate) fn of_logs() -> Self {
         Self { only_logs: true, shown: None }
     }
@@ -37,9 +37,8 @@ impl View for JsonView {
         }
         let body = match kind {
             Kind::Rows(rows) => {
-                let batch = Batch::new(rows).map_err(|torn| {
-                    Failure::Server(format!("the server sent rows that make no sense: {torn}"))
-                })?;
+                let batch = Batch::new(rows)
+                    .map_err(|torn| Failure::Server(format!("the server sent invalid rows: {torn}")))?;
                 Body::Rows { rows: RowsOf(batch) }
             }
             kind => Body::Small(small(kind)),
@@ -90,7 +89,7 @@ struct Record<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Body<'a> {
-    /// Rows are many: they are written as they are read, not built as a value first.
+    /// Serialized directly, since a batch may be large.
     Rows {
         rows: RowsOf<'a>,
     },
@@ -137,7 +136,7 @@ fn type_name(kind: &Kind) -> &'static str {
 fn small(kind: &Kind) -> Value {
     match kind {
         Kind::Head(head) => json!({ "columns": columns(head) }),
-        // Rows have a body of their own.
+        // Rows have their own body.
         Kind::Rows(rows) => json!({ "count": rows.count }),
         Kind::Message(message) => json!({ "message": message.message }),
         Kind::Eoe(end) => json!({
@@ -177,7 +176,7 @@ fn columns(head: &Head) -> Vec<Value> {
         .collect()
 }
 
-/// `text` is always there, if need be with replacement characters; `hex` only when the bytes are no UTF-8.
+/// `text` is always present, with replacement characters if necessary; `hex` only if the bytes are not UTF-8.
 fn log_fields(log: &LogChunk) -> Value {
     let stream = match log.stream() {
         Stream::Unspecified => "unspecified",
@@ -197,7 +196,7 @@ fn log_fields(log: &LogChunk) -> Value {
     fields
 }
 
-/// Metrics by name; a value that is no number of JSON is `null`.
+/// Metrics by name. A value that JSON cannot represent is `null`.
 fn metrics_fields(metrics: &Metrics) -> Value {
     let values: Map<String, Value> =
         metrics.metrics.iter().map(|metric| (metric.name.clone(), json!(metric.value))).collect();
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn output_that_is_no_text_is_there_in_hex() {
+    fn non_utf8_output_is_also_in_hex() {
         let log =
             |data: &'static [u8]| Kind::Log(LogChunk { data: data.into(), stream: 1, ..LogChunk::default() });
         let lines = lines(vec![log(b"fine\n"), log(b"\xff")]);
@@ -260,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_shown_when_it_changes() {
+    fn status_is_written_when_it_changes() {
         let mut screen = TestScreen::default();
         let mut view = JsonView::default();
         let running = JobStatus { code: Code::Running.into(), ..JobStatus::default() };

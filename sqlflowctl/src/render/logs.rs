@@ -1,4 +1,4 @@
-//! Only what the job wrote itself, byte for byte.
+//! The job's own output only, byte for byte.
 
 use sqlflow_proto::v1::{JobStatus, Response, response};
 

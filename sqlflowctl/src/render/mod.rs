@@ -1,4 +1,4 @@
-//! What is shown of a job: records in, text or JSON out. Nothing here does I/O; a [`Screen`] takes what comes out.
+//! Turns a job's records into text or JSON. Does no I/O; a [`Screen`] takes the output.
 
 mod csv;
 mod description;
@@ -20,43 +20,43 @@ use sqlflow_proto::v1::{JobStatus, Response};
 use crate::failure::Failure;
 use progress::ProgressView;
 
-/// Text of a result set is handed on in pieces of about this many bytes.
+/// Approximate size of the pieces in which a result set is written.
 const PIECE: usize = 64 * 1024;
 
-/// How a line for the person is meant.
+/// Kind of a line for the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {
     /// A result.
     Plain,
-    /// By the way: what is happening, and why it waits.
+    /// Background information, such as pending reasons.
     Dim,
-    /// Something is missing or strange.
+    /// Something is missing or suspicious.
     Warning,
 }
 
-/// Where a view's output goes.
+/// Destination of a view's output.
 pub(crate) trait Screen {
-    /// Writes results: standard output.
+    /// Writes results to standard output.
     fn results(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Writes one line for the person: standard error. A person who can't be told is no reason to stop.
+    /// Writes one line for the user to standard error. Errors are ignored.
     fn line(&mut self, tone: Tone, text: &str);
-    /// Passes on the job's own output as it is: standard error.
+    /// Writes the job's own output, unchanged, to standard error.
     fn log(&mut self, bytes: &[u8]);
-    /// Shows how far a statement is; replaces what was shown before.
+    /// Shows the progress of a statement, in place of earlier progress.
     fn progress(&mut self, view: &ProgressView);
-    /// The statement is no longer in progress.
+    /// Removes the progress: the statement has ended.
     fn end_progress(&mut self);
-    /// Keeps a display as a file, if the person asked for that; gives the line that says where it is or how to get it.
+    /// Saves a display to a file, if the user wants that. Returns the file's path, or how to get it.
     fn save(&mut self, name: &str, data: &[u8]) -> Result<String, Failure>;
 }
 
-/// One way of showing a job.
+/// A format for a job.
 pub(crate) trait View {
     /// Shows one record.
     fn show(&mut self, response: &Response, screen: &mut dyn Screen) -> Result<(), Failure>;
-    /// Takes the job's state after each page; `next` is the token to go on with.
+    /// Called with the job's status after each page; `next` is the token for the next one.
     fn status(&mut self, status: &JobStatus, next: &str, screen: &mut dyn Screen) -> Result<(), Failure>;
-    /// Shows what it kept back: the reader leaves before the job's end.
+    /// Shows what was held back: the command stops reading before the job's end.
     fn left(&mut self, _screen: &mut dyn Screen) {}
 }
 
@@ -64,7 +64,7 @@ pub(crate) trait View {
 pub(crate) mod test_screen {
     use super::*;
 
-    /// Keeps all that is shown, as text that a test can read.
+    /// Keeps the output for tests.
     #[derive(Debug, Default)]
     pub(crate) struct TestScreen {
         pub(crate) results: String,

@@ -1,4 +1,4 @@
-//! A model as listings and descriptions show it.
+//! Models in listings and descriptions.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -14,12 +14,12 @@ pub(crate) fn write_listing(models: &[Model], csv: bool, out: &mut Write<'_>) ->
     write_texts(&["model", "bytes", "published (UTC)"], models.iter().map(row), csv, out)
 }
 
-/// A model for a script.
+/// A model as JSON.
 pub(crate) fn model_json(model: &Model) -> Value {
     json!({ "name": model.name, "bytes": model.bytes, "published": published(model).map(|time| time.to_string()) })
 }
 
-/// The same, with what is in it.
+/// A model with its content as JSON.
 pub(crate) fn described(model: &Model, content: &Content) -> Value {
     let mut value = model_json(model);
     value["files"] = json!(content.files);
@@ -27,7 +27,7 @@ pub(crate) fn described(model: &Model, content: &Content) -> Value {
     value
 }
 
-/// All that is known of a model, as text.
+/// The description of a model as text.
 pub(crate) fn description(uri: &str, model: &Model, content: &Content) -> String {
     let mut text = String::new();
     let mut field = |name: &str, value: &str| push_field(&mut text, name, &escaped(value));
@@ -77,7 +77,7 @@ fn column_line(column: &Value) -> String {
     line
 }
 
-/// When it was published, if the storage says so.
+/// The time of its publication, if the storage has it.
 fn published(model: &Model) -> Option<Timestamp> {
     Timestamp::try_from(model.modified?).ok()
 }
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_is_described_with_what_made_it() {
+    fn description_has_training_columns_metrics_and_files() {
         let model = Model {
             name: "team/m".to_owned(),
             bytes: 512,
@@ -117,6 +117,6 @@ mod tests {
             assert!(text.lines().any(|it| it == line), "{line:?}: {text}");
         }
         let bare = description("s3://b/models", &model, &Content::default());
-        assert!(!bare.contains("program"), "a tarball that no submitter made: {bare}");
+        assert!(!bare.contains("program"), "a tarball without metadata: {bare}");
     }
 }

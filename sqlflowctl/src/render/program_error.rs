@@ -1,12 +1,12 @@
-//! What is wrong with a program, with the place in it.
+//! Errors of a program with their positions in its text.
 
 use sqlflow_text::escape::{escaped, width};
 
-/// Characters of a line that are shown around the place.
+/// Number of characters shown around the position.
 const SHOWN: usize = 100;
 
-/// The message, one error on a line, and below each the line that it speaks of with a caret, when it begins `line L, column C`;
-/// both count from 1, columns in characters.
+/// The message, one error per line. Below an error that begins with `line L, column C` is that line of the program,
+/// with a caret. Both count from 1, columns in characters.
 pub(crate) fn program_error(message: &str, sql: &str) -> String {
     message.lines().map(|line| error_with_place(line, sql)).collect::<Vec<_>>().join("\n")
 }
@@ -40,13 +40,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_caret_stands_below_the_place() {
+    fn caret_is_below_the_position() {
         let shown = program_error("line 2, column 4: found x, expected y", "SELECT 1;\n漢字 FRM t");
         assert_eq!(shown, "line 2, column 4: found x, expected y\n  |\n2 | 漢字 FRM t\n  |      ^");
     }
 
     #[test]
-    fn each_error_has_its_place() {
+    fn each_error_has_its_position() {
         let shown = program_error("line 1, column 1: one\nno place\nline 2, column 3: two", "ab\ncde");
         assert_eq!(
             shown,
@@ -55,17 +55,17 @@ mod tests {
     }
 
     #[test]
-    fn a_tab_is_shown_as_wide_as_it_counts() {
+    fn caret_is_right_after_a_tab() {
         assert!(program_error("line 1, column 2: no", "\tx").ends_with("1 | \\tx\n  |   ^"));
     }
 
     #[test]
-    fn the_end_of_the_program_is_a_place_too() {
+    fn error_at_the_end_of_the_program_has_a_caret() {
         assert!(program_error("line 1, column 9: no", "SELECT 1").ends_with("1 | SELECT 1\n  |         ^"));
     }
 
     #[test]
-    fn a_long_line_is_cut_around_the_place() {
+    fn long_line_is_cut_around_the_position() {
         let sql = format!("{}X{}", "a".repeat(5_000), "b".repeat(5_000));
         let shown = program_error("line 1, column 5001: no", &sql);
         let lines: Vec<&str> = shown.lines().collect();
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_without_a_place_stands_alone() {
+    fn message_without_a_position_is_unchanged() {
         for message in
             ["the program is empty", "line 0, column 0: x", "line 9, column 1: x", "line 1, column : x"]
         {

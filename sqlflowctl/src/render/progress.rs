@@ -1,4 +1,4 @@
-//! How far a long statement is, in one line.
+//! Progress of a statement in one line.
 
 use std::fmt;
 
@@ -6,19 +6,19 @@ use sqlflow_proto::v1::{Metric, Progress};
 
 use sqlflow_text::escape::escaped;
 
-/// The newest progress of a statement, with the newest metrics beside it.
+/// The latest progress and metrics of a statement.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct ProgressView {
     pub(crate) phase: String,
     pub(crate) done: u64,
-    /// 0: not known.
+    /// 0 if it is unknown.
     pub(crate) total: u64,
     pub(crate) unit: String,
     pub(crate) metrics: String,
 }
 
 impl ProgressView {
-    /// Takes newer progress; metrics stay, unless another phase begins.
+    /// Updates the progress. A new phase clears the metrics.
     pub(crate) fn advance(&mut self, progress: &Progress) {
         if self.phase != escaped(&progress.phase) {
             self.metrics.clear();
@@ -30,11 +30,11 @@ impl ProgressView {
     }
 }
 
-/// Characters of a bar.
+/// Width of a bar.
 const BAR: u64 = 24;
 
 impl ProgressView {
-    /// The line of a terminal, with a bar where the end is known.
+    /// The line for a terminal, with a bar if the total is known.
     pub(crate) fn bar(&self) -> String {
         if self.total == 0 {
             return self.to_string();
@@ -70,7 +70,7 @@ pub(crate) fn metrics_line(metrics: &[Metric]) -> String {
     each.join("  ")
 }
 
-/// A measurement in few digits; JSON output has them all.
+/// A measurement with few digits; JSON output has all of them.
 fn short(value: f64) -> String {
     if value != 0.0 && !(1e-4..1e9).contains(&value.abs()) {
         return format!("{value:.4e}");
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bar_is_as_long_as_what_is_done() {
+    fn bar_length_is_the_share_that_is_done() {
         let (phase, unit, metrics) = ("load".to_owned(), "rows".to_owned(), String::new());
         let view = ProgressView { phase, done: 75, total: 150, unit, metrics };
         assert_eq!(view.bar(), "load [============            ] 75/150 rows");
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn measurements_are_short() {
+    fn measurements_have_few_digits() {
         assert_eq!(short(0.0), "0");
         assert_eq!(short(0.123_456_789), "0.12346");
         assert_eq!(short(97.0), "97");

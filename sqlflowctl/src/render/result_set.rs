@@ -1,4 +1,4 @@
-//! A result set in the form that was asked for, or that fits the terminal.
+//! A result set in the requested format, or in the one that fits the terminal.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use super::table::{Table, Write};
 /// When rows are shown as records, one line for each value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Expand {
-    /// When the table is wider than the terminal, and has more than names and values.
+    /// If the table is wider than the terminal and has more than two columns.
     #[default]
     Auto,
     /// For every table.
@@ -21,19 +21,19 @@ pub(crate) enum Expand {
     Never,
 }
 
-/// How result sets look.
+/// Style of result sets.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Style {
     pub(crate) csv: bool,
     pub(crate) expand: Expand,
-    /// Columns of the terminal; `None`: it is none.
+    /// Width of the terminal; `None` without a terminal.
     pub(crate) width: Option<usize>,
 }
 
-/// One result set on its way out.
+/// A result set that is being written.
 #[derive(Debug)]
 pub(crate) enum ResultSet {
-    /// The first batch decides.
+    /// The first batch decides the format.
     Open {
         names: Vec<String>,
         style: Style,
@@ -44,7 +44,7 @@ pub(crate) enum ResultSet {
 }
 
 impl ResultSet {
-    /// One with these column names; without them it begins in its middle, and its head was read by somebody else.
+    /// With these column names; `None` if reading began within the result set.
     pub(crate) fn new(names: Option<&[String]>, style: Style) -> Self {
         match (names, style) {
             (names, Style { csv: true, .. }) => Self::Csv(Csv::new(names)),
@@ -81,7 +81,7 @@ impl ResultSet {
         }
     }
 
-    /// Ends it: one without rows still shows its head.
+    /// Ends the result set. Without rows it still has its head.
     pub(crate) fn finish(&mut self, out: &mut Write<'_>) -> io::Result<()> {
         match self {
             Self::Open { names, .. } => Table::new(names).finish(out),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_wider_than_the_terminal_becomes_records() {
+    fn table_wider_than_the_terminal_becomes_records() {
         let records = "\
 -[ record 1 ]-
 id        | 1
@@ -150,7 +150,7 @@ long name | a
     }
 
     #[test]
-    fn names_and_long_values_stay_a_table() {
+    fn two_columns_with_long_values_stay_a_table() {
         let columns = |first| {
             vec![texts(&[first, "label"]), texts(&["SELECT a,\n  b FROM iris TO TRAIN x LABEL c", "class"])]
         };

@@ -1,7 +1,7 @@
 //! A result set as an aligned table, in bounded memory: the first batch decides the widths.
 //!
-//! A text with several lines takes several, as psql shows it: `+` says that the value goes on. A table of names and values
-//! that is wider than the terminal has its values broken, without a sign.
+//! A text of several lines takes several lines, with `+` at the end of each but the last, as in psql. In a table of
+//! names and values that is wider than the terminal, values are wrapped without a mark.
 
 use std::io;
 
@@ -14,13 +14,13 @@ use super::result_set::{Expand, ResultSet, Style};
 
 /// Rows of the first batch that are measured.
 const MEASURED_ROWS: usize = 1_000;
-/// A column is padded to at most this many columns of the terminal; a longer value makes its own row longer.
+/// Maximum width of a column to which values are padded. A longer value makes its own row longer.
 const WIDEST_PADDING: usize = 60;
 
-/// Takes pieces of the table's text.
+/// Receives the table's text in pieces.
 pub(crate) type Write<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 
-/// Writes a whole table of text with a line for each row, or as CSV if that is asked for.
+/// Writes a table of texts with one line per row, or CSV.
 pub(crate) fn write_texts(
     names: &[&str],
     texts: impl ExactSizeIterator<Item = Vec<String>>,
@@ -44,18 +44,18 @@ pub(crate) fn write_texts(
     set.finish(out)
 }
 
-/// One result set on its way out.
+/// A table that is being written.
 #[derive(Debug)]
 pub(crate) struct Table {
-    /// Names of the columns; none when the head was read by somebody else, and the table begins in its middle.
+    /// Names of the columns; `None` if reading began within the table.
     names: Option<Vec<String>>,
     layout: Option<Layout>,
-    /// Columns of the terminal for each line of the last column; `None`: as many as it takes.
+    /// Maximum width of the last column; `None`: unlimited.
     room: Option<usize>,
     rows: u64,
 }
 
-/// What is broken into lines has room for this much at least: else records are easier to read.
+/// Minimum width for wrapped values. Below it records are easier to read.
 const LEAST_ROOM: usize = 20;
 
 #[derive(Debug)]
@@ -75,8 +75,8 @@ impl Table {
         }
     }
 
-    /// The same for a terminal with so many columns, its values broken into lines where that is needed. `None`: it would not
-    /// fit, or this is no table of names and values, and records show it better.
+    /// A table for a terminal of this width, with wrapped values if necessary. `None` if records are better: it does
+    /// not fit, or is not a table of names and values.
     pub(crate) fn fitting(names: &[String], batch: &Batch<'_>, columns: usize) -> Option<Self> {
         let table = Self::new(names);
         let Layout { widths, numeric } = Layout::measure(table.names.as_deref(), Some(batch), usize::MAX);
@@ -90,7 +90,7 @@ impl Table {
         fits.then_some(Self { room: Some(room), ..table })
     }
 
-    /// The rest of a table whose head is not known.
+    /// The rest of a table, without a head.
     pub(crate) fn without_head() -> Self {
         Self { names: None, layout: None, room: None, rows: 0 }
     }
@@ -126,7 +126,7 @@ impl Table {
                 for (column, cell) in batch.row(row).enumerate() {
                     let line = match lines.get(column) {
                         Some(lines) => lines.get(at).copied().unwrap_or_default(),
-                        None => Line { text: &values[column], goes_on: false },
+                        None => Line { text: &values[column], continues: false },
                     };
                     let right = layout.right(column, &cell);
                     push_padded(&mut text, line, layout.width(column), right, column + 1 == count);
@@ -142,7 +142,7 @@ impl Table {
         out(text.as_bytes())
     }
 
-    /// Ends the table: one without rows still shows its head.
+    /// Ends the table. Without rows it still has its head.
     pub(crate) fn finish(&mut self, out: &mut Write<'_>) -> io::Result<()> {
         if self.layout.is_some() {
             return Ok(());
@@ -154,7 +154,7 @@ impl Table {
         out(text.as_bytes())
     }
 
-    /// Whether a row takes one line, as most do.
+    /// Whether a row takes one line.
     fn is_one_line(&self, values: &[String]) -> bool {
         let fits =
             |value: &String| !value.contains('\n') && self.room.is_none_or(|room| width(value) <= room);
@@ -174,7 +174,7 @@ impl Table {
         let Some(names) = &self.names else { return };
         for (column, name) in names.iter().enumerate() {
             let right = layout.numeric.get(column).copied().unwrap_or(false);
-            let line = Line { text: name, goes_on: false };
+            let line = Line { text: name, continues: false };
             push_padded(text, line, layout.width(column), right, column + 1 == names.len());
         }
         for column in 0..names.len() {
@@ -214,7 +214,7 @@ impl Layout {
         self.widths.get(column).copied().unwrap_or(0)
     }
 
-    /// Whether a value stands on the right: a number does, and a NULL among numbers.
+    /// Whether a value is aligned right: a number, or a NULL in a column of numbers.
     fn right(&self, column: usize, cell: &Cell<'_>) -> bool {
         match cell {
             Cell::Null => self.numeric.get(column).copied().unwrap_or(false),
@@ -227,36 +227,36 @@ impl Layout {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Line<'a> {
     text: &'a str,
-    /// The value has a further line after this one.
-    goes_on: bool,
+    /// The value continues on the next line.
+    continues: bool,
 }
 
-/// The lines of a value, each broken to the room that there is.
+/// The lines of a value, wrapped to the width.
 fn lines(value: &str, room: Option<usize>) -> Vec<Line<'_>> {
     let mut lines: Vec<Line<'_>> = Vec::new();
     for text in value.split('\n') {
         if let Some(before) = lines.last_mut() {
-            before.goes_on = true;
+            before.continues = true;
         }
         let parts = room.map_or(vec![text], |room| broken(text, room));
-        lines.extend(parts.into_iter().map(|text| Line { text, goes_on: false }));
+        lines.extend(parts.into_iter().map(|text| Line { text, continues: false }));
     }
     lines
 }
 
-/// Appends ` text |`, padded to `columns`; the last value of a row ends the line, without blanks behind it.
+/// Appends ` text |`, padded to `columns`. The last value of a row ends the line, without trailing blanks.
 fn push_padded(out: &mut String, line: Line<'_>, columns: usize, right: bool, last: bool) {
-    let Line { text, goes_on } = line;
+    let Line { text, continues } = line;
     let padding = columns.saturating_sub(width(text));
     out.push(' ');
     if right {
         out.extend(std::iter::repeat_n(' ', padding));
     }
     out.push_str(text);
-    if !right && (goes_on || !last) {
+    if !right && (continues || !last) {
         out.extend(std::iter::repeat_n(' ', padding));
     }
-    match (goes_on, last) {
+    match (continues, last) {
         (true, true) => out.push_str("+\n"),
         (false, true) => out.push('\n'),
         (true, false) => out.push_str("+|"),
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_also_with_wide_characters() {
+    fn columns_are_aligned_with_wide_characters() {
         let mut table = Table::new(&["id".to_owned(), "n\x1b".to_owned(), "x".to_owned()]);
         let mut batch = rows(&[1, -20], &["漢字", ""]);
         batch.columns.push(Column {
@@ -325,17 +325,17 @@ mod tests {
     }
 
     #[test]
-    fn no_rows_still_show_the_head() {
+    fn table_without_rows_has_its_head() {
         assert_eq!(print(&mut Table::new(&names()), &[]), " id | name\n----+------\n");
     }
 
     #[test]
-    fn the_rest_of_a_table_has_no_head() {
+    fn rest_of_a_table_has_no_head() {
         assert_eq!(print(&mut Table::without_head(), &[rows(&[1], &["a"])]), " 1 | a\n");
     }
 
     #[test]
-    fn one_long_value_does_not_pad_all_rows() {
+    fn long_value_does_not_pad_other_rows() {
         let long = "x".repeat(500);
         let mut table = Table::new(&["a".to_owned(), "b".to_owned()]);
         let mut batch = rows(&[1, 2], &[&long, "y"]);

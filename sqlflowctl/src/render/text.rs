@@ -93,7 +93,7 @@ impl TextView {
 
     fn rows(&mut self, rows: &sqlflow_proto::v1::Rows, screen: &mut dyn Screen) -> Result<(), Failure> {
         let batch = Batch::new(rows)
-            .map_err(|torn| Failure::Server(format!("the server sent rows that make no sense: {torn}")))?;
+            .map_err(|torn| Failure::Server(format!("the server sent invalid rows: {torn}")))?;
         if self.table.is_none() {
             self.open_table(None, screen)?;
         }

@@ -1,4 +1,4 @@
-//! Servers that go away.
+//! Servers that stop or do not answer.
 
 use std::net::TcpListener;
 
@@ -8,36 +8,36 @@ use sqlflow_proto::v1::job_status::Code;
 use super::{World, head, numbers, rows, status, stderr, stdout};
 
 #[test]
-fn rows_come_once_over_a_restart_of_the_server() {
+fn rows_are_printed_once_across_a_server_restart() {
     let mut world = World::new();
     world.server.change(|script| {
         script.page = 1;
-        script.say(head());
-        script.say(rows([1]));
-        script.say(rows([2]));
+        script.push(head());
+        script.push(rows([1]));
+        script.push(rows([2]));
         script.silent_from = Some(2);
     });
     let child = world.spawn(&["run", "-e", "SELECT n FROM t"]);
-    // Two pages were shown, and the third is asked for: its answer gets lost with the server.
+    // Two pages were printed, and the third was requested. Its response is lost with the server.
     world.server.wait(|script| script.fetches.len() == 3);
     world.server.stop();
     world.server.change(|script| {
         script.silent_from = None;
-        script.say(rows([3]));
+        script.push(rows([3]));
         script.end(Code::Succeeded, Cause::Unspecified, "");
     });
-    world.server.start_again();
+    world.server.restart();
     let output = child.wait_with_output().unwrap();
     assert_eq!(status(&output), 0, "{output:?}");
     assert_eq!(numbers(&stdout(&output)), [1, 2, 3]);
     let script = world.server.script();
     assert_eq!(script.runs.len(), 1, "the program ran once");
-    assert_eq!(script.plain, 0, "a place that a lost answer may move is not relied on");
+    assert_eq!(script.plain, 0, "the plain token is not used: a lost response may move its cursor");
     assert_eq!(stderr(&output).matches("does not answer").count(), 1, "{output:?}");
 }
 
 #[test]
-fn a_run_whose_answer_is_lost_is_repeated_with_the_same_request_id() {
+fn run_with_a_lost_response_is_retried_with_the_same_request_id() {
     let world = World::new();
     world.server.change(|script| {
         script.page = 9;
@@ -54,7 +54,7 @@ fn a_run_whose_answer_is_lost_is_repeated_with_the_same_request_id() {
 }
 
 #[test]
-fn a_run_that_may_have_been_accepted_is_said_to_be_so() {
+fn error_of_a_run_that_may_have_been_accepted_says_so() {
     let world = World::new();
     world.server.change(|script| (script.lost_runs, script.refused_runs) = (1, 1));
     let output = world.run(&["run", "--retry-timeout", "0", "-e", "SELECT 1"]);
@@ -63,14 +63,14 @@ fn a_run_that_may_have_been_accepted_is_said_to_be_so() {
 }
 
 #[test]
-fn pages_that_repeat_are_shown_once() {
+fn repeated_pages_are_printed_once() {
     let world = World::new();
     world.server.change(|script| {
         script.page = 2;
         script.plain_repeats = 2;
-        script.say(head());
+        script.push(head());
         for n in 1..=5 {
-            script.say(rows([n]));
+            script.push(rows([n]));
         }
         script.end(Code::Succeeded, Cause::Unspecified, "");
     });
@@ -79,7 +79,7 @@ fn pages_that_repeat_are_shown_once() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_named() {
+fn unreachable_server_is_named_in_the_error() {
     let world = World::new();
     let unused = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = unused.local_addr().unwrap().to_string();
@@ -105,7 +105,7 @@ fn retry_timeout_ends_the_command_with_a_hint_to_resume() {
     let mut world = World::new();
     world.server.change(|script| {
         script.page = 1;
-        script.say(head());
+        script.push(head());
         script.silent_from = Some(1);
     });
     let child = world.spawn(&["run", "-e", "SELECT 1", "--retry-timeout", "0"]);

@@ -13,7 +13,7 @@ fn interrupt(child: &Child) {
 }
 
 #[test]
-fn ctrl_c_cancels_and_still_shows_the_end() {
+fn ctrl_c_cancels_the_job_and_prints_its_end() {
     let world = World::new();
     let child = world.spawn(&["run", "-e", "SELECT 1"]);
     world.server.wait(|script| !script.fetches.is_empty());
@@ -23,13 +23,13 @@ fn ctrl_c_cancels_and_still_shows_the_end() {
     assert_eq!(world.server.script().cancels, 1);
     let said = stderr(&output);
     assert!(said.contains("cancelling the job"), "{said}");
-    assert!(said.ends_with(&format!("last words\njob {} was cancelled\n", super::stand_in::JOB)), "{said}");
+    assert!(said.ends_with(&format!("last output\njob {} was cancelled\n", super::stand_in::JOB)), "{said}");
 }
 
 #[test]
-fn ctrl_c_is_not_for_what_a_script_left_in_the_background() {
+fn ctrl_c_does_not_cancel_a_background_run() {
     let world = World::new();
-    world.server.change(|script| script.say(head()));
+    world.server.change(|script| script.push(head()));
     let child = world.background(&["run", "-e", "SELECT 1"]);
     world.server.wait(|script| script.fetches.len() > 1);
     interrupt(&child);
@@ -40,11 +40,11 @@ fn ctrl_c_is_not_for_what_a_script_left_in_the_background() {
 }
 
 #[test]
-fn a_second_ctrl_c_leaves_at_once_and_says_how_to_go_on() {
+fn second_ctrl_c_exits_with_a_hint_to_resume() {
     let world = World::new();
     world.server.change(|script| {
         script.cancel_ends = false;
-        script.say(head());
+        script.push(head());
     });
     let child = world.spawn(&["run", "-e", "SELECT 1"]);
     world.server.wait(|script| script.fetches.len() > 1);
@@ -58,24 +58,24 @@ fn a_second_ctrl_c_leaves_at_once_and_says_how_to_go_on() {
 }
 
 #[test]
-fn ctrl_c_while_reading_leaves_the_job_alone() {
+fn ctrl_c_during_fetch_does_not_cancel_the_job() {
     let world = World::new();
     let child = world.spawn(&["fetch", super::stand_in::TOKEN]);
-    // The second Fetch is under way, so the command listens for signals by now.
+    // The second Fetch has begun, so the command handles signals by now.
     world.server.wait(|script| script.fetches.len() > 1);
     interrupt(&child);
     let output = child.wait_with_output().unwrap();
     assert_eq!(status(&output), 130, "{output:?}");
-    assert!(stderr(&output).contains("the job goes on"), "{output:?}");
+    assert!(stderr(&output).contains("the job continues"), "{output:?}");
     assert_eq!(world.server.script().cancels, 0);
 }
 
-/// More rows than a pipe holds, of a job that goes on.
+/// More rows than a pipe holds, of a running job.
 fn many_rows(world: &World) {
     world.server.change(|script| {
-        script.say(head());
+        script.push(head());
         for _ in 0..50 {
-            script.say(rows(100_000..110_000));
+            script.push(rows(100_000..110_000));
         }
     });
 }
@@ -88,7 +88,7 @@ fn read_one_line(child: &mut Child) -> String {
 }
 
 #[test]
-fn a_run_whose_rows_nobody_reads_is_cancelled() {
+fn run_with_closed_stdout_cancels_the_job() {
     let world = World::new();
     many_rows(&world);
     let mut child = world.spawn(&["run", "-e", "SELECT n FROM t"]);
@@ -101,7 +101,7 @@ fn a_run_whose_rows_nobody_reads_is_cancelled() {
 }
 
 #[test]
-fn a_fetch_whose_rows_nobody_reads_only_ends() {
+fn fetch_with_closed_stdout_does_not_cancel_the_job() {
     let world = World::new();
     many_rows(&world);
     let mut child = world.spawn(&["fetch", super::stand_in::TOKEN]);

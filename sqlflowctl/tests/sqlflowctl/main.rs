@@ -1,4 +1,4 @@
-//! The command line as a person or a script meets it: the real binary against a stand-in for the server.
+//! The real binary of the command line against a stand-in for the server.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -36,7 +36,7 @@ impl World {
         command
     }
 
-    /// With SIGINT ignored, as a script starts what it leaves in the background.
+    /// Starts it with SIGINT ignored, as a script starts background processes.
     fn background(&self, arguments: &[&str]) -> Child {
         let mut command = Command::new("/usr/bin/env");
         self.with(&mut command);

@@ -1,4 +1,4 @@
-//! Jobs by token, id and `last`; and jobs from outside.
+//! Jobs by token, id, prefix and `last`.
 
 use sqlflow_proto::v1::Cause;
 use sqlflow_proto::v1::job_status::Code;
@@ -7,7 +7,7 @@ use super::stand_in::{JOB, TOKEN};
 use super::{World, head, numbers, rows, status, stderr, stdout};
 
 #[test]
-fn a_detached_job_gives_its_token_alone_to_a_script() {
+fn detached_run_prints_only_the_token_on_stdout() {
     let world = World::new();
     let output = world.run(&["run", "--detach", "-e", "SELECT 1", "--fetch-timeout", "0", "--user", "ann"]);
     assert_eq!(status(&output), 0, "{output:?}");
@@ -20,7 +20,7 @@ fn a_detached_job_gives_its_token_alone_to_a_script() {
 }
 
 #[test]
-fn a_job_is_the_users_who_is_logged_in() {
+fn user_of_a_job_is_the_login_name_by_default() {
     let world = World::new();
     let users = [(None, "bea"), (Some("team"), "team")].map(|(variable, user)| {
         let mut command = world.command(&["run", "--detach", "-e", "SELECT 1"]);
@@ -34,22 +34,22 @@ fn a_job_is_the_users_who_is_logged_in() {
 }
 
 #[test]
-fn a_job_of_this_machine_goes_by_its_id() {
+fn stored_job_is_found_by_id_prefix_and_last() {
     let world = World::new();
     world.server.change(|script| {
-        script.say(head());
-        script.say(rows([1]));
-        script.say(rows([2]));
+        script.push(head());
+        script.push(rows([1]));
+        script.push(rows([2]));
         script.end(Code::Succeeded, Cause::Unspecified, "");
     });
     let by_id = format!("{JOB}.2");
     let output = world.run(&["fetch", JOB]);
-    assert_eq!(status(&output), 2, "not started here yet: {output:?}");
-    assert!(stderr(&output).contains("not remembered"), "{output:?}");
+    assert_eq!(status(&output), 2, "not stored yet: {output:?}");
+    assert!(stderr(&output).contains("not stored"), "{output:?}");
     world.run(&["run", "--detach", "-e", "SELECT 1"]);
     assert_eq!(numbers(&stdout(&world.run(&["fetch", JOB]))), [1, 2]);
     assert_eq!(numbers(&stdout(&world.run(&["fetch", &by_id]))), [2]);
-    assert_eq!(stdout(&world.run(&["fetch", "last"])), "", "the plain token's place has moved");
+    assert_eq!(stdout(&world.run(&["fetch", "last"])), "", "the plain token's cursor has moved");
     assert_eq!(numbers(&stdout(&world.run(&["fetch", &JOB[..8], "--from-start"]))), [1, 2]);
     let output = world.run(&["fetch", &JOB[..3]]);
     assert_eq!(status(&output), 2);
@@ -58,30 +58,31 @@ fn a_job_of_this_machine_goes_by_its_id() {
 }
 
 #[test]
-fn the_beginning_of_an_id_that_several_jobs_have_names_none() {
+fn ambiguous_prefix_is_an_error_with_the_ids() {
     let world = World::new();
     let folder = world.home.path().join("sqlflow");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("tokens"), format!("01jdaaaa {TOKEN}\n{JOB} {TOKEN}\n")).unwrap();
     for command in ["fetch", "logs", "cancel", "describe"] {
         let output = world.run(&[command, "01jd"]);
-        let expected = format!("2 jobs begin with \"01jd\": {JOB}, 01jdaaaa; give more of the id\n");
+        let expected =
+            format!("2 jobs have ids that begin with \"01jd\": {JOB}, 01jdaaaa; give more characters\n");
         assert_eq!((status(&output), stderr(&output)), (2, expected), "{command}");
     }
     assert_eq!(world.server.script().cancels, 0);
 }
 
 #[test]
-fn a_job_of_another_machine_can_be_described_by_the_beginning_of_its_id() {
+fn job_of_another_machine_is_described_by_prefix() {
     let world = World::new();
     assert!(stdout(&world.run(&["describe", &JOB[..6]])).starts_with(&format!("job       {JOB}\n")));
     let none = world.run(&["describe", "zzzzzz"]);
-    let expected = "no job begins with \"zzzzzz\"; see sqlflowctl list\n";
+    let expected = "no job has an id that begins with \"zzzzzz\"; see sqlflowctl list\n";
     assert_eq!((status(&none), stderr(&none).as_str()), (2, expected));
 }
 
 #[test]
-fn a_job_need_not_be_remembered() {
+fn no_remember_prints_the_token_instead_of_storing_it() {
     let world = World::new();
     world.server.change(|script| script.end(Code::Succeeded, Cause::Unspecified, ""));
     let output = world.run(&["run", "--no-remember", "-e", "SELECT 1"]);
@@ -90,21 +91,21 @@ fn a_job_need_not_be_remembered() {
 }
 
 #[test]
-fn a_token_that_cannot_be_kept_is_no_reason_to_fail() {
+fn failed_token_store_is_only_a_warning() {
     let world = World::new();
     world.server.change(|script| script.end(Code::Succeeded, Cause::Unspecified, ""));
     std::fs::write(world.home.path().join("sqlflow"), "in the way").unwrap();
     let output = world.run(&["run", "-e", "SELECT 1"]);
     assert_eq!(status(&output), 0);
-    assert!(stderr(&output).contains("warning: cannot remember the job's token"), "{output:?}");
+    assert!(stderr(&output).contains("warning: cannot store the job's token"), "{output:?}");
 }
 
 #[test]
-fn one_page_says_how_to_go_on() {
+fn fetch_once_prints_the_next_token() {
     let world = World::new();
     world.server.change(|script| {
         script.page = 2;
-        (1..=3).for_each(|n| script.say(rows([n])));
+        (1..=3).for_each(|n| script.push(rows([n])));
     });
     let output = world.run(&["fetch", "--once", &format!("{TOKEN}.0")]);
     assert_eq!((status(&output), numbers(&stdout(&output))), (0, vec![1, 2]));
@@ -112,7 +113,7 @@ fn one_page_says_how_to_go_on() {
 }
 
 #[test]
-fn jobs_from_outside() {
+fn jobs_are_listed_described_and_cancelled() {
     let world = World::new();
     assert!(stdout(&world.run(&["list"])).contains(&format!(" {JOB} | RUNNING |")));
     assert!(

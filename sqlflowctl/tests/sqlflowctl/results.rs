@@ -1,4 +1,4 @@
-//! What a job said, and how the command ends.
+//! Output of a job, and exit statuses.
 
 use sqlflow_proto::v1::job_status::Code;
 use sqlflow_proto::v1::log_chunk::Stream;
@@ -7,13 +7,13 @@ use sqlflow_proto::v1::{Cause, Display, EndOfExecution, Message, Progress, respo
 use super::{World, head, log, log_of, rows, status, stderr, stdout};
 
 #[test]
-fn rows_are_on_standard_output_and_all_else_is_not() {
+fn rows_are_on_stdout_and_the_rest_on_stderr() {
     let world = World::new();
     world.server.change(|script| {
-        script.say(head());
-        script.say(log(b"warming up\n"));
-        script.say(rows([1, 22]));
-        script.say(Kind::Eoe(EndOfExecution::default()));
+        script.push(head());
+        script.push(log(b"warming up\n"));
+        script.push(rows([1, 22]));
+        script.push(Kind::Eoe(EndOfExecution::default()));
         script.end(Code::Succeeded, Cause::Unspecified, "");
     });
     let output = world.run(&["run", "-e", "-- a comment\nSELECT n FROM t", "--datasource", "sqlite:///x"]);
@@ -28,10 +28,10 @@ fn rows_are_on_standard_output_and_all_else_is_not() {
 }
 
 #[test]
-fn a_failed_job_is_one_sentence_and_status_1() {
+fn failed_job_has_one_sentence_and_exit_status_1() {
     let world = World::new();
     world.server.change(|script| {
-        script.say(log(b"Traceback"));
+        script.push(log(b"Traceback"));
         script.end(
             Code::Failed,
             Cause::StatementFailed,
@@ -43,12 +43,12 @@ fn a_failed_job_is_one_sentence_and_status_1() {
     let job = super::stand_in::JOB;
     let sentence = format!("job {job} failed: no column sepal_lenght; did you mean sepal_length?");
     assert_eq!(stderr(&output).lines().last(), Some(sentence.as_str()));
-    assert_eq!(status(&world.run(&["fetch", "last"])), 1, "also for who reads it later");
+    assert_eq!(status(&world.run(&["fetch", "last"])), 1, "also for a later fetch");
     assert_eq!(status(&world.run(&["logs", "-f", "last"])), 0, "the logs were read anyway");
 }
 
 #[test]
-fn a_refused_program_shows_the_place() {
+fn rejected_program_shows_the_position() {
     let world = World::new();
     world
         .server
@@ -63,8 +63,8 @@ fn a_refused_program_shows_the_place() {
 fn json_is_one_object_per_line() {
     let world = World::new();
     world.server.change(|script| {
-        script.say(head());
-        script.say(rows([i64::MAX]));
+        script.push(head());
+        script.push(rows([i64::MAX]));
         script.end(Code::Succeeded, Cause::Unspecified, "");
     });
     let output = world.run(&["run", "-e", "SELECT 1", "--output", "json"]);
@@ -79,10 +79,10 @@ fn json_is_one_object_per_line() {
 }
 
 #[test]
-fn displays_are_saved_where_asked() {
+fn displays_are_saved_in_the_given_folder() {
     let world = World::new();
     world.server.change(|script| {
-        script.say(Kind::Display(Display { media_type: "image/png".into(), data: "PNG".into() }));
+        script.push(Kind::Display(Display { media_type: "image/png".into(), data: "PNG".into() }));
         script.end(Code::Succeeded, Cause::Unspecified, "");
     });
     let output = world.run(&["run", "-e", "SELECT 1"]);
@@ -94,15 +94,15 @@ fn displays_are_saved_where_asked() {
 }
 
 #[test]
-fn logs_are_byte_exact_and_leave_other_readers_alone() {
+fn logs_are_byte_exact_and_do_not_move_the_plain_cursor() {
     let world = World::new();
     world.server.change(|script| {
         script.page = 1;
-        script.say(log(b"\xff\x00half"));
-        script.say(rows([1]));
-        script.say(log(b" a line\r\n"));
+        script.push(log(b"\xff\x00half"));
+        script.push(rows([1]));
+        script.push(log(b" a line\r\n"));
     });
-    // The job goes on, so without -f the command ends at what is there now.
+    // The job continues, so without -f the command ends at the present end of the log.
     let output = world.run(&["logs", super::stand_in::TOKEN]);
     assert_eq!(output.stdout, b"\xff\x00half a line\r\n");
     let script = world.server.script();
@@ -115,7 +115,7 @@ fn parse_needs_no_server() {
     let world = World::new();
     std::fs::write(world.home.path().join("good.sql"), "SELECT 1;").unwrap();
     std::fs::write(world.home.path().join("bad.sql"), "SELECT * FROM t TO TRAIN;").unwrap();
-    // These can be read, and no server runs them.
+    // These can be parsed, and servers reject them.
     std::fs::write(world.home.path().join("run.sql"), "SELECT * FROM t TO RUN img INTO u;").unwrap();
     std::fs::write(world.home.path().join("empty.sql"), "-- nothing\n").unwrap();
     for refused in ["run.sql", "empty.sql"] {
@@ -126,16 +126,16 @@ fn parse_needs_no_server() {
     assert_eq!(status(&output), 0, "{output:?}");
     serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap();
     let output = world.run(&["parse", "bad.sql"]);
-    assert_eq!((status(&output), stdout(&output).as_str()), (2, ""), "as run ends");
+    assert_eq!((status(&output), stdout(&output).as_str()), (2, ""), "the exit status of run");
     assert!(stderr(&output).starts_with("line 1, column "), "{output:?}");
 }
 
 #[test]
-fn an_error_is_printed_once() {
+fn error_is_printed_once() {
     let world = World::new();
     world.server.change(|script| {
-        script.say(log_of(Stream::Stderr, b"no such table: nope\n"));
-        script.say(Kind::Message(Message { message: "no such table: nope".into() }));
+        script.push(log_of(Stream::Stderr, b"no such table: nope\n"));
+        script.push(Kind::Message(Message { message: "no such table: nope".into() }));
         script.end(Code::Failed, Cause::StatementFailed, "no such table: nope");
     });
     let output = world.run(&["run", "-e", "SELECT * FROM nope"]);
@@ -146,7 +146,7 @@ fn an_error_is_printed_once() {
 }
 
 #[test]
-fn a_job_that_was_cancelled_did_not_fail() {
+fn cancelled_job_has_exit_status_4_and_state_cancelled() {
     let world = World::new();
     world.server.change(|script| script.end(Code::Failed, Cause::Cancelled, ""));
     let output = world.run(&["run", "-e", "SELECT 1"]);
@@ -162,13 +162,13 @@ fn a_job_that_was_cancelled_did_not_fail() {
 }
 
 #[test]
-fn rows_as_csv_are_alone_on_standard_output() {
+fn csv_rows_are_alone_on_stdout() {
     let world = World::new();
     world.server.change(|script| {
         for _ in 0..2 {
-            script.say(head());
-            script.say(rows([1, 22]));
-            script.say(Kind::Eoe(EndOfExecution::default()));
+            script.push(head());
+            script.push(rows([1, 22]));
+            script.push(Kind::Eoe(EndOfExecution::default()));
         }
         script.end(Code::Succeeded, Cause::Unspecified, "");
     });
@@ -182,17 +182,17 @@ fn rows_as_csv_are_alone_on_standard_output() {
     assert_eq!((status(&output), stdout(&output).as_str()), (2, ""));
 }
 
-/// In one pipe, as with `2>&1`, lines have the order of the job.
+/// As with `2>&1`.
 #[test]
-fn results_and_log_in_one_pipe_keep_their_order() {
+fn results_and_log_in_one_file_keep_their_order() {
     let world = World::new();
     world.server.change(|script| {
-        script.say(head());
-        script.say(rows([1]));
-        script.say(log(b"between\n"));
-        script.say(rows([2]));
-        script.say(log(b"half a line"));
-        script.say(rows([3]));
+        script.push(head());
+        script.push(rows([1]));
+        script.push(log(b"between\n"));
+        script.push(rows([2]));
+        script.push(log(b"half a line"));
+        script.push(rows([3]));
         script.end(Code::Succeeded, Cause::Unspecified, "");
     });
     let file = world.home.path().join("both");
@@ -206,14 +206,14 @@ fn results_and_log_in_one_pipe_keep_their_order() {
 }
 
 #[test]
-fn progress_is_for_people_who_look_on() {
+fn progress_is_not_printed_without_a_terminal() {
     let world = World::new();
     world.server.change(|script| {
         for done in [127, 150] {
             let (phase, unit) = ("load".to_owned(), "rows".to_owned());
-            script.say(Kind::Progress(Progress { phase, done, total: 150, unit }));
+            script.push(Kind::Progress(Progress { phase, done, total: 150, unit }));
         }
-        script.say(log(b"loaded 150 row(s)\n"));
+        script.push(log(b"loaded 150 row(s)\n"));
         script.end(Code::Succeeded, Cause::Unspecified, "");
     });
     let output = world.run(&["run", "-e", "SELECT 1"]);

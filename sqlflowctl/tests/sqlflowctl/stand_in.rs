@@ -1,5 +1,5 @@
-//! A stand-in for the server: one job whose log a test writes. It keeps what it was asked, and can stop answering,
-//! stop, and come back at the same address.
+//! A stand-in for the server, with one job whose log a test writes. It records requests, and can stop answering, stop,
+//! and restart at the same address.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,27 +21,27 @@ use tonic::Status;
 pub(crate) const JOB: &str = "01jd3hq0000000000000000000";
 pub(crate) const TOKEN: &str = "sqlflow000102030405060708090a0b0c0d0e0f";
 
-/// How the job stands, how the server behaves, and what it was asked.
+/// State of the job, behaviour of the server, and received requests.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Script {
     pub(crate) log: Vec<Response>,
-    /// Set: the log is complete, and the job ended so.
+    /// The final status, if the log is complete.
     pub(crate) ended: Option<JobStatus>,
-    /// Run is refused with this message.
+    /// Run is rejected with this message.
     pub(crate) refuses: Option<String>,
-    /// So many answers of Run are lost with their streams, after the job was recorded.
+    /// This many responses of Run are lost with their streams, after the job was recorded.
     pub(crate) lost_runs: u64,
-    /// After these so many are refused, since the server is shutting down.
+    /// Then this many are rejected, since the server is shutting down.
     pub(crate) refused_runs: u64,
-    /// A cancelled job ends, rather than going on.
+    /// Whether a cancelled job ends.
     pub(crate) cancel_ends: bool,
     /// Records in one page.
     pub(crate) page: usize,
-    /// A Fetch from this cursor on is never answered.
+    /// A Fetch from this cursor on gets no response.
     pub(crate) silent_from: Option<u64>,
-    /// So many answers for the plain token do not move its place, as after a lost connection.
+    /// This many responses for the plain token do not move its cursor, as after a lost connection.
     pub(crate) plain_repeats: u64,
-    /// Where the plain token stands.
+    /// Cursor of the plain token.
     pub(crate) plain: u64,
     pub(crate) runs: Vec<Request>,
     pub(crate) fetches: Vec<String>,
@@ -50,7 +50,7 @@ pub(crate) struct Script {
 
 impl Script {
     /// Adds a record.
-    pub(crate) fn say(&mut self, kind: Kind) {
+    pub(crate) fn push(&mut self, kind: Kind) {
         let position = self.log.len() as u64 + 1;
         self.log.push(Response { position, statement: Some(0), time: None, response: Some(kind) });
     }
@@ -95,18 +95,18 @@ impl StandIn {
             waiter: Builder::new_current_thread().build().unwrap(),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
-        stand_in.start_again();
+        stand_in.restart();
         stand_in
     }
 
-    /// Drops every connection and every call in the middle.
+    /// Drops all connections and calls.
     pub(crate) fn stop(&mut self) {
         if let Some(server) = self.server.take() {
             server.shutdown_timeout(Duration::from_secs(10));
         }
     }
 
-    pub(crate) fn start_again(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let server = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = server.block_on(TcpListener::bind(self.address)).unwrap();
         self.address = listener.local_addr().unwrap();
@@ -119,12 +119,12 @@ impl StandIn {
         self.server = Some(server);
     }
 
-    /// Changes the script; waiters are woken.
+    /// Changes the script, and wakes waiters.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Script)) {
         self.script.send_modify(change);
     }
 
-    /// Waits until the script is so, and gives it.
+    /// Waits until the condition holds. Returns the script.
     pub(crate) fn wait(&self, until: impl FnMut(&Script) -> bool) -> Script {
         let mut receiver = self.script.subscribe();
         self.waiter.block_on(async move { receiver.wait_for(until).await.unwrap().clone() })
@@ -155,7 +155,7 @@ impl SqlFlow for Service {
             script.refused_runs -= u64::from(is_refused);
         });
         if is_lost {
-            // As when the server dies: the stream is reset, and no status comes.
+            // As if the server died: the stream is reset, without a status.
             std::panic::resume_unwind(Box::new("the answer is lost"));
         }
         if is_refused {
@@ -203,8 +203,8 @@ impl SqlFlow for Service {
         self.0.send_modify(|script| {
             script.cancels += 1;
             if script.cancel_ends && script.ended.is_none() {
-                script.say(Kind::Log(sqlflow_proto::v1::LogChunk {
-                    data: "last words\n".into(),
+                script.push(Kind::Log(sqlflow_proto::v1::LogChunk {
+                    data: "last output\n".into(),
                     ..sqlflow_proto::v1::LogChunk::default()
                 }));
                 script.end(Code::Failed, Cause::Cancelled, "");

@@ -1,4 +1,4 @@
-//! On a terminal: pager, records, bars and colours.
+//! On a terminal: pager, records, progress bars and colours.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -10,17 +10,17 @@ use sqlflow_proto::v1::{Cause, EndOfExecution, Progress, response::Response as K
 
 use super::{World, head, log, rows};
 
-/// What the command shows on a terminal of so many columns.
+/// The output of the command on a terminal of this width.
 fn on_terminal(mut command: Command, columns: u16) -> String {
     let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let terminal = openpty(&size, None).unwrap();
     let of_child = File::from(terminal.slave);
     command.stdin(of_child.try_clone().unwrap()).stdout(of_child.try_clone().unwrap()).stderr(of_child);
     let mut child = command.env("PATH", std::env::var_os("PATH").unwrap()).spawn().unwrap();
-    // Its copies of the terminal.
+    // Closes its copies of the terminal.
     drop(command);
     let mut bytes = Vec::new();
-    // At the child's end the terminal fails with EIO.
+    // After the child's end a read fails with EIO.
     let _ = File::from(terminal.master).read_to_end(&mut bytes);
     child.wait().unwrap();
     String::from_utf8(bytes).unwrap().replace("\r\n", "\n")
@@ -28,15 +28,15 @@ fn on_terminal(mut command: Command, columns: u16) -> String {
 
 fn job(world: &World) {
     world.server.change(|script| {
-        script.say(head());
-        script.say(rows([123_456]));
-        script.say(Kind::Eoe(EndOfExecution::default()));
+        script.push(head());
+        script.push(rows([123_456]));
+        script.push(Kind::Eoe(EndOfExecution::default()));
         script.end(Code::Succeeded, Cause::Unspecified, "");
     });
 }
 
 #[test]
-fn a_listing_goes_through_the_pager_on_a_terminal_only() {
+fn listing_uses_the_pager_only_on_a_terminal() {
     let world = World::new();
     job(&world);
     let paged = |arguments: &[&str]| {
@@ -49,14 +49,14 @@ fn a_listing_goes_through_the_pager_on_a_terminal_only() {
     let shown = on_terminal(paged(&["list", "--no-pager"]), 80);
     assert!(shown.starts_with(" job "), "{shown}");
     let shown = on_terminal(paged(&["run", "-e", "SELECT 1"]), 80);
-    assert!(!shown.contains("paged"), "rows come while the job runs: {shown}");
+    assert!(!shown.contains("paged"), "rows of a running job are not paged: {shown}");
     let piped = paged(&["list"]).output().unwrap();
     assert!(piped.stdout.starts_with(b" job "), "{piped:?}");
 }
 
-/// As when a person leaves it before the end.
+/// As if the user left the pager early.
 #[test]
-fn a_pager_that_reads_nothing_is_no_failure() {
+fn pager_that_exits_early_is_no_failure() {
     let world = World::new();
     job(&world);
     let mut command = world.command(&["list"]);
@@ -66,7 +66,7 @@ fn a_pager_that_reads_nothing_is_no_failure() {
 }
 
 #[test]
-fn a_table_wider_than_the_terminal_is_shown_as_records() {
+fn table_wider_than_the_terminal_is_printed_as_records() {
     let world = World::new();
     job(&world);
     let run = |arguments: &[&str]| world.command(&[&["run", "-e", "SELECT 1"], arguments].concat());
@@ -78,11 +78,11 @@ fn a_table_wider_than_the_terminal_is_shown_as_records() {
 }
 
 #[test]
-fn colours_are_for_terminals_without_no_color() {
+fn colours_are_used_on_terminals_unless_disabled() {
     let world = World::new();
     world.server.change(|script| {
         let (phase, unit) = ("load".to_owned(), "rows".to_owned());
-        script.say(Kind::Progress(Progress { phase, done: 1, total: 2, unit }));
+        script.push(Kind::Progress(Progress { phase, done: 1, total: 2, unit }));
     });
     job(&world);
     let run = |arguments: &[&str]| world.command(&[&["run", "-e", "SELECT 1"], arguments].concat());
@@ -98,16 +98,16 @@ fn colours_are_for_terminals_without_no_color() {
 }
 
 #[test]
-fn a_bar_shows_the_newest_that_came() {
+fn bar_shows_the_latest_progress() {
     let world = World::new();
     world.server.change(|script| {
-        // More in one page than the terminal is redrawn for.
+        // More progress in one page than redraws of the terminal.
         script.page = 39;
         for done in 1..=39 {
             let (phase, unit) = ("train".to_owned(), "rounds".to_owned());
-            script.say(Kind::Progress(Progress { phase, done, total: 40, unit }));
+            script.push(Kind::Progress(Progress { phase, done, total: 40, unit }));
         }
-        script.say(log(b"stopped\n"));
+        script.push(log(b"stopped\n"));
         script.end(Code::Succeeded, Cause::Unspecified, "");
     });
     let mut command = world.command(&["run", "-e", "SELECT 1"]);
@@ -118,20 +118,20 @@ fn a_bar_shows_the_newest_that_came() {
 }
 
 #[test]
-fn a_bar_leaves_nothing_behind() {
+fn bar_is_erased_at_the_end() {
     let world = World::new();
     world.server.change(|script| {
         for done in [127, 150] {
             let (phase, unit) = ("load".to_owned(), "rows".to_owned());
-            script.say(Kind::Progress(Progress { phase, done, total: 150, unit }));
+            script.push(Kind::Progress(Progress { phase, done, total: 150, unit }));
         }
-        script.say(log(b"loaded 150 row(s)\n"));
+        script.push(log(b"loaded 150 row(s)\n"));
         script.end(Code::Succeeded, Cause::Unspecified, "");
     });
     let mut command = world.command(&["run", "-e", "SELECT 1"]);
     command.env("TERM", "xterm");
     let shown = on_terminal(command, 80);
-    // Erased to the left edge before the sentence at the end.
+    // Erased to the left edge before the final sentence.
     let (_, after) = shown.split_once("loaded 150 row(s)\n").unwrap();
     let last = after.rsplit("\x1b[2K").next().unwrap();
     assert!(!last.contains("load "), "{shown:?}");

@@ -1,9 +1,9 @@
-//! Arguments that are wrong, completion and manual pages: no server is asked.
+//! Wrong arguments, completion and manual pages, which need no server.
 
 use super::{World, status, stderr, stdout};
 
 #[test]
-fn a_wrong_value_names_the_place_that_it_came_from() {
+fn error_for_a_wrong_value_names_its_origin() {
     let world = World::new();
     let said = |name: &str, value: &str, arguments: &[&str]| {
         let output = world.command(arguments).env(name, value).output().unwrap();
@@ -27,7 +27,7 @@ fn a_wrong_value_names_the_place_that_it_came_from() {
 }
 
 #[test]
-fn a_file_beside_the_person_is_not_looked_for_at_the_root() {
+fn relative_sqlite_path_is_an_error_with_the_absolute_path() {
     let world = World::new();
     std::fs::write(world.home.path().join("beside.db"), "").unwrap();
     let output = world.run(&["run", "-e", "SELECT 1", "--datasource", "sqlite:///beside.db"]);
@@ -37,7 +37,7 @@ fn a_file_beside_the_person_is_not_looked_for_at_the_root() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_said_before_the_run() {
+fn missing_sqlite_file_is_a_warning() {
     let world = World::new();
     let file = world.home.path().join("irs.db");
     let source = format!("sqlite:///{}", file.display());
@@ -47,7 +47,7 @@ fn a_file_that_is_not_there_is_said_before_the_run() {
         stderr(&output)
     };
     let expected = format!(
-        "warning: SQLite file {} (from --datasource) does not exist; it is made if the program makes a table\n",
+        "warning: SQLite file {} (from --datasource) does not exist; it is created if the program creates a table\n",
         file.display()
     );
     assert!(said().starts_with(&expected), "{}", said());
@@ -56,7 +56,7 @@ fn a_file_that_is_not_there_is_said_before_the_run() {
 }
 
 #[test]
-fn a_server_on_this_machine_goes_by_its_port() {
+fn local_server_address_may_be_only_a_port() {
     let world = World::new();
     let port = world.server.address.port();
     for address in [format!(":{port}"), format!("localhost:{port}"), format!("http://localhost:{port}")] {
@@ -66,7 +66,7 @@ fn a_server_on_this_machine_goes_by_its_port() {
 }
 
 #[test]
-fn shells_learn_to_complete_it() {
+fn completion_scripts_are_printed_for_each_shell() {
     let world = World::new();
     for (shell, part) in [
         ("bash", "complete -F _sqlflowctl"),

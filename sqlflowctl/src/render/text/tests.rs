@@ -48,7 +48,7 @@ fn stderr(text: &str) -> Kind {
     Kind::Log(LogChunk { data: text.to_owned().into(), stream: Stream::Stderr.into(), ..LogChunk::default() })
 }
 
-/// What is shown of pages of which the last one ends the job with this message.
+/// The output for pages of which the last one ends the job with this message.
 fn pages(pages: Vec<Vec<Kind>>, code: Code, end: &str) -> TestScreen {
     let mut screen = TestScreen::default();
     let mut view = TextView::new("01j", false, Style::default());
@@ -69,7 +69,7 @@ fn pages(pages: Vec<Vec<Kind>>, code: Code, end: &str) -> TestScreen {
 }
 
 #[test]
-fn an_error_is_left_to_the_sentence_at_the_end() {
+fn error_is_shown_once_in_the_final_sentence() {
     let error = "no such table: nope";
     for said in [
         vec![vec![stderr(error), stderr("\n"), message(error)]],
@@ -82,7 +82,7 @@ fn an_error_is_left_to_the_sentence_at_the_end() {
     }
     let warned =
         pages(vec![vec![stderr("a warning\nno such table: nope\n"), message(error)]], Code::Failed, error);
-    assert_eq!((warned.log.as_str(), warned.lines.len()), ("a warning\n", 0), "what came before is shown");
+    assert_eq!((warned.log.as_str(), warned.lines.len()), ("a warning\n", 0), "earlier output is shown");
     let other = pages(vec![vec![stderr("one\n"), message("two")]], Code::Failed, "three");
     assert_eq!((other.log.as_str(), &other.lines[..]), ("one\n", &["two".to_owned()][..]));
     let won = pages(vec![vec![message("the job succeeded")]], Code::Succeeded, "");
@@ -90,7 +90,7 @@ fn an_error_is_left_to_the_sentence_at_the_end() {
 }
 
 #[test]
-fn standard_error_waits_for_one_page_at_most_and_keeps_its_order() {
+fn stderr_is_held_for_one_page_and_keeps_its_order() {
     let screen = pages(vec![vec![stderr("one ")], vec![stderr("two")], vec![log("!")]], Code::Succeeded, "");
     assert_eq!(screen.log, "one two!");
     let large = "x".repeat(HELD_BACK);
@@ -99,7 +99,7 @@ fn standard_error_waits_for_one_page_at_most_and_keeps_its_order() {
 }
 
 #[test]
-fn rows_and_logs_go_their_own_ways() {
+fn rows_and_logs_are_separate() {
     let screen = show(false, vec![head(), rows(vec![1]), log("training…"), rows(vec![2]), end(None)]);
     assert_eq!(screen.results, " n\n---\n 1\n 2\n");
     assert_eq!(screen.log, "training…");
@@ -107,14 +107,14 @@ fn rows_and_logs_go_their_own_ways() {
 }
 
 #[test]
-fn tables_are_parted_and_an_empty_one_has_its_head() {
+fn tables_are_separated_and_an_empty_one_has_its_head() {
     let screen = show(false, vec![head(), end(None), head(), rows(vec![5]), end(None)]);
     assert_eq!(screen.results, " n\n---\n\n n\n---\n 5\n");
     assert_eq!(screen.lines, ["0 rows (7.0 s)", "1 row (7.0 s)"]);
 }
 
 #[test]
-fn the_end_says_what_changed_and_how_long_it_took() {
+fn end_of_a_statement_has_row_count_and_duration() {
     let started = Kind::Started(StatementStarted { sql: "INSERT\n INTO t …".into() });
     let screen = show(false, vec![started, end(Some(1)), end(Some(3)), end(None)]);
     assert_eq!(
@@ -124,7 +124,7 @@ fn the_end_says_what_changed_and_how_long_it_took() {
 }
 
 #[test]
-fn progress_stands_with_the_newest_metrics() {
+fn progress_has_the_latest_metrics() {
     let progress =
         |done| Kind::Progress(Progress { phase: "train".into(), done, total: 3, unit: "rounds".into() });
     let metrics = |step, value| {
@@ -140,7 +140,7 @@ fn progress_stands_with_the_newest_metrics() {
 }
 
 #[test]
-fn metrics_that_are_in_a_table_are_not_repeated() {
+fn metrics_shown_as_a_table_are_not_repeated() {
     let accuracy = || {
         Kind::Metrics(Metrics {
             kept: false,
@@ -156,7 +156,7 @@ fn metrics_that_are_in_a_table_are_not_repeated() {
 }
 
 #[test]
-fn quiet_leaves_results_and_holes() {
+fn quiet_shows_results_and_gaps_only() {
     let message = message("waits for a slot");
     let gap = || Kind::Gap(Gap { reason: "retention".into(), bytes: Some(2_500) });
     let screen = show(true, vec![message.clone(), log("x"), gap(), head(), rows(vec![1]), end(None)]);
@@ -166,7 +166,7 @@ fn quiet_leaves_results_and_holes() {
 }
 
 #[test]
-fn displays_are_printed_or_saved_under_a_harmless_name() {
+fn displays_are_printed_or_saved_with_a_safe_name() {
     let display = |media_type: &str, data: &'static str| {
         Kind::Display(Display { media_type: media_type.into(), data: data.into() })
     };
@@ -177,14 +177,14 @@ fn displays_are_printed_or_saved_under_a_harmless_name() {
 }
 
 #[test]
-fn a_model_is_named_with_its_place_and_size() {
+fn published_model_has_its_uri_and_size() {
     let model =
         Model { name: "m".into(), uri: "file:///models/m".into(), size_bytes: 1_234_567, ..Model::default() };
     assert_eq!(show(true, vec![Kind::Model(model)]).lines, ["model m published: file:///models/m (1.2 MB)"]);
 }
 
 #[test]
-fn what_a_model_replaced_is_named_and_so_is_what_was_dropped() {
+fn replaced_and_dropped_models_are_reported() {
     let earlier = |trained_by: &str| EarlierModel {
         made: Some(prost_types::Timestamp { seconds: 1_732_104_131, nanos: 0 }),
         trained_by: trained_by.to_owned(),
