@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_traceback_keeps_its_end() {
+    fn long_detail_keeps_its_end() {
         let detail = "é".repeat(Outcome::MAX_DETAIL_BYTES) + "KeyError: x";
         let kept = outcome(&agent::Outcome { detail, ..Default::default() }).detail;
         assert!(kept.ends_with("éKeyError: x") && kept.len() <= Outcome::MAX_DETAIL_BYTES, "{}", kept.len());

@@ -1,5 +1,5 @@
-//! The life of a job, as a user relies on it. The property test plays a world of agents, reconcilers and clients in which
-//! everything may happen at any time, and checks what must hold whatever happens.
+//! Transitions and decisions of a job. The property tests apply random events of agents, reconcilers and clients, and
+//! check the invariants.
 
 mod cancels;
 mod inferred_outcomes;
@@ -25,7 +25,7 @@ fn attach(attempt: AttemptId, key: &[u8]) -> Event {
 }
 
 fn report(attempt: AttemptId, key: &[u8], reason: Reason) -> Event {
-    let outcome = Outcome::by_server(reason, "told by its agent", false);
+    let outcome = Outcome::by_server(reason, "reported by its agent", false);
     Event::OutcomeReported { attempt, instance: InstanceHash::of(key), outcome }
 }
 
@@ -56,9 +56,9 @@ fn attached(repeatable: bool) -> Job {
     job
 }
 
-/// Only a change of server is worth a write: agents attach again whenever their connection is cut.
+/// Only a change of server is written: agents attach again whenever their connection is cut.
 #[test]
-fn the_server_that_an_agent_attached_to_last_is_known() {
+fn attempt_has_the_server_of_the_last_attach() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     let attach_to = |server: &str| Event::AgentAttached {
@@ -73,13 +73,13 @@ fn the_server_that_an_agent_attached_to_last_is_known() {
     assert_eq!((known.attached_to.as_deref(), known.attached_ms), (Some("t"), Some(3)));
 }
 
-/// A server that returns says nothing about the agent: only an agent that attaches is heard again.
+/// The return of a server proves nothing about the agent. Only another attach does.
 #[test]
-fn an_agent_that_no_server_hears_is_attached_to_none_until_it_attaches() {
+fn silent_agent_is_attached_to_no_server_until_it_attaches() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     let unheard = |server: &str| Event::AgentUnheard { attempt: attempt.clone(), server: server.to_owned() };
-    assert_eq!(job.apply(unheard("t"), 4), Err(Rejection::OutOfOrder), "it is attached to another one");
+    assert_eq!(job.apply(unheard("t"), 4), Err(Rejection::OutOfOrder), "it is attached to another server");
     assert_eq!(job.apply(unheard("s"), 4), Ok(Change::Changed));
     assert_eq!(job.attached_to(&attempt), None);
     assert_eq!(job.apply(unheard("s"), 5), Err(Rejection::OutOfOrder));
@@ -88,7 +88,7 @@ fn an_agent_that_no_server_hears_is_attached_to_none_until_it_attaches() {
 }
 
 #[test]
-fn a_job_of_two_steps_runs_to_success() {
+fn job_of_two_steps_succeeds() {
     let mut job = job(vec![step(true), step(true)]);
     for index in 0..2 {
         let attempt = id(&job, index, 1);
@@ -106,7 +106,7 @@ fn a_job_of_two_steps_runs_to_success() {
 }
 
 #[test]
-fn the_way_to_the_agent_has_no_gap_whatever_the_clocks_say() {
+fn launch_phases_are_contiguous_despite_clock_skew() {
     let mut job = job(vec![step(true)]);
     let attempt = id(&job, 0, 1);
     job.apply(create(0), 1000).unwrap();
@@ -118,7 +118,7 @@ fn the_way_to_the_agent_has_no_gap_whatever_the_clocks_say() {
         attempt: attempt.clone(),
         milestones: Milestones { scheduled_ms, container_ms },
     };
-    // Its clock is behind the server's.
+    // The node's clock is behind the server's.
     assert_eq!(job.apply(seen(Some(900), None), 2000), Ok(Change::Changed));
     assert_eq!(way(&job), [("launch", 1000, 1010), ("schedule", 1010, 1010), ("start", 1010, 4000)]);
     assert_eq!(job.apply(seen(Some(800), Some(3000)), 2000), Ok(Change::Changed));
@@ -133,7 +133,7 @@ fn the_way_to_the_agent_has_no_gap_whatever_the_clocks_say() {
 }
 
 #[test]
-fn only_the_first_agent_speaks_for_an_attempt() {
+fn only_the_first_agent_may_report_for_an_attempt() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     assert_eq!(job.apply(attach(attempt.clone(), OTHER_KEY), 4), Err(Rejection::WrongInstance));
@@ -142,11 +142,11 @@ fn only_the_first_agent_speaks_for_an_attempt() {
         job.apply(report(attempt.clone(), OTHER_KEY, Reason::Succeeded), 4),
         Err(Rejection::WrongInstance)
     );
-    assert_eq!(job.apply(attach(attempt, KEY), 4), Ok(Change::Unchanged), "the same one may come again");
+    assert_eq!(job.apply(attach(attempt, KEY), 4), Ok(Change::Unchanged), "the same agent may attach again");
 }
 
 #[test]
-fn an_outcome_is_taken_once_and_acknowledged_again() {
+fn repeated_outcome_is_ignored() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     assert_eq!(job.apply(report(attempt.clone(), KEY, Reason::Exited), 4), Ok(Change::Changed));
@@ -156,9 +156,9 @@ fn an_outcome_is_taken_once_and_acknowledged_again() {
     assert_eq!(job, before, "the first outcome stands");
 }
 
-/// Whatever the inferred outcome is: the agent did not report it, and the agent is not heard any more.
+/// For every inferred outcome.
 #[test]
-fn an_agent_whose_attempt_was_ended_by_inferred_outcome_has_no_say() {
+fn agent_is_rejected_after_an_inferred_outcome() {
     for reason in [Reason::Lost, Reason::LaunchFailed, Reason::Cancelled, Reason::OutOfMemory] {
         let mut job = attached(true);
         let attempt = id(&job, 0, 1);
@@ -172,7 +172,7 @@ fn an_agent_whose_attempt_was_ended_by_inferred_outcome_has_no_say() {
 }
 
 #[test]
-fn older_documents_tell_by_the_reason_who_ended_an_attempt() {
+fn terminated_by_is_derived_from_the_reason_in_older_documents() {
     let by = |reason: Reason| {
         let mut job = attached(true);
         let attempt = id(&job, 0, 1);
@@ -188,7 +188,7 @@ fn older_documents_tell_by_the_reason_who_ended_an_attempt() {
 }
 
 #[test]
-fn a_superseded_agent_is_fenced_off() {
+fn superseded_agent_is_rejected() {
     let mut job = attached(true);
     let first = id(&job, 0, 1);
     job.apply(found(first.clone(), Reason::Lost, true), 4).unwrap();
@@ -203,7 +203,7 @@ fn a_superseded_agent_is_fenced_off() {
 }
 
 #[test]
-fn a_step_is_not_tried_for_ever() {
+fn number_of_attempts_is_bounded() {
     let mut job = job(vec![step(true)]);
     for number in 1..=MAX_ATTEMPTS {
         assert!(matches!(job.next(Evidence::default()), Next::Create { .. }));
@@ -214,14 +214,14 @@ fn a_step_is_not_tried_for_ever() {
 }
 
 #[test]
-fn the_state_survives_its_json() {
+fn job_round_trips_through_json() {
     let mut job = attached(false);
     job.apply(report(id(&job, 0, 1), KEY, Reason::OutOfMemory), 4).unwrap();
     let json = serde_json::to_string(&job).unwrap();
     assert_eq!(serde_json::from_str::<Job>(&json).unwrap(), job);
 }
 
-/// Events of a small world: two steps, up to four attempts, two agents.
+/// Events of a job with two steps, up to four attempts, and two agents.
 fn any_event() -> impl Strategy<Value = (u8, u32, u32, bool, bool)> {
     (0_u8..10, 0_u32..3, 0_u32..5, any::<bool>(), any::<bool>())
 }
@@ -256,7 +256,7 @@ fn live_attempts(job: &Job) -> usize {
 
 proptest! {
     #[test]
-    fn whatever_happens_the_rules_hold(
+    fn invariants_hold_for_any_events(
         events in prop::collection::vec(any_event(), 1..60),
         repeatable in any::<bool>(),
     ) {
@@ -272,28 +272,28 @@ proptest! {
                 prop_assert_eq!(&before.state, &job.state, "a final state is never left");
                 prop_assert_eq!(before.steps.len(), job.steps.len());
             }
-            prop_assert!(live_attempts(&job) <= 1, "never two attempts at the same time");
+            prop_assert!(live_attempts(&job) <= 1, "two attempts run at the same time");
             for (old, new) in before.steps.iter().zip(&job.steps) {
                 prop_assert!(new.attempts.len() >= old.attempts.len());
                 for (old, new) in old.attempts.iter().zip(&new.attempts) {
                     if let Some(outcome) = old.outcome() {
                         prop_assert_eq!(Some(outcome), new.outcome(), "an outcome never changes");
                     }
-                    prop_assert!(!old.granted || new.granted, "a grant is never taken back");
+                    prop_assert!(!old.granted || new.granted, "a grant is never revoked");
                     let was_attached = matches!(old.phase, Phase::Attached { .. });
                     let launch_failed = new.outcome().is_some_and(|it| it.reason == Reason::LaunchFailed);
-                    prop_assert!(!was_attached || !launch_failed, "an agent was there");
+                    prop_assert!(!was_attached || !launch_failed, "LAUNCH_FAILED of an attached attempt");
                 }
             }
             if job.steps[0].attempts.is_empty() || !job.steps[0].succeeded() {
-                prop_assert!(job.steps[1].attempts.is_empty(), "a step waits for the one before it");
+                prop_assert!(job.steps[1].attempts.is_empty(), "a step started before the previous one succeeded");
             }
         }
     }
 
-    /// A reconciler that does what `next` says ends every job, whatever its agents do.
+    /// Each job ends if the reconciler follows `next`, whatever its agents do.
     #[test]
-    fn a_job_that_is_driven_ends(outcomes in prop::collection::vec((0_u8..6, any::<bool>()), 0..40), cancel_at in 0_usize..60) {
+    fn reconciled_job_ends(outcomes in prop::collection::vec((0_u8..6, any::<bool>()), 0..40), cancel_at in 0_usize..60) {
         let mut job = job(vec![step(true), Step { writes_table: true, ..step(false) }]);
         let mut outcomes = outcomes.into_iter();
         for round in 0..200 {
@@ -323,6 +323,6 @@ proptest! {
                 Next::Nothing => return Ok(()),
             }
         }
-        prop_assert!(false, "the job never ended: {job:?}");
+        prop_assert!(false, "the job does not end: {job:?}");
     }
 }

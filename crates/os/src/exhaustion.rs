@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_exhaustion_has_a_remedy() {
+    fn exhaustion_errors_have_a_remedy_and_others_none() {
         let of = |errno: Errno| remedy(&errno.into());
         assert!(of(Errno::EMFILE).unwrap().contains("LimitNOFILE"));
         assert!(
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn other_errors_are_not_exhaustion() {
+    fn exhaustion_is_recognised_by_errno_only() {
         let of = |errno: Errno| is_exhaustion(&errno.into());
         assert!([Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EAGAIN].map(of).iter().all(|it| *it));
         assert!(of(Errno::ENOSPC) && of(Errno::EDQUOT) && of(Errno::ENOLCK));

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_other_writers_is_no_message() {
+    fn foreign_text_is_rejected() {
         for text in ["", "killed", "{}", "[1]", r#"{"reason":"SUCCEEDED!"}"#, r#"{"reason":5}"#] {
             assert_eq!(TerminationMessage::decode(text), None, "{text}");
         }

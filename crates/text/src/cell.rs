@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_loses_nothing() {
+    fn text_of_every_cell_type_is_exact() {
         let cases = [
             (Cell::Null, "NULL"),
             (Cell::Bool(true), "true"),
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn json_keeps_every_digit() {
+    fn json_of_every_cell_type_is_exact() {
         let cases = [
             (Cell::Null, "null"),
             (Cell::Int(-5), "-5"),
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn nulls_are_found_by_their_bits() {
+    fn null_bits_mark_null_cells() {
         let column = Column {
             nulls: vec![0b0000_0010, 0b1].into(),
             values: Some(Values::Int64s(Int64s { values: (0..9).collect() })),

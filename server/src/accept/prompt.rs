@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_admitted_peer_may_be_silent() {
+    async fn admitted_peer_does_not_time_out() {
         let (mut peer, mut stream) = connection(SHORT, SHORT, 0);
         stream.bounds.lift();
         let ended = tokio::spawn(async move {

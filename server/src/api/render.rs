@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_counts_the_bytes_that_are_sent() {
+    fn page_is_bounded_by_its_encoded_size() {
         let headings = ["x".repeat(200)];
         let shown = page((1..=1000).map(started), &headings, 10_000);
         assert!((40..50).contains(&shown.len()), "{} of them", shown.len());

@@ -95,13 +95,13 @@ mod tests {
         b"\x23\xff\x81\x03\x01\x01\x05model\x01\xff\x82\x00\x01\x01\x01\x0bTrainSelect\x01\x0c\x00\x00\x00";
 
     #[test]
-    fn encodes_as_go_does() {
+    fn model_is_encoded_like_by_go() {
         assert_eq!(encode_model("abc"), [TYPE, b"\x08\xff\x82\x01\x03abc\x00"].concat());
         assert_eq!(encode_model(""), [TYPE, b"\x03\xff\x82\x00"].concat());
     }
 
     #[test]
-    fn length_of_a_long_text_takes_several_bytes() {
+    fn long_text_has_a_length_of_several_bytes() {
         let text = "x".repeat(300);
         let encoded = encode_model(&text);
         let value = [b"\xfe\x01\x33\xff\x82\x01\xfe\x01\x2c", text.as_bytes(), b"\x00"].concat();

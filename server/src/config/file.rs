@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_may_be_a_list() {
+    fn toml_list_becomes_a_comma_separated_flag() {
         assert_eq!(args("pod-attributes = ['cpu', 'gpu']").unwrap(), ["--pod-attributes=cpu,gpu"]);
     }
 }

@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_sizes_have_units() {
+    fn times_and_sizes_with_units_are_parsed() {
         assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));

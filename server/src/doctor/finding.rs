@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_names_kind_job_time_fault_and_fix() {
+    fn text_line_contains_kind_job_time_fault_and_fix() {
         assert_eq!(
             finding().to_text(),
             "damaged-log       06fhx7k1                    since 2023-11-14T22:13:20Z: byte 7: a checksum\\ndoes not match; run with --repair"

@@ -177,7 +177,7 @@ async fn healthy_state_has_no_finding() {
 
 /// A log in the database is repaired as others are: in a folder.
 #[tokio::test]
-async fn a_small_log_is_checked_and_repaired() {
+async fn small_log_is_checked_and_repaired() {
     let mut folder = Folder::new().await;
     let here = Membership::join(&folder.path("servers")).unwrap();
     let id = folder.job(here.id()).await;

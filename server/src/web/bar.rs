@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_are_read_as_they_are_drawn() {
+    fn bars_of_tqdm_are_parsed() {
         let parsed = bar("epoch 3:  45%|████▌     | 45/100 [00:10<00:12,  4.50it/s]").unwrap();
         assert_eq!(parsed, Bar { percent: 45, text: "epoch 3 45/100 [00:10<00:12,  4.50it/s]".into() });
         assert_eq!(bar("  7%|▋ | 7/100").unwrap().percent, 7);

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_progress_bar_is_one_line_among_others() {
+    fn progress_bar_becomes_one_line_with_its_last_state() {
         let piece = |kind, text: &str| Piece { kind, text: text.to_owned() };
         use PieceKind::{Notice, Stderr, Stdout};
         let lines = Lines::of([

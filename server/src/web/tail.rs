@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_short_log_is_whole() {
+    async fn tail_of_a_short_log_is_the_whole_log() {
         let world = World::new();
         assert!(world.tail().await.lines.is_empty());
         // A character and a line are split between records.

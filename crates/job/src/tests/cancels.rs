@@ -1,9 +1,9 @@
-//! Cancelled jobs, and cleaning up behind them.
+//! Cancelled jobs, and the clean-up of their tables.
 
 use super::*;
 
 #[test]
-fn a_cancelled_job_starts_nothing_grants_nothing_and_fails() {
+fn cancelled_job_ends_its_attempt_grants_nothing_and_fails() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     let why = Failure::new(Cause::Cancelled, "cancelled");
@@ -19,7 +19,7 @@ fn a_cancelled_job_starts_nothing_grants_nothing_and_fails() {
 }
 
 #[test]
-fn a_grant_given_before_the_cancellation_stands() {
+fn grant_before_the_cancel_stays_valid() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     job.apply(commit(attempt.clone(), KEY), 4).unwrap();
@@ -27,14 +27,14 @@ fn a_grant_given_before_the_cancellation_stands() {
     assert_eq!(
         job.apply(commit(attempt.clone(), KEY), 6),
         Ok(Change::Unchanged),
-        "asked again, granted again"
+        "a repeated request is granted again"
     );
     job.apply(report(attempt, KEY, Reason::Succeeded), 7).unwrap();
-    assert_eq!(job.next(Evidence::default()), Next::Finish(JobState::Succeeded), "everything did happen");
+    assert_eq!(job.next(Evidence::default()), Next::Finish(JobState::Succeeded), "everything was executed");
 }
 
 #[test]
-fn a_job_that_lost_a_result_to_a_limit_fails_even_if_its_attempt_was_faster() {
+fn job_over_its_limit_fails_although_its_attempt_succeeded() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     job.apply(Event::CancelRequested(Failure::over_limit()), 3).unwrap();
@@ -42,9 +42,9 @@ fn a_job_that_lost_a_result_to_a_limit_fails_even_if_its_attempt_was_faster() {
     assert_eq!(job.next(Evidence::default()), Next::Finish(JobState::Failed(Failure::over_limit())));
 }
 
-/// The first cause stands for a job that fails; that a result is missing is a fact of its own.
+/// The first cause is that of a failed job. A missing result fails the job independently.
 #[test]
-fn a_limit_after_a_cancel_is_not_forgotten() {
+fn limit_after_a_cancel_fails_a_successful_attempt() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     let cancelled = Failure::new(Cause::Cancelled, "cancelled");
@@ -59,7 +59,7 @@ fn a_limit_after_a_cancel_is_not_forgotten() {
 }
 
 #[test]
-fn a_job_that_runs_cannot_be_finished() {
+fn running_job_cannot_be_finished() {
     let mut job = attached(true);
     assert_eq!(job.apply(Event::Finished(JobState::Succeeded), 4), Err(Rejection::OutOfOrder));
 }
@@ -79,23 +79,23 @@ fn ended_as_cancelled() -> Next {
 }
 
 #[test]
-fn a_killed_attempt_that_wrote_a_table_is_cleaned_up_before_the_job_ends() {
+fn table_of_a_killed_attempt_is_cleaned_up_before_the_job_ends() {
     let mut job = cancelled_while_it_writes();
     job.apply(report(id(&job, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
     assert_eq!(job.next(STARTED), Next::CleanUp { step: 0, tried: 0 });
     job.apply(clean_up(0), 6).unwrap();
     let attempt = id(&job, 0, 2);
-    // The cancel is for what runs the step.
+    // The cancel does not apply to the clean-up.
     assert_eq!(job.next(STARTED), Next::Launch(attempt.clone()));
     job.apply(attach(attempt.clone(), KEY), 7).unwrap();
     assert_eq!(job.next(STARTED), Next::Watch(attempt.clone()));
     job.apply(report(attempt, KEY, Reason::Succeeded), 8).unwrap();
-    assert_eq!(job.next(STARTED), ended_as_cancelled(), "cleaning up is no success of the step");
+    assert_eq!(job.next(STARTED), ended_as_cancelled(), "a clean-up is no success of the step");
 }
 
-/// The database went away, so the submitter could not drop its table.
+/// The connection was lost, so the submitter could not drop its table.
 #[test]
-fn a_table_of_attempts_that_lost_the_database_is_cleaned_up_before_the_job_fails() {
+fn table_of_an_attempt_that_lost_its_database_is_cleaned_up_before_the_job_fails() {
     for (retryable, unexplained) in [(true, false), (false, true)] {
         let mut job = attached(true);
         job.steps[0].writes_table = true;
@@ -119,7 +119,7 @@ fn a_table_of_attempts_that_lost_the_database_is_cleaned_up_before_the_job_fails
 }
 
 #[test]
-fn nothing_is_cleaned_up_where_nothing_can_be_left() {
+fn attempt_without_leftovers_needs_no_clean_up() {
     let mut ended_by_itself = cancelled_while_it_writes();
     ended_by_itself.apply(report(id(&ended_by_itself, 0, 1), KEY, Reason::Exited), 5).unwrap();
     assert_eq!(ended_by_itself.next(STARTED), ended_as_cancelled());
@@ -135,7 +135,7 @@ fn nothing_is_cleaned_up_where_nothing_can_be_left() {
 }
 
 #[test]
-fn a_clean_up_that_always_fails_ends_and_is_reported() {
+fn clean_up_is_given_up_and_reported_after_the_last_try() {
     let mut job = cancelled_while_it_writes();
     job.apply(report(id(&job, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
     for tried in 0..MAX_CLEAN_UPS {
@@ -143,20 +143,20 @@ fn a_clean_up_that_always_fails_ends_and_is_reported() {
         job.apply(clean_up(0), 6).unwrap();
         job.apply(found(id(&job, 0, tried + 2), Reason::Lost, true), 7).unwrap();
     }
-    let Next::Finish(JobState::Failed(failure)) = job.next(STARTED) else { panic!("it must end") };
+    let Next::Finish(JobState::Failed(failure)) = job.next(STARTED) else { panic!("the job does not end") };
     assert_eq!(failure.cause, Cause::Cancelled);
     assert!(failure.message.contains("still in the database"), "{}", failure.message);
 }
 
 #[test]
-fn a_grant_whose_attempt_was_killed_is_to_be_explained() {
+fn grant_of_a_killed_attempt_is_unclear() {
     let mut job = attached(true);
     job.steps[0].writes_table = true;
     job.apply(commit(id(&job, 0, 1), KEY), 4).unwrap();
     assert_eq!(unclear_grant(&job.steps[0]), Some(1));
     job.apply(found(id(&job, 0, 1), Reason::Lost, true), 5).unwrap();
     assert_eq!(unclear_grant(&job.steps[0]), Some(1));
-    // The database refused to put the new table in place.
+    // The database rejected the rename of the table.
     let mut refused = attached(true);
     refused.apply(commit(id(&refused, 0, 1), KEY), 4).unwrap();
     let mut report_of_it = report(id(&refused, 0, 1), KEY, Reason::Exited);
@@ -169,14 +169,14 @@ fn a_grant_whose_attempt_was_killed_is_to_be_explained() {
     reported.apply(commit(id(&reported, 0, 1), KEY), 4).unwrap();
     reported.apply(report(id(&reported, 0, 1), KEY, Reason::Succeeded), 5).unwrap();
     assert_eq!(unclear_grant(&reported.steps[0]), None);
-    // A later attempt has dropped the table, so nothing tells.
+    // A later attempt has dropped the table, which was the evidence.
     let mut later = attached(true);
     later.apply(commit(id(&later, 0, 1), KEY), 4).unwrap();
     later.apply(found(id(&later, 0, 1), Reason::Lost, true), 5).unwrap();
     later.apply(create(0), 6).unwrap();
-    assert_eq!(unclear_grant(&later.steps[0]), None, "it may drop it at any moment");
+    assert_eq!(unclear_grant(&later.steps[0]), None, "a running attempt may drop the table at any time");
     later.apply(found(id(&later, 0, 2), Reason::LaunchFailed, true), 7).unwrap();
-    assert_eq!(unclear_grant(&later.steps[0]), Some(1), "it never came to that");
+    assert_eq!(unclear_grant(&later.steps[0]), Some(1), "the attempt did not start");
     // The connection was lost while the tables were swapped.
     let mut cut_off = attached(true);
     cut_off.apply(commit(id(&cut_off, 0, 1), KEY), 4).unwrap();
@@ -187,18 +187,18 @@ fn a_grant_whose_attempt_was_killed_is_to_be_explained() {
     assert_eq!(unclear_grant(&cut_off.steps[0]), Some(1));
 }
 
-/// Its submitter had said that it starts, and no server had heard it.
+/// Its submitter may have started the statement, although no server knows.
 #[test]
-fn a_table_of_an_agent_that_nobody_heard_is_cleaned_up() {
+fn table_is_cleaned_up_although_no_start_was_recorded() {
     let mut job = attached(true);
     job.steps[0].writes_table = true;
     job.apply(found(id(&job, 0, 1), Reason::OutOfMemory, false), 5).unwrap();
     assert_eq!(job.next(Evidence::default()), Next::CleanUp { step: 0, tried: 0 });
 }
 
-/// It would read its own result.
+/// A retry would read its own result.
 #[test]
-fn a_step_that_replaces_its_input_is_not_run_again_once_it_was_granted() {
+fn granted_step_that_overwrites_its_input_is_not_retried() {
     for (overwrites_input, is_granted) in [(true, true), (true, false), (false, true)] {
         let mut job = attached(true);
         job.steps[0].overwrites_input = overwrites_input;

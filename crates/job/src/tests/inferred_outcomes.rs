@@ -1,9 +1,9 @@
-//! What the end of an attempt means for its job.
+//! The next action of a job after the end of an attempt.
 
 use super::*;
 
 #[test]
-fn what_may_be_repeated_is_repeated_and_nothing_else() {
+fn step_is_retried_only_if_repeatable_without_rows_or_not_started() {
     let nothing = Evidence::default();
     let started = Evidence { started: true, rows: false };
     let rows = Evidence { started: true, rows: true };
@@ -27,7 +27,7 @@ fn what_may_be_repeated_is_repeated_and_nothing_else() {
 }
 
 #[test]
-fn what_was_made_is_published_by_other_attempts_and_never_made_again() {
+fn kept_output_is_published_by_later_attempts_without_a_rerun() {
     let mut job = attached(false);
     let kept = Outcome {
         output_kept: true,
@@ -45,13 +45,13 @@ fn what_was_made_is_published_by_other_attempts_and_never_made_again() {
         job.apply(create(0), 5).unwrap();
         job.apply(found(id(&job, 0, number), Reason::Lost, true), 6).unwrap();
     }
-    let Next::Finish(JobState::Failed(failure)) = job.next(rows) else { panic!("it goes on for ever") };
+    let Next::Finish(JobState::Failed(failure)) = job.next(rows) else { panic!("the job does not end") };
     assert_eq!(failure.cause, Cause::Storage);
 }
 
-/// The Pod that was to publish it may have found no server, or a storage that was away, for all of its time.
+/// The publishing Pod may have had no server or no storage until its deadline.
 #[test]
-fn what_was_made_is_published_also_after_a_deadline() {
+fn kept_output_is_published_after_a_deadline() {
     let mut job = attached(false);
     let kept = Outcome { output_kept: true, ..Outcome::by_server(Reason::Deadline, "too long", false) };
     let attempt = id(&job, 0, 1);
@@ -93,16 +93,16 @@ const REASONS: [(Reason, Cause); 13] = [
     (Reason::Terminated, Cause::Lost),
 ];
 
-/// Reasons after which it is known what became of the statements.
+/// Reasons after which the effect of the statements is known.
 const CONCLUSIVE: [Reason; 2] = [Reason::Exited, Reason::PublishFailed];
 
 #[test]
-fn a_started_statement_that_must_not_be_repeated_may_have_executed_whatever_the_reason() {
+fn started_non_repeatable_statement_may_have_executed_unless_the_reason_is_conclusive() {
     let started = Evidence { started: true, rows: false };
     for (reason, cause) in REASONS {
         let outcome = Outcome::by_server(reason, "what happened", false);
         let failed = |repeatable, evidence| failure_after(attached(repeatable), outcome.clone(), evidence);
-        // An agent that fails later was started.
+        // After a start, a failed agent is lost.
         let later = if reason == Reason::AgentFailed { Cause::Lost } else { cause };
         assert_eq!(failed(true, started), Failure::new(later, "what happened"), "{reason:?}, repeatable");
         let nothing = Evidence::default();
@@ -119,9 +119,9 @@ fn a_started_statement_that_must_not_be_repeated_may_have_executed_whatever_the_
     }
 }
 
-/// A misspelt model is no failure of its storage.
+/// For example, a misspelt model is no failure of the storage.
 #[test]
-fn what_the_user_can_fix_is_a_failure_of_the_statement() {
+fn user_error_is_a_failure_of_the_statement() {
     for (reason, cause) in REASONS {
         let mut outcome = Outcome::by_server(reason, "model m does not exist", false);
         outcome.user_error = true;
@@ -132,9 +132,9 @@ fn what_the_user_can_fix_is_a_failure_of_the_statement() {
     }
 }
 
-/// A database that went away, or a submitter that said nothing, leaves open what became of the statement.
+/// After a lost connection, or without a report of the submitter, the effect of the statement is unknown.
 #[test]
-fn an_exit_is_conclusive_only_if_the_submitter_knows_what_became_of_the_statement() {
+fn exit_is_conclusive_only_if_the_submitter_knows_the_effect() {
     let started = Evidence { started: true, rows: false };
     for (retryable, unexplained, not_executed, cause) in [
         (false, false, false, Cause::StatementFailed),
@@ -146,26 +146,26 @@ fn an_exit_is_conclusive_only_if_the_submitter_knows_what_became_of_the_statemen
         let exited = Outcome::by_server(Reason::Exited, "it exited", retryable);
         let outcome = Outcome { unexplained, not_executed, ..exited };
         let failure = failure_after(attached(false), outcome, started);
-        let told = format!("retryable {retryable}, unexplained {unexplained}, not executed {not_executed}");
-        assert_eq!(failure.cause, cause, "{told}");
+        let case = format!("retryable {retryable}, unexplained {unexplained}, not executed {not_executed}");
+        assert_eq!(failure.cause, cause, "{case}");
     }
 }
 
 #[test]
-fn a_cancelled_job_says_that_its_statement_may_have_executed() {
+fn message_of_a_cancelled_job_says_that_a_started_statement_may_have_executed() {
     let started = Evidence { started: true, rows: false };
     for (evidence, says_so) in [(Evidence::default(), false), (started, true)] {
         let mut job = attached(false);
         job.apply(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled by a user")), 3).unwrap();
         let outcome = Outcome::by_server(Reason::Cancelled, "cancelled by a user", false);
         let failure = failure_after(job, outcome, evidence);
-        assert_eq!(failure.cause, Cause::Cancelled, "the cause is what was asked for");
+        assert_eq!(failure.cause, Cause::Cancelled, "the cause is the cancel");
         assert_eq!(failure.message.contains("may have executed"), says_so, "{}", failure.message);
     }
 }
 
 #[test]
-fn an_inferred_outcome_of_an_attempt_without_an_agent_does_not_apply_to_one_that_has_an_agent() {
+fn outcome_based_on_no_attach_is_rejected_for_an_attached_attempt() {
     let mut job = attached(false);
     let attempt = id(&job, 0, 1);
     let outcome = Outcome::by_server(Reason::LaunchFailed, "the agent ended before it attached", true);

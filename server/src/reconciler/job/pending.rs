@@ -158,12 +158,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pending_reason_is_reported_once_and_times_out() {
+    fn pending_reason_is_reported_once_and_times_out() {
         assert_eq!(reports(|_| Some(pending(PendingReason::Attach, "silent"))), (vec![2], Some(31)));
     }
 
     #[test]
-    fn an_unreported_message_is_reported_later() {
+    fn unreported_message_is_reported_later() {
         let (begin, mut tracker) = (Instant::now(), PendingTracker::default());
         let mut should_report = |second, is_reported: bool| {
             let update =
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_pending_reason_is_not_reported() {
+    fn short_pending_reason_is_not_reported() {
         assert_eq!(
             reports(|second| (second % 3 < 2).then(|| pending(PendingReason::Attach, "silent"))),
             (vec![], None)
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_message_is_reported_and_does_not_extend_the_timeout() {
+    fn changed_message_is_reported_and_does_not_extend_the_timeout() {
         let waits =
             |second| Some(pending(PendingReason::Attach, if second < 10 { "silent" } else { "refused" }));
         assert_eq!(reports(waits), (vec![2, 10], Some(31)));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_queue_position_is_reported_when_it_has_halved() {
+    fn queue_position_is_reported_when_it_has_halved() {
         let mut position = QueuePosition::default();
         let said: Vec<_> = (0..=10).rev().map(|before| position.note(before)).collect();
         assert_eq!(said, [10, 10, 10, 10, 10, 5, 5, 5, 2, 1, 0]);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_failure_is_reported_at_once() {
+    fn slow_failure_is_reported_at_once() {
         let (begin, mut tracker) = (Instant::now(), PendingTracker::default());
         tracker.begin(PendingReason::Launch, begin);
         let update =
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_restarts_after_its_end() {
+    fn duration_restarts_after_its_end() {
         let (begin, mut duration) = (Instant::now(), DurationTracker::default());
         let at = |second| begin + Duration::from_secs(second);
         assert_eq!([0, 5, 9].map(|second| duration.note(at(second)).as_secs()), [0, 5, 9]);

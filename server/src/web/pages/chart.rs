@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sets_of_data_and_the_kept_round_are_in_one_chart() {
+    fn chart_has_train_validation_and_the_kept_round() {
         let (mut train, mut validation) = (Series::default(), Series::default());
         for round in 1..=20 {
             train.push(round, 1.0 / round as f64);

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scale_has_few_parts_of_round_lengths() {
+    fn scale_has_at_most_six_parts_of_round_lengths() {
         let scale = |ms| {
             let scale = Scale::of(ms);
             (1..=scale.parts).map(|part| scale.label(part)).collect::<Vec<_>>().join(" ")

@@ -7,7 +7,7 @@ const LONG: Duration = Duration::from_secs(3600);
 
 /// For example while the apiserver is unavailable.
 #[tokio::test]
-async fn an_unknown_state_is_reported() {
+async fn unknown_state_is_reported() {
     let world = world(None).await;
     world.attach().await;
     world.launcher.unknown.set("no answer").unwrap();
@@ -16,7 +16,7 @@ async fn an_unknown_state_is_reported() {
 }
 
 #[tokio::test]
-async fn an_unknown_state_of_a_cancelled_attempt_is_reported() {
+async fn unknown_state_of_a_cancelled_attempt_is_reported() {
     let world = world(None).await;
     world.attach().await;
     world.launcher.unknown.set("no answer").unwrap();
