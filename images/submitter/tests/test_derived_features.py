@@ -222,7 +222,7 @@ def test_width_of_sparse_texts_depends_on_all_rows(runner: Runner) -> None:
     assert feature(trained(runner), "x")["width"] == 5000
 
 
-def test_late_rows_count(runner: Runner) -> None:
+def test_late_rows_decide_features_too(runner: Runner) -> None:
     columns = {"late": "number", "numbers": "text", "vector": "text", "never": "number", "y": "integer"}
     rows = [
         (k / 4 if k >= 4500 else None, str(k) if k < 4990 else "", "1,2,3" if k % 2 else "", None, k % 2)
@@ -269,7 +269,7 @@ def test_row_numbers_are_found_in_any_order(runner: Runner) -> None:
     for order in (values, values[::-1], [values[k * 77 % 200] for k in range(200)]):
         make(runner, "d", {"x": "integer", "y": "integer"}, [(k, k % 2) for k in order])
         assert column(trained(runner), "x")["warnings"] == ["looks like an id"]
-    # Increasing measurements are no row numbers.
+    # Increasing measurements are not row numbers.
     make(runner, "d", {"x": "integer", "y": "integer"}, [(k * k, k % 2) for k in range(200)])
     assert column(trained(runner), "x")["warnings"] == []
 

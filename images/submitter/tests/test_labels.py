@@ -123,7 +123,7 @@ MANY = Values(Kind.TEXT, [str(k) for k in range(MAX_CLASSES + 1)])
         ("TEXT", (MANY, FRACTIONS), False),
     ],
 )
-def test_order_of_rows_does_not_matter(declared: str, batches: tuple[Values, ...], as_classes: Any) -> None:
+def test_order_of_rows_does_not_change_the_label(declared: str, batches: tuple[Values, ...], as_classes: Any) -> None:
     for order in permutations(batches):
         found = label_of(order, declared)
         assert found[0] == as_classes

@@ -70,7 +70,7 @@ def test_metrics_are_selected_by_name() -> None:
         metrics.select_metrics(["accuracy"], False)
 
 
-def test_metrics_are_those_of_the_server() -> None:
+def test_metrics_match_the_rules_of_the_server() -> None:
     known = rules.document()["metrics"]
     assert list(metrics.CLASS_METRICS) == known["classes"]
     assert list(metrics.NUMBER_METRICS) == known["numbers"]

@@ -1,4 +1,4 @@
-"""A result table that a user copied, or that other objects depend on, is not replaced, or what is lost is said."""
+"""A result table that a user copied, or that other objects depend on, is not replaced, or the losses are reported."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_table_that_refers_to_itself_is_replaced(tables: Runner, capfd: pytest.C
         tables.sql("DROP FUNCTION fire")
 
 
-def test_what_a_user_added_and_is_lost_is_said(tables: Runner, capfd: pytest.CaptureFixture[str]) -> None:
+def test_lost_additions_of_a_user_are_reported(tables: Runner, capfd: pytest.CaptureFixture[str]) -> None:
     fire = "BEGIN DELETE FROM source WHERE a < 0; END"
     trigger = {
         "sqlite": f"CREATE TRIGGER tr AFTER INSERT ON outcome {fire}",
@@ -124,7 +124,7 @@ def test_what_a_user_added_and_is_lost_is_said(tables: Runner, capfd: pytest.Cap
     assert "replaced table outcome (2 rows)\n" in capfd.readouterr().out
 
 
-def test_copy_in_another_schema_is_not_ours(tables: Runner) -> None:
+def test_table_copied_or_moved_to_another_schema_is_not_replaced(tables: Runner) -> None:
     if dialect(tables) == "sqlite":
         pytest.skip("SQLite copies no marker")
     tables.sql("CREATE SCHEMA elsewhere")

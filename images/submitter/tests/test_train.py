@@ -262,7 +262,7 @@ def test_constraints_reach_the_library(sqlite_runner: Runner) -> None:
     assert low <= high
 
 
-def test_epochs_and_batches_boost_again(sqlite_runner: Runner) -> None:
+def test_each_epoch_and_batch_boosts_again(sqlite_runner: Runner) -> None:
     numbers(sqlite_runner)
     attributes = {"train.num_boost_round": 3, "train.epoch": 2, "train.batch_size": 150}
     run = sqlite_runner.train("SELECT a, b, y FROM numbers", "y", attributes=attributes)
