@@ -62,7 +62,7 @@ fn any_uid_on_a_read_only_empty_root_runs_the_command() {
 exec chroot --userspec=12345:54321 --groups= \"$0\" /agent exec -- /agent exec -- /agent --version";
     let output = Command::new("unshare").args(["-m", "sh", "-c", script]).arg(dir.path()).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "this test needs the right to make namespaces\n{stderr}");
+    assert!(output.status.success(), "this test needs permission to create namespaces\n{stderr}");
     assert!(output.stdout.starts_with(b"sqlflow-agent "), "{output:?}");
     assert_eq!(stderr, "");
 }

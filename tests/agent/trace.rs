@@ -68,7 +68,7 @@ async fn attempt_is_one_span_tree_in_the_given_trace() {
     let attempt = find("attempt");
     assert_eq!(hex(&attempt.parent_span_id), PARENT[36..52]);
     let status = attempt.status.as_ref().unwrap();
-    assert_eq!((status.code, status.message.as_str()), (2, "exited"), "the kind of its end, and no message");
+    assert_eq!((status.code, status.message.as_str()), (2, "exited"), "the reason only, without the message");
     let phases: Vec<_> = ["fetch", "run", "drain", "report"].map(find).into();
     assert!(phases.iter().all(|it| it.parent_span_id == attempt.span_id));
     // They are consecutive and cover the attempt.

@@ -26,7 +26,7 @@ fn run_with_disk(test: &str, megabytes: u32) {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && said.contains("used again"),
-        "this test mounts a small disk and needs the right to do so\n{said}\n{}",
+        "this test needs permission to mount a small disk\n{said}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
 }

@@ -53,7 +53,7 @@ pub struct World {
     begun: Instant,
     given_up_at: Mutex<Option<Instant>>,
     notes: Mutex<Vec<String>>,
-    /// What went wrong with the servers themselves.
+    /// Errors of the servers.
     wrong: Mutex<Vec<String>>,
 }
 
@@ -139,7 +139,7 @@ impl World {
         locked(&self.wrong).push(what);
     }
 
-    /// What went wrong with the servers.
+    /// Errors of the servers.
     pub fn wrong(&self) -> Vec<String> {
         locked(&self.wrong).clone()
     }

@@ -55,7 +55,7 @@ for i in range(1, 10_001):
     let expected: String = (1..=10_000).map(|i| format!("line {i}\n")).collect();
     assert_eq!((reading.length, reading.gaps), (expected.len() as u64, 0));
     let tail = reading.tail.len();
-    assert!(expected.as_bytes()[expected.len() - tail..] == reading.tail, "lines are missing or doubled");
+    assert!(expected.as_bytes()[expected.len() - tail..] == reading.tail, "lines are missing or duplicated");
 }
 
 /// A#7671

@@ -11,7 +11,7 @@ use crate::services::{Service, free_port};
 /// `kubectl proxy`, until it is dropped.
 #[derive(Debug)]
 pub struct ApiProxy {
-    /// Of `http://127.0.0.1:<port>`.
+    /// Port in `http://127.0.0.1:<port>`.
     pub port: u16,
     _proxy: Service,
 }
@@ -35,7 +35,7 @@ impl ApiProxy {
 /// An API that forwards everything, or answers every request with an error.
 #[derive(Debug)]
 pub struct ApiRelay {
-    /// Of `http://127.0.0.1:<port>`.
+    /// Port in `http://127.0.0.1:<port>`.
     pub port: u16,
     relay: HttpRelay,
     _proxy: ApiProxy,

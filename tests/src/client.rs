@@ -35,7 +35,7 @@ impl Client {
     /// Connects to `127.0.0.1:port`.
     ///
     /// # Errors
-    /// Nobody listens there.
+    /// No server listens there.
     pub async fn connect(address: &str) -> anyhow::Result<Self> {
         let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
         let api = SqlFlowClient::new(channel)

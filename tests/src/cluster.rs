@@ -39,7 +39,7 @@ impl Cluster {
         &SHARED
     }
 
-    /// `kubectl …`; fails the test if it fails.
+    /// `kubectl …`; a failure fails the test.
     pub fn kubectl(&self, arguments: &[&str]) -> String {
         let (success, text) = self.try_kubectl(arguments, "");
         assert!(success, "kubectl {arguments:?}: {text}");
@@ -97,7 +97,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes one of this name, new.
+    /// Creates a new one of this name.
     pub fn new(name: &str) -> Self {
         let cluster = Cluster::shared();
         let name = format!("{name}-{:06x}", rand::random::<u32>() & 0xff_ffff);

@@ -39,7 +39,7 @@ impl Gate {
         until("the command waits at the gate", || {
             match std::fs::File::options().write(true).custom_flags(O_NONBLOCK).open(&self.0) {
                 Ok(file) => writer = Some(file),
-                // Nobody has it open to read.
+                // No process has opened it for reading.
                 Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {}
                 Err(error) => panic!("{}: {error}", self.0.display()),
             }

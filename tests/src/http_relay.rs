@@ -36,7 +36,7 @@ const DATE_2100: &[u8] = b"Fri, 01 Jan 2100 00:00:00 GMT";
 /// The relay. It runs until the program ends.
 #[derive(Debug)]
 pub struct HttpRelay {
-    /// Of `http://127.0.0.1:<port>`.
+    /// Port in `http://127.0.0.1:<port>`.
     pub port: u16,
     state: Arc<Mutex<State>>,
 }

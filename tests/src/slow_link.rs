@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 /// Clients connect to `address` as if it were the server.
 #[derive(Debug)]
 pub struct SlowLink {
-    /// Of the form `127.0.0.1:port`.
+    /// Address: `127.0.0.1:port`.
     pub address: String,
     swallows: Arc<AtomicBool>,
     accepting: tokio::task::JoinHandle<()>,

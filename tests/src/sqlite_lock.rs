@@ -1,4 +1,4 @@
-//! Another program in the middle of a write to a SQLite file.
+//! Another program with an open write transaction on an SQLite file.
 
 use std::path::Path;
 use std::process::Stdio;

@@ -90,7 +90,7 @@ async fn pass(
     let carry = async {
         loop {
             let Ok(length @ 1..) = from.read(&mut piece).await else { return };
-            // An error means that the relay is gone; then this task ends by the other branch.
+            // An error means that the relay is gone. The other branch then ends this task.
             let _ = changes.wait_for(|now| !now.is_held).await;
             if to.write_all(&piece[..length]).await.is_err() {
                 return;

@@ -22,7 +22,7 @@ fn try_models(at: &str, environment: &Environment, arguments: &[&str]) -> Output
         .unwrap()
 }
 
-/// What `sqlflowctl models …` prints; fails the test if it fails.
+/// The output of `sqlflowctl models …`; a failure fails the test.
 pub(crate) fn models(at: &str, environment: &Environment, arguments: &[&str]) -> String {
     let output = try_models(at, environment, arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -9,11 +9,11 @@ use super::{LOOPBACK, Service, free_port_of, get, tool, wait_until};
 /// A namenode and a datanode of Hadoop.
 #[derive(Debug)]
 pub struct Hdfs {
-    /// Where it listens.
+    /// Address.
     pub ip: String,
-    /// Of `hdfs://127.0.0.1:<port>`.
+    /// Port in `hdfs://127.0.0.1:<port>`.
     pub port: u16,
-    /// Of `webhdfs://127.0.0.1:<port>`.
+    /// Port in `webhdfs://127.0.0.1:<port>`.
     pub http_port: u16,
     /// The process.
     pub namenode: Service,
@@ -33,7 +33,7 @@ log4j.appender.console.layout.ConversionPattern=%d{ISO8601} %p %c{2}: %m%n
 ";
 
 impl Hdfs {
-    /// The one that this program's tests share.
+    /// The instance that all tests of this program share.
     pub fn shared() -> &'static Self {
         static SHARED: LazyLock<Hdfs> = LazyLock::new(Hdfs::start);
         &SHARED

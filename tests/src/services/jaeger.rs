@@ -8,9 +8,9 @@ use super::{LOOPBACK, Service, free_port_of, get, tool, wait_until};
 /// A tracing backend that keeps spans in memory.
 #[derive(Debug)]
 pub struct Jaeger {
-    /// Of the collector, by OTLP over gRPC: `http://127.0.0.1:<port>`.
+    /// Port of the collector, OTLP over gRPC: `http://127.0.0.1:<port>`.
     pub port: u16,
-    /// Of its query API.
+    /// Port of its query API.
     pub query_port: u16,
     /// The process.
     pub service: Service,
@@ -19,7 +19,7 @@ pub struct Jaeger {
 }
 
 impl Jaeger {
-    /// The one that this program's tests share.
+    /// The instance that all tests of this program share.
     pub fn shared() -> &'static Self {
         static SHARED: LazyLock<Jaeger> = LazyLock::new(|| Jaeger::start_on(LOOPBACK));
         &SHARED

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::{Service, free_port_of, wait_until};
 
-/// MariaDB with an empty database `test`, for one user with every right.
+/// MariaDB with an empty database `test`, for one user with all privileges.
 #[derive(Debug)]
 pub struct Mariadb {
     /// DSN for `sqlflow-server --datasource`.

@@ -10,7 +10,7 @@ use super::{LOOPBACK, Service, free_port, free_port_in, get, tool, wait_until};
 /// SeaweedFS, which speaks S3.
 #[derive(Debug)]
 pub struct S3 {
-    /// Of `http://127.0.0.1:<port>`.
+    /// Port in `http://127.0.0.1:<port>`.
     pub port: u16,
     /// The process.
     pub service: Service,
@@ -22,7 +22,7 @@ pub struct S3 {
 pub const S3_KEY: (&str, &str) = ("key-of-the-tests", "secret-of-the-tests");
 
 impl S3 {
-    /// The one that this program's tests share.
+    /// The instance that all tests of this program share.
     pub fn shared() -> &'static Self {
         static SHARED: LazyLock<S3> = LazyLock::new(S3::start);
         &SHARED
