@@ -164,7 +164,9 @@ async fn rows_beyond_the_log_limit_fail_the_job_with_a_gap() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_in_sqlflowctl_cancels_the_job_and_waits_for_its_end() {
     let World { setup: _setup, server, mut client, _dir } = world().await;
-    let mut command = Command::new(program("sqlflowctl"));
+    // The test runner may ignore SIGINT, as in the background of a script. Then sqlflowctl would ignore it too.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(program("sqlflowctl"));
     command.args(["run", "-e", LONG, "--server", &server.address]).stderr(Stdio::piped());
     let mut run = command.spawn().unwrap();
     let mut lines = BufReader::new(run.stderr.take().unwrap()).lines().map_while(Result::ok);

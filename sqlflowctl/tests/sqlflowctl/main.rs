@@ -38,13 +38,18 @@ impl World {
 
     /// Starts it with SIGINT ignored, as a script starts background processes.
     fn background(&self, arguments: &[&str]) -> Child {
+        self.spawn_by_env("--ignore-signal=INT", arguments)
+    }
+
+    /// Starts it with the default for SIGINT, which the test runner may ignore.
+    fn spawn(&self, arguments: &[&str]) -> Child {
+        self.spawn_by_env("--default-signal=INT", arguments)
+    }
+
+    fn spawn_by_env(&self, signal: &str, arguments: &[&str]) -> Child {
         let mut command = Command::new("/usr/bin/env");
         self.with(&mut command);
-        command
-            .args(["--ignore-signal=INT", env!("CARGO_BIN_EXE_sqlflowctl")])
-            .args(arguments)
-            .spawn()
-            .unwrap()
+        command.args([signal, env!("CARGO_BIN_EXE_sqlflowctl")]).args(arguments).spawn().unwrap()
     }
 
     fn with(&self, command: &mut Command) {
@@ -56,10 +61,6 @@ impl World {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-    }
-
-    fn spawn(&self, arguments: &[&str]) -> Child {
-        self.command(arguments).spawn().unwrap()
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
