@@ -62,19 +62,19 @@ pub async fn run(
         tracing::warn!("{doubt}");
     }
     let clients = TcpListener::bind(options.listen).await.with_context(|| {
-        format!("could not listen on {} (from {})", options.listen, options.origin("listen"))
+        format!("cannot listen on {} (from {})", options.listen, options.origin("listen"))
     })?;
     if !options.listen.ip().is_loopback() {
         tracing::warn!("clients' connections are not encrypted; use this address in a trusted network only");
     }
 
     let pages = TcpListener::bind(options.http_listen).await.with_context(|| {
-        format!("could not listen on {} (from {})", options.http_listen, options.origin("http-listen"))
+        format!("cannot listen on {} (from {})", options.http_listen, options.origin("http-listen"))
     })?;
     let metrics = Metrics::default();
 
     let sqlite =
-        SqliteStore::open(&state_dir.join("state.db")).await.context("could not open the server's state")?;
+        SqliteStore::open(&state_dir.join("state.db")).await.context("cannot open the server's state")?;
     let state = sqlite.clone();
     let store: Arc<dyn Store> = Arc::new(MeasuredStore::new(Arc::new(sqlite), metrics.clone()));
     let segments = SegmentLog::open(LogOptions {
@@ -90,9 +90,8 @@ pub async fn run(
     let own_url = || pages.local_addr().map(|address| format!("http://{address}"));
     let public_url = options.public_url.clone().map_or_else(own_url, Ok)?;
     let links = Links::open(&state_dir.join("links.key"), &public_url)
-        .context("could not open the key of the jobs' pages")?;
-    let membership =
-        Membership::join(&state_dir.join("servers")).context("could not announce this server")?;
+        .context("cannot open the key of the jobs' pages")?;
+    let membership = Membership::join(&state_dir.join("servers")).context("cannot announce this server")?;
     let python = match options.launcher {
         LauncherKind::Local => Python::first_of(pythons(options.python.as_deref())),
         LauncherKind::Kubernetes => Python::unchecked(options.python.as_deref().unwrap_or("python3")),
@@ -233,7 +232,7 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
     let missing = |flag: &str| format!("--launcher kubernetes needs {flag}");
     let listener = TcpListener::bind(given.agent_listen)
         .await
-        .with_context(|| format!("could not listen on {}", given.agent_listen))?;
+        .with_context(|| format!("cannot listen on {}", given.agent_listen))?;
     let certificate = given
         .agent_cert
         .as_ref()
@@ -285,7 +284,7 @@ fn prepare_state_dir(dir: &Path) -> anyhow::Result<PathBuf> {
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .with_context(|| format!("could not make the state folder {}", dir.display()))?;
+        .with_context(|| format!("cannot make the state folder {}", dir.display()))?;
     let absolute = fs::canonicalize(dir)?;
     if let Some(parent) = absolute.parent() {
         // Only the folder itself is created: a missing or forbidden parent is an error.

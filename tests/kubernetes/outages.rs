@@ -121,7 +121,7 @@ async fn an_apiserver_that_never_answers_blocks_nobody() {
     let ready = get(&server.http, "/readyz");
     assert_eq!(ready.code, 200, "{}", ready.body);
     let is_told =
-        |it: &Payload| matches!(it, Payload::Message(told) if told.message.contains("did not answer within"));
+        |it: &Payload| matches!(it, Payload::Message(told) if told.message.contains("no response within"));
     client.until(&token, is_told).await.unwrap();
 }
 

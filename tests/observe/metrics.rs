@@ -143,6 +143,6 @@ async fn a_server_that_cannot_work_says_so() {
     std::fs::remove_dir_all(setup.state_dir.join("log")).unwrap();
     let unready = get(&server.http, "/readyz");
     assert_eq!(unready.code, 503);
-    assert!(unready.body.starts_with("store: ok\nlog: could not list"), "{}", unready.body);
+    assert!(unready.body.starts_with("store: ok\nlog: cannot list"), "{}", unready.body);
     assert_eq!(get(&server.http, "/healthz").code, 200, "it lives all the same");
 }

@@ -48,7 +48,7 @@ use super::types::{
     StoreError, Unfetched, UpdateError,
 };
 
-/// How long a write waits for those of this process.
+/// Time for which a write waits for the other writes of this process.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A handle to the store; clones share it.
@@ -70,7 +70,7 @@ struct Inner {
 /// The store's time, in milliseconds since the Unix epoch.
 type Clock = Box<dyn Fn() -> i64 + Send + Sync>;
 
-/// A file beside the state file, whose name goes on like this.
+/// The path of a file beside the state file, with this suffix.
 fn beside(state_file: &Path, suffix: &str) -> PathBuf {
     let mut path = state_file.as_os_str().to_owned();
     path.push(suffix);
@@ -78,16 +78,17 @@ fn beside(state_file: &Path, suffix: &str) -> PathBuf {
 }
 
 impl SqliteStore {
-    /// Opens the file, and makes it if it is not there. Older files are brought up to date; a file of a newer
-    /// server is refused.
+    /// Opens the file, and creates it if it does not exist. Migrates an older file, and rejects one of a newer
+    /// server.
     ///
     /// # Errors
-    /// The file cannot be opened, or is not a store that this server knows.
+    /// The file cannot be opened, or is no store of a version that this server knows.
     pub async fn open(path: &Path) -> anyhow::Result<Self> {
         Self::open_with(path, Box::new(clock::now_ms)).await
     }
 
-    /// With a clock of its own: by the machine's, all servers that share the file judge leases by one clock.
+    /// With a custom clock. By default it is the system clock, so that all servers with the file judge leases by one
+    /// clock.
     pub(super) async fn open_with(path: &Path, clock: Clock) -> anyhow::Result<Self> {
         let lock = migrating::lock(path).await?;
         let state_file = path.to_owned();
@@ -106,8 +107,8 @@ impl SqliteStore {
         Ok(Self { inner })
     }
 
-    /// Closes the file, once everything that goes on has ended. The files that SQLite keeps beside it go with the last
-    /// process that has it open.
+    /// Closes the file after all current calls. The last process that closes it removes the files that SQLite keeps
+    /// beside it.
     pub async fn close(self) {
         self.inner.readers.close().await;
         self.inner.writer.close().await;
@@ -135,7 +136,7 @@ impl SqliteStore {
         Ok((job, change))
     }
 
-    /// Tells those who watch the job how it stands, if its state was written.
+    /// Wakes the watchers of the job and hands them its state, if it was written.
     fn applied(&self, job: &Job, written: Option<Revision>) -> Change {
         let Some(revision) = written else { return Change::Unchanged };
         self.inner.own.note(revision);
@@ -143,7 +144,7 @@ impl SqliteStore {
         Change::Changed
     }
 
-    /// Wakes those who watch the job, if its state was written.
+    /// Wakes the watchers of the job, if its state was written.
     fn written(&self, id: &JobId, written: Option<Revision>) {
         if let Some(revision) = written {
             self.inner.own.note(revision);
@@ -180,7 +181,7 @@ impl SqliteStore {
         self.inner.readers.read(work).await
     }
 
-    /// The first column of the one row, if there is one.
+    /// The first column of a single row, if there is one.
     async fn text(
         &self,
         sql: &'static str,
@@ -192,7 +193,7 @@ impl SqliteStore {
         .await
     }
 
-    /// Who holds live jobs, and which servers are there.
+    /// The owners of live jobs, and the known servers.
     async fn owners(&self, now_ms: i64) -> Result<(BTreeSet<String>, BTreeSet<String>), StoreError> {
         self.read(move |connection| Ok((leases::owners(connection)?, leases::alive(connection, now_ms)?)))
             .await
@@ -226,7 +227,7 @@ impl SqliteStore {
     }
 }
 
-/// The connection that writes, once the file is there and of this server's version.
+/// The writing connection, after the file is created and migrated.
 fn open_up_to_date(path: &Path) -> anyhow::Result<Connection> {
     // It holds secrets. SQLite gives the files beside it the same permissions.
     std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
@@ -268,7 +269,7 @@ impl Store for SqliteStore {
 
     async fn headings(&self, id: &JobId) -> Result<Vec<String>, StoreError> {
         let headings = self.text("SELECT headings FROM programs WHERE job_id = ?", [id.to_string()]).await?;
-        // Headings are for people; the job goes on without them.
+        // Headings are for display only, so the job continues without them.
         let headings = headings.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(&text));
         Ok(headings.unwrap_or_else(|error| {
             tracing::error!(job = %id, %error, "the stored headings of the job are damaged");
@@ -372,7 +373,7 @@ impl Store for SqliteStore {
             .inner
             .writer
             .write(Turn::First, move |tx| {
-                // The time at which it is written, not that at which it was asked for.
+                // The time of the write, not that of the call.
                 leases::heartbeat(tx, &me, this.now_ms(), lease, tolerance)
             })
             .await;
@@ -441,7 +442,7 @@ impl Store for SqliteStore {
 
     async fn can_record(&self) -> Result<(), String> {
         let path = self.inner.path.clone();
-        // First, as it says what to do: on a full disk the heartbeat may fail as well.
+        // This check is first, because its error names the fix. On a full disk the heartbeat may fail too.
         let checked = tokio::task::spawn_blocking(move || writability::check_space(&path)).await;
         checked.unwrap_or_else(|_| Err("the server is shutting down".to_owned()))?;
         self.inner.writability.check(Instant::now())

@@ -1,9 +1,9 @@
-//! Checking a whole log against its checksums and positions, without its lock and without changing anything. It works
-//! beside servers that append: only what the committed offset calls durable is checked, and what seems damaged is looked at again,
-//! since a file may have been replaced or the log deleted in that moment.
+//! Checks of a whole log against its checksums and positions, without its lock and without changes. Servers may append
+//! at the same time: only the part up to the committed offset is checked, and damage is confirmed by a second check,
+//! since a file may have been replaced or the log deleted.
 //!
-//! Bounds: one chunk of [`CHUNK_BYTES`], or one frame if it is longer, whatever the size of the log;
-//! of a tail without a committed offset all of it.
+//! Memory: one chunk of [`CHUNK_BYTES`], or one frame if that is longer, for a log of any size. A tail without a
+//! committed offset is read as a whole.
 
 use std::path::{Path, PathBuf};
 
@@ -16,10 +16,10 @@ use super::part::{CHUNK_BYTES, Part, Progress};
 use super::salvage::last_good;
 use super::scan::{scan_tail, to_usize};
 
-/// How often a log is looked at that changes all the time.
+/// Maximum number of checks of a log that keeps changing.
 const TRIES: u32 = 8;
 
-/// What a check of a log came to.
+/// Result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     /// There is no log.
@@ -30,20 +30,20 @@ pub enum Health {
     Damaged(Damage),
 }
 
-/// What is wrong with a log.
+/// The damage of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// The first file with a fault; a missing one has a name too.
+    /// The first damaged or missing file.
     pub file: PathBuf,
-    /// Offset of the fault in it.
+    /// Offset of the damage in it.
     pub offset: u64,
-    /// What is wrong there.
+    /// Description of the damage.
     pub what: &'static str,
-    /// How many files have a fault.
+    /// Number of damaged and missing files.
     pub files: usize,
 }
 
-/// Checks a log. `goes_on` is asked before each file; once it says no the answer is `None`.
+/// Checks a log. `goes_on` is called before each file; `None`: it returned false.
 pub(super) fn inspect(folder: &Folder, goes_on: &dyn Fn() -> bool) -> Result<Option<Health>, LogError> {
     let mut before = None;
     for _ in 0..TRIES {
@@ -75,7 +75,7 @@ fn look(folder: &Folder, goes_on: &dyn Fn() -> bool) -> Result<Option<Health>, L
     Ok(Some(faults.0.map_or(Health::Good, Health::Damaged)))
 }
 
-/// The first fault, and how many there are.
+/// The first fault, and the number of files with one.
 #[derive(Default)]
 struct Faults(Option<Damage>);
 
@@ -91,34 +91,34 @@ impl Faults {
     }
 }
 
-/// A range of positions, and the file that should hold it.
+/// A range of positions, and the file that should contain it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Expected {
-    /// Its file; one without a file is [`Extent::Missing`].
+    /// The file's name; for a missing one, see [`Extent::Missing`].
     pub(super) name: SegmentName,
     pub(super) extent: Extent,
 }
 
-/// How much of a file must be good.
+/// The part of a file that must be good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// All of it, with the positions up to this one.
+    /// The whole file, which ends with this position.
     Whole(u64),
     /// The tail, up to the committed offset.
     Tail(CommittedOffset),
-    /// Nothing: no committed offset says how far the tail is durable, so what is torn off there was not acknowledged.
+    /// Nothing. Without a committed offset, a torn end was not acknowledged.
     Open,
-    /// There is no such file; it would hold the positions up to this one.
+    /// The file is missing. It would end with this position.
     Missing(u64),
 }
 
-/// What a log's files should hold, by their names and its committed offset.
+/// The expected files of a log, from their names and the committed offset.
 pub(super) fn parts(folder: &Folder, mark: Option<CommittedOffset>) -> Result<Vec<Expected>, LogError> {
     Ok(expected(folder.list()?.segments, mark))
 }
 
 fn expected(mut segments: Vec<SegmentName>, mark: Option<CommittedOffset>) -> Vec<Expected> {
-    // What lies behind the committed offset is being written.
+    // Data after the committed offset is being written.
     segments.retain(|name| mark.is_none_or(|mark| name.first <= mark.segment));
     let mut parts = Vec::with_capacity(segments.len());
     let mut next = 1;
@@ -149,7 +149,7 @@ fn expected(mut segments: Vec<SegmentName>, mark: Option<CommittedOffset>) -> Ve
             }
             parts.push(missing(mark.segment, mark.last_position));
         }
-        // A compaction always leaves the tail.
+        // Compaction never removes the tail.
         None if next > 1 && next < u64::MAX => parts.push(missing(next, next)),
         Some(_) | None => {}
     }
@@ -157,7 +157,7 @@ fn expected(mut segments: Vec<SegmentName>, mark: Option<CommittedOffset>) -> Ve
 }
 
 impl Expected {
-    /// Reads the part. Damage is [`LogError::Corrupt`].
+    /// Reads and checks the part. Damage is [`LogError::Corrupt`].
     fn check(self, folder: &Folder) -> Result<(), LogError> {
         let path = folder.file(self.name);
         let missing = || LogError::corrupt(&path, 0, "the file is missing");
@@ -185,8 +185,8 @@ impl Expected {
     }
 }
 
-/// A tail without a committed offset: what is torn off its end was not acknowledged, but nothing good is behind such a place, and
-/// the disk can read it.
+/// Checks a tail without a committed offset. A torn end was not acknowledged and is no damage, unless a good record
+/// follows it, or the disk cannot read it.
 fn check_open(path: &Path, name: SegmentName) -> Result<(), LogError> {
     let scan = match scan_tail(path) {
         Err(error) if error.is_not_found() => return Err(LogError::corrupt(path, 0, "the file is missing")),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn each_file_holds_the_positions_up_to_the_next() {
+    fn file_ends_before_next_file() {
         let tail = mark(9, 12);
         assert_eq!(
             extents(&[kept(1, 4), SegmentName::live(5), SegmentName::live(9)], Some(tail)),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_without_a_file_are_missing_wherever_they_are() {
+    fn positions_without_file_are_missing() {
         let tail = mark(9, 12);
         let missing = Extent::Missing;
         assert_eq!(
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_begun_behind_the_mark_is_not_checked() {
+    fn files_after_committed_offset_are_not_checked() {
         let tail = mark(1, 4);
         let segments = [SegmentName::live(1), SegmentName::live(5)];
         assert_eq!(extents(&segments, Some(tail)), [(1, Extent::Tail(tail))]);

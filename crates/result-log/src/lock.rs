@@ -129,7 +129,7 @@ impl JobLock {
         loop {
             match Self::try_if_there(folder)? {
                 Tried::NoFolder => {
-                    fs::create_dir_all(&folder.path).map_err(LogError::io("make", &folder.path))?;
+                    fs::create_dir_all(&folder.path).map_err(LogError::io("create", &folder.path))?;
                 }
                 tried @ (Tried::Held(_) | Tried::Busy(_)) => return Ok(tried),
             }
@@ -159,7 +159,7 @@ impl JobLock {
         match read_committed(&self.file, &self.path) {
             Err(LogError::Corrupt { .. }) => {
                 // The next one will be in another block.
-                self.file.set_len(0).map_err(LogError::io("cut off", &self.path))?;
+                self.file.set_len(0).map_err(LogError::io("truncate", &self.path))?;
                 Ok(None)
             }
             mark => mark,
@@ -181,7 +181,7 @@ impl Waiting {
         }
         // Another waiter that is first in line stays first.
         self.set_next(libc_lock::UNLOCK)?;
-        let held = self.file.metadata().map_err(LogError::io("look at", &self.path))?;
+        let held = self.file.metadata().map_err(LogError::io("check", &self.path))?;
         // The log may have been deleted in the meantime; then this is the lock of a file without a name.
         match fs::metadata(&self.path) {
             Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
@@ -189,7 +189,7 @@ impl Waiting {
             }
             Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(LogError::io("look at", &self.path)(error)),
+            Err(error) => Err(LogError::io("check", &self.path)(error)),
         }
     }
 
@@ -281,7 +281,7 @@ mod tests {
 
     /// A process that releases the lock only to take it again comes after waiters.
     #[test]
-    fn waiter_comes_before_the_last_holder() {
+    fn waiter_locks_before_last_holder() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder { path: dir.path().join("log"), created_micros: 0, disk: Disk::new(false) };
         let held = JobLock::try_make(&folder).unwrap();

@@ -285,7 +285,7 @@ fn is_untouched(folder: &Folder, mark: CommittedOffset) -> Result<bool, LogError
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         // Reading it shows the damage.
         Err(error) if disk::is_unreadable(&error) => None,
-        Err(error) => return Err(LogError::io("look at", &path)(error)),
+        Err(error) => return Err(LogError::io("check", &path)(error)),
     };
     // The only possible name of another segment.
     let next = SegmentName::live(mark.last_position + 1);
@@ -300,7 +300,7 @@ fn complete(folder: &Folder, path: &Path, scan: &Scan, durable: u64) -> Result<(
         "recovered the end of a result log"
     );
     let file = File::options().write(true).open(path).map_err(LogError::io("open", path))?;
-    file.set_len(scan.good).map_err(LogError::io("cut off", path))?;
+    file.set_len(scan.good).map_err(LogError::io("truncate", path))?;
     let again = &scan.contents.bytes[to_usize(durable)..to_usize(scan.good)];
     file.write_all_at(again, durable).map_err(LogError::io("write", path))?;
     folder.disk.sync_file(&file, path)?;

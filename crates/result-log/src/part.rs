@@ -1,11 +1,11 @@
-//! The durable part of one file, read frame by frame.
+//! The durable part of a file, read frame by frame.
 
 use super::LogError;
 use super::folder;
 use super::frame::{Checked, Frame, Frames, HEADER, Next};
 use super::index::Index;
 
-/// Bytes read at once.
+/// Size of a read.
 pub(super) const CHUNK_BYTES: u64 = 1024 * 1024;
 
 /// The durable part of a file.
@@ -16,7 +16,7 @@ pub(super) struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// Calls `take` with each frame from `start` on, until it says that it has enough.
+    /// Calls `take` with each frame from `start` on, until it returns [`Progress::PageIsFull`].
     pub(super) fn each_frame(
         &self,
         start: u64,

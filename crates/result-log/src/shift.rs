@@ -1,18 +1,20 @@
-//! Positions as readers see them: pure.
+//! Conversion between positions in files and positions that readers see: pure.
 //!
-//! In its files the positions of a log are 1, 2, 3 and so on. A log that was restored from an older copy gives some of
-//! them again, to other records, and nothing in it shows that. A reader who had read further would skip those records. So
-//! readers see positions that are given only once: the one in the files, plus a *shift* that never falls.
+//! In the files of a log, positions are 1, 2, 3 and so on. A log that was restored from an older copy uses some of them
+//! again, for other records, and its files do not show it. A reader with a later cursor would skip those records.
+//! Therefore readers see positions that are used only once: the position in the file plus a *shift* that never
+//! decreases.
 //!
-//! Nobody restores a copy below a running server, so every server that appends to it has started after the last record that
-//! was lost. When a server appends to a log for the first time, positions therefore go on at its *floor*: the microseconds
-//! from the creation of the job to the start of the server. If they were higher already, nothing changes. A job says less
-//! than one record per microsecond, so whatever was given before the start of the server is lower. A cursor that points
-//! into the lost part is then before all new records. A job whose servers are older than the job sees 1, 2, 3.
+//! Nobody restores a copy while a server runs on it. So a server that appends to the copy has started after the last
+//! lost record was appended. At a server's first append to a log, positions continue at its *floor*: the microseconds
+//! between the creation of the job and the start of the server. If they are higher already, they do not change. A job
+//! has fewer than one record per microsecond, so all positions from before the start of the server are lower. A cursor
+//! into the lost part is therefore before all new records. A job that is newer than its servers has the positions 1, 2,
+//! 3.
 //!
-//! This holds as long as no clock is set back by more than the time between the starts of two servers.
+//! This requires that no clock is set back by more than the time between the starts of two servers.
 
-/// From a position on, what readers see is higher by this.
+/// An offset of the positions that readers see, from a position on.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(super) struct Shift {
     /// The first position in the files.
@@ -22,39 +24,39 @@ pub(super) struct Shift {
     pub(super) by: u64,
 }
 
-/// No shift is higher: 285 years in microseconds. What seems to be one may be what a program printed.
+/// Maximum shift: 285 years in microseconds. A higher one is printed text that looks like a summary.
 pub(super) const MAX_SHIFT: u64 = 1 << 53;
 
-/// Whether a log can have these. What seems to be a summary may be what a program printed.
+/// Whether these shifts are valid. Printed text may look like a summary.
 pub(super) fn are_possible(shifts: &[Shift]) -> bool {
     let each = |shift: &Shift| shift.from > 0 && shift.by <= MAX_SHIFT;
     let rise = |both: &[Shift]| both[0].from < both[1].from && both[0].by < both[1].by;
     shifts.iter().all(each) && shifts.windows(2).all(rise)
 }
 
-/// What readers see of a position in the files. Of the shifts both numbers rise.
+/// The position that readers see, for a position in the files. In `shifts` both numbers increase.
 pub(super) fn shown(shifts: &[Shift], position: u64) -> u64 {
     let begun = shifts.partition_point(|shift| shift.from <= position);
     position.saturating_add(last_of(&shifts[..begun]))
 }
 
-/// The last position in the files that readers see no higher than this. It may be behind the end of the log.
+/// The last position in the files that readers see at or before this position. It may be after the end of the log.
 pub(super) fn stored(shifts: &[Shift], shown: u64) -> u64 {
     let begun = shifts.partition_point(|shift| shift.from.saturating_add(shift.by) <= shown);
     let position = shown - last_of(&shifts[..begun]);
-    // Between two shifts there are positions that no record has.
+    // No record has a position between two shifts.
     shifts.get(begun).map_or(position, |next| position.min(next.from - 1))
 }
 
-/// The shift of a record that is appended at this position by a server of this floor.
+/// The shift of a record that a server with this floor appends at this position.
 pub(super) fn of_next(shifts: &[Shift], position: u64, floor: u64) -> u64 {
     last_of(shifts).max(floor.saturating_sub(position))
 }
 
-/// Notes that a record has this shift; 0: nothing is known of it.
+/// Adds the shift of a record; 0: not known.
 pub(super) fn note(shifts: &mut Vec<Shift>, from: u64, by: u64) {
     if by > last_of(shifts) {
-        // A repair may have noted one for the position before there was a record.
+        // A repair may have added one for this position before there was a record.
         shifts.pop_if(|last| last.from == from);
         shifts.push(Shift { from, by });
     }
@@ -71,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_between_two_shifts_is_before_the_second() {
+    fn cursor_between_shifts_is_before_the_second() {
         let shifts = [Shift { from: 11, by: 1_000 }, Shift { from: 21, by: 5_000 }];
         let seen = [0, 1, 10, 11, 20, 21].map(|position| shown(&shifts, position));
         assert_eq!(seen, [0, 1, 10, 1_011, 1_020, 5_021]);
@@ -82,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_shifts_from_one_position_the_higher_stays() {
+    fn higher_shift_of_one_position_wins() {
         let mut shifts = vec![Shift { from: 3, by: 5 }];
         note(&mut shifts, 11, 1_000);
         note(&mut shifts, 11, 5_000);
@@ -90,11 +92,11 @@ mod tests {
         assert!(are_possible(&shifts));
     }
 
-    /// A log, and the clock that its servers go by.
+    /// A log, and its servers' clock.
     #[derive(Default)]
     struct World {
         now: u64,
-        /// What its server calls its floor.
+        /// The floor of its server.
         floor: u64,
         last: u64,
         shifts: Vec<Shift>,
@@ -120,7 +122,7 @@ mod tests {
     enum Act {
         Append(u64),
         Restart,
-        /// As it was after so many of its records (of 1000), under another server.
+        /// Restores the state after a part of its records (in 1/1000), under another server.
         Restore(u64),
     }
 
@@ -133,9 +135,9 @@ mod tests {
     }
 
     proptest! {
-        /// However often servers start and older copies are restored, also copies of restored logs.
+        /// After any number of server starts and restores, also of copies of restored logs.
         #[test]
-        fn no_position_is_seen_twice_and_all_are_found(acts in prop::collection::vec(any_act(), 1..40)) {
+        fn positions_are_unique_and_convertible(acts in prop::collection::vec(any_act(), 1..40)) {
             let mut world = World::default();
             let mut highest = 0;
             for act in acts {
@@ -150,7 +152,7 @@ mod tests {
                         world.last = world.last * part / 1000;
                         world.shifts.retain(|shift| shift.from <= world.last);
                         world.start_server(1);
-                        // A reader who has seen everything is before all that comes now.
+                        // The cursor of a reader of all records is before all new ones.
                         let after = stored(&world.shifts, highest).min(world.last);
                         prop_assert_eq!(after, world.last);
                     }

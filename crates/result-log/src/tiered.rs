@@ -140,7 +140,7 @@ impl TieredLog {
 
     async fn has_folder(&self, job: &JobId) -> Result<bool, LogError> {
         let path = self.inner.folders.folder(job).path;
-        run_blocking(move || path.try_exists().map_err(LogError::io("look at", &path))).await
+        run_blocking(move || path.try_exists().map_err(LogError::io("check", &path))).await
     }
 
     /// Completes a move whose folder was found. A power failure may have undone the first step.

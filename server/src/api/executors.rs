@@ -29,8 +29,8 @@ pub enum ExecutorId {
     Pod(PodIdentity),
 }
 
-/// Tells who an executor is, and whether it is the one that an attempt was given to. An executor need not have an attempt:
-/// it may wait for one.
+/// Tells who an executor is, and whether it is the one that an attempt was given to. An executor need not have an
+/// attempt: it may wait for one.
 #[async_trait]
 pub trait Executors: Send + Sync + 'static {
     /// Identifies the sender of a Hello, by its proof and by the connection.
@@ -80,7 +80,7 @@ impl Executors for LocalLauncher {
     async fn may_speak(&self, executor: &ExecutorId, target: &Target) -> Result<(), Status> {
         let holder = self
             .holder(&target.executor)
-            .map_err(|error| Status::unavailable(format!("the attempt's lock could not be read: {error}")))?;
+            .map_err(|error| Status::unavailable(format!("cannot read the attempt's lock: {error}")))?;
         match holder {
             Holder::Process(pid) if *executor == ExecutorId::Process(pid) || is_proxied() => Ok(()),
             Holder::Process(_) | Holder::Nobody => {

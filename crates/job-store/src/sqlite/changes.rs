@@ -91,7 +91,7 @@ pub(super) async fn follow(store: Weak<Inner>, mut seen: Revision) {
             Ok(upto) => (seen, has_failed) = (upto, false),
             Err(error) => {
                 if !has_failed {
-                    tracing::warn!(%error, "cannot look for what other servers wrote, will try again");
+                    tracing::warn!(%error, "cannot query writes of other servers; will retry");
                 }
                 has_failed = true;
             }
@@ -105,7 +105,7 @@ impl Inner {
         loop {
             let changes = self.changes(seen, PAGE).await?;
             if changes.is_older {
-                tracing::warn!("the store has become older, as a restored copy is: all jobs are looked at");
+                tracing::warn!("the store became older, as after a restore; all jobs are loaded again");
                 self.hub.restored();
                 // These revisions are assigned again, also by other processes.
                 self.own.forget_upto(Revision(i64::MAX));

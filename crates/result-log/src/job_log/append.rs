@@ -237,7 +237,7 @@ impl JobLog {
             (Ok(listing), Some(view)) => view.segments = listing.segments,
             (Ok(_), None) => {}
             (Err(error), _) => {
-                tracing::warn!(log = %self.folder.path.display(), error = describe(&error), "could not drop old output");
+                tracing::warn!(log = %self.folder.path.display(), error = describe(&error), "cannot remove old output");
             }
         }
     }
