@@ -197,7 +197,7 @@ fn collector_variables() -> HashMap<String, String> {
 }
 
 /// Launcher, verifier of executors, and listener for agents.
-type Launching = (Arc<dyn Launcher>, Arc<dyn api::Executors>, AgentListener);
+type Launching = (Arc<dyn Launcher>, Arc<dyn api::ExecutorAuth>, AgentListener);
 
 fn local(
     options: &Options,

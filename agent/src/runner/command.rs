@@ -13,12 +13,12 @@ use tokio::sync::mpsc;
 
 use super::{Command, Runner};
 use crate::channel::answers::{self, Answer};
-use crate::meter;
 use crate::output::reader::{Channel, OutputPipe, Reader};
 use crate::output::tee::Tee;
 use crate::output::tee::TeeMode;
 use crate::process::spawn::{self, NotStarted, Started};
 use crate::process::tree;
+use crate::resource_usage;
 use crate::supervisor::{Event, StartFault};
 
 /// Number of leftovers that are named in a warning; further ones are counted.
@@ -79,7 +79,7 @@ impl Runner {
             stop: self.stop_reading.subscribe(),
         };
         tokio::spawn(reader.run());
-        tokio::spawn(meter::watch(self.link.clone(), self.outcome_builder.largest()));
+        tokio::spawn(resource_usage::sample(self.link.clone(), self.outcome_builder.largest()));
         Ok(())
     }
 

@@ -41,7 +41,7 @@ use self::transactions::{apply, end_damaged, insert};
 use self::writability::Writability;
 use self::writer::{Turn, WriteError, Writer};
 use super::Store;
-use super::hub::Hub;
+use super::job_watchers::JobWatchers;
 use super::known_job::KnownJob;
 use super::types::{
     Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Revision, Secret, ServerId,
@@ -61,7 +61,7 @@ struct Inner {
     path: PathBuf,
     writer: Writer,
     readers: Arc<Readers>,
-    hub: Hub,
+    watchers: JobWatchers,
     own: Own,
     clock: Clock,
     writability: Writability,
@@ -99,9 +99,9 @@ impl SqliteStore {
         let writer = Writer::begin(writer, open, path.to_owned(), TURN_TIMEOUT)
             .context("cannot start the thread that writes the state")?;
         let readers = Arc::new(Readers::of(path.to_owned()));
-        let (path, hub, own) = (path.to_owned(), Hub::default(), Own::default());
+        let (path, watchers, own) = (path.to_owned(), JobWatchers::default(), Own::default());
         let writability = Writability::begin(Instant::now());
-        let inner = Arc::new(Inner { path, writer, readers, hub, own, clock, writability });
+        let inner = Arc::new(Inner { path, writer, readers, watchers, own, clock, writability });
         let seen = inner.revision().await?;
         tokio::spawn(changes::follow(Arc::downgrade(&inner), seen));
         Ok(Self { inner })
@@ -140,7 +140,7 @@ impl SqliteStore {
     fn applied(&self, job: &Job, written: Option<Revision>) -> Change {
         let Some(revision) = written else { return Change::Unchanged };
         self.inner.own.note(revision);
-        self.inner.hub.wrote(job, revision);
+        self.inner.watchers.wrote(job, revision);
         Change::Changed
     }
 
@@ -148,7 +148,7 @@ impl SqliteStore {
     fn written(&self, id: &JobId, written: Option<Revision>) {
         if let Some(revision) = written {
             self.inner.own.note(revision);
-            self.inner.hub.written(id, revision);
+            self.inner.watchers.written(id, revision);
         }
     }
 
@@ -161,7 +161,7 @@ impl SqliteStore {
             query.query_one([id.as_str()], |row| Ok(read(row))).optional()?.transpose()
         });
         let Some((record, revision)) = read.await? else { return Ok(None) };
-        self.inner.hub.loaded(&record.job, revision);
+        self.inner.watchers.loaded(&record.job, revision);
         Ok(Some(record))
     }
 
@@ -458,6 +458,6 @@ impl Store for SqliteStore {
     }
 
     fn watch(&self, id: &JobId) -> watch::Receiver<KnownJob> {
-        self.inner.hub.watch(id)
+        self.inner.watchers.watch(id)
     }
 }

@@ -2,17 +2,17 @@
 //! at the same time: only the part up to the committed offset is checked, and damage is confirmed by a second check,
 //! since a file may have been replaced or the log deleted.
 //!
-//! Memory: one chunk of [`CHUNK_BYTES`], or one frame if that is longer, for a log of any size. A tail without a
-//! committed offset is read as a whole.
+//! Memory: one chunk of [`CHUNK_BYTES`](super::frame_reader::CHUNK_BYTES), or one frame if that is longer, for a log of
+//! any size. A tail without a committed offset is read as a whole.
 
 use std::path::{Path, PathBuf};
 
 use super::LogError;
 use super::folder::{self, Folder, SegmentName};
 use super::frame::HEADER;
+use super::frame_order::FrameOrder;
+use super::frame_reader::FrameReader;
 use super::lock::{CommittedOffset, Peek, peek};
-use super::order::Order;
-use super::part::{CHUNK_BYTES, Part, Progress};
 use super::salvage::last_good;
 use super::scan::{scan_tail, to_usize};
 
@@ -60,13 +60,13 @@ pub(super) fn inspect(folder: &Folder, goes_on: &dyn Fn() -> bool) -> Result<Opt
 }
 
 fn look(folder: &Folder, goes_on: &dyn Fn() -> bool) -> Result<Option<Health>, LogError> {
-    let mark = match peek(folder)? {
+    let committed = match peek(folder)? {
         Peek::Missing => return Ok(Some(Health::Missing)),
         Peek::Unclear => None,
-        Peek::Committed(mark) => Some(mark),
+        Peek::Committed(committed) => Some(committed),
     };
     let mut faults = Faults::default();
-    for part in parts(folder, mark)? {
+    for part in parts(folder, committed)? {
         if !goes_on() {
             return Ok(None);
         }
@@ -113,13 +113,13 @@ pub(super) enum Extent {
 }
 
 /// The expected files of a log, from their names and the committed offset.
-pub(super) fn parts(folder: &Folder, mark: Option<CommittedOffset>) -> Result<Vec<Expected>, LogError> {
-    Ok(expected(folder.list()?.segments, mark))
+pub(super) fn parts(folder: &Folder, committed: Option<CommittedOffset>) -> Result<Vec<Expected>, LogError> {
+    Ok(expected(folder.list()?.segments, committed))
 }
 
-fn expected(mut segments: Vec<SegmentName>, mark: Option<CommittedOffset>) -> Vec<Expected> {
+fn expected(mut segments: Vec<SegmentName>, committed: Option<CommittedOffset>) -> Vec<Expected> {
     // Data after the committed offset is being written.
-    segments.retain(|name| mark.is_none_or(|mark| name.first <= mark.segment));
+    segments.retain(|name| committed.is_none_or(|committed| name.first <= committed.segment));
     let mut parts = Vec::with_capacity(segments.len());
     let mut next = 1;
     let missing =
@@ -129,11 +129,11 @@ fn expected(mut segments: Vec<SegmentName>, mark: Option<CommittedOffset>) -> Ve
             parts.push(missing(next, name.first.saturating_sub(1)));
         }
         let following = segments.get(index + 1);
-        let extent = match (name.kept_to, following, mark) {
+        let extent = match (name.kept_to, following, committed) {
             (Some(last), ..) => Extent::Whole(last),
             (None, Some(following), _) => Extent::Whole(following.first.saturating_sub(1)),
-            (None, None, Some(mark)) if mark.segment == name.first => Extent::Tail(mark),
-            (None, None, Some(mark)) => Extent::Whole(mark.segment.saturating_sub(1)),
+            (None, None, Some(committed)) if committed.segment == name.first => Extent::Tail(committed),
+            (None, None, Some(committed)) => Extent::Whole(committed.segment.saturating_sub(1)),
             (None, None, None) => Extent::Open,
         };
         next = match extent {
@@ -142,12 +142,12 @@ fn expected(mut segments: Vec<SegmentName>, mark: Option<CommittedOffset>) -> Ve
         };
         parts.push(Expected { name, extent });
     }
-    match mark {
-        Some(mark) if next <= mark.segment => {
-            if next < mark.segment {
-                parts.push(missing(next, mark.segment - 1));
+    match committed {
+        Some(committed) if next <= committed.segment => {
+            if next < committed.segment {
+                parts.push(missing(next, committed.segment - 1));
             }
-            parts.push(missing(mark.segment, mark.last_position));
+            parts.push(missing(committed.segment, committed.last_position));
         }
         // Compaction never removes the tail.
         None if next > 1 && next < u64::MAX => parts.push(missing(next, next)),
@@ -165,7 +165,7 @@ impl Expected {
             Extent::Missing(_) => return Err(missing()),
             Extent::Open => return check_open(&path, self.name),
             Extent::Whole(last) => (None, last),
-            Extent::Tail(mark) => (Some(mark.length), mark.last_position),
+            Extent::Tail(committed) => (Some(committed.length), committed.last_position),
         };
         let (file, length) = match folder::open(&path) {
             Err(error) if error.is_not_found() => return Err(missing()),
@@ -175,11 +175,11 @@ impl Expected {
         if header != HEADER.as_slice() {
             return Err(LogError::corrupt(&path, 0, "it does not begin as a segment does"));
         }
-        let part = Part { path: &path, file: &file, limit: limit.unwrap_or(length) };
-        let mut order = Order::new(self.name, last);
-        part.each_frame(HEADER.len() as u64, CHUNK_BYTES, |frame| {
+        let part = FrameReader { path: &path, file: &file, limit: limit.unwrap_or(length) };
+        let mut order = FrameOrder::new(self.name, last);
+        part.each_frame(HEADER.len() as u64, |frame| {
             let noted = frame.content().and_then(|content| order.note(&content));
-            noted.map(|()| Progress::PartIsRead).map_err(|what| LogError::corrupt(&path, frame.offset, what))
+            noted.map_err(|what| LogError::corrupt(&path, frame.offset, what))
         })?;
         order.finish().map_err(|what| LogError::corrupt(&path, part.limit, what))
     }
@@ -205,7 +205,7 @@ fn check_open(path: &Path, name: SegmentName) -> Result<(), LogError> {
 mod tests {
     use super::*;
 
-    fn mark(segment: u64, last_position: u64) -> CommittedOffset {
+    fn committed(segment: u64, last_position: u64) -> CommittedOffset {
         CommittedOffset { birth: 1, segment, length: 100, last_position }
     }
 
@@ -213,13 +213,13 @@ mod tests {
         SegmentName { first, kept_to: Some(last) }
     }
 
-    fn extents(segments: &[SegmentName], mark: Option<CommittedOffset>) -> Vec<(u64, Extent)> {
-        expected(segments.to_vec(), mark).into_iter().map(|it| (it.name.first, it.extent)).collect()
+    fn extents(segments: &[SegmentName], committed: Option<CommittedOffset>) -> Vec<(u64, Extent)> {
+        expected(segments.to_vec(), committed).into_iter().map(|it| (it.name.first, it.extent)).collect()
     }
 
     #[test]
     fn file_ends_before_next_file() {
-        let tail = mark(9, 12);
+        let tail = committed(9, 12);
         assert_eq!(
             extents(&[kept(1, 4), SegmentName::live(5), SegmentName::live(9)], Some(tail)),
             [(1, Extent::Whole(4)), (5, Extent::Whole(8)), (9, Extent::Tail(tail))]
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn positions_without_file_are_missing() {
-        let tail = mark(9, 12);
+        let tail = committed(9, 12);
         let missing = Extent::Missing;
         assert_eq!(
             extents(&[kept(3, 4), SegmentName::live(9)], Some(tail)),
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn files_after_committed_offset_are_not_checked() {
-        let tail = mark(1, 4);
+        let tail = committed(1, 4);
         let segments = [SegmentName::live(1), SegmentName::live(5)];
         assert_eq!(extents(&segments, Some(tail)), [(1, Extent::Tail(tail))]);
     }

@@ -73,7 +73,7 @@ pub(super) fn peek(folder: &Folder) -> Result<Peek, LogError> {
     let path = lock_path(folder);
     match File::open(&path) {
         Ok(file) => match read_committed(&file, &path) {
-            Ok(mark) => Ok(mark.map_or(Peek::Unclear, Peek::Committed)),
+            Ok(committed) => Ok(committed.map_or(Peek::Unclear, Peek::Committed)),
             // The holder of the lock writes another one.
             Err(LogError::Corrupt { .. }) => Ok(Peek::Unclear),
             Err(error) => Err(error),
@@ -155,19 +155,19 @@ impl JobLock {
     }
 
     /// The committed offset. One that the disk cannot read counts as lost, as after a power failure.
-    pub(super) fn mark(&self) -> Result<Option<CommittedOffset>, LogError> {
+    pub(super) fn committed(&self) -> Result<Option<CommittedOffset>, LogError> {
         match read_committed(&self.file, &self.path) {
             Err(LogError::Corrupt { .. }) => {
                 // The next one will be in another block.
                 self.file.set_len(0).map_err(LogError::io("truncate", &self.path))?;
                 Ok(None)
             }
-            mark => mark,
+            committed => committed,
         }
     }
 
-    pub(super) fn set_committed(&self, mark: CommittedOffset) -> Result<(), LogError> {
-        self.file.write_all_at(&mark.encode(), 0).map_err(LogError::io("write", &self.path))
+    pub(super) fn set_committed(&self, committed: CommittedOffset) -> Result<(), LogError> {
+        self.file.write_all_at(&committed.encode(), 0).map_err(LogError::io("write", &self.path))
     }
 }
 

@@ -2,14 +2,16 @@
 //!
 //! Memory: one chunk of [`CHUNK_BYTES`], or one record if that is longer, besides the page.
 
+use std::ops::ControlFlow;
+
 use sqlflow_proto::record::StoredRecord;
 
 use super::folder::{self, Folder, SegmentName};
 use super::frame::{Content, HEADER};
+use super::frame_reader::{CHUNK_BYTES, FrameReader};
 use super::index::{Index, SPACING};
 use super::log_state::LogState;
-use super::part::{CHUNK_BYTES, Part, Progress};
-use super::shift::{self, Shift};
+use super::reader_positions::{self, Shift};
 use super::summary::Summary;
 use super::{LogError, Page};
 
@@ -40,7 +42,11 @@ impl Wanted {
     /// The records after `after`, a position that readers see.
     pub(super) fn after(summary: &Summary, after: u64) -> Self {
         let shifts = summary.shifts.clone();
-        Self { after: shift::stored(&shifts, after), last_position: summary.last_position, shifts }
+        Self {
+            after: reader_positions::to_files(&shifts, after),
+            last_position: summary.last_position,
+            shifts,
+        }
     }
 
     /// Whether the log ends before the reader's cursor.
@@ -52,12 +58,12 @@ impl Wanted {
     pub(super) fn page(&self, mut records: Vec<StoredRecord>, is_current: bool) -> Page {
         let end = records.last().map_or(self.after, |record| record.position);
         for record in &mut records {
-            record.position = shift::shown(&self.shifts, record.position);
+            record.position = reader_positions::to_readers(&self.shifts, record.position);
             record.shift = 0;
         }
         Page {
             records,
-            last_position: shift::shown(&self.shifts, self.last_position),
+            last_position: reader_positions::to_readers(&self.shifts, self.last_position),
             behind: self.last_position.saturating_sub(end),
             is_current,
         }
@@ -94,7 +100,7 @@ impl ReadPlan {
     /// Plans the page after position `after`; `None`: there are no later records.
     fn new(view: &LogState, after: u64) -> Option<Self> {
         let last = view.summary.last_position;
-        let mark = view.mark.filter(|_| after < last)?;
+        let committed = view.committed.filter(|_| after < last)?;
         let count = view.segments.partition_point(|name| name.first <= after + 1);
         let segments = view.segments[count.saturating_sub(1)..].to_vec();
         let begin = HEADER.len() as u64;
@@ -107,7 +113,7 @@ impl ReadPlan {
             },
             [] => return None,
         };
-        Some(Self { after, last_position: last, segments, tail_length: mark.length, start })
+        Some(Self { after, last_position: last, segments, tail_length: committed.length, start })
     }
 
     /// Reads up to `max_bytes`, but at least one record. If a file was replaced after the plan was made, this fails
@@ -119,7 +125,7 @@ impl ReadPlan {
             budget: max_bytes,
             records: Vec::new(),
             seen: self.after,
-            order: Order::Gaps,
+            next: NextPosition::Gaps,
         };
         if self.segments.first().is_some_and(|name| name.first > self.after + 1) {
             return Err(missing(folder, self.after + 1));
@@ -128,7 +134,7 @@ impl ReadPlan {
             let path = folder.file(name);
             let (file, length) = folder::open(&path)?;
             let next = self.segments.get(index + 1);
-            let part = Part {
+            let part = FrameReader {
                 path: &path,
                 file: &file,
                 limit: if next.is_some() { length } else { self.tail_length },
@@ -147,12 +153,12 @@ impl ReadPlan {
                 return Err(LogError::corrupt(&path, part.limit, "it ends before the requested records"));
             }
             // Retention removes positions.
-            page.order = match (name.kept_to, start == HEADER.len() as u64) {
-                (Some(_), _) => Order::Gaps,
-                (None, true) => Order::Next(name.first),
-                (None, false) => Order::NotBehind(self.after + 1),
+            page.next = match (name.kept_to, start == HEADER.len() as u64) {
+                (Some(_), _) => NextPosition::Gaps,
+                (None, true) => NextPosition::Next(name.first),
+                (None, false) => NextPosition::NotBehind(self.after + 1),
             };
-            if page.read(&part, start)? == Progress::PageIsFull {
+            if page.read(&part, start)?.is_break() {
                 break;
             }
             let end = match next {
@@ -184,12 +190,12 @@ struct PageReader {
     records: Vec<StoredRecord>,
     /// The last position, read or skipped.
     seen: u64,
-    order: Order,
+    next: NextPosition,
 }
 
 /// The expected next position in a file.
 #[derive(Clone, Copy)]
-enum Order {
+enum NextPosition {
     /// Any: retention removed some.
     Gaps,
     /// This one.
@@ -198,7 +204,7 @@ enum Order {
     NotBehind(u64),
 }
 
-impl Order {
+impl NextPosition {
     /// The expectation after this position, or the fault.
     fn after(self, position: u64) -> Result<Self, &'static str> {
         match self {
@@ -216,29 +222,29 @@ fn missing(folder: &Folder, first: u64) -> LogError {
 }
 
 impl PageReader {
-    fn read(&mut self, part: &Part<'_>, start: u64) -> Result<Progress, LogError> {
+    fn read(&mut self, part: &FrameReader<'_>, start: u64) -> Result<ControlFlow<()>, LogError> {
         let chunk_bytes = self.budget.saturating_add(SPACING).min(CHUNK_BYTES);
-        part.each_frame(start, chunk_bytes, |frame| {
+        part.frames_until(start, chunk_bytes, |frame| {
             let corrupt = |what| LogError::corrupt(part.path, frame.offset, what);
             let checked = frame.checked().map_err(corrupt)?;
             let Some(position) = checked.position().map_err(corrupt)? else {
-                return Ok(Progress::PartIsRead);
+                return Ok(ControlFlow::Continue(()));
             };
-            let order = self.order.after(position).map_err(corrupt)?;
+            let order = self.next.after(position).map_err(corrupt)?;
             if position <= self.after {
-                (self.seen, self.order) = (position, order);
-                return Ok(Progress::PartIsRead);
+                (self.seen, self.next) = (position, order);
+                return Ok(ControlFlow::Continue(()));
             }
             let Content::Record(record) = checked.content().map_err(corrupt)? else {
-                return Ok(Progress::PartIsRead);
+                return Ok(ControlFlow::Continue(()));
             };
             if !self.records.is_empty() && frame.len() > self.budget {
-                return Ok(Progress::PageIsFull);
+                return Ok(ControlFlow::Break(()));
             }
             self.budget = self.budget.saturating_sub(frame.len());
-            (self.seen, self.order) = (position, order);
+            (self.seen, self.next) = (position, order);
             self.records.push(record);
-            Ok(Progress::PartIsRead)
+            Ok(ControlFlow::Continue(()))
         })
     }
 }

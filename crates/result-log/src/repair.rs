@@ -20,14 +20,14 @@ use super::folder::{Folder, SegmentName};
 use super::frame::{HEADER, SHORTEST_RECORD, push_record, push_summary, record_len};
 use super::inspect::{Extent, parts};
 use super::lock::{CommittedOffset, JobLock};
+use super::reader_positions;
 use super::salvage::{Salvaged, last_good, salvage};
 use super::scan::Scan;
-use super::shift;
 use super::summary::Summary;
 
 /// Writes gap records for missing files.
 pub(super) fn fill_holes(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
-    for part in parts(folder, held.mark()?)? {
+    for part in parts(folder, held.committed()?)? {
         if let Extent::Missing(last) = part.extent {
             fill_hole(folder, held, part.name.first, last)?;
         }
@@ -63,22 +63,26 @@ fn fill_hole(folder: &Folder, held: &JobLock, first: u64, last: u64) -> Result<(
 
 /// Gives the log a new birth, so that each server with the old files in memory reads it again.
 fn forget_files(held: &JobLock) -> Result<(), LogError> {
-    match held.mark()? {
-        Some(mark) => held.set_committed(CommittedOffset { birth: rand::random(), ..mark }),
+    match held.committed()? {
+        Some(committed) => held.set_committed(CommittedOffset { birth: rand::random(), ..committed }),
         None => Ok(()),
     }
 }
 
-/// Repairs the end of a log whose tail does not match `mark`. No effect without damage.
-pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: CommittedOffset) -> Result<(), LogError> {
+/// Repairs the end of a log whose tail does not match `committed`. No effect without damage.
+pub(super) fn repair_end(
+    folder: &Folder,
+    held: &JobLock,
+    committed: CommittedOffset,
+) -> Result<(), LogError> {
     let segments: Vec<_> =
-        folder.list()?.segments.into_iter().filter(|name| name.first <= mark.segment).collect();
-    let tail = SegmentName::live(mark.segment);
+        folder.list()?.segments.into_iter().filter(|name| name.first <= committed.segment).collect();
+    let tail = SegmentName::live(committed.segment);
     let contents = match segments.last() {
         Some(last) if *last == tail => {
             let contents = Contents::read(&folder.file(tail))?;
-            let scan = Scan::of(contents.clone(), mark.length);
-            if scan.good == mark.length && contents.unreadable.is_none() {
+            let scan = Scan::of(contents.clone(), committed.length);
+            if scan.good == committed.length && contents.unreadable.is_none() {
                 return Ok(());
             }
             Some(contents)
@@ -87,7 +91,7 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: CommittedOffset)
     };
     let is_missing = contents.is_none();
     let Contents { bytes, unreadable } = contents.unwrap_or_default();
-    let last = last_position(&bytes, unreadable, mark);
+    let last = last_position(&bytes, unreadable, committed);
     let Salvaged { head, mut records, seals, lost_last, .. } = salvage(&bytes, tail.first, last, false);
     let is_known = head.is_some() || !records.is_empty();
     let before = match head {
@@ -99,8 +103,8 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: CommittedOffset)
         others.iter().for_each(|record| summary.note(record, record_len(record)));
         if lost_last {
             // The position that readers saw is not known. A higher shift only repeats the record.
-            at_end.shift =
-                shift::of_next(&summary.shifts, at_end.position, folder.floor_now()).max(at_end.shift);
+            at_end.shift = reader_positions::next_shift(&summary.shifts, at_end.position, folder.floor_now())
+                .max(at_end.shift);
         }
         summary.note(at_end, record_len(at_end));
     }
@@ -109,8 +113,8 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: CommittedOffset)
     if !is_known {
         // The last position that readers saw is not known.
         let next = summary.last_position + 1;
-        let shift = shift::of_next(&summary.shifts, next, folder.floor_now());
-        shift::note(&mut summary.shifts, next, shift);
+        let shift = reader_positions::next_shift(&summary.shifts, next, folder.floor_now());
+        reader_positions::add_shift(&mut summary.shifts, next, shift);
     }
     // The lost records may include the start of a statement, or rows.
     summary.is_damaged = true;
@@ -121,7 +125,7 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: CommittedOffset)
     }
     let length = install(folder, successor, &summary, &[])?;
     held.set_committed(CommittedOffset {
-        birth: mark.birth,
+        birth: committed.birth,
         segment: successor.first,
         length,
         last_position: summary.last_position,
@@ -138,10 +142,10 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: CommittedOffset)
 }
 
 /// The last position of a tail. After a power failure the committed offset may be too small.
-fn last_position(bytes: &Bytes, unreadable: Option<Range<usize>>, mark: CommittedOffset) -> u64 {
-    let good = last_good(bytes, 0, mark.last_position);
-    let last = good.map_or(mark.last_position, |good| good.position);
-    let end = good.map_or(mark.length, |good| mark.length.max(good.end as u64));
+fn last_position(bytes: &Bytes, unreadable: Option<Range<usize>>, committed: CommittedOffset) -> u64 {
+    let good = last_good(bytes, 0, committed.last_position);
+    let last = good.map_or(committed.last_position, |good| good.position);
+    let end = good.map_or(committed.length, |good| committed.length.max(good.end as u64));
     match unreadable {
         // The number of lost records is not known. Their maximum number is used, so that no position is used twice.
         Some(unreadable) if unreadable.end as u64 > end => {

@@ -11,7 +11,7 @@ use super::LogError;
 use super::compact::Compactor;
 use super::folder::{self, Folder, SegmentName};
 use super::frame::{Content, Frames, HEADER, Next, push_record, push_summary};
-use super::order::Order;
+use super::frame_order::FrameOrder;
 use super::scan::{head, to_usize};
 use super::summary::Summary;
 
@@ -118,7 +118,7 @@ fn feed(folder: &Folder, name: SegmentName, last: u64, compactor: &mut Compactor
     let bytes = folder::read_at(&file, &path, 0, length)?;
     let (_, start) = head(&bytes).map_err(|what| LogError::corrupt(&path, 0, what))?;
     let mut frames = Frames::new(bytes.slice(to_usize(start)..), start);
-    let mut order = Order::behind_summary(name, name.kept_to.unwrap_or(last));
+    let mut order = FrameOrder::behind_summary(name, name.kept_to.unwrap_or(last));
     loop {
         let offset = frames.offset();
         let corrupt = |what| LogError::corrupt(&path, offset, what);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use sqlflow_proto::record::{Gap, Record, StoredRecord, gap, record::Payload};
 
 use super::frame::{Content, Frames, HEADER, Next, PREFIX, SHORTEST_RECORD};
-use super::shift::{self, MAX_SHIFT};
+use super::reader_positions::{self, MAX_SHIFT};
 use super::summary::{SealedAttempt, Summary};
 
 /// Result of reading a damaged file.
@@ -131,7 +131,7 @@ fn frame_at(bytes: &Bytes, offset: usize) -> Option<(Content, usize)> {
             let end = offset + usize::try_from(frame.len()).ok()?;
             let is_possible = |content: &Content| match content {
                 Content::Record(record) => record.shift <= MAX_SHIFT,
-                Content::Summary(summary) => shift::are_possible(&summary.shifts),
+                Content::Summary(summary) => reader_positions::are_valid(&summary.shifts),
                 Content::Seal(_) => true,
             };
             frame.content().ok().filter(is_possible).map(|content| (content, end))

@@ -14,7 +14,7 @@ use super::blocking::run_blocking;
 use super::disk::Disk;
 use super::folder::{self, Folder};
 use super::job_log::JobLog;
-use super::known::Known;
+use super::log_cache::LogCache;
 use super::summary::SealedAttempt;
 use super::write::Addition;
 use super::{Appended, Entry, LogError, Missing, Page, Producer, ResultLog};
@@ -49,7 +49,7 @@ pub struct SegmentLog {
 struct Inner {
     options: Arc<LogOptions>,
     disk: Disk,
-    jobs: Mutex<Known<JobLog>>,
+    jobs: Mutex<LogCache<JobLog>>,
 }
 
 impl SegmentLog {
@@ -96,7 +96,7 @@ impl SegmentLog {
     }
 
     #[cfg(any(test, feature = "test-support"))]
-    pub fn known_jobs(&self) -> usize {
+    pub fn cached_jobs(&self) -> usize {
         lock(&self.inner.jobs).len()
     }
 

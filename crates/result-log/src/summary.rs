@@ -8,7 +8,7 @@ use sqlflow_job::Evidence;
 use sqlflow_proto::record::{Record, StoredRecord, gap, notice, record::Payload};
 
 use super::Producer;
-use super::shift::{self, Shift};
+use super::reader_positions::{self, Shift};
 
 /// The summary of a log's records. In files it is this protobuf message.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -95,7 +95,7 @@ impl Summary {
     /// Adds a record, which takes `frame_bytes` in its file.
     pub(super) fn note(&mut self, stored: &StoredRecord, frame_bytes: u64) {
         self.last_position = stored.position;
-        shift::note(&mut self.shifts, stored.position, stored.shift);
+        reader_positions::add_shift(&mut self.shifts, stored.position, stored.shift);
         let Some(record) = &stored.record else { return };
         if is_removable(record) {
             self.removable_bytes += frame_bytes;
@@ -135,8 +135,8 @@ impl Summary {
     }
 
     /// The last position that readers see.
-    pub(super) fn shown_last(&self) -> u64 {
-        shift::shown(&self.shifts, self.last_position)
+    pub(super) fn reader_last_position(&self) -> u64 {
+        reader_positions::to_readers(&self.shifts, self.last_position)
     }
 
     pub(super) fn note_seal(&mut self, seal: SealedAttempt) {

@@ -18,14 +18,16 @@ use sqlflow_sync::lock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::adopt::adopt;
 use super::blocking::run_blocking;
-use super::known::{self, Known, KnownLog};
 use super::lock::LOCK_WAIT;
+use super::log_cache::{self, CachedLog, LogCache};
+use super::move_to_folder::move_to_folder;
 use super::small::{Planned, SmallLog, SmallLogState, SmallLogs, SmallWrite, page};
 use super::summary::{SealedAttempt, Summary};
 use super::write::Addition;
-use super::{Appended, Both, Entry, LogError, Missing, Page, Producer, ResultLog, SegmentLog, shift};
+use super::{
+    Appended, Both, Entry, LogError, Missing, Page, Producer, ResultLog, SegmentLog, reader_positions,
+};
 
 /// Maximum number of conflicts with other processes or tasks, after which an addition fails.
 const TRIES: u32 = 32;
@@ -45,7 +47,7 @@ struct Inner {
     folders: SegmentLog,
     /// Maximum size of a small log.
     small_bytes: u64,
-    known: Mutex<Known<TieredJobLog>>,
+    cache: Mutex<LogCache<TieredJobLog>>,
 }
 
 /// A job's log in this process.
@@ -74,11 +76,11 @@ impl TieredLog {
     /// Opens logs: those of up to `small_bytes` bytes in `small`, longer ones in `folders`.
     #[must_use]
     pub fn new(small: Arc<dyn SmallLogs>, folders: SegmentLog, small_bytes: u64) -> Self {
-        Self { inner: Arc::new(Inner { small, folders, small_bytes, known: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { small, folders, small_bytes, cache: Mutex::default() }) }
     }
 
     fn log(&self, job: &JobId) -> Arc<TieredJobLog> {
-        lock(&self.inner.known).get(job, TieredJobLog::default)
+        lock(&self.inner.cache).get(job, TieredJobLog::default)
     }
 
     /// The current place of the log.
@@ -163,7 +165,7 @@ impl TieredLog {
             }
             let folder = self.inner.folders.folder(job);
             let has_bytes = !found.bytes.is_empty();
-            match run_blocking(move || adopt(&folder, &found.bytes)).await {
+            match run_blocking(move || move_to_folder(&folder, &found.bytes)).await {
                 Ok(()) => {}
                 // Another process moves it.
                 Err(LogError::Busy { .. }) if begun.elapsed() < LOCK_WAIT => {
@@ -300,8 +302,8 @@ impl TieredLog {
     }
 
     #[cfg(any(test, feature = "test-support"))]
-    pub fn known_jobs(&self) -> usize {
-        lock(&self.inner.known).len()
+    pub fn cached_jobs(&self) -> usize {
+        lock(&self.inner.cache).len()
     }
 }
 
@@ -336,15 +338,15 @@ impl TieredJobLog {
             *seen = Some(view.clone());
         }
         drop(seen);
-        self.notify(view.summary.shown_last());
+        self.notify(view.summary.reader_last_position());
     }
 
     fn notify(&self, last: u64) {
-        known::raise(&self.position, last);
+        log_cache::notify_watchers(&self.position, last);
     }
 }
 
-impl KnownLog for TieredJobLog {
+impl CachedLog for TieredJobLog {
     fn is_watched(&self) -> bool {
         self.position.receiver_count() > 0
     }
@@ -419,12 +421,13 @@ impl ResultLog for TieredLog {
 
     async fn last_position(&self, job: &JobId) -> Result<u64, LogError> {
         let folder = async |log: &SegmentLog| log.last_position(job).await;
-        self.look(job, Summary::shown_last, folder).await
+        self.look(job, Summary::reader_last_position, folder).await
     }
 
     async fn tail(&self, job: &JobId, count: u64) -> Result<u64, LogError> {
-        let before =
-            |summary: &Summary| shift::shown(&summary.shifts, summary.last_position.saturating_sub(count));
+        let before = |summary: &Summary| {
+            reader_positions::to_readers(&summary.shifts, summary.last_position.saturating_sub(count))
+        };
         self.look(job, before, async |log: &SegmentLog| log.tail(job, count).await).await
     }
 
@@ -436,7 +439,7 @@ impl ResultLog for TieredLog {
         // The small log may be older than its folder.
         self.inner.small.delete(job).await?;
         self.inner.folders.delete(job).await?;
-        lock(&self.inner.known).remove(job);
+        lock(&self.inner.cache).remove(job);
         Ok(())
     }
 

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use sqlflow_job::JobId;
 
 use super::LogError;
-use super::adopt::MOVING;
 use super::disk::Disk;
 use super::folder::{Folder, read_dir_if_there};
 use super::inspect::{Extent, parts};
 use super::inspect::{Health, inspect};
 use super::lock::{JobLock, Tried};
 use super::log_state::LogState;
+use super::move_to_folder::MOVING;
 use super::repair::{commit_end_of_kept, fill_holes, repair_file};
 
 /// Extension of a job's folder during its deletion.
@@ -189,13 +189,13 @@ impl Upkeep {
 
 /// Repairs the whole log. Without damage it only sets a missing committed offset.
 fn repair_all(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
-    if held.mark()?.is_none() {
+    if held.committed()?.is_none() {
         commit_end_of_kept(folder, held)?;
     }
     let mut view = None;
     LogState::catch_up(&mut view, folder, held)?;
     fill_holes(folder, held)?;
-    for part in parts(folder, held.mark()?)? {
+    for part in parts(folder, held.committed()?)? {
         match part.extent {
             Extent::Whole(_) => repair_file(folder, held, &folder.file(part.name))?,
             Extent::Tail(_) | Extent::Open | Extent::Missing(_) => {}

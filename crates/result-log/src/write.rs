@@ -6,14 +6,14 @@ use std::os::unix::fs::FileExt as _;
 
 use sqlflow_proto::record::StoredRecord;
 
+use super::append_plan::plan_append;
 use super::durability::Durability;
 use super::folder::{Folder, SegmentName};
 use super::frame::{self, HEADER};
 use super::lock::{CommittedOffset, JobLock};
 use super::log_state::LogState;
-use super::plan::plan_append;
+use super::reader_positions;
 use super::scan::to_usize;
-use super::shift;
 use super::summary::{SealedAttempt, Summary, is_end};
 use super::{Appended, Entry, LogError, Missing, Producer};
 
@@ -67,12 +67,14 @@ impl Batch {
     /// An empty batch for the end of this log. A tail of `segment_bytes` or more gets no further records.
     pub(super) fn new(view: &LogState, segment_bytes: u64, floor: u64) -> Self {
         let summary = view.summary.clone();
-        let (birth, segment, offset) = match view.mark {
+        let (birth, segment, offset) = match view.committed {
             // A new segment after a tail without records would have the tail's name.
-            Some(mark) if mark.length < segment_bytes || mark.last_position < mark.segment => {
-                (mark.birth, mark.segment, mark.length)
+            Some(committed)
+                if committed.length < segment_bytes || committed.last_position < committed.segment =>
+            {
+                (committed.birth, committed.segment, committed.length)
             }
-            Some(mark) => (mark.birth, summary.last_position + 1, 0),
+            Some(committed) => (committed.birth, summary.last_position + 1, 0),
             None => (rand::random(), 1, 0),
         };
         Self::at(summary, birth, segment, offset, floor)
@@ -123,7 +125,7 @@ impl Batch {
     /// Adds planned records.
     fn add(&mut self, mut records: Vec<StoredRecord>) {
         if let Some(first) = records.first() {
-            let shift = shift::of_next(&self.summary.shifts, first.position, self.floor);
+            let shift = reader_positions::next_shift(&self.summary.shifts, first.position, self.floor);
             // Each record has the shift, since damage or retention may remove any of them.
             records.iter_mut().for_each(|record| record.shift = shift);
         }
@@ -182,14 +184,14 @@ impl Batch {
         } else if self.begins_segment() {
             folder.disk.sync_folder(&folder.path)?;
         }
-        let mark = CommittedOffset {
+        let committed = CommittedOffset {
             birth: self.birth,
             segment: self.segment.first,
             length: self.end(),
             last_position: self.summary.last_position,
         };
-        lock.set_committed(mark)?;
-        Ok(mark)
+        lock.set_committed(committed)?;
+        Ok(committed)
     }
 
     /// The bytes to append.
@@ -203,8 +205,8 @@ impl Batch {
     }
 
     /// Updates the state of the log after the write.
-    pub(super) fn apply(self, mark: CommittedOffset, view: &mut LogState) {
-        if view.mark == Some(mark) {
+    pub(super) fn apply(self, committed: CommittedOffset, view: &mut LogState) {
+        if view.committed == Some(committed) {
             // A reader in this process has read the new committed offset already.
             return;
         }
@@ -215,12 +217,12 @@ impl Batch {
             view.tail_index.note(position, offset);
         }
         view.summary = self.summary;
-        view.mark = Some(mark);
+        view.committed = Some(committed);
     }
 }
 
 /// The committed offset of a log with one segment of `length` bytes.
-pub(super) fn first_mark(summary: &Summary, length: u64) -> CommittedOffset {
+pub(super) fn first_committed_offset(summary: &Summary, length: u64) -> CommittedOffset {
     CommittedOffset { birth: rand::random(), segment: 1, length, last_position: summary.last_position }
 }
 
@@ -228,7 +230,11 @@ impl Appended {
     /// Result of an append by these producers, after which the log has this summary.
     pub(super) fn of(summary: &Summary, producers: Vec<Producer>) -> Self {
         let seqs = producers.into_iter().map(|producer| (producer, summary.last_seq(producer)));
-        Self { last_position: summary.shown_last(), last_seqs: seqs.collect(), is_full: summary.is_full }
+        Self {
+            last_position: summary.reader_last_position(),
+            last_seqs: seqs.collect(),
+            is_full: summary.is_full,
+        }
     }
 
     /// The last seqs of the producers of one attempt.

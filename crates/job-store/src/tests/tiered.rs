@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use sqlflow_job::{Change, Event, Failure, JobId};
 use sqlflow_proto::record::{Notice, record::Payload};
 use sqlflow_result_log::fixture::{
-    adopt, agent, attempt, ended_logs, entry, notice, open, output, positions, read_all, rows, seqs, started,
+    agent, attempt, ended_logs, entry, move_to_folder, notice, open, output, positions, read_all, rows, seqs,
+    started,
 };
 use sqlflow_result_log::{
     Entry, LogError, ResultLog as _, SegmentLog, SmallLogs as _, SmallWrite, TieredLog,
@@ -260,7 +261,7 @@ async fn unused_logs_are_dropped_from_memory() {
     for _ in 0..2 * ended_logs() {
         log.last_position(&JobId::generate()).await.unwrap();
     }
-    assert!(log.known_jobs() <= ended_logs());
+    assert!(log.cached_jobs() <= ended_logs());
 }
 
 /// The last records of an agent and the end of its attempt become durable together.
@@ -334,7 +335,7 @@ async fn die_moving(state: &State, steps: u8) {
     {
         return;
     }
-    adopt(&state.folders(), &state.job, &found.bytes);
+    move_to_folder(&state.folders(), &state.job, &found.bytes);
     if steps > 2 {
         state.store.empty(&state.job).await.unwrap();
     }

@@ -1,8 +1,8 @@
 //! The Kubernetes launcher: attempts are Pods. The Pod's name is derived from the executor's, so that launching twice
 //! makes one Pod. A finalizer keeps its termination message until a server has stored the outcome.
 //!
-//! `pod` builds a Pod and `claim` the volume that it works on, `observe` reads one and `last_words` what its
-//! agent left in it, `changes` knows which have changed, `deletions` which should be gone, `orphans` which are nobody's,
+//! `pod` builds a Pod and `claim` the volume that it works on, `observe` reads one and `last_words` what its agent left
+//! in it, `changes` knows which have changed, `deletions` which should be gone, `orphans` which are nobody's,
 //! `identity` tells whose token an agent shows; here are the calls, which `bounded` gives an end.
 
 mod bounded;
@@ -173,10 +173,10 @@ impl KubernetesLauncher {
     }
 
     /// The party that terminated the attempt's Pod, if it did not end by itself.
-    pub async fn who_ended(&self, executor: &ExecutorRef) -> Option<TerminatedBy> {
+    pub async fn terminated_by(&self, executor: &ExecutorRef) -> Option<TerminatedBy> {
         // Not from the cache: the agent may be faster than the watch.
         let pod = self.pods.get_opt(&pod::name(executor)).await.ok()??;
-        observe::who_ended(&pod, jiff::Timestamp::now())
+        observe::terminated_by(&pod, jiff::Timestamp::now())
     }
 
     async fn find(&self, executor: &ExecutorRef) -> Result<Option<Arc<Pod>>, kube::Error> {

@@ -131,7 +131,7 @@ pub(super) fn milestones(pod: &Pod) -> Milestones {
 }
 
 /// The party that terminates the Pod, if there is one.
-pub(super) fn who_ended(pod: &Pod, now: Timestamp) -> Option<TerminatedBy> {
+pub(super) fn terminated_by(pod: &Pod, now: Timestamp) -> Option<TerminatedBy> {
     // The kubelet kills first and reports the reason later.
     let limit = pod.spec.as_ref()?.active_deadline_seconds.and_then(|it| u64::try_from(it).ok());
     let started = pod.status.as_ref()?.start_time.as_ref();

@@ -228,11 +228,11 @@ async fn ended_logs_are_dropped_from_memory_first() {
     let (log, live) = (open(dir.path()), JobId::generate());
     log.append(&live, vec![notice("it goes on")]).await.unwrap();
     let end = Notice { kind: sqlflow_proto::record::notice::Kind::End.into(), ..Notice::default() };
-    for _ in 0..super::super::known::ENDED_LOGS * 2 {
+    for _ in 0..super::super::log_cache::ENDED_LOGS * 2 {
         let end = entry(0, 0, 0, Payload::Notice(end.clone()));
         log.append(&JobId::generate(), vec![end]).await.unwrap();
     }
-    assert!(log.known_jobs() <= super::super::known::ENDED_LOGS + 1);
+    assert!(log.cached_jobs() <= super::super::log_cache::ENDED_LOGS + 1);
     assert!(log.knows(&live));
 }
 
@@ -241,10 +241,10 @@ async fn idle_limit_spares_logs_in_use() {
     let dir = tempfile::tempdir().unwrap();
     let (log, watched) = (open(dir.path()), JobId::generate());
     let mut watch = log.watch(&watched);
-    for _ in 0..super::super::known::IDLE_LOGS * 2 {
+    for _ in 0..super::super::log_cache::IDLE_LOGS * 2 {
         drop(log.watch(&JobId::generate()));
     }
-    assert!(log.known_jobs() <= super::super::known::IDLE_LOGS);
+    assert!(log.cached_jobs() <= super::super::log_cache::IDLE_LOGS);
     log.append(&watched, vec![notice("it is still known")]).await.unwrap();
     watch.changed().await.unwrap();
 }

@@ -103,7 +103,7 @@ fn copy(from: &Path, to: &Path) {
 /// The committed offset is not synced, so a power failure may undo it.
 #[tokio::test]
 async fn damage_after_old_committed_offset_is_not_torn_write() {
-    for mark in ["lost", "old", "of an earlier file"] {
+    for committed in ["lost", "old", "of an earlier file"] {
         for at in ["head", "the statement's start"] {
             let dir = tempfile::tempdir().unwrap();
             let (log, job) = (open(dir.path()), job_of_the_future());
@@ -128,20 +128,20 @@ async fn damage_after_old_committed_offset_is_not_torn_write() {
             }
             last += 5;
             assert_eq!(tails().last(), Some(&tail), "it is one tail");
-            match mark {
+            match committed {
                 "lost" => fs::write(&lock, "").unwrap(),
                 "old" => fs::write(&lock, &old).unwrap(),
                 _ => fs::write(&lock, &earlier).unwrap(),
             }
             flip(&tail, if at == "head" { 12 } else { start + 12 });
-            assert!(mark != "lost" || is_seen(dir.path(), &job), "{mark}, {at}");
+            assert!(committed != "lost" || is_seen(dir.path(), &job), "{committed}, {at}");
             let log = open(dir.path());
-            assert!(log.evidence(&job, 0).await.unwrap().started, "{mark}, {at}");
+            assert!(log.evidence(&job, 0).await.unwrap().started, "{committed}, {at}");
             let records = read_all(&log, &job, 1000).await;
             covers(&records, 0, last);
-            assert_eq!(records.iter().any(is_damage), at != "head", "a head is no record: {mark}, {at}");
+            assert_eq!(records.iter().any(is_damage), at != "head", "a head is no record: {committed}, {at}");
             let appended = log.append(&job, vec![notice("on")]).await.unwrap();
-            assert_eq!(appended.last_position, last + 1, "no position is given twice: {mark}, {at}");
+            assert_eq!(appended.last_position, last + 1, "no position is given twice: {committed}, {at}");
         }
     }
 }

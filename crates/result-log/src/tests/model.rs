@@ -42,7 +42,7 @@ enum Act {
     },
     /// A power failure: the committed offset is an older one, or none.
     PowerFailure {
-        mark: usize,
+        committed: usize,
     },
 }
 
@@ -63,7 +63,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         2 => (handle.clone(), 0_i64..30).prop_map(|(handle, later)| Act::Reopen { handle, later }),
         2 => (handle, any_lengths(), 0_usize..=1000, garbage)
             .prop_map(|(handle, lengths, written, garbage)| Act::Kill { handle, lengths, written, garbage }),
-        1 => (0_usize..20).prop_map(|mark| Act::PowerFailure { mark }),
+        1 => (0_usize..20).prop_map(|committed| Act::PowerFailure { committed }),
     ]
 }
 
@@ -194,7 +194,7 @@ impl World {
         let added = self.planned(handle, &entries);
         let folder = self.handles[handle].folder_of(&self.job);
         let lengths_before = file_lengths(&folder);
-        let mark = fs::read(self.lock_file()).unwrap_or_default();
+        let committed = fs::read(self.lock_file()).unwrap_or_default();
         self.handles[handle].append(&self.job, entries).await.unwrap();
         for (path, length) in file_lengths(&folder) {
             let before = lengths_before.get(&path).copied().unwrap_or(0);
@@ -205,7 +205,7 @@ impl World {
                 fs::write(&path, bytes).unwrap();
             }
         }
-        fs::write(self.lock_file(), mark).unwrap();
+        fs::write(self.lock_file(), committed).unwrap();
         self.reopen(handle, 0);
         // A beginning of the unacknowledged records may exist. A new process finds it when it gets the lock.
         let last = loop {
@@ -240,9 +240,9 @@ impl World {
             Act::Kill { handle, lengths, written, garbage } => {
                 self.kill(handle, &lengths, written, &garbage).await;
             }
-            Act::PowerFailure { mark } => {
+            Act::PowerFailure { committed } => {
                 if self.lock_file().exists() {
-                    fs::write(self.lock_file(), &self.marks[mark % self.marks.len()]).unwrap();
+                    fs::write(self.lock_file(), &self.marks[committed % self.marks.len()]).unwrap();
                     self.reopen(0, 0);
                     self.reopen(1, 0);
                 }

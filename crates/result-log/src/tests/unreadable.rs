@@ -157,7 +157,7 @@ async fn unreadable_committed_offset_is_recovered() {
 /// If the committed offset is lost or old, the number of records in the unreadable end is not known.
 #[tokio::test]
 async fn unreadable_end_is_not_torn_write() {
-    for mark in ["lost", "old", "of an earlier file"] {
+    for committed in ["lost", "old", "of an earlier file"] {
         for first_block in [0, 2] {
             let dir = tempfile::tempdir().unwrap();
             let (log, job) = (open_large(dir.path()), job_of_the_future());
@@ -174,7 +174,7 @@ async fn unreadable_end_is_not_torn_write() {
             assert!(length > 3 * BLOCK, "it is a tail of {length} bytes");
             fs::write(
                 &lock,
-                match mark {
+                match committed {
                     "lost" => &[][..],
                     "old" => &marks[marks.len() - 10],
                     _ => &marks[0],
@@ -184,10 +184,10 @@ async fn unreadable_end_is_not_torn_write() {
             let _bad = BadBlocks::at(&tail, first_block * BLOCK..length, Errno::EIO);
             let logs = Upkeep::of(dir.path());
             let is_seen = matches!(logs.inspect(&job, &|| true).unwrap(), Some(Health::Damaged(_)));
-            assert!(is_seen || mark != "lost", "{mark}, {first_block}");
+            assert!(is_seen || committed != "lost", "{committed}, {first_block}");
             let records = read_all(&open_large(dir.path()), &job, 20_000).await;
             let last = records.last().unwrap();
-            assert!(is_damage(last), "{mark}, block {first_block}: {last:?}");
+            assert!(is_damage(last), "{committed}, block {first_block}: {last:?}");
             assert!(last.position >= seq, "no position is given twice: {}", last.position);
             let log = open_large(dir.path());
             let appended = log.append(&job, vec![notice("on")]).await.unwrap();

@@ -15,7 +15,7 @@ use sqlflow_proto::agent::{
 use sqlflow_result_log::{Entry, Producer};
 use tonic::{Status, Streaming};
 
-use super::standing::Standing;
+use super::agent_status::AgentStatus;
 use super::{AttachContext, Changes, RELOAD_PERIOD, Responses};
 use crate::agent_liveness::{AgentLiveness, Backlog, HEARTBEAT, LivenessChange};
 use crate::api::{compressed, status};
@@ -120,7 +120,7 @@ impl<'a> Session<'a> {
         let attached = Attached { acked_seq: self.acked_seq, heartbeat_seconds, takes_compressed: true };
         self.send(Message::Attached(attached)).await?;
         // It was bound a moment ago.
-        let mut standing = self.look().await?;
+        let mut agent_status = self.look().await?;
         if !has_assignment && !self.cancel_sent {
             let assignment = self.context.assigner.assignment(&self.job, &self.attempt).await?;
             self.send_assignment(&assignment).await?;
@@ -138,13 +138,13 @@ impl<'a> Session<'a> {
                     _ = self.changes.changed() => {
                         let (store, id) = (self.context.store.as_ref(), &self.attempt.job);
                         let job = known_job::current(store, id, &mut self.changes).await;
-                        standing = self.read(job).await?;
+                        agent_status = self.read(job).await?;
                         continue;
                     }
                     // Covers faults of the change signal.
                     _ = safety.tick() => {
                         let job = self.context.load(&self.attempt).await;
-                        standing = self.read(job).await?;
+                        agent_status = self.read(job).await?;
                         continue;
                     }
                     _ = quiet.tick() => match requests.arrived() {
@@ -152,7 +152,7 @@ impl<'a> Session<'a> {
                         Some(request) => request,
                         None => {
                             self.backlog.is_read(Instant::now());
-                            self.notice_silence(&standing).await;
+                            self.notice_silence(&agent_status).await;
                             continue;
                         }
                     },
@@ -306,7 +306,7 @@ impl<'a> Session<'a> {
         let mut converted = wire::outcome(outcome);
         if converted.reason == Reason::Terminated {
             let target = Target::of(&self.job, &self.attempt);
-            match self.context.executors.who_ended(&target).await {
+            match self.context.executors.terminated_by(&target).await {
                 Some(TerminatedBy::Cluster(who)) => {
                     converted.message = format!("{}: {who}", converted.message);
                 }
@@ -347,7 +347,7 @@ impl<'a> Session<'a> {
     }
 
     /// Checks the job that was read.
-    async fn read(&mut self, read: Result<Option<Arc<Job>>, StoreError>) -> Result<Standing, Status> {
+    async fn read(&mut self, read: Result<Option<Arc<Job>>, StoreError>) -> Result<AgentStatus, Status> {
         let job = read.map_err(status::of_store)?;
         self.job = job.ok_or_else(|| Status::not_found("there is no such job any more"))?;
         self.look().await
@@ -355,7 +355,7 @@ impl<'a> Session<'a> {
 
     /// Checks whether the agent may still report, and forwards a cancel. The agent of an attempt that a server ended
     /// is refused permanently, so that it ends its command.
-    async fn look(&mut self) -> Result<Standing, Status> {
+    async fn look(&mut self) -> Result<AgentStatus, Status> {
         let job = Arc::clone(&self.job);
         if !self.is_named {
             self.is_named = true;
@@ -368,13 +368,13 @@ impl<'a> Session<'a> {
             // The job's reconciler has reported that no server hears the agent, and will report its return.
             self.silence = AgentLiveness::begin(self.context.silence, Instant::now());
         }
-        let standing = Standing::of(&job, &self.attempt, &self.instance);
-        match &standing {
-            Standing::Over(why) => return Err(Status::failed_precondition(why.clone())),
-            Standing::Cancelled(failure) if !self.cancel_sent => self.cancel(failure).await?,
-            Standing::Live | Standing::Cancelled(_) | Standing::Reported => {}
+        let agent_status = AgentStatus::of(&job, &self.attempt, &self.instance);
+        match &agent_status {
+            AgentStatus::Fenced(why) => return Err(Status::failed_precondition(why.clone())),
+            AgentStatus::Cancelled(failure) if !self.cancel_sent => self.cancel(failure).await?,
+            AgentStatus::Live | AgentStatus::Cancelled(_) | AgentStatus::Reported => {}
         }
-        Ok(standing)
+        Ok(agent_status)
     }
 
     async fn cancel(&mut self, failure: &Failure) -> Result<(), Status> {
@@ -384,10 +384,10 @@ impl<'a> Session<'a> {
     }
 
     /// Nothing was received since the last check.
-    async fn notice_silence(&mut self, standing: &Standing) {
-        let is_awaited = match standing {
-            Standing::Live | Standing::Cancelled(_) => true,
-            Standing::Reported | Standing::Over(_) => false,
+    async fn notice_silence(&mut self, agent_status: &AgentStatus) {
+        let is_awaited = match agent_status {
+            AgentStatus::Live | AgentStatus::Cancelled(_) => true,
+            AgentStatus::Reported | AgentStatus::Fenced(_) => false,
         };
         // An agent attached elsewhere is heard there, even if this connection has not ended yet.
         if is_awaited

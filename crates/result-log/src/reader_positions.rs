@@ -28,20 +28,20 @@ pub(super) struct Shift {
 pub(super) const MAX_SHIFT: u64 = 1 << 53;
 
 /// Whether these shifts are valid. Printed text may look like a summary.
-pub(super) fn are_possible(shifts: &[Shift]) -> bool {
+pub(super) fn are_valid(shifts: &[Shift]) -> bool {
     let each = |shift: &Shift| shift.from > 0 && shift.by <= MAX_SHIFT;
     let rise = |both: &[Shift]| both[0].from < both[1].from && both[0].by < both[1].by;
     shifts.iter().all(each) && shifts.windows(2).all(rise)
 }
 
 /// The position that readers see, for a position in the files. In `shifts` both numbers increase.
-pub(super) fn shown(shifts: &[Shift], position: u64) -> u64 {
+pub(super) fn to_readers(shifts: &[Shift], position: u64) -> u64 {
     let begun = shifts.partition_point(|shift| shift.from <= position);
     position.saturating_add(last_of(&shifts[..begun]))
 }
 
 /// The last position in the files that readers see at or before this position. It may be after the end of the log.
-pub(super) fn stored(shifts: &[Shift], shown: u64) -> u64 {
+pub(super) fn to_files(shifts: &[Shift], shown: u64) -> u64 {
     let begun = shifts.partition_point(|shift| shift.from.saturating_add(shift.by) <= shown);
     let position = shown - last_of(&shifts[..begun]);
     // No record has a position between two shifts.
@@ -49,12 +49,12 @@ pub(super) fn stored(shifts: &[Shift], shown: u64) -> u64 {
 }
 
 /// The shift of a record that a server with this floor appends at this position.
-pub(super) fn of_next(shifts: &[Shift], position: u64, floor: u64) -> u64 {
+pub(super) fn next_shift(shifts: &[Shift], position: u64, floor: u64) -> u64 {
     last_of(shifts).max(floor.saturating_sub(position))
 }
 
 /// Adds the shift of a record; 0: not known.
-pub(super) fn note(shifts: &mut Vec<Shift>, from: u64, by: u64) {
+pub(super) fn add_shift(shifts: &mut Vec<Shift>, from: u64, by: u64) {
     if by > last_of(shifts) {
         // A repair may have added one for this position before there was a record.
         shifts.pop_if(|last| last.from == from);
@@ -75,21 +75,21 @@ mod tests {
     #[test]
     fn cursor_between_shifts_is_before_the_second() {
         let shifts = [Shift { from: 11, by: 1_000 }, Shift { from: 21, by: 5_000 }];
-        let seen = [0, 1, 10, 11, 20, 21].map(|position| shown(&shifts, position));
+        let seen = [0, 1, 10, 11, 20, 21].map(|position| to_readers(&shifts, position));
         assert_eq!(seen, [0, 1, 10, 1_011, 1_020, 5_021]);
         let found =
-            [0, 1, 10, 11, 1_010, 1_011, 1_020, 1_021, 5_020, 5_021, 9_999].map(|it| stored(&shifts, it));
+            [0, 1, 10, 11, 1_010, 1_011, 1_020, 1_021, 5_020, 5_021, 9_999].map(|it| to_files(&shifts, it));
         assert_eq!(found, [0, 1, 10, 10, 10, 11, 20, 20, 20, 21, 4_999]);
-        assert_eq!([0, u64::MAX].map(|it| stored(&[], it)), [0, u64::MAX]);
+        assert_eq!([0, u64::MAX].map(|it| to_files(&[], it)), [0, u64::MAX]);
     }
 
     #[test]
     fn higher_shift_of_one_position_wins() {
         let mut shifts = vec![Shift { from: 3, by: 5 }];
-        note(&mut shifts, 11, 1_000);
-        note(&mut shifts, 11, 5_000);
+        add_shift(&mut shifts, 11, 1_000);
+        add_shift(&mut shifts, 11, 5_000);
         assert_eq!(shifts, [Shift { from: 3, by: 5 }, Shift { from: 11, by: 5_000 }]);
-        assert!(are_possible(&shifts));
+        assert!(are_valid(&shifts));
     }
 
     /// A log, and its servers' clock.
@@ -112,9 +112,9 @@ mod tests {
         fn append(&mut self) -> u64 {
             self.now += 1;
             self.last += 1;
-            let by = of_next(&self.shifts, self.last, self.floor);
-            note(&mut self.shifts, self.last, by);
-            shown(&self.shifts, self.last)
+            let by = next_shift(&self.shifts, self.last, self.floor);
+            add_shift(&mut self.shifts, self.last, by);
+            to_readers(&self.shifts, self.last)
         }
     }
 
@@ -153,15 +153,15 @@ mod tests {
                         world.shifts.retain(|shift| shift.from <= world.last);
                         world.start_server(1);
                         // The cursor of a reader of all records is before all new ones.
-                        let after = stored(&world.shifts, highest).min(world.last);
+                        let after = to_files(&world.shifts, highest).min(world.last);
                         prop_assert_eq!(after, world.last);
                     }
                 }
                 for position in 0..=world.last {
-                    let seen = shown(&world.shifts, position);
-                    prop_assert_eq!(stored(&world.shifts, seen), position);
-                    if seen + 1 < shown(&world.shifts, position + 1) {
-                        prop_assert_eq!(stored(&world.shifts, seen + 1).min(world.last), position);
+                    let seen = to_readers(&world.shifts, position);
+                    prop_assert_eq!(to_files(&world.shifts, seen), position);
+                    if seen + 1 < to_readers(&world.shifts, position + 1) {
+                        prop_assert_eq!(to_files(&world.shifts, seen + 1).min(world.last), position);
                     }
                 }
             }

@@ -15,7 +15,7 @@ pub(super) const IDLE_LOGS: usize = 8 * 1024;
 pub(super) const ENDED_LOGS: usize = 512;
 
 /// The cached state of a log.
-pub(super) trait KnownLog {
+pub(super) trait CachedLog {
     /// Whether somebody waits for its next record.
     fn is_watched(&self) -> bool;
 
@@ -27,7 +27,7 @@ pub(super) trait KnownLog {
 }
 
 /// Reports the log's last position to its watchers. It never decreases.
-pub(super) fn raise(position: &watch::Sender<u64>, last: u64) {
+pub(super) fn notify_watchers(position: &watch::Sender<u64>, last: u64) {
     position.send_if_modified(|known| {
         let is_news = *known < last;
         *known = last.max(*known);
@@ -36,20 +36,20 @@ pub(super) fn raise(position: &watch::Sender<u64>, last: u64) {
 }
 
 /// The cached logs by job.
-pub(super) struct Known<T> {
+pub(super) struct LogCache<T> {
     logs: HashMap<JobId, Arc<T>>,
     /// Their number after the last drop.
     left: usize,
     clock: u64,
 }
 
-impl<T> Default for Known<T> {
+impl<T> Default for LogCache<T> {
     fn default() -> Self {
         Self { logs: HashMap::new(), left: 0, clock: 0 }
     }
 }
 
-impl<T: KnownLog> Known<T> {
+impl<T: CachedLog> LogCache<T> {
     /// The job's log; `make` creates the state of a new one.
     pub(super) fn get(&mut self, job: &JobId, make: impl FnOnce() -> T) -> Arc<T> {
         self.clock += 1;

@@ -5,7 +5,7 @@ use super::folder::SegmentName;
 use super::frame::Content;
 
 /// Checks the order of a file's frames.
-pub(super) struct Order {
+pub(super) struct FrameOrder {
     name: SegmentName,
     /// The last position so far.
     end: u64,
@@ -14,7 +14,7 @@ pub(super) struct Order {
     has_summary: bool,
 }
 
-impl Order {
+impl FrameOrder {
     /// For a file with this name that ends with position `last`, before its first frame.
     pub(super) fn new(name: SegmentName, last: u64) -> Self {
         Self { name, end: name.first.saturating_sub(1), last, has_summary: false }

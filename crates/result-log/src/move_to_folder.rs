@@ -12,14 +12,14 @@ use super::folder::{Folder, SegmentName};
 use super::lock::{JobLock, Tried};
 use super::salvage::last_good;
 use super::scan::{Scan, to_usize};
-use super::write::first_mark;
+use super::write::first_committed_offset;
 
 /// Extension of a folder during its creation.
 pub(super) const MOVING: &str = "moving";
 
 /// Creates the folder with these bytes as its first segment. It is renamed when its content is durable, so an existing
 /// folder is complete, and this has no effect.
-pub(super) fn adopt(folder: &Folder, bytes: &Bytes) -> Result<(), LogError> {
+pub(super) fn move_to_folder(folder: &Folder, bytes: &Bytes) -> Result<(), LogError> {
     if bytes.is_empty() {
         return Ok(());
     }
@@ -43,17 +43,17 @@ pub(super) fn adopt(folder: &Folder, bytes: &Bytes) -> Result<(), LogError> {
     file.write_all_at(bytes, 0).map_err(LogError::io("write", &path))?;
     made.disk.sync_file(&file, &path)?;
     let scan = Scan::of(Contents { bytes: bytes.clone(), unreadable: None }, u64::MAX);
-    let mut mark = first_mark(&scan.summary, bytes.len() as u64);
+    let mut committed = first_committed_offset(&scan.summary, bytes.len() as u64);
     let mut good = to_usize(scan.good);
-    if let Some(last) = last_good(bytes, good, mark.last_position) {
+    if let Some(last) = last_good(bytes, good, committed.last_position) {
         // An earlier frame is damaged. The repair of the folder handles it.
-        (good, mark.last_position) = (last.end, last.position);
+        (good, committed.last_position) = (last.end, last.position);
     }
     if good < bytes.len() {
         // The end is damaged too. The number of records there is not known; one position is enough for a gap.
-        mark.last_position += 1;
+        committed.last_position += 1;
     }
-    lock.set_committed(mark)?;
+    lock.set_committed(committed)?;
     made.disk.sync_folder(&made.path)?;
     fs::rename(&made.path, &folder.path).map_err(LogError::io("rename", &made.path))?;
     folder.sync_path()
