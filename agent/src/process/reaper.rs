@@ -1,5 +1,5 @@
 //! The only owner of exit statuses: nothing else in the agent waits for a process. As subreaper (or PID 1) the agent
-//! also inherits and reaps the command's leftovers.
+//! also inherits and reaps the command's remaining processes.
 
 use nix::errno::Errno;
 use nix::libc::{WEXITSTATUS, WIFSIGNALED, WTERMSIG};

@@ -1,4 +1,4 @@
-//! Starts the command, answers its submitter, and signals it and its leftovers.
+//! Starts the command, answers its submitter, and signals it and its remaining.
 
 use std::ffi::OsString;
 use std::io;
@@ -21,8 +21,8 @@ use crate::process::tree;
 use crate::resource_usage;
 use crate::supervisor::{Event, StartFault};
 
-/// Number of leftovers that are named in a warning; further ones are counted.
-const NAMED_LEFTOVERS: usize = 5;
+/// Number of remaining processes that are named in a warning; further ones are counted.
+const NAMED_PROCESSES: usize = 5;
 
 impl Runner {
     /// Must run on the main thread: the kernel kills the command when the thread that started it ends.
@@ -100,20 +100,20 @@ impl Runner {
         }
     }
 
-    pub(super) fn signal_leftovers(&mut self, signal: Signal) {
-        let mut leftovers = tree::live().unwrap_or_default();
+    pub(super) fn signal_remaining(&mut self, signal: Signal) {
+        let mut remaining = tree::live().unwrap_or_default();
         if signal == Signal::SIGTERM {
             // Signaled processes have the rest of the grace period, and are expected.
-            leftovers.retain(|it| !self.signaled.contains(it.pid));
+            remaining.retain(|it| !self.signaled.contains(it.pid));
         }
-        leftovers.retain(|it| self.warned.insert(it.pid));
-        if !leftovers.is_empty() {
-            let leftovers = named(&leftovers);
+        remaining.retain(|it| self.warned.insert(it.pid));
+        if !remaining.is_empty() {
+            let remaining = named(&remaining);
             self.warn(match signal {
                 Signal::SIGTERM => {
-                    format!("still running when the command had exited, and ended: {leftovers}")
+                    format!("still running when the command had exited, and ended: {remaining}")
                 }
-                _ => format!("still running when its time was up, and killed: {leftovers}"),
+                _ => format!("still running when its time was up, and killed: {remaining}"),
             });
         }
         let refused = tree::signal_descendants(signal, &mut self.signaled);
@@ -128,7 +128,7 @@ impl Runner {
     }
 
     /// Warns of processes that the signal did not reach. The supervisor sends a stronger signal later, and the server
-    /// looks for leftovers in the end.
+    /// looks for remaining processes in the end.
     fn warn_of_unreached(&self, refused: io::Result<Vec<tree::Process>>, signal: Signal) {
         match refused {
             Ok(refused) if refused.is_empty() => {}
@@ -159,10 +159,10 @@ impl Runner {
 fn named(processes: &[tree::Process]) -> String {
     let mut names: Vec<_> = processes
         .iter()
-        .take(NAMED_LEFTOVERS)
+        .take(NAMED_PROCESSES)
         .map(|process| format!("{} (pid {})", process.name, process.pid))
         .collect();
-    if let Some(more) = processes.len().checked_sub(NAMED_LEFTOVERS).filter(|more| *more > 0) {
+    if let Some(more) = processes.len().checked_sub(NAMED_PROCESSES).filter(|more| *more > 0) {
         names.push(format!("{more} more"));
     }
     names.join(", ")

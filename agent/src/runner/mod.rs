@@ -92,7 +92,7 @@ struct Runner {
     is_alone: bool,
     /// Processes that got the signal to end.
     signaled: SignaledProcesses,
-    /// Leftovers that a warning has named.
+    /// Remaining that a warning has named.
     warned: SignaledProcesses,
     /// The controlling terminal, for job control.
     terminal: Option<Terminal>,
@@ -334,7 +334,7 @@ impl Runner {
                     let _ = killpg(group, signal);
                 }
             }
-            Action::SignalLeftovers(signal) => self.signal_leftovers(signal),
+            Action::SignalRemaining(signal) => self.signal_remaining(signal),
             Action::StopReading => {
                 self.stop_reading.send_replace(true);
             }

@@ -161,7 +161,7 @@ pub enum Timer {
     Grace,
     /// From KILL until an unkillable command is given up.
     GiveUp,
-    /// Until leftovers are terminated.
+    /// Until remaining processes are terminated.
     Settle,
     /// Until open pipes are given up.
     Drain,
@@ -186,9 +186,9 @@ pub enum Action {
     Signal(Signal),
     /// Signal the command's group only.
     Forward(Signal),
-    /// Signal the leftovers of the ended command, with a warning that names them. TERM is only for those that had no
-    /// signal yet.
-    SignalLeftovers(Signal),
+    /// Signal the remaining processes of the ended command, with a warning that names them. TERM is only for those that
+    /// had no signal yet.
+    SignalRemaining(Signal),
     /// Read what the pipes hold and no more; `StreamsEnded` follows.
     StopReading,
     /// Pack the outputs beside their destination.

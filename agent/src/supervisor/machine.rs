@@ -19,8 +19,8 @@ use super::exit_report::{EXIT_FAULT, End, Exit, exit_code};
 use draining::Drain;
 use running::StopStage;
 
-/// Time for leftovers to exit by themselves: Python's helpers notice the end of their pipes. Later they are terminated,
-/// with a warning.
+/// Time for remaining processes to exit by themselves: Python's helpers notice the end of their pipes. Later they are
+/// terminated, with a warning.
 const SETTLE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

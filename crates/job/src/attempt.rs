@@ -13,7 +13,8 @@ pub enum Role {
     Run,
     /// Drops the staging tables that killed attempts of the step left. The job fails anyway, and a cancel does not end
     /// this attempt.
-    CleanUp,
+    #[serde(rename = "clean_up")]
+    Cleanup,
 }
 
 /// One execution of a step.

@@ -3,7 +3,7 @@
 
 mod apply;
 mod attempt;
-mod clean_up;
+mod cleanup;
 mod executor;
 mod failure;
 #[cfg(any(test, feature = "test-support"))]
@@ -19,7 +19,7 @@ mod tests;
 
 pub use apply::{Basis, Change, Event, Rejection};
 pub use attempt::{Attempt, EndedBy, InstanceHash, Milestones, Phase, Role};
-pub use clean_up::{MAX_CLEAN_UPS, unclear_grant};
+pub use cleanup::{MAX_CLEANUPS, unclear_grant};
 pub use executor::ExecutorRef;
 pub use failure::{Cause, Failure};
 pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};

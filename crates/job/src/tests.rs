@@ -1,5 +1,5 @@
-//! The life of a job, as a user relies on it. The property test plays a world of agents, reconcilers and clients in which
-//! everything may happen at any time, and checks what must hold whatever happens.
+//! The life of a job, as a user relies on it. The property test plays a world of agents, reconcilers and clients in
+//! which everything may happen at any time, and checks what must hold whatever happens.
 
 mod cancels;
 mod inferred_outcomes;
@@ -42,8 +42,8 @@ fn create(step: u32) -> Event {
     Event::AttemptCreated { step, role: Role::Run, launcher_id: LauncherId::of("local") }
 }
 
-fn clean_up(step: u32) -> Event {
-    Event::AttemptCreated { step, role: Role::CleanUp, launcher_id: LauncherId::of("local") }
+fn cleanup(step: u32) -> Event {
+    Event::AttemptCreated { step, role: Role::Cleanup, launcher_id: LauncherId::of("local") }
 }
 
 /// A job of one step whose attempt is attached.
@@ -187,6 +187,15 @@ fn older_documents_tell_by_the_reason_who_ended_an_attempt() {
     assert_eq!([Reason::Exited, Reason::Lost].map(by), [EndedBy::Agent, EndedBy::Server]);
 }
 
+/// Servers of other versions read it.
+#[test]
+fn stored_role_keeps_its_name() {
+    assert_eq!(
+        serde_json::to_value([Role::Run, Role::Cleanup]).unwrap(),
+        serde_json::json!(["run", "clean_up"])
+    );
+}
+
 #[test]
 fn a_superseded_agent_is_fenced_off() {
     let mut job = attached(true);
@@ -303,7 +312,7 @@ proptest! {
             let (kind, started) = outcomes.next().unwrap_or((0, true));
             match job.next(Evidence { started, rows: false }) {
                 Next::Create { step, .. } => { job.apply(create(step), 1).unwrap(); }
-                Next::CleanUp { step, .. } => { job.apply(clean_up(step), 1).unwrap(); }
+                Next::Cleanup { step, .. } => { job.apply(cleanup(step), 1).unwrap(); }
                 Next::Launch(attempt) => { job.apply(Event::AttemptLaunched { attempt, tracker_url: None }, 1).unwrap(); }
                 Next::Watch(attempt) | Next::End(attempt) => {
                     // An agent may do nothing, attach, report, or be lost.

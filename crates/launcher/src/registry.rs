@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use sqlflow_job::{AttemptId, Job, LauncherId, Milestones};
 
 use super::{
-    CleanUp, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
+    Cleanup, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
     Supervision, Target, Ticket,
 };
 
@@ -57,11 +57,11 @@ impl Launchers {
         own.map_or_else(|| Arc::new(ForeignLauncher { id: id.clone() }) as Arc<dyn Launcher>, Arc::clone)
     }
 
-    /// Leftovers at all launchers.
-    pub async fn leftovers(&self) -> Vec<Execution> {
+    /// Attempts at all launchers; see [`Launcher::attempts`].
+    pub async fn attempts(&self) -> Vec<Execution> {
         let mut left = Vec::new();
         for launcher in self.all() {
-            let found = launcher.leftovers().await.into_iter();
+            let found = launcher.attempts().await.into_iter();
             left.extend(found.map(|target| Execution { launcher: Arc::clone(launcher), target }));
         }
         left
@@ -126,12 +126,12 @@ impl Execution {
         self.launcher.stop(&self.target, forced).await;
     }
 
-    pub async fn clean_up(&self, step_goes_on: bool) -> anyhow::Result<CleanUp> {
-        self.launcher.clean_up(&self.target, step_goes_on).await
+    pub async fn cleanup(&self, step_goes_on: bool) -> anyhow::Result<Cleanup> {
+        self.launcher.cleanup(&self.target, step_goes_on).await
     }
 
-    pub async fn clean_up_orphan(&self) -> anyhow::Result<()> {
-        self.launcher.clean_up_orphan(&self.target).await
+    pub async fn collect_garbage(&self) -> anyhow::Result<()> {
+        self.launcher.collect_garbage(&self.target).await
     }
 
     #[must_use]
@@ -184,15 +184,15 @@ impl Launcher for ForeignLauncher {
 
     async fn stop(&self, _: &Target, _: bool) {}
 
-    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<CleanUp> {
-        Ok(CleanUp::StillRuns)
+    async fn cleanup(&self, _: &Target, _: bool) -> anyhow::Result<Cleanup> {
+        Ok(Cleanup::StillRuns)
     }
 
-    async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
+    async fn collect_garbage(&self, _: &Target) -> anyhow::Result<()> {
         Ok(())
     }
 
-    async fn leftovers(&self) -> Vec<Target> {
+    async fn attempts(&self) -> Vec<Target> {
         Vec::new()
     }
 
@@ -239,15 +239,15 @@ mod tests {
 
         async fn stop(&self, _: &Target, _: bool) {}
 
-        async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<CleanUp> {
-            Ok(CleanUp::Done)
+        async fn cleanup(&self, _: &Target, _: bool) -> anyhow::Result<Cleanup> {
+            Ok(Cleanup::Done)
         }
 
-        async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
+        async fn collect_garbage(&self, _: &Target) -> anyhow::Result<()> {
             Ok(())
         }
 
-        async fn leftovers(&self) -> Vec<Target> {
+        async fn attempts(&self) -> Vec<Target> {
             Vec::new()
         }
 

@@ -132,7 +132,7 @@ pub(super) fn half_removed(folder: PathBuf, since_ms: Option<i64>) -> Finding {
         ),
         since_ms,
         fix: format!("{NEEDS_REPAIR}, which deletes the rest"),
-        remedy: Remedy::FinishRemoval(folder),
+        remedy: Remedy::FinishDeletion(folder),
     }
 }
 

@@ -1,4 +1,4 @@
-//! After the command's end: its leftovers are ended, and its pipes are read to their end.
+//! After the command's end: its remaining processes are ended, and its pipes are read to their end.
 
 use nix::sys::signal::Signal;
 
@@ -11,14 +11,14 @@ use super::{Attempt, State};
 pub(super) struct Drain {
     /// No process of the attempt is left.
     pub(super) alone: bool,
-    pub(super) leftovers: Leftovers,
+    pub(super) remaining: Remaining,
     /// The reader has to stop.
     pub(super) stopping: bool,
 }
 
 /// Signals that the processes that outlive their command got.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leftovers {
+pub(super) enum Remaining {
     /// None: the command ended by itself.
     #[default]
     NotSignaled,
@@ -38,7 +38,7 @@ impl Attempt {
             Event::Exited(exit) => self.exited(exit),
             Event::Alone => {
                 drain.alone = true;
-                if drain.leftovers == Leftovers::InGracePeriod {
+                if drain.remaining == Remaining::InGracePeriod {
                     actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
                 }
             }
@@ -48,37 +48,37 @@ impl Attempt {
                     actions.push(Action::RecordGap);
                 }
             }
-            Event::TimeUp(Timer::Settle) if !drain.alone => match drain.leftovers {
-                Leftovers::NotSignaled => {
-                    drain.leftovers = Leftovers::TermSent;
-                    actions.push(Action::SignalLeftovers(Signal::SIGTERM));
+            Event::TimeUp(Timer::Settle) if !drain.alone => match drain.remaining {
+                Remaining::NotSignaled => {
+                    drain.remaining = Remaining::TermSent;
+                    actions.push(Action::SignalRemaining(Signal::SIGTERM));
                     actions.push(Action::SetTimer(Timer::Grace, self.plan.grace.min(self.plan.drain)));
                 }
                 // For processes that were started after the first TERM.
-                Leftovers::InGracePeriod => actions.push(Action::SignalLeftovers(Signal::SIGTERM)),
-                Leftovers::TermSent => {}
-                Leftovers::KillSent => actions.push(Action::SignalLeftovers(Signal::SIGKILL)),
+                Remaining::InGracePeriod => actions.push(Action::SignalRemaining(Signal::SIGTERM)),
+                Remaining::TermSent => {}
+                Remaining::KillSent => actions.push(Action::SignalRemaining(Signal::SIGKILL)),
             },
-            Event::TimeUp(Timer::Grace) if !drain.alone => match drain.leftovers {
-                Leftovers::InGracePeriod => {
-                    drain.leftovers = Leftovers::KillSent;
-                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+            Event::TimeUp(Timer::Grace) if !drain.alone => match drain.remaining {
+                Remaining::InGracePeriod => {
+                    drain.remaining = Remaining::KillSent;
+                    actions.push(Action::SignalRemaining(Signal::SIGKILL));
                     actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
                 }
-                Leftovers::TermSent => {
-                    drain.leftovers = Leftovers::KillSent;
-                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                Remaining::TermSent => {
+                    drain.remaining = Remaining::KillSent;
+                    actions.push(Action::SignalRemaining(Signal::SIGKILL));
                 }
-                Leftovers::NotSignaled | Leftovers::KillSent => {}
+                Remaining::NotSignaled | Remaining::KillSent => {}
             },
             // A cancelled command has nothing to publish, and its grace period has its own timer.
             Event::TimeUp(Timer::PublishBy)
-                if drain.leftovers == Leftovers::InGracePeriod && !drain.alone && self.is_cancelled() => {}
+                if drain.remaining == Remaining::InGracePeriod && !drain.alone && self.is_cancelled() => {}
             Event::TimeUp(Timer::Drain | Timer::PublishBy | Timer::LeaveBy) => {
                 drain.stopping = true;
                 if !drain.alone {
-                    drain.leftovers = Leftovers::KillSent;
-                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                    drain.remaining = Remaining::KillSent;
+                    actions.push(Action::SignalRemaining(Signal::SIGKILL));
                 }
                 actions.push(Action::StopReading);
             }
@@ -100,8 +100,8 @@ impl Attempt {
                     self.end_by_termination();
                 }
                 drain.stopping = true;
-                drain.leftovers = Leftovers::KillSent;
-                actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                drain.remaining = Remaining::KillSent;
+                actions.push(Action::SignalRemaining(Signal::SIGKILL));
                 actions.push(Action::StopReading);
             }
             Event::WaitingForAttempt

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::super::event::{Action, Event, Timer};
 use super::super::exit_report::{End, Exit};
-use super::draining::{Drain, Leftovers};
+use super::draining::{Drain, Remaining};
 use super::{Attempt, SETTLE, State};
 
 /// How far the end of the command has got.
@@ -34,15 +34,15 @@ impl Attempt {
             Event::StartFailed { message, fault } => self.start_failed(message, fault),
             Event::Exited(exit) => {
                 self.exited(exit);
-                let leftovers = match stop {
-                    StopStage::None | StopStage::GracePeriod => Leftovers::NotSignaled,
+                let remaining = match stop {
+                    StopStage::None | StopStage::GracePeriod => Remaining::NotSignaled,
                     // The shell in front of a program may end at once. The program keeps the grace period.
-                    StopStage::TermSent => Leftovers::InGracePeriod,
-                    StopStage::KillSent | StopStage::LastMoment => Leftovers::KillSent,
+                    StopStage::TermSent => Remaining::InGracePeriod,
+                    StopStage::KillSent | StopStage::LastMoment => Remaining::KillSent,
                 };
-                self.state = State::Draining(Drain { leftovers, ..Drain::default() });
+                self.state = State::Draining(Drain { remaining, ..Drain::default() });
                 let mut actions = vec![Action::ForgetCommit, Action::SetTimer(Timer::Settle, SETTLE)];
-                if leftovers != Leftovers::InGracePeriod {
+                if remaining != Remaining::InGracePeriod {
                     actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
                 }
                 actions

@@ -38,7 +38,7 @@ fn third_term_gives_up_an_unkillable_command() {
 
 /// A shell ends at TERM at once. Its children got TERM too, and keep their grace period after the end of the shell.
 #[test]
-fn leftovers_of_a_terminated_command_keep_its_grace_period() {
+fn remaining_processes_keep_the_grace_period() {
     for request in [terminate(), cancel()] {
         let mut machine = running(false);
         machine.apply(request);
@@ -47,10 +47,10 @@ fn leftovers_of_a_terminated_command_keep_its_grace_period() {
         };
         assert!(!sets_timers(&machine.apply(exited(143))));
         // Only for processes that were started since.
-        let terms = [Action::SignalLeftovers(Signal::SIGTERM)];
+        let terms = [Action::SignalRemaining(Signal::SIGTERM)];
         assert_eq!(machine.apply(Event::TimeUp(Timer::Settle)), terms);
         let drain = Action::SetTimer(Timer::Drain, plan(false).drain);
-        let kills = [Action::SignalLeftovers(Signal::SIGKILL), drain];
+        let kills = [Action::SignalRemaining(Signal::SIGKILL), drain];
         assert_eq!(machine.apply(Event::TimeUp(Timer::Grace)), kills);
     }
 }
@@ -297,7 +297,8 @@ fn acknowledged_records_extend_the_linger_until_the_deadline() {
     }
 }
 
-/// A finished training whose leftovers hold the pipes until the publish deadline: nothing would bound its staging.
+/// A finished training whose remaining processes hold the pipes until the publish deadline: nothing would bound its
+/// staging.
 #[test]
 fn staging_does_not_begin_after_the_publish_deadline() {
     for late in [Timer::PublishBy, Timer::LeaveBy] {

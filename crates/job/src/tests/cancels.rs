@@ -82,8 +82,8 @@ fn ended_as_cancelled() -> Next {
 fn a_killed_attempt_that_wrote_a_table_is_cleaned_up_before_the_job_ends() {
     let mut job = cancelled_while_it_writes();
     job.apply(report(id(&job, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
-    assert_eq!(job.next(STARTED), Next::CleanUp { step: 0, tried: 0 });
-    job.apply(clean_up(0), 6).unwrap();
+    assert_eq!(job.next(STARTED), Next::Cleanup { step: 0, tried: 0 });
+    job.apply(cleanup(0), 6).unwrap();
     let attempt = id(&job, 0, 2);
     // The cancel is for what runs the step.
     assert_eq!(job.next(STARTED), Next::Launch(attempt.clone()));
@@ -110,7 +110,7 @@ fn a_table_of_attempts_that_lost_the_database_is_cleaned_up_before_the_job_fails
                     job.apply(attach(id(&job, 0, number + 1), KEY), 7).unwrap();
                 }
                 next => {
-                    assert_eq!(next, Next::CleanUp { step: 0, tried: 0 });
+                    assert_eq!(next, Next::Cleanup { step: 0, tried: 0 });
                     break;
                 }
             }
@@ -135,12 +135,12 @@ fn nothing_is_cleaned_up_where_nothing_can_be_left() {
 }
 
 #[test]
-fn a_clean_up_that_always_fails_ends_and_is_reported() {
+fn a_cleanup_that_always_fails_ends_and_is_reported() {
     let mut job = cancelled_while_it_writes();
     job.apply(report(id(&job, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
-    for tried in 0..MAX_CLEAN_UPS {
-        assert_eq!(job.next(STARTED), Next::CleanUp { step: 0, tried });
-        job.apply(clean_up(0), 6).unwrap();
+    for tried in 0..MAX_CLEANUPS {
+        assert_eq!(job.next(STARTED), Next::Cleanup { step: 0, tried });
+        job.apply(cleanup(0), 6).unwrap();
         job.apply(found(id(&job, 0, tried + 2), Reason::Lost, true), 7).unwrap();
     }
     let Next::Finish(JobState::Failed(failure)) = job.next(STARTED) else { panic!("it must end") };
@@ -193,7 +193,7 @@ fn a_table_of_an_agent_that_nobody_heard_is_cleaned_up() {
     let mut job = attached(true);
     job.steps[0].writes_table = true;
     job.apply(found(id(&job, 0, 1), Reason::OutOfMemory, false), 5).unwrap();
-    assert_eq!(job.next(Evidence::default()), Next::CleanUp { step: 0, tried: 0 });
+    assert_eq!(job.next(Evidence::default()), Next::Cleanup { step: 0, tried: 0 });
 }
 
 /// It would read its own result.

@@ -1,18 +1,18 @@
 //! The Kubernetes launcher: attempts are Pods. The Pod's name is derived from the executor's, so that launching twice
 //! makes one Pod. A finalizer keeps its termination message until a server has stored the outcome.
 //!
-//! `pod` builds a Pod and `claim` the volume that it works on, `observe` reads one and `last_words` what its agent left
-//! in it, `changes` knows which have changed, `deletions` which should be gone, `orphans` which are nobody's,
-//! `identity` tells whose token an agent shows; here are the calls, which `bounded` gives an end.
+//! `pod` builds a Pod, and `claim` its volume claim. `observe` reads a Pod, and `termination_message` what its agent
+//! left in it. `changes` knows which Pods have changed, `terminating_pods` which are being deleted, `garbage_reports`
+//! which have no job. `identity` verifies an agent's token. The calls are here; `bounded` gives each a timeout.
 
 mod bounded;
 mod changes;
 mod claim;
-mod deletions;
+mod garbage_reports;
 mod identity;
 mod observe;
-mod orphans;
 mod pod;
+mod terminating_pods;
 mod termination_message;
 
 use std::sync::Arc;
@@ -22,20 +22,20 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use bounded::{CALL_TIME, bounded};
 use changes::Changes;
-use deletions::Deletions;
 use futures::StreamExt as _;
+use garbage_reports::GarbageReports;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
-use orphans::Orphans;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use sqlflow_job::{AttemptId, ExecutorRef, LauncherId, Milestones};
+use terminating_pods::TerminatingPods;
 
 use super::{
-    CleanUp, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
+    Cleanup, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
     Target, TerminatedBy,
 };
 
@@ -99,8 +99,8 @@ pub struct KubernetesLauncher {
     /// The Pods as last reported by the watch.
     cache: Store<Pod>,
     changes: Changes,
-    deletions: Deletions,
-    orphans: Orphans,
+    terminating: TerminatingPods,
+    garbage_reports: GarbageReports,
 }
 
 /// Timeout of a watch call; the API server ends watches earlier.
@@ -123,8 +123,8 @@ impl KubernetesLauncher {
         let changes = Changes::default();
         let config = watcher::Config::default().labels(&ours()).timeout(WATCH_TIMEOUT_SECONDS);
         let stream = reflector::reflector(writer, watcher(pods.clone(), config)).default_backoff();
-        let deletions = Deletions::default();
-        let (noted, deleted, pods_now) = (changes.clone(), deletions.clone(), cache.clone());
+        let terminating = TerminatingPods::default();
+        let (noted, deleted, pods_now) = (changes.clone(), terminating.clone(), cache.clone());
         tokio::spawn(async move {
             let mut stream = std::pin::pin!(stream);
             while let Some(event) = stream.next().await {
@@ -155,8 +155,8 @@ impl KubernetesLauncher {
             events,
             cache,
             changes,
-            deletions,
-            orphans: Orphans::default(),
+            terminating,
+            garbage_reports: GarbageReports::default(),
         }
     }
 
@@ -183,7 +183,7 @@ impl KubernetesLauncher {
         let name = pod::name(executor);
         let cached = self.cache.get(&ObjectRef::new(&name).within(&self.options.namespace));
         match cached {
-            Some(pod) if !self.deletions.is_overdue(&pod, Instant::now()) => Ok(Some(pod)),
+            Some(pod) if !self.terminating.is_overdue(&pod, Instant::now()) => Ok(Some(pod)),
             // The watch may lag, also behind the end of an overdue Pod.
             Some(_) | None => Ok(self.pods.get_opt(&name).await?.map(Arc::new)),
         }
@@ -346,7 +346,7 @@ impl Launcher for KubernetesLauncher {
                 return Observation::Unknown(format!("the Kubernetes API cannot be asked: {why}"));
             }
         };
-        let is_overdue = self.deletions.is_overdue(&pod, Instant::now());
+        let is_overdue = self.terminating.is_overdue(&pod, Instant::now());
         match observe::observe(&pod, &[], is_overdue) {
             Observation::Pending(_) => observe::observe(&pod, &self.warnings(&pod).await, is_overdue),
             other => other,
@@ -380,23 +380,23 @@ impl Launcher for KubernetesLauncher {
         }
     }
 
-    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<CleanUp> {
+    async fn cleanup(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<Cleanup> {
         let Target { attempt, executor } = target;
         let name = pod::name(executor);
         self.changes.forget(&name);
         let found = self.find(executor).await.with_context(|| format!("cannot look at the Pod {name}"))?;
         let runs = |pod: &Pod| {
-            let is_overdue = self.deletions.is_overdue(pod, Instant::now());
+            let is_overdue = self.terminating.is_overdue(pod, Instant::now());
             matches!(observe::observe(pod, &[], is_overdue), Observation::Running)
         };
         if found.as_deref().is_some_and(runs) {
-            return Ok(CleanUp::StillRuns);
+            return Ok(Cleanup::StillRuns);
         }
         // Before the Pod: if this fails, the Pod stays and housekeeping retries.
         if !step_goes_on {
             self.delete_claim(attempt).await.context("cannot remove the claim for the workspace")?;
         }
-        let Some(pod) = found else { return Ok(CleanUp::Done) };
+        let Some(pod) = found else { return Ok(Cleanup::Done) };
         let uid = Preconditions { uid: pod.uid(), resource_version: None };
         let delete = DeleteParams { preconditions: Some(uid), ..DeleteParams::default() };
         let cleaned = async {
@@ -404,19 +404,19 @@ impl Launcher for KubernetesLauncher {
             self.remove_finalizer(&name).await
         };
         cleaned.await.with_context(|| format!("cannot remove the Pod {name}"))?;
-        Ok(CleanUp::Done)
+        Ok(Cleanup::Done)
     }
 
-    async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()> {
+    async fn collect_garbage(&self, target: &Target) -> anyhow::Result<()> {
         let Target { attempt, executor } = target;
-        if self.orphans.is_new(executor) {
+        if self.garbage_reports.is_new(executor) {
             let pod = pod::name(executor);
             tracing::warn!(%attempt, pod, "the store knows nothing of this Pod's job; if no other server does, delete it");
         }
         Ok(())
     }
 
-    async fn leftovers(&self) -> Vec<Target> {
+    async fn attempts(&self) -> Vec<Target> {
         let mut found: Vec<_> = self.cache.state().iter().filter_map(|pod| pod::target_of(pod)).collect();
         if self.options.workspace_claim.is_some() {
             // Objects that cannot be listed now are found the next time.
@@ -424,7 +424,7 @@ impl Launcher for KubernetesLauncher {
             let Ok(claims) = claims else { return found };
             found.extend(claims.iter().filter_map(claim::target_of));
         }
-        self.orphans.retain(&found);
+        self.garbage_reports.retain(&found);
         found
     }
 

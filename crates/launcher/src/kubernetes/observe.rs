@@ -27,7 +27,7 @@ const STARTING: Duration = Duration::from_secs(10 * 60);
 const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 
 /// The observation of an attempt with this Pod. `events` are the Pod's warnings, newest last. `is_overdue`: it was
-/// deleted and should be gone; see [`super::deletions`].
+/// deleted and should be gone; see [`super::terminating_pods`].
 pub(super) fn observe(pod: &Pod, events: &[String], is_overdue: bool) -> Observation {
     let status = pod.status.clone().unwrap_or_default();
     let statuses = status.container_statuses.unwrap_or_default();

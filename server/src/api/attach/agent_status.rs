@@ -33,7 +33,7 @@ impl AgentStatus {
                 Self::Fenced("another agent is attached to this attempt".to_owned())
             }
             // A cancelled job still drops what its attempts left in the user's database.
-            Phase::Created | Phase::Launched | Phase::Attached { .. } if found.role == Role::CleanUp => {
+            Phase::Created | Phase::Launched | Phase::Attached { .. } if found.role == Role::Cleanup => {
                 Self::Live
             }
             Phase::Created | Phase::Launched | Phase::Attached { .. } => {

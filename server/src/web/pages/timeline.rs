@@ -118,7 +118,7 @@ fn attempt(row: &Row<'_>, record: &JobRecord, now: i64, scale: &Scale) -> Markup
             p {
                 span .what {
                     (capital(&name)) @if of.attempts.len() > 1 { ", attempt " (number) }
-                    @if attempt.role == Role::CleanUp { ", cleans up" }
+                    @if attempt.role == Role::Cleanup { ", cleans up" }
                 } " "
                 @if state != "succeeded" { (badge(state)) " " }
                 @if let Some(outcome) = attempt.outcome().filter(|_| state == "failed") {
