@@ -282,7 +282,7 @@ pub fn open(
         #[cfg(feature = "webhdfs")]
         Scheme::Webhdfs => Ok(Box::new(webhdfs::WebhdfsStore::new(location, staging, retry.clone())?)),
         #[cfg(feature = "objects")]
-        scheme if objects::ObjectStore::serves(scheme) => {
+        scheme if objects::serves(scheme) => {
             Ok(Box::new(objects::ObjectStore::new(location, attempt, retry.clone())?))
         }
         scheme => Err(format!("this build of the agent has no support for {scheme}://")),

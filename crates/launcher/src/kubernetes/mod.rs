@@ -3,9 +3,11 @@
 //!
 //! `pod` builds a Pod, and `claim` its volume claim. `observe` reads a Pod, and `termination_message` what its agent
 //! left in it. `changes` knows which Pods have changed, `terminating_pods` which are being deleted, `garbage_reports`
-//! which have no job. `identity` verifies an agent's token. The calls are here; `bounded` gives each a timeout.
+//! which have no job. `identity` verifies an agent's token. `calls` changes objects; `bounded` gives each
+//! call a timeout.
 
 mod bounded;
+mod calls;
 mod changes;
 mod claim;
 mod garbage_reports;
@@ -25,19 +27,20 @@ use changes::Changes;
 use futures::StreamExt as _;
 use garbage_reports::GarbageReports;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use sqlflow_job::{AttemptId, ExecutorRef, LauncherId, Milestones};
+use sqlflow_job::{ExecutorRef, LauncherId, Milestones};
 use terminating_pods::TerminatingPods;
 
 use super::{
     Cleanup, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
     Target, TerminatedBy,
 };
+
+use calls::{ignore_missing, refusal};
 
 pub use bounded::in_words;
 pub use identity::PodIdentity;
@@ -207,74 +210,11 @@ impl KubernetesLauncher {
         };
         events.into_iter().filter_map(text).collect()
     }
-
-    /// Removes only the launcher's finalizer: there may be others.
-    async fn remove_finalizer(&self, name: &str) -> Result<(), kube::Error> {
-        for _ in 0..CONFLICTS {
-            let Some(pod) = self.pods.get_opt(name).await? else { return Ok(()) };
-            let Some(left) = pod::without_ours(pod.finalizers()) else { return Ok(()) };
-            let patch =
-                json!({ "metadata": { "finalizers": left, "resourceVersion": pod.resource_version() } });
-            let patched = self.pods.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await;
-            match patched {
-                Err(kube::Error::Api(status)) if status.code == 409 => {}
-                other => return ignore_missing(other.map(drop)),
-            }
-        }
-        // Housekeeping retries.
-        Ok(())
-    }
-
-    /// Creates the claim, once for all attempts of a step.
-    async fn create_claim(&self, attempt: &AttemptId) -> Result<(), LaunchError> {
-        let Some(spec) = &self.options.workspace_claim else { return Ok(()) };
-        let claim = claim::claim(spec, attempt).map_err(|error| LaunchError::Refused {
-            message: format!("--workspace-claim does not make a claim: {error}"),
-            retryable: false,
-        })?;
-        match self.claims.create(&PostParams::default(), &claim).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            created => created.map(drop).map_err(|error| refusal("the claim for the workspace", error)),
-        }
-    }
-
-    async fn delete_claim(&self, attempt: &AttemptId) -> Result<(), kube::Error> {
-        if self.options.workspace_claim.is_none() {
-            return Ok(());
-        }
-        ignore_missing(self.claims.delete(&claim::name(attempt), &DeleteParams::default()).await.map(drop))
-    }
 }
 
 /// Label selector for objects that servers like this one made.
 fn ours() -> String {
     format!("{}={}", pod::MANAGED_BY, pod::MANAGER)
-}
-
-fn ignore_missing(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
-    match result {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        other => other,
-    }
-}
-
-/// The launch error for a failed creation of `what`.
-fn refusal(what: &str, error: kube::Error) -> LaunchError {
-    let kube::Error::Api(status) = error else {
-        return LaunchError::Later(format!("the Kubernetes API cannot be reached: {}", in_words(&error)));
-    };
-    let message = format!("{what} was refused: {}", status.message);
-    match status.code {
-        403 if is_retryable(&status.message) => LaunchError::Later(message),
-        400 | 403 | 404 | 405 | 413 | 415 | 422 => LaunchError::Refused { message, retryable: false },
-        _ => LaunchError::Later(format!("the Kubernetes API did not take {what}: {}", status.message)),
-    }
-}
-
-/// Whether a forbidden request is retryable: a quota has room again when other Pods end, and a new quota has no usage
-/// yet. The API server distinguishes these from missing permissions only by the message.
-fn is_retryable(forbidden: &str) -> bool {
-    ["exceeded quota", "status unknown for quota"].iter().any(|words| forbidden.contains(words))
 }
 
 #[async_trait]
