@@ -19,7 +19,7 @@ use crate::output::tee::TeeMode;
 use crate::process::spawn::{self, NotStarted, Started};
 use crate::process::tree;
 use crate::resource_usage;
-use crate::supervisor::{Event, StartFault};
+use crate::supervisor::{CommandEvent, Event, StartFault};
 
 /// Number of remaining processes that are named in a warning; further ones are counted.
 const NAMED_PROCESSES: usize = 5;
@@ -32,7 +32,10 @@ impl Runner {
         let mut started = match spawn::spawn(&assignment, &self.config.spawning(&assigned)) {
             Ok(started) => started,
             Err(NotStarted { fault, error }) => {
-                return self.send(Event::StartFailed { message: format!("{error:#}"), fault });
+                return self.send(Event::Command(CommandEvent::StartFailed {
+                    message: format!("{error:#}"),
+                    fault,
+                }));
             }
         };
         if let Some(warning) = &started.warning {
@@ -46,7 +49,7 @@ impl Runner {
             // Its output cannot be read. It has started, so a second one must not be started beside it.
             let _ = killpg(pid, Signal::SIGKILL);
             let message = format!("{error:#}");
-            self.send(Event::StartFailed { message, fault: StartFault::Other });
+            self.send(Event::Command(CommandEvent::StartFailed { message, fault: StartFault::Other }));
         }
     }
 

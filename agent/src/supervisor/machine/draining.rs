@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use super::super::event::{Action, Event, Timer};
+use super::super::event::{Action, CommandEvent, Event, Timer};
 use super::super::exit_report::{End, UNENDED};
 use super::{Attempt, State};
 
@@ -35,14 +35,14 @@ impl Attempt {
         let mut actions = Vec::new();
         match event {
             // The command was given up too early.
-            Event::Exited(exit) => self.exited(exit),
-            Event::Alone => {
+            Event::Command(CommandEvent::Exited(exit)) => self.exited(exit),
+            Event::Command(CommandEvent::Alone) => {
                 drain.alone = true;
                 if drain.remaining == Remaining::InGracePeriod {
                     actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
                 }
             }
-            Event::StreamsEnded { open } => {
+            Event::Command(CommandEvent::StreamsEnded { open }) => {
                 self.streams_ended = true;
                 if open {
                     actions.push(Action::RecordGap);
@@ -82,12 +82,12 @@ impl Attempt {
                 }
                 actions.push(Action::StopReading);
             }
-            Event::SubmitterFailed(failure) => self.failure = Some(failure),
-            Event::ChannelBroken(why) => {
+            Event::Command(CommandEvent::SubmitterFailed(failure)) => self.failure = Some(failure),
+            Event::Command(CommandEvent::ChannelBroken(why)) => {
                 self.channel_broken = Some(why.clone());
                 actions.push(Action::Warn(why));
             }
-            Event::ChannelCut => self.channel_cut = true,
+            Event::Command(CommandEvent::ChannelCut) => self.channel_cut = true,
             Event::AttachRefused(why) => {
                 let end = self.superseded(why);
                 if self.succeeded() {
@@ -104,27 +104,14 @@ impl Attempt {
                 actions.push(Action::SignalRemaining(Signal::SIGKILL));
                 actions.push(Action::StopReading);
             }
-            Event::WaitingForAttempt
-            | Event::WaitInterrupted
-            | Event::Assigned(_)
-            | Event::Prepared
-            | Event::InputFailed { .. }
-            | Event::WorkspaceFailed(_)
-            | Event::OutputMissing(_)
-            | Event::StartFailed { .. }
-            | Event::CommitAsked
-            | Event::Granted
-            | Event::CommitRefused(_)
-            | Event::Staged(_)
-            | Event::Committed(_)
-            | Event::PublishFailed { .. }
-            | Event::WriteConflict { .. }
+            Event::Attach(_)
+            | Event::Prepare(_)
+            | Event::Command(CommandEvent::StartFailed { .. } | CommandEvent::CommitAsked)
+            | Event::Grant(_)
+            | Event::Publish(_)
             | Event::Terminate { .. }
             | Event::Forward(_)
-            | Event::Flushed { .. }
-            | Event::OutcomeAcked
-            | Event::AckedMeanwhile
-            | Event::LogUnfinished(_)
+            | Event::Report(_)
             | Event::TimeUp(
                 Timer::Linger | Timer::Grace | Timer::GiveUp | Timer::Settle | Timer::StartAgain,
             ) => {}
