@@ -24,7 +24,7 @@ use crate::api::{self, AgentListener, Api, SubmitOptions};
 use crate::attach_errors::AttachErrors;
 use crate::codegen::{AssignOptions, Assigner};
 use crate::config::files::{find_agent, read_yaml};
-use crate::config::{LauncherKind, Options};
+use crate::config::{LauncherOption, Options};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
 use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
@@ -93,12 +93,12 @@ pub async fn run(
         .context("cannot open the key of the jobs' pages")?;
     let membership = Membership::join(&state_dir.join("servers")).context("cannot announce this server")?;
     let python = match options.launcher {
-        LauncherKind::Local => Python::first_of(pythons(options.python.as_deref())),
-        LauncherKind::Kubernetes => Python::unchecked(options.python.as_deref().unwrap_or("python3")),
+        LauncherOption::Local => Python::first_of(pythons(options.python.as_deref())),
+        LauncherOption::Kubernetes => Python::unchecked(options.python.as_deref().unwrap_or("python3")),
     };
     let (launcher, executors, agents) = match options.launcher {
-        LauncherKind::Local => local(&options, python.clone(), open_files, &state_dir)?,
-        LauncherKind::Kubernetes => kubernetes(&options).await?,
+        LauncherOption::Local => local(&options, python.clone(), open_files, &state_dir)?,
+        LauncherOption::Kubernetes => kubernetes(&options).await?,
     };
     let (tracer, sending) = match collector()? {
         Some(exporter) => {

@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use sqlflow_job::{AttemptId, Basis, Cause, Failure, JobState, LauncherId, Outcome, Reason, Rejection, Role};
+use sqlflow_job::{
+    AttemptId, Basis, Cause, Failure, JobState, LauncherId, LauncherKind, Outcome, Reason, Rejection, Role,
+};
 
 use super::*;
 use crate::fixture;
@@ -75,7 +77,7 @@ fn claim(owner: &str, dead: &[&str]) -> Claim {
 }
 
 fn attempt() -> Event {
-    Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") }
+    Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of(LauncherKind::Local) }
 }
 
 fn failed() -> Event {

@@ -39,11 +39,11 @@ fn found(attempt: AttemptId, reason: Reason, retryable: bool) -> Event {
 }
 
 fn create(step: u32) -> Event {
-    Event::AttemptCreated { step, role: Role::Run, launcher_id: LauncherId::of("local") }
+    Event::AttemptCreated { step, role: Role::Run, launcher_id: LauncherId::of(LauncherKind::Local) }
 }
 
 fn cleanup(step: u32) -> Event {
-    Event::AttemptCreated { step, role: Role::Cleanup, launcher_id: LauncherId::of("local") }
+    Event::AttemptCreated { step, role: Role::Cleanup, launcher_id: LauncherId::of(LauncherKind::Local) }
 }
 
 /// A job of one step whose attempt is attached.
@@ -106,13 +106,16 @@ fn a_job_of_two_steps_runs_to_success() {
 }
 
 #[test]
-fn the_way_to_the_agent_has_no_gap_whatever_the_clocks_say() {
+fn launch_stages_have_no_gap_with_any_clocks() {
     let mut job = job(vec![step(true)]);
     let attempt = id(&job, 0, 1);
     job.apply(create(0), 1000).unwrap();
     job.apply(Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None }, 1010).unwrap();
     job.apply(attach(attempt.clone(), KEY), 4000).unwrap();
-    let way = |job: &Job| job.attempt(&id(job, 0, 1)).unwrap().way_to_agent(9000);
+    let way = |job: &Job| {
+        let stages = job.attempt(&id(job, 0, 1)).unwrap().launch_stages(9000);
+        stages.into_iter().map(|it| (it.name, it.begin_ms, it.end_ms)).collect::<Vec<_>>()
+    };
     assert_eq!(way(&job), [("launch", 1000, 1010), ("start", 1010, 4000)]);
     let seen = |scheduled_ms, container_ms| Event::MilestonesSeen {
         attempt: attempt.clone(),
@@ -185,6 +188,19 @@ fn older_documents_tell_by_the_reason_who_ended_an_attempt() {
         by
     };
     assert_eq!([Reason::Exited, Reason::Lost].map(by), [EndedBy::Agent, EndedBy::Server]);
+}
+
+#[test]
+fn stored_launcher_kind_is_its_name() {
+    let id = LauncherId { kind: LauncherKind::Kubernetes, scope: Some("s".into()) };
+    assert_eq!(
+        serde_json::to_value(id).unwrap(),
+        serde_json::json!({"launcher": "kubernetes", "scope": "s"})
+    );
+    let newer = serde_json::json!({"launcher": "yarn"});
+    let id: LauncherId = serde_json::from_value(newer.clone()).unwrap();
+    assert_eq!(id.kind, LauncherKind::Other("yarn".into()));
+    assert_eq!(serde_json::to_value(id).unwrap(), newer, "it is stored back unchanged");
 }
 
 /// Servers of other versions read it.

@@ -23,7 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlflow_proto::agent::{Assignment, Outcome};
 
-use sqlflow_job::{AttemptId, ExecutorRef, Job, LauncherId, Milestones};
+use sqlflow_job::{AttemptId, ExecutorRef, Job, LauncherId, LauncherKind, Milestones};
 
 pub use local::{LocalLauncher, LocalOptions};
 pub use lock::Holder;
@@ -119,8 +119,8 @@ pub enum Supervision {
 /// ```
 #[async_trait]
 pub trait Launcher: Send + Sync + 'static {
-    /// Kind of the launcher: `local` or `kubernetes`.
-    fn name(&self) -> &'static str;
+    /// Kind of the launcher.
+    fn kind(&self) -> LauncherKind;
 
     /// The launcher's scope among launchers of its kind: a cluster and namespace, or a state folder. Attempts of
     /// another scope cannot be observed here.
@@ -130,7 +130,7 @@ pub trait Launcher: Send + Sync + 'static {
 
     /// The launcher id: kind and scope.
     fn id(&self) -> LauncherId {
-        LauncherId { launcher: self.name().to_owned(), scope: self.scope() }
+        LauncherId { kind: self.kind(), scope: self.scope() }
     }
 
     /// Supervisor of the attempts that this launcher starts.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
-use sqlflow_job::{AttemptId, ExecutorRef};
+use sqlflow_job::{AttemptId, ExecutorRef, LauncherId, LauncherKind};
 use sqlflow_os::exhaustion::{is_exhaustion, with_remedy};
 use tokio::process::{Child, Command};
 
@@ -69,15 +69,14 @@ pub struct LocalLauncher {
 }
 
 /// See [`Launcher::name`].
-const NAME: &str = "local";
 /// Interval at which a running agent is observed without a reported change.
 const SAFETY_PERIOD: Duration = Duration::from_secs(300);
 
 impl LocalLauncher {
     /// The launcher id of a launcher with this state folder, an absolute path.
     #[must_use]
-    pub fn launcher_id_of(state_dir: &Path) -> sqlflow_job::LauncherId {
-        sqlflow_job::LauncherId { launcher: NAME.to_owned(), scope: Some(scope::of(state_dir)) }
+    pub fn launcher_id_of(state_dir: &Path) -> LauncherId {
+        LauncherId { kind: LauncherKind::Local, scope: Some(scope::of(state_dir)) }
     }
 
     /// A launcher with these settings.
@@ -192,8 +191,8 @@ impl LocalLauncher {
 
 #[async_trait]
 impl Launcher for LocalLauncher {
-    fn name(&self) -> &'static str {
-        NAME
+    fn kind(&self) -> LauncherKind {
+        LauncherKind::Local
     }
 
     fn queue(&self, attempt: &AttemptId) -> Option<Ticket> {

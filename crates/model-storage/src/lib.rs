@@ -22,6 +22,8 @@ mod objects;
 pub mod pack;
 #[cfg(feature = "objects")]
 mod parts;
+#[cfg(any(feature = "hdfs", feature = "webhdfs"))]
+mod renamed_files;
 mod retry;
 mod staging;
 pub mod tarball;

@@ -32,7 +32,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use sha2::{Digest as _, Sha256};
-use sqlflow_job::{ExecutorRef, LauncherId, Milestones};
+use sqlflow_job::{ExecutorRef, LauncherId, LauncherKind, Milestones};
 use terminating_pods::TerminatingPods;
 
 use super::{
@@ -219,8 +219,8 @@ fn ours() -> String {
 
 #[async_trait]
 impl Launcher for KubernetesLauncher {
-    fn name(&self) -> &'static str {
-        "kubernetes"
+    fn kind(&self) -> LauncherKind {
+        LauncherKind::Kubernetes
     }
 
     fn scope(&self) -> Option<String> {

@@ -63,7 +63,7 @@ pub(super) fn awaits_agent(job: &Job, attempt: &AttemptId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use sqlflow_job::{Basis, Cause, Event, LauncherId, Outcome, Reason};
+    use sqlflow_job::{Basis, Cause, Event, LauncherId, LauncherKind, Outcome, Reason};
 
     use super::*;
     use crate::fixture;
@@ -73,7 +73,11 @@ mod tests {
         let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
         let instance = InstanceHash::of(b"key");
         job.apply(
-            Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") },
+            Event::AttemptCreated {
+                step: 0,
+                role: Role::Run,
+                launcher_id: LauncherId::of(LauncherKind::Local),
+            },
             0,
         )
         .unwrap();

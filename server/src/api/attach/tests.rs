@@ -7,7 +7,7 @@ mod loads;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use sqlflow_job::{Basis, ExecutorRef, LauncherId, Outcome, Reason, Role};
+use sqlflow_job::{Basis, ExecutorRef, LauncherId, LauncherKind, Outcome, Reason, Role};
 use sqlflow_job_store::{NewJob, Secret, ServerId, SqliteStore};
 use sqlflow_launcher::TerminatedBy;
 use sqlflow_proto::agent::agent_client::AgentClient;
@@ -127,7 +127,11 @@ async fn world() -> World {
     store.create(new).await.unwrap();
     let world = World { store, log, platform, metrics, context, attempt, socket, dir };
     world
-        .update(Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") })
+        .update(Event::AttemptCreated {
+            step: 0,
+            role: Role::Run,
+            launcher_id: LauncherId::of(LauncherKind::Local),
+        })
         .await;
     world
 }
@@ -290,7 +294,11 @@ async fn open_stream_of_an_ended_attempt_is_refused() {
     assert_eq!(refused.code(), Code::FailedPrecondition);
     // Nor beside its successor.
     world
-        .update(Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") })
+        .update(Event::AttemptCreated {
+            step: 0,
+            role: Role::Run,
+            launcher_id: LauncherId::of(LauncherKind::Local),
+        })
         .await;
     assert_eq!(world.attach(KEY).await.err().unwrap().code(), Code::FailedPrecondition);
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use sqlflow_job::{AttemptId, Cause, Event, Failure, Job, JobId, JobState, Token};
+use sqlflow_job::{AttemptId, Cause, Event, Failure, Job, JobId, JobState, LauncherKind, Token};
 use sqlflow_job_store::Membership;
 use sqlflow_job_store::{Lease, NewJob, SqliteStore, Store};
 use sqlflow_launcher::{
@@ -36,8 +36,8 @@ struct BadLauncher {
 
 #[async_trait]
 impl Launcher for BadLauncher {
-    fn name(&self) -> &'static str {
-        "local"
+    fn kind(&self) -> LauncherKind {
+        LauncherKind::Local
     }
 
     async fn launch(&self, _: &Target, _: &LaunchRequirements) -> Result<Launched, LaunchError> {

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Mutex, OnceLock};
 
 use async_trait::async_trait;
-use sqlflow_job::InstanceHash;
+use sqlflow_job::{InstanceHash, LauncherKind};
 use sqlflow_job_store::{SqliteStore, Store};
 use sqlflow_launcher::{
     AgentArtifacts, Cleanup, End, LaunchError, LaunchRequirements, Launched, Launcher, Observation,
@@ -96,8 +96,8 @@ impl Race {
 
 #[async_trait]
 impl Launcher for AlwaysRunning {
-    fn name(&self) -> &'static str {
-        "local"
+    fn kind(&self) -> LauncherKind {
+        LauncherKind::Local
     }
 
     async fn launch(&self, _: &Target, requirements: &LaunchRequirements) -> Result<Launched, LaunchError> {

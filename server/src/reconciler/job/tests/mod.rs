@@ -11,7 +11,9 @@ mod servers;
 use std::io;
 
 use async_trait::async_trait;
-use sqlflow_job::{Basis, Cause, Failure, InstanceHash, JobState, LauncherId, Outcome, Phase, Reason};
+use sqlflow_job::{
+    Basis, Cause, Failure, InstanceHash, JobState, LauncherId, LauncherKind, Outcome, Phase, Reason,
+};
 use sqlflow_job_store::Membership;
 use sqlflow_job_store::{Claim, NewJob, Secret, ServerId, SqliteStore, Store};
 use sqlflow_launcher::{AgentArtifacts, Launchers, Observation, RecordSource};
@@ -159,7 +161,7 @@ impl World {
     }
 
     fn created() -> Event {
-        Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") }
+        Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of(LauncherKind::Local) }
     }
 
     /// Records an agent that attached to an earlier server.
@@ -211,7 +213,7 @@ impl World {
         let lost = Outcome::by_server(Reason::Lost, "its node is gone", false);
         let attempt = self.attempt.clone();
         self.update(Event::AttemptFoundEnded { attempt, outcome: lost, basis: Basis::Attached }).await;
-        let launcher_id = LauncherId::of("local");
+        let launcher_id = LauncherId::of(LauncherKind::Local);
         self.update(Event::AttemptCreated { step: 0, role: Role::Cleanup, launcher_id }).await;
         AttemptId { number: 2, ..self.attempt.clone() }
     }
