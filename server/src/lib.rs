@@ -11,7 +11,6 @@ pub mod agent_liveness;
 pub mod attach_errors;
 pub mod codegen;
 pub mod config;
-mod crypto;
 pub mod descriptors;
 pub mod doctor;
 #[cfg(test)]

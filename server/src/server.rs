@@ -96,7 +96,7 @@ pub async fn run(
         LauncherOption::Local => Python::first_of(pythons(options.python.as_deref())),
         LauncherOption::Kubernetes => Python::unchecked(options.python.as_deref().unwrap_or("python3")),
     };
-    let (launcher, executors, agents) = match options.launcher {
+    let Launching { launcher, executors, agents } = match options.launcher {
         LauncherOption::Local => local(&options, python.clone(), open_files, &state_dir)?,
         LauncherOption::Kubernetes => kubernetes(&options).await?,
     };
@@ -196,8 +196,12 @@ fn collector_variables() -> HashMap<String, String> {
     std::env::vars().filter(|(name, _)| is_theirs(name)).collect()
 }
 
-/// Launcher, verifier of executors, and listener for agents.
-type Launching = (Arc<dyn Launcher>, Arc<dyn api::ExecutorAuth>, AgentListener);
+/// How attempts are launched, and how their agents attach.
+struct Launching {
+    launcher: Arc<dyn Launcher>,
+    executors: Arc<dyn api::ExecutorAuth>,
+    agents: AgentListener,
+}
 
 fn local(
     options: &Options,
@@ -219,7 +223,7 @@ fn local(
         max_running: NonZeroUsize::new(options.max_running.unwrap_or_else(cores)),
     });
     let agents = AgentListener::Socket(api::AgentSocket::at(socket));
-    Ok((Arc::new(launcher.clone()), Arc::new(launcher), agents))
+    Ok(Launching { launcher: Arc::new(launcher.clone()), executors: Arc::new(launcher), agents })
 }
 
 /// Default of `--max-running`.
@@ -238,7 +242,7 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
         .as_ref()
         .with_context(|| missing("--agent-cert: agents are not served without TLS"))?;
     let key = given.agent_key.as_ref().with_context(|| missing("--agent-key"))?;
-    crate::crypto::install_provider();
+    sqlflow_tls::install_provider();
     let agents = api::AgentTls::new(listener, certificate, key)?;
     let server = given.agent_url.clone().with_context(|| missing("--agent-url"))?;
     anyhow::ensure!(server.starts_with("https://"), "--agent-url {server} must begin with https://");
@@ -275,7 +279,8 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
             tracing::warn!("{error:#}; jobs are pending until this is fixed");
         }
     });
-    Ok((Arc::new(launcher.clone()), Arc::new(launcher), AgentListener::Tls(Box::new(agents))))
+    let agents = AgentListener::Tls(Box::new(agents));
+    Ok(Launching { launcher: Arc::new(launcher.clone()), executors: Arc::new(launcher), agents })
 }
 
 /// The folder as an absolute path: agents run in other folders.

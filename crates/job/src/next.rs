@@ -1,6 +1,6 @@
 //! The next action of a reconciler: a pure function of the job's state and of the evidence in its log.
 
-use super::cleanup::{self, Scratch};
+use super::cleanup::{self, StagingTables};
 use super::{Attempt, AttemptId, Cause, Failure, Job, JobState, Outcome, Phase, Reason, Role, Step};
 
 /// Maximum number of attempts of a step.
@@ -103,12 +103,12 @@ impl Job {
     }
 
     fn cleanup(index: u32, step: &Step, failure: Failure, evidence: Evidence) -> Next {
-        match cleanup::scratch(step, evidence) {
-            Scratch::Clean => Next::Finish(JobState::Failed(failure)),
-            Scratch::Left { tried } => Next::Cleanup { step: index, tried },
-            Scratch::GivenUp => {
+        match cleanup::staging_tables(step, evidence) {
+            StagingTables::Clean => Next::Finish(JobState::Failed(failure)),
+            StagingTables::Left { tried } => Next::Cleanup { step: index, tried },
+            StagingTables::GivenUp => {
                 let message = format!(
-                    "{}; a scratch table could not be dropped and is still in the database: its name contains the job's id",
+                    "{}; cannot drop a staging table: it is still in the database, and its name contains the job's id",
                     failure.message
                 );
                 Next::Finish(JobState::Failed(Failure { message, ..failure }))

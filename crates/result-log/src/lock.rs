@@ -174,7 +174,7 @@ impl JobLock {
 impl Waiting {
     /// Tries once more. `None`: the log was deleted in the meantime; start again.
     pub(super) fn try_again(mut self) -> Result<Option<Tried>, LogError> {
-        self.is_next = self.is_next || self.try_be_next()?;
+        self.is_next = self.is_next || self.set_next(libc_lock::LOCK)? == Flock::Locked;
         let may_try = self.is_next || self.since.elapsed() >= NEXT_WAIT;
         if !may_try || try_flock(&self.file, &self.path)? == Flock::Busy {
             return Ok(Some(Tried::Busy(self)));
@@ -210,15 +210,11 @@ impl Waiting {
         LogError::Busy { holder: holder(&self.file), lock: self.path.clone() }
     }
 
-    fn try_be_next(&self) -> Result<bool, LogError> {
-        self.set_next(libc_lock::LOCK)
-    }
-
-    /// Returns false if another waiter is first in line.
-    fn set_next(&self, kind: libc_lock::Kind) -> Result<bool, LogError> {
+    /// Locks or unlocks the place of the waiter that is first in line.
+    fn set_next(&self, kind: libc_lock::Kind) -> Result<Flock, LogError> {
         match libc_lock::first_byte(&self.file, kind) {
-            Ok(()) => Ok(true),
-            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(false),
+            Ok(()) => Ok(Flock::Locked),
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(Flock::Busy),
             Err(error) => Err(LogError::io("lock", &self.path)(error.into())),
         }
     }

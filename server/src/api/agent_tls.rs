@@ -162,7 +162,7 @@ mod tests {
 
     /// A folder with the self-signed pairs `one` and `two`; `tls` is a copy of the first.
     fn pairs() -> tempfile::TempDir {
-        crate::crypto::install_provider();
+        sqlflow_tls::install_provider();
         let dir = tempfile::tempdir().unwrap();
         for name in ["one", "two"] {
             let output = Command::new("openssl")

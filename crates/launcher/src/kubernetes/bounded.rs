@@ -64,7 +64,7 @@ mod tests {
 
     /// The Pods of an apiserver that answers each connection with this, and then says nothing more.
     async fn pods_of(answer: &'static str) -> Api<Pod> {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        sqlflow_tls::install_provider();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -104,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn refused_connection_reports_cause() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        sqlflow_tls::install_provider();
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = kube::Config::new(format!("http://{}", taken.local_addr().unwrap()).parse().unwrap());
         drop(taken);

@@ -263,11 +263,13 @@ impl Launcher for KubernetesLauncher {
         match self.pods.get(&name).await {
             Ok(found) if pod::target_of(&found).as_ref() == Some(target) => Ok(Launched::default()),
             Ok(_) => Err(LaunchError::Refused {
-                message: format!("a Pod {name} is there that is not ours"),
+                message: format!(
+                    "cannot create the Pod {name}: another program made a Pod of this name; delete it, and run the job again"
+                ),
                 retryable: false,
             }),
             Err(error) => {
-                Err(LaunchError::Later(format!("the Pod cannot be looked at: {}", in_words(&error))))
+                Err(LaunchError::Later(format!("cannot read the existing Pod {name}: {}", in_words(&error))))
             }
         }
     }
@@ -283,7 +285,7 @@ impl Launcher for KubernetesLauncher {
             Ok(None) => return Observation::Gone(Box::default()),
             Err(error) => {
                 let why = in_words(&error);
-                return Observation::Unknown(format!("the Kubernetes API cannot be asked: {why}"));
+                return Observation::Unknown(format!("cannot query the Kubernetes API: {why}"));
             }
         };
         let is_overdue = self.terminating.is_overdue(&pod, Instant::now());

@@ -227,7 +227,7 @@ fn ended_on_purpose(job: &Job, attempt: &AttemptId) -> Outcome {
         Some(Role::Cleanup) => {
             let limit = CLEANUP_TIMEOUT.as_secs();
             let why = format!(
-                "the scratch table was not dropped within {limit} s; another session of the database may be using it"
+                "the staging table was not dropped within {limit} s; another session of the database may be using it"
             );
             Outcome::by_server(Reason::Deadline, why, false)
         }

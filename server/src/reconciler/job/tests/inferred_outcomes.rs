@@ -92,7 +92,7 @@ async fn cleanup_timeout_ends_with_reason_deadline() {
     let outcome = world.outcome(&cleanup).await;
     assert_eq!(outcome.reason, Reason::Deadline);
     assert!(
-        outcome.message.starts_with("the scratch table was not dropped within 60 s"),
+        outcome.message.starts_with("the staging table was not dropped within 60 s"),
         "{}",
         outcome.message
     );
