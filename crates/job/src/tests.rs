@@ -58,7 +58,7 @@ fn attached(repeatable: bool) -> Job {
 
 /// Only a change of server is worth a write: agents attach again whenever their connection is cut.
 #[test]
-fn the_server_that_an_agent_attached_to_last_is_known() {
+fn server_of_last_attach_is_known() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     let attach_to = |server: &str| Event::AgentAttached {
@@ -75,7 +75,7 @@ fn the_server_that_an_agent_attached_to_last_is_known() {
 
 /// A server that returns says nothing about the agent: only an agent that attaches is heard again.
 #[test]
-fn an_agent_that_no_server_hears_is_attached_to_none_until_it_attaches() {
+fn silent_agent_is_attached_to_no_server() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     let unheard = |server: &str| Event::AgentUnheard { attempt: attempt.clone(), server: server.to_owned() };
@@ -88,7 +88,7 @@ fn an_agent_that_no_server_hears_is_attached_to_none_until_it_attaches() {
 }
 
 #[test]
-fn a_job_of_two_steps_runs_to_success() {
+fn two_steps_run_to_success() {
     let mut job = job(vec![step(true), step(true)]);
     for index in 0..2 {
         let attempt = id(&job, index, 1);
@@ -149,7 +149,7 @@ fn only_the_first_agent_speaks_for_an_attempt() {
 }
 
 #[test]
-fn an_outcome_is_taken_once_and_acknowledged_again() {
+fn repeated_outcome_is_acknowledged_and_ignored() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     assert_eq!(job.apply(report(attempt.clone(), KEY, Reason::Exited), 4), Ok(Change::Changed));
@@ -161,7 +161,7 @@ fn an_outcome_is_taken_once_and_acknowledged_again() {
 
 /// Whatever the inferred outcome is: the agent did not report it, and the agent is not heard any more.
 #[test]
-fn an_agent_whose_attempt_was_ended_by_inferred_outcome_has_no_say() {
+fn inferred_outcome_fences_the_agent() {
     for reason in [Reason::Lost, Reason::LaunchFailed, Reason::Cancelled, Reason::OutOfMemory] {
         let mut job = attached(true);
         let attempt = id(&job, 0, 1);
@@ -213,7 +213,7 @@ fn stored_role_keeps_its_name() {
 }
 
 #[test]
-fn a_superseded_agent_is_fenced_off() {
+fn superseded_agent_is_fenced() {
     let mut job = attached(true);
     let first = id(&job, 0, 1);
     job.apply(found(first.clone(), Reason::Lost, true), 4).unwrap();
@@ -228,7 +228,7 @@ fn a_superseded_agent_is_fenced_off() {
 }
 
 #[test]
-fn a_step_is_not_tried_for_ever() {
+fn attempts_of_a_step_are_limited() {
     let mut job = job(vec![step(true)]);
     for number in 1..=MAX_ATTEMPTS {
         assert!(matches!(job.next(Evidence::default()), Next::Create { .. }));
@@ -239,7 +239,7 @@ fn a_step_is_not_tried_for_ever() {
 }
 
 #[test]
-fn the_state_survives_its_json() {
+fn job_round_trips_through_json() {
     let mut job = attached(false);
     job.apply(report(id(&job, 0, 1), KEY, Reason::OutOfMemory), 4).unwrap();
     let json = serde_json::to_string(&job).unwrap();
@@ -281,7 +281,7 @@ fn live_attempts(job: &Job) -> usize {
 
 proptest! {
     #[test]
-    fn whatever_happens_the_rules_hold(
+    fn rules_hold_for_any_events(
         events in prop::collection::vec(any_event(), 1..60),
         repeatable in any::<bool>(),
     ) {
@@ -318,7 +318,7 @@ proptest! {
 
     /// A reconciler that does what `next` says ends every job, whatever its agents do.
     #[test]
-    fn a_job_that_is_driven_ends(outcomes in prop::collection::vec((0_u8..6, any::<bool>()), 0..40), cancel_at in 0_usize..60) {
+    fn reconciled_job_ends(outcomes in prop::collection::vec((0_u8..6, any::<bool>()), 0..40), cancel_at in 0_usize..60) {
         let mut job = job(vec![step(true), Step { writes_table: true, ..step(false) }]);
         let mut outcomes = outcomes.into_iter();
         for round in 0..200 {

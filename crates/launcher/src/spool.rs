@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_records_come_in_batches() {
+    async fn records_come_in_batches() {
         let bytes: Vec<_> = records().iter().flat_map(Record::encode_length_delimited_to_vec).collect();
         let (read_back, error) = read(&bytes).await;
         assert_eq!((read_back, error.is_none()), (records(), true));

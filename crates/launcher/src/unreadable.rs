@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn retryable_error_is_lasting_after_a_time_and_exhaustion_never_does() {
+    fn retryable_error_becomes_lasting_and_exhaustion_never() {
         assert_eq!(lasting(Errno::EIO), [false, false, false, true, true]);
         assert_eq!(lasting(Errno::EISDIR), [true; 5]);
         assert_eq!(lasting(Errno::EMFILE), [false; 5]);

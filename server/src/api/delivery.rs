@@ -5,14 +5,15 @@
 //! when the client's deadline has passed. The client's next action is the proof.
 //!
 //! # Assumptions
-//! 1. *One reader*: a plain token is read by one client, which calls again only when its call before has ended. 2.
-//! *Abandoned calls are reset*: a client that gives up a call resets its stream (RST_STREAM), and the reset arrives at
-//! most [`RESET_LAG`] after whatever the client sends next on that connection. Client libraries send resets and
-//! requests from different tasks, so the order of the two is not certain. A proxy that takes a whole answer before its
-//! client has it breaks this; behind such a proxy calls must be given up by `grpc-timeout`, or read with cursors. Only
-//! cursors serve a reader that is killed behind such a proxy and started again: the proxy has taken the page, and its
-//! connection goes on. 3. *Delays vary by less than half a deadline*: if the client's next sign arrives within half of
-//! `grpc-timeout` after the call arrived, the client's own deadline had not passed when it sent the sign.
+//! 1. *One reader*: a plain token is read by one client, which calls again only when its call before has ended.
+//! 2. *Abandoned calls are reset*: a client that gives up a call resets its stream (RST_STREAM), and the reset
+//!    arrives at most [`RESET_LAG`] after whatever the client sends next on that connection. Client libraries send
+//!    resets and requests from different tasks, so the order of the two is not certain. A proxy that takes a whole
+//!    answer before its client has it breaks this; behind such a proxy calls must be given up by `grpc-timeout`, or
+//!    read with cursors. Only cursors serve a reader that is killed behind such a proxy and restarted: the proxy has
+//!    taken the page, and its connection goes on.
+//! 3. *Delays vary by less than half a deadline*: if the client's next sign arrives within half of `grpc-timeout`
+//!    after the call arrived, the client's own deadline had not passed when it sent the sign.
 //!
 //! # Rules
 //! A page is delivered when all of these hold:

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_cancelled_job_starts_nothing_grants_nothing_and_fails() {
+fn cancelled_job_starts_and_grants_nothing() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     let why = Failure::new(Cause::Cancelled, "cancelled");
@@ -19,7 +19,7 @@ fn a_cancelled_job_starts_nothing_grants_nothing_and_fails() {
 }
 
 #[test]
-fn a_grant_given_before_the_cancellation_stands() {
+fn grant_before_cancel_stands() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     job.apply(commit(attempt.clone(), KEY), 4).unwrap();
@@ -34,7 +34,7 @@ fn a_grant_given_before_the_cancellation_stands() {
 }
 
 #[test]
-fn a_job_that_lost_a_result_to_a_limit_fails_even_if_its_attempt_was_faster() {
+fn lost_result_fails_the_job_even_after_success() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     job.apply(Event::CancelRequested(Failure::over_limit()), 3).unwrap();
@@ -44,7 +44,7 @@ fn a_job_that_lost_a_result_to_a_limit_fails_even_if_its_attempt_was_faster() {
 
 /// The first cause stands for a job that fails; that a result is missing is a fact of its own.
 #[test]
-fn a_limit_after_a_cancel_is_not_forgotten() {
+fn limit_after_cancel_is_kept() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);
     let cancelled = Failure::new(Cause::Cancelled, "cancelled");
@@ -59,7 +59,7 @@ fn a_limit_after_a_cancel_is_not_forgotten() {
 }
 
 #[test]
-fn a_job_that_runs_cannot_be_finished() {
+fn running_job_cannot_be_finished() {
     let mut job = attached(true);
     assert_eq!(job.apply(Event::Finished(JobState::Succeeded), 4), Err(Rejection::OutOfOrder));
 }
@@ -79,7 +79,7 @@ fn ended_as_cancelled() -> Next {
 }
 
 #[test]
-fn a_killed_attempt_that_wrote_a_table_is_cleaned_up_before_the_job_ends() {
+fn table_of_killed_attempt_is_cleaned_up_first() {
     let mut job = cancelled_while_it_writes();
     job.apply(report(id(&job, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
     assert_eq!(job.next(STARTED), Next::Cleanup { step: 0, tried: 0 });
@@ -95,7 +95,7 @@ fn a_killed_attempt_that_wrote_a_table_is_cleaned_up_before_the_job_ends() {
 
 /// The database went away, so the submitter could not drop its table.
 #[test]
-fn a_table_of_attempts_that_lost_the_database_is_cleaned_up_before_the_job_fails() {
+fn table_is_cleaned_up_after_database_outage() {
     for (retryable, unexplained) in [(true, false), (false, true)] {
         let mut job = attached(true);
         job.steps[0].writes_table = true;
@@ -135,7 +135,7 @@ fn nothing_is_cleaned_up_where_nothing_can_be_left() {
 }
 
 #[test]
-fn a_cleanup_that_always_fails_ends_and_is_reported() {
+fn failing_cleanup_is_limited_and_reported() {
     let mut job = cancelled_while_it_writes();
     job.apply(report(id(&job, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
     for tried in 0..MAX_CLEANUPS {
@@ -149,7 +149,7 @@ fn a_cleanup_that_always_fails_ends_and_is_reported() {
 }
 
 #[test]
-fn a_grant_whose_attempt_was_killed_is_to_be_explained() {
+fn grant_of_killed_attempt_is_explained() {
     let mut job = attached(true);
     job.steps[0].writes_table = true;
     job.apply(commit(id(&job, 0, 1), KEY), 4).unwrap();
@@ -189,7 +189,7 @@ fn a_grant_whose_attempt_was_killed_is_to_be_explained() {
 
 /// Its submitter had said that it starts, and no server had heard it.
 #[test]
-fn a_table_of_an_agent_that_nobody_heard_is_cleaned_up() {
+fn table_of_silent_agent_is_cleaned_up() {
     let mut job = attached(true);
     job.steps[0].writes_table = true;
     job.apply(found(id(&job, 0, 1), Reason::OutOfMemory, false), 5).unwrap();
@@ -198,7 +198,7 @@ fn a_table_of_an_agent_that_nobody_heard_is_cleaned_up() {
 
 /// It would read its own result.
 #[test]
-fn a_step_that_replaces_its_input_is_not_run_again_once_it_was_granted() {
+fn granted_step_that_replaces_its_input_is_not_retried() {
     for (overwrites_input, is_granted) in [(true, true), (true, false), (false, true)] {
         let mut job = attached(true);
         job.steps[0].overwrites_input = overwrites_input;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_may_be_repeated_is_repeated_and_nothing_else() {
+fn only_repeatable_statements_are_retried() {
     let nothing = Evidence::default();
     let started = Evidence { started: true, rows: false };
     let rows = Evidence { started: true, rows: true };
@@ -27,7 +27,7 @@ fn what_may_be_repeated_is_repeated_and_nothing_else() {
 }
 
 #[test]
-fn what_was_made_is_published_by_other_attempts_and_never_made_again() {
+fn kept_output_is_published_without_rerun() {
     let mut job = attached(false);
     let kept = Outcome {
         output_kept: true,
@@ -51,7 +51,7 @@ fn what_was_made_is_published_by_other_attempts_and_never_made_again() {
 
 /// The Pod that was to publish it may have found no server, or a storage that was away, for all of its time.
 #[test]
-fn what_was_made_is_published_also_after_a_deadline() {
+fn kept_output_is_published_after_a_deadline() {
     let mut job = attached(false);
     let kept = Outcome { output_kept: true, ..Outcome::by_server(Reason::Deadline, "too long", false) };
     let attempt = id(&job, 0, 1);
@@ -97,7 +97,7 @@ const REASONS: [(Reason, Cause); 13] = [
 const CONCLUSIVE: [Reason; 2] = [Reason::Exited, Reason::PublishFailed];
 
 #[test]
-fn a_started_statement_that_must_not_be_repeated_may_have_executed_whatever_the_reason() {
+fn started_unrepeatable_statement_may_have_executed() {
     let started = Evidence { started: true, rows: false };
     for (reason, cause) in REASONS {
         let outcome = Outcome::by_server(reason, "what happened", false);
@@ -121,7 +121,7 @@ fn a_started_statement_that_must_not_be_repeated_may_have_executed_whatever_the_
 
 /// A misspelt model is no failure of its storage.
 #[test]
-fn what_the_user_can_fix_is_a_failure_of_the_statement() {
+fn user_error_fails_the_statement() {
     for (reason, cause) in REASONS {
         let mut outcome = Outcome::by_server(reason, "model m does not exist", false);
         outcome.user_error = true;
@@ -134,7 +134,7 @@ fn what_the_user_can_fix_is_a_failure_of_the_statement() {
 
 /// A database that went away, or a submitter that said nothing, leaves open what became of the statement.
 #[test]
-fn an_exit_is_conclusive_only_if_the_submitter_knows_what_became_of_the_statement() {
+fn exit_is_conclusive_only_with_known_statement_result() {
     let started = Evidence { started: true, rows: false };
     for (retryable, unexplained, not_executed, cause) in [
         (false, false, false, Cause::StatementFailed),
@@ -152,7 +152,7 @@ fn an_exit_is_conclusive_only_if_the_submitter_knows_what_became_of_the_statemen
 }
 
 #[test]
-fn a_cancelled_job_says_that_its_statement_may_have_executed() {
+fn cancelled_job_reports_may_have_executed() {
     let started = Evidence { started: true, rows: false };
     for (evidence, says_so) in [(Evidence::default(), false), (started, true)] {
         let mut job = attached(false);
@@ -165,7 +165,7 @@ fn a_cancelled_job_says_that_its_statement_may_have_executed() {
 }
 
 #[test]
-fn an_inferred_outcome_of_an_attempt_without_an_agent_does_not_apply_to_one_that_has_an_agent() {
+fn inferred_outcome_without_agent_does_not_apply_to_attached() {
     let mut job = attached(false);
     let attempt = id(&job, 0, 1);
     let outcome = Outcome::by_server(Reason::LaunchFailed, "the agent ended before it attached", true);

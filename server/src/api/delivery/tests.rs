@@ -18,7 +18,7 @@ const LATE: Duration = Duration::from_millis(100);
 const LIMIT: Option<Duration> = Some(Duration::from_millis(200));
 
 #[test]
-fn the_rules_are_these() {
+fn verdicts_follow_the_rules() {
     let (yes, no) = (true, false);
     let table = [
         // handed over, reset, time limit, sign, after: expected result
