@@ -166,7 +166,7 @@ pub struct ExecOptions {
     /// this and --termination-grace everything ends within 10s
     #[arg(long, env = "SQLFLOW_AGENT_GRACE", value_name = "TIME", value_parser = duration)]
     pub grace: Option<Duration>,
-    /// Timeout after the command's end for its leftover processes and their output
+    /// Timeout after the command's end for its remaining processes and their output
     #[arg(long, env = "SQLFLOW_AGENT_DRAIN", value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub drain: Duration,
     /// See above.

@@ -11,10 +11,10 @@ use sqlflow_proto::agent::{LargestProcess, Outcome, Phase, PhaseTime, Usage};
 use sqlflow_proto::record::ModelPublished;
 use sqlflow_sync::lock;
 
-use crate::meter::{self, Largest, reaped_usage};
 use crate::output::link::Link;
 use crate::process::cgroup::MemoryGroup;
 use crate::process::tree::Process;
+use crate::resource_usage::{self, SharedLargest, reaped_usage};
 use crate::supervisor::{ExitReport, ExitStatus};
 
 /// Name in the run folder.
@@ -26,7 +26,7 @@ pub struct OutcomeBuilder {
     memory: Option<MemoryGroup>,
     oom_kills_before: u32,
     phases: Vec<(Phase, Instant)>,
-    largest: Largest,
+    largest: SharedLargest,
     terminated_by: String,
 }
 
@@ -39,7 +39,7 @@ impl OutcomeBuilder {
             memory,
             oom_kills_before,
             phases: vec![(Phase::Fetching, Instant::now())],
-            largest: Largest::default(),
+            largest: SharedLargest::default(),
             terminated_by: String::new(),
         }
     }
@@ -61,7 +61,7 @@ impl OutcomeBuilder {
     }
 
     /// The largest process of all samples.
-    pub fn largest(&self) -> Largest {
+    pub fn largest(&self) -> SharedLargest {
         self.largest.clone()
     }
 
@@ -100,7 +100,7 @@ impl OutcomeBuilder {
             None => (None, None),
         };
         let seen = lock(&self.largest).clone();
-        let largest = meter::larger(seen, reaped.cloned());
+        let largest = resource_usage::larger(seen, reaped.cloned());
         let reaped = reaped_usage();
         let usage = Usage {
             memory_peak_bytes: link.attempt.memory().peak.max(largest.as_ref().map_or(0, |it| it.memory)),

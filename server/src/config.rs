@@ -147,7 +147,7 @@ pub struct Options {
 
     /// Where submitters run
     #[arg(long, env = "SQLFLOW_LAUNCHER", value_name = "LAUNCHER", default_value = "local")]
-    pub launcher: LauncherKind,
+    pub launcher: LauncherOption,
 
     /// Form of the server's own log, on standard error. Levels are set by RUST_LOG
     #[arg(long, env = "SQLFLOW_LOG_FORMAT", value_name = "FORM", default_value = "text")]
@@ -186,7 +186,7 @@ pub enum Command {
 
 /// Where submitters run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LauncherKind {
+pub enum LauncherOption {
     /// As processes of this machine
     Local,
     /// In Pods
@@ -276,7 +276,7 @@ impl Options {
             .filter(|arg| is_given(flags, arg))
             .filter_map(Arg::get_long);
         match (self.launcher, unread.next()) {
-            (LauncherKind::Local, Some(flag)) => {
+            (LauncherOption::Local, Some(flag)) => {
                 bail!("--{flag} is for --launcher kubernetes, and the launcher is local")
             }
             _ => Ok(()),

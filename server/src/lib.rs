@@ -1,17 +1,16 @@
 //! SQLFlow job server: accepts SQL programs, executes each of their steps in an attempt outside of this process, and
 //! serves their output. `ARCHITECTURE.md` has the map and the rules.
 //!
-//! Dependencies point one way: `api` and `reconciler` use `job`, the store, the log, the launchers and `codegen`; `job` and `sql` depend on
-//! none of the others and do no I/O.
+//! Dependencies point one way: `api` and `reconciler` use `job`, the store, the log, the launchers and `codegen`; `job`
+//! and `sql` depend on none of the others and do no I/O.
 
-mod accept;
 pub mod api;
+mod connections;
 
 pub mod agent_liveness;
 pub mod attach_errors;
 pub mod codegen;
 pub mod config;
-mod crypto;
 pub mod descriptors;
 pub mod doctor;
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::api::{self, AgentListener, Api, SubmitOptions};
 use crate::attach_errors::AttachErrors;
 use crate::codegen::{AssignOptions, Assigner};
 use crate::config::files::{find_agent, read_yaml};
-use crate::config::{LauncherKind, Options};
+use crate::config::{LauncherOption, Options};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
 use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
@@ -62,19 +62,19 @@ pub async fn run(
         tracing::warn!("{doubt}");
     }
     let clients = TcpListener::bind(options.listen).await.with_context(|| {
-        format!("could not listen on {} (from {})", options.listen, options.origin("listen"))
+        format!("cannot listen on {} (from {})", options.listen, options.origin("listen"))
     })?;
     if !options.listen.ip().is_loopback() {
         tracing::warn!("clients' connections are not encrypted; use this address in a trusted network only");
     }
 
     let pages = TcpListener::bind(options.http_listen).await.with_context(|| {
-        format!("could not listen on {} (from {})", options.http_listen, options.origin("http-listen"))
+        format!("cannot listen on {} (from {})", options.http_listen, options.origin("http-listen"))
     })?;
     let metrics = Metrics::default();
 
     let sqlite =
-        SqliteStore::open(&state_dir.join("state.db")).await.context("could not open the server's state")?;
+        SqliteStore::open(&state_dir.join("state.db")).await.context("cannot open the server's state")?;
     let state = sqlite.clone();
     let store: Arc<dyn Store> = Arc::new(MeasuredStore::new(Arc::new(sqlite), metrics.clone()));
     let segments = SegmentLog::open(LogOptions {
@@ -90,16 +90,15 @@ pub async fn run(
     let own_url = || pages.local_addr().map(|address| format!("http://{address}"));
     let public_url = options.public_url.clone().map_or_else(own_url, Ok)?;
     let links = Links::open(&state_dir.join("links.key"), &public_url)
-        .context("could not open the key of the jobs' pages")?;
-    let membership =
-        Membership::join(&state_dir.join("servers")).context("could not announce this server")?;
+        .context("cannot open the key of the jobs' pages")?;
+    let membership = Membership::join(&state_dir.join("servers")).context("cannot announce this server")?;
     let python = match options.launcher {
-        LauncherKind::Local => Python::first_of(pythons(options.python.as_deref())),
-        LauncherKind::Kubernetes => Python::unchecked(options.python.as_deref().unwrap_or("python3")),
+        LauncherOption::Local => Python::first_of(pythons(options.python.as_deref())),
+        LauncherOption::Kubernetes => Python::unchecked(options.python.as_deref().unwrap_or("python3")),
     };
-    let (launcher, executors, agents) = match options.launcher {
-        LauncherKind::Local => local(&options, python.clone(), open_files, &state_dir)?,
-        LauncherKind::Kubernetes => kubernetes(&options).await?,
+    let Launching { launcher, executors, agents } = match options.launcher {
+        LauncherOption::Local => local(&options, python.clone(), open_files, &state_dir)?,
+        LauncherOption::Kubernetes => kubernetes(&options).await?,
     };
     let (tracer, sending) = match collector()? {
         Some(exporter) => {
@@ -197,8 +196,12 @@ fn collector_variables() -> HashMap<String, String> {
     std::env::vars().filter(|(name, _)| is_theirs(name)).collect()
 }
 
-/// Launcher, verifier of executors, and listener for agents.
-type Launching = (Arc<dyn Launcher>, Arc<dyn api::Executors>, AgentListener);
+/// How attempts are launched, and how their agents attach.
+struct Launching {
+    launcher: Arc<dyn Launcher>,
+    executors: Arc<dyn api::ExecutorAuth>,
+    agents: AgentListener,
+}
 
 fn local(
     options: &Options,
@@ -220,7 +223,7 @@ fn local(
         max_running: NonZeroUsize::new(options.max_running.unwrap_or_else(cores)),
     });
     let agents = AgentListener::Socket(api::AgentSocket::at(socket));
-    Ok((Arc::new(launcher.clone()), Arc::new(launcher), agents))
+    Ok(Launching { launcher: Arc::new(launcher.clone()), executors: Arc::new(launcher), agents })
 }
 
 /// Default of `--max-running`.
@@ -233,13 +236,13 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
     let missing = |flag: &str| format!("--launcher kubernetes needs {flag}");
     let listener = TcpListener::bind(given.agent_listen)
         .await
-        .with_context(|| format!("could not listen on {}", given.agent_listen))?;
+        .with_context(|| format!("cannot listen on {}", given.agent_listen))?;
     let certificate = given
         .agent_cert
         .as_ref()
         .with_context(|| missing("--agent-cert: agents are not served without TLS"))?;
     let key = given.agent_key.as_ref().with_context(|| missing("--agent-key"))?;
-    crate::crypto::install_provider();
+    sqlflow_tls::install_provider();
     let agents = api::AgentTls::new(listener, certificate, key)?;
     let server = given.agent_url.clone().with_context(|| missing("--agent-url"))?;
     anyhow::ensure!(server.starts_with("https://"), "--agent-url {server} must begin with https://");
@@ -276,7 +279,8 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
             tracing::warn!("{error:#}; jobs are pending until this is fixed");
         }
     });
-    Ok((Arc::new(launcher.clone()), Arc::new(launcher), AgentListener::Tls(Box::new(agents))))
+    let agents = AgentListener::Tls(Box::new(agents));
+    Ok(Launching { launcher: Arc::new(launcher.clone()), executors: Arc::new(launcher), agents })
 }
 
 /// The folder as an absolute path: agents run in other folders.
@@ -285,7 +289,7 @@ fn prepare_state_dir(dir: &Path) -> anyhow::Result<PathBuf> {
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .with_context(|| format!("could not make the state folder {}", dir.display()))?;
+        .with_context(|| format!("cannot make the state folder {}", dir.display()))?;
     let absolute = fs::canonicalize(dir)?;
     if let Some(parent) = absolute.parent() {
         // Only the folder itself is created: a missing or forbidden parent is an error.

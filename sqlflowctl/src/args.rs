@@ -385,7 +385,7 @@ mod tests {
             assert_eq!((run.reading.retry_timeout, run.fetch_timeout), (Duration::from_secs(90), Some(300)));
         }
         let soon = Cli::try_parse_from(["sqlflowctl", "logs", "last", "--retry-timeout", "soon"]);
-        assert!(soon.unwrap_err().to_string().contains("is no time; write 20s"));
+        assert!(soon.unwrap_err().to_string().contains("is not a duration; write 20s"));
     }
 
     #[test]

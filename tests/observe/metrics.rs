@@ -144,6 +144,6 @@ async fn readyz_and_metrics_report_broken_agent_and_log() {
     std::fs::remove_dir_all(setup.state_dir.join("log")).unwrap();
     let unready = get(&server.http, "/readyz");
     assert_eq!(unready.code, 503);
-    assert!(unready.body.starts_with("store: ok\nlog: could not list"), "{}", unready.body);
+    assert!(unready.body.starts_with("store: ok\nlog: cannot list"), "{}", unready.body);
     assert_eq!(get(&server.http, "/healthz").code, 200, "it is alive");
 }

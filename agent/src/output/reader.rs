@@ -23,7 +23,7 @@ use crate::channel::answers::Answer;
 use crate::channel::codec::{Content, ReceivedFrame, next_frame};
 use crate::output::WhenFull;
 use crate::output::tee::TeeMode;
-use crate::supervisor::Event;
+use crate::supervisor::{CommandEvent, Event};
 use crate::trace::SharedTrace;
 
 /// Maximum length of one record of output.
@@ -213,7 +213,8 @@ impl Reader {
             pipe.show_progress(&self.link, &mut self.stop).await;
             pipe.record_dropped(&self.link);
         }
-        let _ = self.events.send(Event::StreamsEnded { open: pipes == Pipes::HeldOpen });
+        let _ =
+            self.events.send(Event::Command(CommandEvent::StreamsEnded { open: pipes == Pipes::HeldOpen }));
     }
 
     async fn read_all(&mut self) -> Pipes {
@@ -293,14 +294,14 @@ impl Reader {
         match incoming.try_read_buf(buffer) {
             Ok(0) => {
                 if !buffer.is_empty() {
-                    let _ = self.events.send(Event::ChannelCut);
+                    let _ = self.events.send(Event::Command(CommandEvent::ChannelCut));
                 }
                 self.channel = None;
                 0
             }
             Ok(read) => {
                 if let Err(why) = self.take_frames().await {
-                    let _ = self.events.send(Event::ChannelBroken(why));
+                    let _ = self.events.send(Event::Command(CommandEvent::ChannelBroken(why)));
                     self.channel = None;
                 }
                 read
@@ -333,7 +334,7 @@ impl Reader {
             let seq = match content {
                 Content::Record(payload) => self.link.outbox.push(statement, payload),
                 Content::Failure(failure) => {
-                    let _ = self.events.send(Event::SubmitterFailed(failure));
+                    let _ = self.events.send(Event::Command(CommandEvent::SubmitterFailed(failure)));
                     self.link.outbox.last_seq()
                 }
                 Content::Span(span) => {
@@ -343,7 +344,7 @@ impl Reader {
                     self.link.outbox.last_seq()
                 }
                 Content::Commit => {
-                    let _ = self.events.send(Event::CommitAsked);
+                    let _ = self.events.send(Event::Command(CommandEvent::CommitAsked));
                     self.link.outbox.last_seq()
                 }
             };

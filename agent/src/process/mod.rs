@@ -1,10 +1,10 @@
 //! The command and its descendants: `spawn` starts it, `unstartable` explains why it cannot be started, `reaper` owns
-//! every exit status, `tree` lists descendants, without `earlier` processes. `signals` reads signals to the agent,
+//! every exit status, `tree` lists descendants, without `preexisting` processes. `signals` reads signals to the agent,
 //! `terminal` moves the foreground of a terminal, `stop` stops the agent with its command, `cgroup` reads memory limits
 //! and OOM kills.
 
 pub mod cgroup;
-pub mod earlier;
+pub mod preexisting;
 pub mod reaper;
 pub mod signals;
 pub mod spawn;

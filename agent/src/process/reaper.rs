@@ -1,5 +1,5 @@
 //! The only owner of exit statuses: nothing else in the agent waits for a process. As subreaper (or PID 1) the agent
-//! also inherits and reaps the command's leftovers.
+//! also inherits and reaps the command's remaining processes.
 
 use nix::errno::Errno;
 use nix::libc::{WEXITSTATUS, WIFSIGNALED, WTERMSIG};
@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use super::earlier;
+use super::preexisting;
 use super::tree::{self, Process};
 use crate::supervisor::ExitStatus;
 use crate::sys;
@@ -36,7 +36,7 @@ impl Reaper {
             match self.reap_one() {
                 Ok(Some(one)) => ended.push(one),
                 Ok(None) => {
-                    let alone = earlier::were_there() && tree::descendants().is_ok_and(|it| it.is_empty());
+                    let alone = preexisting::exist() && tree::descendants().is_ok_and(|it| it.is_empty());
                     return Reaped { ended, alone };
                 }
                 Err(Errno::EINTR) => {}
@@ -49,10 +49,10 @@ impl Reaper {
         let Some(pid) = sys::ended_child()? else { return Ok(None) };
         // The name can be read of a zombie, but not after reaping.
         let name = tree::name(pid);
-        let is_earlier = earlier::is_earlier(pid);
+        let is_preexisting = preexisting::is_preexisting(pid);
         let ended = sys::reap(pid)?;
-        earlier::forget(pid);
-        if !is_earlier && self.largest.as_ref().is_none_or(|largest| ended.memory_peak > largest.memory) {
+        preexisting::forget(pid);
+        if !is_preexisting && self.largest.as_ref().is_none_or(|largest| ended.memory_peak > largest.memory) {
             self.largest = Some(Process { pid, name: name.unwrap_or_default(), memory: ended.memory_peak });
         }
         let status = match ended.status {

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 use sqlflow_telemetry::TraceContext;
 
-use super::earlier;
+use super::preexisting;
 use super::signals;
 use super::terminal::Terminal;
 use super::unstartable;
@@ -126,7 +126,7 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> Result<Started, Not
     command.stdout(output()).stderr(output());
     // A submitter does not read from a terminal, and must not be stopped by one.
     let mut terminal = if how.is_submitter { None } else { Terminal::of_self() };
-    earlier::remember();
+    preexisting::record_children();
     let foreground = terminal.as_mut().and_then(Terminal::for_command);
     let signals = signals::inherited();
     let spawned = sys::spawn(&mut command, executable, command_end.map(OwnedFd::from), signals, foreground);

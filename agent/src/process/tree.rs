@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use sqlflow_os::ignored_signals::is_ignored;
 
-use super::earlier;
+use super::preexisting;
 
 /// A descendant of the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Process {
     pub memory: u64,
 }
 
-/// All descendants of this process, zombies too, except those of [`earlier`].
+/// All descendants of this process, zombies too, except those of [`preexisting`].
 ///
 /// # Errors
 /// `/proc` cannot be read, for example since the agent has no free descriptor. There may be more descendants.
@@ -35,7 +35,7 @@ pub fn descendants() -> io::Result<Vec<Pid>> {
             let children = unless_gone(fs::read_to_string(thread.path().join("children")))?;
             for child in children.unwrap_or_default().split_ascii_whitespace() {
                 if let Ok(pid) = child.parse().map(Pid::from_raw)
-                    && !earlier::is_earlier(pid)
+                    && !preexisting::is_preexisting(pid)
                 {
                     found.push(pid);
                     queue.push_back(child.to_owned());

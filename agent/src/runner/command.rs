@@ -1,4 +1,4 @@
-//! Starts the command, answers its submitter, and signals it and its leftovers.
+//! Starts the command, answers its submitter, and signals it and its remaining.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,16 +13,16 @@ use tokio::sync::mpsc;
 
 use super::{Command, Runner};
 use crate::channel::answers::{self, Answer};
-use crate::meter;
 use crate::output::reader::{Channel, OutputPipe, Reader};
 use crate::output::tee::Tee;
 use crate::output::tee::TeeMode;
 use crate::process::spawn::{self, NotStarted, Started};
 use crate::process::tree;
-use crate::supervisor::{Event, StartFault};
+use crate::resource_usage;
+use crate::supervisor::{CommandEvent, Event, StartFault};
 
-/// Number of leftovers that are named in a warning; further ones are counted.
-const NAMED_LEFTOVERS: usize = 5;
+/// Number of remaining processes that are named in a warning; further ones are counted.
+const NAMED_PROCESSES: usize = 5;
 
 impl Runner {
     /// Must run on the main thread: the kernel kills the command when the thread that started it ends.
@@ -32,7 +32,10 @@ impl Runner {
         let mut started = match spawn::spawn(&assignment, &self.config.spawning(&assigned)) {
             Ok(started) => started,
             Err(NotStarted { fault, error }) => {
-                return self.send(Event::StartFailed { message: format!("{error:#}"), fault });
+                return self.send(Event::Command(CommandEvent::StartFailed {
+                    message: format!("{error:#}"),
+                    fault,
+                }));
             }
         };
         if let Some(warning) = &started.warning {
@@ -46,7 +49,7 @@ impl Runner {
             // Its output cannot be read. It has started, so a second one must not be started beside it.
             let _ = killpg(pid, Signal::SIGKILL);
             let message = format!("{error:#}");
-            self.send(Event::StartFailed { message, fault: StartFault::Other });
+            self.send(Event::Command(CommandEvent::StartFailed { message, fault: StartFault::Other }));
         }
     }
 
@@ -79,7 +82,7 @@ impl Runner {
             stop: self.stop_reading.subscribe(),
         };
         tokio::spawn(reader.run());
-        tokio::spawn(meter::watch(self.link.clone(), self.outcome_builder.largest()));
+        tokio::spawn(resource_usage::sample(self.link.clone(), self.outcome_builder.largest()));
         Ok(())
     }
 
@@ -100,20 +103,20 @@ impl Runner {
         }
     }
 
-    pub(super) fn signal_leftovers(&mut self, signal: Signal) {
-        let mut leftovers = tree::live().unwrap_or_default();
+    pub(super) fn signal_remaining(&mut self, signal: Signal) {
+        let mut remaining = tree::live().unwrap_or_default();
         if signal == Signal::SIGTERM {
             // Signaled processes have the rest of the grace period, and are expected.
-            leftovers.retain(|it| !self.signaled.contains(it.pid));
+            remaining.retain(|it| !self.signaled.contains(it.pid));
         }
-        leftovers.retain(|it| self.warned.insert(it.pid));
-        if !leftovers.is_empty() {
-            let leftovers = named(&leftovers);
+        remaining.retain(|it| self.warned.insert(it.pid));
+        if !remaining.is_empty() {
+            let remaining = named(&remaining);
             self.warn(match signal {
                 Signal::SIGTERM => {
-                    format!("still running when the command had exited, and ended: {leftovers}")
+                    format!("still running when the command had exited, and ended: {remaining}")
                 }
-                _ => format!("still running when its time was up, and killed: {leftovers}"),
+                _ => format!("still running when its time was up, and killed: {remaining}"),
             });
         }
         let refused = tree::signal_descendants(signal, &mut self.signaled);
@@ -128,7 +131,7 @@ impl Runner {
     }
 
     /// Warns of processes that the signal did not reach. The supervisor sends a stronger signal later, and the server
-    /// looks for leftovers in the end.
+    /// looks for remaining processes in the end.
     fn warn_of_unreached(&self, refused: io::Result<Vec<tree::Process>>, signal: Signal) {
         match refused {
             Ok(refused) if refused.is_empty() => {}
@@ -159,10 +162,10 @@ impl Runner {
 fn named(processes: &[tree::Process]) -> String {
     let mut names: Vec<_> = processes
         .iter()
-        .take(NAMED_LEFTOVERS)
+        .take(NAMED_PROCESSES)
         .map(|process| format!("{} (pid {})", process.name, process.pid))
         .collect();
-    if let Some(more) = processes.len().checked_sub(NAMED_LEFTOVERS).filter(|more| *more > 0) {
+    if let Some(more) = processes.len().checked_sub(NAMED_PROCESSES).filter(|more| *more > 0) {
         names.push(format!("{more} more"));
     }
     names.join(", ")

@@ -8,7 +8,7 @@ use super::Runner;
 use crate::output::WhenFull;
 use crate::output::link::{Drained, Link, Unacked};
 use crate::output::tee::{READER_TIMEOUT, Unwritten};
-use crate::supervisor::Event;
+use crate::supervisor::{Event, ReportEvent};
 
 /// Timeout for a log folder that takes nothing.
 const LOG_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,7 +50,7 @@ impl Runner {
             }
             let unwritten = (!unwritten.is_empty()).then(|| sentences(&unwritten));
             let unlogged = (logged == Drained::Stalled).then(|| unlogged(&link));
-            let _ = events.send(Event::Flushed { unwritten, unlogged });
+            let _ = events.send(Event::Report(ReportEvent::Flushed { unwritten, unlogged }));
         });
     }
 }

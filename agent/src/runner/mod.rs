@@ -43,7 +43,10 @@ use crate::process::signals::{Caught, Sender, Signals};
 use crate::process::terminal::Terminal;
 use crate::process::tree::SignaledProcesses;
 use crate::publish::Publication;
-use crate::supervisor::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer};
+use crate::supervisor::{
+    Action, AttachEvent, Attempt, Budget, CommandEvent, Event, Exit, Load, Plan, PrepareEvent, ReportEvent,
+    Timer,
+};
 use crate::trace::{SharedTrace, Trace};
 use crate::workspace;
 pub(crate) use config::RunConfig;
@@ -92,7 +95,7 @@ struct Runner {
     is_alone: bool,
     /// Processes that got the signal to end.
     signaled: SignaledProcesses,
-    /// Leftovers that a warning has named.
+    /// Remaining that a warning has named.
     warned: SignaledProcesses,
     /// The controlling terminal, for job control.
     terminal: Option<Terminal>,
@@ -212,11 +215,11 @@ impl Runner {
             }
             if event == Event::TimeUp(Timer::Linger) && self.was_acked_meanwhile() {
                 // Makes this event stale if the supervisor sets the timer again.
-                self.send(Event::AckedMeanwhile);
+                self.send(Event::Report(ReportEvent::AckedMeanwhile));
                 self.send(event);
                 continue;
             }
-            if event == Event::OutcomeAcked
+            if event == Event::Report(ReportEvent::OutcomeAcked)
                 && let Some(file) = &self.outcome_file
             {
                 file.taken();
@@ -294,7 +297,7 @@ impl Runner {
         }
         self.plan = Some(plan);
         self.assignment = Some(Arc::new(assignment));
-        Event::Assigned(plan)
+        Event::Attach(AttachEvent::Assigned(plan))
     }
 
     fn reap(&mut self) {
@@ -304,17 +307,17 @@ impl Runner {
                 self.command = Command::Ended;
                 self.take_terminal_back(Some(pid));
                 tracing::info!(?status, "the command ended");
-                self.send(Event::Exited(Exit {
+                self.send(Event::Command(CommandEvent::Exited(Exit {
                     status,
                     oom_kills: self.outcome_builder.oom_kills(),
                     memory_limit: self.outcome_builder.memory_limit(),
                     memory_peak: self.outcome_builder.memory_peak(),
-                }));
+                })));
             }
         }
         if reaped.alone && self.command == Command::Ended {
             self.is_alone = true;
-            self.send(Event::Alone);
+            self.send(Event::Command(CommandEvent::Alone));
         }
     }
 
@@ -334,7 +337,7 @@ impl Runner {
                     let _ = killpg(group, signal);
                 }
             }
-            Action::SignalLeftovers(signal) => self.signal_leftovers(signal),
+            Action::SignalRemaining(signal) => self.signal_remaining(signal),
             Action::StopReading => {
                 self.stop_reading.send_replace(true);
             }
@@ -402,19 +405,22 @@ impl Runner {
         };
         match Publication::new(&attempt, &assignment.outputs, &root, config.publish_retry) {
             Ok(publication) => self.publication = Some(Arc::new(publication)),
-            Err(why) => return self.send(Event::WorkspaceFailed(why)),
+            Err(why) => return self.send(Event::Prepare(PrepareEvent::WorkspaceFailed(why))),
         }
         let (publication, link) = (self.publication(), self.link.clone());
         let (retry, events) = (self.fetching.clone(), self.events.clone());
         spawn_blocking(move || {
             let prepared = prepare(&config, &root, &assignment, &retry);
             let outputs = match prepared {
-                Event::Prepared if assignment.publish_attempt == 0 => {
+                Event::Prepare(PrepareEvent::Prepared) if assignment.publish_attempt == 0 => {
                     publication.prepare(&|text| link.outbox.warn(text))
                 }
                 _ => Ok(()),
             };
-            let _ = events.send(outputs.map_or_else(Event::WorkspaceFailed, |()| prepared));
+            let _ = events.send(match outputs {
+                Ok(()) => prepared,
+                Err(why) => Event::Prepare(PrepareEvent::WorkspaceFailed(why)),
+            });
         });
     }
 

@@ -8,7 +8,7 @@ use sqlflow_proto::agent::{Assignment, AttemptRef};
 
 use super::{RunConfig, attempt_of};
 use crate::input::{self, InputError};
-use crate::supervisor::Event;
+use crate::supervisor::{Event, PrepareEvent};
 use crate::workspace;
 
 /// Prepares everything below `root`. Blocks.
@@ -23,38 +23,41 @@ pub(super) fn prepare(
     }
     if assignment.publish_attempt > 0 {
         return match std::fs::metadata(root) {
-            Ok(_) => Event::Prepared,
-            Err(error) => Event::OutputMissing(format!(
+            Ok(_) => Event::Prepare(PrepareEvent::Prepared),
+            Err(error) => Event::Prepare(PrepareEvent::OutputMissing(format!(
                 "cannot publish the output of attempt {}: {}: {error}",
                 assignment.publish_attempt,
                 root.display()
-            )),
+            ))),
         };
     }
     if let Err(error) = workspace::create(root, &assignment.files, retry) {
-        return Event::WorkspaceFailed(format!("{error:#}"));
+        return Event::Prepare(PrepareEvent::WorkspaceFailed(format!("{error:#}")));
     }
     for input in &assignment.inputs {
         if let Err(error) = input::fetch(root, input, &attempt_of(assignment), config.cache.as_ref(), retry) {
             let user_error = matches!(error, InputError::Missing { .. });
-            return Event::InputFailed { message: error.to_string(), user_error };
+            return Event::Prepare(PrepareEvent::InputFailed { message: error.to_string(), user_error });
         }
     }
     for model in &assignment.required {
         if let Err(error) = input::require(root, model, &attempt_of(assignment), retry) {
             let user_error = matches!(error, InputError::Missing { .. });
-            return Event::InputFailed {
+            return Event::Prepare(PrepareEvent::InputFailed {
                 message: format!("a later statement cannot run: {error}"),
                 user_error,
-            };
+            });
         }
     }
     for listing in &assignment.listings {
         if let Err(error) = input::list(root, listing, retry) {
-            return Event::InputFailed { message: format!("{error:#}"), user_error: false };
+            return Event::Prepare(PrepareEvent::InputFailed {
+                message: format!("{error:#}"),
+                user_error: false,
+            });
         }
     }
-    Event::Prepared
+    Event::Prepare(PrepareEvent::Prepared)
 }
 
 /// Removes workspaces of earlier attempts on the same volume, except kept output.

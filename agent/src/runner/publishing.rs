@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 
 use super::Runner;
 use crate::publish::{Publication, PublishError, PublishErrorKind};
-use crate::supervisor::{Event, PublishFault};
+use crate::supervisor::{Event, PublishEvent, PublishFault};
 
 /// Timeout for the size of the outputs after a termination signal. The disk may hang, and the command must be signaled.
 const SIZE_TIME: Duration = Duration::from_millis(500);
@@ -20,7 +20,7 @@ impl Runner {
         let link = self.link.clone();
         spawn_blocking(move || {
             let _ = events.send(match publication.stage(&|text| link.outbox.warn(text)) {
-                Ok(models) => Event::Staged(models),
+                Ok(models) => Event::Publish(PublishEvent::Staged(models)),
                 Err(error) => publish_failed(error),
             });
         });
@@ -31,7 +31,7 @@ impl Runner {
             (self.publication(), self.events.clone(), std::mem::take(&mut self.staged));
         spawn_blocking(move || {
             let _ = events.send(match publication.commit(staged) {
-                Ok(models) => Event::Committed(models),
+                Ok(models) => Event::Publish(PublishEvent::Committed(models)),
                 Err(error) => publish_failed(error),
             });
         });
@@ -69,13 +69,13 @@ fn publish_failed(error: PublishError) -> Event {
     let fault = match kind {
         PublishErrorKind::WriteConflict => {
             tracing::warn!("{message}; staging it again");
-            return Event::WriteConflict { message, committed };
+            return Event::Publish(PublishEvent::WriteConflict { message, committed });
         }
         PublishErrorKind::Storage => PublishFault::Retryable,
         PublishErrorKind::UserError => PublishFault::UserError,
         PublishErrorKind::Abandoned => PublishFault::Final,
     };
-    Event::PublishFailed { message, committed, fault }
+    Event::Publish(PublishEvent::PublishFailed { message, committed, fault })
 }
 
 #[cfg(test)]

@@ -57,6 +57,7 @@ impl Timers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervisor::CommandEvent;
 
     const GRACE: Event = Event::TimeUp(Timer::Grace);
 
@@ -74,7 +75,7 @@ mod tests {
         assert!(timers.is_stale(&GRACE, Instant::now()));
         assert!(!timers.is_stale(&GRACE, Instant::now() + hour));
         assert!(!timers.is_stale(&Event::TimeUp(Timer::Drain), Instant::now()), "another timer");
-        assert!(!timers.is_stale(&Event::Alone, Instant::now()));
+        assert!(!timers.is_stale(&Event::Command(CommandEvent::Alone), Instant::now()));
     }
 
     #[tokio::test]

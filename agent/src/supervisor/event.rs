@@ -45,17 +45,60 @@ pub enum OutputSink {
     Nowhere,
 }
 
-/// An event.
+/// An event. A state that has nothing to do with a group ignores it as a whole; a state that handles one of a group names
+/// all of them.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// See [`AttachEvent`].
+    Attach(AttachEvent),
+    /// See [`PrepareEvent`].
+    Prepare(PrepareEvent),
+    /// See [`CommandEvent`].
+    Command(CommandEvent),
+    /// See [`GrantEvent`].
+    Grant(GrantEvent),
+    /// See [`PublishEvent`].
+    Publish(PublishEvent),
+    /// See [`ReportEvent`].
+    Report(ReportEvent),
+    /// The server refused this agent for good.
+    AttachRefused(String),
+    /// The server cancels the attempt.
+    Cancel {
+        /// The reason, for people.
+        reason: String,
+        /// Time between TERM and KILL; `None`: that of the assignment.
+        grace: Option<Duration>,
+    },
+    /// The agent got TERM or INT.
+    Terminate {
+        /// The signal.
+        signal: Signal,
+        /// Its sender.
+        sender: String,
+        /// Division of the remaining time.
+        budget: Budget,
+    },
+    /// The agent got a signal for the command.
+    Forward(Signal),
+    /// A timer expired.
+    TimeUp(Timer),
+}
+
+/// Events of attaching to a server, before the assignment.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AttachEvent {
     /// The server has no attempt for this agent yet.
     WaitingForAttempt,
     /// The connection to that server was lost.
     WaitInterrupted,
     /// The assignment arrived.
     Assigned(Plan),
-    /// The server refused this agent for good.
-    AttachRefused(String),
+}
+
+/// Results of preparing workspace and inputs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PrepareEvent {
     /// Workspace and inputs are ready.
     Prepared,
     /// An input could not be fetched.
@@ -69,6 +112,11 @@ pub enum Event {
     WorkspaceFailed(String),
     /// The kept output of an earlier attempt is missing.
     OutputMissing(String),
+}
+
+/// Events of the command, its processes and its channel.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CommandEvent {
     /// The command could not be started.
     StartFailed {
         /// A message for people.
@@ -93,10 +141,20 @@ pub enum Event {
     ChannelCut,
     /// The submitter asks for the commit grant.
     CommitAsked,
+}
+
+/// Answers to a request for the commit grant.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GrantEvent {
     /// The commit is granted.
     Granted,
     /// The commit is refused.
     CommitRefused(String),
+}
+
+/// Results of staging and publishing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PublishEvent {
     /// The outputs are staged.
     Staged(Vec<ModelPublished>),
     /// The outputs are published.
@@ -117,24 +175,11 @@ pub enum Event {
         /// Outputs that were published before.
         committed: Vec<ModelPublished>,
     },
-    /// The server cancels the attempt.
-    Cancel {
-        /// The reason, for people.
-        reason: String,
-        /// Time between TERM and KILL; `None`: that of the assignment.
-        grace: Option<Duration>,
-    },
-    /// The agent got TERM or INT.
-    Terminate {
-        /// The signal.
-        signal: Signal,
-        /// Its sender.
-        sender: String,
-        /// Division of the remaining time.
-        budget: Budget,
-    },
-    /// The agent got a signal for the command.
-    Forward(Signal),
+}
+
+/// Results of flushing and reporting.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReportEvent {
     /// The command's output was flushed; or messages about what was not.
     Flushed {
         /// On the agent's stdout and stderr.
@@ -148,8 +193,6 @@ pub enum Event {
     AckedMeanwhile,
     /// The log has all records, but could not be finished.
     LogUnfinished(String),
-    /// A timer expired.
-    TimeUp(Timer),
 }
 
 /// Timers. There is one of each; setting it again moves it.
@@ -161,7 +204,7 @@ pub enum Timer {
     Grace,
     /// From KILL until an unkillable command is given up.
     GiveUp,
-    /// Until leftovers are terminated.
+    /// Until remaining processes are terminated.
     Settle,
     /// Until open pipes are given up.
     Drain,
@@ -186,9 +229,9 @@ pub enum Action {
     Signal(Signal),
     /// Signal the command's group only.
     Forward(Signal),
-    /// Signal the leftovers of the ended command, with a warning that names them. TERM is only for those that had no
-    /// signal yet.
-    SignalLeftovers(Signal),
+    /// Signal the remaining processes of the ended command, with a warning that names them. TERM is only for those that
+    /// had no signal yet.
+    SignalRemaining(Signal),
     /// Read what the pipes hold and no more; `StreamsEnded` follows.
     StopReading,
     /// Pack the outputs beside their destination.

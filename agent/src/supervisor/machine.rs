@@ -14,13 +14,13 @@ use sqlflow_proto::agent::Failure;
 use sqlflow_proto::record::ModelPublished;
 
 use super::budget::Budget;
-use super::event::{Action, Event, Plan, Timer};
+use super::event::{Action, AttachEvent, Event, Plan, PrepareEvent, Timer};
 use super::exit_report::{EXIT_FAULT, End, Exit, exit_code};
 use draining::Drain;
 use running::StopStage;
 
-/// Time for leftovers to exit by themselves: Python's helpers notice the end of their pipes. Later they are terminated,
-/// with a warning.
+/// Time for remaining processes to exit by themselves: Python's helpers notice the end of their pipes. Later they are
+/// terminated, with a warning.
 const SETTLE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,18 +170,18 @@ impl Attempt {
 
     fn attaching(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::Assigned(plan) => {
+            Event::Attach(AttachEvent::Assigned(plan)) => {
                 self.plan = plan;
                 // Output is kept only of a command that succeeded.
                 self.exit = plan.is_publish_only.then_some(Exit::SUCCESS);
                 self.state = State::Preparing;
                 vec![Action::Prepare]
             }
-            Event::WaitingForAttempt => {
+            Event::Attach(AttachEvent::WaitingForAttempt) => {
                 self.is_waiting_for_attempt = true;
                 Vec::new()
             }
-            Event::WaitInterrupted => {
+            Event::Attach(AttachEvent::WaitInterrupted) => {
                 self.is_waiting_for_attempt = false;
                 vec![Action::SetTimer(Timer::Linger, self.linger)]
             }
@@ -193,29 +193,12 @@ impl Attempt {
                 self.end_by_termination();
                 self.exit(exit_code(self.end.as_ref(), None))
             }
-            Event::Prepared
-            | Event::InputFailed { .. }
-            | Event::WorkspaceFailed(_)
-            | Event::OutputMissing(_)
-            | Event::StartFailed { .. }
-            | Event::Exited(_)
-            | Event::Alone
-            | Event::StreamsEnded { .. }
-            | Event::SubmitterFailed(_)
-            | Event::ChannelBroken(_)
-            | Event::ChannelCut
-            | Event::CommitAsked
-            | Event::Granted
-            | Event::CommitRefused(_)
-            | Event::Staged(_)
-            | Event::Committed(_)
-            | Event::PublishFailed { .. }
-            | Event::WriteConflict { .. }
+            Event::Prepare(_)
+            | Event::Command(_)
+            | Event::Grant(_)
+            | Event::Publish(_)
             | Event::Forward(_)
-            | Event::Flushed { .. }
-            | Event::OutcomeAcked
-            | Event::AckedMeanwhile
-            | Event::LogUnfinished(_)
+            | Event::Report(_)
             | Event::TimeUp(
                 Timer::Grace
                 | Timer::GiveUp
@@ -230,19 +213,23 @@ impl Attempt {
 
     fn preparing(&mut self, event: Event) -> Vec<Action> {
         let abandoned = match event {
-            Event::Prepared if self.plan.is_publish_only => {
+            Event::Prepare(PrepareEvent::Prepared) if self.plan.is_publish_only => {
                 self.state = State::Staging;
                 return vec![Action::Stage];
             }
-            Event::Prepared => {
+            Event::Prepare(PrepareEvent::Prepared) => {
                 self.state = State::Running(StopStage::None);
                 return vec![Action::Start];
             }
-            Event::InputFailed { message, user_error } => {
+            Event::Prepare(PrepareEvent::InputFailed { message, user_error }) => {
                 return self.report_end(End::InputFailed { message, user_error });
             }
-            Event::OutputMissing(why) => return self.report_end(End::OutputMissing(why)),
-            Event::WorkspaceFailed(why) => return self.report_end(End::AgentFailed(why)),
+            Event::Prepare(PrepareEvent::OutputMissing(why)) => {
+                return self.report_end(End::OutputMissing(why));
+            }
+            Event::Prepare(PrepareEvent::WorkspaceFailed(why)) => {
+                return self.report_end(End::AgentFailed(why));
+            }
             Event::AttachRefused(why) => self.superseded(why),
             Event::Cancel { reason, .. } => End::Cancelled(reason),
             Event::Terminate { .. } => {
@@ -251,28 +238,12 @@ impl Attempt {
                 actions.extend(self.report());
                 return actions;
             }
-            Event::WaitingForAttempt
-            | Event::WaitInterrupted
-            | Event::Assigned(_)
-            | Event::StartFailed { .. }
-            | Event::Exited(_)
-            | Event::Alone
-            | Event::StreamsEnded { .. }
-            | Event::SubmitterFailed(_)
-            | Event::ChannelBroken(_)
-            | Event::ChannelCut
-            | Event::CommitAsked
-            | Event::Granted
-            | Event::CommitRefused(_)
-            | Event::Staged(_)
-            | Event::Committed(_)
-            | Event::PublishFailed { .. }
-            | Event::WriteConflict { .. }
+            Event::Attach(_)
+            | Event::Command(_)
+            | Event::Grant(_)
+            | Event::Publish(_)
             | Event::Forward(_)
-            | Event::Flushed { .. }
-            | Event::OutcomeAcked
-            | Event::AckedMeanwhile
-            | Event::LogUnfinished(_)
+            | Event::Report(_)
             | Event::TimeUp(_) => return Vec::new(),
         };
         let mut actions = vec![Action::AbandonPrepare];

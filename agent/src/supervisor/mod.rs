@@ -20,6 +20,9 @@ mod machine;
 mod tests;
 
 pub use budget::{Budget, Load};
-pub use event::{Action, Event, OutputSink, Plan, Timer};
+pub use event::{
+    Action, AttachEvent, CommandEvent, Event, GrantEvent, OutputSink, Plan, PrepareEvent, PublishEvent,
+    ReportEvent, Timer,
+};
 pub use exit_report::{EXIT_FAULT, Exit, ExitReport, ExitStatus, PublishFault, StartFault};
 pub use machine::Attempt;

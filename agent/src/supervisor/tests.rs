@@ -18,7 +18,12 @@ fn plan(publishes: bool) -> Plan {
 }
 
 fn exited(code: i32) -> Event {
-    Event::Exited(Exit { status: ExitStatus::Code(code), oom_kills: 0, memory_limit: 0, memory_peak: 0 })
+    Event::Command(CommandEvent::Exited(Exit {
+        status: ExitStatus::Code(code),
+        oom_kills: 0,
+        memory_limit: 0,
+        memory_peak: 0,
+    }))
 }
 
 /// A world around the supervisor, with its faults and its past.
@@ -78,7 +83,7 @@ impl World {
         let mut world = Self {
             machine,
             plan,
-            pending: vec![Event::Assigned(plan)],
+            pending: vec![Event::Attach(AttachEvent::Assigned(plan))],
             timers: Vec::new(),
             is_stubborn,
             is_unkillable: false,
@@ -99,13 +104,13 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match &event {
-            Event::Exited(_) => self.is_running = false,
+            Event::Command(CommandEvent::Exited(_)) => self.is_running = false,
             Event::TimeUp(timer) => {
                 self.timers.retain(|set| set != timer);
                 self.given_up |= *timer == Timer::GiveUp;
             }
-            Event::Granted => self.granted = true,
-            Event::Committed(_) => self.committed = true,
+            Event::Grant(GrantEvent::Granted) => self.granted = true,
+            Event::Publish(PublishEvent::Committed(_)) => self.committed = true,
             _ => {}
         }
         let actions = self.machine.apply(event);
@@ -117,9 +122,12 @@ impl World {
         for action in actions {
             match action {
                 Action::Prepare => self.pending.push(match self.fails {
-                    Fails::Input => Event::InputFailed { message: "no such model".into(), user_error: true },
-                    Fails::Workspace => Event::WorkspaceFailed("no space left".into()),
-                    _ => Event::Prepared,
+                    Fails::Input => Event::Prepare(PrepareEvent::InputFailed {
+                        message: "no such model".into(),
+                        user_error: true,
+                    }),
+                    Fails::Workspace => Event::Prepare(PrepareEvent::WorkspaceFailed("no space left".into())),
+                    _ => Event::Prepare(PrepareEvent::Prepared),
                 }),
                 Action::Start if self.fails == Fails::Start => {
                     self.pending.push(start_failed(StartFault::Other));
@@ -142,29 +150,31 @@ impl World {
                     if self.is_running && self.is_stubborn && !self.is_unkillable =>
                 {
                     self.is_stubborn = false;
-                    self.end_command(Event::Exited(Exit {
+                    self.end_command(Event::Command(CommandEvent::Exited(Exit {
                         status: ExitStatus::Signal(9),
                         oom_kills: 0,
                         memory_limit: 0,
                         memory_peak: 0,
-                    }));
+                    })));
                 }
                 Action::StopReading if self.holds_pipes => {
                     self.holds_pipes = false;
-                    self.pending.push(Event::StreamsEnded { open: true });
+                    self.pending.push(Event::Command(CommandEvent::StreamsEnded { open: true }));
                 }
                 Action::Stage => {
                     assert!(!self.is_running && self.plan.publishes);
                     self.granted = false;
                     self.pending.push(match self.fails {
                         Fails::Stage => failed_publish(),
-                        _ => Event::Staged(vec![ModelPublished::default()]),
+                        _ => Event::Publish(PublishEvent::Staged(vec![ModelPublished::default()])),
                     });
                 }
                 Action::AskCommit(_) => match self.fails {
-                    Fails::Grant => self.pending.push(Event::CommitRefused("cancelled".into())),
+                    Fails::Grant => {
+                        self.pending.push(Event::Grant(GrantEvent::CommitRefused("cancelled".into())));
+                    }
                     Fails::Silence => {}
-                    _ => self.pending.push(Event::Granted),
+                    _ => self.pending.push(Event::Grant(GrantEvent::Granted)),
                 },
                 Action::Commit => {
                     assert!(self.granted, "nothing becomes visible without the grant");
@@ -172,21 +182,24 @@ impl World {
                         Fails::Commit => failed_publish(),
                         Fails::WriteConflict(times @ 1..) => {
                             *times -= 1;
-                            Event::WriteConflict { message: "it was replaced".into(), committed: Vec::new() }
+                            Event::Publish(PublishEvent::WriteConflict {
+                                message: "it was replaced".into(),
+                                committed: Vec::new(),
+                            })
                         }
-                        _ => Event::Committed(vec![ModelPublished::default()]),
+                        _ => Event::Publish(PublishEvent::Committed(vec![ModelPublished::default()])),
                     });
                 }
                 Action::Flush => {
                     let unwritten = (self.fails == Fails::Flush).then(|| "the disk is full".to_owned());
-                    self.pending.push(Event::Flushed { unwritten, unlogged: None });
+                    self.pending.push(Event::Report(ReportEvent::Flushed { unwritten, unlogged: None }));
                 }
                 Action::Report(report, models) => {
                     assert_eq!(!models.is_empty(), self.committed, "published models are reported");
                     assert_eq!(self.is_running, report.message.ends_with("did not end after KILL"));
                     self.reports.push(*report);
                     if self.fails != Fails::Silence {
-                        self.pending.push(Event::OutcomeAcked);
+                        self.pending.push(Event::Report(ReportEvent::OutcomeAcked));
                     }
                 }
                 Action::AnswerSubmitter(answer) => self.granted_to_command |= answer.is_ok(),
@@ -207,7 +220,7 @@ impl World {
     /// The kernel closes the pipes before it reports the exit.
     fn end_command(&mut self, exit: Event) {
         if !self.holds_pipes {
-            self.pending.push(Event::StreamsEnded { open: false });
+            self.pending.push(Event::Command(CommandEvent::StreamsEnded { open: false }));
         }
         self.pending.push(exit);
     }
@@ -219,14 +232,15 @@ impl World {
             return false;
         }
         // No timer expires before that is known.
-        let at_once = self.pending.iter().position(|it| matches!(it, Event::StartFailed { .. }));
+        let at_once =
+            self.pending.iter().position(|it| matches!(it, Event::Command(CommandEvent::StartFailed { .. })));
         match at_once.unwrap_or(choice % choices) {
             pending if pending < self.pending.len() => {
                 let event = self.pending.remove(pending);
-                let is_exit = matches!(event, Event::Exited(_));
+                let is_exit = matches!(event, Event::Command(CommandEvent::Exited(_)));
                 self.happen(event);
                 if is_exit {
-                    self.pending.push(Event::Alone);
+                    self.pending.push(Event::Command(CommandEvent::Alone));
                 }
             }
             timer => {
@@ -244,15 +258,15 @@ fn terminate() -> Event {
 }
 
 fn start_failed(fault: StartFault) -> Event {
-    Event::StartFailed { message: "cannot start python".into(), fault }
+    Event::Command(CommandEvent::StartFailed { message: "cannot start python".into(), fault })
 }
 
 fn failed_publish() -> Event {
-    Event::PublishFailed {
+    Event::Publish(PublishEvent::PublishFailed {
         message: "no space left".into(),
         committed: Vec::new(),
         fault: PublishFault::Retryable,
-    }
+    })
 }
 
 fn any_outputs() -> impl Strategy<Value = (bool, bool, bool)> {
@@ -285,9 +299,9 @@ fn interruption(kind: u8) -> Option<Event> {
         0 => Some(terminate()),
         1 => Some(Event::Cancel { reason: "by the user".into(), grace: None }),
         2 => Some(Event::AttachRefused("the attempt is over".into())),
-        3 => Some(Event::ChannelBroken("no frame".into())),
-        4 => Some(Event::CommitAsked),
-        5 => Some(Event::AckedMeanwhile),
+        3 => Some(Event::Command(CommandEvent::ChannelBroken("no frame".into()))),
+        4 => Some(Event::Command(CommandEvent::CommitAsked)),
+        5 => Some(Event::Report(ReportEvent::AckedMeanwhile)),
         _ => None,
     }
 }

@@ -1,27 +1,27 @@
-//! Data sources: `Session.db_conn_str`. Only its form is checked here; the submitter connects.
+//! Data sources: `Session.db_conn_str`. Only the form is checked here. The submitter connects.
 
 use std::path::{Path, PathBuf};
 
 use sqlflow_sql::Dialect;
 
-/// Why a data source was refused. The message never repeats the text, for it holds a password.
+/// The reason to reject a data source. The message does not contain its text, which has a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DataSourceError {
-    /// Neither the session nor the server names one.
-    #[error("no data source: set db_conn_str in the session, such as sqlite:////absolute/path/to/file.db")]
+    /// Neither the session nor the server has one.
+    #[error("no data source; set db_conn_str in the session, such as sqlite:////absolute/path/to/file.db")]
     Missing,
-    /// There is no `scheme://`.
+    /// It has no `scheme://`.
     #[error(
         "the data source has no scheme; write sqlite:////absolute/path/to/file.db, mysql://user:password@tcp(host:3306)/database or postgresql://user:password@host:5432/database"
     )]
     NoScheme,
-    /// A database that is not supported.
-    #[error("the data source's scheme {0:?} is not supported; sqlite, mysql and postgresql are")]
+    /// The scheme is not supported.
+    #[error("the data source's scheme {0:?} is not supported; use sqlite, mysql or postgresql")]
     UnknownScheme(String),
-    /// The rest is not of the scheme's form.
-    #[error("the data source is not of the form {form}")]
+    /// The form is wrong for the scheme.
+    #[error("the data source does not have the form of its scheme; write {form}")]
     Malformed {
-        /// The form that this scheme takes.
+        /// The form of the scheme.
         form: &'static str,
     },
 }
@@ -30,7 +30,7 @@ const SQLITE_FORM: &str = "sqlite:////absolute/path/to/file.db";
 const MYSQL_FORM: &str = "mysql://user:password@tcp(host:3306)/database";
 const POSTGRESQL_FORM: &str = "postgresql://user:password@host:5432/database";
 
-/// Checks the form of a data source, and says which SQL it speaks.
+/// Checks the form of a data source; returns its SQL dialect.
 ///
 /// # Errors
 /// See [`DataSourceError`].
@@ -54,7 +54,7 @@ pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
             check(has_host(after_credentials(rest)), POSTGRESQL_FORM)?;
             Ok(Dialect::Postgresql)
         }
-        // The scheme is shown: unlike the rest it is no secret, but a text without `://` in it might be.
+        // The scheme is shown. Other text could be secret if it contains no `://`.
         other if other.len() <= 32 && other.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
             Err(DataSourceError::UnknownScheme(other.to_owned()))
         }
@@ -62,7 +62,8 @@ pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
     }
 }
 
-/// The file of an SQLite data source, as submitters understand it: always absolute. `None`: it is none, or of another form.
+/// The file of an SQLite data source, as the submitter opens it: always absolute. `None`: not SQLite, or of another
+/// form.
 #[must_use]
 pub fn sqlite_path(data_source: &str) -> Option<PathBuf> {
     let rest = ["sqlite://", "sqlite3://"].iter().find_map(|scheme| data_source.strip_prefix(scheme))?;
@@ -70,8 +71,8 @@ pub fn sqlite_path(data_source: &str) -> Option<PathBuf> {
     Some(Path::new("/").join(path.trim_start_matches('/')))
 }
 
-/// The SQLite file of a data source that is not there, though its folder is: a submitter on this machine makes it once a program
-/// makes a table. `None`: it is there, or it is no SQLite file.
+/// The missing SQLite file of a data source in an existing folder. A submitter on this machine creates it when a
+/// program creates a table. `None`: it exists, or is no SQLite file.
 #[must_use]
 pub fn new_sqlite_file(data_source: &str) -> Option<PathBuf> {
     let path = sqlite_path(data_source)?;
@@ -79,8 +80,8 @@ pub fn new_sqlite_file(data_source: &str) -> Option<PathBuf> {
     (is_new && missing_sqlite_file(data_source).is_none()).then_some(path)
 }
 
-/// Why a submitter on this machine would not open the SQLite file of a data source: it is not there, and would not be made.
-/// `None`: it would, or it is no SQLite file.
+/// Why a submitter on this machine cannot open the SQLite file of a data source: it does not exist, and cannot be
+/// created. `None`: no problem, or no SQLite file.
 #[must_use]
 pub fn missing_sqlite_file(data_source: &str) -> Option<String> {
     let path = sqlite_path(data_source)?;
@@ -97,7 +98,7 @@ pub fn missing_sqlite_file(data_source: &str) -> Option<String> {
     is_lost.then(|| format!("the folder {} does not exist", folder.display()))
 }
 
-/// Passwords may hold `@` and `/`: the address begins after the last `@`.
+/// Passwords may contain `@` and `/`, so the address begins after the last `@`.
 fn after_credentials(rest: &str) -> &str {
     rest.rsplit_once('@').map_or(rest, |(_, address)| address)
 }
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documented_forms_are_taken() {
+    fn documented_forms_are_accepted() {
         for (text, expected) in [
             ("sqlite:///var/data/iris.db", Dialect::Sqlite),
             ("mysql://root:root@tcp(127.0.0.1:3306)/?maxAllowedPacket=0", Dialect::Mysql),
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn an_sqlite_file_that_nobody_would_make_is_known() {
+    fn missing_sqlite_folder_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().display();
         for fine in [format!("sqlite://{dir}/new.db"), "sqlite:///:memory:".into(), "mysql://h/d".into()] {
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_forms_are_refused_and_no_password_is_repeated() {
+    fn invalid_forms_are_rejected_without_password() {
         for text in [
             "",
             "hunter2",

@@ -13,12 +13,12 @@ use sqlflow_result_log::fixture::log;
 
 use crate::{NewJob, ServerId, SqliteStore};
 
-/// Changes the state file behind the servers' back.
+/// Changes the state file without the servers' knowledge.
 pub fn tamper(state_file: &Path, sql: &str) {
     rusqlite::Connection::open(state_file).unwrap().execute_batch(sql).unwrap();
 }
 
-/// What Run would record of a job of one step.
+/// A new job with one step, as Run records it.
 pub fn new_job(job: Job, owner: &ServerId) -> NewJob {
     NewJob {
         job,
@@ -36,7 +36,7 @@ pub fn new_job(job: Job, owner: &ServerId) -> NewJob {
     }
 }
 
-/// Logs as a server has them: small ones with the state, others below this folder.
+/// Logs as in a server: small ones in the state, others below this folder.
 pub fn tiered_log(store: &SqliteStore, dir: &Path) -> TieredLog {
     TieredLog::new(Arc::new(store.clone()), log(dir), 64 << 10)
 }

@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(known(&it), Some(&second));
     }
 
-    /// The task that made the first write was slow to tell of it.
+    /// The task that made the first write reported it late.
     #[test]
     fn older_write_does_not_replace_a_newer_one() {
         let [first, second] = states();
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(known(&it), Some(&second), "this one after it");
     }
 
-    /// It read what another process had written, and that was not told yet.
+    /// The load read a write of another process that was not announced yet.
     #[test]
     fn write_reported_after_a_load_does_not_hide_the_load() {
         let [first, second] = states();
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(known(&it), Some(&second));
     }
 
-    /// Its revisions begin again, also while this process has not noticed that.
+    /// A restored store assigns revisions again, also before this process notices the restore.
     #[test]
     fn revisions_of_a_restored_store_require_a_load() {
         let [first, second] = states();

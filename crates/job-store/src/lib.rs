@@ -3,7 +3,7 @@
 
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
-mod hub;
+mod job_watchers;
 pub mod known_job;
 mod membership;
 mod sqlite;

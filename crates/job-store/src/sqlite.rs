@@ -10,45 +10,38 @@ mod migrations;
 mod readers;
 mod rows;
 mod small_logs;
+mod store;
 mod survey;
 mod transactions;
 mod writability;
 mod writer;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
-use tokio::sync::watch;
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use self::changes::Own;
 use self::database::open_to_write;
-use self::listing::listing;
 #[cfg(test)]
 pub(super) use self::migrations::older_file;
 use self::readers::Readers;
-use self::rows::{RECORD_COLUMNS, job_id, json, listed, readable, record, stored};
+use self::rows::{RECORD_COLUMNS, record};
 pub use self::survey::{ServerLease, Survey, SurveyError, Surveyed, SurveyedDocument};
-use sqlflow_job::{Change, Event, Job, JobId, TokenHash};
+use sqlflow_job::{Change, Event, Job, JobId};
 use sqlflow_os::clock;
 
-use self::transactions::{apply, end_damaged, insert};
+use self::transactions::{apply, end_damaged};
 use self::writability::Writability;
 use self::writer::{Turn, WriteError, Writer};
-use super::Store;
-use super::hub::Hub;
-use super::known_job::KnownJob;
-use super::types::{
-    Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Revision, Secret, ServerId,
-    StoreError, Unfetched, UpdateError,
-};
+use super::job_watchers::JobWatchers;
+use super::types::{JobRecord, Lease, Revision, StoreError, UpdateError};
 
-/// How long a write waits for those of this process.
+/// Time for which a write waits for the other writes of this process.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A handle to the store; clones share it.
@@ -61,7 +54,7 @@ struct Inner {
     path: PathBuf,
     writer: Writer,
     readers: Arc<Readers>,
-    hub: Hub,
+    watchers: JobWatchers,
     own: Own,
     clock: Clock,
     writability: Writability,
@@ -70,7 +63,7 @@ struct Inner {
 /// The store's time, in milliseconds since the Unix epoch.
 type Clock = Box<dyn Fn() -> i64 + Send + Sync>;
 
-/// A file beside the state file, whose name goes on like this.
+/// The path of a file beside the state file, with this suffix.
 fn beside(state_file: &Path, suffix: &str) -> PathBuf {
     let mut path = state_file.as_os_str().to_owned();
     path.push(suffix);
@@ -78,16 +71,17 @@ fn beside(state_file: &Path, suffix: &str) -> PathBuf {
 }
 
 impl SqliteStore {
-    /// Opens the file, and makes it if it is not there. Older files are brought up to date; a file of a newer
-    /// server is refused.
+    /// Opens the file, and creates it if it does not exist. Migrates an older file, and rejects one of a newer
+    /// server.
     ///
     /// # Errors
-    /// The file cannot be opened, or is not a store that this server knows.
+    /// The file cannot be opened, or is no store of a version that this server knows.
     pub async fn open(path: &Path) -> anyhow::Result<Self> {
         Self::open_with(path, Box::new(clock::now_ms)).await
     }
 
-    /// With a clock of its own: by the machine's, all servers that share the file judge leases by one clock.
+    /// With a custom clock. By default it is the system clock, so that all servers with the file judge leases by one
+    /// clock.
     pub(super) async fn open_with(path: &Path, clock: Clock) -> anyhow::Result<Self> {
         let lock = migrating::lock(path).await?;
         let state_file = path.to_owned();
@@ -98,16 +92,16 @@ impl SqliteStore {
         let writer = Writer::begin(writer, open, path.to_owned(), TURN_TIMEOUT)
             .context("cannot start the thread that writes the state")?;
         let readers = Arc::new(Readers::of(path.to_owned()));
-        let (path, hub, own) = (path.to_owned(), Hub::default(), Own::default());
+        let (path, watchers, own) = (path.to_owned(), JobWatchers::default(), Own::default());
         let writability = Writability::begin(Instant::now());
-        let inner = Arc::new(Inner { path, writer, readers, hub, own, clock, writability });
+        let inner = Arc::new(Inner { path, writer, readers, watchers, own, clock, writability });
         let seen = inner.revision().await?;
         tokio::spawn(changes::follow(Arc::downgrade(&inner), seen));
         Ok(Self { inner })
     }
 
-    /// Closes the file, once everything that goes on has ended. The files that SQLite keeps beside it go with the last
-    /// process that has it open.
+    /// Closes the file after all current calls. The last process that closes it removes the files that SQLite keeps
+    /// beside it.
     pub async fn close(self) {
         self.inner.readers.close().await;
         self.inner.writer.close().await;
@@ -135,19 +129,19 @@ impl SqliteStore {
         Ok((job, change))
     }
 
-    /// Tells those who watch the job how it stands, if its state was written.
+    /// Wakes the watchers of the job and hands them its state, if it was written.
     fn applied(&self, job: &Job, written: Option<Revision>) -> Change {
         let Some(revision) = written else { return Change::Unchanged };
         self.inner.own.note(revision);
-        self.inner.hub.wrote(job, revision);
+        self.inner.watchers.wrote(job, revision);
         Change::Changed
     }
 
-    /// Wakes those who watch the job, if its state was written.
+    /// Wakes the watchers of the job, if its state was written.
     fn written(&self, id: &JobId, written: Option<Revision>) {
         if let Some(revision) = written {
             self.inner.own.note(revision);
-            self.inner.hub.written(id, revision);
+            self.inner.watchers.written(id, revision);
         }
     }
 
@@ -160,7 +154,7 @@ impl SqliteStore {
             query.query_one([id.as_str()], |row| Ok(read(row))).optional()?.transpose()
         });
         let Some((record, revision)) = read.await? else { return Ok(None) };
-        self.inner.hub.loaded(&record.job, revision);
+        self.inner.watchers.loaded(&record.job, revision);
         Ok(Some(record))
     }
 
@@ -180,7 +174,7 @@ impl SqliteStore {
         self.inner.readers.read(work).await
     }
 
-    /// The first column of the one row, if there is one.
+    /// The first column of a single row, if there is one.
     async fn text(
         &self,
         sql: &'static str,
@@ -192,7 +186,7 @@ impl SqliteStore {
         .await
     }
 
-    /// Who holds live jobs, and which servers are there.
+    /// The owners of live jobs, and the known servers.
     async fn owners(&self, now_ms: i64) -> Result<(BTreeSet<String>, BTreeSet<String>), StoreError> {
         self.read(move |connection| Ok((leases::owners(connection)?, leases::alive(connection, now_ms)?)))
             .await
@@ -226,237 +220,11 @@ impl SqliteStore {
     }
 }
 
-/// The connection that writes, once the file is there and of this server's version.
+/// The writing connection, after the file is created and migrated.
 fn open_up_to_date(path: &Path) -> anyhow::Result<Connection> {
     // It holds secrets. SQLite gives the files beside it the same permissions.
     std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     let mut connection = open_to_write(path)?;
     migrations::run(&mut connection, path)?;
     Ok(connection)
-}
-
-#[async_trait]
-impl Store for SqliteStore {
-    async fn create(&self, new: NewJob) -> Result<Created, StoreError> {
-        let (id, now_ms) = (new.job.id.clone(), self.now_ms());
-        let (created, written) = self.write(move |tx| insert(tx, &new, now_ms)).await?;
-        self.written(&id, written);
-        Ok(created)
-    }
-
-    async fn resolve(&self, token: TokenHash) -> Result<Option<JobId>, StoreError> {
-        self.read(move |connection| {
-            let mut query = connection.prepare_cached("SELECT job_id FROM jobs WHERE token_hash = ?")?;
-            query.query_one([token.0], |row| Ok(job_id(row))).optional()?.transpose()
-        })
-        .await
-    }
-
-    async fn load(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
-        match self.record(id).await {
-            Err(error @ StoreError::Damaged(..)) => {
-                self.end_damaged(id, &error).await?;
-                self.record(id).await
-            }
-            loaded => loaded,
-        }
-    }
-
-    async fn program(&self, id: &JobId) -> Result<Option<String>, StoreError> {
-        self.text("SELECT sql FROM programs WHERE job_id = ?", [id.to_string()]).await
-    }
-
-    async fn headings(&self, id: &JobId) -> Result<Vec<String>, StoreError> {
-        let headings = self.text("SELECT headings FROM programs WHERE job_id = ?", [id.to_string()]).await?;
-        // Headings are for people; the job goes on without them.
-        let headings = headings.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(&text));
-        Ok(headings.unwrap_or_else(|error| {
-            tracing::error!(job = %id, %error, "the stored headings of the job are damaged");
-            Vec::new()
-        }))
-    }
-
-    async fn step_spec(&self, id: &JobId, step: u32) -> Result<Option<String>, StoreError> {
-        let sql = "SELECT spec FROM step_specs WHERE job_id = ? AND step = ?";
-        self.text(sql, (id.to_string(), step)).await
-    }
-
-    async fn secret(&self, id: &JobId, name: &str) -> Result<Option<Secret>, StoreError> {
-        let sql = "SELECT value FROM secrets WHERE job_id = ? AND name = ?";
-        Ok(self.text(sql, [id.to_string(), name.to_owned()]).await?.map(Secret::new))
-    }
-
-    async fn update(
-        &self,
-        id: &JobId,
-        lease: Option<&Lease>,
-        event: Event,
-        now_ms: i64,
-    ) -> Result<(Job, Change), UpdateError> {
-        match self.apply(id, lease, event.clone(), now_ms).await {
-            Err(UpdateError::Store(error @ StoreError::Damaged(..))) => {
-                self.end_damaged(id, &error).await?;
-                self.apply(id, lease, event, now_ms).await
-            }
-            applied => applied,
-        }
-    }
-
-    async fn list(&self, filter: JobFilter) -> Result<Vec<JobRecord>, StoreError> {
-        let (sql, values) = listing(filter);
-        self.read(move |connection| {
-            let mut query = connection.prepare_cached(&sql)?;
-            readable(query.query(params_from_iter(values))?, listed)
-        })
-        .await
-    }
-
-    async fn claim(&self, claim: Claim) -> Result<Vec<(JobId, Lease)>, StoreError> {
-        let now_ms = self.now_ms();
-        let (owners, alive) = self.owners(now_ms).await?;
-        if leases::free(&claim, owners, &alive).is_empty() {
-            return Ok(Vec::new());
-        }
-        self.write(move |tx| leases::claim(tx, &claim, now_ms)).await
-    }
-
-    async fn release(&self, id: &JobId, lease: &Lease) -> Result<(), StoreError> {
-        let (id, lease) = (id.clone(), lease.clone());
-        self.write(move |tx| leases::release(tx, &id, &lease)).await
-    }
-
-    async fn held(
-        &self,
-        me: &ServerId,
-        after: Option<&JobId>,
-        limit: u32,
-    ) -> Result<Vec<(JobId, Lease)>, StoreError> {
-        let (me, after) = (me.clone(), after.map(JobId::to_string).unwrap_or_default());
-        self.read(move |connection| {
-            let mut query = connection.prepare_cached(
-                "SELECT job_id, lease_epoch FROM jobs
-                 WHERE ended_ms IS NULL AND lease_owner = ? AND job_id > ? ORDER BY job_id LIMIT ?",
-            )?;
-            readable(query.query(params![me.0, after, limit])?, |row| {
-                Ok((job_id(row)?, Lease { owner: me.clone(), epoch: row.get("lease_epoch")? }))
-            })
-        })
-        .await
-    }
-
-    async fn live(&self, ids: &[JobId]) -> Result<HashSet<JobId>, StoreError> {
-        let ids = json(&ids);
-        self.read(move |connection| {
-            let mut query = connection.prepare_cached(
-                "SELECT job_id FROM jobs WHERE ended_ms IS NULL AND job_id IN (SELECT value FROM json_each(?))",
-            )?;
-            Ok(readable(query.query([ids])?, job_id)?.into_iter().collect())
-        })
-        .await
-    }
-
-    async fn lease_owners(&self, me: &ServerId) -> Result<Vec<ServerId>, StoreError> {
-        let (owners, alive) = self.owners(self.now_ms()).await?;
-        let others = owners.into_iter().filter(|owner| *owner != me.0 && alive.contains(owner));
-        Ok(others.map(ServerId).collect())
-    }
-
-    async fn lease_lasts(&self, server: &ServerId) -> Result<bool, StoreError> {
-        let (server, now_ms) = (server.clone(), self.now_ms());
-        self.read(move |connection| leases::lasts(connection, &server, now_ms)).await
-    }
-
-    async fn heartbeat(&self, me: &ServerId, lease: Duration, tolerance: Duration) -> Result<(), StoreError> {
-        let (me, this) = (me.clone(), self.clone());
-        let written = self
-            .inner
-            .writer
-            .write(Turn::First, move |tx| {
-                // The time at which it is written, not that at which it was asked for.
-                leases::heartbeat(tx, &me, this.now_ms(), lease, tolerance)
-            })
-            .await;
-        self.inner.writability.note(&written, Instant::now());
-        written
-    }
-
-    async fn fetched(&self, id: &JobId) -> Result<(), StoreError> {
-        let sql = "UPDATE jobs SET fetched_ms = MAX(fetched_ms, ?) WHERE job_id = ?";
-        self.execute(Turn::Unsynced, sql, (self.now_ms(), id.to_string())).await
-    }
-
-    async fn unfetched(&self, after: Option<&Unfetched>, limit: u32) -> Result<Vec<Unfetched>, StoreError> {
-        let due_ms = after.map_or(i64::MIN, |it| it.due_ms);
-        let id = after.map(|it| it.id.to_string()).unwrap_or_default();
-        self.read(move |connection| {
-            let mut query = connection.prepare_cached(
-                "SELECT job_id, fetch_timeout_ms, fetched_ms + fetch_timeout_ms AS due_ms FROM jobs
-                 WHERE ended_ms IS NULL AND fetch_timeout_ms > 0 AND fetched_ms + fetch_timeout_ms < (SELECT alive_ms FROM presence)
-                   AND (fetched_ms + fetch_timeout_ms, job_id) > (?, ?)
-                 ORDER BY fetched_ms + fetch_timeout_ms, job_id LIMIT ?",
-            )?;
-            readable(query.query(params![due_ms, id, limit])?, |row| {
-                Ok(Unfetched {
-                    id: job_id(row)?,
-                    timeout_ms: row.get("fetch_timeout_ms")?,
-                    due_ms: row.get("due_ms")?,
-                })
-            })
-        })
-        .await
-    }
-
-    async fn advance_plain_cursor(&self, id: &JobId, from: u64, to: u64) -> Result<(), StoreError> {
-        let sql = "UPDATE jobs SET plain_cursor = ? WHERE job_id = ? AND plain_cursor = ?";
-        self.execute(Turn::Unsynced, sql, (stored(to), id.to_string(), stored(from))).await
-    }
-
-    async fn ended_before(
-        &self,
-        ended_ms: i64,
-        after: Option<&EndedJob>,
-        limit: u32,
-    ) -> Result<Vec<EndedJob>, StoreError> {
-        let after_ms = after.map_or(i64::MIN, |it| it.ended_ms);
-        let id = after.map(|it| it.id.to_string()).unwrap_or_default();
-        self.read(move |connection| {
-            let mut query = connection.prepare_cached(
-                "SELECT job_id, ended_ms FROM jobs WHERE ended_ms < ? AND (ended_ms, job_id) > (?, ?)
-                 ORDER BY ended_ms, job_id LIMIT ?",
-            )?;
-            let ended = |row: &Row<'_>| Ok(EndedJob { id: job_id(row)?, ended_ms: row.get("ended_ms")? });
-            readable(query.query(params![ended_ms, after_ms, id, limit])?, ended)
-        })
-        .await
-    }
-
-    async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
-        self.read(|connection| {
-            let mut query = connection.prepare_cached("SELECT state, jobs FROM job_counts")?;
-            let counts = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(counts.collect::<rusqlite::Result<_>>()?)
-        })
-        .await
-    }
-
-    async fn can_record(&self) -> Result<(), String> {
-        let path = self.inner.path.clone();
-        // First, as it says what to do: on a full disk the heartbeat may fail as well.
-        let checked = tokio::task::spawn_blocking(move || writability::check_space(&path)).await;
-        checked.unwrap_or_else(|_| Err("the server is shutting down".to_owned()))?;
-        self.inner.writability.check(Instant::now())
-    }
-
-    async fn remove(&self, id: &JobId) -> Result<(), StoreError> {
-        let sql = "DELETE FROM jobs WHERE job_id = ? AND ended_ms IS NOT NULL";
-        self.execute(Turn::InOrder, sql, [id.to_string()]).await
-    }
-
-    async fn changes(&self, since: Revision, limit: u32) -> Result<Changes, StoreError> {
-        self.inner.changes(since, limit).await
-    }
-
-    fn watch(&self, id: &JobId) -> watch::Receiver<KnownJob> {
-        self.inner.hub.watch(id)
-    }
 }

@@ -213,7 +213,7 @@ pub struct Changes {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The disk that holds the state is full.
-    #[error("no space is left for the server's state")]
+    #[error("cannot write the server's state: no space is left on its disk")]
     Full,
     /// Another write takes too long.
     #[error("cannot change the server's state now: {why}")]
@@ -222,10 +222,12 @@ pub enum StoreError {
         why: String,
     },
     /// A read takes too long.
-    #[error("the server's state could not be read in time; see whether the disk of the state folder answers")]
+    #[error(
+        "cannot read the server's state: the disk did not respond in time; check the disk of the state folder"
+    )]
     Slow,
     /// Any other error: the database is locked, damaged or missing.
-    #[error("the server's state could not be read or written{}", code(.0))]
+    #[error("cannot read or write the server's state{}", code(.0))]
     Database(#[source] Arc<rusqlite::Error>),
     /// The stored document has the wrong form.
     #[error("the stored state of job {0} is damaged")]

@@ -13,7 +13,8 @@ pub enum Role {
     Run,
     /// Drops the staging tables that killed attempts of the step left. The job fails anyway, and a cancel does not end
     /// this attempt.
-    CleanUp,
+    #[serde(rename = "clean_up")]
+    Cleanup,
 }
 
 /// One execution of a step.
@@ -74,10 +75,21 @@ impl Milestones {
     }
 }
 
+/// A stage of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stage {
+    /// Its name.
+    pub name: &'static str,
+    /// Its begin.
+    pub begin_ms: i64,
+    /// Its end.
+    pub end_ms: i64,
+}
+
 impl Attempt {
-    /// Stages until its agent attached, or until `now_ms`: name, begin and end of each, without gaps.
+    /// The stages until its agent attached, or until `now_ms`, without gaps.
     #[must_use]
-    pub fn way_to_agent(&self, now_ms: i64) -> Vec<(&'static str, i64, i64)> {
+    pub fn launch_stages(&self, now_ms: i64) -> Vec<Stage> {
         let end = self.attached_ms.or(self.ended_ms).unwrap_or(now_ms).max(self.created_ms);
         let (scheduled, container) = (self.milestones.scheduled_ms, self.milestones.container_ms);
         let ends = [
@@ -88,15 +100,15 @@ impl Attempt {
             ("start", Some(end)),
         ];
         let mut at = self.created_ms;
-        let mut way = Vec::new();
+        let mut stages = Vec::new();
         for (name, until) in ends {
             let Some(until) = until else { continue };
             // Platforms report whole seconds, by their own clocks.
             let until = until.clamp(at, end);
-            way.push((name, at, until));
+            stages.push(Stage { name, begin_ms: at, end_ms: until });
             at = until;
         }
-        way
+        stages
     }
 
     /// Its outcome, if it has ended.

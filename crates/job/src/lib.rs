@@ -3,7 +3,7 @@
 
 mod apply;
 mod attempt;
-mod clean_up;
+mod cleanup;
 mod executor;
 mod failure;
 #[cfg(any(test, feature = "test-support"))]
@@ -18,13 +18,13 @@ mod step;
 mod tests;
 
 pub use apply::{Basis, Change, Event, Rejection};
-pub use attempt::{Attempt, EndedBy, InstanceHash, Milestones, Phase, Role};
-pub use clean_up::{MAX_CLEAN_UPS, unclear_grant};
+pub use attempt::{Attempt, EndedBy, InstanceHash, Milestones, Phase, Role, Stage};
+pub use cleanup::{MAX_CLEANUPS, unclear_grant};
 pub use executor::ExecutorRef;
 pub use failure::{Cause, Failure};
 pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};
 pub use job::{Job, JobState};
-pub use launcher_id::LauncherId;
+pub use launcher_id::{LauncherId, LauncherKind};
 pub use next::{Again, Evidence, MAX_ATTEMPTS, MAX_PUBLISH_ATTEMPTS, Next};
 pub use outcome::{Outcome, Reason};
 pub use step::{Step, StepKind};

@@ -1,6 +1,6 @@
 //! The next action of a reconciler: a pure function of the job's state and of the evidence in its log.
 
-use super::clean_up::{self, Scratch};
+use super::cleanup::{self, StagingTables};
 use super::{Attempt, AttemptId, Cause, Failure, Job, JobState, Outcome, Phase, Reason, Role, Step};
 
 /// Maximum number of attempts of a step.
@@ -37,7 +37,7 @@ pub enum Next {
         after: Option<Again>,
     },
     /// Record an attempt of the step that only drops staging tables of killed attempts.
-    CleanUp {
+    Cleanup {
         /// Index of the step.
         step: u32,
         /// Number of failed attempts to clean up.
@@ -92,23 +92,23 @@ impl Job {
             Phase::Created => Next::Launch(id),
             Phase::Launched | Phase::Attached { .. } => Next::Watch(id),
             Phase::Ended { outcome, .. } => {
-                // Clean-up attempts come last, and do not change how the job ends.
+                // Cleanup attempts come last, and do not change how the job ends.
                 let outcome = step.last_run().and_then(Attempt::outcome).unwrap_or(outcome);
                 match self.after_end(index, step, outcome, evidence) {
-                    Next::Finish(JobState::Failed(failure)) => Self::clean_up(index, step, failure, evidence),
+                    Next::Finish(JobState::Failed(failure)) => Self::cleanup(index, step, failure, evidence),
                     next => next,
                 }
             }
         }
     }
 
-    fn clean_up(index: u32, step: &Step, failure: Failure, evidence: Evidence) -> Next {
-        match clean_up::scratch(step, evidence) {
-            Scratch::Clean => Next::Finish(JobState::Failed(failure)),
-            Scratch::Left { tried } => Next::CleanUp { step: index, tried },
-            Scratch::GivenUp => {
+    fn cleanup(index: u32, step: &Step, failure: Failure, evidence: Evidence) -> Next {
+        match cleanup::staging_tables(step, evidence) {
+            StagingTables::Clean => Next::Finish(JobState::Failed(failure)),
+            StagingTables::Left { tried } => Next::Cleanup { step: index, tried },
+            StagingTables::GivenUp => {
                 let message = format!(
-                    "{}; a scratch table could not be dropped and is still in the database: its name contains the job's id",
+                    "{}; cannot drop a staging table: it is still in the database, and its name contains the job's id",
                     failure.message
                 );
                 Next::Finish(JobState::Failed(Failure { message, ..failure }))
@@ -165,7 +165,7 @@ fn may_repeat(step: &Step, evidence: Evidence) -> bool {
 
 /// Whether the step reads what it replaces, and may have replaced it.
 fn may_have_replaced_input(step: &Step) -> bool {
-    step.overwrites_input && clean_up::unclear_grant(step).is_some()
+    step.overwrites_input && cleanup::unclear_grant(step).is_some()
 }
 
 /// Part of each message about an effect that a repetition would double.

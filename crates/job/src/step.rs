@@ -39,7 +39,7 @@ impl Step {
         self.last_run().and_then(Attempt::outcome).is_some_and(Outcome::succeeded)
     }
 
-    /// The newest attempt that runs the step, which excludes clean-ups.
+    /// The newest attempt that runs the step, which excludes cleanups.
     #[must_use]
     pub fn last_run(&self) -> Option<&Attempt> {
         self.attempts.iter().rev().find(|attempt| attempt.role == Role::Run)

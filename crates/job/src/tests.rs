@@ -39,11 +39,11 @@ fn found(attempt: AttemptId, reason: Reason, retryable: bool) -> Event {
 }
 
 fn create(step: u32) -> Event {
-    Event::AttemptCreated { step, role: Role::Run, launcher_id: LauncherId::of("local") }
+    Event::AttemptCreated { step, role: Role::Run, launcher_id: LauncherId::of(LauncherKind::Local) }
 }
 
-fn clean_up(step: u32) -> Event {
-    Event::AttemptCreated { step, role: Role::CleanUp, launcher_id: LauncherId::of("local") }
+fn cleanup(step: u32) -> Event {
+    Event::AttemptCreated { step, role: Role::Cleanup, launcher_id: LauncherId::of(LauncherKind::Local) }
 }
 
 /// A job of one step whose attempt is attached.
@@ -112,7 +112,10 @@ fn launch_phases_are_contiguous_despite_clock_skew() {
     job.apply(create(0), 1000).unwrap();
     job.apply(Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None }, 1010).unwrap();
     job.apply(attach(attempt.clone(), KEY), 4000).unwrap();
-    let way = |job: &Job| job.attempt(&id(job, 0, 1)).unwrap().way_to_agent(9000);
+    let way = |job: &Job| {
+        let stages = job.attempt(&id(job, 0, 1)).unwrap().launch_stages(9000);
+        stages.into_iter().map(|it| (it.name, it.begin_ms, it.end_ms)).collect::<Vec<_>>()
+    };
     assert_eq!(way(&job), [("launch", 1000, 1010), ("start", 1010, 4000)]);
     let seen = |scheduled_ms, container_ms| Event::MilestonesSeen {
         attempt: attempt.clone(),
@@ -185,6 +188,28 @@ fn terminated_by_is_derived_from_the_reason_in_older_documents() {
         by
     };
     assert_eq!([Reason::Exited, Reason::Lost].map(by), [EndedBy::Agent, EndedBy::Server]);
+}
+
+#[test]
+fn stored_launcher_kind_is_its_name() {
+    let id = LauncherId { kind: LauncherKind::Kubernetes, scope: Some("s".into()) };
+    assert_eq!(
+        serde_json::to_value(id).unwrap(),
+        serde_json::json!({"launcher": "kubernetes", "scope": "s"})
+    );
+    let newer = serde_json::json!({"launcher": "yarn"});
+    let id: LauncherId = serde_json::from_value(newer.clone()).unwrap();
+    assert_eq!(id.kind, LauncherKind::Other("yarn".into()));
+    assert_eq!(serde_json::to_value(id).unwrap(), newer, "it is stored back unchanged");
+}
+
+/// Servers of other versions read it.
+#[test]
+fn stored_role_keeps_its_name() {
+    assert_eq!(
+        serde_json::to_value([Role::Run, Role::Cleanup]).unwrap(),
+        serde_json::json!(["run", "clean_up"])
+    );
 }
 
 #[test]
@@ -303,7 +328,7 @@ proptest! {
             let (kind, started) = outcomes.next().unwrap_or((0, true));
             match job.next(Evidence { started, rows: false }) {
                 Next::Create { step, .. } => { job.apply(create(step), 1).unwrap(); }
-                Next::CleanUp { step, .. } => { job.apply(clean_up(step), 1).unwrap(); }
+                Next::Cleanup { step, .. } => { job.apply(cleanup(step), 1).unwrap(); }
                 Next::Launch(attempt) => { job.apply(Event::AttemptLaunched { attempt, tracker_url: None }, 1).unwrap(); }
                 Next::Watch(attempt) | Next::End(attempt) => {
                     // An agent may do nothing, attach, report, or be lost.

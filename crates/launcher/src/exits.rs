@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clean_up_removes_the_entry() {
+    async fn cleanup_removes_the_entry() {
         let (exits, executor) = (Exits::default(), executor());
         start(&exits, &executor, &mut Command::new("true")).await.unwrap();
         exits.forget(&executor);

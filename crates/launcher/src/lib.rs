@@ -1,9 +1,9 @@
 //! Launchers: they start attempts, observe and terminate them. What runs is an agent, which attaches to a server by
 //! itself and reports for the attempt; or the controller of a framework that runs an attempt in several processes.
 
+mod cleanup;
 mod exits;
 pub mod kubernetes;
-mod leftovers;
 mod local;
 mod lock;
 mod pod_resources;
@@ -11,8 +11,8 @@ mod processes;
 mod python;
 mod records;
 mod registry;
-mod removal;
 mod run_folder;
+mod run_folder_audit;
 mod run_slots;
 mod scope;
 mod spool;
@@ -23,15 +23,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlflow_proto::agent::{Assignment, Outcome};
 
-use sqlflow_job::{AttemptId, ExecutorRef, Job, LauncherId, Milestones};
+use sqlflow_job::{AttemptId, ExecutorRef, Job, LauncherId, LauncherKind, Milestones};
 
-pub use leftovers::{Agent, RunFolders};
 pub use local::{LocalLauncher, LocalOptions};
 pub use lock::Holder;
 pub use pod_resources::PodResources;
 pub use python::{Candidate, Python, candidates as pythons};
 pub use records::RecordSource;
 pub use registry::{Execution, Launchers};
+pub use run_folder_audit::{Agent, RunFolders};
 pub use run_slots::Ticket;
 pub use spool::Spool;
 pub use sqlflow_termination_message::TerminalRecords;
@@ -97,7 +97,7 @@ pub enum Supervision {
 /// A reconciler launches an attempt, observes it until it is gone, and cleans up once the outcome is stored:
 ///
 /// ```
-/// use sqlflow_launcher::{CleanUp, LaunchRequirements, Launcher, Observation, Target};
+/// use sqlflow_launcher::{Cleanup, LaunchRequirements, Launcher, Observation, Target};
 ///
 /// async fn run(launcher: &dyn Launcher, target: &Target) -> anyhow::Result<()> {
 ///     launcher.launch(target, &LaunchRequirements::default()).await?;
@@ -112,15 +112,15 @@ pub enum Supervision {
 ///         }
 ///         launcher.changed(target).await;
 ///     }
-///     assert_eq!(launcher.clean_up(target, false).await?, CleanUp::Done);
+///     assert_eq!(launcher.cleanup(target, false).await?, Cleanup::Done);
 ///     Ok(())
 /// }
 /// # let _ = run;
 /// ```
 #[async_trait]
 pub trait Launcher: Send + Sync + 'static {
-    /// Kind of the launcher: `local` or `kubernetes`.
-    fn name(&self) -> &'static str;
+    /// Kind of the launcher.
+    fn kind(&self) -> LauncherKind;
 
     /// The launcher's scope among launchers of its kind: a cluster and namespace, or a state folder. Attempts of
     /// another scope cannot be observed here.
@@ -130,7 +130,7 @@ pub trait Launcher: Send + Sync + 'static {
 
     /// The launcher id: kind and scope.
     fn id(&self) -> LauncherId {
-        LauncherId { launcher: self.name().to_owned(), scope: self.scope() }
+        LauncherId { kind: self.kind(), scope: self.scope() }
     }
 
     /// Supervisor of the attempts that this launcher starts.
@@ -180,16 +180,16 @@ pub trait Launcher: Send + Sync + 'static {
     ///
     /// # Errors
     /// Something could not be removed. Reconcilers and housekeeping call it again.
-    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<CleanUp>;
+    async fn cleanup(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<Cleanup>;
 
     /// Removes what an attempt left that is not in the store: it may belong to another server, or its store was lost.
     ///
     /// # Errors
-    /// Those of [`Launcher::clean_up`].
-    async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()>;
+    /// Those of [`Launcher::cleanup`].
+    async fn collect_garbage(&self, target: &Target) -> anyhow::Result<()>;
 
-    /// Attempts with leftovers, for garbage collection of what no server cleaned up.
-    async fn leftovers(&self) -> Vec<Target>;
+    /// Attempts that have anything at the platform, for garbage collection.
+    async fn attempts(&self) -> Vec<Target>;
 
     /// Waits until the state of the attempt may have changed; forever if this launcher cannot detect changes. It is
     /// level-triggered: it returns at once until the attempt was observed, and after the exit of an agent that this
@@ -203,13 +203,13 @@ pub trait Launcher: Send + Sync + 'static {
     }
 }
 
-/// Result of a clean-up.
+/// Result of a cleanup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub enum CleanUp {
-    /// All leftovers are removed.
+pub enum Cleanup {
+    /// Everything is removed.
     Done,
-    /// Nothing was removed, because the attempt runs or may run. The clean-up stays due.
+    /// Nothing was removed, because the attempt runs or may run. The cleanup stays due.
     StillRuns,
 }
 

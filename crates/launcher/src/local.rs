@@ -15,19 +15,19 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
-use sqlflow_job::{AttemptId, ExecutorRef};
+use sqlflow_job::{AttemptId, ExecutorRef, LauncherId, LauncherKind};
 use sqlflow_os::exhaustion::{is_exhaustion, with_remedy};
 use tokio::process::{Child, Command};
 
+use super::cleanup::FailedCleanups;
 use super::exits::Exits;
 use super::lock::{Holder, holder, released};
 use super::python::{Python, Unusable};
-use super::removal::Unremovable;
 use super::run_slots::{RunSlot, RunSlots, SlotRequest, Ticket};
 use super::unreadable::Unreadable;
 use super::{
-    CleanUp, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
-    Target, processes, removal, run_folder, scope,
+    Cleanup, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
+    Target, cleanup, processes, run_folder, scope,
 };
 
 /// Settings of the local launcher.
@@ -62,22 +62,21 @@ pub struct LocalLauncher {
     /// Agents that are children of this process.
     exits: Exits,
     unreadable: Unreadable,
-    unremovable: Unremovable,
+    failed_cleanups: FailedCleanups,
     run_slots: RunSlots,
     /// See [`Launcher::scope`].
     scope: String,
 }
 
 /// See [`Launcher::name`].
-const NAME: &str = "local";
 /// Interval at which a running agent is observed without a reported change.
 const SAFETY_PERIOD: Duration = Duration::from_secs(300);
 
 impl LocalLauncher {
     /// The launcher id of a launcher with this state folder, an absolute path.
     #[must_use]
-    pub fn launcher_id_of(state_dir: &Path) -> sqlflow_job::LauncherId {
-        sqlflow_job::LauncherId { launcher: NAME.to_owned(), scope: Some(scope::of(state_dir)) }
+    pub fn launcher_id_of(state_dir: &Path) -> LauncherId {
+        LauncherId { kind: LauncherKind::Local, scope: Some(scope::of(state_dir)) }
     }
 
     /// A launcher with these settings.
@@ -89,7 +88,7 @@ impl LocalLauncher {
             options: Arc::new(options),
             exits: Exits::default(),
             unreadable: Unreadable::default(),
-            unremovable: Unremovable::default(),
+            failed_cleanups: FailedCleanups::default(),
             run_slots,
             scope,
         }
@@ -192,8 +191,8 @@ impl LocalLauncher {
 
 #[async_trait]
 impl Launcher for LocalLauncher {
-    fn name(&self) -> &'static str {
-        NAME
+    fn kind(&self) -> LauncherKind {
+        LauncherKind::Local
     }
 
     fn queue(&self, attempt: &AttemptId) -> Option<Ticket> {
@@ -294,40 +293,40 @@ impl Launcher for LocalLauncher {
         }
     }
 
-    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<CleanUp> {
+    async fn cleanup(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<Cleanup> {
         let executor = target.executor.clone();
         if self.holder(&executor).context("cannot ask for the agent's lock")? != Holder::Nobody {
-            return Ok(CleanUp::StillRuns);
+            return Ok(Cleanup::StillRuns);
         }
         self.exits.forget(&executor);
         self.unreadable.end(&executor);
         let dir = self.run_dir(&executor);
         let marker = target.attempt.to_string();
-        let unremovable = self.unremovable.clone();
-        let clean_up = move || {
+        let failed_cleanups = self.failed_cleanups.clone();
+        let cleanup = move || {
             // This searches all processes of the machine, and most attempts do not need it.
             let end_processes =
                 || if run_folder::has_nothing_left(&dir) { Ok(()) } else { processes::kill_marked(&marker) };
             if step_goes_on {
                 end_processes().context("cannot kill what the attempt started")?;
-                return Ok(CleanUp::Done);
+                return Ok(Cleanup::Done);
             }
-            unremovable
-                .clean_up(&executor, end_processes, || removal::remove(&dir))
+            failed_cleanups
+                .cleanup(&executor, end_processes, || cleanup::remove(&dir))
                 .with_context(|| format!("cannot remove the run folder {}", dir.display()))?;
             // The job's folder goes with its last attempt.
             dir.parent().map(fs::remove_dir);
-            Ok(CleanUp::Done)
+            Ok(Cleanup::Done)
         };
-        tokio::task::spawn_blocking(clean_up).await?
+        tokio::task::spawn_blocking(cleanup).await?
     }
 
-    async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()> {
+    async fn collect_garbage(&self, target: &Target) -> anyhow::Result<()> {
         // The run folder is in the state folder of this server only.
-        self.clean_up(target, false).await.map(drop)
+        self.cleanup(target, false).await.map(drop)
     }
 
-    async fn leftovers(&self) -> Vec<Target> {
+    async fn attempts(&self) -> Vec<Target> {
         let run_dir = self.options.run_dir.clone();
         tokio::task::spawn_blocking(move || targets_in(&run_dir)).await.unwrap_or_default()
     }

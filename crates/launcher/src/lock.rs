@@ -97,7 +97,7 @@ mod tests {
 
     /// The kernel gives -1 for the holder of such a lock.
     #[test]
-    fn a_lock_without_a_process_is_held_and_has_no_process() {
+    fn lock_without_process_is_held() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         assert_eq!(holder(&path).unwrap(), Holder::Nobody);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_exit_of_a_process_that_another_started_is_waited_for() {
+    async fn exit_of_foreign_process_is_awaited() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let mut child = holding(&path);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lock_whose_holder_has_no_process_here_is_looked_at() {
+    async fn holder_in_other_pid_namespace_is_polled() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         released(path, Holder::Unseen).await;

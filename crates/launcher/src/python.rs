@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_python_that_was_named_is_the_only_one() {
+    fn named_python_is_the_only_candidate() {
         let of =
             |named| candidates_of(Some(named), Some("/active".as_ref()), Path::new("/x"), "/cwd".as_ref());
         assert_eq!(names(&of("venv/bin/python")), ["/cwd/venv/bin/python"]);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_active_environment_comes_before_the_installed_one_and_both_before_path() {
+    fn active_environment_precedes_installed_and_path() {
         let prefix = tempfile::tempdir().unwrap();
         let prefix = prefix.path().canonicalize().unwrap();
         let (server, venv) = (prefix.join("bin/sqlflow-server"), prefix.join("lib/sqlflow/venv/bin"));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_search_path_is_taken_from_the_servers_folder() {
+    fn relative_path_starts_at_the_servers_folder() {
         let absolute = absolute_entries("images/submitter:/abs:".as_ref(), Path::new("/clone"));
         assert_eq!(absolute, "/clone/images/submitter:/abs:/clone/");
     }
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_that_can_is_taken_and_one_that_is_repaired_is_found() {
+    async fn first_usable_python_is_taken_and_repaired_one_found() {
         let dir = tempfile::tempdir().unwrap();
         let [first, second, package] = ["first", "second", "package"].map(|name| dir.path().join(name));
         script(&first, "echo \"ModuleNotFoundError: No module named 'sqlflow_submitter'\" >&2; exit 1");
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_of_another_machine_is_not_looked_at() {
+    async fn python_of_another_machine_is_skipped() {
         let python = Python::unchecked("/not/here");
         assert_eq!((python.usable().await, python.program().as_str()), (Ok(()), "/not/here"));
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlflow_job::{AttemptId, Job, LauncherId, Milestones};
+use sqlflow_job::{AttemptId, Job, LauncherId, LauncherKind, Milestones};
 
 use super::{
-    CleanUp, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
+    Cleanup, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
     Supervision, Target, Ticket,
 };
 
@@ -57,11 +57,11 @@ impl Launchers {
         own.map_or_else(|| Arc::new(ForeignLauncher { id: id.clone() }) as Arc<dyn Launcher>, Arc::clone)
     }
 
-    /// Leftovers at all launchers.
-    pub async fn leftovers(&self) -> Vec<Execution> {
+    /// Attempts at all launchers; see [`Launcher::attempts`].
+    pub async fn attempts(&self) -> Vec<Execution> {
         let mut left = Vec::new();
         for launcher in self.all() {
-            let found = launcher.leftovers().await.into_iter();
+            let found = launcher.attempts().await.into_iter();
             left.extend(found.map(|target| Execution { launcher: Arc::clone(launcher), target }));
         }
         left
@@ -126,12 +126,12 @@ impl Execution {
         self.launcher.stop(&self.target, forced).await;
     }
 
-    pub async fn clean_up(&self, step_goes_on: bool) -> anyhow::Result<CleanUp> {
-        self.launcher.clean_up(&self.target, step_goes_on).await
+    pub async fn cleanup(&self, step_goes_on: bool) -> anyhow::Result<Cleanup> {
+        self.launcher.cleanup(&self.target, step_goes_on).await
     }
 
-    pub async fn clean_up_orphan(&self) -> anyhow::Result<()> {
-        self.launcher.clean_up_orphan(&self.target).await
+    pub async fn collect_garbage(&self) -> anyhow::Result<()> {
+        self.launcher.collect_garbage(&self.target).await
     }
 
     #[must_use]
@@ -145,7 +145,7 @@ impl Execution {
 }
 
 fn foreign(id: &LauncherId) -> String {
-    let launcher = &id.launcher;
+    let launcher = id.kind.name();
     format!(
         "the attempt runs at {id}, which this server cannot ask; start a server with --launcher {launcher} there"
     )
@@ -158,8 +158,8 @@ struct ForeignLauncher {
 
 #[async_trait]
 impl Launcher for ForeignLauncher {
-    fn name(&self) -> &'static str {
-        "foreign"
+    fn kind(&self) -> LauncherKind {
+        self.id.kind.clone()
     }
 
     async fn launch(&self, _: &Target, _: &LaunchRequirements) -> Result<Launched, LaunchError> {
@@ -184,15 +184,15 @@ impl Launcher for ForeignLauncher {
 
     async fn stop(&self, _: &Target, _: bool) {}
 
-    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<CleanUp> {
-        Ok(CleanUp::StillRuns)
+    async fn cleanup(&self, _: &Target, _: bool) -> anyhow::Result<Cleanup> {
+        Ok(Cleanup::StillRuns)
     }
 
-    async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
+    async fn collect_garbage(&self, _: &Target) -> anyhow::Result<()> {
         Ok(())
     }
 
-    async fn leftovers(&self) -> Vec<Target> {
+    async fn attempts(&self) -> Vec<Target> {
         Vec::new()
     }
 
@@ -213,8 +213,8 @@ mod tests {
 
     #[async_trait]
     impl Launcher for At {
-        fn name(&self) -> &'static str {
-            self.0
+        fn kind(&self) -> LauncherKind {
+            self.0.to_owned().into()
         }
 
         fn scope(&self) -> Option<String> {
@@ -239,15 +239,15 @@ mod tests {
 
         async fn stop(&self, _: &Target, _: bool) {}
 
-        async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<CleanUp> {
-            Ok(CleanUp::Done)
+        async fn cleanup(&self, _: &Target, _: bool) -> anyhow::Result<Cleanup> {
+            Ok(Cleanup::Done)
         }
 
-        async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
+        async fn collect_garbage(&self, _: &Target) -> anyhow::Result<()> {
             Ok(())
         }
 
-        async fn leftovers(&self) -> Vec<Target> {
+        async fn attempts(&self) -> Vec<Target> {
             Vec::new()
         }
 
@@ -272,15 +272,20 @@ mod tests {
 
     #[tokio::test]
     async fn attempt_is_gone_only_at_its_own_launcher() {
-        let at =
-            |launcher: &str, scope: &str| LauncherId { launcher: launcher.into(), scope: Some(scope.into()) };
+        let at = |launcher: &str, scope: &str| LauncherId {
+            kind: launcher.to_owned().into(),
+            scope: Some(scope.into()),
+        };
         let launchers = Launchers::new(Arc::new(At("kubernetes", "a")), vec![Arc::new(At("local", "/s"))]);
         assert!(is_gone(&launchers, at("kubernetes", "a")).await);
         assert!(is_gone(&launchers, at("local", "/s")).await);
         assert!(!is_gone(&launchers, at("kubernetes", "b")).await);
         assert!(!is_gone(&launchers, at("local", "/t")).await);
         assert!(!is_gone(&launchers, at("yarn", "a")).await);
-        assert!(is_gone(&launchers, LauncherId::of("local")).await, "it was recorded before scopes were");
+        assert!(
+            is_gone(&launchers, LauncherId::of(LauncherKind::Local)).await,
+            "it was recorded before scopes were"
+        );
         let other_cluster = Launchers::only(Arc::new(At("kubernetes", "a, authority 12")));
         assert!(is_gone(&other_cluster, at("kubernetes", "a, authority 12")).await);
         assert!(!is_gone(&other_cluster, at("kubernetes", "a, authority 34")).await);
@@ -297,19 +302,19 @@ mod tests {
     #[test]
     fn foreign_launcher_is_named_with_a_fix() {
         let launchers = Launchers::only(Arc::new(At("kubernetes", "a")));
-        let (job, attempt) = job_at(LauncherId { launcher: "local".into(), scope: Some("/s".into()) });
+        let (job, attempt) = job_at(LauncherId { kind: LauncherKind::Local, scope: Some("/s".into()) });
         let why = launchers.foreign(&job, &attempt).unwrap().message;
         assert!(why.contains("local (/s)") && why.contains("--launcher local"), "{why}");
     }
 
     #[test]
     fn attempt_keeps_its_launcher_id() {
-        let (job, _) = job_at(LauncherId { launcher: "local".into(), scope: Some("/s".into()) });
+        let (job, _) = job_at(LauncherId { kind: LauncherKind::Local, scope: Some("/s".into()) });
         let text = serde_json::to_string(&job).unwrap();
         assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);
         let old = text.replace(r#","scope":"/s""#, "");
         assert!(old.contains(r#""launcher":"local""#) && old != text, "{old}");
         let old: Job = serde_json::from_str(&old).unwrap();
-        assert_eq!(old.steps[0].attempts[0].launcher_id, LauncherId::of("local"));
+        assert_eq!(old.steps[0].attempts[0].launcher_id, LauncherId::of(LauncherKind::Local));
     }
 }

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_oldest_job_is_first_however_late_it_came() {
+    async fn oldest_job_is_first_in_any_arrival_order() {
         let dir = tempfile::tempdir().unwrap();
         let slots = slots(dir.path(), 1);
         let [old, young, youngest] = attempts();
@@ -286,7 +286,7 @@ mod tests {
 
     /// As of an agent that an earlier server started.
     #[tokio::test]
-    async fn a_slot_is_held_by_who_inherited_it() {
+    async fn slot_is_held_by_inheriting_process() {
         let dir = tempfile::tempdir().unwrap();
         let [attempt, ..] = attempts();
         let slot = take(&slots(dir.path(), 1), &attempt).await.unwrap();
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slot_that_cannot_be_used_counts_as_held_and_the_others_are_taken() {
+    async fn unusable_slot_counts_as_held() {
         let dir = tempfile::tempdir().unwrap();
         let [attempt, ..] = attempts();
         let slots = slots(dir.path(), 2);
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slot_that_cannot_be_used_is_named_where_nothing_else_can_be_free() {
+    async fn unusable_slot_is_named_when_none_is_free() {
         for number in [0, 7] {
             let dir = tempfile::tempdir().unwrap();
             let [attempt, ..] = attempts();

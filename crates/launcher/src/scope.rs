@@ -1,17 +1,16 @@
-//! What a local attempt's place is, beside the launcher's name: the state folder, and the machine where that does not
-//! follow from it.
+//! Scope of a local launcher's id: the state folder, and the machine if several machines may share that folder.
 
 use std::path::Path;
 
 use nix::sys::statfs::{FsType, statfs};
 
-/// Filesystems that several machines may have mounted at a time: NFS, AFS, SMB (1, 2 and CIFS), Ceph, Lustre, GPFS.
+/// Filesystems that several machines may mount at the same time: NFS, AFS, SMB (1, 2 and CIFS), Ceph, Lustre, GPFS.
 const SHARED: [i64; 8] =
     [0x6969, 0x5346_414f, 0x517b, 0xfe53_4d42, 0xff53_4d42, 0x00c3_6400, 0x0bd0_0bd0, 0x4750_4653];
 
-/// The scope of agents whose run folders are below this folder. On a filesystem of one machine the kernel that has it
-/// mounted knows all locks, whatever the host is called: a container has another name each time it is created. On a
-/// shared one only the machine of the agents can tell for certain.
+/// The scope of agents whose run folders are below this folder. On a filesystem of one machine, the kernel that mounted
+/// it knows all locks, also of containers, whose host name changes with each start. On a shared one, only the agents'
+/// own machine knows them.
 pub(super) fn of(state_dir: &Path) -> String {
     let is_shared = statfs(state_dir).is_ok_and(|found| is_shared(found.filesystem_type()));
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
@@ -34,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_host_counts_where_the_folder_is_shared() {
+    fn scope_has_host_on_shared_filesystems() {
         let dir = Path::new("/state");
         assert_eq!(scope(dir, Some("one".into())), "one:/state");
         assert_eq!(scope(dir, None), "/state");

@@ -1,5 +1,5 @@
-//! What a dead agent left on disk of the records that no server took: length-delimited, in order. There may be hundreds
-//! of megabytes of it, so it is read in batches.
+//! The spool: records that a dead agent left on disk, because no server took them. They are length-delimited and in
+//! order. A spool may have hundreds of megabytes, so it is read in batches.
 
 use std::error::Error;
 use std::io;
@@ -16,24 +16,24 @@ use tokio::io::{AsyncReadExt as _, BufReader};
 
 use super::RecordSource;
 
-/// So much memory a batch takes, or one record that is larger.
+/// Maximum size of a batch, unless a single record is larger.
 const BATCH_BYTES: usize = 1 << 20;
-/// So much is asked of the disk at a time.
+/// Size of a read.
 const READ_BYTES: usize = 64 << 10;
 const MAX_VARINT_BYTES: usize = 10;
 
-/// The records of one attempt. In memory are at most a batch and two times [`READ_BYTES`].
+/// The spool of one attempt. Memory: one batch and twice [`READ_BYTES`].
 #[derive(Debug)]
 pub struct Spool {
     path: PathBuf,
-    /// Once it is open.
+    /// The open file; `None`: not opened yet.
     file: Option<BufReader<File>>,
-    /// What came after the records that were given last.
+    /// Data after the last batch.
     fault: Option<io::Error>,
 }
 
 impl Spool {
-    /// Where it would be; there need not be one.
+    /// A spool at this path, which may not exist.
     pub fn at(path: PathBuf) -> Self {
         Self { path, file: None, fault: None }
     }
@@ -73,22 +73,22 @@ impl RecordSource for Spool {
     }
 }
 
-/// The next record, and how many bytes it has.
+/// The next record and its size.
 async fn next(file: &mut BufReader<File>) -> io::Result<Option<(Record, usize)>> {
     let Some(length) = length(file).await? else { return Ok(None) };
     let length = usize::try_from(length).ok().filter(|length| *length <= MAX_RECORD_BYTES);
-    let length = length.ok_or_else(|| invalid("a record of more bytes than any has"))?;
+    let length = length.ok_or_else(|| invalid("a record is longer than the maximum"))?;
     let mut encoded = vec![0; length];
     file.read_exact(&mut encoded).await?;
     let record = Record::decode(Bytes::from(encoded)).map_err(invalid)?;
     if record.seq == 0 {
-        // Agents count from 1. It is what a block of zeros looks like.
-        return Err(invalid("a record without a number"));
+        // Sequence numbers begin with 1. A block of zeros looks like 0.
+        return Err(invalid("a record has no sequence number"));
     }
     Ok(Some((record, length)))
 }
 
-/// The length of the next record; `None`: there is no more.
+/// The size of the next record; `None`: the end.
 async fn length(file: &mut BufReader<File>) -> io::Result<Option<u64>> {
     let mut varint = Vec::new();
     loop {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_records_come_in_batches() {
+    async fn records_come_in_batches() {
         let bytes: Vec<_> = records().iter().flat_map(Record::encode_length_delimited_to_vec).collect();
         let (read_back, error) = read(&bytes).await;
         assert_eq!((read_back, error.is_none()), (records(), true));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_spool_is_an_error_and_takes_no_memory() {
+    async fn invalid_spool_is_an_error() {
         let whole = records()[1].encode_length_delimited_to_vec();
         let torn = &whole[..whole.len() - 1];
         let too_long = &[0xff, 0xff, 0xff, 0xff, 0xff, 1];

@@ -1,4 +1,4 @@
-//! Outcomes of agents that cannot be read: whether that may pass, or they are to be taken for damaged.
+//! Outcome files that cannot be read: whether to retry, or to treat them as damaged.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,17 +10,17 @@ use sqlflow_sync::lock;
 
 use sqlflow_job::ExecutorRef;
 
-/// How long a read may fail by an error that may pass, such as EIO, before the file is taken for damaged.
+/// Time after which a retryable read error, such as EIO, counts as damage.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// How many executors are remembered. One too many takes the place of the one that has failed for longest.
+/// Maximum number of executors in memory. An additional one replaces the one that has failed for longest.
 const MOST: usize = 1024;
 
-/// Since when the outcome of an executor cannot be read.
+/// Time of the first failed read of each executor's outcome.
 #[derive(Clone, Default)]
 pub(super) struct Unreadable(Arc<Mutex<HashMap<ExecutorRef, Instant>>>);
 
 impl Unreadable {
-    /// Whether the error, with which a read has failed now, is lasting. Exhausted resources come back at some time.
+    /// Whether this error, of a failed read, is lasting. Exhausted resources never are.
     pub(super) fn is_lasting(&self, executor: &ExecutorRef, error: &io::Error, now: Instant) -> bool {
         if is_exhaustion(error) {
             return false;
@@ -41,7 +41,7 @@ impl Unreadable {
         now.saturating_duration_since(*since.entry(executor.clone()).or_insert(now)) >= TIMEOUT
     }
 
-    /// It could be read, or is not asked for any more.
+    /// Removes the executor, because its outcome was read or is no longer needed.
     pub(super) fn end(&self, executor: &ExecutorRef) {
         lock(&self.0).remove(executor);
     }
@@ -58,7 +58,7 @@ mod tests {
         ExecutorRef::of_attempt(&AttemptId { job: JobId::generate(), step: 0, number: 1 })
     }
 
-    /// Whether the error is lasting after these seconds of looks each 20 s.
+    /// Whether the error is lasting, after reads each 20 s for this time.
     fn lasting(errno: Errno) -> Vec<bool> {
         let (unreadable, executor, begin) = (Unreadable::default(), executor(), Instant::now());
         let looks = [0, 20, 40, 60, 80].map(Duration::from_secs);
@@ -66,14 +66,14 @@ mod tests {
     }
 
     #[test]
-    fn retryable_error_is_lasting_after_a_time_and_exhaustion_never_does() {
+    fn retryable_error_becomes_lasting_and_exhaustion_never() {
         assert_eq!(lasting(Errno::EIO), [false, false, false, true, true]);
         assert_eq!(lasting(Errno::EISDIR), [true; 5]);
         assert_eq!(lasting(Errno::EMFILE), [false; 5]);
     }
 
     #[test]
-    fn a_file_that_was_read_meanwhile_begins_again() {
+    fn successful_read_resets_the_time() {
         let (unreadable, executor, begin) = (Unreadable::default(), executor(), Instant::now());
         let is_lasting = || unreadable.is_lasting(&executor, &Errno::EIO.into(), begin + TIMEOUT);
         assert!(!unreadable.is_lasting(&executor, &Errno::EIO.into(), begin));
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_that_failed_for_longest_is_forgotten_first() {
+    fn longest_failure_is_dropped_first() {
         let (unreadable, first, begin) = (Unreadable::default(), executor(), Instant::now());
         unreadable.is_lasting(&first, &Errno::EIO.into(), begin);
         for _ in 0..MOST {

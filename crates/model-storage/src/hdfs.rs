@@ -3,10 +3,9 @@
 //! The client is used without OpenDAL, whose binding of it deletes the target before a rename and hides error messages.
 //! Its rename is the namenode's `rename2` with OVERWRITE: one transaction.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -14,14 +13,13 @@ use hdfs_native::client::FileStatus;
 use hdfs_native::file::{FileReader, FileWriter};
 use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
 use sqlflow_os::failpoint;
-use sqlflow_sync::lock;
 
 use super::kerberos;
+use super::renamed_files::{FileState, Lookup, StagedFiles};
 use super::retry::Calls;
 use super::staging::{Folders, Staging, is_staging};
 use super::{
-    FoundFile, ModelLocation, ModelStore, Pieces, Precondition, RetryPolicy, Sink, StagedFile, WriteConflict,
-    below, kind,
+    FoundFile, ModelLocation, ModelStore, Pieces, Precondition, RetryPolicy, Sink, StagedFile, below, kind,
 };
 use crate::cache::{Fingerprint, TRAILER};
 
@@ -36,20 +34,22 @@ pub(super) struct HdfsStore {
     folder: String,
     staging: Staging,
     calls: Calls,
-    /// Staged files, as the namenode described them. A rename keeps length and time. So a rename whose response was
-    /// lost can be distinguished from one that did not happen.
-    staged: Arc<Mutex<HashMap<String, Described>>>,
+    staged: StagedFiles,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Described {
-    length: usize,
-    modification_time: u64,
-}
-
-impl From<&FileStatus> for Described {
+impl From<&FileStatus> for FileState {
     fn from(status: &FileStatus) -> Self {
-        Self { length: status.length, modification_time: status.modification_time }
+        Self { bytes: status.length as u64, modified: Some(time(status.modification_time)) }
+    }
+}
+
+impl From<Result<FileStatus, HdfsError>> for Lookup {
+    fn from(found: Result<FileStatus, HdfsError>) -> Self {
+        match found {
+            Ok(status) => Self::Found(FileState::from(&status)),
+            Err(HdfsError::FileNotFound(_)) => Self::Missing,
+            Err(_) => Self::Failed,
+        }
     }
 }
 
@@ -74,7 +74,7 @@ impl HdfsStore {
             folder: location.folder.clone(),
             staging,
             calls: Calls::new(retry)?,
-            staged: Arc::default(),
+            staged: StagedFiles::default(),
         })
     }
 
@@ -94,15 +94,8 @@ impl HdfsStore {
     async fn rename(&self, client: &Client, name: &str) -> io::Result<()> {
         let (from, to) = (self.staged_path(name), self.final_path(name));
         let Err(error) = client.rename(&from, &to, true).await.map_err(io_error) else { return Ok(()) };
-        let staged = lock(&self.staged).get(name).copied();
-        match (client.get_file_info(&from).await, client.get_file_info(&to).await) {
-            // An earlier rename succeeded, and only its response was lost.
-            (Err(HdfsError::FileNotFound(_)), Ok(found)) if staged == Some(Described::from(&found)) => Ok(()),
-            (Err(HdfsError::FileNotFound(_)), Ok(_) | Err(HdfsError::FileNotFound(_))) => {
-                Err(WriteConflict::not_staged(name))
-            }
-            _ => Err(error),
-        }
+        let (from, to) = (client.get_file_info(&from).await, client.get_file_info(&to).await);
+        self.staged.renamed(name, error, from.into(), to.into())
     }
 }
 
@@ -247,7 +240,7 @@ struct Staged {
     path: String,
     name: String,
     writer: FileWriter,
-    staged: Arc<Mutex<HashMap<String, Described>>>,
+    staged: StagedFiles,
     calls: Calls,
 }
 
@@ -263,9 +256,9 @@ impl Sink for Staged {
             // Durable on the datanodes, not only in their memory.
             writer.hsync().await.map_err(io_error)?;
             Box::pin(writer.close()).await.map_err(io_error)?;
-            client.get_file_info(&path).await.map(|status| Described::from(&status)).map_err(io_error)
+            client.get_file_info(&path).await.map(|status| FileState::from(&status)).map_err(io_error)
         })?;
-        lock(&staged).insert(name, described);
+        staged.insert(name, described);
         Ok(())
     }
 }

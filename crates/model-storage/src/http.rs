@@ -29,8 +29,7 @@ const BUNDLES: [&str; 3] =
 /// A client that trusts the certificates in `SSL_CERT_FILE`, or those of the system, or Mozilla's in an image that has
 /// none.
 pub(super) fn client() -> io::Result<reqwest::Client> {
-    // The only place of this library; fails if the program has installed one.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    sqlflow_tls::install_provider();
     let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).tls_certs_only(trusted()?);
     builder.build().map_err(io::Error::other)
 }

@@ -22,6 +22,8 @@ mod objects;
 pub mod pack;
 #[cfg(feature = "objects")]
 mod parts;
+#[cfg(any(feature = "hdfs", feature = "webhdfs"))]
+mod renamed_files;
 mod retry;
 mod staging;
 pub mod tarball;
@@ -282,7 +284,7 @@ pub fn open(
         #[cfg(feature = "webhdfs")]
         Scheme::Webhdfs => Ok(Box::new(webhdfs::WebhdfsStore::new(location, staging, retry.clone())?)),
         #[cfg(feature = "objects")]
-        scheme if objects::ObjectStore::serves(scheme) => {
+        scheme if objects::serves(scheme) => {
             Ok(Box::new(objects::ObjectStore::new(location, attempt, retry.clone())?))
         }
         scheme => Err(format!("this build of the agent has no support for {scheme}://")),

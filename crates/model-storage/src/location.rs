@@ -57,8 +57,7 @@ impl ModelLocation {
     /// # Errors
     /// A message.
     pub fn root(uri: &str) -> Result<Self, String> {
-        let (scheme, authority, folder) = Self::parse(uri)?;
-        Ok(Self { scheme, authority, folder, last: String::new() })
+        Self::parse(uri)
     }
 
     /// From a URI and the model's name. The path is not percent-decoded, so that every name that the server accepts has
@@ -74,7 +73,7 @@ impl ModelLocation {
         Ok(Self { last: name.rsplit('/').next().unwrap_or(name).to_owned(), ..root })
     }
 
-    fn parse(uri: &str) -> Result<(Scheme, String, String), String> {
+    fn parse(uri: &str) -> Result<Self, String> {
         let refuse = |why: &str| Err(format!("cannot use {uri}: {why}"));
         let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
         let Some((_, scheme)) = SCHEMES.iter().find(|(name, _)| *name == scheme) else {
@@ -105,7 +104,8 @@ impl ModelLocation {
         if folder.split('/').any(|segment| matches!(segment, "." | "..")) {
             return refuse("it has a `.` or `..` segment");
         }
-        Ok((*scheme, authority.to_owned(), folder.to_owned()))
+        let (authority, folder) = (authority.to_owned(), folder.to_owned());
+        Ok(Self { scheme: *scheme, authority, folder, last: String::new() })
     }
 
     /// Name of the file that is the model.

@@ -4,24 +4,29 @@
 //! object atomically. So nothing is copied, and the commit is one small request. The upload of an agent that died
 //! stays, invisible, until a later agent finds that it is old (S3), or a lifecycle rule of the store removes it.
 
-use std::collections::HashMap;
+mod service;
+mod upload;
+
 use std::fmt;
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use opendal::{Buffer, Builder, Operator, Writer};
+use opendal::Operator;
 use sqlflow_os::failpoint;
 use sqlflow_proto::agent::AttemptRef;
 use sqlflow_sync::lock;
+
+pub(super) use service::serves;
+use upload::{Staged, Upload, Uploads};
 
 use super::parts::{PART, part_of};
 use super::retry::Calls;
 use super::{
     CommitUnknown, FoundFile, ModelLocation, ModelStore, Pieces, Precondition, REPLACED, RetryPolicy, Scheme,
-    Sink, StagedFile, WriteConflict, below, http, kind,
+    StagedFile, WriteConflict, below, http, kind,
 };
 use crate::cache::Fingerprint;
 
@@ -44,21 +49,6 @@ pub(super) struct ObjectStore {
     is_unconditional: AtomicBool,
 }
 
-/// Uploads that were begun and neither completed nor aborted, by name.
-type Uploads = Arc<Mutex<HashMap<String, Upload>>>;
-
-struct Upload {
-    operator: Operator,
-    writer: Writer,
-    length: u64,
-    /// It has a precondition.
-    is_conditional: bool,
-    /// All parts were sent; it can be completed.
-    is_whole: bool,
-    /// The store confirmed its completion.
-    is_closed: bool,
-}
-
 /// Condition of a write.
 enum Condition {
     None,
@@ -77,17 +67,6 @@ impl fmt::Debug for ObjectStore {
 }
 
 impl ObjectStore {
-    /// Whether this build supports the storage.
-    pub(super) fn serves(scheme: Scheme) -> bool {
-        match scheme {
-            Scheme::S3 => cfg!(feature = "s3"),
-            Scheme::Oss => cfg!(feature = "oss"),
-            Scheme::Gs => cfg!(feature = "gs"),
-            Scheme::Azblob => cfg!(feature = "azblob"),
-            Scheme::File | Scheme::Hdfs | Scheme::Webhdfs => false,
-        }
-    }
-
     pub(super) fn new(
         location: &ModelLocation,
         attempt: &AttemptRef,
@@ -113,29 +92,7 @@ impl ObjectStore {
     }
 
     fn operator(&self) -> io::Result<Operator> {
-        Ok(http::retried(self.timed_operator()?))
-    }
-
-    /// A new operator, which reads credentials again.
-    fn timed_operator(&self) -> io::Result<Operator> {
-        let operator = match self.scheme {
-            #[cfg(feature = "s3")]
-            Scheme::S3 => built(s3(&self.bucket))?,
-            #[cfg(feature = "oss")]
-            Scheme::Oss => built(
-                opendal::services::Oss::default().bucket(&self.bucket).endpoint(&variable("OSS_ENDPOINT")),
-            )?,
-            #[cfg(feature = "gs")]
-            Scheme::Gs => built(opendal::services::Gcs::default().bucket(&self.bucket))?,
-            #[cfg(feature = "azblob")]
-            Scheme::Azblob => built(
-                opendal::services::Azblob::default()
-                    .container(&self.bucket)
-                    .endpoint(&variable("AZBLOB_ENDPOINT")),
-            )?,
-            other => return Err(io::Error::other(format!("{other}:// is not an object store"))),
-        };
-        http::timed(operator)
+        Ok(http::retried(service::operator(self.scheme, &self.bucket)?))
     }
 
     fn path(&self, name: &str) -> String {
@@ -147,7 +104,7 @@ impl ObjectStore {
     fn remove_abandoned(&self, operator: &Operator, path: &str) {
         #[cfg(feature = "s3")]
         if self.scheme == Scheme::S3 {
-            match self.calls.wait(super::uploads::abort_abandoned(operator, &region(), path)) {
+            match self.calls.wait(super::uploads::abort_abandoned(operator, &service::region(), path)) {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(path, count, "removed uploads that were abandoned a day ago"),
                 Err(error) => tracing::debug!(path, %error, "cannot list abandoned uploads"),
@@ -266,7 +223,7 @@ impl ObjectStore {
 
 impl ModelStore for ObjectStore {
     fn stage(&self, name: &str, precondition: Precondition, bytes: u64) -> io::Result<Box<dyn StagedFile>> {
-        let timed = self.timed_operator()?;
+        let timed = service::operator(self.scheme, &self.bucket)?;
         let operator = http::retried(timed.clone());
         let path = self.path(name);
         self.abort(name);
@@ -377,44 +334,6 @@ impl ModelStore for ObjectStore {
     }
 }
 
-struct Staged {
-    name: String,
-    part: usize,
-    /// The last part so far. A shorter rest is sent together with it: OpenDAL would buffer a short part, and lose it
-    /// when sending fails.
-    held_back: Bytes,
-    uploads: Uploads,
-    calls: Calls,
-}
-
-impl Sink for Staged {
-    fn send(&mut self, piece: Bytes) -> io::Result<()> {
-        if piece.len() < self.part {
-            let last = std::mem::take(&mut self.held_back);
-            return self.write([last, piece].into_iter().collect());
-        }
-        let part = std::mem::replace(&mut self.held_back, piece);
-        self.write(part.into())
-    }
-
-    fn finish(mut self) -> io::Result<()> {
-        let last = std::mem::take(&mut self.held_back);
-        self.write(last.into())?;
-        lock(&self.uploads).entry(self.name).and_modify(|upload| upload.is_whole = true);
-        Ok(())
-    }
-}
-
-impl Staged {
-    fn write(&self, part: Buffer) -> io::Result<()> {
-        let mut uploads = lock(&self.uploads);
-        let Some(upload) = uploads.get_mut(&self.name) else { return Err(RetryPolicy::abandoned_error()) };
-        self.calls.wait_with_retries(async || upload.writer.write(part.clone()).await)?;
-        upload.length += part.len() as u64;
-        Ok(())
-    }
-}
-
 /// Whether the bucket or container does not exist: staging again does not help.
 fn is_bucket_missing(not_found: &io::Error) -> bool {
     match http::code(not_found) {
@@ -424,33 +343,6 @@ fn is_bucket_missing(not_found: &io::Error) -> bool {
         Some("404") => true,
         _ => false,
     }
-}
-
-fn built(builder: impl Builder) -> io::Result<Operator> {
-    Operator::new(builder).map_err(http::io_error)
-}
-
-/// With the environment variables of other S3 clients.
-#[cfg(feature = "s3")]
-fn s3(bucket: &str) -> opendal::services::S3 {
-    let builder =
-        opendal::services::S3::default().bucket(bucket).region(&region()).checksum_algorithm("crc32c");
-    let endpoint = Some(variable("AWS_ENDPOINT_URL_S3"))
-        .filter(|it| !it.is_empty())
-        .unwrap_or_else(|| variable("AWS_ENDPOINT_URL"));
-    if endpoint.is_empty() { builder } else { builder.endpoint(&endpoint) }
-}
-
-#[cfg(feature = "s3")]
-fn region() -> String {
-    let named = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(variable).into_iter().find(|it| !it.is_empty());
-    named.unwrap_or_else(|| "us-east-1".to_owned())
-}
-
-/// Empty if it is not set.
-#[cfg(any(feature = "s3", feature = "oss", feature = "azblob"))]
-fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_default()
 }
 
 #[cfg(feature = "s3")]

@@ -3,22 +3,21 @@
 //! OpenDAL writes and reads. It cannot rename, so this module sends that request itself: RENAME with
 //! `renameoptions=OVERWRITE`, one transaction of the namenode.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use opendal::{Entry, ErrorKind, Metadata, Operator, Writer};
 use sqlflow_os::failpoint;
-use sqlflow_sync::lock;
 
+use super::renamed_files::{FileState, Lookup, StagedFiles};
 use super::retry::Calls;
 use super::staging::{Folders, Staging, is_staging};
 use super::{
-    FoundFile, ModelLocation, ModelStore, Pieces, Precondition, RetryPolicy, Sink, StagedFile, WriteConflict,
-    below, http, kind,
+    FoundFile, ModelLocation, ModelStore, Pieces, Precondition, RetryPolicy, Sink, StagedFile, below, http,
+    kind,
 };
 use crate::cache::Fingerprint;
 
@@ -31,20 +30,22 @@ pub(super) struct WebhdfsStore {
     folder: String,
     staging: Staging,
     calls: Calls,
-    /// Staged files, as the namenode described them. A rename keeps that.
-    staged: Arc<Mutex<HashMap<String, Described>>>,
+    staged: StagedFiles,
 }
 
-/// What identifies a file before and after a rename.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Described {
-    length: u64,
-    modified: Option<SystemTime>,
-}
-
-impl From<&Metadata> for Described {
+impl From<&Metadata> for FileState {
     fn from(found: &Metadata) -> Self {
-        Self { length: found.content_length(), modified: found.last_modified().map(SystemTime::from) }
+        Self { bytes: found.content_length(), modified: found.last_modified().map(SystemTime::from) }
+    }
+}
+
+impl From<opendal::Result<Metadata>> for Lookup {
+    fn from(found: opendal::Result<Metadata>) -> Self {
+        match found {
+            Ok(found) => Self::Found(FileState::from(&found)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::Missing,
+            Err(_) => Self::Failed,
+        }
     }
 }
 
@@ -68,7 +69,7 @@ impl WebhdfsStore {
             folder: location.folder.clone(),
             staging,
             calls: Calls::new(retry)?,
-            staged: Arc::default(),
+            staged: StagedFiles::default(),
         })
     }
 
@@ -93,17 +94,8 @@ impl WebhdfsStore {
     async fn rename(&self, operator: &Operator, name: &str) -> io::Result<()> {
         let (from, to) = (self.staged_path(name), self.final_path(name));
         let Err(error) = self.ask_to_rename(&from, &to).await else { return Ok(()) };
-        let is_missing =
-            |found: &opendal::Result<_>| matches!(found, Err(error) if error.kind() == ErrorKind::NotFound);
-        let staged = lock(&self.staged).get(name).copied();
-        match (operator.stat(&from).await, operator.stat(&to).await) {
-            // An earlier rename succeeded, and only its response was lost.
-            (gone, Ok(found)) if is_missing(&gone) && staged == Some(Described::from(&found)) => Ok(()),
-            (gone, found) if is_missing(&gone) && (found.is_ok() || is_missing(&found)) => {
-                Err(WriteConflict::not_staged(name))
-            }
-            _ => Err(error),
-        }
+        let (from, to) = (operator.stat(&from).await, operator.stat(&to).await);
+        self.staged.renamed(name, error, from.into(), to.into())
     }
 
     async fn ask_to_rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -188,8 +180,8 @@ impl ModelStore for WebhdfsStore {
                 if metadata.is_dir() {
                     folders.push(entry.path().to_owned());
                 } else if let Some(path) = below(&self.folder, entry.path()) {
-                    let Described { length, modified } = Described::from(metadata);
-                    found.push(FoundFile { path, bytes: length, modified });
+                    let FileState { bytes, modified } = FileState::from(metadata);
+                    found.push(FoundFile { path, bytes, modified });
                 }
             }
         }
@@ -203,8 +195,8 @@ impl ModelStore for WebhdfsStore {
         if !found.is_file() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let Described { length, modified } = Described::from(&found);
-        Ok(FoundFile { path: name.to_owned(), bytes: length, modified })
+        let FileState { bytes, modified } = FileState::from(&found);
+        Ok(FoundFile { path: name.to_owned(), bytes, modified })
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
@@ -242,7 +234,7 @@ impl Folders for WebhdfsStore {
     fn changed(&self, name: &str) -> io::Result<Option<SystemTime>> {
         let operator = self.operator()?;
         let within = self.calls.wait_for_cleanup(entries(&operator, &format!("{}/{name}", self.folder)))?;
-        Ok(within.iter().filter_map(|it| Described::from(it.metadata()).modified).max())
+        Ok(within.iter().filter_map(|it| FileState::from(it.metadata()).modified).max())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -300,7 +292,7 @@ struct Staged {
     name: String,
     writer: Writer,
     length: u64,
-    staged: Arc<Mutex<HashMap<String, Described>>>,
+    staged: StagedFiles,
     calls: Calls,
 }
 
@@ -315,13 +307,13 @@ impl Sink for Staged {
         let Self { operator, path, name, mut writer, length, staged, calls } = self;
         let found = calls.wait(async {
             writer.close().await.map_err(http::io_error)?;
-            operator.stat(&path).await.map(|found| Described::from(&found)).map_err(http::io_error)
+            operator.stat(&path).await.map(|found| FileState::from(&found)).map_err(http::io_error)
         })?;
         // An APPEND whose response was lost was sent twice.
-        if found.length != length {
-            return Err(io::Error::other(format!("{length} bytes were sent, but HDFS has {}", found.length)));
+        if found.bytes != length {
+            return Err(io::Error::other(format!("{length} bytes were sent, but HDFS has {}", found.bytes)));
         }
-        lock(&staged).insert(name, found);
+        staged.insert(name, found);
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! Tests only: bytes of files that the disk cannot read. A file is known by its inode, as by a real disk: another name
-//! of it fails too, and a new file in its place does not.
+//! Tests only: files with unreadable bytes. A file is identified by its inode, as on a real disk: a hard link has the
+//! fault too, and a new file of the same name does not.
 
 #![expect(clippy::unwrap_used, reason = "for tests")]
 
@@ -20,25 +20,25 @@ type Inode = (u64, u64);
 #[derive(Clone)]
 struct Fault {
     inode: Inode,
-    /// `None`: the file cannot be opened.
+    /// `None`: opening the file fails.
     range: Option<Range<u64>>,
     error: Errno,
 }
 
-/// A fault that ends when this is dropped.
+/// A fault. It ends when this is dropped.
 pub struct BadBlocks {
     inode: Inode,
-    /// No other file gets the inode until the fault has ended.
+    /// Keeps the inode in use until the fault ends.
     _file: File,
 }
 
 impl BadBlocks {
-    /// Reading these bytes of the file fails with this error.
+    /// Makes reading these bytes of the file fail with this error.
     pub fn at(path: &Path, range: Range<u64>, error: Errno) -> Self {
         Self::begin(path, Some(range), error)
     }
 
-    /// Opening the file fails with this error.
+    /// Makes opening the file fail with this error.
     pub fn no_open(path: &Path, error: Errno) -> Self {
         Self::begin(path, None, error)
     }
@@ -70,7 +70,7 @@ fn faults_of(file: &File) -> io::Result<Vec<Fault>> {
     Ok(faults(|all| all.iter().filter(|fault| fault.inode == inode).cloned().collect()))
 }
 
-/// Fails if the file that was opened cannot be.
+/// Fails if the opened file has a fault in opening.
 pub(crate) fn opened(file: File) -> io::Result<File> {
     match faults_of(&file)?.iter().find(|fault| fault.range.is_none()) {
         Some(fault) => Err(fault.error.into()),
@@ -78,7 +78,7 @@ pub(crate) fn opened(file: File) -> io::Result<File> {
     }
 }
 
-/// The beginning of `buffer` that can be filled from `offset` on.
+/// The beginning of `buffer` without unreadable bytes, for a read at `offset`.
 pub(crate) fn readable<'a>(file: &File, buffer: &'a mut [u8], offset: u64) -> io::Result<&'a mut [u8]> {
     let mut end = offset + buffer.len() as u64;
     for Fault { range, error, .. } in faults_of(file)? {

@@ -1,4 +1,4 @@
-//! Work for the threads that may block.
+//! Blocking work on its own threads.
 
 use std::io;
 use std::path::Path;
@@ -7,7 +7,7 @@ use sqlflow_sync::blocking;
 
 use super::LogError;
 
-/// Does the work on such a thread.
+/// Runs the closure on a blocking thread.
 pub(super) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
 ) -> Result<T, LogError> {

@@ -1,12 +1,12 @@
-//! What retention leaves of a log: pure. Output and progress go; one gap record stands where output of one agent
-//! was, at the position of the last record that went. Everything else stays, at its position.
+//! Compaction of records: pure. Output and progress are removed. One gap record stands for consecutive output of one
+//! agent, at the position of the last removed record. All other records keep their positions.
 
 use sqlflow_proto::record::{Gap, Record, StoredRecord, gap, record::Payload};
 
 use super::Producer;
 use super::summary::is_removable;
 
-/// Takes records in order, and yields what is left of them. Compacting what was compacted before joins the gaps.
+/// Takes records in order; returns those that are kept. Gaps of earlier compactions are joined.
 #[derive(Default)]
 pub(super) struct Compactor {
     kept: Vec<StoredRecord>,
@@ -16,12 +16,12 @@ pub(super) struct Compactor {
 /// Consecutive removed records of one producer.
 struct Run {
     producer: Producer,
-    /// That of all of them, if they agree.
+    /// Their statement, if all have the same.
     statement: Option<u32>,
     last_position: u64,
     shift: u64,
     time_unix_micros: i64,
-    /// Bytes of output; `None` as long as only progress was removed, which nobody misses.
+    /// Size of the output; `None`: only progress was removed, which needs no gap record.
     bytes: Option<u64>,
 }
 
@@ -54,7 +54,7 @@ impl Compactor {
         }
     }
 
-    /// What is left.
+    /// The records that are kept.
     pub(super) fn finish(mut self) -> Vec<StoredRecord> {
         self.end_run();
         self.kept
@@ -81,7 +81,7 @@ impl Compactor {
     }
 }
 
-/// Bytes of output that are missing once the record is removed.
+/// Size of the output that is missing without the record.
 fn output_bytes(record: &Record) -> Option<u64> {
     match &record.payload {
         Some(Payload::Output(output)) => Some(output.data.len() as u64),

@@ -1,5 +1,5 @@
-//! A whole file, read block by block where the disk cannot read all of it: a repair keeps what is before and behind
-//! an unreadable block.
+//! A whole file, read block by block where the disk has unreadable blocks. A repair keeps the bytes before and after
+//! them.
 
 use std::fs::File;
 use std::io;
@@ -13,20 +13,20 @@ use super::LogError;
 use super::disk;
 use super::folder;
 
-/// The unit that a page cache reads, and most file systems.
+/// Block size of the page cache, and of most file systems.
 const BLOCK: usize = 4096;
 
-/// What is in a file.
+/// Content of a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Contents {
-    /// Zeros stand where the disk cannot read it.
+    /// The bytes; unreadable ones are zeros.
     pub(super) bytes: Bytes,
-    /// From the first byte that cannot be read to behind the last one. It is empty if the file cannot be opened.
+    /// Range from the first to the last unreadable byte. It is empty if the file cannot be opened.
     pub(super) unreadable: Option<Range<usize>>,
 }
 
 impl Contents {
-    /// Reads all of the file.
+    /// Reads the whole file.
     pub(super) fn read(path: &Path) -> Result<Self, LogError> {
         match folder::open(path) {
             Ok((file, length)) => read_blocks(
@@ -40,7 +40,7 @@ impl Contents {
         }
     }
 
-    /// The bytes up to the first one that cannot be read.
+    /// The bytes before the first unreadable one.
     pub(super) fn beginning(&self) -> Bytes {
         match &self.unreadable {
             Some(unreadable) => self.bytes.slice(..unreadable.start),
@@ -49,8 +49,8 @@ impl Contents {
     }
 }
 
-/// Reads `length` bytes, or fewer where the file ends before. After the first error it reads one block at a time;
-/// `on_error` is called before that.
+/// Reads `length` bytes, or fewer at the end of the file. After the first error it calls `on_error` and reads one block
+/// at a time.
 fn read_blocks(
     length: usize,
     mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
@@ -70,7 +70,7 @@ fn read_blocks(
             Err(error) if disk::is_unreadable(&error) => match on_error.take() {
                 Some(on_error) => on_error(),
                 None => {
-                    // A call that fails may have written to its buffer.
+                    // A failed call may have changed its buffer.
                     buffer[at..block_end].fill(0);
                     let start = unreadable.map_or(at, |it| it.start);
                     unreadable = Some(start..block_end);
@@ -84,9 +84,9 @@ fn read_blocks(
     Ok(Contents { bytes: buffer.into(), unreadable })
 }
 
-/// Lets the kernel read single pages from here on. It may have tried larger units, which are unreadable as a whole.
+/// Makes the kernel read single pages. A larger unit is unreadable as a whole.
 fn forget_cached(file: &File) {
-    // Without it more is lost than need be, and nothing else.
+    // If it fails, more bytes than necessary are lost, and nothing else happens.
     let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
 }
@@ -108,7 +108,7 @@ mod tests {
                 return Err(Errno::EIO.into());
             }
             let end = bad.iter().map(|it| it.start).filter(|it| *it > at).min().unwrap_or(whole.len());
-            // As a file system may: never all at once.
+            // A file system may return fewer bytes than requested.
             let count = buffer.len().min(end - at).min(3000);
             buffer[..count].copy_from_slice(&whole[at..][..count]);
             Ok(count)
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_stand_for_blocks_that_cannot_be_read_and_the_rest_is_there() {
+    fn unreadable_blocks_become_zeros() {
         assert_eq!(read([]).unreadable, None);
         assert_eq!(read([]).beginning().len(), 10_000);
         let middle = read([(4096, 8192)]);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_passes_is_returned() {
+    fn transient_error_is_returned() {
         let failed = |error: Errno| {
             read_blocks(10, move |_, _| Err(error.into()), || {}).err().and_then(|it| it.raw_os_error())
         };
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_call_is_made_again() {
+    fn interrupted_read_is_retried() {
         let mut errors = vec![Errno::EINTR, Errno::EINTR];
         let read = |buffer: &mut [u8], _: u64| match errors.pop() {
             Some(error) => Err(error.into()),

@@ -1,4 +1,4 @@
-//! Reading files and making bytes durable. One place, so that tests can let the disk fail.
+//! Reads and syncs of files, in one place, so that tests can inject faults.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -13,18 +13,18 @@ use sqlflow_sync::lock;
 
 use super::LogError;
 
-/// How the log treats its disk.
+/// The disk of the logs.
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     fsync: bool,
-    /// Folders whose names are durable; see [`Self::sync_name_once`].
+    /// Folders with a durable name; see [`Self::sync_name_once`].
     named: Arc<Mutex<HashSet<PathBuf>>>,
     #[cfg(any(test, feature = "test-support"))]
     pub(super) syncs_to_fail: Arc<std::sync::atomic::AtomicU32>,
 }
 
 impl Disk {
-    /// Without `fsync` records survive their server but not their machine.
+    /// Without `fsync` records survive the end of the server, but not of its machine.
     pub(super) fn new(fsync: bool) -> Self {
         Self {
             fsync,
@@ -34,7 +34,7 @@ impl Disk {
         }
     }
 
-    /// Makes what was written to the file durable.
+    /// Makes the content of the file durable.
     pub(super) fn sync_file(&self, file: &File, path: &Path) -> Result<(), LogError> {
         #[cfg(any(test, feature = "test-support"))]
         self.fail_if_told(path)?;
@@ -49,8 +49,8 @@ impl Disk {
         File::open(path).and_then(|folder| folder.sync_all()).map_err(LogError::io("sync", path))
     }
 
-    /// Makes the name of a folder durable, unless this process has done so before. It must be one that nobody removes. There
-    /// are no more than 1,024 such folders.
+    /// Makes the name of a folder durable, unless this process has already done so. The folder must never be removed.
+    /// There are at most 1,024 such folders.
     pub(super) fn sync_name_once(&self, folder: &Path) -> Result<(), LogError> {
         let is_named = |named: &HashSet<PathBuf>| named.contains(folder);
         if !self.fsync || is_named(&lock(&self.named)) {
@@ -69,7 +69,7 @@ impl Disk {
     }
 }
 
-/// Opens a file to read it.
+/// Opens a file for reading.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let file = File::open(path)?;
     #[cfg(any(test, feature = "test-support"))]
@@ -77,14 +77,14 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Reads from the file at this offset into a part of the buffer, as `FileExt::read_at`.
+/// Reads from the file at this offset into the beginning of the buffer, as `FileExt::read_at`.
 pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     #[cfg(any(test, feature = "test-support"))]
     let buffer = super::bad_blocks::readable(file, buffer, offset)?;
     file.read_at(buffer, offset)
 }
 
-/// Whether an error of reading says that the bytes are damaged on the disk; see [`says_damage`].
+/// Whether a failed read means that the disk cannot read the bytes; see [`says_damage`].
 pub(super) fn is_unreadable(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| says_damage(Errno::from_raw(code)))
 }

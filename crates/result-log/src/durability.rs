@@ -1,10 +1,10 @@
-//! When an append is acknowledged.
+//! Durability of an append.
 
-/// When an append is done.
+/// When an append is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// When it survives a power failure.
     Synced,
-    /// When it survives the death of this process. The next synced one makes it durable too.
+    /// When it survives the end of this process. The next synced append makes it durable.
     Unsynced,
 }

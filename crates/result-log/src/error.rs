@@ -13,7 +13,7 @@ pub(super) const UNREADABLE: &str = "the disk cannot read it";
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// A sequence number was skipped.
-    #[error("record {got} of {producer} came where record {expected} is expected")]
+    #[error("cannot append record {got} of {producer}: record {expected} is the next one")]
     Gap {
         /// Producer of the record.
         producer: Producer,
@@ -23,7 +23,7 @@ pub enum LogError {
         got: u64,
     },
     /// The attempt is sealed.
-    #[error("the log takes nothing more of {producer}")]
+    #[error("cannot append records of {producer}: the attempt is sealed")]
     Sealed {
         /// Producer of the record.
         producer: Producer,
@@ -50,7 +50,7 @@ pub enum LogError {
     #[error(transparent)]
     Small(#[from] SmallLogError),
     /// The file system failed, for example because it is full. No acknowledged record is lost.
-    #[error("could not {what} {}", path.display())]
+    #[error("cannot {what} {}", path.display())]
     Io {
         /// Operation.
         what: &'static str,

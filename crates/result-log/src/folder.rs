@@ -1,16 +1,16 @@
-//! One job's folder, and the names in it.
+//! The folder of a job's log, and its file names.
 //!
 //! ```text
-//! <dir>/<last two digits of the job id>/<job id>/
+//! <dir>/<last two characters of the job id>/<job id>/
 //!     lock                        see the module `lock`
-//!     <first>.log                 a segment; the last one is the tail, to which records are added
-//!     <first>-<last>.kept         what retention left of the positions from first to last
-//!     kept.tmp                    a .kept file that is being written
+//!     <first>.log                 a segment; the last one is the tail, which gets new records
+//!     <first>-<last>.kept         the records from first to last that retention or a repair kept
+//!     kept.tmp                    a .kept file during its creation
 //! ```
 //!
-//! Positions have 20 digits, so that names sort as positions do. The last digits of a job id are random: 1,024
-//! folders share the jobs evenly. A `.kept` file takes the place of all files that begin within its range. It gets
-//! its name when it is complete, and then those files are removed; who finds both ignores them.
+//! Positions have 20 digits, so that names sort by position. The last characters of a job id are random, so 1,024
+//! shards share the jobs evenly. A `.kept` file replaces all files that begin in its range. It is renamed when it is
+//! complete, and then those files are removed. Readers that find both ignore the replaced files.
 
 use std::fs::{self, File};
 use std::io;
@@ -23,12 +23,12 @@ use sqlflow_os::clock;
 use super::LogError;
 use super::disk::{self, Disk};
 
-/// Name of a file of records.
+/// Name of a file with records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SegmentName {
-    /// The first position that may be in it.
+    /// First position that may be in the file.
     pub(super) first: u64,
-    /// The last position that it stands for, if retention wrote it.
+    /// Last position that the file stands for, if retention or a repair wrote it.
     pub(super) kept_to: Option<u64>,
 }
 
@@ -52,7 +52,7 @@ impl SegmentName {
                 Self { first: first.parse().ok()?, kept_to: Some(last.parse().ok()?) }
             }
         };
-        // Only names that this module makes.
+        // Accept only names that this module creates.
         (segment.file_name() == name).then_some(segment)
     }
 }
@@ -60,15 +60,15 @@ impl SegmentName {
 /// The files of a log.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {
-    /// In order of position.
+    /// In order of positions.
     pub(super) segments: Vec<SegmentName>,
-    /// Files that others have taken the place of.
+    /// Files that a `.kept` file replaces.
     pub(super) replaced: Vec<SegmentName>,
 }
 
 impl Listing {
     fn of(mut names: Vec<SegmentName>) -> Self {
-        // Of several that begin alike, the one that stands for the most comes first.
+        // Of files with the same first position, the one with the largest range comes first.
         names.sort_by_key(|name| (name.first, std::cmp::Reverse(name.kept_to)));
         let mut listing = Self::default();
         let mut covered = 0;
@@ -84,11 +84,11 @@ impl Listing {
     }
 }
 
-/// The folder of one job's log, which need not exist.
+/// The folder of one job's log, which may not exist.
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
     pub(super) path: PathBuf,
-    /// When the job was made, in microseconds since the Unix epoch.
+    /// Creation time of the job, in microseconds since the Unix epoch.
     pub(super) created_micros: i64,
     pub(super) disk: Disk,
 }
@@ -101,12 +101,12 @@ impl Folder {
         Self { path: dir.join(shard).join(id), created_micros, disk }
     }
 
-    /// The floor of what a process appends that began at this time; see `shift`.
+    /// The floor of a process that started at this time; see `positions`.
     pub(super) fn floor(&self, begun_micros: i64) -> u64 {
         u64::try_from(begun_micros.saturating_sub(self.created_micros)).unwrap_or(0)
     }
 
-    /// No position that readers have seen is higher.
+    /// A floor above all positions that readers have seen.
     pub(super) fn floor_now(&self) -> u64 {
         self.floor(clock::now_micros())
     }
@@ -115,7 +115,7 @@ impl Folder {
         self.path.join(name.file_name())
     }
 
-    /// The files there are; none if there is no folder.
+    /// The files of the log; none if there is no folder.
     pub(super) fn list(&self) -> Result<Listing, LogError> {
         let mut names = Vec::new();
         for entry in read_dir_if_there(&self.path)? {
@@ -125,26 +125,26 @@ impl Folder {
         Ok(Listing::of(names))
     }
 
-    /// Makes the names durable that lead to the files in this folder: the folder's own, and those above.
+    /// Makes the paths of the files in this folder durable: its own name, and those of its parents.
     pub(super) fn sync_path(&self) -> Result<(), LogError> {
         self.disk.sync_folder(&self.path)?;
         match self.path.parent() {
             Some(shard) => {
                 self.disk.sync_folder(shard)?;
-                // The names of shards stay: once in the life of a process is enough.
+                // Shards are never removed, so one sync per process is enough.
                 self.disk.sync_name_once(shard)
             }
             None => Ok(()),
         }
     }
 
-    /// Removes the folder, at one stroke for everybody else.
+    /// Removes the folder, atomically for other processes.
     pub(super) fn remove(&self) -> Result<(), LogError> {
         let removed = self.removed_path();
-        // A name that is taken by a folder that is not empty cannot be given.
+        // A rename cannot replace a folder that is not empty.
         self.sweep_removed()?;
         match fs::rename(&self.path, &removed) {
-            // Else a power failure could bring the log back when its job is forgotten.
+            // Otherwise a power failure could restore the log after its job is deleted.
             Ok(()) => self.path.parent().map_or(Ok(()), |shard| self.disk.sync_folder(shard))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(LogError::io("remove", &self.path)(error)),
@@ -152,7 +152,7 @@ impl Folder {
         self.sweep_removed()
     }
 
-    /// Removes what a removal left that was broken off.
+    /// Removes what an interrupted deletion left.
     pub(super) fn sweep_removed(&self) -> Result<(), LogError> {
         let removed = self.removed_path();
         match fs::remove_dir_all(&removed) {
@@ -168,7 +168,7 @@ impl Folder {
     }
 }
 
-/// The jobs that have a folder below `dir`.
+/// The jobs with a folder below `dir`.
 pub(super) fn jobs(dir: &Path) -> Result<Vec<JobId>, LogError> {
     let mut jobs = Vec::new();
     for shard in read_dir_if_there(dir)? {
@@ -195,14 +195,14 @@ pub(super) fn read_dir_if_there(
     Ok(entries.into_iter().flatten())
 }
 
-/// Opens a file to read it, and tells its length. That the disk cannot do so is damage.
+/// Opens a file for reading; returns its length. An unreadable file is damage.
 pub(super) fn open(path: &Path) -> Result<(File, u64), LogError> {
     let file = disk::open(path).map_err(LogError::reading("open", path, 0))?;
-    let length = file.metadata().map_err(LogError::reading("look at", path, 0))?.len();
+    let length = file.metadata().map_err(LogError::reading("check", path, 0))?.len();
     Ok((file, length))
 }
 
-/// Reads `length` bytes from `offset`, or fewer where the file ends before. That the disk cannot do so is damage.
+/// Reads `length` bytes from `offset`, or fewer at the end of the file. Unreadable bytes are damage.
 pub(super) fn read_at(file: &File, path: &Path, offset: u64, length: u64) -> Result<Bytes, LogError> {
     let length = usize::try_from(length).expect("a part of a segment fits in memory");
     let mut buffer = vec![0; length];
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_parsed_back_and_others_ignored() {
+    fn names_round_trip_and_others_are_ignored() {
         for name in [SegmentName::live(1), kept(1, u64::MAX)] {
             assert_eq!(SegmentName::parse(&name.file_name()), Some(name));
         }
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_file_takes_the_place_of_all_that_begin_in_its_range() {
+    fn kept_file_replaces_all_in_its_range() {
         let listing = Listing::of(vec![
             SegmentName::live(1),
             kept(1, 10),

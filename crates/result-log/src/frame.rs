@@ -1,4 +1,4 @@
-//! The bytes of a segment file. All numbers are little endian.
+//! The format of a segment file. All numbers are little endian.
 //!
 //! ```text
 //! file  = "SQLFLOG1" frame*          the first frame is a summary
@@ -6,8 +6,8 @@
 //! payload = kind:u8 message          1: StoredRecord, 2: SealedAttempt, 3: Summary
 //! ```
 //!
-//! A payload has at least one byte, so zeros, which a file system may leave behind a crash, are no frame. Records
-//! are in order of their positions.
+//! A payload has at least one byte. So zeros, which a file system may leave after a crash, are no frame. Records are in
+//! order of positions.
 
 use bytes::{Buf as _, Bytes};
 use prost::Message;
@@ -15,14 +15,14 @@ use sqlflow_proto::record::StoredRecord;
 
 use super::summary::{SealedAttempt, Summary};
 
-/// What a file begins with: magic and version.
+/// The beginning of a file: magic number and version.
 pub(super) const HEADER: [u8; 8] = *b"SQLFLOG1";
-/// Bytes before a payload.
+/// Size of length and checksum.
 pub(super) const PREFIX: usize = 8;
-/// The fewest bytes that a record takes: its kind, and a position.
+/// Minimum size of a record: its kind and a position.
 pub(super) const SHORTEST_RECORD: u64 = PREFIX as u64 + 3;
 
-/// What a frame holds.
+/// Content of a frame.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Content {
     Record(StoredRecord),
@@ -36,7 +36,7 @@ const SUMMARY: u8 = 3;
 
 const UNDECODABLE: &str = "a message cannot be decoded";
 
-/// Bytes that a record takes in a file.
+/// Size of a record in a file.
 pub(super) fn record_len(record: &StoredRecord) -> u64 {
     (PREFIX + 1 + record.encoded_len()) as u64
 }
@@ -72,27 +72,27 @@ fn checksum(length: [u8; 4], payload: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// A frame whose end is known, and nothing else.
+/// A frame, of which only the length is checked.
 #[derive(Debug, Clone)]
 pub(super) struct Frame {
-    /// Where it begins in its file.
+    /// Its offset in the file.
     pub(super) offset: u64,
     crc: u32,
     payload: Bytes,
 }
 
 impl Frame {
-    /// Bytes that it takes in its file.
+    /// Its size in the file.
     pub(super) fn len(&self) -> u64 {
         (PREFIX + self.payload.len()) as u64
     }
 
-    /// Where the next begins.
+    /// Offset of the next frame.
     pub(super) fn end(&self) -> u64 {
         self.offset + self.len()
     }
 
-    /// The frame with its checksum compared, or what is wrong with it.
+    /// Checks the checksum; the error describes the fault.
     pub(super) fn checked(&self) -> Result<Checked<'_>, &'static str> {
         let length = u32::try_from(self.payload.len()).map_err(|_| "a frame is too long")?;
         if checksum(length.to_le_bytes(), &self.payload) == self.crc {
@@ -102,18 +102,18 @@ impl Frame {
         }
     }
 
-    /// What it holds, or what is wrong with it.
+    /// Decodes the content; the error describes the fault.
     pub(super) fn content(&self) -> Result<Content, &'static str> {
         self.checked()?.content()
     }
 }
 
-/// A frame whose checksum is right.
+/// A frame with a valid checksum.
 #[derive(Clone, Copy)]
 pub(super) struct Checked<'a>(&'a Frame);
 
 impl Checked<'_> {
-    /// The position, if it is a record. Cheaper than the content, for skipping.
+    /// The position, if it is a record. Cheaper than decoding.
     pub(super) fn position(self) -> Result<Option<u64>, &'static str> {
         /// The beginning of a `StoredRecord`.
         #[derive(Message)]
@@ -128,7 +128,7 @@ impl Checked<'_> {
         positioned.map(|it| Some(it.position)).map_err(|_| UNDECODABLE)
     }
 
-    /// What it holds. Bytes inside the record are slices of the buffer it was read into.
+    /// Decodes the content. Bytes in the record are slices of the buffer.
     pub(super) fn content(self) -> Result<Content, &'static str> {
         let message = self.0.payload.slice(1..);
         let content = match self.0.payload[0] {
@@ -147,24 +147,24 @@ pub(super) struct Frames {
     offset: u64,
 }
 
-/// What comes next in a part of a file.
+/// Next frame in a part of a file.
 pub(super) enum Next {
     Frame(Frame),
-    /// The part ends exactly here.
+    /// The end of the part.
     End,
-    /// The part ends inside a frame that has so many bytes, or at least so many.
+    /// The part ends within a frame of at least this many bytes.
     Partial(u64),
-    /// No frame begins here.
+    /// There is no frame here.
     Bad(&'static str),
 }
 
 impl Frames {
-    /// Reads frames in `part`, which lies at `offset` in its file; a frame must begin there.
+    /// Reads the frames of `part`, which is at `offset` in its file. A frame begins there.
     pub(super) fn new(part: Bytes, offset: u64) -> Self {
         Self { rest: part, offset }
     }
 
-    /// Where the next frame begins.
+    /// Offset of the next frame.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pushed_comes_back() {
+    fn frames_round_trip() {
         let mut buffer = Vec::new();
         push_record(&mut buffer, &record(7, b"hello"));
         assert_eq!(buffer.len() as u64, record_len(&record(7, b"hello")));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_and_every_cut_is_noticed() {
+    fn flipped_bits_and_cuts_are_detected() {
         let mut buffer = Vec::new();
         push_record(&mut buffer, &record(7, b"hello"));
         for bit in 0..buffer.len() * 8 {

@@ -1,24 +1,24 @@
-//! Where in a segment a position is, to within [`SPACING`] bytes.
+//! Offsets of positions in a segment, within [`SPACING`] bytes.
 
-/// Bytes between two places that an index knows; a reader reads that much too much at the most.
+/// Distance of entries in bytes, and the maximum number of bytes that are read in excess.
 pub(super) const SPACING: u64 = 64 * 1024;
 
-/// A sparse index of one segment: 16 bytes for every [`SPACING`] bytes, 2 KiB for 8 MiB.
+/// A sparse index of a segment: 16 bytes for each [`SPACING`] bytes, 2 KiB for 8 MiB.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Index {
-    /// Position and offset of frames, both rising.
+    /// Positions and offsets of frames, both increasing.
     places: Vec<(u64, u64)>,
 }
 
 impl Index {
-    /// There is a record of this position at this offset. Records come in order; repeats do no harm.
+    /// Adds a record. Records are added in order; duplicates have no effect.
     pub(super) fn note(&mut self, position: u64, offset: u64) {
         if self.places.last().is_none_or(|(_, last)| offset >= last + SPACING) {
             self.places.push((position, offset));
         }
     }
 
-    /// Offset of a frame at or before the first record after position `after`; `None`: begin at the beginning.
+    /// Offset of a frame at or before the first record after position `after`; `None`: the beginning.
     pub(super) fn locate(&self, after: u64) -> Option<u64> {
         let count = self.places.partition_point(|(position, _)| *position <= after.saturating_add(1));
         Some(self.places.get(count.checked_sub(1)?)?.1)
@@ -30,9 +30,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_never_leads_behind_the_record() {
+    fn offset_is_at_or_before_record() {
         let mut index = Index::default();
-        // Every second position is missing, as after a compaction.
+        // Every second position is missing, as after compaction.
         let records: Vec<_> = (1..5_000_u64).map(|n| (2 * n, 40 + n * 100)).collect();
         for (position, offset) in &records {
             index.note(*position, *offset);

@@ -1,25 +1,25 @@
-//! Checking a whole log against its checksums and positions, without its lock and without changing anything. It works
-//! beside servers that append: only what the committed offset calls durable is checked, and what seems damaged is looked at again,
-//! since a file may have been replaced or the log deleted in that moment.
+//! Checks of a whole log against its checksums and positions, without its lock and without changes. Servers may append
+//! at the same time: only the part up to the committed offset is checked, and damage is confirmed by a second check,
+//! since a file may have been replaced or the log deleted.
 //!
-//! Bounds: one chunk of [`CHUNK_BYTES`], or one frame if it is longer, whatever the size of the log;
-//! of a tail without a committed offset all of it.
+//! Memory: one chunk of [`CHUNK_BYTES`](super::frame_reader::CHUNK_BYTES), or one frame if that is longer, for a log of
+//! any size. A tail without a committed offset is read as a whole.
 
 use std::path::{Path, PathBuf};
 
 use super::LogError;
 use super::folder::{self, Folder, SegmentName};
 use super::frame::HEADER;
+use super::frame_order::FrameOrder;
+use super::frame_reader::FrameReader;
 use super::lock::{CommittedOffset, Peek, peek};
-use super::order::Order;
-use super::part::{CHUNK_BYTES, Part, Progress};
 use super::salvage::last_good;
 use super::scan::{scan_tail, to_usize};
 
-/// How often a log is looked at that changes all the time.
+/// Maximum number of checks of a log that keeps changing.
 const TRIES: u32 = 8;
 
-/// What a check of a log came to.
+/// Result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     /// There is no log.
@@ -30,20 +30,20 @@ pub enum Health {
     Damaged(Damage),
 }
 
-/// What is wrong with a log.
+/// The damage of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// The first file with a fault; a missing one has a name too.
+    /// The first damaged or missing file.
     pub file: PathBuf,
-    /// Offset of the fault in it.
+    /// Offset of the damage in it.
     pub offset: u64,
-    /// What is wrong there.
+    /// Description of the damage.
     pub what: &'static str,
-    /// How many files have a fault.
+    /// Number of damaged and missing files.
     pub files: usize,
 }
 
-/// Checks a log. `goes_on` is asked before each file; once it says no the answer is `None`.
+/// Checks a log. `goes_on` is called before each file; `None`: it returned false.
 pub(super) fn inspect(folder: &Folder, goes_on: &dyn Fn() -> bool) -> Result<Option<Health>, LogError> {
     let mut before = None;
     for _ in 0..TRIES {
@@ -60,13 +60,13 @@ pub(super) fn inspect(folder: &Folder, goes_on: &dyn Fn() -> bool) -> Result<Opt
 }
 
 fn look(folder: &Folder, goes_on: &dyn Fn() -> bool) -> Result<Option<Health>, LogError> {
-    let mark = match peek(folder)? {
+    let committed = match peek(folder)? {
         Peek::Missing => return Ok(Some(Health::Missing)),
         Peek::Unclear => None,
-        Peek::Committed(mark) => Some(mark),
+        Peek::Committed(committed) => Some(committed),
     };
     let mut faults = Faults::default();
-    for part in parts(folder, mark)? {
+    for part in parts(folder, committed)? {
         if !goes_on() {
             return Ok(None);
         }
@@ -75,7 +75,7 @@ fn look(folder: &Folder, goes_on: &dyn Fn() -> bool) -> Result<Option<Health>, L
     Ok(Some(faults.0.map_or(Health::Good, Health::Damaged)))
 }
 
-/// The first fault, and how many there are.
+/// The first fault, and the number of files with one.
 #[derive(Default)]
 struct Faults(Option<Damage>);
 
@@ -91,35 +91,35 @@ impl Faults {
     }
 }
 
-/// A range of positions, and the file that should hold it.
+/// A range of positions, and the file that should contain it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Expected {
-    /// Its file; one without a file is [`Extent::Missing`].
+    /// The file's name; for a missing one, see [`Extent::Missing`].
     pub(super) name: SegmentName,
     pub(super) extent: Extent,
 }
 
-/// How much of a file must be good.
+/// The part of a file that must be good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// All of it, with the positions up to this one.
+    /// The whole file, which ends with this position.
     Whole(u64),
     /// The tail, up to the committed offset.
     Tail(CommittedOffset),
-    /// Nothing: no committed offset says how far the tail is durable, so what is torn off there was not acknowledged.
+    /// Nothing. Without a committed offset, a torn end was not acknowledged.
     Open,
-    /// There is no such file; it would hold the positions up to this one.
+    /// The file is missing. It would end with this position.
     Missing(u64),
 }
 
-/// What a log's files should hold, by their names and its committed offset.
-pub(super) fn parts(folder: &Folder, mark: Option<CommittedOffset>) -> Result<Vec<Expected>, LogError> {
-    Ok(expected(folder.list()?.segments, mark))
+/// The expected files of a log, from their names and the committed offset.
+pub(super) fn parts(folder: &Folder, committed: Option<CommittedOffset>) -> Result<Vec<Expected>, LogError> {
+    Ok(expected(folder.list()?.segments, committed))
 }
 
-fn expected(mut segments: Vec<SegmentName>, mark: Option<CommittedOffset>) -> Vec<Expected> {
-    // What lies behind the committed offset is being written.
-    segments.retain(|name| mark.is_none_or(|mark| name.first <= mark.segment));
+fn expected(mut segments: Vec<SegmentName>, committed: Option<CommittedOffset>) -> Vec<Expected> {
+    // Data after the committed offset is being written.
+    segments.retain(|name| committed.is_none_or(|committed| name.first <= committed.segment));
     let mut parts = Vec::with_capacity(segments.len());
     let mut next = 1;
     let missing =
@@ -129,11 +129,11 @@ fn expected(mut segments: Vec<SegmentName>, mark: Option<CommittedOffset>) -> Ve
             parts.push(missing(next, name.first.saturating_sub(1)));
         }
         let following = segments.get(index + 1);
-        let extent = match (name.kept_to, following, mark) {
+        let extent = match (name.kept_to, following, committed) {
             (Some(last), ..) => Extent::Whole(last),
             (None, Some(following), _) => Extent::Whole(following.first.saturating_sub(1)),
-            (None, None, Some(mark)) if mark.segment == name.first => Extent::Tail(mark),
-            (None, None, Some(mark)) => Extent::Whole(mark.segment.saturating_sub(1)),
+            (None, None, Some(committed)) if committed.segment == name.first => Extent::Tail(committed),
+            (None, None, Some(committed)) => Extent::Whole(committed.segment.saturating_sub(1)),
             (None, None, None) => Extent::Open,
         };
         next = match extent {
@@ -142,14 +142,14 @@ fn expected(mut segments: Vec<SegmentName>, mark: Option<CommittedOffset>) -> Ve
         };
         parts.push(Expected { name, extent });
     }
-    match mark {
-        Some(mark) if next <= mark.segment => {
-            if next < mark.segment {
-                parts.push(missing(next, mark.segment - 1));
+    match committed {
+        Some(committed) if next <= committed.segment => {
+            if next < committed.segment {
+                parts.push(missing(next, committed.segment - 1));
             }
-            parts.push(missing(mark.segment, mark.last_position));
+            parts.push(missing(committed.segment, committed.last_position));
         }
-        // A compaction always leaves the tail.
+        // Compaction never removes the tail.
         None if next > 1 && next < u64::MAX => parts.push(missing(next, next)),
         Some(_) | None => {}
     }
@@ -157,7 +157,7 @@ fn expected(mut segments: Vec<SegmentName>, mark: Option<CommittedOffset>) -> Ve
 }
 
 impl Expected {
-    /// Reads the part. Damage is [`LogError::Corrupt`].
+    /// Reads and checks the part. Damage is [`LogError::Corrupt`].
     fn check(self, folder: &Folder) -> Result<(), LogError> {
         let path = folder.file(self.name);
         let missing = || LogError::corrupt(&path, 0, "the file is missing");
@@ -165,7 +165,7 @@ impl Expected {
             Extent::Missing(_) => return Err(missing()),
             Extent::Open => return check_open(&path, self.name),
             Extent::Whole(last) => (None, last),
-            Extent::Tail(mark) => (Some(mark.length), mark.last_position),
+            Extent::Tail(committed) => (Some(committed.length), committed.last_position),
         };
         let (file, length) = match folder::open(&path) {
             Err(error) if error.is_not_found() => return Err(missing()),
@@ -175,18 +175,18 @@ impl Expected {
         if header != HEADER.as_slice() {
             return Err(LogError::corrupt(&path, 0, "it does not begin as a segment does"));
         }
-        let part = Part { path: &path, file: &file, limit: limit.unwrap_or(length) };
-        let mut order = Order::new(self.name, last);
-        part.each_frame(HEADER.len() as u64, CHUNK_BYTES, |frame| {
+        let part = FrameReader { path: &path, file: &file, limit: limit.unwrap_or(length) };
+        let mut order = FrameOrder::new(self.name, last);
+        part.each_frame(HEADER.len() as u64, |frame| {
             let noted = frame.content().and_then(|content| order.note(&content));
-            noted.map(|()| Progress::PartIsRead).map_err(|what| LogError::corrupt(&path, frame.offset, what))
+            noted.map_err(|what| LogError::corrupt(&path, frame.offset, what))
         })?;
         order.finish().map_err(|what| LogError::corrupt(&path, part.limit, what))
     }
 }
 
-/// A tail without a committed offset: what is torn off its end was not acknowledged, but nothing good is behind such a place, and
-/// the disk can read it.
+/// Checks a tail without a committed offset. A torn end was not acknowledged and is no damage, unless a good record
+/// follows it, or the disk cannot read it.
 fn check_open(path: &Path, name: SegmentName) -> Result<(), LogError> {
     let scan = match scan_tail(path) {
         Err(error) if error.is_not_found() => return Err(LogError::corrupt(path, 0, "the file is missing")),
@@ -205,7 +205,7 @@ fn check_open(path: &Path, name: SegmentName) -> Result<(), LogError> {
 mod tests {
     use super::*;
 
-    fn mark(segment: u64, last_position: u64) -> CommittedOffset {
+    fn committed(segment: u64, last_position: u64) -> CommittedOffset {
         CommittedOffset { birth: 1, segment, length: 100, last_position }
     }
 
@@ -213,13 +213,13 @@ mod tests {
         SegmentName { first, kept_to: Some(last) }
     }
 
-    fn extents(segments: &[SegmentName], mark: Option<CommittedOffset>) -> Vec<(u64, Extent)> {
-        expected(segments.to_vec(), mark).into_iter().map(|it| (it.name.first, it.extent)).collect()
+    fn extents(segments: &[SegmentName], committed: Option<CommittedOffset>) -> Vec<(u64, Extent)> {
+        expected(segments.to_vec(), committed).into_iter().map(|it| (it.name.first, it.extent)).collect()
     }
 
     #[test]
-    fn each_file_holds_the_positions_up_to_the_next() {
-        let tail = mark(9, 12);
+    fn file_ends_before_next_file() {
+        let tail = committed(9, 12);
         assert_eq!(
             extents(&[kept(1, 4), SegmentName::live(5), SegmentName::live(9)], Some(tail)),
             [(1, Extent::Whole(4)), (5, Extent::Whole(8)), (9, Extent::Tail(tail))]
@@ -229,8 +229,8 @@ mod tests {
     }
 
     #[test]
-    fn positions_without_a_file_are_missing_wherever_they_are() {
-        let tail = mark(9, 12);
+    fn positions_without_file_are_missing() {
+        let tail = committed(9, 12);
         let missing = Extent::Missing;
         assert_eq!(
             extents(&[kept(3, 4), SegmentName::live(9)], Some(tail)),
@@ -246,8 +246,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_begun_behind_the_mark_is_not_checked() {
-        let tail = mark(1, 4);
+    fn files_after_committed_offset_are_not_checked() {
+        let tail = committed(1, 4);
         let segments = [SegmentName::live(1), SegmentName::live(5)];
         assert_eq!(extents(&segments, Some(tail)), [(1, Extent::Tail(tail))]);
     }

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::blocking::run_blocking;
 use super::folder::Folder;
-use super::known::{self, KnownLog};
 use super::lock::{JobLock, LOCK_WAIT, Tried, Waiting};
+use super::log_cache::{self, CachedLog};
 use super::log_state::{LogState, Refreshed};
 use super::{LogError, LogOptions};
 use append::Queue;
@@ -163,17 +163,17 @@ impl JobLog {
     }
 
     fn notify(&self, view: &LogState) {
-        known::raise(&self.position, view.summary.shown_last());
+        log_cache::notify_watchers(&self.position, view.summary.reader_last_position());
     }
 }
 
-impl KnownLog for JobLog {
+impl CachedLog for JobLog {
     fn is_watched(&self) -> bool {
         self.position.receiver_count() > 0
     }
 
     fn has_ended(&self) -> bool {
-        lock(&self.view).as_ref().is_none_or(|view| view.summary.is_closed || view.mark.is_none())
+        lock(&self.view).as_ref().is_none_or(|view| view.summary.is_closed || view.committed.is_none())
     }
 
     fn used(&self) -> &AtomicU64 {

@@ -2,23 +2,24 @@
 //! nothing of it that another server could not read there.
 //!
 //! Positions here are those that readers see: increasing and unique, even if a log was restored from an older copy. In
-//! the files, and so within this crate, positions are 1, 2, 3 and so on; `shift` converts between the two.
+//! the files, and so within this crate, positions are 1, 2, 3 and so on; `reader_positions` converts between the two.
 //!
 //! A log is stored in one of two places. A small log is stored with the state of the jobs ([`SmallLogs`]), a longer one
 //! in a folder ([`SegmentLog`]). [`TieredLog`] decides which. Several server processes may use both at the same time.
 //! The modules:
-//! - pure: `frame` (bytes of a file), `summary` (what must be known of all earlier records), `plan` (which records
-//!   are taken and where), `compact` (what retention leaves), `salvage` (what damage leaves), `index` (where in a
-//!   file a position is), `order` (what may follow what in a file), `shift` (what readers see of positions);
+//! - pure: `frame` (bytes of a file), `summary` (what must be known of all earlier records), `append_plan` (which
+//!   records are taken and where), `compact` (what retention leaves), `salvage` (what damage leaves), `index` (where in
+//!   a file a position is), `frame_order` (what may follow what in a file), `reader_positions` (what readers see of
+//!   positions);
 //! - I/O: `disk` (reading, syncing and errors), `contents` (a whole file, as far as the disk can read it), `folder` (a
-//!   job's files and their names), `lock` (who may append, and how far the log is durable), `scan` and `log_state` (the log as
-//!   this process knows it), `write`, `read`, `retention`, `repair`;
+//!   job's files and their names), `lock` (who may append, and how far the log is durable), `scan` and `log_state` (the
+//!   log as this process knows it), `write`, `read`, `retention`, `repair`;
 //! - `job_log` puts these together for one job, `segment_log` for all of them;
-//! - `small` is what small logs are, `tiered` puts them and the folders together, `adopt` makes a folder of a small log, `known`
-//!   is what a process keeps of logs in memory;
+//! - `small` is what small logs are, `tiered` puts them and the folders together, `move_to_folder` makes a folder of a
+//!   small log, `log_cache` is what a process keeps of logs in memory;
 //! - `inspect` checks a whole log without its lock, and `upkeep` is what an operator's tool may do with logs.
 
-mod adopt;
+mod append_plan;
 #[cfg(any(test, feature = "test-support"))]
 mod bad_blocks;
 mod blocking;
@@ -31,23 +32,23 @@ mod error;
 pub mod fixture;
 mod folder;
 mod frame;
+mod frame_order;
+mod frame_reader;
 mod index;
 mod inspect;
 mod job_log;
-mod known;
 mod lock;
+mod log_cache;
 mod log_state;
-mod order;
-mod part;
-mod plan;
+mod move_to_folder;
 mod producer;
 mod read;
+mod reader_positions;
 mod repair;
 mod retention;
 mod salvage;
 mod scan;
 mod segment_log;
-mod shift;
 mod small;
 mod summary;
 #[cfg(test)]

@@ -73,7 +73,7 @@ pub(super) fn peek(folder: &Folder) -> Result<Peek, LogError> {
     let path = lock_path(folder);
     match File::open(&path) {
         Ok(file) => match read_committed(&file, &path) {
-            Ok(mark) => Ok(mark.map_or(Peek::Unclear, Peek::Committed)),
+            Ok(committed) => Ok(committed.map_or(Peek::Unclear, Peek::Committed)),
             // The holder of the lock writes another one.
             Err(LogError::Corrupt { .. }) => Ok(Peek::Unclear),
             Err(error) => Err(error),
@@ -129,7 +129,7 @@ impl JobLock {
         loop {
             match Self::try_if_there(folder)? {
                 Tried::NoFolder => {
-                    fs::create_dir_all(&folder.path).map_err(LogError::io("make", &folder.path))?;
+                    fs::create_dir_all(&folder.path).map_err(LogError::io("create", &folder.path))?;
                 }
                 tried @ (Tried::Held(_) | Tried::Busy(_)) => return Ok(tried),
             }
@@ -155,33 +155,33 @@ impl JobLock {
     }
 
     /// The committed offset. One that the disk cannot read counts as lost, as after a power failure.
-    pub(super) fn mark(&self) -> Result<Option<CommittedOffset>, LogError> {
+    pub(super) fn committed(&self) -> Result<Option<CommittedOffset>, LogError> {
         match read_committed(&self.file, &self.path) {
             Err(LogError::Corrupt { .. }) => {
                 // The next one will be in another block.
-                self.file.set_len(0).map_err(LogError::io("cut off", &self.path))?;
+                self.file.set_len(0).map_err(LogError::io("truncate", &self.path))?;
                 Ok(None)
             }
-            mark => mark,
+            committed => committed,
         }
     }
 
-    pub(super) fn set_committed(&self, mark: CommittedOffset) -> Result<(), LogError> {
-        self.file.write_all_at(&mark.encode(), 0).map_err(LogError::io("write", &self.path))
+    pub(super) fn set_committed(&self, committed: CommittedOffset) -> Result<(), LogError> {
+        self.file.write_all_at(&committed.encode(), 0).map_err(LogError::io("write", &self.path))
     }
 }
 
 impl Waiting {
     /// Tries once more. `None`: the log was deleted in the meantime; start again.
     pub(super) fn try_again(mut self) -> Result<Option<Tried>, LogError> {
-        self.is_next = self.is_next || self.try_be_next()?;
+        self.is_next = self.is_next || self.set_next(libc_lock::LOCK)? == Flock::Locked;
         let may_try = self.is_next || self.since.elapsed() >= NEXT_WAIT;
         if !may_try || try_flock(&self.file, &self.path)? == Flock::Busy {
             return Ok(Some(Tried::Busy(self)));
         }
         // Another waiter that is first in line stays first.
         self.set_next(libc_lock::UNLOCK)?;
-        let held = self.file.metadata().map_err(LogError::io("look at", &self.path))?;
+        let held = self.file.metadata().map_err(LogError::io("check", &self.path))?;
         // The log may have been deleted in the meantime; then this is the lock of a file without a name.
         match fs::metadata(&self.path) {
             Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
@@ -189,7 +189,7 @@ impl Waiting {
             }
             Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(LogError::io("look at", &self.path)(error)),
+            Err(error) => Err(LogError::io("check", &self.path)(error)),
         }
     }
 
@@ -210,15 +210,11 @@ impl Waiting {
         LogError::Busy { holder: holder(&self.file), lock: self.path.clone() }
     }
 
-    fn try_be_next(&self) -> Result<bool, LogError> {
-        self.set_next(libc_lock::LOCK)
-    }
-
-    /// Returns false if another waiter is first in line.
-    fn set_next(&self, kind: libc_lock::Kind) -> Result<bool, LogError> {
+    /// Locks or unlocks the place of the waiter that is first in line.
+    fn set_next(&self, kind: libc_lock::Kind) -> Result<Flock, LogError> {
         match libc_lock::first_byte(&self.file, kind) {
-            Ok(()) => Ok(true),
-            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(false),
+            Ok(()) => Ok(Flock::Locked),
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(Flock::Busy),
             Err(error) => Err(LogError::io("lock", &self.path)(error.into())),
         }
     }
@@ -281,7 +277,7 @@ mod tests {
 
     /// A process that releases the lock only to take it again comes after waiters.
     #[test]
-    fn waiter_comes_before_the_last_holder() {
+    fn waiter_locks_before_last_holder() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder { path: dir.path().join("log"), created_micros: 0, disk: Disk::new(false) };
         let held = JobLock::try_make(&folder).unwrap();

@@ -26,7 +26,7 @@ const CACHED_INDEXES: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct LogState {
     /// The committed offset; `None`: it is empty.
-    pub(super) mark: Option<CommittedOffset>,
+    pub(super) committed: Option<CommittedOffset>,
     /// The files, in order; the last one is the tail.
     pub(super) segments: Vec<SegmentName>,
     /// Summary of all records up to the committed offset.
@@ -48,21 +48,22 @@ pub(super) enum Refreshed {
 impl LogState {
     /// Brings `slot` up to the committed offset, without the lock.
     pub(super) fn refresh(slot: &mut Option<Self>, folder: &Folder) -> Result<Refreshed, LogError> {
-        let mark = match peek(folder)? {
+        let committed = match peek(folder)? {
             Peek::Missing => {
                 *slot = Some(Self::default());
                 return Ok(Refreshed::Current);
             }
             Peek::Unclear => return Ok(Refreshed::NeedsLock),
-            Peek::Committed(mark) => mark,
+            Peek::Committed(committed) => committed,
         };
         // A committed offset that follows one that this process saw is not from before a power failure. Another one may
         // be too small.
-        let is_current = slot.as_ref().is_some_and(|view| view.is_of(mark)) || is_complete(folder, mark)?;
+        let is_current =
+            slot.as_ref().is_some_and(|view| view.is_of(committed)) || is_complete(folder, committed)?;
         if !is_current {
             return Ok(Refreshed::NeedsLock);
         }
-        match Self::follow(slot, folder, mark) {
+        match Self::follow(slot, folder, committed) {
             Ok(()) => Ok(Refreshed::Current),
             // A file may have been replaced, or the log deleted, at this moment. Under the lock nothing changes.
             Err(LogError::Corrupt { .. }) => Ok(Refreshed::NeedsLock),
@@ -74,8 +75,8 @@ impl LogState {
     /// The log at its committed offset, which may be too small; `None`: there is none. Do not keep it: it would be
     /// mistaken for a state that follows the committed offset.
     pub(super) fn of_old_offset(folder: &Folder) -> Result<Option<Self>, LogError> {
-        let Peek::Committed(mark) = peek(folder)? else { return Ok(None) };
-        match Self::load(folder, mark) {
+        let Peek::Committed(committed) = peek(folder)? else { return Ok(None) };
+        match Self::load(folder, committed) {
             Ok(view) => Ok(Some(view)),
             Err(LogError::Corrupt { .. }) => Ok(None),
             Err(error) if error.is_not_found() => Ok(None),
@@ -90,18 +91,18 @@ impl LogState {
         folder: &Folder,
         lock: &JobLock,
     ) -> Result<&'a mut Self, LogError> {
-        let mark = lock.mark()?;
-        match Self::try_catch_up(slot, folder, lock, mark) {
+        let committed = lock.committed()?;
+        match Self::try_catch_up(slot, folder, lock, committed) {
             Err(error @ LogError::Corrupt { .. }) => {
                 tracing::error!(%error, "a result log is damaged");
                 *slot = None;
                 // The end of the log may have been found only now.
-                if lock.mark()?.is_none() {
+                if lock.committed()?.is_none() {
                     commit_end_of_kept(folder, lock)?;
                 }
-                let Some(mark) = lock.mark()? else { return Err(error) };
-                repair_end(folder, lock, mark)?;
-                Self::try_catch_up(slot, folder, lock, lock.mark()?)?;
+                let Some(committed) = lock.committed()? else { return Err(error) };
+                repair_end(folder, lock, committed)?;
+                Self::try_catch_up(slot, folder, lock, lock.committed()?)?;
             }
             caught_up => caught_up?,
         }
@@ -112,83 +113,90 @@ impl LogState {
         slot: &mut Option<Self>,
         folder: &Folder,
         lock: &JobLock,
-        mark: Option<CommittedOffset>,
+        committed: Option<CommittedOffset>,
     ) -> Result<(), LogError> {
-        let known = slot.as_ref().and_then(|view| view.mark);
-        match mark {
-            Some(mark)
-                if known.is_some_and(|known| known.birth == mark.birth) && is_untouched(folder, mark)? =>
+        let known = slot.as_ref().and_then(|view| view.committed);
+        match committed {
+            Some(committed)
+                if known.is_some_and(|known| known.birth == committed.birth)
+                    && is_untouched(folder, committed)? =>
             {
-                Self::follow(slot, folder, mark)
+                Self::follow(slot, folder, committed)
             }
-            mark => {
+            committed => {
                 *slot = None;
-                *slot = Some(Self::recover(folder, lock, mark)?);
+                *slot = Some(Self::recover(folder, lock, committed)?);
                 Ok(())
             }
         }
     }
 
-    fn is_of(&self, mark: CommittedOffset) -> bool {
-        self.mark.is_some_and(|known| known.birth == mark.birth)
+    fn is_of(&self, committed: CommittedOffset) -> bool {
+        self.committed.is_some_and(|known| known.birth == committed.birth)
     }
 
     /// Brings `slot` to the committed offset with as little reading as possible.
-    fn follow(slot: &mut Option<Self>, folder: &Folder, mark: CommittedOffset) -> Result<(), LogError> {
-        let known = slot.as_ref().and_then(|view| view.mark);
-        if known == Some(mark) {
+    fn follow(slot: &mut Option<Self>, folder: &Folder, committed: CommittedOffset) -> Result<(), LogError> {
+        let known = slot.as_ref().and_then(|view| view.committed);
+        if known == Some(committed) {
             return Ok(());
         }
         // Until this succeeds the state is unknown.
         let view = slot.take();
         let view = match (view, known) {
             (Some(view), Some(known))
-                if known.birth == mark.birth
-                    && known.segment == mark.segment
-                    && known.length <= mark.length =>
+                if known.birth == committed.birth
+                    && known.segment == committed.segment
+                    && known.length <= committed.length =>
             {
-                view.read_on(folder, known.length, mark)?
+                view.read_on(folder, known.length, committed)?
             }
-            _ => Self::load(folder, mark)?,
+            _ => Self::load(folder, committed)?,
         };
         *slot = Some(view);
         Ok(())
     }
 
     /// Adds what another process appended to the tail.
-    fn read_on(mut self, folder: &Folder, from: u64, mark: CommittedOffset) -> Result<Self, LogError> {
-        let path = folder.file(SegmentName::live(mark.segment));
+    fn read_on(mut self, folder: &Folder, from: u64, committed: CommittedOffset) -> Result<Self, LogError> {
+        let path = folder.file(SegmentName::live(committed.segment));
         let (file, _) = folder::open(&path)?;
-        let part = folder::read_at(&file, &path, from, mark.length - from)?;
+        let part = folder::read_at(&file, &path, from, committed.length - from)?;
         let (good, bad) = note_frames(part, from, &mut self.summary, &mut self.tail_index);
-        check_durable(&path, good, bad, mark.length)?;
-        self.mark = Some(mark);
+        check_durable(&path, good, bad, committed.length)?;
+        self.committed = Some(committed);
         Ok(self)
     }
 
-    /// Reads the log as of `mark`: the names of all files, and the tail.
-    fn load(folder: &Folder, mark: CommittedOffset) -> Result<Self, LogError> {
+    /// Reads the log as of `committed`: the names of all files, and the tail.
+    fn load(folder: &Folder, committed: CommittedOffset) -> Result<Self, LogError> {
         let mut segments = folder.list()?.segments;
-        segments.retain(|name| name.first <= mark.segment);
-        let tail = SegmentName::live(mark.segment);
+        segments.retain(|name| name.first <= committed.segment);
+        let tail = SegmentName::live(committed.segment);
         let path = folder.file(tail);
         if segments.last() != Some(&tail) {
             return Err(LogError::corrupt(&path, 0, "the file is missing"));
         }
-        let scan = Scan::of(Contents::read(&path)?, mark.length);
-        check_durable(&path, scan.good, scan.bad, mark.length)?;
-        Ok(Self::of(mark, segments, scan))
+        let scan = Scan::of(Contents::read(&path)?, committed.length);
+        check_durable(&path, scan.good, scan.bad, committed.length)?;
+        Ok(Self::of(committed, segments, scan))
     }
 
     /// Finds the end of the log after any failure, and sets the committed offset to it.
-    fn recover(folder: &Folder, lock: &JobLock, mark: Option<CommittedOffset>) -> Result<Self, LogError> {
+    fn recover(
+        folder: &Folder,
+        lock: &JobLock,
+        committed: Option<CommittedOffset>,
+    ) -> Result<Self, LogError> {
         let mut segments = folder.list()?.segments;
         while let Some(tail) = segments.last().copied() {
             let path = folder.file(tail);
-            if tail.kept_to.is_some() || mark.is_some_and(|mark| mark.segment > tail.first) {
+            if tail.kept_to.is_some() || committed.is_some_and(|committed| committed.segment > tail.first) {
                 return Err(LogError::corrupt(&path, 0, "the file that follows it is missing"));
             }
-            let durable = mark.filter(|mark| mark.segment == tail.first).map_or(0, |mark| mark.length);
+            let durable = committed
+                .filter(|committed| committed.segment == tail.first)
+                .map_or(0, |committed| committed.length);
             let scan = scan_tail(&path)?;
             check_durable(&path, scan.good, scan.bad, durable)?;
             let known = scan.summary.last_position.max(tail.first - 1);
@@ -199,7 +207,7 @@ impl LogState {
                 let (length, last_position) =
                     good.map_or((scan.good, known), |good| (good.end as u64, good.position));
                 lock.set_committed(CommittedOffset {
-                    birth: mark.map_or_else(rand::random, |mark| mark.birth),
+                    birth: committed.map_or_else(rand::random, |committed| committed.birth),
                     segment: tail.first,
                     length,
                     last_position,
@@ -215,27 +223,27 @@ impl LogState {
             if scan.bad.is_some() || scan.good > durable {
                 complete(folder, &path, &scan, durable)?;
             }
-            let mark = CommittedOffset {
-                birth: mark.map_or_else(rand::random, |mark| mark.birth),
+            let committed = CommittedOffset {
+                birth: committed.map_or_else(rand::random, |committed| committed.birth),
                 segment: tail.first,
                 length: scan.good,
                 last_position: scan.summary.last_position,
             };
-            lock.set_committed(mark)?;
-            return Ok(Self::of(mark, segments, scan));
+            lock.set_committed(committed)?;
+            return Ok(Self::of(committed, segments, scan));
         }
-        match mark {
+        match committed {
             None => Ok(Self::default()),
-            Some(mark) => {
-                let path = folder.file(SegmentName::live(mark.segment));
+            Some(committed) => {
+                let path = folder.file(SegmentName::live(committed.segment));
                 Err(LogError::corrupt(&path, 0, "the file is missing"))
             }
         }
     }
 
-    fn of(mark: CommittedOffset, segments: Vec<SegmentName>, scan: Scan) -> Self {
+    fn of(committed: CommittedOffset, segments: Vec<SegmentName>, scan: Scan) -> Self {
         let Scan { summary, index, .. } = scan;
-        Self { mark: Some(mark), segments, summary, tail_index: index, indexes: VecDeque::new() }
+        Self { committed: Some(committed), segments, summary, tail_index: index, indexes: VecDeque::new() }
     }
 
     /// Makes another file the tail.
@@ -272,35 +280,35 @@ fn check_durable(path: &Path, good: u64, bad: Option<&'static str>, durable: u64
 }
 
 /// Whether the log ends at the committed offset.
-fn is_complete(folder: &Folder, mark: CommittedOffset) -> Result<bool, LogError> {
-    let is_last = folder.list()?.segments.last() == Some(&SegmentName::live(mark.segment));
-    Ok(is_last && is_untouched(folder, mark)?)
+fn is_complete(folder: &Folder, committed: CommittedOffset) -> Result<bool, LogError> {
+    let is_last = folder.list()?.segments.last() == Some(&SegmentName::live(committed.segment));
+    Ok(is_last && is_untouched(folder, committed)?)
 }
 
 /// Whether nothing was written after the committed offset, which must not be from before a power failure.
-fn is_untouched(folder: &Folder, mark: CommittedOffset) -> Result<bool, LogError> {
-    let path = folder.file(SegmentName::live(mark.segment));
+fn is_untouched(folder: &Folder, committed: CommittedOffset) -> Result<bool, LogError> {
+    let path = folder.file(SegmentName::live(committed.segment));
     let length = match std::fs::metadata(&path) {
         Ok(tail) => Some(tail.len()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         // Reading it shows the damage.
         Err(error) if disk::is_unreadable(&error) => None,
-        Err(error) => return Err(LogError::io("look at", &path)(error)),
+        Err(error) => return Err(LogError::io("check", &path)(error)),
     };
     // The only possible name of another segment.
-    let next = SegmentName::live(mark.last_position + 1);
-    Ok(length == Some(mark.length) && (next.first == mark.segment || !folder.file(next).exists()))
+    let next = SegmentName::live(committed.last_position + 1);
+    Ok(length == Some(committed.length) && (next.first == committed.segment || !folder.file(next).exists()))
 }
 
 /// Truncates a torn tail, and makes durable what may not be. Those bytes are written again, because after a failed sync
-/// the kernel may mark pages clean that never reached the disk.
+/// the kernel may committed pages clean that never reached the disk.
 fn complete(folder: &Folder, path: &Path, scan: &Scan, durable: u64) -> Result<(), LogError> {
     tracing::info!(
         file = %path.display(), durable, found = scan.contents.bytes.len(), kept = scan.good, torn = scan.bad,
         "recovered the end of a result log"
     );
     let file = File::options().write(true).open(path).map_err(LogError::io("open", path))?;
-    file.set_len(scan.good).map_err(LogError::io("cut off", path))?;
+    file.set_len(scan.good).map_err(LogError::io("truncate", path))?;
     let again = &scan.contents.bytes[to_usize(durable)..to_usize(scan.good)];
     file.write_all_at(again, durable).map_err(LogError::io("write", path))?;
     folder.disk.sync_file(&file, path)?;

@@ -1,4 +1,4 @@
-//! Who numbers records.
+//! Producers of records.
 
 use std::fmt;
 
@@ -6,32 +6,31 @@ use sqlflow_proto::record::StoredRecord;
 
 use sqlflow_job::AttemptId;
 
-/// Who said a record. Each producer that is an agent numbers its records from 1, without gaps, so that the log takes each of
-/// them once.
+/// The producer of a record. An agent numbers its records from 1 without gaps, so that the log stores each record once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Producer {
     /// Index of the step.
     pub step: u32,
-    /// Number of the attempt; 0 when a server speaks about the job.
+    /// Number of the attempt; 0: a server.
     pub attempt: u32,
-    /// Which of the attempt's agents; the one of rank 0 speaks for the attempt where several run it together.
+    /// Rank of the agent. Rank 0 reports the outcome of a distributed attempt.
     pub rank: u32,
 }
 
 impl Producer {
-    /// The agent of this rank.
+    /// The agent with this rank.
     #[must_use]
     pub fn agent(attempt: &AttemptId, rank: u32) -> Self {
         Self { step: attempt.step, attempt: attempt.number, rank }
     }
 
-    /// A server that says something about a step; about the whole job, it is step 0.
+    /// A server, for a record about a step. A record about the whole job has step 0.
     #[must_use]
     pub fn server(step: u32) -> Self {
         Self { step, attempt: 0, rank: 0 }
     }
 
-    /// Who said a record of the log.
+    /// The producer of a stored record.
     #[must_use]
     pub fn of(stored: &StoredRecord) -> Self {
         Self { step: stored.step, attempt: stored.attempt, rank: stored.rank }

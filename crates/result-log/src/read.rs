@@ -1,19 +1,21 @@
-//! Reading a page: where it begins comes from an index, so that the work is in proportion to the page.
+//! Reading of a page. An index gives its offset, so that the cost is in proportion to the page.
 //!
-//! Bounds: one chunk of [`CHUNK_BYTES`] (or one record, if it is longer) beyond the page itself.
+//! Memory: one chunk of [`CHUNK_BYTES`], or one record if that is longer, besides the page.
+
+use std::ops::ControlFlow;
 
 use sqlflow_proto::record::StoredRecord;
 
 use super::folder::{self, Folder, SegmentName};
 use super::frame::{Content, HEADER};
+use super::frame_reader::{CHUNK_BYTES, FrameReader};
 use super::index::{Index, SPACING};
 use super::log_state::LogState;
-use super::part::{CHUNK_BYTES, Part, Progress};
-use super::shift::{self, Shift};
+use super::reader_positions::{self, Shift};
 use super::summary::Summary;
 use super::{LogError, Page};
 
-/// A page that is to be read, as of one moment.
+/// A page to read, from one state of the log.
 pub(super) struct PagePlan {
     /// `None`: there is nothing to read.
     pub(super) plan: Option<ReadPlan>,
@@ -21,54 +23,58 @@ pub(super) struct PagePlan {
 }
 
 impl PagePlan {
-    /// Of what is behind `after`, a position as readers see it.
+    /// Plans the page after `after`, a position that readers see.
     pub(super) fn new(view: &LogState, after: u64) -> Self {
         let wanted = Wanted::after(&view.summary, after);
         Self { plan: ReadPlan::new(view, wanted.after), wanted }
     }
 }
 
-/// What a reader wants, as of one moment.
+/// The request of a reader, with the positions of one state of the log.
 pub(super) struct Wanted {
-    /// The records behind this position.
+    /// The position in the files after which the page begins.
     pub(super) after: u64,
     last_position: u64,
     shifts: Vec<Shift>,
 }
 
 impl Wanted {
-    /// What is behind `after`, a position as readers see it.
+    /// The records after `after`, a position that readers see.
     pub(super) fn after(summary: &Summary, after: u64) -> Self {
         let shifts = summary.shifts.clone();
-        Self { after: shift::stored(&shifts, after), last_position: summary.last_position, shifts }
+        Self {
+            after: reader_positions::to_files(&shifts, after),
+            last_position: summary.last_position,
+            shifts,
+        }
     }
 
-    /// Whether the log ends before what the reader has read.
+    /// Whether the log ends before the reader's cursor.
     pub(super) fn is_beyond_end(&self) -> bool {
         self.after > self.last_position
     }
 
-    /// The page of these records.
+    /// A page with these records.
     pub(super) fn page(&self, mut records: Vec<StoredRecord>, is_current: bool) -> Page {
         let end = records.last().map_or(self.after, |record| record.position);
         for record in &mut records {
-            record.position = shift::shown(&self.shifts, record.position);
+            record.position = reader_positions::to_readers(&self.shifts, record.position);
             record.shift = 0;
         }
         Page {
             records,
-            last_position: shift::shown(&self.shifts, self.last_position),
+            last_position: reader_positions::to_readers(&self.shifts, self.last_position),
             behind: self.last_position.saturating_sub(end),
             is_current,
         }
     }
 }
 
-/// Where to read, as of one moment. Its positions are those of the files.
+/// The files and offset to read, from one state of the log. Its positions are those in the files.
 pub(super) struct ReadPlan {
     after: u64,
     last_position: u64,
-    /// The file with the first record, and those that follow; the last one is the tail.
+    /// The file with the first record, and all later ones; the last is the tail.
     segments: Vec<SegmentName>,
     /// Durable bytes of the tail.
     tail_length: u64,
@@ -76,25 +82,25 @@ pub(super) struct ReadPlan {
 }
 
 enum Start {
-    /// At this offset of the first file, or a little later.
+    /// At or shortly after this offset of the first file.
     Offset(u64),
     /// The first file has no index yet.
     Unknown,
 }
 
-/// What reading came to.
+/// Result of reading.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) records: Vec<StoredRecord>,
-    /// An index that had to be made, to be kept.
+    /// An index that was made, for the cache.
     pub(super) index: Option<(SegmentName, Index)>,
 }
 
 impl ReadPlan {
-    /// How to read what is after position `after`; `None`: nothing is.
+    /// Plans the page after position `after`; `None`: there are no later records.
     fn new(view: &LogState, after: u64) -> Option<Self> {
         let last = view.summary.last_position;
-        let mark = view.mark.filter(|_| after < last)?;
+        let committed = view.committed.filter(|_| after < last)?;
         let count = view.segments.partition_point(|name| name.first <= after + 1);
         let segments = view.segments[count.saturating_sub(1)..].to_vec();
         let begin = HEADER.len() as u64;
@@ -107,11 +113,11 @@ impl ReadPlan {
             },
             [] => return None,
         };
-        Some(Self { after, last_position: last, segments, tail_length: mark.length, start })
+        Some(Self { after, last_position: last, segments, tail_length: committed.length, start })
     }
 
-    /// Reads at least one record, and no more than `max_bytes` otherwise. A file may have been replaced since the plan
-    /// was made: then the error is one of a file that is not there, and a new plan is needed.
+    /// Reads up to `max_bytes`, but at least one record. If a file was replaced after the plan was made, this fails
+    /// because the file does not exist; plan again.
     pub(super) fn read(&self, folder: &Folder, max_bytes: u64) -> Result<Found, LogError> {
         let mut found = Found::default();
         let mut page = PageReader {
@@ -119,7 +125,7 @@ impl ReadPlan {
             budget: max_bytes,
             records: Vec::new(),
             seen: self.after,
-            order: Order::Gaps,
+            next: NextPosition::Gaps,
         };
         if self.segments.first().is_some_and(|name| name.first > self.after + 1) {
             return Err(missing(folder, self.after + 1));
@@ -128,7 +134,7 @@ impl ReadPlan {
             let path = folder.file(name);
             let (file, length) = folder::open(&path)?;
             let next = self.segments.get(index + 1);
-            let part = Part {
+            let part = FrameReader {
                 path: &path,
                 file: &file,
                 limit: if next.is_some() { length } else { self.tail_length },
@@ -144,26 +150,22 @@ impl ReadPlan {
                 Start::Offset(_) | Start::Unknown => HEADER.len() as u64,
             };
             if start > part.limit {
-                return Err(LogError::corrupt(
-                    &path,
-                    part.limit,
-                    "it ends before the records that are asked for",
-                ));
+                return Err(LogError::corrupt(&path, part.limit, "it ends before the requested records"));
             }
-            // Retention leaves out positions.
-            page.order = match (name.kept_to, start == HEADER.len() as u64) {
-                (Some(_), _) => Order::Gaps,
-                (None, true) => Order::Next(name.first),
-                (None, false) => Order::NotBehind(self.after + 1),
+            // Retention removes positions.
+            page.next = match (name.kept_to, start == HEADER.len() as u64) {
+                (Some(_), _) => NextPosition::Gaps,
+                (None, true) => NextPosition::Next(name.first),
+                (None, false) => NextPosition::NotBehind(self.after + 1),
             };
-            if page.read(&part, start)? == Progress::PageIsFull {
+            if page.read(&part, start)?.is_break() {
                 break;
             }
             let end = match next {
                 Some(next) if name.kept_to.is_none() => next.first - 1,
                 Some(next) => match name.kept_to {
                     Some(last) if last + 1 < next.first => return Err(missing(folder, last + 1)),
-                    // What it stands for may have been removed from its end on.
+                    // Retention may have removed the last records of this file.
                     Some(last) => {
                         page.seen = page.seen.max(last);
                         continue;
@@ -181,29 +183,29 @@ impl ReadPlan {
     }
 }
 
-/// A page that is being filled.
+/// A page during its reading.
 struct PageReader {
     after: u64,
     budget: u64,
     records: Vec<StoredRecord>,
-    /// The last position that was met, in the page or skipped.
+    /// The last position, read or skipped.
     seen: u64,
-    order: Order,
+    next: NextPosition,
 }
 
-/// Which position comes next in a file.
+/// The expected next position in a file.
 #[derive(Clone, Copy)]
-enum Order {
-    /// Any: retention left some out.
+enum NextPosition {
+    /// Any: retention removed some.
     Gaps,
     /// This one.
     Next(u64),
-    /// This one or one before it: reading began somewhere in the file.
+    /// This one or an earlier one: reading began within the file.
     NotBehind(u64),
 }
 
-impl Order {
-    /// What comes after this position, or what is wrong with it.
+impl NextPosition {
+    /// The expectation after this position, or the fault.
     fn after(self, position: u64) -> Result<Self, &'static str> {
         match self {
             Self::Gaps => Ok(self),
@@ -214,35 +216,35 @@ impl Order {
     }
 }
 
-/// The file that should hold this position is not there.
+/// The error for a missing file that should contain this position.
 fn missing(folder: &Folder, first: u64) -> LogError {
     LogError::corrupt(&folder.file(SegmentName::live(first)), 0, "the file is missing")
 }
 
 impl PageReader {
-    fn read(&mut self, part: &Part<'_>, start: u64) -> Result<Progress, LogError> {
+    fn read(&mut self, part: &FrameReader<'_>, start: u64) -> Result<ControlFlow<()>, LogError> {
         let chunk_bytes = self.budget.saturating_add(SPACING).min(CHUNK_BYTES);
-        part.each_frame(start, chunk_bytes, |frame| {
+        part.frames_until(start, chunk_bytes, |frame| {
             let corrupt = |what| LogError::corrupt(part.path, frame.offset, what);
             let checked = frame.checked().map_err(corrupt)?;
             let Some(position) = checked.position().map_err(corrupt)? else {
-                return Ok(Progress::PartIsRead);
+                return Ok(ControlFlow::Continue(()));
             };
-            let order = self.order.after(position).map_err(corrupt)?;
+            let order = self.next.after(position).map_err(corrupt)?;
             if position <= self.after {
-                (self.seen, self.order) = (position, order);
-                return Ok(Progress::PartIsRead);
+                (self.seen, self.next) = (position, order);
+                return Ok(ControlFlow::Continue(()));
             }
             let Content::Record(record) = checked.content().map_err(corrupt)? else {
-                return Ok(Progress::PartIsRead);
+                return Ok(ControlFlow::Continue(()));
             };
             if !self.records.is_empty() && frame.len() > self.budget {
-                return Ok(Progress::PageIsFull);
+                return Ok(ControlFlow::Break(()));
             }
             self.budget = self.budget.saturating_sub(frame.len());
-            (self.seen, self.order) = (position, order);
+            (self.seen, self.next) = (position, order);
             self.records.push(record);
-            Ok(Progress::PartIsRead)
+            Ok(ControlFlow::Continue(()))
         })
     }
 }

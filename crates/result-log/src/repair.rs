@@ -1,9 +1,9 @@
-//! Repairing a damaged log, whose lock is held: bytes are not what was written, or the disk cannot read them. A damaged
-//! file is kept beside the log as `<name>.damaged`; what can be read of it stays, and a gap record stands for what
-//! cannot. Such a file becomes a `.kept` one, in which positions may be missing; the tail gets a new, empty successor
-//! first, so that a repair that is broken off leaves a log that can be repaired.
+//! Repair of a damaged log, under its lock. Damaged means: bytes changed, or the disk cannot read them. A damaged file
+//! is kept beside the log as `<name>.damaged`. Its readable records stay, and a gap record stands for the others. The
+//! repaired file is a `.kept` file, in which positions may be missing. The tail first gets a new, empty successor, so
+//! that an interrupted repair leaves a log that can be repaired.
 //!
-//! Bounds: the bytes of the damaged file, twice.
+//! Memory: twice the bytes of the damaged file.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -20,14 +20,14 @@ use super::folder::{Folder, SegmentName};
 use super::frame::{HEADER, SHORTEST_RECORD, push_record, push_summary, record_len};
 use super::inspect::{Extent, parts};
 use super::lock::{CommittedOffset, JobLock};
+use super::reader_positions;
 use super::salvage::{Salvaged, last_good, salvage};
 use super::scan::Scan;
-use super::shift;
 use super::summary::Summary;
 
-/// Puts gap records where files are missing.
+/// Writes gap records for missing files.
 pub(super) fn fill_holes(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
-    for part in parts(folder, held.mark()?)? {
+    for part in parts(folder, held.committed()?)? {
         if let Extent::Missing(last) = part.extent {
             fill_hole(folder, held, part.name.first, last)?;
         }
@@ -35,8 +35,8 @@ pub(super) fn fill_holes(folder: &Folder, held: &JobLock) -> Result<(), LogError
     Ok(())
 }
 
-/// Without a committed offset and a tail nobody could say where the log ends. There was a tail, since retention leaves it: one position
-/// stands for what it held.
+/// Sets the committed offset of a log that has neither one nor a tail. There was a tail, because retention keeps it.
+/// One position stands for its content.
 pub(super) fn commit_end_of_kept(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
     let Some(kept_to) = folder.list()?.segments.last().and_then(|last| last.kept_to) else {
         return Ok(());
@@ -51,34 +51,38 @@ pub(super) fn commit_end_of_kept(folder: &Folder, held: &JobLock) -> Result<(), 
     Ok(())
 }
 
-/// Puts a gap record where the file of these positions is missing.
+/// Writes a gap record for the missing file of these positions.
 fn fill_hole(folder: &Folder, held: &JobLock, first: u64, last: u64) -> Result<(), LogError> {
     let gap = salvage(&Bytes::new(), first, last, false).records;
     let kept = SegmentName { first, kept_to: Some(last) };
     install(folder, kept, &Summary::at(first.saturating_sub(1)), &gap)?;
     forget_files(held)?;
-    tracing::error!(log = %folder.path.display(), first, last, "a file of a result log is missing; a gap record stands for it");
+    tracing::error!(log = %folder.path.display(), first, last, "replaced a missing file of a result log by a gap record");
     Ok(())
 }
 
-/// Gives the log a new birth, so that every server that knows the old files reads it again.
+/// Gives the log a new birth, so that each server with the old files in memory reads it again.
 fn forget_files(held: &JobLock) -> Result<(), LogError> {
-    match held.mark()? {
-        Some(mark) => held.set_committed(CommittedOffset { birth: rand::random(), ..mark }),
+    match held.committed()? {
+        Some(committed) => held.set_committed(CommittedOffset { birth: rand::random(), ..committed }),
         None => Ok(()),
     }
 }
 
-/// Repairs the end of a log whose tail is not as `mark` says. Without damage nothing happens.
-pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: CommittedOffset) -> Result<(), LogError> {
+/// Repairs the end of a log whose tail does not match `committed`. No effect without damage.
+pub(super) fn repair_end(
+    folder: &Folder,
+    held: &JobLock,
+    committed: CommittedOffset,
+) -> Result<(), LogError> {
     let segments: Vec<_> =
-        folder.list()?.segments.into_iter().filter(|name| name.first <= mark.segment).collect();
-    let tail = SegmentName::live(mark.segment);
+        folder.list()?.segments.into_iter().filter(|name| name.first <= committed.segment).collect();
+    let tail = SegmentName::live(committed.segment);
     let contents = match segments.last() {
         Some(last) if *last == tail => {
             let contents = Contents::read(&folder.file(tail))?;
-            let scan = Scan::of(contents.clone(), mark.length);
-            if scan.good == mark.length && contents.unreadable.is_none() {
+            let scan = Scan::of(contents.clone(), committed.length);
+            if scan.good == committed.length && contents.unreadable.is_none() {
                 return Ok(());
             }
             Some(contents)
@@ -87,7 +91,7 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: CommittedOffset)
     };
     let is_missing = contents.is_none();
     let Contents { bytes, unreadable } = contents.unwrap_or_default();
-    let last = last_position(&bytes, unreadable, mark);
+    let last = last_position(&bytes, unreadable, committed);
     let Salvaged { head, mut records, seals, lost_last, .. } = salvage(&bytes, tail.first, last, false);
     let is_known = head.is_some() || !records.is_empty();
     let before = match head {
@@ -98,21 +102,21 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: CommittedOffset)
     if let Some((at_end, others)) = records.split_last_mut() {
         others.iter().for_each(|record| summary.note(record, record_len(record)));
         if lost_last {
-            // What readers saw as its position is not known. To raise a position only repeats it.
-            at_end.shift =
-                shift::of_next(&summary.shifts, at_end.position, folder.floor_now()).max(at_end.shift);
+            // The position that readers saw is not known. A higher shift only repeats the record.
+            at_end.shift = reader_positions::next_shift(&summary.shifts, at_end.position, folder.floor_now())
+                .max(at_end.shift);
         }
         summary.note(at_end, record_len(at_end));
     }
     seals.into_iter().for_each(|seal| summary.note_seal(seal));
     summary.last_position = last.max(tail.first - 1);
     if !is_known {
-        // Nothing tells what readers saw last.
+        // The last position that readers saw is not known.
         let next = summary.last_position + 1;
-        let shift = shift::of_next(&summary.shifts, next, folder.floor_now());
-        shift::note(&mut summary.shifts, next, shift);
+        let shift = reader_positions::next_shift(&summary.shifts, next, folder.floor_now());
+        reader_positions::add_shift(&mut summary.shifts, next, shift);
     }
-    // A statement may have started, or a row come, of which nothing is known now.
+    // The lost records may include the start of a statement, or rows.
     summary.is_damaged = true;
 
     let successor = SegmentName::live(summary.last_position + 1);
@@ -121,7 +125,7 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: CommittedOffset)
     }
     let length = install(folder, successor, &summary, &[])?;
     held.set_committed(CommittedOffset {
-        birth: mark.birth,
+        birth: committed.birth,
         segment: successor.first,
         length,
         last_position: summary.last_position,
@@ -132,18 +136,18 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: CommittedOffset)
     }
     tracing::error!(
         log = %folder.path.display(), last_position = summary.last_position,
-        "repaired the damaged end of a result log; a gap record stands for what is lost"
+        "repaired the damaged end of a result log; a gap record stands for the lost records"
     );
     Ok(())
 }
 
-/// The last position that a tail held. After a power failure the committed offset may be behind what was acknowledged.
-fn last_position(bytes: &Bytes, unreadable: Option<Range<usize>>, mark: CommittedOffset) -> u64 {
-    let good = last_good(bytes, 0, mark.last_position);
-    let last = good.map_or(mark.last_position, |good| good.position);
-    let end = good.map_or(mark.length, |good| mark.length.max(good.end as u64));
+/// The last position of a tail. After a power failure the committed offset may be too small.
+fn last_position(bytes: &Bytes, unreadable: Option<Range<usize>>, committed: CommittedOffset) -> u64 {
+    let good = last_good(bytes, 0, committed.last_position);
+    let last = good.map_or(committed.last_position, |good| good.position);
+    let end = good.map_or(committed.length, |good| committed.length.max(good.end as u64));
     match unreadable {
-        // Nobody knows how many records that was. It is taken for as many as it can be: no position is given twice.
+        // The number of lost records is not known. Their maximum number is used, so that no position is used twice.
         Some(unreadable) if unreadable.end as u64 > end => {
             last + (bytes.len() as u64 - end).div_ceil(SHORTEST_RECORD)
         }
@@ -151,7 +155,7 @@ fn last_position(bytes: &Bytes, unreadable: Option<Range<usize>>, mark: Committe
     }
 }
 
-/// Repairs this file, if it is one of the log and not its tail. Without damage nothing happens.
+/// Repairs this file, if it belongs to the log and is not its tail. No effect without damage.
 pub(super) fn repair_file(folder: &Folder, held: &JobLock, path: &Path) -> Result<(), LogError> {
     let segments = folder.list()?.segments;
     let Some(index) = segments.iter().position(|name| folder.file(*name) == path) else { return Ok(()) };
@@ -162,16 +166,16 @@ pub(super) fn repair_file(folder: &Folder, held: &JobLock, path: &Path) -> Resul
     if !salvaged.is_damaged && contents.unreadable.is_none() {
         return Ok(());
     }
-    // Retention alone asks for it; the tail's is what counts.
+    // Only retention uses this value, and it takes it from the tail's summary.
     let before = salvaged.head.unwrap_or_else(|| Summary::at(name.first - 1));
     let kept = SegmentName { first: name.first, kept_to: Some(last) };
     replace(folder, Some(name), kept, &before, &salvaged.records)?;
     forget_files(held)?;
-    tracing::error!(file = %path.display(), "repaired a damaged part of a result log; a gap record stands for what is lost");
+    tracing::error!(file = %path.display(), "repaired a damaged file of a result log; a gap record stands for the lost records");
     Ok(())
 }
 
-/// What is known of everything before the tail without the tail's own word.
+/// Summary of all records before the tail, from the files before it.
 fn summary_before(folder: &Folder, segments: &[SegmentName], tail: SegmentName) -> Result<Summary, LogError> {
     let Some(&previous) = segments.iter().rev().find(|name| **name != tail) else {
         return Ok(Summary::default());
@@ -188,7 +192,7 @@ fn summary_before(folder: &Folder, segments: &[SegmentName], tail: SegmentName) 
     Ok(summary)
 }
 
-/// Puts `kept` in the place of `damaged`, which is kept aside.
+/// Puts `kept` in place of `damaged`, which is kept beside the log.
 fn replace(
     folder: &Folder,
     damaged: Option<SegmentName>,
@@ -204,7 +208,7 @@ fn replace(
         Some(damaged) => {
             let path = folder.file(damaged);
             match fs::remove_file(&path) {
-                // The new file has taken its place, whether it goes or not.
+                // The new file already replaces it.
                 Err(error) if disk::is_unreadable(&error) => {
                     tracing::warn!(file = %path.display(), %error, "cannot remove a damaged file; check the file system");
                     Ok(())
@@ -216,7 +220,7 @@ fn replace(
     }
 }
 
-/// Writes a file that appears complete or not at all; returns its length.
+/// Writes a file atomically; returns its length.
 fn install(
     folder: &Folder,
     name: SegmentName,
@@ -227,10 +231,10 @@ fn install(
     push_summary(&mut bytes, before);
     records.iter().for_each(|record| push_record(&mut bytes, record));
     let unfinished = folder.path.join("repair.tmp");
-    let mut file = File::create(&unfinished).map_err(LogError::io("make", &unfinished))?;
+    let mut file = File::create(&unfinished).map_err(LogError::io("create", &unfinished))?;
     let written = file.write_all(&bytes).map_err(LogError::io("write", &unfinished));
     if let Err(error) = written.and_then(|()| folder.disk.sync_file(&file, &unfinished)) {
-        // It may hold the space that is wanting.
+        // It uses space, which may be what is missing.
         let _ = fs::remove_file(&unfinished);
         return Err(error);
     }
@@ -239,7 +243,7 @@ fn install(
     Ok(bytes.len() as u64)
 }
 
-/// Gives the file a second name, under which nothing touches it.
+/// Gives the file a second name, which no cleanup removes.
 fn keep_aside(folder: &Folder, name: SegmentName) -> Result<(), LogError> {
     let path = folder.file(name);
     for number in 0_u32.. {
@@ -247,12 +251,12 @@ fn keep_aside(folder: &Folder, name: SegmentName) -> Result<(), LogError> {
         let aside = folder.path.join(format!("{}{suffix}.damaged", name.file_name()));
         match fs::hard_link(&path, &aside) {
             Ok(()) => return Ok(()),
-            // An earlier repair did so, and could not go on.
+            // An interrupted repair has done this.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_same_file(&path, &aside) => {
                 return Ok(());
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            // There is nothing of it to keep.
+            // The file is missing.
             Err(error) if disk::is_unreadable(&error) => {
                 tracing::warn!(file = %path.display(), %error, "cannot keep a damaged file aside; check the file system");
                 return Ok(());

@@ -1,8 +1,8 @@
-//! Keeping a job's output within its limit: the oldest segments give up their output, and a gap record says so. The
-//! tail is left alone, so up to one segment more than the limit may be there.
+//! Retention: limits the output of a job. The oldest segments lose their output, and a gap record stands for it. The
+//! tail is not changed, so a log may exceed the limit by up to one segment.
 //!
-//! Bounds: what is left of a log besides kept records is one gap for each run of output between two of them;
-//! compacted files below half a segment are joined with the next. Memory: the files that are joined.
+//! Disk: besides the kept records, one gap record for each run of output between two of them. A compacted file below
+//! half a segment is joined with the next one. Memory: the files that are joined.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -11,23 +11,23 @@ use super::LogError;
 use super::compact::Compactor;
 use super::folder::{self, Folder, SegmentName};
 use super::frame::{Content, Frames, HEADER, Next, push_record, push_summary};
-use super::order::Order;
+use super::frame_order::FrameOrder;
 use super::scan::{head, to_usize};
 use super::summary::Summary;
 
-/// What a log may hold of what can be removed.
+/// Limits of a log's removable records.
 pub(super) struct Retention {
-    /// Bytes of frames that can be removed.
+    /// Maximum size of the frames that can be removed.
     pub(super) limit: u64,
     pub(super) segment_bytes: u64,
 }
 
 impl Retention {
-    /// Compacts the log, whose lock is held, as far as needed. `removable_bytes` is what its summary says.
+    /// Compacts the log, under its lock, down to its limit. `removable_bytes` comes from its summary.
     pub(super) fn apply(&self, folder: &Folder, removable_bytes: u64) -> Result<(), LogError> {
         loop {
             let listing = folder.list()?;
-            // A compaction was broken off before it came to this.
+            // An interrupted compaction may have left them.
             for name in listing.replaced {
                 remove(folder, name)?;
             }
@@ -43,7 +43,7 @@ impl Retention {
         }
     }
 
-    /// Compacts one segment, which ends with position `last`, and joins it with the file before if that is short.
+    /// Compacts a segment that ends with position `last`, and joins it with the file before it if that is short.
     fn compact(
         &self,
         folder: &Folder,
@@ -54,13 +54,13 @@ impl Retention {
         let mut sources = vec![segment];
         let before = previous.and_then(|previous| previous.kept_to).unwrap_or(0);
         if before + 1 != segment.first {
-            // Joined with what is before it nobody could tell any more.
+            // After the join the hole would not be noticed.
             let missing = folder.file(SegmentName::live(before + 1));
             return Err(LogError::corrupt(&missing, 0, "the file is missing"));
         }
         if let Some(previous) = previous {
             let path = folder.file(previous);
-            let length = fs::metadata(&path).map_err(LogError::reading("look at", &path, 0))?.len();
+            let length = fs::metadata(&path).map_err(LogError::reading("check", &path, 0))?.len();
             if length <= self.segment_bytes / 2 {
                 sources.insert(0, previous);
             }
@@ -81,13 +81,13 @@ impl Retention {
     }
 }
 
-/// Writes a file that appears complete or not at all.
+/// Writes a file atomically.
 fn install(folder: &Folder, name: SegmentName, bytes: &[u8]) -> Result<(), LogError> {
     let unfinished = folder.path.join("kept.tmp");
-    let mut file = File::create(&unfinished).map_err(LogError::io("make", &unfinished))?;
+    let mut file = File::create(&unfinished).map_err(LogError::io("create", &unfinished))?;
     let written = file.write_all(bytes).map_err(LogError::io("write", &unfinished));
     if let Err(error) = written.and_then(|()| folder.disk.sync_file(&file, &unfinished)) {
-        // It may hold the space that is wanting.
+        // It uses space, which may be what is missing.
         let _ = fs::remove_file(&unfinished);
         return Err(error);
     }
@@ -101,7 +101,7 @@ fn remove(folder: &Folder, name: SegmentName) -> Result<(), LogError> {
 }
 
 fn read_head(folder: &Folder, name: SegmentName) -> Result<(Summary, u64), LogError> {
-    /// Summaries are far shorter, but for jobs of thousands of steps.
+    /// Longer than any summary, except for jobs with thousands of steps.
     const ENOUGH: u64 = 4096;
     let path = folder.file(name);
     let (file, length) = folder::open(&path)?;
@@ -111,14 +111,14 @@ fn read_head(folder: &Folder, name: SegmentName) -> Result<(Summary, u64), LogEr
     parsed.map_err(|what| LogError::corrupt(&path, 0, what))
 }
 
-/// Gives all records of a file, which ends with position `last` if it was not compacted before.
+/// Reads all records of a file. It ends with position `last`, unless it is compacted.
 fn feed(folder: &Folder, name: SegmentName, last: u64, compactor: &mut Compactor) -> Result<(), LogError> {
     let path = folder.file(name);
     let (file, length) = folder::open(&path)?;
     let bytes = folder::read_at(&file, &path, 0, length)?;
     let (_, start) = head(&bytes).map_err(|what| LogError::corrupt(&path, 0, what))?;
     let mut frames = Frames::new(bytes.slice(to_usize(start)..), start);
-    let mut order = Order::behind_summary(name, name.kept_to.unwrap_or(last));
+    let mut order = FrameOrder::behind_summary(name, name.kept_to.unwrap_or(last));
     loop {
         let offset = frames.offset();
         let corrupt = |what| LogError::corrupt(&path, offset, what);
@@ -128,7 +128,7 @@ fn feed(folder: &Folder, name: SegmentName, last: u64, compactor: &mut Compactor
                 order.note(&content).map_err(corrupt)?;
                 match content {
                     Content::Record(record) => compactor.take(record),
-                    // Every later summary tells of them.
+                    // All later summaries contain the seal.
                     Content::Seal(_) | Content::Summary(_) => {}
                 }
             }

@@ -1,37 +1,37 @@
-//! What can still be read of a damaged file: pure. Each frame has a checksum, so frames behind the damage are found
-//! by looking for the next place where one fits.
+//! Reading of a damaged file: pure. Each frame has a checksum. After damage, the next good frame is found by a search
+//! for the next offset with a valid one.
 
 use bytes::Bytes;
 use sqlflow_proto::record::{Gap, Record, StoredRecord, gap, record::Payload};
 
 use super::frame::{Content, Frames, HEADER, Next, PREFIX, SHORTEST_RECORD};
-use super::shift::{self, MAX_SHIFT};
+use super::reader_positions::{self, MAX_SHIFT};
 use super::summary::{SealedAttempt, Summary};
 
-/// What was found in a file.
+/// Result of reading a damaged file.
 #[derive(Debug, Default)]
 pub(super) struct Salvaged {
-    /// The summary of everything before the file.
+    /// Summary of all records before the file.
     pub(super) head: Option<Summary>,
-    /// In order of their positions, with gaps where records are missing.
+    /// Records in order of position, with gap records for missing ones.
     pub(super) records: Vec<StoredRecord>,
     pub(super) seals: Vec<SealedAttempt>,
-    /// Bytes were not what was written, or records are missing.
+    /// Whether bytes changed, or records are missing.
     pub(super) is_damaged: bool,
-    /// Records are missing.
+    /// Whether records are missing.
     pub(super) lost_records: bool,
-    /// Among them is the last one.
+    /// Whether the last record is missing.
     pub(super) lost_last: bool,
 }
 
-/// Reads what is good of a file that holds the positions from `first` to `last`. In one that retention wrote
-/// (`is_kept`) positions are missing also where nothing is wrong.
+/// Reads the good frames of a file with the positions from `first` to `last`. In a file that retention wrote
+/// (`is_kept`) positions may be missing without damage.
 pub(super) fn salvage(bytes: &Bytes, first: u64, last: u64, is_kept: bool) -> Salvaged {
     let mut found = Salvaged::default();
     let mut end = first.saturating_sub(1);
     let mut offset = if bytes.starts_with(&HEADER) { HEADER.len() } else { 0 };
     found.is_damaged = offset == 0;
-    // Something was wrong since the last good record.
+    // Whether there is damage after the last good record.
     let mut was_bad = found.is_damaged;
     while offset < bytes.len() {
         let Some((content, next)) = frame_at(bytes, offset) else {
@@ -66,7 +66,7 @@ pub(super) fn salvage(bytes: &Bytes, first: u64, last: u64, is_kept: bool) -> Sa
 }
 
 impl Salvaged {
-    /// Records are missing, the last one of them at this position, beside `near`.
+    /// Adds a gap record for missing records. The last of them has this position; `near` is a neighbour.
     fn miss(&mut self, position: u64, near: &StoredRecord) {
         (self.is_damaged, self.lost_records) = (true, true);
         let payload = Payload::Gap(Gap { reason: gap::Reason::Damaged.into(), bytes: None });
@@ -77,7 +77,7 @@ impl Salvaged {
         };
         self.records.push(StoredRecord {
             position,
-            // If it was lower, readers see the gap a second time.
+            // With a lower shift, readers would see the gap a second time.
             shift: near.shift,
             step: near.step,
             record: Some(record),
@@ -86,18 +86,18 @@ impl Salvaged {
     }
 }
 
-/// A good record behind something that is not.
+/// A good record after damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LastGood {
     pub(super) position: u64,
-    /// Where its frame ends.
+    /// End of its frame.
     pub(super) end: usize,
 }
 
-/// The last good record at or behind `offset` whose position is behind `after`; `None`: there is none.
+/// The last good record at or after `offset` with a position after `after`; `None`: there is none.
 ///
-/// A payload may hold the bytes of a frame, so what looks like a record may be none. Its position is believed only if
-/// there was room for all the records before it.
+/// A payload may contain the bytes of a frame. A position is therefore accepted only if the bytes before it have room
+/// for all earlier records.
 pub(super) fn last_good(bytes: &Bytes, mut offset: usize, after: u64) -> Option<LastGood> {
     let (begin, before) = (offset, after);
     let most = |end: usize| before.saturating_add((end - begin) as u64 / SHORTEST_RECORD);
@@ -120,9 +120,9 @@ pub(super) fn last_good(bytes: &Bytes, mut offset: usize, after: u64) -> Option<
     last
 }
 
-/// The frame that begins here, if it is good, and where it ends.
+/// The good frame at this offset, and its end.
 fn frame_at(bytes: &Bytes, offset: usize) -> Option<(Content, usize)> {
-    // Most places are none; this is cheaper than a checksum.
+    // Most offsets fail here, which is cheaper than a checksum.
     if !matches!(bytes.get(offset + PREFIX), Some(1..=3)) {
         return None;
     }
@@ -131,7 +131,7 @@ fn frame_at(bytes: &Bytes, offset: usize) -> Option<(Content, usize)> {
             let end = offset + usize::try_from(frame.len()).ok()?;
             let is_possible = |content: &Content| match content {
                 Content::Record(record) => record.shift <= MAX_SHIFT,
-                Content::Summary(summary) => shift::are_possible(&summary.shifts),
+                Content::Summary(summary) => reader_positions::are_valid(&summary.shifts),
                 Content::Seal(_) => true,
             };
             frame.content().ok().filter(is_possible).map(|content| (content, end))
@@ -140,9 +140,9 @@ fn frame_at(bytes: &Bytes, offset: usize) -> Option<(Content, usize)> {
     }
 }
 
-/// Where the next good frame begins behind a bad one, or the end.
+/// Offset of the next good frame after a bad one, or the end.
 fn resume(bytes: &Bytes, bad: usize) -> usize {
-    // Mostly the payload is damaged and not the length.
+    // In most cases the length is intact, and only the payload is damaged.
     if let Next::Frame(frame) = Frames::new(bytes.slice(bad..), 0).next()
         && let Ok(length) = usize::try_from(frame.len())
         && (bad + length == bytes.len() || frame_at(bytes, bad + length).is_some())
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_file_is_not_damaged() {
+    fn whole_file_is_not_damaged() {
         let found = salvage(&file().0.into(), 11, 15, false);
         assert!(!found.is_damaged && !found.lost_records);
         assert_eq!(found.records, (11..=15).map(record).collect::<Vec<_>>());
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn one_flipped_bit_costs_one_frame_wherever_it_is() {
+    fn flipped_bit_loses_one_frame() {
         let (whole, offsets) = file();
         for bit in 0..whole.len() * 8 {
             let mut bytes = whole.clone();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_a_gap_at_the_last_position() {
+    fn truncated_records_become_gap_at_last_position() {
         let (whole, offsets) = file();
         let found = salvage(&whole[..offsets[2] + 5].to_vec().into(), 11, 15, false);
         assert_eq!(positions(&found), [(11, false), (12, false), (15, true)]);
@@ -214,9 +214,9 @@ mod tests {
         assert_eq!(positions(&found), [(15, true)]);
     }
 
-    /// What a program prints may look like a frame, and comes to light when the frame around it is damaged.
+    /// Printed text may look like a frame. It is found when the frame around it is damaged.
     #[test]
-    fn a_position_for_which_there_was_no_room_is_not_believed() {
+    fn impossible_position_is_rejected() {
         for (forged, believed) in [(u64::MAX, 12), (12 + 1_000, 12), (13, 13)] {
             let mut printed = Vec::new();
             push_record(&mut printed, &record(forged));
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_that_retention_removed_are_not_missing() {
+    fn positions_removed_by_retention_are_not_missing() {
         let mut bytes = HEADER.to_vec();
         push_summary(&mut bytes, &Summary::default());
         for position in [3, 8, 9] {

@@ -1,4 +1,4 @@
-//! Reading a tail from its beginning: what it adds up to, and where it stops being good.
+//! Reading a tail from its beginning: its summary, and the end of its good part.
 
 use std::path::Path;
 
@@ -11,27 +11,27 @@ use super::frame::{Content, Frames, HEADER, Next};
 use super::index::Index;
 use super::summary::Summary;
 
-/// A tail as far as it is good.
+/// The good part of a tail.
 #[derive(Default)]
 pub(super) struct Scan {
-    /// The state at the end of what is good.
+    /// Summary at its end.
     pub(super) summary: Summary,
     pub(super) index: Index,
-    /// Bytes that are good; 0 when even the beginning is not.
+    /// Its size; 0: even the beginning is damaged.
     pub(super) good: u64,
-    /// What is wrong behind them, if anything is there.
+    /// The damage after it, if any.
     pub(super) bad: Option<&'static str>,
-    /// All that was read.
+    /// The whole content.
     pub(super) contents: Contents,
 }
 
-/// Reads a tail to its end.
+/// Reads and scans a whole tail.
 pub(super) fn scan_tail(path: &Path) -> Result<Scan, LogError> {
     Contents::read(path).map(|contents| Scan::of(contents, u64::MAX))
 }
 
 impl Scan {
-    /// Scans what was read of a tail, up to `limit`.
+    /// Scans the content of a tail up to `limit`.
     pub(super) fn of(contents: Contents, limit: u64) -> Self {
         let beginning = contents.beginning();
         let part =
@@ -53,7 +53,7 @@ impl Scan {
     }
 }
 
-/// The summary that a file begins with, and where it ends.
+/// The summary at the beginning of a file, and its end.
 pub(super) fn head(bytes: &Bytes) -> Result<(Summary, u64), &'static str> {
     if !bytes.starts_with(&HEADER) {
         return Err("it does not begin as a segment does");
@@ -66,8 +66,8 @@ pub(super) fn head(bytes: &Bytes) -> Result<(Summary, u64), &'static str> {
     }
 }
 
-/// Adds the frames of a part of a tail, which lies at `offset`, to what is known of the log before. Returns where it
-/// stops being good, and what is wrong there.
+/// Adds the frames of a part of a tail, which is at `offset`, to the summary and index. Returns the end of the good
+/// part, and the damage there.
 pub(super) fn note_frames(
     part: Bytes,
     offset: u64,

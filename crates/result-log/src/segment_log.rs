@@ -14,34 +14,33 @@ use super::blocking::run_blocking;
 use super::disk::Disk;
 use super::folder::{self, Folder};
 use super::job_log::JobLog;
-use super::known::Known;
+use super::log_cache::LogCache;
 use super::summary::SealedAttempt;
 use super::write::Addition;
 use super::{Appended, Entry, LogError, Missing, Page, Producer, ResultLog};
 
-/// Where the logs are, and how much they may hold.
+/// Folder and limits of the logs.
 #[derive(Debug, Clone)]
 pub struct LogOptions {
-    /// The folder of all logs. It is made if it is not there.
+    /// The folder of all logs. It is created if it does not exist.
     pub dir: PathBuf,
-    /// A segment that has reached so many bytes gets no more.
+    /// Size from which a segment gets no further records.
     pub segment_bytes: u64,
-    /// Bytes that output and progress of a job may take; beyond it the oldest goes, and a gap record says so. Up to a
-    /// segment more may be there.
+    /// Maximum size of a job's output and progress. The oldest is removed, and a gap record stands for it. The limit
+    /// may be exceeded by up to one segment.
     pub retain_output_bytes_per_job: u64,
-    /// Bytes that all else which a job's attempts say may take; beyond it results are not taken.
+    /// Maximum size of all other records of a job's attempts. Results beyond it are not stored.
     pub max_bytes_per_job: u64,
-    /// When this process began to use the logs, in microseconds since the Unix epoch. Any copy that it works on was
-    /// restored before.
+    /// Start of this process, in microseconds since the Unix epoch. A copy was restored before it, if ever.
     pub opened_micros: i64,
-    /// Whether appends wait for the disk. Without it records survive a server's death, but not its machine's.
+    /// Whether appends wait for the disk. Otherwise records survive the end of the server, but not of its machine.
     pub fsync: bool,
 }
 
-/// Result logs in segment files below one folder, which several processes may use. Cheap to clone.
+/// Result logs in segment files below one folder, shared by several processes. Cheap to clone.
 ///
-/// Memory: for each job what `log_state` states; logs that nobody uses are forgotten beyond a number of them. No file
-/// stays open between calls.
+/// Memory: for each known job what `log_state` states. Idle logs beyond a limit are dropped from memory. No file stays
+/// open between calls.
 #[derive(Clone)]
 pub struct SegmentLog {
     inner: Arc<Inner>,
@@ -50,20 +49,20 @@ pub struct SegmentLog {
 struct Inner {
     options: Arc<LogOptions>,
     disk: Disk,
-    jobs: Mutex<Known<JobLog>>,
+    jobs: Mutex<LogCache<JobLog>>,
 }
 
 impl SegmentLog {
     /// Opens the folder.
     ///
     /// # Errors
-    /// It cannot be made, or not durably.
+    /// It cannot be created, or not durably.
     pub fn open(options: LogOptions) -> Result<Self, LogError> {
-        // Rows and output are for nobody else's eyes.
+        // Rows and output are private.
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.dir);
-        made.map_err(LogError::io("make", &options.dir))?;
+        made.map_err(LogError::io("create", &options.dir))?;
         let disk = Disk::new(options.fsync);
-        // Its own name is in no folder that an append syncs.
+        // No append syncs the folder that contains it.
         options.dir.parent().map_or(Ok(()), |parent| disk.sync_folder(parent))?;
         let (options, jobs) = (Arc::new(options), Mutex::default());
         Ok(Self { inner: Arc::new(Inner { options, disk, jobs }) })
@@ -78,7 +77,7 @@ impl SegmentLog {
         Folder::of(&self.inner.options.dir, id, self.inner.disk.clone())
     }
 
-    /// Readers see no lower position of what this process appends.
+    /// The lowest position that readers see for records of this process.
     pub(super) fn floor(&self, id: &JobId) -> u64 {
         self.folder(id).floor(self.inner.options.opened_micros)
     }
@@ -97,7 +96,7 @@ impl SegmentLog {
     }
 
     #[cfg(any(test, feature = "test-support"))]
-    pub fn known_jobs(&self) -> usize {
+    pub fn cached_jobs(&self) -> usize {
         lock(&self.inner.jobs).len()
     }
 

@@ -1,19 +1,19 @@
-//! What must be known of all earlier records when the next are appended. Each segment begins with the summary of
-//! everything before it, so that opening a log reads its last segment only.
+//! The summary of a log: what an append must know about all earlier records. Each segment begins with the summary of
+//! all records before it, so that opening a log reads its last segment only.
 //!
-//! Bounds: about 16 bytes for each agent of each attempt, 6 for each step of the job and 12 for each start of a server
-//! while the job is alive.
+//! Memory: about 16 bytes for each agent of each attempt, 6 for each step of the job, and 12 for each start of a server
+//! during the job.
 
 use sqlflow_job::Evidence;
 use sqlflow_proto::record::{Record, StoredRecord, gap, notice, record::Payload};
 
 use super::Producer;
-use super::shift::{self, Shift};
+use super::reader_positions::{self, Shift};
 
-/// The state that a log's records add up to. It is kept in files as this protobuf message.
+/// The summary of a log's records. In files it is this protobuf message.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Summary {
-    /// The last position; 0 when there is none.
+    /// The last position; 0: none.
     #[prost(uint64, tag = "1")]
     pub(super) last_position: u64,
     /// In order of step, attempt and rank.
@@ -22,22 +22,22 @@ pub(super) struct Summary {
     /// In order of step.
     #[prost(message, repeated, tag = "3")]
     steps: Vec<StepSummary>,
-    /// Bytes of all frames, ever, that retention may remove.
+    /// Total size of all frames so far that retention may remove.
     #[prost(uint64, tag = "4")]
     pub(super) removable_bytes: u64,
-    /// Bytes of all frames, ever, that stay as long as the log.
+    /// Total size of all frames so far that retention does not remove.
     #[prost(uint64, tag = "5")]
     pub(super) kept_bytes: u64,
-    /// A result was not taken, because the log had reached its limit.
+    /// Whether a result was not stored, because the log had reached its limit.
     #[prost(bool, tag = "6")]
     pub(super) is_full: bool,
-    /// The job's end is in the log; nothing comes after it.
+    /// Whether the job's end is in the log. It is the last record.
     #[prost(bool, tag = "7")]
     pub(super) is_closed: bool,
-    /// Records were lost by damage: what they said is not known.
+    /// Whether records were lost by damage, so that their content is not known.
     #[prost(bool, tag = "8")]
     pub(super) is_damaged: bool,
-    /// What readers see as positions.
+    /// The shifts of the positions that readers see.
     #[prost(message, repeated, tag = "9")]
     pub(super) shifts: Vec<Shift>,
 }
@@ -50,7 +50,7 @@ struct ProducerSummary {
     attempt: u32,
     #[prost(uint64, tag = "3")]
     last_seq: u64,
-    /// Of rank 0: nothing more is taken of the attempt.
+    /// Whether the attempt is sealed. Only rank 0 has it.
     #[prost(bool, tag = "4")]
     sealed: bool,
     #[prost(uint32, tag = "5")]
@@ -71,7 +71,7 @@ struct StepSummary {
     rows: bool,
 }
 
-/// Nothing more is taken of this attempt, whatever the rank.
+/// A sealed attempt, with all its ranks.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(super) struct SealedAttempt {
     #[prost(uint32, tag = "1")]
@@ -87,7 +87,7 @@ impl SealedAttempt {
 }
 
 impl Summary {
-    /// Of a log of which nothing but its last position is known.
+    /// The summary of a log of which only the last position is known.
     pub(super) fn at(last_position: u64) -> Self {
         Self { last_position, ..Self::default() }
     }
@@ -95,7 +95,7 @@ impl Summary {
     /// Adds a record, which takes `frame_bytes` in its file.
     pub(super) fn note(&mut self, stored: &StoredRecord, frame_bytes: u64) {
         self.last_position = stored.position;
-        shift::note(&mut self.shifts, stored.position, stored.shift);
+        reader_positions::add_shift(&mut self.shifts, stored.position, stored.shift);
         let Some(record) = &stored.record else { return };
         if is_removable(record) {
             self.removable_bytes += frame_bytes;
@@ -108,7 +108,7 @@ impl Summary {
         }
         match &record.payload {
             Some(Payload::Head(_) | Payload::Rows(_)) => self.step_mut(stored.step).rows = true,
-            // That there is an entry says that a statement started.
+            // An entry without rows means that a statement started.
             Some(Payload::Started(_) | Payload::Ended(_)) => {
                 self.step_mut(stored.step);
             }
@@ -117,7 +117,7 @@ impl Summary {
                 self.step_mut(stored.step).rows = true;
             }
             Some(Payload::Notice(_)) if is_end(record) => self.is_closed = true,
-            // Among what is missing may be that a statement started, and its rows.
+            // The missing records may include the start of a statement, and rows.
             Some(Payload::Gap(gap)) if gap.reason() == gap::Reason::LogRestored => {
                 self.step_mut(stored.step).rows = true;
             }
@@ -134,16 +134,16 @@ impl Summary {
         }
     }
 
-    /// The last position, as readers see it.
-    pub(super) fn shown_last(&self) -> u64 {
-        shift::shown(&self.shifts, self.last_position)
+    /// The last position that readers see.
+    pub(super) fn reader_last_position(&self) -> u64 {
+        reader_positions::to_readers(&self.shifts, self.last_position)
     }
 
     pub(super) fn note_seal(&mut self, seal: SealedAttempt) {
         self.producer_mut(seal.producer()).sealed = true;
     }
 
-    /// The producer's last seq; 0 when there is none.
+    /// The producer's last seq; 0: none.
     pub(super) fn last_seq(&self, producer: Producer) -> u64 {
         self.producer(producer).map_or(0, |it| it.last_seq)
     }
@@ -154,14 +154,14 @@ impl Summary {
         all.filter(move |(it, _)| (it.step, it.attempt) == (of.step, of.attempt))
     }
 
-    /// Whether nothing more is taken of the producer's attempt.
+    /// Whether the producer's attempt is sealed.
     pub(super) fn is_sealed(&self, producer: Producer) -> bool {
         self.producer(Producer { rank: 0, ..producer }).is_some_and(|it| it.sealed)
     }
 
     pub(super) fn evidence(&self, step: u32) -> Evidence {
         if self.is_damaged {
-            // The records that are lost may have said so; nothing is executed twice on a guess.
+            // The lost records may include a start or rows, and no statement may be repeated on a guess.
             return Evidence { started: true, rows: true };
         }
         match self.steps.binary_search_by_key(&step, |it| it.step) {
@@ -200,7 +200,7 @@ impl Summary {
     }
 }
 
-/// Whether the record stands where a result was not taken.
+/// Whether the record stands for a result that was not stored.
 pub(super) fn is_of_limit(record: &Record) -> bool {
     matches!(&record.payload, Some(Payload::Gap(gap)) if gap.reason() == gap::Reason::Limit)
 }
@@ -210,7 +210,7 @@ pub(super) fn is_end(record: &Record) -> bool {
     matches!(&record.payload, Some(Payload::Notice(notice)) if notice.kind() == notice::Kind::End)
 }
 
-/// Whether retention may remove the record: output, and progress that something newer has overtaken.
+/// Whether retention may remove the record: output, and progress that newer progress replaces.
 pub(super) fn is_removable(record: &Record) -> bool {
     match &record.payload {
         Some(Payload::Output(_) | Payload::Progress(_)) => true,
@@ -246,9 +246,9 @@ mod tests {
         StoredRecord { position, step, attempt, record: Some(record), ..StoredRecord::default() }
     }
 
-    /// A statement that was executed is not executed again because a backup knows nothing of it.
+    /// A backup may miss a statement that was executed. It must not be executed again.
     #[test]
-    fn what_a_restored_log_misses_may_be_a_statement_and_its_rows() {
+    fn records_missing_after_restore_count_as_statement_and_rows() {
         let mut summary = Summary::default();
         let gap = sqlflow_proto::record::Gap { reason: gap::Reason::LogRestored.into(), bytes: None };
         summary.note(&stored(1, 0, 1, 9, Payload::Gap(gap)), 10);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_seqs_seals_and_evidence_also_after_a_file() {
+    fn summary_survives_encoding() {
         let mut summary = Summary::default();
         summary.note(&stored(1, 3, 1, 1, Payload::Started(StatementStarted {})), 10);
         summary.note(&stored(2, 0, 2, 1, Payload::Head(Head::default())), 20);

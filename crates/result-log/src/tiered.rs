@@ -7,30 +7,28 @@
 //! Nothing here waits for another process: an append states the length that it expects, and is planned again after a
 //! conflict.
 
+mod moving;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlflow_job::{AttemptId, Event, Evidence, JobId};
 use sqlflow_sync::lock;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
-use super::adopt::adopt;
-use super::blocking::run_blocking;
-use super::known::{self, Known, KnownLog};
-use super::lock::LOCK_WAIT;
-use super::small::{Planned, SmallLog, SmallLogState, SmallLogs, SmallWrite, page};
+use self::moving::Home;
+use super::log_cache::{self, CachedLog, LogCache};
+use super::small::{Planned, SmallLogState, SmallLogs, SmallWrite, page};
 use super::summary::{SealedAttempt, Summary};
 use super::write::Addition;
-use super::{Appended, Both, Entry, LogError, Missing, Page, Producer, ResultLog, SegmentLog, shift};
+use super::{
+    Appended, Both, Entry, LogError, Missing, Page, Producer, ResultLog, SegmentLog, reader_positions,
+};
 
 /// Maximum number of conflicts with other processes or tasks, after which an addition fails.
 const TRIES: u32 = 32;
-/// Poll interval while another process moves a log.
-const MOVE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Small logs in one storage, all others in folders. Cheap to clone.
 ///
@@ -45,7 +43,7 @@ struct Inner {
     folders: SegmentLog,
     /// Maximum size of a small log.
     small_bytes: u64,
-    known: Mutex<Known<TieredJobLog>>,
+    cache: Mutex<LogCache<TieredJobLog>>,
 }
 
 /// A job's log in this process.
@@ -60,127 +58,15 @@ struct TieredJobLog {
     used: AtomicU64,
 }
 
-/// Place of a log.
-enum Home {
-    /// A small log. `is_frozen`: it is about to move to a folder.
-    Small {
-        view: SmallLogState,
-        is_frozen: bool,
-    },
-    Folder,
-}
-
 impl TieredLog {
     /// Opens logs: those of up to `small_bytes` bytes in `small`, longer ones in `folders`.
     #[must_use]
     pub fn new(small: Arc<dyn SmallLogs>, folders: SegmentLog, small_bytes: u64) -> Self {
-        Self { inner: Arc::new(Inner { small, folders, small_bytes, known: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { small, folders, small_bytes, cache: Mutex::default() }) }
     }
 
     fn log(&self, job: &JobId) -> Arc<TieredJobLog> {
-        lock(&self.inner.known).get(job, TieredJobLog::default)
-    }
-
-    /// The current place of the log.
-    async fn home(&self, job: &JobId, log: &TieredJobLog) -> Result<Home, LogError> {
-        for _ in 0..TRIES {
-            if log.is_in_folder() {
-                return Ok(Home::Folder);
-            }
-            let seen = log.seen();
-            let mut view = seen.clone().unwrap_or_default();
-            let found = self.inner.small.read(job, view.length).await?;
-            if found.length < view.length {
-                // It was deleted, and may have begun again with other records.
-                log.forget(&view);
-                continue;
-            }
-            if self.has_moved(job, log, &found).await? {
-                return Ok(Home::Folder);
-            }
-            match view.follow(&found) {
-                Ok(()) => {
-                    log.saw(&view);
-                    return Ok(Home::Small { view, is_frozen: found.is_frozen });
-                }
-                Err(what) => self.move_damaged(job, log, &found, what).await?,
-            }
-        }
-        Err(self.changes_all_the_time(job))
-    }
-
-    /// Whether the log with this small log is in a folder. It may be if the small log is frozen, or was not seen here
-    /// with bytes.
-    async fn has_moved(&self, job: &JobId, log: &TieredJobLog, found: &SmallLog) -> Result<bool, LogError> {
-        let is_new = log.seen().is_none_or(|seen| seen.length == 0);
-        let has_no_bytes = found.is_frozen && found.length == 0;
-        if !has_no_bytes && !((found.is_frozen || is_new) && self.has_folder(job).await?) {
-            return Ok(false);
-        }
-        // The process that moved it may have died before the last step, even after the rows were read.
-        let is_finished = has_no_bytes || self.inner.small.read(job, 0).await?.length == 0;
-        log.is_unfinished.store(!is_finished, Ordering::Release);
-        log.is_in_folder.store(true, Ordering::Release);
-        Ok(true)
-    }
-
-    /// Moves a damaged log to a folder, where it is repaired. No effect after a conflict: read it again.
-    async fn move_damaged(
-        &self,
-        job: &JobId,
-        log: &TieredJobLog,
-        found: &SmallLog,
-        what: &'static str,
-    ) -> Result<(), LogError> {
-        tracing::error!(%job, what, "a small result log is damaged, and moves to a folder to be repaired");
-        self.inner.small.freeze(job, found.length).await?;
-        log.forget(&SmallLogState::default());
-        self.move_frozen(job, log).await
-    }
-
-    async fn has_folder(&self, job: &JobId) -> Result<bool, LogError> {
-        let path = self.inner.folders.folder(job).path;
-        run_blocking(move || path.try_exists().map_err(LogError::io("look at", &path))).await
-    }
-
-    /// Completes a move whose folder was found. A power failure may have undone the first step.
-    async fn finish_move(&self, job: &JobId, log: &TieredJobLog) -> Result<(), LogError> {
-        let found = self.inner.small.read(job, 0).await?;
-        if !found.is_frozen && found.length > 0 {
-            self.inner.small.freeze(job, found.length).await?;
-        }
-        self.move_frozen(job, log).await
-    }
-
-    /// Moves a frozen log to its folder. No effect on one that is not frozen: read it again.
-    async fn move_frozen(&self, job: &JobId, log: &TieredJobLog) -> Result<(), LogError> {
-        let begun = Instant::now();
-        loop {
-            let found = self.inner.small.read(job, 0).await?;
-            if !found.is_frozen {
-                log.look_again();
-                return Ok(());
-            }
-            let folder = self.inner.folders.folder(job);
-            let has_bytes = !found.bytes.is_empty();
-            match run_blocking(move || adopt(&folder, &found.bytes)).await {
-                Ok(()) => {}
-                // Another process moves it.
-                Err(LogError::Busy { .. }) if begun.elapsed() < LOCK_WAIT => {
-                    tokio::time::sleep(MOVE_PAUSE).await;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            if self.inner.small.empty(job).await? == SmallWrite::Conflict && has_bytes {
-                // It was deleted in the meantime.
-                log.look_again();
-                return self.inner.folders.delete(job).await;
-            }
-            log.is_in_folder.store(true, Ordering::Release);
-            log.is_unfinished.store(false, Ordering::Release);
-            return Ok(());
-        }
+        lock(&self.inner.cache).get(job, TieredJobLog::default)
     }
 
     async fn add(&self, job: &JobId, addition: Addition) -> Result<Appended, LogError> {
@@ -300,8 +186,8 @@ impl TieredLog {
     }
 
     #[cfg(any(test, feature = "test-support"))]
-    pub fn known_jobs(&self) -> usize {
-        lock(&self.inner.known).len()
+    pub fn cached_jobs(&self) -> usize {
+        lock(&self.inner.cache).len()
     }
 }
 
@@ -336,15 +222,15 @@ impl TieredJobLog {
             *seen = Some(view.clone());
         }
         drop(seen);
-        self.notify(view.summary.shown_last());
+        self.notify(view.summary.reader_last_position());
     }
 
     fn notify(&self, last: u64) {
-        known::raise(&self.position, last);
+        log_cache::notify_watchers(&self.position, last);
     }
 }
 
-impl KnownLog for TieredJobLog {
+impl CachedLog for TieredJobLog {
     fn is_watched(&self) -> bool {
         self.position.receiver_count() > 0
     }
@@ -419,12 +305,13 @@ impl ResultLog for TieredLog {
 
     async fn last_position(&self, job: &JobId) -> Result<u64, LogError> {
         let folder = async |log: &SegmentLog| log.last_position(job).await;
-        self.look(job, Summary::shown_last, folder).await
+        self.look(job, Summary::reader_last_position, folder).await
     }
 
     async fn tail(&self, job: &JobId, count: u64) -> Result<u64, LogError> {
-        let before =
-            |summary: &Summary| shift::shown(&summary.shifts, summary.last_position.saturating_sub(count));
+        let before = |summary: &Summary| {
+            reader_positions::to_readers(&summary.shifts, summary.last_position.saturating_sub(count))
+        };
         self.look(job, before, async |log: &SegmentLog| log.tail(job, count).await).await
     }
 
@@ -436,7 +323,7 @@ impl ResultLog for TieredLog {
         // The small log may be older than its folder.
         self.inner.small.delete(job).await?;
         self.inner.folders.delete(job).await?;
-        lock(&self.inner.known).remove(job);
+        lock(&self.inner.cache).remove(job);
         Ok(())
     }
 

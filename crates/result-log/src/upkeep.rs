@@ -1,7 +1,7 @@
-//! Logs as an operator's tool sees them: folders that are listed, checked, repaired and set aside one at a time. Nothing
-//! is kept in memory between two calls. What changes a log takes its lock, as servers do, and waits for it no longer.
+//! Logs for an operator's tool: list, check, repair and set aside folders, one at a time. Nothing is kept in memory
+//! between calls. Changes take the log's lock, with the same timeout as servers.
 //!
-//! All of it blocks.
+//! All methods block.
 
 use std::fs;
 use std::io;
@@ -10,38 +10,38 @@ use std::path::{Path, PathBuf};
 use sqlflow_job::JobId;
 
 use super::LogError;
-use super::adopt::MOVING;
 use super::disk::Disk;
 use super::folder::{Folder, read_dir_if_there};
 use super::inspect::{Extent, parts};
 use super::inspect::{Health, inspect};
 use super::lock::{JobLock, Tried};
 use super::log_state::LogState;
+use super::move_to_folder::MOVING;
 use super::repair::{commit_end_of_kept, fill_holes, repair_file};
 
-/// What a deletion that was broken off leaves of a job's folder has this extension.
+/// Extension of a job's folder during its deletion.
 const REMOVED: &str = "removed";
 
-/// The logs below one folder, which need not exist.
+/// The logs below one folder, which may not exist.
 #[derive(Debug, Clone)]
 pub struct Upkeep {
     dir: PathBuf,
     disk: Disk,
 }
 
-/// Something in the folder of logs.
+/// An entry of the folder of logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// A job's log. `is_in_place`: servers look for it there.
+    /// A job's log.
     Log {
         /// The job.
         job: JobId,
         /// Its folder.
         path: PathBuf,
-        /// Whether it is where servers look for it.
+        /// Whether servers look for it there.
         is_in_place: bool,
     },
-    /// What is left of a log whose deletion, or move to a folder, was broken off.
+    /// Remainder of an interrupted deletion, or of an interrupted move to a folder.
     HalfRemoved(PathBuf),
 }
 
@@ -54,12 +54,12 @@ pub struct Aside {
     pub bytes: u64,
 }
 
-/// What became of a log that was to be moved.
+/// Result of moving a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Moved {
-    /// It is there now.
+    /// Its new path.
     To(PathBuf),
-    /// There was none.
+    /// There is no log.
     Missing,
 }
 
@@ -70,13 +70,13 @@ impl Upkeep {
         Self { dir: dir.to_owned(), disk: Disk::new(true) }
     }
 
-    /// The folder of a job's log, whether it is there or not.
+    /// The folder of a job's log, which may not exist.
     #[must_use]
     pub fn path(&self, job: &JobId) -> PathBuf {
         self.folder(job).path
     }
 
-    /// The folders that logs are spread over.
+    /// The shards: the folders that contain the folders of logs.
     ///
     /// # Errors
     /// They cannot be listed.
@@ -92,7 +92,7 @@ impl Upkeep {
         Ok(shards)
     }
 
-    /// What is in one of them.
+    /// The entries of a shard.
     ///
     /// # Errors
     /// It cannot be listed.
@@ -111,7 +111,7 @@ impl Upkeep {
         Ok(entries)
     }
 
-    /// Checks a log, without its lock. `goes_on` is asked before each file; once it says no the answer is `None`.
+    /// Checks a log without its lock. `goes_on` is called before each file; `None`: it returned false.
     ///
     /// # Errors
     /// It cannot be read.
@@ -119,7 +119,7 @@ impl Upkeep {
         inspect(&self.folder(job), goes_on)
     }
 
-    /// The files that repairs kept aside in a job's log.
+    /// The damaged files that repairs kept beside a job's log.
     ///
     /// # Errors
     /// The folder cannot be listed.
@@ -138,8 +138,8 @@ impl Upkeep {
         Ok(found)
     }
 
-    /// Repairs a log, under its lock: what can be read stays, a gap record stands for what cannot, and files that were
-    /// damaged are kept beside it. Gives its health afterwards.
+    /// Repairs a log, under its lock. Readable records stay, gap records stand for the others, and damaged files are
+    /// kept beside the log. Returns the health of the repaired log.
     ///
     /// # Errors
     /// Its lock is held for too long, or a file cannot be read or written.
@@ -187,15 +187,15 @@ impl Upkeep {
     }
 }
 
-/// Repairs all of a log. Without damage nothing happens, but that the end of a log without a committed offset is found.
+/// Repairs the whole log. Without damage it only sets a missing committed offset.
 fn repair_all(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
-    if held.mark()?.is_none() {
+    if held.committed()?.is_none() {
         commit_end_of_kept(folder, held)?;
     }
     let mut view = None;
     LogState::catch_up(&mut view, folder, held)?;
     fill_holes(folder, held)?;
-    for part in parts(folder, held.mark()?)? {
+    for part in parts(folder, held.committed()?)? {
         match part.extent {
             Extent::Whole(_) => repair_file(folder, held, &folder.file(part.name))?,
             Extent::Tail(_) | Extent::Open | Extent::Missing(_) => {}
@@ -204,7 +204,7 @@ fn repair_all(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
     Ok(())
 }
 
-/// A path in the folder `to` that has the name of `path`, or begins with it, and that nothing has yet.
+/// An unused path in the folder `to`, with the name of `path` or a number after it.
 #[must_use]
 pub fn free_name(to: &Path, path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default();
@@ -219,7 +219,7 @@ pub fn free_name(to: &Path, path: &Path) -> PathBuf {
         .unwrap_or_else(|| to.join(name))
 }
 
-/// The log's lock; `None`: there is no log.
+/// Waits for the log's lock; `None`: there is no log.
 fn wait_for_lock(folder: &Folder) -> Result<Option<JobLock>, LogError> {
     let mut tried = JobLock::try_if_there(folder)?;
     loop {

@@ -1,4 +1,4 @@
-//! Adding to a log: one write and one sync for all that a group of appends adds.
+//! Appends to a log: one write and one sync for a group of appends.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -6,18 +6,18 @@ use std::os::unix::fs::FileExt as _;
 
 use sqlflow_proto::record::StoredRecord;
 
+use super::append_plan::plan_append;
 use super::durability::Durability;
 use super::folder::{Folder, SegmentName};
 use super::frame::{self, HEADER};
 use super::lock::{CommittedOffset, JobLock};
 use super::log_state::LogState;
-use super::plan::plan_append;
+use super::reader_positions;
 use super::scan::to_usize;
-use super::shift;
 use super::summary::{SealedAttempt, Summary, is_end};
 use super::{Appended, Entry, LogError, Missing, Producer};
 
-/// What to add.
+/// Records or a seal to append.
 #[derive(Debug, Clone)]
 pub(super) enum Addition {
     Entries(Vec<Entry>),
@@ -25,7 +25,7 @@ pub(super) enum Addition {
 }
 
 impl Addition {
-    /// Bytes of its records; a seal has hardly any.
+    /// Size of its records; a seal counts as 0.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Entries(entries) => {
@@ -35,7 +35,8 @@ impl Addition {
         }
     }
 
-    /// The job's end follows from what is durable already: who does not find it says it again.
+    /// The job's end needs no sync: it follows from durable records, and a reconciler that does not find it appends it
+    /// again.
     pub(super) fn durability(&self) -> Durability {
         match self {
             Self::Entries(entries) if entries.iter().all(|entry| is_end(&entry.record)) => {
@@ -46,38 +47,40 @@ impl Addition {
     }
 }
 
-/// Frames that belong at the end of a log, encoded once.
+/// Encoded frames for the end of a log.
 pub(super) struct Batch {
-    /// The state behind them.
+    /// Summary after the batch.
     pub(super) summary: Summary,
     birth: u64,
     segment: SegmentName,
-    /// Where in the segment they begin; 0: the segment is a new one.
+    /// Offset in the segment; 0: the segment is new.
     offset: u64,
     buffer: Vec<u8>,
     /// Position and offset of each record.
     places: Vec<(u64, u64)>,
     has_frames: bool,
-    /// Readers see no position of the batch below this.
+    /// Readers see no lower position for records of the batch.
     floor: u64,
 }
 
 impl Batch {
-    /// An empty batch for the end of this log. A tail that has reached `segment_bytes` gets no more.
+    /// An empty batch for the end of this log. A tail of `segment_bytes` or more gets no further records.
     pub(super) fn new(view: &LogState, segment_bytes: u64, floor: u64) -> Self {
         let summary = view.summary.clone();
-        let (birth, segment, offset) = match view.mark {
-            // Without a record of its own the next segment would have the same name.
-            Some(mark) if mark.length < segment_bytes || mark.last_position < mark.segment => {
-                (mark.birth, mark.segment, mark.length)
+        let (birth, segment, offset) = match view.committed {
+            // A new segment after a tail without records would have the tail's name.
+            Some(committed)
+                if committed.length < segment_bytes || committed.last_position < committed.segment =>
+            {
+                (committed.birth, committed.segment, committed.length)
             }
-            Some(mark) => (mark.birth, summary.last_position + 1, 0),
+            Some(committed) => (committed.birth, summary.last_position + 1, 0),
             None => (rand::random(), 1, 0),
         };
         Self::at(summary, birth, segment, offset, floor)
     }
 
-    /// An empty batch behind the first `length` bytes of the first segment, which add up to this summary.
+    /// An empty batch after the first `length` bytes of the first segment, which have this summary.
     pub(super) fn of_first_segment(summary: Summary, length: u64, floor: u64) -> Self {
         Self::at(summary, 0, 1, length, floor)
     }
@@ -92,7 +95,7 @@ impl Batch {
         Self { summary, birth, segment, offset, buffer, places: Vec::new(), has_frames: false, floor }
     }
 
-    /// Plans an addition; returns the producers that it is about. `limit`: see [`plan_append`].
+    /// Plans an addition; returns its producers. `limit`: see [`plan_append`].
     pub(super) fn take(&mut self, addition: Addition, limit: u64) -> Result<Vec<Producer>, LogError> {
         match addition {
             Addition::Entries(entries) => {
@@ -119,11 +122,11 @@ impl Batch {
         }
     }
 
-    /// Adds records that are planned for this place.
+    /// Adds planned records.
     fn add(&mut self, mut records: Vec<StoredRecord>) {
         if let Some(first) = records.first() {
-            let shift = shift::of_next(&self.summary.shifts, first.position, self.floor);
-            // Each has it: damage or retention may take any of them.
+            let shift = reader_positions::next_shift(&self.summary.shifts, first.position, self.floor);
+            // Each record has the shift, since damage or retention may remove any of them.
             records.iter_mut().for_each(|record| record.shift = shift);
         }
         self.buffer.reserve(to_usize(records.iter().map(frame::record_len).sum()));
@@ -151,8 +154,8 @@ impl Batch {
         self.offset == 0
     }
 
-    /// Makes the batch durable. After an error the log is as it was before; only when even that cannot be done may a
-    /// part of the batch be found in it.
+    /// Makes the batch durable. After an error the log is unchanged. If the undo fails too, part of the batch may be in
+    /// the log.
     pub(super) fn write(&self, folder: &Folder, lock: &JobLock) -> Result<CommittedOffset, LogError> {
         let path = folder.file(self.segment);
         let file = if self.begins_segment() {
@@ -166,7 +169,7 @@ impl Batch {
             let undone =
                 if self.begins_segment() { fs::remove_file(&path) } else { file.set_len(self.offset) };
             if let Err(error) = undone {
-                tracing::warn!(file = %path.display(), %error, "could not undo a failed append; the next one will");
+                tracing::warn!(file = %path.display(), %error, "cannot undo a failed append; the next append will");
             }
         }
         written
@@ -181,14 +184,14 @@ impl Batch {
         } else if self.begins_segment() {
             folder.disk.sync_folder(&folder.path)?;
         }
-        let mark = CommittedOffset {
+        let committed = CommittedOffset {
             birth: self.birth,
             segment: self.segment.first,
             length: self.end(),
             last_position: self.summary.last_position,
         };
-        lock.set_committed(mark)?;
-        Ok(mark)
+        lock.set_committed(committed)?;
+        Ok(committed)
     }
 
     /// The bytes to append.
@@ -196,15 +199,15 @@ impl Batch {
         self.buffer
     }
 
-    /// How many bytes the segment has with it.
+    /// Size of the segment with the batch.
     pub(super) fn end(&self) -> u64 {
         self.offset + self.buffer.len() as u64
     }
 
-    /// Takes what was written into the view of the log.
-    pub(super) fn apply(self, mark: CommittedOffset, view: &mut LogState) {
-        if view.mark == Some(mark) {
-            // A reader of this process saw the committed offset first.
+    /// Updates the state of the log after the write.
+    pub(super) fn apply(self, committed: CommittedOffset, view: &mut LogState) {
+        if view.committed == Some(committed) {
+            // A reader in this process has read the new committed offset already.
             return;
         }
         if self.begins_segment() {
@@ -214,20 +217,24 @@ impl Batch {
             view.tail_index.note(position, offset);
         }
         view.summary = self.summary;
-        view.mark = Some(mark);
+        view.committed = Some(committed);
     }
 }
 
-/// The committed offset of a log that is one segment of so many bytes.
-pub(super) fn first_mark(summary: &Summary, length: u64) -> CommittedOffset {
+/// The committed offset of a log with one segment of `length` bytes.
+pub(super) fn first_committed_offset(summary: &Summary, length: u64) -> CommittedOffset {
     CommittedOffset { birth: rand::random(), segment: 1, length, last_position: summary.last_position }
 }
 
 impl Appended {
-    /// What an append by these producers came to that led to this summary.
+    /// Result of an append by these producers, after which the log has this summary.
     pub(super) fn of(summary: &Summary, producers: Vec<Producer>) -> Self {
         let seqs = producers.into_iter().map(|producer| (producer, summary.last_seq(producer)));
-        Self { last_position: summary.shown_last(), last_seqs: seqs.collect(), is_full: summary.is_full }
+        Self {
+            last_position: summary.reader_last_position(),
+            last_seqs: seqs.collect(),
+            is_full: summary.is_full,
+        }
     }
 
     /// The last seqs of the producers of one attempt.

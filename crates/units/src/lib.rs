@@ -14,7 +14,8 @@ const UNITS: [(&str, f64); 5] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3
 /// # Errors
 /// The error in one sentence, with a fix.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let no_time = || format!("{text:?} is no time; write 20s, 5m, 1h30m or 7d, or a number of seconds");
+    let no_time =
+        || format!("{text:?} is not a duration; write 20s, 5m, 1h30m or 7d, or a number of seconds");
     let mut rest = text.trim();
     let mut seconds = 0.0;
     loop {
@@ -25,14 +26,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
                 Some((_, seconds)) => *seconds,
                 None if unit.is_empty() && is_alone => 1.0,
                 None if unit.is_empty() => return Err(no_time()),
-                None => return Err(format!("{unit:?} is no unit of time; use ms, s, m, h or d")),
+                None => return Err(format!("{unit:?} is not a unit of time; use ms, s, m, h or d")),
             };
         if after.is_empty() {
             break;
         }
         rest = after;
     }
-    Duration::try_from_secs_f64(seconds).map_err(|error| format!("{text:?} is no time: {error}"))
+    Duration::try_from_secs_f64(seconds).map_err(|error| format!("{text:?} is not a duration: {error}"))
 }
 
 /// The same in whole seconds, rounded up.
@@ -90,7 +91,10 @@ mod tests {
             ["", "soon", "s", "-1", "-1s", "5 m", "5w", "5M", "inf", "nan", "1e400", "1h30", "0s-", "1..5s"]
         {
             let error = duration(bad).unwrap_err();
-            assert!(error.contains("is no time") || error.contains("use ms, s, m, h or d"), "{bad}: {error}");
+            assert!(
+                error.contains("is not a duration") || error.contains("use ms, s, m, h or d"),
+                "{bad}: {error}"
+            );
         }
     }
 

@@ -22,7 +22,7 @@ use tonic::transport::{self, Server};
 
 use super::agents_server;
 use super::attach::AgentApi;
-use crate::accept::{self, Prompt, Slots};
+use crate::connections::{self, AdmissionLimit, LimitedConnection};
 
 /// Period of checking for, or trying to get, the socket.
 const POLL_PERIOD: Duration = Duration::from_millis(500);
@@ -49,16 +49,16 @@ impl AgentSocket {
         shutdown: CancellationToken,
     ) -> Result<(), transport::Error> {
         agents_server(Server::builder())
-            .layer(accept::admit_by_service::<UdsConnectInfo>())
+            .layer(connections::admit_by_service::<UdsConnectInfo>())
             .add_service(service)
             .serve_with_incoming_shutdown(self.connections(), shutdown.cancelled_owned())
             .await
     }
 
     /// Connections of agents, while this server has the socket.
-    fn connections(self) -> impl Stream<Item = io::Result<Prompt<UnixStream>>> + Send {
+    fn connections(self) -> impl Stream<Item = io::Result<LimitedConnection<UnixStream>>> + Send {
         let standby = Standby { path: self.path, last_logged: String::new() };
-        let begin = (Slots::of("agents"), standby, None);
+        let begin = (AdmissionLimit::of("agents"), standby, None);
         futures::stream::unfold(begin, |(slots, mut standby, mut held)| async move {
             loop {
                 let listening = match held.take() {
@@ -66,8 +66,8 @@ impl AgentSocket {
                     None => standby.take_over().await,
                 };
                 tokio::select! {
-                    stream = accept::next(&listening.listener, "agents") => {
-                        let connection = Prompt::of_agent(slots.hold(stream));
+                    stream = connections::next(&listening.listener, "agents") => {
+                        let connection = LimitedConnection::of_agent(slots.hold(stream));
                         return Some((Ok(connection), (slots, standby, Some(listening))));
                     }
                     () = listening.lost(&standby.path) => {

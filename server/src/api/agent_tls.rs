@@ -16,7 +16,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::transport::{self, Identity, Server, ServerTlsConfig};
 
 use super::{KEEPALIVE, agents_server};
-use crate::accept::{self, FIRST_BYTES_TIME, Prompt};
+use crate::connections::{self, FIRST_BYTES_TIME, LimitedConnection};
 
 /// Period of checking for a renewed certificate.
 const POLL_PERIOD: Duration = Duration::from_secs(10);
@@ -50,13 +50,14 @@ impl AgentTls {
         loop {
             // A tonic server's certificate is fixed, so each certificate has its own server on the same listener.
             let end = shutdown.child_token();
-            let connections = accept::unadmitted(Arc::clone(&listener), "agents");
+            let connections = connections::unadmitted(Arc::clone(&listener), "agents");
             let mut serving = Box::pin(
                 self.server
-                    .layer(accept::admit_by_service::<TcpConnectInfo>())
+                    .layer(connections::admit_by_service::<TcpConnectInfo>())
                     .add_routes(routes.clone())
                     .serve_with_incoming_shutdown(
-                        connections.map(|connection| Ok::<_, io::Error>(Prompt::of_agent(connection))),
+                        connections
+                            .map(|connection| Ok::<_, io::Error>(LimitedConnection::of_agent(connection))),
                         end.clone().cancelled_owned(),
                     ),
             );
@@ -161,7 +162,7 @@ mod tests {
 
     /// A folder with the self-signed pairs `one` and `two`; `tls` is a copy of the first.
     fn pairs() -> tempfile::TempDir {
-        crate::crypto::install_provider();
+        sqlflow_tls::install_provider();
         let dir = tempfile::tempdir().unwrap();
         for name in ["one", "two"] {
             let output = Command::new("openssl")
@@ -203,7 +204,7 @@ mod tests {
 
     /// Admits every peer, as the service of agents admits an agent.
     fn admit(request: Request<()>) -> Result<Request<()>, Status> {
-        request.extensions().get::<accept::Bounds>().expect("the listener's layer gives them").lift();
+        request.extensions().get::<connections::Bounds>().expect("the listener's layer gives them").lift();
         Ok(request)
     }
 
@@ -284,7 +285,7 @@ mod tests {
         let all = HealthCheckRequest { service: String::new() };
         let mut stream = client.watch(all).await.unwrap().into_inner();
         assert!(stream.message().await.unwrap().is_some());
-        tokio::time::sleep(accept::ADMISSION_TIME * 2).await;
+        tokio::time::sleep(connections::ADMISSION_TIME * 2).await;
         health.set_service_status("", ServingStatus::NotServing).await;
         assert!(stream.message().await.unwrap().is_some());
     }

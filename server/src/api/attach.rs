@@ -2,11 +2,11 @@
 //! It needs no lease, and a change of the reconciler has no effect on the stream.
 //!
 //! This file handles the begin of a stream: which agent may report for which attempt. `session` handles the stream
-//! until its end, `absence` the time after it. `standing` decides whether the agent may still report (pure).
+//! until its end, `absence` the time after it. `agent_status` decides whether the agent may still report (pure).
 
 mod absence;
+mod agent_status;
 mod session;
-mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -30,17 +30,17 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
-use super::executors::{ExecutorId, Executors, Peer};
+use super::executor_auth::{ExecutorAuth, ExecutorId, Peer};
 use super::status;
-use crate::accept::Bounds;
 use crate::agent_liveness::AgentLiveness;
 use crate::attach_errors::{AttachError, AttachErrors};
 use crate::codegen::Assigner;
+use crate::connections::Bounds;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use absence::Absence;
+use agent_status::AgentStatus;
 use session::{Bound, Session};
-use standing::Standing;
 
 /// Timeout for an executor's Hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ pub(super) struct AgentApi {
 pub(super) struct AttachContext {
     pub(super) store: Arc<dyn Store>,
     pub(super) log: Arc<dyn ResultLog>,
-    pub(super) executors: Arc<dyn Executors>,
+    pub(super) executors: Arc<dyn ExecutorAuth>,
     pub(super) attach_errors: AttachErrors,
     pub(super) assigner: Assigner,
     pub(super) grace: Duration,
@@ -215,7 +215,7 @@ impl AttachContext {
     ) -> Result<Admitted, Status> {
         let job = self.load(attempt).await.map_err(status::of_store)?;
         let job = job.as_deref();
-        let is_bound = job.is_some_and(|job| standing::is_bound(job, attempt, instance));
+        let is_bound = job.is_some_and(|job| agent_status::is_bound(job, attempt, instance));
         let verify = self.verify(hello, peer, attempt, job);
         let verified = if is_bound {
             let late = |_| Err(Status::unavailable("the platform does not answer who it is"));
@@ -255,7 +255,7 @@ impl AttachContext {
         }
         // After the log: an agent that attached meanwhile may have written these records.
         let job = self.load(attempt).await.map_err(status::of_store)?;
-        if !job.is_some_and(|job| standing::awaits_agent(&job, attempt)) {
+        if !job.is_some_and(|job| agent_status::awaits_agent(&job, attempt)) {
             // Binding it reports its error, if it has one.
             return Ok(last_seq);
         }
@@ -275,7 +275,7 @@ impl AttachContext {
     ) -> Result<ExecutorId, Status> {
         let executor = self.executors.identify(hello, peer).await?;
         let job = job.ok_or_else(|| Status::not_found("there is no such job"))?;
-        self.executors.may_speak(&executor, &Target::of(job, attempt)).await?;
+        self.executors.authorize(&executor, &Target::of(job, attempt)).await?;
         Ok(executor)
     }
 
@@ -343,12 +343,12 @@ impl AttachContext {
         if let UpdateError::Rejected(Rejection::AttemptOver | Rejection::JobOver) = &error
             && let Some(job) = self.load(attempt).await.map_err(status::of_store)?
         {
-            match Standing::of(&job, attempt, instance) {
-                Standing::Reported => {
+            match AgentStatus::of(&job, attempt, instance) {
+                AgentStatus::Reported => {
                     return Ok(Admitted { admission: Admission::Reported, job, last_seq: None });
                 }
-                Standing::Over(why) => return Err(Status::failed_precondition(why)),
-                Standing::Live | Standing::Cancelled(_) => {}
+                AgentStatus::Fenced(why) => return Err(Status::failed_precondition(why)),
+                AgentStatus::Live | AgentStatus::Cancelled(_) => {}
             }
         }
         Err(status::of_update(error))

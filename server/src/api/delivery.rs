@@ -10,7 +10,7 @@
 //!    arrives at most [`RESET_LAG`] after whatever the client sends next on that connection. Client libraries send
 //!    resets and requests from different tasks, so the order of the two is not certain. A proxy that takes a whole
 //!    answer before its client has it breaks this; behind such a proxy calls must be given up by `grpc-timeout`, or
-//!    read with cursors. Only cursors serve a reader that is killed behind such a proxy and started again: the proxy has
+//!    read with cursors. Only cursors serve a reader that is killed behind such a proxy and restarted: the proxy has
 //!    taken the page, and its connection goes on.
 //! 3. *Delays vary by less than half a deadline*: if the client's next sign arrives within half of `grpc-timeout`
 //!    after the call arrived, the client's own deadline had not passed when it sent the sign.
@@ -35,10 +35,10 @@
 
 mod connection;
 mod frames;
-mod handover;
-mod moved;
 #[cfg(test)]
 mod tests;
+mod unsaved_cursor;
+mod write_completion;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -47,9 +47,9 @@ use std::time::{Duration, Instant};
 
 pub(super) use connection::{Connection, TrackedStream};
 use connection::{End, Seen};
-pub(super) use handover::{DeliveryLayer, Sent};
-use moved::Moved;
 use sqlflow_job::JobId;
+use unsaved_cursor::UnsavedCursor;
+pub(super) use write_completion::{DeliveryLayer, WriteCompletion};
 
 use sqlflow_sync::lock;
 
@@ -68,7 +68,7 @@ pub(super) const RESET_LAG: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy)]
 struct Facts {
     /// The response was written to its connection completely.
-    handed_over: bool,
+    written: bool,
     /// The client reset a stream of the connection since the call arrived.
     was_reset: bool,
     /// `grpc-timeout` of the call.
@@ -107,7 +107,7 @@ fn judge(facts: &Facts) -> Verdict {
         Sign::BadEnd => Verdict::Unproved,
         _ if facts.was_reset => Verdict::Unproved,
         Sign::None => Verdict::Open,
-        Sign::NextFetch | Sign::GoodEnd if facts.handed_over && in_time => Verdict::Delivered,
+        Sign::NextFetch | Sign::GoodEnd if facts.written && in_time => Verdict::Delivered,
         Sign::NextFetch | Sign::GoodEnd => Verdict::Unproved,
     }
 }
@@ -187,7 +187,7 @@ struct Reader {
     pages: Vec<SentPage>,
     /// The log's end was sent to this reader.
     is_over: bool,
-    moved: Moved,
+    unsaved_cursor: UnsavedCursor,
     /// Its cursor is being written to the store.
     is_recording: Arc<AtomicBool>,
 }
@@ -197,7 +197,7 @@ struct SentPage {
     to: u64,
     call: Call,
     seen_before: Seen,
-    sent: Sent,
+    sent: WriteCompletion,
     /// Arrival of the client's next Fetch of the job.
     followed: Option<Instant>,
 }
@@ -215,7 +215,7 @@ impl SentPage {
         let ended = seen.end.map(|(_, at)| at);
         let first = [self.followed, ended].into_iter().flatten().min().unwrap_or(next.arrived);
         Facts {
-            handed_over: receipt.is_some(),
+            written: receipt.is_some(),
             was_reset: seen.resets > self.seen_before.resets,
             time_limit: self.call.time_limit,
             sign,
@@ -277,7 +277,7 @@ impl Reading<'_> {
     /// The plain token's cursor, given the one in the store.
     pub(super) fn place(&self, stored: u64) -> u64 {
         let mut readers = self.deliveries.lock();
-        readers.of.get_mut(&self.job).map_or(stored, |reader| reader.moved.place(stored))
+        readers.of.get_mut(&self.job).map_or(stored, |reader| reader.unsaved_cursor.resolve(stored))
     }
 
     /// Flag that is set while a write of the cursor to the store is in progress.
@@ -289,7 +289,7 @@ impl Reading<'_> {
     /// The log was restored from a copy that ends there: the token is read no further.
     pub(super) fn restored(&self) {
         if let Some(reader) = self.deliveries.lock().of.get_mut(&self.job) {
-            reader.moved = Moved::default();
+            reader.unsaved_cursor = UnsavedCursor::default();
         }
     }
 
@@ -313,13 +313,13 @@ impl Reading<'_> {
             }
         });
         if let Some(to) = delivered {
-            reader.moved.to(cursor, to);
+            reader.unsaved_cursor.advance(cursor, to);
         }
         delivered
     }
 
     /// Notes that the page after `from` up to `to` is about to be sent. The mark is put into the response.
-    pub(super) fn note(&self, from: u64, to: u64) -> Option<Sent> {
+    pub(super) fn note(&self, from: u64, to: u64) -> Option<WriteCompletion> {
         let mut readers = self.deliveries.lock();
         let reader = readers.of.get_mut(&self.job)?;
         // With two concurrent calls, no later sign shows which of them was received.
@@ -329,7 +329,7 @@ impl Reading<'_> {
         if reader.pages.len() >= MAX_PAGES_PER_JOB {
             reader.pages.remove(0);
         }
-        let sent = Sent::on(&self.call.connection);
+        let sent = WriteCompletion::on(&self.call.connection);
         reader.pages.push(SentPage {
             from,
             to,
@@ -347,7 +347,7 @@ impl Drop for Reading<'_> {
         let mut readers = self.deliveries.lock();
         if let Some(reader) = readers.of.get_mut(&self.job) {
             reader.serving = reader.serving.saturating_sub(1);
-            if reader.serving == 0 && reader.pages.is_empty() && !reader.moved.is_ahead() {
+            if reader.serving == 0 && reader.pages.is_empty() && !reader.unsaved_cursor.is_ahead() {
                 readers.of.remove(&self.job);
             }
         }

@@ -269,7 +269,7 @@ fn running() -> v1::JobStatus {
 
 #[cfg(test)]
 mod tests {
-    use sqlflow_job::{AttemptId, Cause, Event, Failure, JobState, LauncherId, Role, Token};
+    use sqlflow_job::{AttemptId, Cause, Event, Failure, JobState, LauncherId, LauncherKind, Role, Token};
     use sqlflow_job_store::{NewJob, ServerId, SqliteStore};
     use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
     use sqlflow_result_log::{Entry, Producer};
@@ -292,8 +292,11 @@ mod tests {
         store.create(new).await.unwrap();
         let updates = async {
             tokio::time::sleep(LONG_POLL / 4).await;
-            let created =
-                Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") };
+            let created = Event::AttemptCreated {
+                step: 0,
+                role: Role::Run,
+                launcher_id: LauncherId::of(LauncherKind::Local),
+            };
             let launched = Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None };
             for event in [created, launched] {
                 store.update(&attempt.job, None, event, 0).await.unwrap();

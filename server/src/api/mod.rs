@@ -6,7 +6,7 @@ mod agent_tls;
 mod attach;
 mod compressed;
 mod delivery;
-mod executors;
+mod executor_auth;
 mod fetch;
 mod render;
 mod request_id;
@@ -31,10 +31,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
-use crate::accept::{self, Prompt};
 use crate::agent_liveness::SILENCE;
 use crate::attach_errors::AttachErrors;
 use crate::codegen::Assigner;
+use crate::connections::{self, LimitedConnection};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::reconciler::Reconciler;
@@ -42,7 +42,7 @@ use crate::web::Links;
 
 pub use agent_socket::AgentSocket;
 pub use agent_tls::AgentTls;
-pub use executors::Executors;
+pub use executor_auth::ExecutorAuth;
 pub use submit::SubmitOptions;
 
 /// Dependencies of the services.
@@ -54,7 +54,7 @@ pub struct Api {
     /// Reconciles the jobs that this server accepts.
     pub reconciler: Reconciler,
     /// Verifies the executors of agents.
-    pub executors: Arc<dyn Executors>,
+    pub executors: Arc<dyn ExecutorAuth>,
     /// Why agents could not attach.
     pub attach_errors: AttachErrors,
     /// Peak memory use of attempts, from heartbeats.
@@ -166,20 +166,20 @@ impl Api {
             .register_encoded_file_descriptor_set(sqlflow_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let connections = accept::unadmitted(Arc::new(clients), "clients").map(|connection| {
+        let connections = connections::unadmitted(Arc::new(clients), "clients").map(|connection| {
             let tracked = |stream: TcpStream| {
                 // Small answers must not wait for more to say.
                 let _ = stream.set_nodelay(true);
                 delivery::TrackedStream::new(stream)
             };
-            Ok::<_, io::Error>(Prompt::new(connection.map(tracked)))
+            Ok::<_, io::Error>(LimitedConnection::new(connection.map(tracked)))
         });
         let clients = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .layer(tower::util::MapResponseLayer::new(status::of_long_requests))
             .layer(delivery::DeliveryLayer)
-            .layer(accept::admit_by_request::<Arc<delivery::Connection>>())
+            .layer(connections::admit_by_request::<Arc<delivery::Connection>>())
             .add_service(token_service)
             .add_service(health_service)
             .add_service(reflection)

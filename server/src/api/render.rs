@@ -182,12 +182,12 @@ fn attempt((number, attempt): (u32, &sqlflow_job::Attempt)) -> v1::Attempt {
     v1::Attempt {
         number,
         state: attempt.phase.name().to_owned(),
-        launcher: attempt.launcher_id.launcher.clone(),
+        launcher: attempt.launcher_id.kind.name().to_owned(),
         created: Some(timestamp(attempt.created_ms)),
         attached: attempt.attached_ms.map(timestamp),
         ended: attempt.ended_ms.map(timestamp),
         outcome: attempt.outcome().map(|outcome| outcome.message.clone()).unwrap_or_default(),
-        cleans_up: attempt.role == sqlflow_job::Role::CleanUp,
+        cleans_up: attempt.role == sqlflow_job::Role::Cleanup,
         tracker_url: attempt.tracker_url.clone().unwrap_or_default(),
     }
 }

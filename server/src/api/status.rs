@@ -125,12 +125,12 @@ mod tests {
         let status = of(Errno::EMFILE);
         assert_eq!(status.code(), Code::Unavailable);
         assert!(
-            status.message().starts_with("could not open /state/log/lock: Too many open files")
+            status.message().starts_with("cannot open /state/log/lock: Too many open files")
                 && status.message().contains("LimitNOFILE"),
             "{}",
             status.message()
         );
         assert_eq!(of(Errno::ENOSPC).code(), Code::ResourceExhausted);
-        assert_eq!(of(Errno::EIO).message(), "could not open /state/log/lock");
+        assert_eq!(of(Errno::EIO).message(), "cannot open /state/log/lock");
     }
 }

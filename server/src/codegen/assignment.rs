@@ -64,14 +64,14 @@ impl Assigner {
         };
         let step = job.steps.get(attempt.step as usize);
         let publish_attempt = step.and_then(Step::kept_output).unwrap_or(0);
-        let is_clean_up = job.attempt(attempt).is_some_and(|it| it.role == Role::CleanUp);
-        let clean_up = step
-            .filter(|_| is_clean_up)
-            .map(|step| CleanUp { granted_attempt: sqlflow_job::unclear_grant(step) });
+        let is_cleanup = job.attempt(attempt).is_some_and(|it| it.role == Role::Cleanup);
+        let cleanup = step
+            .filter(|_| is_cleanup)
+            .map(|step| Cleanup { granted_attempt: sqlflow_job::unclear_grant(step) });
         let spec = serde_json::from_str(&spec)
             .map_err(|error| Status::data_loss(format!("the step's document is damaged: {error}")))?;
         let (traceparent, tracestate) = self.trace_of(job, attempt);
-        let assigned = assign(&self.options, attempt, spec, clean_up, &secret);
+        let assigned = assign(&self.options, attempt, spec, cleanup, &secret);
         Ok(Assignment { publish_attempt, traceparent, tracestate, ..assigned })
     }
 
@@ -105,7 +105,7 @@ impl Assigner {
 
 /// An attempt that only drops what others of its step left in the user's database: it needs no model.
 #[derive(Serialize)]
-struct CleanUp {
+struct Cleanup {
     /// The attempt whose replacement of the result table it reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     granted_attempt: Option<u32>,
@@ -115,7 +115,7 @@ fn assign(
     options: &AssignOptions,
     attempt: &AttemptId,
     mut spec: StepSpec,
-    clean_up: Option<CleanUp>,
+    cleanup: Option<Cleanup>,
     data_source: &Secret,
 ) -> Assignment {
     let mut document = json!({
@@ -133,8 +133,8 @@ fn assign(
     if !spec.ahead.is_empty() {
         document["ahead"] = json!(spec.ahead);
     }
-    if let Some(clean_up) = clean_up {
-        document["clean_up"] = json!(clean_up);
+    if let Some(cleanup) = cleanup {
+        document["clean_up"] = json!(cleanup);
         spec.inputs.clear();
         spec.outputs.clear();
         spec.listing = None;

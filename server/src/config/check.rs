@@ -9,7 +9,7 @@ use sqlflow_launcher::{Python, pythons};
 use sqlflow_telemetry::Exporter;
 
 use super::files::{find_agent, read_yaml};
-use super::{LauncherKind, Options};
+use super::{LauncherOption, Options};
 
 /// Checks everything, prints `ok` or all problems, and returns the exit status.
 pub(super) async fn run(options: &Options) -> ExitCode {
@@ -54,12 +54,12 @@ async fn problems(options: &Options) -> Vec<String> {
     let exporter = Exporter::from_env(&|name: &str| std::env::var(name).ok());
     take(exporter.map(drop).map_err(|error| error.context("cannot send spans as the OTEL_* variables say")));
     match options.launcher {
-        LauncherKind::Local => {
+        LauncherOption::Local => {
             take(find_agent(options.agent.clone()).map(drop));
             let python = Python::first_of(pythons(options.python.as_deref()));
             take(python.look_once().await.map_err(anyhow::Error::msg));
         }
-        LauncherKind::Kubernetes => {
+        LauncherOption::Kubernetes => {
             let given = &options.kubernetes;
             for missing in given.missing() {
                 take(Err(anyhow::anyhow!("--launcher kubernetes needs {missing}")));

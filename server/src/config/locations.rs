@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
-use super::{LauncherKind, Options};
+use super::{LauncherOption, Options};
 
 /// Schemes of model storages.
 const MODEL_STORAGES: [&str; 7] = ["file", "hdfs", "webhdfs", "s3", "oss", "gs", "azblob"];
@@ -25,7 +25,7 @@ impl Options {
     /// Why every job without its own data source would fail on this machine; `None`: no reason is known.
     #[must_use]
     pub fn missing_data_source(&self) -> Option<String> {
-        let is_local = self.launcher == LauncherKind::Local;
+        let is_local = self.launcher == LauncherOption::Local;
         let why = sqlflow_data_source::missing_sqlite_file(self.datasource.expose()).filter(|_| is_local)?;
         Some(format!("cannot use the data source (from {}): {why}", self.origin("datasource")))
     }
@@ -33,7 +33,7 @@ impl Options {
     /// Warning about the data source.
     #[must_use]
     pub fn doubtful_data_source(&self) -> Option<String> {
-        let is_local = self.launcher == LauncherKind::Local;
+        let is_local = self.launcher == LauncherOption::Local;
         let path = sqlflow_data_source::new_sqlite_file(self.datasource.expose()).filter(|_| is_local)?;
         let from = self.origin("datasource");
         Some(format!(
@@ -49,9 +49,9 @@ impl Options {
     pub fn models_uri(&self, state_dir: &Path) -> anyhow::Result<String> {
         let uri = match (&self.models, self.launcher) {
             (Some(uri), _) => uri.trim_end_matches('/').to_owned(),
-            (None, LauncherKind::Local) => format!("file://{}/models", state_dir.display()),
+            (None, LauncherOption::Local) => format!("file://{}/models", state_dir.display()),
             // Otherwise the error would appear only after a training, when its model cannot be saved.
-            (None, LauncherKind::Kubernetes) => bail!(
+            (None, LauncherOption::Kubernetes) => bail!(
                 "--launcher kubernetes needs --models (SQLFLOW_MODELS): Pods do not see the server's files; name a storage \
                  such as s3://bucket/models, or file:///path of a shared volume that --pod-template mounts"
             ),

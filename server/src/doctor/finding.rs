@@ -105,7 +105,7 @@ pub(super) enum Remedy {
     /// Moves the log in this folder to lost+found.
     SetLogAside(std::path::PathBuf),
     /// Deletes the rest of this folder.
-    FinishRemoval(std::path::PathBuf),
+    FinishDeletion(std::path::PathBuf),
     /// Moves the job's run folder to lost+found.
     SetRunFolderAside(JobId),
 }

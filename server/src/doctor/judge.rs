@@ -132,7 +132,7 @@ pub(super) fn half_removed(folder: PathBuf, since_ms: Option<i64>) -> Finding {
         ),
         since_ms,
         fix: format!("{NEEDS_REPAIR}, which deletes the rest"),
-        remedy: Remedy::FinishRemoval(folder),
+        remedy: Remedy::FinishDeletion(folder),
     }
 }
 
@@ -189,14 +189,14 @@ pub(super) fn orphan_run_folder(job: &JobId, folder: &Path, agent: Agent, since_
 }
 #[cfg(test)]
 mod tests {
-    use sqlflow_job::LauncherId;
+    use sqlflow_job::{LauncherId, LauncherKind};
 
     use super::super::stuck::tests::{job, row};
     use super::*;
 
     #[test]
     fn ended_job_must_have_a_log_unless_its_document_was_damaged() {
-        let live = row(job(Some(LauncherId { launcher: "local".into(), scope: Some("/s".into()) })), "a");
+        let live = row(job(Some(LauncherId { kind: LauncherKind::Local, scope: Some("/s".into()) })), "a");
         assert!(!should_have_log(&live));
         let ended = Surveyed { ended_ms: Some(5), ..row(job(None), "") };
         assert!(should_have_log(&ended));

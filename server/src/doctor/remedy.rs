@@ -48,7 +48,7 @@ impl Repairs {
                 let orphans = self.orphans;
                 blocking(state, log.clone(), move |state, log| remove_log(&state, &log, orphans)).await
             }
-            Remedy::FinishRemoval(folder) => {
+            Remedy::FinishDeletion(folder) => {
                 blocking(state, folder.clone(), |state, folder| {
                     // Under its lock: a server may be about to use it.
                     state.logs().delete(&folder)?;
@@ -139,7 +139,7 @@ fn remove_log(state: &State, log: &Path, orphans: Orphans) -> anyhow::Result<Str
     })
 }
 
-fn finish_removal(folder: &Path) -> anyhow::Result<String> {
+fn finish_deletion(folder: &Path) -> anyhow::Result<String> {
     gone_is_fine(fs::remove_dir_all(folder))
         .with_context(|| format!("cannot delete {}", folder.display()))?;
     Ok(format!("deleted {}", folder.display()))
@@ -153,7 +153,7 @@ fn remove_run_folder(state: &State, id: &JobId, orphans: Orphans) -> anyhow::Res
     }
     runs.end_processes(id).context("cannot end what its agents left running")?;
     if orphans == Orphans::Delete {
-        return finish_removal(&folder);
+        return finish_deletion(&folder);
     }
     let to: PathBuf = state.make_lost_and_found("run").context("cannot make the folder lost+found")?;
     let place = free_name(&to, &folder);

@@ -31,7 +31,7 @@ const SUSPECTS: usize = 4096;
 /// Time after which a job that still seems stuck is reported: servers claim released jobs within a second.
 const CONFIRM: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 3 });
 /// A deletion in progress is left alone for this time.
-const REMOVAL_MS: i64 = 60_000;
+const DELETION_MS: i64 = 60_000;
 
 /// Why the pass ended early.
 #[derive(Debug, thiserror::Error)]
@@ -223,7 +223,7 @@ impl<W: Write> Scan<W> {
                 Ok(())
             }
             Found::HalfRemoved(path) => match modified_ms(&path) {
-                Some(since_ms) if clock::now_ms() - since_ms > REMOVAL_MS => {
+                Some(since_ms) if clock::now_ms() - since_ms > DELETION_MS => {
                     self.found(judge::half_removed(path, Some(since_ms))).await
                 }
                 Some(_) | None => Ok(()),

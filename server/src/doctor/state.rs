@@ -155,7 +155,7 @@ mod tests {
         assert!(!missing.exists());
 
         let open = || State::find(dir.path()).unwrap().survey().err().unwrap().to_string();
-        assert!(open().contains("there is no "), "{}", open());
+        assert!(open().contains("does not exist"), "{}", open());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         fs::write(dir.path().join("state.db"), "no database, but long enough to be taken for one".repeat(20))
             .unwrap();

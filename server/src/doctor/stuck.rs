@@ -138,7 +138,7 @@ fn not_held(row: &Surveyed, id: &JobId, servers: &Servers) -> Option<Finding> {
 fn elsewhere(job: &Job, context: &StuckContext) -> Option<Finding> {
     let attempt = live_attempt(job)?;
     // The clusters that servers can reach are not recorded.
-    if attempt.launcher_id.launcher != context.here.launcher || context.here.covers(&attempt.launcher_id) {
+    if attempt.launcher_id.kind != context.here.kind || context.here.covers(&attempt.launcher_id) {
         return None;
     }
     Some(Finding {
@@ -188,7 +188,7 @@ fn live_attempt(job: &Job) -> Option<&Attempt> {
 }
 #[cfg(test)]
 pub(super) mod tests {
-    use sqlflow_job::{Event, Role};
+    use sqlflow_job::{Event, LauncherKind, Role};
     use sqlflow_job_store::Lease;
 
     use super::*;
@@ -197,7 +197,7 @@ pub(super) mod tests {
     const NOW: i64 = 10_000_000;
 
     fn launcher_id(scope: &str) -> LauncherId {
-        LauncherId { launcher: "local".into(), scope: Some(scope.into()) }
+        LauncherId { kind: LauncherKind::Local, scope: Some(scope.into()) }
     }
 
     pub(in crate::doctor) fn job(at: Option<LauncherId>) -> Job {
@@ -273,9 +273,13 @@ pub(super) mod tests {
             row(job, "a")
         };
         assert_eq!(kind(&young(launcher_id("/s")), &scene), None);
-        assert_eq!(kind(&young(LauncherId::of("local")), &scene), None, "from before scopes were recorded");
+        assert_eq!(
+            kind(&young(LauncherId::of(LauncherKind::Local)), &scene),
+            None,
+            "from before scopes were recorded"
+        );
         assert_eq!(kind(&young(launcher_id("/old")), &scene), Some(Kind::Elsewhere));
-        assert_eq!(kind(&young(LauncherId::of("kubernetes")), &scene), None);
+        assert_eq!(kind(&young(LauncherId::of(LauncherKind::Kubernetes)), &scene), None);
     }
 
     /// Servers without the launcher release it repeatedly.

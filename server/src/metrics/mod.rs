@@ -300,8 +300,8 @@ impl Metrics {
         let Some(attempt) = job.attempt(id) else { return };
         let Phase::Ended { outcome, .. } = &attempt.phase else { return };
         self.0.attempts_ended.get_or_create(&Reason { reason: outcome.reason.name() }).inc();
-        for (phase, from, to) in attempt.way_to_agent(attempt.created_ms) {
-            self.note_phase(phase, seconds(from, to));
+        for stage in attempt.launch_stages(attempt.created_ms) {
+            self.note_phase(stage.name, seconds(stage.begin_ms, stage.end_ms));
         }
     }
 

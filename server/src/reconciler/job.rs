@@ -9,10 +9,10 @@
 //! - `foreign`: attempts of a launcher that this server does not have.
 //! - `restored`: a state that is older than the log.
 //! - `stopping`: when the platform is asked to end an attempt.
-//! - `cleaning`: removal of what ended attempts left.
+//! - `cleanup`: cleanup of ended attempts.
 
 mod absence;
-mod cleaning;
+mod cleanup;
 mod ending;
 mod foreign;
 mod launching;
@@ -42,7 +42,7 @@ use super::Context;
 use super::log_throttle::LogThrottle;
 use super::released::ReleasedJobs;
 use crate::trace;
-use cleaning::Cleaned;
+use cleanup::Cleaned;
 use observations::AttemptObservations;
 use pending::Timeout;
 
@@ -71,9 +71,9 @@ pub(super) struct JobReconciler {
     observations: Option<AttemptObservations>,
     /// Whether its log lines have the trace's id.
     is_named: bool,
-    /// State of the clean-up of each ended attempt.
+    /// State of the cleanup of each ended attempt.
     cleaned: Cleaned,
-    /// Clean-ups that failed and were logged.
+    /// Cleanups that failed and were logged.
     logged_failures: LogThrottle<AttemptId>,
 }
 
@@ -214,12 +214,12 @@ impl JobReconciler {
         // A job that was not loaded may be stale. That is safe: `Job::apply` and the lease check what is recorded; a
         // launch is idempotent; an agent of a cancelled job cannot attach. After a cancel, the attempt's agent and
         // grant do not change any more, so `end` interrupts no commit. An ended attempt or job stays ended, so its
-        // clean-up is due.
+        // cleanup is due.
         match next {
             Next::Create { step, after } => self.create(&job, step, after).await,
-            Next::CleanUp { step, tried } => self.clean_up_database(step, tried).await,
+            Next::Cleanup { step, tried } => self.cleanup_database(step, tried).await,
             Next::Launch(attempt) => {
-                self.clean_up_before(&job, &attempt).await;
+                self.cleanup_before(&job, &attempt).await;
                 self.launch(&job, attempt, changes).await
             }
             Next::Watch(attempt) => self.watch(&job, &attempt, &mut changes).await,
@@ -237,7 +237,7 @@ impl JobReconciler {
             Next::Finish(_) if source == Source::OwnUpdate => Ok(()),
             Next::Finish(state) => self.finish(&job, state).await,
             Next::Nothing => {
-                self.clean_up(&job).await;
+                self.cleanup(&job).await;
                 Err(ReconcileError::JobOver)
             }
         }
@@ -302,10 +302,10 @@ impl JobReconciler {
     }
 
     /// Before a job fails: drops staging tables that killed attempts of the step left in the user's database.
-    async fn clean_up_database(&mut self, step: u32, tried: u32) -> Result<(), ReconcileError> {
+    async fn cleanup_database(&mut self, step: u32, tried: u32) -> Result<(), ReconcileError> {
         tokio::time::sleep(RETRY_BACKOFF.saturating_mul(tried)).await;
         let launcher_id = self.context.launchers.first().id();
-        self.update(Event::AttemptCreated { step, role: Role::CleanUp, launcher_id }).await
+        self.update(Event::AttemptCreated { step, role: Role::Cleanup, launcher_id }).await
     }
 
     /// Waits before the next attempt of a step.

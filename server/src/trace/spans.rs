@@ -11,7 +11,7 @@
 //!       …                 the agent's own: fetch, run, drain, publish, report
 //! ```
 
-use sqlflow_job::{Attempt, AttemptId, Job, JobState, Step};
+use sqlflow_job::{Attempt, AttemptId, Job, JobState, Stage, Step};
 use sqlflow_job_store::JobRecord;
 use sqlflow_telemetry::{Kind, Span, TraceContext};
 
@@ -84,14 +84,14 @@ fn attempt_spans(
 ) {
     let mut itself = span(&format!("attempt {}", id.number), context, Some(parent), (one.created_ms, end))
         .text("sqlflow.attempt", id.to_string())
-        .text("sqlflow.launcher", &one.launcher_id.launcher);
+        .text("sqlflow.launcher", one.launcher_id.kind.name());
     if let Some(outcome) = one.outcome() {
         itself = itself.text("sqlflow.outcome.reason", outcome.reason.name());
         itself.error = (!outcome.succeeded()).then(|| outcome.reason.name().to_owned());
     }
     all.push(itself);
-    for (name, from, to) in one.way_to_agent(end) {
-        all.push(span(name, context.child(name), Some(context), (from, to)));
+    for Stage { name, begin_ms, end_ms } in one.launch_stages(end) {
+        all.push(span(name, context.child(name), Some(context), (begin_ms, end_ms)));
     }
 }
 
@@ -103,7 +103,9 @@ fn span(name: &str, context: TraceContext, parent: Option<TraceContext>, (begin,
 mod tests {
     use std::collections::HashSet;
 
-    use sqlflow_job::{Cause, Event, Failure, InstanceHash, JobId, LauncherId, Outcome, Reason, Role};
+    use sqlflow_job::{
+        Cause, Event, Failure, InstanceHash, JobId, LauncherId, LauncherKind, Outcome, Reason, Role,
+    };
     use sqlflow_telemetry::Origin;
 
     use super::*;
@@ -131,7 +133,11 @@ mod tests {
             let attempt = AttemptId { job: job.id.clone(), step, number };
             let instance = InstanceHash::of(b"key");
             for event in [
-                Event::AttemptCreated { step, role: Role::Run, launcher_id: LauncherId::of("local") },
+                Event::AttemptCreated {
+                    step,
+                    role: Role::Run,
+                    launcher_id: LauncherId::of(LauncherKind::Local),
+                },
                 Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None },
                 Event::AgentAttached {
                     attempt: attempt.clone(),

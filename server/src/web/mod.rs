@@ -32,7 +32,7 @@ use sqlflow_result_log::ResultLog;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::FIRST_BYTES_TIME;
+use crate::connections::FIRST_BYTES_TIME;
 use crate::metrics::Metrics;
 
 pub use access::Links;

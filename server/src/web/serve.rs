@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept;
+use crate::connections;
 
 /// Serves until the shutdown token is cancelled, then until open requests have ended. A connection is closed if the
 /// next request's header is not complete within `header_time`, even if it is idle.
@@ -27,7 +27,7 @@ pub(super) async fn serve(
     builder.http1().timer(TokioTimer::new()).header_read_timeout(header_time);
     let open = GracefulShutdown::new();
     let mut connections =
-        pin!(accept::connections(Arc::new(listener), "browsers").take_until(shutdown.cancelled()));
+        pin!(connections::incoming(Arc::new(listener), "browsers").take_until(shutdown.cancelled()));
     while let Some(stream) = connections.next().await {
         let service = TowerToHyperService::new(routes.clone());
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();

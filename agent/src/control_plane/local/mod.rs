@@ -20,7 +20,7 @@ use crate::control_plane::Incoming;
 use crate::outcome_json;
 use crate::output::link::{Link, Settled};
 use crate::output::sent::Sent;
-use crate::supervisor::Event;
+use crate::supervisor::{Event, GrantEvent, ReportEvent};
 use log::LogFolder;
 
 /// Pause before a retry on a disk that is full or fails.
@@ -74,13 +74,13 @@ impl LocalControlPlane {
                 }
                 Some(Message::Commit(_)) => {
                     if link.attempt.settle_commit() == Settled::Pending {
-                        let _ = incoming.send(Incoming::Event(Event::Granted));
+                        let _ = incoming.send(Incoming::Event(Event::Grant(GrantEvent::Granted)));
                     }
                 }
                 Some(Message::Outcome(outcome)) => {
                     let ended = match self.end(outcome).await {
-                        Ok(()) => Event::OutcomeAcked,
-                        Err(why) => Event::LogUnfinished(why),
+                        Ok(()) => Event::Report(ReportEvent::OutcomeAcked),
+                        Err(why) => Event::Report(ReportEvent::LogUnfinished(why)),
                     };
                     let _ = incoming.send(Incoming::Event(ended));
                 }

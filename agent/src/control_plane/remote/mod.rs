@@ -19,7 +19,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use crate::control_plane::Incoming;
 use crate::output::link::Link;
-use crate::supervisor::Event;
+use crate::supervisor::{AttachEvent, Event};
 use backoff::Backoff;
 use run_folder::RunFolder;
 use session::SessionEnd;
@@ -121,7 +121,7 @@ impl RemoteControlPlane {
             let end = self.session(&link, &incoming, &mut backoff).await;
             link.set_attached(false);
             if std::mem::take(&mut self.is_waiting_for_attempt) {
-                let _ = incoming.send(Incoming::Event(Event::WaitInterrupted));
+                let _ = incoming.send(Incoming::Event(Event::Attach(AttachEvent::WaitInterrupted)));
             }
             match end {
                 SessionEnd::Cut(_) if self.run_dir.is_gone().await => {

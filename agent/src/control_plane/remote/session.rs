@@ -24,7 +24,7 @@ use crate::control_plane::Incoming;
 use crate::output::compress::Compressor;
 use crate::output::link::{Acked, Link, Settled};
 use crate::output::sent::Sent;
-use crate::supervisor::Event;
+use crate::supervisor::{AttachEvent, Event, GrantEvent, ReportEvent};
 
 const PROTOCOL: u32 = 1;
 /// Timeout for TCP and TLS together. Longer than that for TCP alone, whose error is more precise.
@@ -146,7 +146,7 @@ impl RemoteControlPlane {
         while matches!(message, Some(AttachResponse { message: Some(Message::Wait(_)) })) {
             tracing::info!("the server has no attempt for this agent yet");
             self.is_waiting_for_attempt = true;
-            let _ = incoming.send(Incoming::Event(Event::WaitingForAttempt));
+            let _ = incoming.send(Incoming::Event(Event::Attach(AttachEvent::WaitingForAttempt)));
             message = inbound.message().await?;
         }
         Ok(message)
@@ -198,16 +198,16 @@ impl RemoteControlPlane {
             }
             Message::Assignment(chunk) => return self.assign(chunk, stream),
             Message::Wait(_) => return Ok(()),
-            Message::Grant(_) => Event::Granted,
-            Message::Refusal(refusal) => Event::CommitRefused(refusal.reason),
+            Message::Grant(_) => Event::Grant(GrantEvent::Granted),
+            Message::Refusal(refusal) => Event::Grant(GrantEvent::CommitRefused(refusal.reason)),
             Message::Cancel(cancel) => Event::Cancel {
                 reason: cancel.reason,
                 grace: (cancel.grace_seconds > 0).then(|| Duration::from_secs(cancel.grace_seconds.into())),
             },
-            Message::OutcomeAck(_) => Event::OutcomeAcked,
+            Message::OutcomeAck(_) => Event::Report(ReportEvent::OutcomeAcked),
         };
         // A grant counts only for a pending request: two streams may have carried the same one.
-        if matches!(event, Event::Granted | Event::CommitRefused(_))
+        if matches!(event, Event::Grant(GrantEvent::Granted) | Event::Grant(GrantEvent::CommitRefused(_)))
             && stream.link.attempt.settle_commit() == Settled::NotAsked
         {
             return Ok(());

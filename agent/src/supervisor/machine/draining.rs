@@ -1,8 +1,8 @@
-//! After the command's end: its leftovers are ended, and its pipes are read to their end.
+//! After the command's end: its remaining processes are ended, and its pipes are read to their end.
 
 use nix::sys::signal::Signal;
 
-use super::super::event::{Action, Event, Timer};
+use super::super::event::{Action, CommandEvent, Event, Timer};
 use super::super::exit_report::{End, UNENDED};
 use super::{Attempt, State};
 
@@ -11,14 +11,14 @@ use super::{Attempt, State};
 pub(super) struct Drain {
     /// No process of the attempt is left.
     pub(super) alone: bool,
-    pub(super) leftovers: Leftovers,
+    pub(super) remaining: Remaining,
     /// The reader has to stop.
     pub(super) stopping: bool,
 }
 
 /// Signals that the processes that outlive their command got.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leftovers {
+pub(super) enum Remaining {
     /// None: the command ended by itself.
     #[default]
     NotSignaled,
@@ -35,59 +35,59 @@ impl Attempt {
         let mut actions = Vec::new();
         match event {
             // The command was given up too early.
-            Event::Exited(exit) => self.exited(exit),
-            Event::Alone => {
+            Event::Command(CommandEvent::Exited(exit)) => self.exited(exit),
+            Event::Command(CommandEvent::Alone) => {
                 drain.alone = true;
-                if drain.leftovers == Leftovers::InGracePeriod {
+                if drain.remaining == Remaining::InGracePeriod {
                     actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
                 }
             }
-            Event::StreamsEnded { open } => {
+            Event::Command(CommandEvent::StreamsEnded { open }) => {
                 self.streams_ended = true;
                 if open {
                     actions.push(Action::RecordGap);
                 }
             }
-            Event::TimeUp(Timer::Settle) if !drain.alone => match drain.leftovers {
-                Leftovers::NotSignaled => {
-                    drain.leftovers = Leftovers::TermSent;
-                    actions.push(Action::SignalLeftovers(Signal::SIGTERM));
+            Event::TimeUp(Timer::Settle) if !drain.alone => match drain.remaining {
+                Remaining::NotSignaled => {
+                    drain.remaining = Remaining::TermSent;
+                    actions.push(Action::SignalRemaining(Signal::SIGTERM));
                     actions.push(Action::SetTimer(Timer::Grace, self.plan.grace.min(self.plan.drain)));
                 }
                 // For processes that were started after the first TERM.
-                Leftovers::InGracePeriod => actions.push(Action::SignalLeftovers(Signal::SIGTERM)),
-                Leftovers::TermSent => {}
-                Leftovers::KillSent => actions.push(Action::SignalLeftovers(Signal::SIGKILL)),
+                Remaining::InGracePeriod => actions.push(Action::SignalRemaining(Signal::SIGTERM)),
+                Remaining::TermSent => {}
+                Remaining::KillSent => actions.push(Action::SignalRemaining(Signal::SIGKILL)),
             },
-            Event::TimeUp(Timer::Grace) if !drain.alone => match drain.leftovers {
-                Leftovers::InGracePeriod => {
-                    drain.leftovers = Leftovers::KillSent;
-                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+            Event::TimeUp(Timer::Grace) if !drain.alone => match drain.remaining {
+                Remaining::InGracePeriod => {
+                    drain.remaining = Remaining::KillSent;
+                    actions.push(Action::SignalRemaining(Signal::SIGKILL));
                     actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
                 }
-                Leftovers::TermSent => {
-                    drain.leftovers = Leftovers::KillSent;
-                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                Remaining::TermSent => {
+                    drain.remaining = Remaining::KillSent;
+                    actions.push(Action::SignalRemaining(Signal::SIGKILL));
                 }
-                Leftovers::NotSignaled | Leftovers::KillSent => {}
+                Remaining::NotSignaled | Remaining::KillSent => {}
             },
             // A cancelled command has nothing to publish, and its grace period has its own timer.
             Event::TimeUp(Timer::PublishBy)
-                if drain.leftovers == Leftovers::InGracePeriod && !drain.alone && self.is_cancelled() => {}
+                if drain.remaining == Remaining::InGracePeriod && !drain.alone && self.is_cancelled() => {}
             Event::TimeUp(Timer::Drain | Timer::PublishBy | Timer::LeaveBy) => {
                 drain.stopping = true;
                 if !drain.alone {
-                    drain.leftovers = Leftovers::KillSent;
-                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                    drain.remaining = Remaining::KillSent;
+                    actions.push(Action::SignalRemaining(Signal::SIGKILL));
                 }
                 actions.push(Action::StopReading);
             }
-            Event::SubmitterFailed(failure) => self.failure = Some(failure),
-            Event::ChannelBroken(why) => {
+            Event::Command(CommandEvent::SubmitterFailed(failure)) => self.failure = Some(failure),
+            Event::Command(CommandEvent::ChannelBroken(why)) => {
                 self.channel_broken = Some(why.clone());
                 actions.push(Action::Warn(why));
             }
-            Event::ChannelCut => self.channel_cut = true,
+            Event::Command(CommandEvent::ChannelCut) => self.channel_cut = true,
             Event::AttachRefused(why) => {
                 let end = self.superseded(why);
                 if self.succeeded() {
@@ -100,31 +100,18 @@ impl Attempt {
                     self.end_by_termination();
                 }
                 drain.stopping = true;
-                drain.leftovers = Leftovers::KillSent;
-                actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                drain.remaining = Remaining::KillSent;
+                actions.push(Action::SignalRemaining(Signal::SIGKILL));
                 actions.push(Action::StopReading);
             }
-            Event::WaitingForAttempt
-            | Event::WaitInterrupted
-            | Event::Assigned(_)
-            | Event::Prepared
-            | Event::InputFailed { .. }
-            | Event::WorkspaceFailed(_)
-            | Event::OutputMissing(_)
-            | Event::StartFailed { .. }
-            | Event::CommitAsked
-            | Event::Granted
-            | Event::CommitRefused(_)
-            | Event::Staged(_)
-            | Event::Committed(_)
-            | Event::PublishFailed { .. }
-            | Event::WriteConflict { .. }
+            Event::Attach(_)
+            | Event::Prepare(_)
+            | Event::Command(CommandEvent::StartFailed { .. } | CommandEvent::CommitAsked)
+            | Event::Grant(_)
+            | Event::Publish(_)
             | Event::Terminate { .. }
             | Event::Forward(_)
-            | Event::Flushed { .. }
-            | Event::OutcomeAcked
-            | Event::AckedMeanwhile
-            | Event::LogUnfinished(_)
+            | Event::Report(_)
             | Event::TimeUp(
                 Timer::Linger | Timer::Grace | Timer::GiveUp | Timer::Settle | Timer::StartAgain,
             ) => {}

@@ -3,7 +3,7 @@
 
 use sqlflow_proto::record::ModelPublished;
 
-use super::super::event::{Action, Event, Timer};
+use super::super::event::{Action, Event, GrantEvent, PublishEvent, Timer};
 use super::super::exit_report::{End, PublishFault};
 use super::{Attempt, State};
 
@@ -14,7 +14,7 @@ const MAX_WRITE_CONFLICTS: u32 = 10;
 impl Attempt {
     pub(super) fn staging(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::Staged(models) => {
+            Event::Publish(PublishEvent::Staged(models)) => {
                 self.state = State::Asking;
                 vec![Action::AskCommit(models), Action::SetTimer(Timer::Linger, self.linger)]
             }
@@ -24,11 +24,11 @@ impl Attempt {
 
     pub(super) fn asking(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::Granted => {
+            Event::Grant(GrantEvent::Granted) => {
                 self.state = State::Committing;
                 vec![Action::Commit]
             }
-            Event::CommitRefused(why) => self.abandon(End::Refused(why)),
+            Event::Grant(GrantEvent::CommitRefused(why)) => self.abandon(End::Refused(why)),
             Event::TimeUp(Timer::Linger) => {
                 let why = "no server granted the commit in time; the model was not replaced";
                 self.abandon(End::PublishFailed { message: why.to_owned(), fault: PublishFault::Retryable })
@@ -41,7 +41,7 @@ impl Attempt {
     /// leaves it the time of the budget, since a finished training is worth seconds.
     fn before_commit(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::PublishFailed { message, committed, fault } => {
+            Event::Publish(PublishEvent::PublishFailed { message, committed, fault }) => {
                 self.models = committed;
                 self.abandon(End::PublishFailed { message, fault })
             }
@@ -49,35 +49,20 @@ impl Attempt {
                 let end = self.superseded(why);
                 self.abandon(end)
             }
-            Event::WriteConflict { message, committed } => self.write_conflict(message, committed),
+            Event::Publish(PublishEvent::WriteConflict { message, committed }) => {
+                self.write_conflict(message, committed)
+            }
             Event::Cancel { reason, .. } => self.abandon(End::Cancelled(reason)),
             Event::Terminate { .. } if self.terminations > 1 => self.abandon_by_termination(),
             Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.abandon_by_termination(),
-            Event::WaitingForAttempt
-            | Event::WaitInterrupted
-            | Event::Assigned(_)
-            | Event::Prepared
-            | Event::InputFailed { .. }
-            | Event::WorkspaceFailed(_)
-            | Event::OutputMissing(_)
-            | Event::StartFailed { .. }
-            | Event::Exited(_)
-            | Event::Alone
-            | Event::StreamsEnded { .. }
-            | Event::SubmitterFailed(_)
-            | Event::ChannelBroken(_)
-            | Event::ChannelCut
-            | Event::CommitAsked
-            | Event::Granted
-            | Event::CommitRefused(_)
-            | Event::Staged(_)
-            | Event::Committed(_)
+            Event::Attach(_)
+            | Event::Prepare(_)
+            | Event::Command(_)
+            | Event::Grant(_)
+            | Event::Publish(PublishEvent::Staged(_) | PublishEvent::Committed(_))
             | Event::Terminate { .. }
             | Event::Forward(_)
-            | Event::Flushed { .. }
-            | Event::OutcomeAcked
-            | Event::AckedMeanwhile
-            | Event::LogUnfinished(_)
+            | Event::Report(_)
             | Event::TimeUp(
                 Timer::Linger
                 | Timer::Grace
@@ -107,19 +92,21 @@ impl Attempt {
     /// Granted: the commit is carried through, whatever happens.
     pub(super) fn committing(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::Committed(models) => {
+            Event::Publish(PublishEvent::Committed(models)) => {
                 self.models = models.clone();
                 let mut actions = vec![Action::RecordModels(models)];
                 actions.extend(self.report());
                 actions
             }
-            Event::PublishFailed { message, committed, fault } => {
+            Event::Publish(PublishEvent::PublishFailed { message, committed, fault }) => {
                 self.models = committed.clone();
                 let mut actions = vec![Action::RecordModels(committed), Action::AbandonPublish];
                 actions.extend(self.report_end(End::PublishFailed { message, fault }));
                 actions
             }
-            Event::WriteConflict { message, committed } => self.write_conflict(message, committed),
+            Event::Publish(PublishEvent::WriteConflict { message, committed }) => {
+                self.write_conflict(message, committed)
+            }
             Event::AttachRefused(why) => {
                 self.superseded = Some(why);
                 Vec::new()
@@ -130,30 +117,14 @@ impl Attempt {
             }
             Event::Terminate { .. } if self.terminations > 1 => self.hurry(),
             Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.hurry(),
-            Event::WaitingForAttempt
-            | Event::WaitInterrupted
-            | Event::Assigned(_)
-            | Event::Prepared
-            | Event::InputFailed { .. }
-            | Event::WorkspaceFailed(_)
-            | Event::OutputMissing(_)
-            | Event::StartFailed { .. }
-            | Event::Exited(_)
-            | Event::Alone
-            | Event::StreamsEnded { .. }
-            | Event::SubmitterFailed(_)
-            | Event::ChannelBroken(_)
-            | Event::ChannelCut
-            | Event::CommitAsked
-            | Event::Granted
-            | Event::CommitRefused(_)
-            | Event::Staged(_)
+            Event::Attach(_)
+            | Event::Prepare(_)
+            | Event::Command(_)
+            | Event::Grant(_)
+            | Event::Publish(PublishEvent::Staged(_))
             | Event::Terminate { .. }
             | Event::Forward(_)
-            | Event::Flushed { .. }
-            | Event::OutcomeAcked
-            | Event::AckedMeanwhile
-            | Event::LogUnfinished(_)
+            | Event::Report(_)
             | Event::TimeUp(
                 Timer::Linger
                 | Timer::Grace

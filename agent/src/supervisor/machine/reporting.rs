@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::event::{Action, Event, OutputSink, Timer};
+use super::super::event::{Action, CommandEvent, Event, OutputSink, ReportEvent, Timer};
 use super::super::exit_report::{End, UNENDED, exit_code, exit_report};
 use super::{Attempt, State};
 
@@ -31,40 +31,33 @@ impl Attempt {
     /// A slow reader of the agent's stdout is awaited, but not after a termination.
     pub(super) fn flushing(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::Flushed { unwritten, unlogged } => self.flushed(unwritten, unlogged),
-            Event::Exited(exit) => {
+            Event::Report(ReportEvent::Flushed { unwritten, unlogged }) => self.flushed(unwritten, unlogged),
+            Event::Command(CommandEvent::Exited(exit)) => {
                 self.exited(exit);
                 Vec::new()
             }
             Event::Terminate { .. } if self.terminations > 1 => vec![Action::HurryFlush],
             Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => vec![Action::HurryFlush],
-            Event::WaitingForAttempt
-            | Event::WaitInterrupted
-            | Event::Assigned(_)
+            Event::Attach(_)
             | Event::AttachRefused(_)
-            | Event::Prepared
-            | Event::InputFailed { .. }
-            | Event::WorkspaceFailed(_)
-            | Event::OutputMissing(_)
-            | Event::StartFailed { .. }
-            | Event::Alone
-            | Event::StreamsEnded { .. }
-            | Event::SubmitterFailed(_)
-            | Event::ChannelBroken(_)
-            | Event::ChannelCut
-            | Event::CommitAsked
-            | Event::Granted
-            | Event::CommitRefused(_)
-            | Event::Staged(_)
-            | Event::Committed(_)
-            | Event::PublishFailed { .. }
-            | Event::WriteConflict { .. }
+            | Event::Prepare(_)
+            | Event::Command(
+                CommandEvent::StartFailed { .. }
+                | CommandEvent::Alone
+                | CommandEvent::StreamsEnded { .. }
+                | CommandEvent::SubmitterFailed(_)
+                | CommandEvent::ChannelBroken(_)
+                | CommandEvent::ChannelCut
+                | CommandEvent::CommitAsked,
+            )
+            | Event::Grant(_)
+            | Event::Publish(_)
             | Event::Cancel { .. }
             | Event::Terminate { .. }
             | Event::Forward(_)
-            | Event::OutcomeAcked
-            | Event::AckedMeanwhile
-            | Event::LogUnfinished(_)
+            | Event::Report(
+                ReportEvent::OutcomeAcked | ReportEvent::AckedMeanwhile | ReportEvent::LogUnfinished(_),
+            )
             | Event::TimeUp(
                 Timer::Linger
                 | Timer::Grace
@@ -121,8 +114,8 @@ impl Attempt {
 
     pub(super) fn reporting(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::OutcomeAcked | Event::AttachRefused(_) => self.finish(),
-            Event::AckedMeanwhile => vec![Action::SetTimer(Timer::Linger, self.linger)],
+            Event::Report(ReportEvent::OutcomeAcked) | Event::AttachRefused(_) => self.finish(),
+            Event::Report(ReportEvent::AckedMeanwhile) => vec![Action::SetTimer(Timer::Linger, self.linger)],
             Event::TimeUp(Timer::Linger | Timer::LeaveBy) => {
                 // The records are written, but not synced, and the outcome is missing.
                 if self.plan.sink == OutputSink::LogFolder && self.succeeded() {
@@ -130,38 +123,22 @@ impl Attempt {
                 }
                 self.finish()
             }
-            Event::LogUnfinished(why) => {
+            Event::Report(ReportEvent::LogUnfinished(why)) => {
                 if self.succeeded() {
                     self.end_by(End::OutputLost(why));
                 }
                 self.finish()
             }
             Event::Terminate { .. } if self.terminations > 1 => self.finish(),
-            Event::WaitingForAttempt
-            | Event::WaitInterrupted
-            | Event::Assigned(_)
-            | Event::Prepared
-            | Event::InputFailed { .. }
-            | Event::WorkspaceFailed(_)
-            | Event::OutputMissing(_)
-            | Event::StartFailed { .. }
-            | Event::Exited(_)
-            | Event::Alone
-            | Event::StreamsEnded { .. }
-            | Event::SubmitterFailed(_)
-            | Event::ChannelBroken(_)
-            | Event::ChannelCut
-            | Event::CommitAsked
-            | Event::Granted
-            | Event::CommitRefused(_)
-            | Event::Staged(_)
-            | Event::Committed(_)
-            | Event::PublishFailed { .. }
-            | Event::WriteConflict { .. }
+            Event::Attach(_)
+            | Event::Prepare(_)
+            | Event::Command(_)
+            | Event::Grant(_)
+            | Event::Publish(_)
             | Event::Cancel { .. }
             | Event::Terminate { .. }
             | Event::Forward(_)
-            | Event::Flushed { .. }
+            | Event::Report(ReportEvent::Flushed { .. })
             | Event::TimeUp(
                 Timer::Grace
                 | Timer::GiveUp

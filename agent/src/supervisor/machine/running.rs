@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::super::event::{Action, Event, Timer};
+use super::super::event::{Action, CommandEvent, Event, GrantEvent, Timer};
 use super::super::exit_report::{End, Exit};
-use super::draining::{Drain, Leftovers};
+use super::draining::{Drain, Remaining};
 use super::{Attempt, SETTLE, State};
 
 /// How far the end of the command has got.
@@ -31,51 +31,53 @@ const LAST_KILL_TIMEOUT: Duration = Duration::from_secs(1);
 impl Attempt {
     pub(super) fn running(&mut self, stop: StopStage, event: Event) -> Vec<Action> {
         match event {
-            Event::StartFailed { message, fault } => self.start_failed(message, fault),
-            Event::Exited(exit) => {
+            Event::Command(CommandEvent::StartFailed { message, fault }) => self.start_failed(message, fault),
+            Event::Command(CommandEvent::Exited(exit)) => {
                 self.exited(exit);
-                let leftovers = match stop {
-                    StopStage::None | StopStage::GracePeriod => Leftovers::NotSignaled,
+                let remaining = match stop {
+                    StopStage::None | StopStage::GracePeriod => Remaining::NotSignaled,
                     // The shell in front of a program may end at once. The program keeps the grace period.
-                    StopStage::TermSent => Leftovers::InGracePeriod,
-                    StopStage::KillSent | StopStage::LastMoment => Leftovers::KillSent,
+                    StopStage::TermSent => Remaining::InGracePeriod,
+                    StopStage::KillSent | StopStage::LastMoment => Remaining::KillSent,
                 };
-                self.state = State::Draining(Drain { leftovers, ..Drain::default() });
+                self.state = State::Draining(Drain { remaining, ..Drain::default() });
                 let mut actions = vec![Action::ForgetCommit, Action::SetTimer(Timer::Settle, SETTLE)];
-                if leftovers != Leftovers::InGracePeriod {
+                if remaining != Remaining::InGracePeriod {
                     actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
                 }
                 actions
             }
-            Event::SubmitterFailed(failure) => {
+            Event::Command(CommandEvent::SubmitterFailed(failure)) => {
                 self.failure = Some(failure);
                 Vec::new()
             }
-            Event::ChannelBroken(why) => {
+            Event::Command(CommandEvent::ChannelBroken(why)) => {
                 self.channel_broken = Some(why.clone());
                 self.end_by(End::ChannelBroken(why.clone()));
                 let mut actions = vec![Action::Warn(why)];
                 actions.extend(self.terminate(stop, self.plan.grace));
                 actions
             }
-            Event::ChannelCut => {
+            Event::Command(CommandEvent::ChannelCut) => {
                 self.channel_cut = true;
                 Vec::new()
             }
-            Event::StreamsEnded { .. } => {
+            Event::Command(CommandEvent::StreamsEnded { .. }) => {
                 self.streams_ended = true;
                 Vec::new()
             }
             // The grant was on its way when the end began. A commit now would let a cancelled attempt change something.
-            Event::CommitAsked | Event::Granted if self.end.is_some() => {
+            Event::Command(CommandEvent::CommitAsked) | Event::Grant(GrantEvent::Granted)
+                if self.end.is_some() =>
+            {
                 vec![Action::AnswerSubmitter(Err("the attempt is being ended".to_owned()))]
             }
-            Event::CommitAsked => vec![Action::AskCommit(Vec::new())],
-            Event::Granted => {
+            Event::Command(CommandEvent::CommitAsked) => vec![Action::AskCommit(Vec::new())],
+            Event::Grant(GrantEvent::Granted) => {
                 self.is_granted = true;
                 vec![Action::AnswerSubmitter(Ok(()))]
             }
-            Event::CommitRefused(why) => {
+            Event::Grant(GrantEvent::CommitRefused(why)) => {
                 self.end_by(End::Refused(why.clone()));
                 let mut actions = vec![Action::AnswerSubmitter(Err(why))];
                 if stop == StopStage::None {
@@ -111,22 +113,11 @@ impl Attempt {
             Event::TimeUp(Timer::PublishBy) => self.kill(stop),
             Event::TimeUp(Timer::LeaveBy) => self.kill_and_leave(stop),
             Event::TimeUp(Timer::GiveUp) => self.give_up(),
-            Event::WaitingForAttempt
-            | Event::WaitInterrupted
-            | Event::Assigned(_)
-            | Event::Prepared
-            | Event::InputFailed { .. }
-            | Event::WorkspaceFailed(_)
-            | Event::OutputMissing(_)
-            | Event::Alone
-            | Event::Staged(_)
-            | Event::Committed(_)
-            | Event::PublishFailed { .. }
-            | Event::WriteConflict { .. }
-            | Event::Flushed { .. }
-            | Event::OutcomeAcked
-            | Event::AckedMeanwhile
-            | Event::LogUnfinished(_)
+            Event::Attach(_)
+            | Event::Prepare(_)
+            | Event::Command(CommandEvent::Alone)
+            | Event::Publish(_)
+            | Event::Report(_)
             | Event::TimeUp(Timer::Linger | Timer::Settle | Timer::Drain | Timer::StartAgain) => Vec::new(),
         }
     }

@@ -56,32 +56,13 @@ impl Attempt {
                 self.end_by_termination();
                 self.report()
             }
-            Event::WaitingForAttempt
-            | Event::WaitInterrupted
-            | Event::Assigned(_)
-            | Event::Prepared
-            | Event::InputFailed { .. }
-            | Event::WorkspaceFailed(_)
-            | Event::OutputMissing(_)
-            | Event::StartFailed { .. }
-            | Event::Exited(_)
-            | Event::Alone
-            | Event::StreamsEnded { .. }
-            | Event::SubmitterFailed(_)
-            | Event::ChannelBroken(_)
-            | Event::ChannelCut
-            | Event::CommitAsked
-            | Event::Granted
-            | Event::CommitRefused(_)
-            | Event::Staged(_)
-            | Event::Committed(_)
-            | Event::PublishFailed { .. }
-            | Event::WriteConflict { .. }
+            Event::Attach(_)
+            | Event::Prepare(_)
+            | Event::Command(_)
+            | Event::Grant(_)
+            | Event::Publish(_)
             | Event::Forward(_)
-            | Event::Flushed { .. }
-            | Event::OutcomeAcked
-            | Event::AckedMeanwhile
-            | Event::LogUnfinished(_)
+            | Event::Report(_)
             | Event::TimeUp(
                 Timer::Linger
                 | Timer::Grace

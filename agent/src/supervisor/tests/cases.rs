@@ -13,7 +13,7 @@ fn unkillable_command_is_given_up_and_reported() {
     world.happen(Event::TimeUp(Timer::LeaveBy));
     assert!(world.reports.is_empty(), "KILL takes a moment");
     world.happen(Event::TimeUp(Timer::GiveUp));
-    world.happen(Event::StreamsEnded { open: true });
+    world.happen(Event::Command(CommandEvent::StreamsEnded { open: true }));
     let report = &world.reports[0];
     assert_eq!((report.reason, report.status), (Reason::Terminated, None));
     assert!(world.timers.contains(&Timer::LeaveBy), "the report has a second, not the linger");
@@ -38,7 +38,7 @@ fn third_term_gives_up_an_unkillable_command() {
 
 /// A shell ends at TERM at once. Its children got TERM too, and keep their grace period after the end of the shell.
 #[test]
-fn leftovers_of_a_terminated_command_keep_its_grace_period() {
+fn remaining_processes_keep_the_grace_period() {
     for request in [terminate(), cancel()] {
         let mut machine = running(false);
         machine.apply(request);
@@ -47,10 +47,10 @@ fn leftovers_of_a_terminated_command_keep_its_grace_period() {
         };
         assert!(!sets_timers(&machine.apply(exited(143))));
         // Only for processes that were started since.
-        let terms = [Action::SignalLeftovers(Signal::SIGTERM)];
+        let terms = [Action::SignalRemaining(Signal::SIGTERM)];
         assert_eq!(machine.apply(Event::TimeUp(Timer::Settle)), terms);
         let drain = Action::SetTimer(Timer::Drain, plan(false).drain);
-        let kills = [Action::SignalLeftovers(Signal::SIGKILL), drain];
+        let kills = [Action::SignalRemaining(Signal::SIGKILL), drain];
         assert_eq!(machine.apply(Event::TimeUp(Timer::Grace)), kills);
     }
 }
@@ -58,12 +58,12 @@ fn leftovers_of_a_terminated_command_keep_its_grace_period() {
 #[test]
 fn pipes_that_close_before_the_exit_are_not_awaited_again() {
     let mut world = World::new(plan(false), Fails::Nothing, 0, true, true);
-    world.happen(Event::Assigned(plan(false)));
-    world.happen(Event::Prepared);
-    world.happen(Event::StreamsEnded { open: false });
+    world.happen(Event::Attach(AttachEvent::Assigned(plan(false))));
+    world.happen(Event::Prepare(PrepareEvent::Prepared));
+    world.happen(Event::Command(CommandEvent::StreamsEnded { open: false }));
     world.happen(exited(0));
     assert!(world.reports.is_empty());
-    world.happen(Event::Alone);
+    world.happen(Event::Command(CommandEvent::Alone));
     assert_eq!(world.reports[0].reason, Reason::Succeeded);
 }
 
@@ -109,12 +109,12 @@ fn lost_output_fails_a_successful_command() {
     ] {
         let plan = Plan { sink: kept, ..plan(true) };
         let mut world = World::new(plan, Fails::Nothing, 0, false, false);
-        while !matches!(world.pending[..], [Event::Flushed { .. }]) {
+        while !matches!(world.pending[..], [Event::Report(ReportEvent::Flushed { .. })]) {
             world.step(0);
         }
         assert!(world.committed, "the model is published anyway");
         world.pending.clear();
-        world.happen(Event::Flushed { unwritten, unlogged });
+        world.happen(Event::Report(ReportEvent::Flushed { unwritten, unlogged }));
         while world.exit.is_none() {
             world.step(0);
         }
@@ -156,9 +156,12 @@ fn publish_only_attempt_runs_no_command() {
 #[test]
 fn waiting_agent_has_no_timeout_until_its_server_is_gone() {
     let (mut machine, _) = Attempt::new(LINGER);
-    assert_eq!(machine.apply(Event::WaitingForAttempt), []);
+    assert_eq!(machine.apply(Event::Attach(AttachEvent::WaitingForAttempt)), []);
     assert_eq!(machine.apply(Event::TimeUp(Timer::Linger)), [], "a server has it wait");
-    assert_eq!(machine.apply(Event::WaitInterrupted), [Action::SetTimer(Timer::Linger, LINGER)]);
+    assert_eq!(
+        machine.apply(Event::Attach(AttachEvent::WaitInterrupted)),
+        [Action::SetTimer(Timer::Linger, LINGER)]
+    );
     assert_eq!(machine.apply(Event::TimeUp(Timer::Linger)), [Action::Exit(EXIT_FAULT)]);
 }
 
@@ -181,11 +184,11 @@ fn cancel() -> Event {
 /// A running command, with the answers to its request to commit.
 fn running(is_granted: bool) -> Attempt {
     let (mut machine, _) = Attempt::new(LINGER);
-    machine.apply(Event::Assigned(plan(false)));
-    machine.apply(Event::Prepared);
+    machine.apply(Event::Attach(AttachEvent::Assigned(plan(false))));
+    machine.apply(Event::Prepare(PrepareEvent::Prepared));
     if is_granted {
-        assert_eq!(machine.apply(Event::CommitAsked), [Action::AskCommit(Vec::new())]);
-        assert_eq!(machine.apply(Event::Granted), [Action::AnswerSubmitter(Ok(()))]);
+        assert_eq!(machine.apply(Event::Command(CommandEvent::CommitAsked)), [Action::AskCommit(Vec::new())]);
+        assert_eq!(machine.apply(Event::Grant(GrantEvent::Granted)), [Action::AnswerSubmitter(Ok(()))]);
     }
     machine
 }
@@ -193,8 +196,8 @@ fn running(is_granted: bool) -> Attempt {
 /// The exit report after this exit status.
 fn verdict_on(mut machine: Attempt, exit: Event) -> ExitReport {
     machine.apply(exit);
-    machine.apply(Event::Alone);
-    let reported = machine.apply(Event::StreamsEnded { open: false });
+    machine.apply(Event::Command(CommandEvent::Alone));
+    let reported = machine.apply(Event::Command(CommandEvent::StreamsEnded { open: false }));
     let report = reported.into_iter().find_map(|it| match it {
         Action::Report(report, _) => Some(*report),
         _ => None,
@@ -205,9 +208,9 @@ fn verdict_on(mut machine: Attempt, exit: Event) -> ExitReport {
 #[test]
 fn grant_after_a_cancel_does_not_reach_the_command() {
     let mut machine = running(false);
-    machine.apply(Event::CommitAsked);
+    machine.apply(Event::Command(CommandEvent::CommitAsked));
     machine.apply(cancel());
-    let answer = machine.apply(Event::Granted);
+    let answer = machine.apply(Event::Grant(GrantEvent::Granted));
     assert!(matches!(answer.as_slice(), [Action::AnswerSubmitter(Err(_))]), "{answer:?}");
     assert_eq!(verdict_on(machine, exited(0)).reason, Reason::Cancelled);
 }
@@ -228,7 +231,7 @@ fn granted_command_that_exits_late_has_succeeded() {
 fn broken_channel_is_no_success_despite_a_grant() {
     let mut machine = running(true);
     machine.apply(cancel());
-    machine.apply(Event::ChannelBroken("no frame".into()));
+    machine.apply(Event::Command(CommandEvent::ChannelBroken("no frame".into())));
     assert_ne!(verdict_on(machine, exited(0)).reason, Reason::Succeeded);
 }
 
@@ -239,7 +242,7 @@ fn late_exit_of_a_given_up_command_counts() {
     machine.apply(Event::TimeUp(Timer::LeaveBy));
     assert_eq!(machine.apply(Event::TimeUp(Timer::GiveUp)), [Action::StopReading]);
     assert_eq!(verdict_on(machine.clone(), exited(0)).reason, Reason::Succeeded);
-    let reported = machine.apply(Event::StreamsEnded { open: true });
+    let reported = machine.apply(Event::Command(CommandEvent::StreamsEnded { open: true }));
     let is_terminated =
         |it: &Action| matches!(it, Action::Report(report, _) if report.reason == Reason::Terminated);
     assert!(reported.iter().any(is_terminated), "{reported:?}");
@@ -289,25 +292,32 @@ fn acknowledged_records_extend_the_linger_until_the_deadline() {
         world.step(0);
     }
     let mut machine = world.machine;
-    assert_eq!(machine.apply(Event::AckedMeanwhile), [Action::SetTimer(Timer::Linger, LINGER)]);
+    assert_eq!(
+        machine.apply(Event::Report(ReportEvent::AckedMeanwhile)),
+        [Action::SetTimer(Timer::Linger, LINGER)]
+    );
     machine.apply(terminate());
-    assert_eq!(machine.apply(Event::AckedMeanwhile), [Action::SetTimer(Timer::Linger, LINGER)]);
+    assert_eq!(
+        machine.apply(Event::Report(ReportEvent::AckedMeanwhile)),
+        [Action::SetTimer(Timer::Linger, LINGER)]
+    );
     for timer in [Timer::Linger, Timer::LeaveBy] {
         assert_eq!(machine.clone().apply(Event::TimeUp(timer)), [Action::Exit(0)], "{timer:?}");
     }
 }
 
-/// A finished training whose leftovers hold the pipes until the publish deadline: nothing would bound its staging.
+/// A finished training whose remaining processes hold the pipes until the publish deadline: nothing would bound its
+/// staging.
 #[test]
 fn staging_does_not_begin_after_the_publish_deadline() {
     for late in [Timer::PublishBy, Timer::LeaveBy] {
         let (mut machine, _) = Attempt::new(LINGER);
-        machine.apply(Event::Assigned(Plan { keeps_output: true, ..plan(true) }));
-        machine.apply(Event::Prepared);
+        machine.apply(Event::Attach(AttachEvent::Assigned(Plan { keeps_output: true, ..plan(true) })));
+        machine.apply(Event::Prepare(PrepareEvent::Prepared));
         machine.apply(terminate());
         machine.apply(exited(0));
         assert!(machine.apply(Event::TimeUp(late)).contains(&Action::StopReading));
-        let actions = machine.apply(Event::StreamsEnded { open: true });
+        let actions = machine.apply(Event::Command(CommandEvent::StreamsEnded { open: true }));
         assert!(!actions.contains(&Action::Stage), "{late:?}: {actions:?}");
         let report = reported(&actions);
         assert_eq!((report.reason, report.output_kept), (Reason::Terminated, true));
@@ -318,8 +328,8 @@ fn staging_does_not_begin_after_the_publish_deadline() {
 /// An attempt after the first start of its command failed.
 fn starting(kept: OutputSink, fault: StartFault) -> (Attempt, Vec<Action>) {
     let (mut machine, _) = Attempt::new(LINGER);
-    machine.apply(Event::Assigned(Plan { sink: kept, ..plan(true) }));
-    assert_eq!(machine.apply(Event::Prepared), [Action::Start]);
+    machine.apply(Event::Attach(AttachEvent::Assigned(Plan { sink: kept, ..plan(true) })));
+    assert_eq!(machine.apply(Event::Prepare(PrepareEvent::Prepared)), [Action::Start]);
     let actions = machine.apply(start_failed(fault));
     (machine, actions)
 }
@@ -365,7 +375,7 @@ fn start_is_not_retried_without_a_server_or_for_other_faults() {
     for kept in [OutputSink::LogFolder, OutputSink::Nowhere] {
         let (mut machine, actions) = starting(kept, StartFault::Exhausted);
         assert_eq!(actions, [Action::Flush]);
-        let actions = machine.apply(Event::Flushed { unwritten: None, unlogged: None });
+        let actions = machine.apply(Event::Report(ReportEvent::Flushed { unwritten: None, unlogged: None }));
         let report = reported(&actions);
         assert_eq!((report.reason, report.retryable), (Reason::StartFailed, true));
     }

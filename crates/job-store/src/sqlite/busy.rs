@@ -26,7 +26,7 @@ pub(super) fn refusal(path: &Path) -> StoreError {
 
 fn why(path: &Path) -> String {
     match holder(path) {
-        None => "other writes take all the time".to_owned(),
+        None => "other writes take too long".to_owned(),
         Some(pid) => {
             let fix = if locks::is_stopped(pid) { ": continue or end that process" } else { "" };
             format!("{} is in the middle of a write{fix}", locks::in_words(pid))

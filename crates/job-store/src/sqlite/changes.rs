@@ -86,12 +86,12 @@ pub(super) async fn follow(store: Weak<Inner>, mut seen: Revision) {
     loop {
         tokio::time::sleep(PERIOD).await;
         let Some(inner) = store.upgrade() else { return };
-        inner.hub.forget_unwatched();
+        inner.watchers.forget_unwatched();
         match inner.wake_since(seen).await {
             Ok(upto) => (seen, has_failed) = (upto, false),
             Err(error) => {
                 if !has_failed {
-                    tracing::warn!(%error, "cannot look for what other servers wrote, will try again");
+                    tracing::warn!(%error, "cannot query writes of other servers; will retry");
                 }
                 has_failed = true;
             }
@@ -105,14 +105,14 @@ impl Inner {
         loop {
             let changes = self.changes(seen, PAGE).await?;
             if changes.is_older {
-                tracing::warn!("the store has become older, as a restored copy is: all jobs are looked at");
-                self.hub.restored();
+                tracing::warn!("the store became older, as after a restore; all jobs are loaded again");
+                self.watchers.restored();
                 // These revisions are assigned again, also by other processes.
                 self.own.forget_upto(Revision(i64::MAX));
             }
             for changed in &changes.jobs {
                 if !self.own.wrote(changed.revision) {
-                    self.hub.written(&changed.id, changed.revision);
+                    self.watchers.written(&changed.id, changed.revision);
                 }
             }
             seen = changes.upto;

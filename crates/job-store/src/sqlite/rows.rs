@@ -127,7 +127,7 @@ pub(super) fn readable<T>(
     while let Some(row) = rows.next()? {
         match read(row) {
             Ok(one) => found.push(one),
-            Err(error) => tracing::error!(%error, "a row of the store is left out"),
+            Err(error) => tracing::error!(%error, "skipped a row of the store that cannot be read"),
         }
     }
     Ok(found)

@@ -177,7 +177,7 @@ impl From<StoreError> for SmallLogError {
             StoreError::Database(cause)
                 if cause.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) =>
             {
-                "the job is not known any more, so its log takes nothing".to_owned()
+                "cannot append to the log: its job does not exist any more".to_owned()
             }
             StoreError::Busy { .. } | StoreError::Full | StoreError::Slow | StoreError::Closing => {
                 error.to_string()

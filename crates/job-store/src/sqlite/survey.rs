@@ -1,8 +1,8 @@
-//! The store as an operator's tool reads it: the whole of it, a page at a time, without changing a byte of it and
-//! without a part in it. Nothing is created or brought up to date.
+//! Read access to the whole store for the doctor, page by page. It changes nothing, takes part in nothing, and creates
+//! and migrates nothing.
 //!
-//! Where no server has the file open, SQLite would have to make two files beside it to read it. It is opened as one that
-//! does not change instead, and read again the ordinary way once a server has come.
+//! If no server has the file open, SQLite would have to create two files beside it to read it. Therefore it is opened
+//! as immutable then, and read again in the ordinary way once a server has opened it.
 
 use std::cmp::Ordering;
 use std::fmt::Write as _;
@@ -21,25 +21,25 @@ use super::rows::{Document, check_version, document, job_id};
 use super::small_logs::{self, Parts};
 use crate::types::{Lease, ServerId, StoreError};
 
-/// A store that is looked at.
+/// A store, opened for reading.
 pub struct Survey {
     path: PathBuf,
     connection: Connection,
-    /// Opened as a file that does not change, when it was in this state.
+    /// State of the file when it was opened as immutable; `None`: it was not.
     still: Option<Stamp>,
 }
 
-/// Why a store cannot be looked at.
+/// Why a store cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SurveyError {
     /// There is no file.
-    #[error("there is no {}", .0.display())]
+    #[error("{} does not exist", .0.display())]
     Missing(PathBuf),
-    /// It is not a store.
+    /// The file is not a store.
     #[error("{} is not the database of a server", .0.display())]
     Foreign(PathBuf),
     /// A newer server made it.
-    #[error("{} is of a newer server: its version is {found}, and this program knows up to {known}", path.display())]
+    #[error("{} is of a newer server: its version is {found}, and this program knows versions up to {known}", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum SurveyError {
         known: i64,
     },
     /// An older server made it.
-    #[error("{} is of an older server: its version is {found}, and this program looks at {known}", path.display())]
+    #[error("{} is of an older server: its version is {found}, and this program reads version {known}", path.display())]
     Older {
         /// The file.
         path: PathBuf,
@@ -58,15 +58,15 @@ pub enum SurveyError {
         /// The version that this program knows.
         known: i64,
     },
-    /// A version of the same number is another one there.
-    #[error("{} is of another build: version {version} is not the same there", path.display())]
+    /// The file's version has the right number and different content.
+    #[error("{} is of another build, whose version {version} is different", path.display())]
     Other {
         /// The file.
         path: PathBuf,
         /// The version.
         version: i64,
     },
-    /// A server of an older version runs on it.
+    /// A server of an older version uses the file.
     #[error(
         "cannot bring {} to version {to}: server {server} of an older version runs on it, and would take the logs of \
          new jobs for empty; stop that server first",
@@ -77,18 +77,18 @@ pub enum SurveyError {
         path: PathBuf,
         /// The version that it would get.
         to: i64,
-        /// Who runs.
+        /// The running server.
         server: String,
     },
-    /// It cannot be looked at.
-    #[error("cannot look at {}: {error}", path.display())]
+    /// The file system failed.
+    #[error("cannot read {}: {error}", path.display())]
     Unseen {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         error: std::io::Error,
     },
-    /// It cannot be read.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -102,24 +102,24 @@ impl From<rusqlite::Error> for SurveyError {
 /// A job's row.
 #[derive(Debug)]
 pub struct Surveyed {
-    /// What stands where its id should, which may not be one.
+    /// The content of its id column, which may be invalid.
     pub key: String,
     /// Its id.
     pub id: Option<JobId>,
     /// Its document.
     pub document: SurveyedDocument,
-    /// When it was recorded.
+    /// Time of its creation.
     pub created_ms: i64,
-    /// When it ended.
+    /// Time of its end.
     pub ended_ms: Option<i64>,
-    /// Who reconciles it; the owner is empty when nobody does.
+    /// Its lease; the owner is empty if there is none.
     pub lease: Lease,
-    /// Its document was damaged, and a server ended it for that.
+    /// Whether a server ended it because of a damaged document.
     pub was_buried: bool,
 }
 
 impl Surveyed {
-    /// Whether no server has it, not even one that ended.
+    /// Whether no server holds it, not even a dead one.
     #[must_use]
     pub fn is_given_back(&self) -> bool {
         self.lease.owner.0.is_empty()
@@ -129,15 +129,15 @@ impl Surveyed {
 /// A job's document.
 #[derive(Debug)]
 pub enum SurveyedDocument {
-    /// It can be read.
+    /// A valid document.
     Whole(Job),
-    /// It cannot; what is wrong.
+    /// A damaged document, with the damage.
     Damaged(String),
-    /// This program does not know its version.
+    /// A document of an unknown version.
     Newer {
         /// Its version.
         version: i64,
-        /// The newest that this program knows.
+        /// The newest version that this program knows.
         known: i64,
     },
 }
@@ -147,11 +147,11 @@ pub enum SurveyedDocument {
 pub struct ServerLease {
     /// The server.
     pub server: ServerId,
-    /// When it runs out.
+    /// Time at which it expires.
     pub until_ms: i64,
 }
 
-/// Columns of a [`Surveyed`].
+/// Columns of [`Surveyed`].
 macro_rules! surveyed_where {
     ($rest:literal) => {
         concat!(
@@ -166,7 +166,7 @@ impl Survey {
     /// Opens the file, which must be of the version that this program knows.
     ///
     /// # Errors
-    /// It is not there, or no store of this version, or cannot be read.
+    /// It does not exist, is no store of this version, or cannot be read.
     pub fn open(path: &Path) -> Result<Self, SurveyError> {
         match path.try_exists() {
             Ok(true) => {}
@@ -197,7 +197,7 @@ impl Survey {
         }
     }
 
-    /// What SQLite's own check says about the file, if it is not well.
+    /// The result of SQLite's integrity check; `None`: no fault.
     ///
     /// # Errors
     /// It cannot be read.
@@ -206,7 +206,7 @@ impl Survey {
         Ok(said.into_iter().next().filter(|said| said != "ok"))
     }
 
-    /// Up to `limit` jobs after this one, in order.
+    /// Up to `limit` jobs after this one, by id.
     ///
     /// # Errors
     /// They cannot be read.
@@ -224,7 +224,7 @@ impl Survey {
         Ok(found.into_iter().next())
     }
 
-    /// Whether there is such a job.
+    /// Whether the job exists.
     ///
     /// # Errors
     /// It cannot be read.
@@ -233,7 +233,7 @@ impl Survey {
         Ok(!found.is_empty())
     }
 
-    /// What there is of a job's log among the small ones.
+    /// The job's small log, if any.
     ///
     /// # Errors
     /// It cannot be read.
@@ -255,7 +255,7 @@ impl Survey {
         })
     }
 
-    /// Reads rows. What was read while a server began to change the file is read once more.
+    /// Reads rows, and reads them again if a server began to change the file meanwhile.
     fn read<T>(
         &mut self,
         sql: &'static str,
@@ -288,7 +288,7 @@ fn rows<T>(
     Ok(found)
 }
 
-/// How the file stands on disk.
+/// Size and time of the file on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     bytes: u64,
@@ -296,8 +296,8 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// Of a file to which nothing is to be added: changes stand in SQLite's write-ahead log first, which is there as long as
-    /// anyone has the file open, and after a crash. On a full disk nobody may get further than to make it.
+    /// `None`: a write may be pending. SQLite first writes changes to its write-ahead log, which exists while a process
+    /// has the file open, and after a crash. On a full disk a process may not get beyond creating it.
     fn of_still(path: &Path) -> Option<Self> {
         match std::fs::metadata(beside(path, "-wal")) {
             Ok(wal) if wal.len() > 0 => return None,
@@ -318,7 +318,7 @@ fn connect(path: &Path, is_still: bool) -> Result<Connection, SurveyError> {
     Ok(connection)
 }
 
-/// The only way to tell SQLite that a file does not change; see "URI Filenames" in its documentation.
+/// The URI of the file. Only a URI can mark a file as immutable; see "URI Filenames" in SQLite's documentation.
 fn uri(path: &Path, is_still: bool) -> String {
     let mut uri = "file:".to_owned();
     for &byte in path.as_os_str().as_bytes() {
@@ -334,7 +334,7 @@ fn uri(path: &Path, is_still: bool) -> String {
     uri
 }
 
-/// An error of a file that is no database.
+/// Detects a file that is no database.
 fn foreign(error: rusqlite::Error, path: &Path) -> SurveyError {
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => SurveyError::Foreign(path.to_owned()),
@@ -345,7 +345,8 @@ fn foreign(error: rusqlite::Error, path: &Path) -> SurveyError {
 fn surveyed(row: &Row<'_>) -> Result<Surveyed, SurveyError> {
     let key: String = row.get("job_id")?;
     let id = job_id(row).ok();
-    // The version first: one that is newer may have what this program would drop, although it can read the rest.
+    // The version comes first: a newer document may contain data that this program would drop, even if it can be
+    // parsed.
     let document = match check_version(row).and_then(|()| document(row)) {
         Ok(Document::Whole(job)) => SurveyedDocument::Whole(job),
         Err(StoreError::Newer { version, known, .. }) => SurveyedDocument::Newer { version, known },
@@ -365,7 +366,7 @@ fn surveyed(row: &Row<'_>) -> Result<Surveyed, SurveyError> {
     })
 }
 
-/// What is wrong with the text itself.
+/// The damage of the document.
 fn cause(error: &StoreError) -> String {
     match std::error::Error::source(error) {
         Some(source) => source.to_string(),

@@ -71,7 +71,7 @@ impl Writability {
 pub(super) fn check_space(file: &Path) -> Result<(), String> {
     let dir = file.parent().unwrap_or(file);
     let found = statvfs(dir)
-        .map_err(|error| format!("cannot tell the free space of {}: {}", dir.display(), error.desc()))?;
+        .map_err(|error| format!("cannot query the free space of {}: {}", dir.display(), error.desc()))?;
     if found.blocks() == 0 {
         // This file system does not report it.
         return Ok(());

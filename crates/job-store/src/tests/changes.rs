@@ -1,8 +1,8 @@
-//! Reports of writes, to this process and to others.
+//! Announcements of writes, in this process and in others.
 
 use super::*;
 
-/// All that changed after this revision, in pages of so many, and the revision after it.
+/// All changes after this revision, in pages of this size, and the last revision.
 async fn changes(store: &SqliteStore, mut since: Revision, page: u32) -> (Vec<JobId>, Revision) {
     let mut ids = Vec::new();
     loop {
@@ -16,14 +16,14 @@ async fn changes(store: &SqliteStore, mut since: Revision, page: u32) -> (Vec<Jo
     }
 }
 
-/// Waits until the watched job is said to have changed.
+/// Waits for a change of the watched job.
 async fn told(mut watch: watch::Receiver<KnownJob>) {
     let changed = tokio::time::timeout(Duration::from_secs(30), watch.changed());
     changed.await.expect("the change is announced").unwrap();
 }
 
 #[tokio::test]
-async fn what_one_server_writes_the_other_is_told_of_once_and_in_order() {
+async fn changes_are_reported_once_and_in_order() {
     let Servers { a, b, dir: _dir, .. } = servers().await;
     let mut ids = Vec::new();
     for n in 0..5 {
@@ -59,7 +59,7 @@ async fn what_one_server_writes_the_other_is_told_of_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_store_that_was_restored_from_an_older_copy_says_so() {
+async fn restored_store_is_reported() {
     let servers = servers().await;
     let Servers { a, b, .. } = &servers;
     let new = new_job([1; 32], 0);
@@ -76,9 +76,9 @@ async fn a_store_that_was_restored_from_an_older_copy_says_so() {
     told(watch).await;
 }
 
-/// A level: it does not matter whether anybody waited when the job was written.
+/// Level-triggered: a watcher need not wait at the time of the write.
 #[tokio::test]
-async fn a_watcher_sees_what_either_server_writes() {
+async fn watcher_sees_writes_of_both_servers() {
     let Servers { a, b, dir: _dir, .. } = servers().await;
     let new = new_job([1; 32], 0);
     let id = new.job.id.clone();
@@ -92,9 +92,9 @@ async fn a_watcher_sees_what_either_server_writes() {
     }
 }
 
-/// One that a server wrote itself does not come back to it; what another wrote does, whatever it wrote itself meanwhile.
+/// A server's own write is not announced to it again. Another server's is, even after own writes.
 #[tokio::test]
-async fn a_servers_own_writes_wake_it_once() {
+async fn own_writes_wake_watchers_once() {
     let Servers { a, b, dir: _dir, .. } = servers().await;
     let (own, others) = (new_job([1; 32], 0), new_job([2; 32], 0));
     let (own_id, others_id) = (own.job.id.clone(), others.job.id.clone());
@@ -108,7 +108,7 @@ async fn a_servers_own_writes_wake_it_once() {
 }
 
 #[tokio::test]
-async fn what_a_process_wrote_or_loaded_it_knows_until_another_writes() {
+async fn job_is_known_until_another_process_writes() {
     let Servers { a, b, dir: _dir, .. } = servers().await;
     let new = new_job([1; 32], 0);
     let id = new.job.id.clone();
@@ -128,7 +128,7 @@ async fn what_a_process_wrote_or_loaded_it_knows_until_another_writes() {
     assert_eq!(known_job::seen(&mut watch).as_deref(), Some(&job), "it was loaded");
     assert!(!watch.has_changed().unwrap(), "and that is no change");
 
-    // What the other wrote is in this process's next write.
+    // This process's next write includes the other process's write.
     let first = AttemptId { job: id.clone(), step: 0, number: 1 };
     let launched = Event::AttemptLaunched { attempt: first.clone(), tracker_url: None };
     let (_, change) = b.update(&id, None, launched, 1).await.unwrap();
@@ -140,9 +140,9 @@ async fn what_a_process_wrote_or_loaded_it_knows_until_another_writes() {
     assert_eq!((&*seen, &seen.state), (&job, &JobState::Running));
 }
 
-/// Nobody would learn of a later write.
+/// Nothing would keep it up to date.
 #[tokio::test]
-async fn what_nobody_watches_is_not_known() {
+async fn unwatched_job_is_not_known() {
     let Servers { a, dir: _dir, .. } = servers().await;
     let new = new_job([1; 32], 0);
     let id = new.job.id.clone();

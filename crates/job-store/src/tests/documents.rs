@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// What a server of before migration 0002 left: its leases count until they run out, and its figures are kept.
+/// A file from before migration 0002. Its leases are valid until they expire, and its counts are kept.
 #[tokio::test]
-async fn the_file_of_an_older_server_is_brought_up_to_date() {
+async fn file_of_older_server_is_migrated() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
     let (live, ended) = (JobId::generate(), JobId::generate());
@@ -32,9 +32,9 @@ async fn the_file_of_an_older_server_is_brought_up_to_date() {
     assert_eq!(store.load(&live).await.unwrap().unwrap().job.id, live);
 }
 
-/// Servers of before counted and listed a cancelled job as a failed one.
+/// Older servers counted and listed a cancelled job as a failed one.
 #[tokio::test]
-async fn cancelled_jobs_of_an_older_server_get_their_own_word() {
+async fn migration_marks_cancelled_jobs() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
     let connection = sqlite::older_file(&path, 5);
@@ -65,9 +65,9 @@ async fn cancelled_jobs_of_an_older_server_get_their_own_word() {
     assert_eq!(listed("failed").await, [ids[2].clone(), ids[3].clone()]);
 }
 
-/// One flipped bit stopped listings, and its reconciler tried for ever.
+/// A flipped bit made listings fail, and its reconciler retried without end.
 #[tokio::test]
-async fn a_damaged_document_fails_its_own_job_and_nothing_else() {
+async fn damaged_document_fails_only_its_job() {
     let servers = servers().await;
     let Servers { a, b, .. } = &servers;
     let mut ids = Vec::new();
@@ -97,9 +97,9 @@ async fn a_damaged_document_fails_its_own_job_and_nothing_else() {
     }
 }
 
-/// Such a document was taken for a fault of the database, and its job could not end.
+/// Such a document counted as a fault of the database, and its job could not end.
 #[tokio::test]
-async fn a_document_that_is_no_text_is_damaged() {
+async fn invalid_utf8_document_is_damaged() {
     let servers = servers().await;
     let new = new_job([1; 32], 0);
     let id = new.job.id.clone();
@@ -109,9 +109,9 @@ async fn a_document_that_is_no_text_is_damaged() {
     assert!(matches!(record.job.state, JobState::Failed(failure) if failure.message.contains("damaged")));
 }
 
-/// As an operator's tool looks at it, with and without servers.
+/// Read by the doctor, with and without servers.
 #[tokio::test]
-async fn looking_sees_every_kind_of_document_and_changes_nothing() {
+async fn survey_reads_all_documents_and_changes_nothing() {
     let servers = servers().await;
     let mut ids = Vec::new();
     for n in 0..3 {
@@ -144,7 +144,7 @@ async fn looking_sees_every_kind_of_document_and_changes_nothing() {
     // A copy without servers.
     let copy = tempfile::tempdir().unwrap();
     servers.tamper(&format!("VACUUM INTO '{}'", copy.path().join("state.db").display()));
-    // It is in the mode of a server's file from here on.
+    // It is in WAL mode like a server's file.
     SqliteStore::open(&copy.path().join("state.db")).await.unwrap().close().await;
     let files = || {
         let files = std::fs::read_dir(copy.path()).unwrap().map(|file| file.unwrap().path());
@@ -167,9 +167,9 @@ fn names_in(dir: &Path) -> Vec<String> {
     names
 }
 
-/// What was read of a file that does not change is not believed once a server has it open.
+/// Data from an immutable file is invalid once a server has the file open.
 #[tokio::test]
-async fn looking_goes_on_when_a_server_comes_meanwhile() {
+async fn survey_continues_when_a_server_starts() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
     let store = SqliteStore::open(&path).await.unwrap();
@@ -183,7 +183,7 @@ async fn looking_goes_on_when_a_server_comes_meanwhile() {
 }
 
 #[tokio::test]
-async fn looking_refuses_the_file_of_another_version_and_leaves_it_as_it_is() {
+async fn survey_rejects_other_versions() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
     SqliteStore::open(&path).await.unwrap().close().await;
@@ -207,7 +207,7 @@ async fn looking_refuses_the_file_of_another_version_and_leaves_it_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_document_of_a_newer_server_is_read_and_not_written() {
+async fn document_of_newer_server_is_read_only() {
     let servers = servers().await;
     let Servers { a, b, .. } = &servers;
     let new = new_job([1; 32], 0);
@@ -225,7 +225,7 @@ async fn a_document_of_a_newer_server_is_read_and_not_written() {
 }
 
 #[tokio::test]
-async fn the_file_of_a_newer_server_is_refused() {
+async fn file_of_newer_server_is_rejected() {
     let Servers { dir, a, .. } = servers().await;
     drop(a);
     let path = dir.path().join("state.db");

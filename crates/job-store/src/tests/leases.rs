@@ -1,9 +1,9 @@
-//! Who holds a job, and for how long.
+//! Owners of jobs, and their leases.
 
 use super::*;
 
 #[tokio::test]
-async fn jobs_that_a_server_leaves_to_others_are_claimed_by_these_only() {
+async fn excluded_jobs_are_not_claimed() {
     let Servers { a, b, dir: _dir, .. } = servers().await;
     let mut ids = Vec::new();
     for token in [1, 2] {
@@ -19,7 +19,7 @@ async fn jobs_that_a_server_leaves_to_others_are_claimed_by_these_only() {
 }
 
 #[tokio::test]
-async fn a_reconciler_whose_lease_was_taken_writes_nothing_more() {
+async fn lost_lease_rejects_writes() {
     let servers = servers().await;
     let Servers { a, b, .. } = &servers;
     let new = new_job([1; 32], 0);
@@ -34,7 +34,7 @@ async fn a_reconciler_whose_lease_was_taken_writes_nothing_more() {
     let late = a.update(&id, Some(&first_lease()), attempt(), 600).await;
     assert!(matches!(late, Err(UpdateError::Fenced)), "{late:?}");
     b.update(&id, Some(&lease), attempt(), 600).await.unwrap();
-    // Agents know of no lease; their attempt's number is what counts.
+    // Agents know no lease. They are fenced by the number of their attempt.
     let cancel = Failure { cause: Cause::Cancelled, message: "by the user".to_owned() };
     a.update(&id, None, Event::CancelRequested(cancel), 700).await.unwrap();
     servers.at(1_500);
@@ -43,7 +43,7 @@ async fn a_reconciler_whose_lease_was_taken_writes_nothing_more() {
 }
 
 #[tokio::test]
-async fn a_job_that_was_given_back_is_free_at_once() {
+async fn released_job_is_claimable_at_once() {
     let servers = servers().await;
     let Servers { a, b, .. } = &servers;
     let new = new_job([1; 32], 0);
@@ -60,7 +60,7 @@ async fn a_job_that_was_given_back_is_free_at_once() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_prolongs_only_the_leases_of_its_server() {
+async fn heartbeat_renews_only_own_lease() {
     let servers = servers().await;
     let Servers { a, b, .. } = &servers;
     a.create(new_job([1; 32], 0)).await.unwrap();
@@ -78,9 +78,9 @@ async fn a_heartbeat_prolongs_only_the_leases_of_its_server() {
     assert_eq!(b.claim(claim("b", &[])).await.unwrap().len(), 1);
 }
 
-/// It was one for each job: 41 MB of writes each second with 10,000 jobs.
+/// It was one write for each job: 41 MB each second with 10,000 jobs.
 #[tokio::test]
-async fn a_heartbeat_writes_as_much_with_many_jobs_as_with_none() {
+async fn heartbeat_cost_is_independent_of_jobs() {
     let servers = servers().await;
     let a = &servers.a;
     let wal = servers.dir.path().join("state.db-wal");
@@ -97,7 +97,7 @@ async fn a_heartbeat_writes_as_much_with_many_jobs_as_with_none() {
 }
 
 #[tokio::test]
-async fn time_without_any_server_does_not_count_as_not_fetched() {
+async fn fetch_timeout_excludes_time_without_servers() {
     let servers = servers().await;
     let a = &servers.a;
     a.heartbeat(&server("a"), ms(1_000), ms(100)).await.unwrap();
@@ -110,7 +110,7 @@ async fn time_without_any_server_does_not_count_as_not_fetched() {
         a.unfetched(None, 10).await.unwrap()
     };
     assert_eq!(unfetched(400).await, []);
-    // Ten seconds in which nobody could have answered. They do not count, also before the first heartbeat after them.
+    // No server responded for ten seconds. They do not count, even before the next heartbeat.
     servers.at(10_400);
     assert_eq!(a.unfetched(None, 10).await.unwrap(), []);
     assert_eq!(unfetched(10_400).await, []);

@@ -1,4 +1,4 @@
-//! Small logs and their way into folders: two servers on one state, and deaths between the steps of a move.
+//! Small logs and their move to folders: two servers with one state, and crashes between the steps of a move.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use sqlflow_job::{Change, Event, Failure, JobId};
 use sqlflow_proto::record::{Notice, record::Payload};
 use sqlflow_result_log::fixture::{
-    adopt, agent, attempt, ended_logs, entry, notice, open, output, positions, read_all, rows, seqs, started,
+    agent, attempt, ended_logs, entry, move_to_folder, notice, open, output, positions, read_all, rows, seqs,
+    started,
 };
 use sqlflow_result_log::{
     Entry, LogError, ResultLog as _, SegmentLog, SmallLogs as _, SmallWrite, TieredLog,
@@ -16,7 +17,7 @@ use sqlflow_result_log::{
 use crate::fixture;
 use crate::{ServerId, SqliteStore, Store as _};
 
-/// Above the bytes of two or three records of these tests, below those of many.
+/// Above the size of two or three records of these tests, and below that of many.
 const SMALL: u64 = 600;
 
 struct State {
@@ -39,7 +40,7 @@ impl State {
         open(&self.dir.path().join("log"))
     }
 
-    /// What a server that was started now has.
+    /// The log of a server that starts now.
     fn log(&self) -> TieredLog {
         TieredLog::new(Arc::new(self.store.clone()), self.folders(), SMALL)
     }
@@ -59,7 +60,7 @@ fn end() -> Entry {
 }
 
 #[tokio::test]
-async fn a_log_that_says_little_needs_no_folder() {
+async fn short_log_stays_small() {
     let state = State::new().await;
     let (log, other) = (state.log(), state.log());
     let appended = log.append(&state.job, vec![started(0, 1, 1), rows(0, 1, 2)]).await.unwrap();
@@ -79,16 +80,16 @@ async fn a_log_that_says_little_needs_no_folder() {
     assert!(matches!(refused, Err(LogError::Sealed { .. })));
 }
 
-/// One that knows less than there is must not refuse what is right by now.
+/// A server with old knowledge must not reject a valid append.
 #[tokio::test]
-async fn what_another_server_appended_counts() {
+async fn appends_of_other_server_are_seen() {
     let state = State::new().await;
     let (one, other) = (state.log(), state.log());
     one.append(&state.job, vec![rows(0, 1, 1)]).await.unwrap();
     other.append(&state.job, vec![rows(0, 1, 2)]).await.unwrap();
     let appended = one.append(&state.job, vec![rows(0, 1, 3)]).await.unwrap();
     assert_eq!(appended.last_position, 3);
-    // Nor may it take a repeat for all that there is.
+    // It must not accept a duplicate as the whole append either.
     other.append(&state.job, vec![rows(0, 1, 4)]).await.unwrap();
     assert_eq!(one.append(&state.job, Vec::new()).await.unwrap().last_position, 4);
     other.seal(&attempt(&state.job, 0, 1), None).await.unwrap();
@@ -96,7 +97,7 @@ async fn what_another_server_appended_counts() {
 }
 
 #[tokio::test]
-async fn a_log_that_grows_moves_and_who_follows_it_hears_of_it() {
+async fn growing_log_moves_and_wakes_watchers() {
     let state = State::new().await;
     let (log, other) = (state.log(), state.log());
     other.append(&state.job, vec![output(0, 1, 1, 10)]).await.unwrap();
@@ -115,7 +116,7 @@ async fn a_log_that_grows_moves_and_who_follows_it_hears_of_it() {
 }
 
 #[tokio::test]
-async fn a_large_first_append_goes_to_a_folder_at_once() {
+async fn large_first_append_goes_to_folder() {
     let state = State::new().await;
     let log = state.log();
     log.append(&state.job, vec![output(0, 1, 1, 5000)]).await.unwrap();
@@ -124,9 +125,9 @@ async fn a_large_first_append_goes_to_a_folder_at_once() {
     assert_eq!(small.append(&state.job, vec![rows(0, 1, 2)]).await.unwrap().last_position, 2);
 }
 
-/// Power failures may take back that a log was frozen. Its folder has all that it had.
+/// A power failure may undo the freeze. The folder has all records.
 #[tokio::test]
-async fn a_folder_counts_whatever_there_is_of_a_small_log() {
+async fn folder_wins_over_small_log() {
     let state = State::new().await;
     state.log().append(&state.job, vec![rows(0, 1, 1)]).await.unwrap();
     let before = state.store.read(&state.job, 0).await.unwrap();
@@ -142,7 +143,7 @@ async fn a_folder_counts_whatever_there_is_of_a_small_log() {
 }
 
 #[tokio::test]
-async fn damage_of_a_small_log_becomes_a_gap() {
+async fn damage_in_small_log_becomes_gap() {
     let state = State::new().await;
     let log = state.log();
     for seq in 1..4 {
@@ -163,9 +164,9 @@ async fn damage_of_a_small_log_becomes_a_gap() {
     log.append(&state.job, vec![rows(0, 1, 4)]).await.unwrap();
 }
 
-/// Readers have seen its position, which must not be given again.
+/// Readers have seen its position, which must not be used again.
 #[tokio::test]
-async fn damage_of_the_last_record_becomes_a_gap_too() {
+async fn damaged_last_record_becomes_gap() {
     let state = State::new().await;
     let log = state.log();
     for seq in 1..4 {
@@ -184,9 +185,9 @@ async fn damage_of_the_last_record_becomes_a_gap_too() {
     assert!(!new.is_empty() && new.iter().all(|stored| stored.position > seen), "{new:?}");
 }
 
-/// One server has read all of a log and does not look at it again; the other finds it damaged.
+/// One server has read the whole log and does not read it again; the other finds the damage.
 #[tokio::test]
-async fn servers_that_know_different_parts_of_a_damaged_log_go_on_with_one() {
+async fn servers_agree_on_a_damaged_log() {
     let state = State::new().await;
     let (knows, other) = (state.log(), state.log());
     for seq in 1..4 {
@@ -202,9 +203,9 @@ async fn servers_that_know_different_parts_of_a_damaged_log_go_on_with_one() {
     }
 }
 
-/// Of two that meet at the limit one waits for the other.
+/// Servers that reach the limit together wait for each other.
 #[tokio::test(flavor = "multi_thread")]
-async fn many_servers_move_a_log_together() {
+async fn concurrent_moves_of_one_log_succeed() {
     let state = State::new().await;
     state.log().append(&state.job, vec![rows(0, 1, 1)]).await.unwrap();
     let appends = (2..10).map(|attempt| {
@@ -218,7 +219,7 @@ async fn many_servers_move_a_log_together() {
 }
 
 #[tokio::test]
-async fn a_log_goes_with_its_job_and_none_begins_without_one() {
+async fn log_is_deleted_with_its_job() {
     let state = State::new().await;
     let log = state.log();
     log.append(&state.job, vec![rows(0, 1, 1)]).await.unwrap();
@@ -227,9 +228,9 @@ async fn a_log_goes_with_its_job_and_none_begins_without_one() {
     assert!(log.append(&state.job, vec![rows(0, 1, 2)]).await.is_err());
 }
 
-/// It would begin a log in a folder, which counts.
+/// It would begin a log in a folder, which would hide the small log.
 #[tokio::test]
-async fn a_server_that_knows_no_small_logs_leaves_their_jobs_alone() {
+async fn older_server_leaves_jobs_with_small_logs() {
     let state = State::new().await;
     state.tamper("UPDATE jobs SET doc_version = 5");
     state.log().append(&state.job, vec![rows(0, 1, 1)]).await.unwrap();
@@ -240,7 +241,7 @@ async fn a_server_that_knows_no_small_logs_leaves_their_jobs_alone() {
 }
 
 #[tokio::test]
-async fn a_deleted_log_is_gone_wherever_it_was() {
+async fn deleted_log_is_gone_in_both_places() {
     let state = State::new().await;
     for length in [10, 5000] {
         let (log, other) = (state.log(), state.log());
@@ -254,18 +255,18 @@ async fn a_deleted_log_is_gone_wherever_it_was() {
 }
 
 #[tokio::test]
-async fn logs_that_nobody_uses_are_forgotten() {
+async fn unused_logs_are_dropped_from_memory() {
     let state = State::new().await;
     let log = state.log();
     for _ in 0..2 * ended_logs() {
         log.last_position(&JobId::generate()).await.unwrap();
     }
-    assert!(log.known_jobs() <= ended_logs());
+    assert!(log.cached_jobs() <= ended_logs());
 }
 
-/// What an agent says last, and that it has ended, are made durable at once.
+/// The last records of an agent and the end of its attempt become durable together.
 #[tokio::test]
-async fn records_and_an_event_are_both_there_or_neither_is() {
+async fn append_and_event_are_atomic() {
     let state = State::new().await;
     let (log, other) = (state.log(), state.log());
     let cancelled = || Event::CancelRequested(Failure::over_limit());
@@ -307,7 +308,7 @@ enum Act {
     Restart {
         server: usize,
     },
-    /// A server dies in a move, after so many of its steps.
+    /// A server is killed after this many steps of a move.
     DieMoving {
         steps: u8,
     },
@@ -334,7 +335,7 @@ async fn die_moving(state: &State, steps: u8) {
     {
         return;
     }
-    adopt(&state.folders(), &state.job, &found.bytes);
+    move_to_folder(&state.folders(), &state.job, &found.bytes);
     if steps > 2 {
         state.store.empty(&state.job).await.unwrap();
     }

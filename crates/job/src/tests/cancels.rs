@@ -82,8 +82,8 @@ fn ended_as_cancelled() -> Next {
 fn table_of_a_killed_attempt_is_cleaned_up_before_the_job_ends() {
     let mut job = cancelled_while_it_writes();
     job.apply(report(id(&job, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
-    assert_eq!(job.next(STARTED), Next::CleanUp { step: 0, tried: 0 });
-    job.apply(clean_up(0), 6).unwrap();
+    assert_eq!(job.next(STARTED), Next::Cleanup { step: 0, tried: 0 });
+    job.apply(cleanup(0), 6).unwrap();
     let attempt = id(&job, 0, 2);
     // The cancel does not apply to the clean-up.
     assert_eq!(job.next(STARTED), Next::Launch(attempt.clone()));
@@ -110,7 +110,7 @@ fn table_of_an_attempt_that_lost_its_database_is_cleaned_up_before_the_job_fails
                     job.apply(attach(id(&job, 0, number + 1), KEY), 7).unwrap();
                 }
                 next => {
-                    assert_eq!(next, Next::CleanUp { step: 0, tried: 0 });
+                    assert_eq!(next, Next::Cleanup { step: 0, tried: 0 });
                     break;
                 }
             }
@@ -138,9 +138,9 @@ fn attempt_without_leftovers_needs_no_clean_up() {
 fn clean_up_is_given_up_and_reported_after_the_last_try() {
     let mut job = cancelled_while_it_writes();
     job.apply(report(id(&job, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
-    for tried in 0..MAX_CLEAN_UPS {
-        assert_eq!(job.next(STARTED), Next::CleanUp { step: 0, tried });
-        job.apply(clean_up(0), 6).unwrap();
+    for tried in 0..MAX_CLEANUPS {
+        assert_eq!(job.next(STARTED), Next::Cleanup { step: 0, tried });
+        job.apply(cleanup(0), 6).unwrap();
         job.apply(found(id(&job, 0, tried + 2), Reason::Lost, true), 7).unwrap();
     }
     let Next::Finish(JobState::Failed(failure)) = job.next(STARTED) else { panic!("the job does not end") };
@@ -193,7 +193,7 @@ fn table_is_cleaned_up_although_no_start_was_recorded() {
     let mut job = attached(true);
     job.steps[0].writes_table = true;
     job.apply(found(id(&job, 0, 1), Reason::OutOfMemory, false), 5).unwrap();
-    assert_eq!(job.next(Evidence::default()), Next::CleanUp { step: 0, tried: 0 });
+    assert_eq!(job.next(Evidence::default()), Next::Cleanup { step: 0, tried: 0 });
 }
 
 /// A retry would read its own result.

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiter_is_woken_by_a_change_and_by_removal() {
+    async fn waiter_is_woken_by_change_and_forget() {
         let changes = Changes::default();
         for wake in [|it: &Changes| it.note("a"), |it: &Changes| it.forget("a")] {
             assert!(has_changed(&changes, "a"));

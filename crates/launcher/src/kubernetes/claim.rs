@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_is_its_steps() {
+    fn claim_is_named_after_its_step() {
         let attempt =
             |number| AttemptId { job: "01kb3x7h8m9n0p1q2r3s4t5v6w".parse().unwrap(), step: 2, number };
         let spec = json!({ "resources": { "requests": { "storage": "20Gi" } }, "storageClassName": "fast" });

@@ -1,18 +1,20 @@
 //! The Kubernetes launcher: attempts are Pods. The Pod's name is derived from the executor's, so that launching twice
 //! makes one Pod. A finalizer keeps its termination message until a server has stored the outcome.
 //!
-//! `pod` builds a Pod and `claim` the volume that it works on, `observe` reads one and `last_words` what its
-//! agent left in it, `changes` knows which have changed, `deletions` which should be gone, `orphans` which are nobody's,
-//! `identity` tells whose token an agent shows; here are the calls, which `bounded` gives an end.
+//! `pod` builds a Pod, and `claim` its volume claim. `observe` reads a Pod, and `termination_message` what its agent
+//! left in it. `changes` knows which Pods have changed, `terminating_pods` which are being deleted, `garbage_reports`
+//! which have no job. `identity` verifies an agent's token. `calls` changes objects; `bounded` gives each
+//! call a timeout.
 
 mod bounded;
+mod calls;
 mod changes;
 mod claim;
-mod deletions;
+mod garbage_reports;
 mod identity;
 mod observe;
-mod orphans;
 mod pod;
+mod terminating_pods;
 mod termination_message;
 
 use std::sync::Arc;
@@ -22,22 +24,23 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use bounded::{CALL_TIME, bounded};
 use changes::Changes;
-use deletions::Deletions;
 use futures::StreamExt as _;
+use garbage_reports::GarbageReports;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
-use orphans::Orphans;
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use sqlflow_job::{AttemptId, ExecutorRef, LauncherId, Milestones};
+use sqlflow_job::{ExecutorRef, LauncherId, LauncherKind, Milestones};
+use terminating_pods::TerminatingPods;
 
 use super::{
-    CleanUp, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
+    Cleanup, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
     Target, TerminatedBy,
 };
+
+use calls::{ignore_missing, refusal};
 
 pub use bounded::in_words;
 pub use identity::PodIdentity;
@@ -99,8 +102,8 @@ pub struct KubernetesLauncher {
     /// The Pods as last reported by the watch.
     cache: Store<Pod>,
     changes: Changes,
-    deletions: Deletions,
-    orphans: Orphans,
+    terminating: TerminatingPods,
+    garbage_reports: GarbageReports,
 }
 
 /// Timeout of a watch call; the API server ends watches earlier.
@@ -123,8 +126,8 @@ impl KubernetesLauncher {
         let changes = Changes::default();
         let config = watcher::Config::default().labels(&ours()).timeout(WATCH_TIMEOUT_SECONDS);
         let stream = reflector::reflector(writer, watcher(pods.clone(), config)).default_backoff();
-        let deletions = Deletions::default();
-        let (noted, deleted, pods_now) = (changes.clone(), deletions.clone(), cache.clone());
+        let terminating = TerminatingPods::default();
+        let (noted, deleted, pods_now) = (changes.clone(), terminating.clone(), cache.clone());
         tokio::spawn(async move {
             let mut stream = std::pin::pin!(stream);
             while let Some(event) = stream.next().await {
@@ -155,8 +158,8 @@ impl KubernetesLauncher {
             events,
             cache,
             changes,
-            deletions,
-            orphans: Orphans::default(),
+            terminating,
+            garbage_reports: GarbageReports::default(),
         }
     }
 
@@ -173,17 +176,17 @@ impl KubernetesLauncher {
     }
 
     /// The party that terminated the attempt's Pod, if it did not end by itself.
-    pub async fn who_ended(&self, executor: &ExecutorRef) -> Option<TerminatedBy> {
+    pub async fn terminated_by(&self, executor: &ExecutorRef) -> Option<TerminatedBy> {
         // Not from the cache: the agent may be faster than the watch.
         let pod = self.pods.get_opt(&pod::name(executor)).await.ok()??;
-        observe::who_ended(&pod, jiff::Timestamp::now())
+        observe::terminated_by(&pod, jiff::Timestamp::now())
     }
 
     async fn find(&self, executor: &ExecutorRef) -> Result<Option<Arc<Pod>>, kube::Error> {
         let name = pod::name(executor);
         let cached = self.cache.get(&ObjectRef::new(&name).within(&self.options.namespace));
         match cached {
-            Some(pod) if !self.deletions.is_overdue(&pod, Instant::now()) => Ok(Some(pod)),
+            Some(pod) if !self.terminating.is_overdue(&pod, Instant::now()) => Ok(Some(pod)),
             // The watch may lag, also behind the end of an overdue Pod.
             Some(_) | None => Ok(self.pods.get_opt(&name).await?.map(Arc::new)),
         }
@@ -207,43 +210,6 @@ impl KubernetesLauncher {
         };
         events.into_iter().filter_map(text).collect()
     }
-
-    /// Removes only the launcher's finalizer: there may be others.
-    async fn remove_finalizer(&self, name: &str) -> Result<(), kube::Error> {
-        for _ in 0..CONFLICTS {
-            let Some(pod) = self.pods.get_opt(name).await? else { return Ok(()) };
-            let Some(left) = pod::without_ours(pod.finalizers()) else { return Ok(()) };
-            let patch =
-                json!({ "metadata": { "finalizers": left, "resourceVersion": pod.resource_version() } });
-            let patched = self.pods.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await;
-            match patched {
-                Err(kube::Error::Api(status)) if status.code == 409 => {}
-                other => return ignore_missing(other.map(drop)),
-            }
-        }
-        // Housekeeping retries.
-        Ok(())
-    }
-
-    /// Creates the claim, once for all attempts of a step.
-    async fn create_claim(&self, attempt: &AttemptId) -> Result<(), LaunchError> {
-        let Some(spec) = &self.options.workspace_claim else { return Ok(()) };
-        let claim = claim::claim(spec, attempt).map_err(|error| LaunchError::Refused {
-            message: format!("--workspace-claim does not make a claim: {error}"),
-            retryable: false,
-        })?;
-        match self.claims.create(&PostParams::default(), &claim).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            created => created.map(drop).map_err(|error| refusal("the claim for the workspace", error)),
-        }
-    }
-
-    async fn delete_claim(&self, attempt: &AttemptId) -> Result<(), kube::Error> {
-        if self.options.workspace_claim.is_none() {
-            return Ok(());
-        }
-        ignore_missing(self.claims.delete(&claim::name(attempt), &DeleteParams::default()).await.map(drop))
-    }
 }
 
 /// Label selector for objects that servers like this one made.
@@ -251,36 +217,10 @@ fn ours() -> String {
     format!("{}={}", pod::MANAGED_BY, pod::MANAGER)
 }
 
-fn ignore_missing(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
-    match result {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        other => other,
-    }
-}
-
-/// The launch error for a failed creation of `what`.
-fn refusal(what: &str, error: kube::Error) -> LaunchError {
-    let kube::Error::Api(status) = error else {
-        return LaunchError::Later(format!("the Kubernetes API cannot be reached: {}", in_words(&error)));
-    };
-    let message = format!("{what} was refused: {}", status.message);
-    match status.code {
-        403 if is_retryable(&status.message) => LaunchError::Later(message),
-        400 | 403 | 404 | 405 | 413 | 415 | 422 => LaunchError::Refused { message, retryable: false },
-        _ => LaunchError::Later(format!("the Kubernetes API did not take {what}: {}", status.message)),
-    }
-}
-
-/// Whether a forbidden request is retryable: a quota has room again when other Pods end, and a new quota has no usage
-/// yet. The API server distinguishes these from missing permissions only by the message.
-fn is_retryable(forbidden: &str) -> bool {
-    ["exceeded quota", "status unknown for quota"].iter().any(|words| forbidden.contains(words))
-}
-
 #[async_trait]
 impl Launcher for KubernetesLauncher {
-    fn name(&self) -> &'static str {
-        "kubernetes"
+    fn kind(&self) -> LauncherKind {
+        LauncherKind::Kubernetes
     }
 
     fn scope(&self) -> Option<String> {
@@ -323,11 +263,13 @@ impl Launcher for KubernetesLauncher {
         match self.pods.get(&name).await {
             Ok(found) if pod::target_of(&found).as_ref() == Some(target) => Ok(Launched::default()),
             Ok(_) => Err(LaunchError::Refused {
-                message: format!("a Pod {name} is there that is not ours"),
+                message: format!(
+                    "cannot create the Pod {name}: another program made a Pod of this name; delete it, and run the job again"
+                ),
                 retryable: false,
             }),
             Err(error) => {
-                Err(LaunchError::Later(format!("the Pod cannot be looked at: {}", in_words(&error))))
+                Err(LaunchError::Later(format!("cannot read the existing Pod {name}: {}", in_words(&error))))
             }
         }
     }
@@ -343,10 +285,10 @@ impl Launcher for KubernetesLauncher {
             Ok(None) => return Observation::Gone(Box::default()),
             Err(error) => {
                 let why = in_words(&error);
-                return Observation::Unknown(format!("the Kubernetes API cannot be asked: {why}"));
+                return Observation::Unknown(format!("cannot query the Kubernetes API: {why}"));
             }
         };
-        let is_overdue = self.deletions.is_overdue(&pod, Instant::now());
+        let is_overdue = self.terminating.is_overdue(&pod, Instant::now());
         match observe::observe(&pod, &[], is_overdue) {
             Observation::Pending(_) => observe::observe(&pod, &self.warnings(&pod).await, is_overdue),
             other => other,
@@ -380,23 +322,23 @@ impl Launcher for KubernetesLauncher {
         }
     }
 
-    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<CleanUp> {
+    async fn cleanup(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<Cleanup> {
         let Target { attempt, executor } = target;
         let name = pod::name(executor);
         self.changes.forget(&name);
         let found = self.find(executor).await.with_context(|| format!("cannot look at the Pod {name}"))?;
         let runs = |pod: &Pod| {
-            let is_overdue = self.deletions.is_overdue(pod, Instant::now());
+            let is_overdue = self.terminating.is_overdue(pod, Instant::now());
             matches!(observe::observe(pod, &[], is_overdue), Observation::Running)
         };
         if found.as_deref().is_some_and(runs) {
-            return Ok(CleanUp::StillRuns);
+            return Ok(Cleanup::StillRuns);
         }
         // Before the Pod: if this fails, the Pod stays and housekeeping retries.
         if !step_goes_on {
             self.delete_claim(attempt).await.context("cannot remove the claim for the workspace")?;
         }
-        let Some(pod) = found else { return Ok(CleanUp::Done) };
+        let Some(pod) = found else { return Ok(Cleanup::Done) };
         let uid = Preconditions { uid: pod.uid(), resource_version: None };
         let delete = DeleteParams { preconditions: Some(uid), ..DeleteParams::default() };
         let cleaned = async {
@@ -404,19 +346,19 @@ impl Launcher for KubernetesLauncher {
             self.remove_finalizer(&name).await
         };
         cleaned.await.with_context(|| format!("cannot remove the Pod {name}"))?;
-        Ok(CleanUp::Done)
+        Ok(Cleanup::Done)
     }
 
-    async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()> {
+    async fn collect_garbage(&self, target: &Target) -> anyhow::Result<()> {
         let Target { attempt, executor } = target;
-        if self.orphans.is_new(executor) {
+        if self.garbage_reports.is_new(executor) {
             let pod = pod::name(executor);
             tracing::warn!(%attempt, pod, "the store knows nothing of this Pod's job; if no other server does, delete it");
         }
         Ok(())
     }
 
-    async fn leftovers(&self) -> Vec<Target> {
+    async fn attempts(&self) -> Vec<Target> {
         let mut found: Vec<_> = self.cache.state().iter().filter_map(|pod| pod::target_of(pod)).collect();
         if self.options.workspace_claim.is_some() {
             // Objects that cannot be listed now are found the next time.
@@ -424,7 +366,7 @@ impl Launcher for KubernetesLauncher {
             let Ok(claims) = claims else { return found };
             found.extend(claims.iter().filter_map(claim::target_of));
         }
-        self.orphans.retain(&found);
+        self.garbage_reports.retain(&found);
         found
     }
 

@@ -27,7 +27,7 @@ const STARTING: Duration = Duration::from_secs(10 * 60);
 const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 
 /// The observation of an attempt with this Pod. `events` are the Pod's warnings, newest last. `is_overdue`: it was
-/// deleted and should be gone; see [`super::deletions`].
+/// deleted and should be gone; see [`super::terminating_pods`].
 pub(super) fn observe(pod: &Pod, events: &[String], is_overdue: bool) -> Observation {
     let status = pod.status.clone().unwrap_or_default();
     let statuses = status.container_statuses.unwrap_or_default();
@@ -131,7 +131,7 @@ pub(super) fn milestones(pod: &Pod) -> Milestones {
 }
 
 /// The party that terminates the Pod, if there is one.
-pub(super) fn who_ended(pod: &Pod, now: Timestamp) -> Option<TerminatedBy> {
+pub(super) fn terminated_by(pod: &Pod, now: Timestamp) -> Option<TerminatedBy> {
     // The kubelet kills first and reports the reason later.
     let limit = pod.spec.as_ref()?.active_deadline_seconds.and_then(|it| u64::try_from(it).ok());
     let started = pod.status.as_ref()?.start_time.as_ref();

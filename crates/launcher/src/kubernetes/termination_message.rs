@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_success_has_its_marks_with_it() {
+    fn success_carries_terminal_records() {
         let message = json!({ "reason": "succeeded", "records": 9, "last_result": 4, "marks": [
             { "seq": 7, "time": 11, "statement": 0, "model": { "name": "m", "uri": "file:///m", "bytes": 5, "sha256": "00ff" } },
             { "seq": 9, "time": 12, "statement": 0, "ended": { "micros": 3, "rows": null } },
@@ -50,14 +50,14 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_cannot_be_read_takes_the_others_along() {
+    fn unreadable_terminal_record_invalidates_all() {
         let message =
             json!({ "reason": "succeeded", "records": 9, "last_result": 4, "marks": [{ "seq": 7 }] });
         assert_eq!(read(&message.to_string()).unwrap().terminal_records, None);
     }
 
     #[test]
-    fn what_no_agent_wrote_is_nothing() {
+    fn foreign_message_is_ignored() {
         for message in ["", "killed", "{}", "[1]", r#"{"reason":"SUCCEEDED!"}"#] {
             assert!(read(message).is_none(), "{message}");
         }

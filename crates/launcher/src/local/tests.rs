@@ -117,7 +117,7 @@ async fn missing_agent_program_is_retryable() {
 
 /// What holds the run slot may be a training of days.
 #[tokio::test]
-async fn clean_up_attempt_needs_no_run_slot() {
+async fn cleanup_attempt_needs_no_run_slot() {
     let dir = tempfile::tempdir().unwrap();
     let (launcher, training, cancelled) = (with_one_run_slot(dir.path()), target(), target());
     let Ok(SlotRequest::Taken(_slot)) = launcher.run_slots.take(&training.attempt).await else {
@@ -125,8 +125,8 @@ async fn clean_up_attempt_needs_no_run_slot() {
     };
     let launched = launcher.launch(&cancelled, &LaunchRequirements::default()).await;
     assert!(matches!(launched, Err(LaunchError::NoFreeSlot { .. })), "{launched:?}");
-    let clean_up = LaunchRequirements { cleans_up: true, ..LaunchRequirements::default() };
-    launcher.launch(&cancelled, &clean_up).await.unwrap();
+    let cleanup = LaunchRequirements { cleans_up: true, ..LaunchRequirements::default() };
+    launcher.launch(&cancelled, &cleanup).await.unwrap();
 }
 
 #[tokio::test]
@@ -138,10 +138,10 @@ async fn run_folder_of_a_running_agent_stays() {
     // A lock of an open file is as good as one of another process.
     let lock = File::create(run_dir.join("lock")).unwrap();
     nix::fcntl::fcntl(&lock, nix::fcntl::FcntlArg::F_OFD_SETLK(&write_lock())).unwrap();
-    assert_eq!(launcher.clean_up(&target, false).await.unwrap(), CleanUp::StillRuns);
+    assert_eq!(launcher.cleanup(&target, false).await.unwrap(), Cleanup::StillRuns);
     assert!(run_dir.exists());
     drop(lock);
-    assert_eq!(launcher.clean_up(&target, false).await.unwrap(), CleanUp::Done);
+    assert_eq!(launcher.cleanup(&target, false).await.unwrap(), Cleanup::Done);
     assert!(!run_dir.exists());
 }
 
@@ -179,7 +179,7 @@ async fn processes_are_searched_unless_the_agent_reported_their_end() {
         }
         let mut left = std::process::Command::new("sleep");
         let mut left = left.arg("600").env("SQLFLOW_ATTEMPT", target.attempt.to_string()).spawn().unwrap();
-        assert_eq!(launcher.clean_up(&target, false).await.unwrap(), CleanUp::Done);
+        assert_eq!(launcher.cleanup(&target, false).await.unwrap(), Cleanup::Done);
         assert!(!run_dir.exists());
         if !is_searched {
             assert!(left.try_wait().unwrap().is_none());

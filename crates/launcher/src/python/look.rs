@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_reason_is_the_last_line_that_it_says() {
+    async fn reason_is_the_last_line_of_stderr() {
         let why = look_at("printf 'Traceback:\\n  x\\nImportError: libfoo\\033.so\\n\\n' >&2; exit 1").await;
         assert_eq!(why.unwrap_err(), "cannot import sqlflow_submitter: ImportError: libfoo\\x1b.so");
         let why = look_at("exit 7").await.unwrap_err();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_hangs_or_says_too_much_is_ended() {
+    async fn hanging_or_verbose_python_is_killed() {
         let why = look_at("sleep 1000").await.unwrap_err();
         assert_eq!(why, "does not import sqlflow_submitter within 2 s");
         assert!(look_at("yes; exit 1").await.is_err());

@@ -31,7 +31,7 @@ async fn commit(put: Response, head: Response) -> io::Result<()> {
         .access_key_id("id")
         .secret_access_key("secret")
         .disable_config_load();
-    let operator = http::timed(built(builder).unwrap()).unwrap();
+    let operator = http::timed(service::built(builder).unwrap()).unwrap();
     let mut writer = operator.writer("m/m.tar.gz").await.unwrap();
     writer.write("model").await.unwrap();
     let upload =

@@ -158,7 +158,7 @@ impl JobLog {
         let caught_up = {
             let mut slot = lock(&self.view);
             LogState::catch_up(&mut slot, &self.folder, &held).map(|view| {
-                if view.summary.shown_last() < *self.position.borrow() {
+                if view.summary.reader_last_position() < *self.position.borrow() {
                     // An older copy was restored while this process ran.
                     self.floor.store(self.folder.floor_now(), Ordering::Relaxed);
                 }
@@ -208,8 +208,8 @@ impl JobLog {
         let written = batch.write(&self.folder, held);
         let mut slot = lock(&self.view);
         match (written, slot.as_mut()) {
-            (Ok(mark), Some(view)) => {
-                batch.apply(mark, view);
+            (Ok(committed), Some(view)) => {
+                batch.apply(committed, view);
                 self.notify(view);
                 Ok(())
             }
@@ -237,7 +237,7 @@ impl JobLog {
             (Ok(listing), Some(view)) => view.segments = listing.segments,
             (Ok(_), None) => {}
             (Err(error), _) => {
-                tracing::warn!(log = %self.folder.path.display(), error = describe(&error), "could not drop old output");
+                tracing::warn!(log = %self.folder.path.display(), error = describe(&error), "cannot remove old output");
             }
         }
     }

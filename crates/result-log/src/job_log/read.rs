@@ -12,7 +12,7 @@ use crate::lock::{JobLock, LOCK_WAIT, Tried};
 use crate::log_state::LogState;
 use crate::read::PagePlan;
 use crate::repair::{fill_holes, repair_end, repair_file};
-use crate::{LogError, Page, shift};
+use crate::{LogError, Page, reader_positions};
 
 /// Maximum number of times that a page is planned again, because retention replaced a file or damage was repaired.
 const READ_TRIES: u32 = 32;
@@ -23,7 +23,7 @@ impl JobLog {
     pub(crate) async fn position_before(self: &Arc<Self>, count: u64) -> Result<u64, LogError> {
         let before = move |view: &LogState| {
             let summary = &view.summary;
-            shift::shown(&summary.shifts, summary.last_position.saturating_sub(count))
+            reader_positions::to_readers(&summary.shifts, summary.last_position.saturating_sub(count))
         };
         let this = Arc::clone(self);
         let known = run_blocking(move || {
@@ -109,8 +109,8 @@ impl JobLog {
     pub(super) fn repair(&self, held: &JobLock, file: &Path) -> Result<(), LogError> {
         let mut slot = lock(&self.view);
         *slot = None;
-        if let Some(mark) = held.mark()? {
-            repair_end(&self.folder, held, mark)?;
+        if let Some(committed) = held.committed()? {
+            repair_end(&self.folder, held, committed)?;
             fill_holes(&self.folder, held)?;
         }
         repair_file(&self.folder, held, file)

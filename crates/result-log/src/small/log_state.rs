@@ -9,37 +9,37 @@ use crate::summary::Summary;
 use crate::write::{Addition, Batch};
 use crate::{Appended, LogError};
 
-/// What becomes of an addition.
+/// Result of planning an addition.
 pub(crate) enum Planned {
-    /// These bytes are appended.
+    /// Append these bytes.
     Append {
         bytes: Vec<u8>,
-        /// The log with them.
+        /// State of the log with them.
         next: SmallLogState,
         appended: Appended,
     },
-    /// All of it is there already, or comes too late.
+    /// Nothing to append: all of it is a duplicate, or comes after the end.
     Nothing(Appended),
-    /// The log must move to a folder first.
+    /// The log must first move to a folder.
     TooLong,
 }
 
-/// What the first bytes of a small log add up to. Bounds: those of a summary.
+/// Summary of the first bytes of a small log. Memory: that of a summary.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct SmallLogState {
-    /// How many bytes.
+    /// Number of bytes.
     pub(crate) length: u64,
     pub(crate) summary: Summary,
 }
 
 impl SmallLogState {
-    /// What all bytes of a log add up to, or what is wrong with them.
+    /// The state of a log with these bytes; the error describes the damage.
     pub(crate) fn of(bytes: &Bytes) -> Result<Self, &'static str> {
         let (mut view, length) = (Self::default(), bytes.len() as u64);
         view.follow(&SmallLog { length, bytes: bytes.clone(), is_frozen: false }).map(|()| view)
     }
 
-    /// Takes in what was read behind the bytes that it knows. After an error it is of no more use.
+    /// Adds the bytes read after the known ones. After an error the state is invalid.
     pub(crate) fn follow(&mut self, found: &SmallLog) -> Result<(), &'static str> {
         match found.length.checked_sub(self.length) {
             Some(0) => return Ok(()),
@@ -59,8 +59,8 @@ impl SmallLogState {
         }
     }
 
-    /// How to add to the log, which may have up to `small_bytes` bytes here. Readers see no new position below `floor`; `limit`
-    /// is for what attempts say.
+    /// Plans an append to the log, whose maximum size is `small_bytes`. Readers see no new position below `floor`.
+    /// `limit`: see [`plan_append`].
     pub(crate) fn plan(
         &self,
         addition: &Addition,

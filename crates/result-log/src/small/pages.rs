@@ -1,4 +1,4 @@
-//! Reading a page of a small log, all of which is in memory then. Pure.
+//! Reads a page of a small log, whose bytes are in memory: pure.
 
 use bytes::Bytes;
 use sqlflow_proto::record::StoredRecord;
@@ -8,8 +8,8 @@ use crate::frame::{Content, Frames, HEADER, Next};
 use crate::read::Wanted;
 use crate::summary::Summary;
 
-/// The records after `after`, a position as readers see it: at least one if there is one, and no more than `max_bytes`
-/// otherwise. `summary`: what the bytes add up to.
+/// The records after `after`, a position that readers see: up to `max_bytes`, but at least one if there is one.
+/// `summary` is that of the bytes.
 pub(crate) fn page(
     summary: &Summary,
     bytes: &Bytes,

@@ -1,4 +1,4 @@
-//! What the trait promises, without faults.
+//! The contract of the trait, without faults.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::super::summary::is_of_limit;
 use super::*;
 
 #[tokio::test]
-async fn an_append_tells_what_is_durable_and_repeats_are_dropped() {
+async fn append_reports_durable_end_and_drops_duplicates() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open(dir.path()), JobId::generate());
     let appended =
@@ -21,7 +21,7 @@ async fn an_append_tells_what_is_durable_and_repeats_are_dropped() {
 }
 
 #[tokio::test]
-async fn a_gap_names_the_seq_that_is_expected_and_nothing_is_taken() {
+async fn gap_error_names_expected_seq() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open(dir.path()), JobId::generate());
     let refused = log.append(&job, vec![output(0, 1, 1, 5), output(0, 1, 3, 5)]).await;
@@ -30,7 +30,7 @@ async fn a_gap_names_the_seq_that_is_expected_and_nothing_is_taken() {
 }
 
 #[tokio::test]
-async fn a_seal_holds_for_every_process_and_after_many_segments() {
+async fn seal_holds_across_processes_and_segments() {
     let dir = tempfile::tempdir().unwrap();
     let (log, other, job) = (open(dir.path()), open(dir.path()), JobId::generate());
     let first = attempt(&job, 0, 1);
@@ -51,7 +51,7 @@ async fn a_seal_holds_for_every_process_and_after_many_segments() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_said_with_the_first_seal() {
+async fn first_seal_adds_gap_for_missing_records() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open(dir.path()), JobId::generate());
     log.append(&job, vec![output(0, 1, 1, 5), output(0, 2, 1, 5)]).await.unwrap();
@@ -66,7 +66,7 @@ async fn what_is_missing_is_said_with_the_first_seal() {
 }
 
 #[tokio::test]
-async fn many_seals_in_a_row_need_no_record_between_them() {
+async fn consecutive_seals_need_no_record() {
     let dir = tempfile::tempdir().unwrap();
     let job = JobId::generate();
     let log = SegmentLog::open(LogOptions { segment_bytes: 1, ..options(dir.path()) }).unwrap();
@@ -80,7 +80,7 @@ async fn many_seals_in_a_row_need_no_record_between_them() {
 }
 
 #[tokio::test]
-async fn evidence_is_of_all_attempts_of_a_step_and_outlives_its_segment() {
+async fn evidence_covers_all_attempts_and_segments() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open(dir.path()), JobId::generate());
     log.append(&job, vec![output(0, 1, 1, 5), started(1, 1, 1), rows(2, 1, 1)]).await.unwrap();
@@ -95,7 +95,7 @@ async fn evidence_is_of_all_attempts_of_a_step_and_outlives_its_segment() {
 }
 
 #[tokio::test]
-async fn pages_are_bounded_but_never_empty_before_the_end() {
+async fn pages_are_bounded_and_never_empty() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open(dir.path()), JobId::generate());
     assert_eq!(log.read(&job, 0, 100).await.unwrap().last_position, 0);
@@ -115,7 +115,7 @@ async fn pages_are_bounded_but_never_empty_before_the_end() {
 }
 
 #[tokio::test]
-async fn a_record_longer_than_a_chunk_is_read_whole() {
+async fn record_longer_than_chunk_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open(dir.path()), JobId::generate());
     log.append(&job, vec![output(0, 1, 1, 10), output(0, 1, 2, 3_000_000), output(0, 1, 3, 10)])
@@ -129,14 +129,14 @@ async fn a_record_longer_than_a_chunk_is_read_whole() {
     assert_eq!(found.data.len(), 3_000_000);
 }
 
-/// Another process has read the log, too.
+/// Opens the log in another process, which reads it.
 async fn open_twice(dir: &Path, job: &JobId) -> JobId {
     assert_eq!(read_all(&open(dir), job, 100).await.len(), 3);
     job.clone()
 }
 
 #[tokio::test]
-async fn a_full_log_says_what_it_did_not_take_and_stays_full() {
+async fn full_log_reports_dropped_results_and_stays_full() {
     let dir = tempfile::tempdir().unwrap();
     let job = JobId::generate();
     let limits = LogOptions { max_bytes_per_job: 300, ..options(dir.path()) };
@@ -159,7 +159,7 @@ async fn a_full_log_says_what_it_did_not_take_and_stays_full() {
 }
 
 #[tokio::test]
-async fn watchers_hear_of_appends_and_of_what_reading_finds() {
+async fn watchers_see_appends_and_reads() {
     let dir = tempfile::tempdir().unwrap();
     let (log, other, job) = (open(dir.path()), open(dir.path()), JobId::generate());
     let mut watch = log.watch(&job);
@@ -174,7 +174,7 @@ async fn watchers_hear_of_appends_and_of_what_reading_finds() {
 }
 
 #[tokio::test]
-async fn appends_at_the_same_time_are_all_there_in_the_order_of_their_positions() {
+async fn concurrent_appends_are_ordered_by_position() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open(dir.path()), JobId::generate());
     let appends = (0..200_u32).map(|step| {
@@ -194,7 +194,7 @@ async fn appends_at_the_same_time_are_all_there_in_the_order_of_their_positions(
 }
 
 #[tokio::test]
-async fn a_deleted_log_is_gone_for_everybody_and_may_begin_again() {
+async fn deleted_log_is_gone_for_all_processes() {
     let dir = tempfile::tempdir().unwrap();
     let (log, other) = (open(dir.path()), open(dir.path()));
     let (job, stays) = (JobId::generate(), JobId::generate());
@@ -221,30 +221,30 @@ async fn a_deleted_log_is_gone_for_everybody_and_may_begin_again() {
     assert_eq!(log.last_position(&stays).await.unwrap(), 29);
 }
 
-/// One that goes on may be the next to be appended to; without its state its whole tail is read.
+/// A log without end may get another append; without its state that would read its whole tail.
 #[tokio::test]
-async fn logs_that_have_ended_are_forgotten_before_those_that_go_on() {
+async fn ended_logs_are_dropped_from_memory_first() {
     let dir = tempfile::tempdir().unwrap();
     let (log, live) = (open(dir.path()), JobId::generate());
     log.append(&live, vec![notice("it goes on")]).await.unwrap();
     let end = Notice { kind: sqlflow_proto::record::notice::Kind::End.into(), ..Notice::default() };
-    for _ in 0..super::super::known::ENDED_LOGS * 2 {
+    for _ in 0..super::super::log_cache::ENDED_LOGS * 2 {
         let end = entry(0, 0, 0, Payload::Notice(end.clone()));
         log.append(&JobId::generate(), vec![end]).await.unwrap();
     }
-    assert!(log.known_jobs() <= super::super::known::ENDED_LOGS + 1);
+    assert!(log.cached_jobs() <= super::super::log_cache::ENDED_LOGS + 1);
     assert!(log.knows(&live));
 }
 
 #[tokio::test]
-async fn logs_beyond_the_idle_limit_are_forgotten_but_for_those_in_use() {
+async fn idle_limit_spares_logs_in_use() {
     let dir = tempfile::tempdir().unwrap();
     let (log, watched) = (open(dir.path()), JobId::generate());
     let mut watch = log.watch(&watched);
-    for _ in 0..super::super::known::IDLE_LOGS * 2 {
+    for _ in 0..super::super::log_cache::IDLE_LOGS * 2 {
         drop(log.watch(&JobId::generate()));
     }
-    assert!(log.known_jobs() <= super::super::known::IDLE_LOGS);
+    assert!(log.cached_jobs() <= super::super::log_cache::IDLE_LOGS);
     log.append(&watched, vec![notice("it is still known")]).await.unwrap();
     watch.changed().await.unwrap();
 }

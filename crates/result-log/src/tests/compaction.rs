@@ -1,4 +1,4 @@
-//! Retention: what goes, what stays, and that a hole is always told.
+//! Retention: which records are removed, and that gap records stand for them.
 
 use std::collections::HashMap;
 use std::fs;
@@ -22,7 +22,7 @@ fn output_bytes(stored: &StoredRecord) -> Option<u64> {
     }
 }
 
-/// Checks what is left against what was appended; both are in order, and `all` has every position.
+/// Compares the kept records with the appended ones. Both are in order, and `all` has all positions.
 fn check(all: &[StoredRecord], left: &[StoredRecord]) {
     let mut rest = all.iter().peekable();
     for stored in left {
@@ -54,7 +54,7 @@ fn check(all: &[StoredRecord], left: &[StoredRecord]) {
     );
 }
 
-/// Waits until what an append began behind its answer is done: retention, for which it keeps the log's lock.
+/// Waits for the retention after an append, which holds the log's lock.
 fn settle(log: &SegmentLog, job: &JobId) {
     let lock = fs::File::open(log.folder_of(job).join("lock")).unwrap();
     drop(nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap());
@@ -79,7 +79,7 @@ fn stored(position: u64, entry: Entry) -> StoredRecord {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn all_but_output_stays_and_every_hole_is_told(
+    fn retention_keeps_all_but_output_and_reports_gaps(
         kinds in prop::collection::vec((0_u8..10, 1_u32..3, 0_usize..300), 1..150),
         group in 1_usize..6,
         crash in any::<bool>(),
@@ -110,7 +110,7 @@ proptest! {
                     all.push(stored(all.len() as u64 + 1, entry.clone()));
                 }
                 if crash {
-                    // As if the process had ended before it removed what it replaced.
+                    // As if the process had been killed before it removed the replaced file.
                     for (path, bytes) in before {
                         if !path.exists() {
                             fs::write(path, bytes).unwrap();
@@ -132,14 +132,14 @@ proptest! {
                 }
             }
             let output: u64 = left.iter().filter_map(output_bytes).sum();
-            // The tail and one segment more are beyond retention, and a segment may be overshot by a group.
+            // The tail and one more segment are not compacted, and a group may exceed the size of a segment.
             assert!(output <= LIMIT + 2 * (700 + 6 * 300), "{output} bytes of output are left");
         });
     }
 }
 
 #[tokio::test]
-async fn endless_output_takes_bounded_space_and_leaves_one_gap() {
+async fn endless_output_uses_bounded_space() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open_with_limit(dir.path()), JobId::generate());
     for seq in 1..3000 {
@@ -157,15 +157,15 @@ async fn endless_output_takes_bounded_space_and_leaves_one_gap() {
     assert_eq!(left[0].record.as_ref().unwrap().statement, Some(0));
 }
 
-/// Progress goes without a gap, also at the end of a file.
+/// Progress is removed without a gap record, also at the end of a file.
 #[tokio::test]
-async fn removed_progress_before_the_tail_is_not_taken_for_damage() {
+async fn removed_progress_is_not_damage() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open_with_limit(dir.path()), JobId::generate());
     let outputs = (1..=30).map(|seq| output(0, 1, seq, 200));
     let first: Vec<_> = outputs.chain([rows(0, 1, 31), progress(0, 1, 32), progress(0, 1, 33)]).collect();
     log.append(&job, first).await.unwrap();
-    // It begins a file, in which there is no record.
+    // It begins a file, which then has no record.
     log.seal(&attempt(&job, 0, 1), None).await.unwrap();
     settle(&log, &job);
     let left = read_all(&log, &job, 1000).await;
@@ -175,7 +175,7 @@ async fn removed_progress_before_the_tail_is_not_taken_for_damage() {
 }
 
 #[tokio::test]
-async fn a_reader_in_the_middle_goes_on_while_output_is_dropped() {
+async fn reader_continues_while_output_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let (log, other, job) = (open_with_limit(dir.path()), open_with_limit(dir.path()), JobId::generate());
     let mut seq = 0;

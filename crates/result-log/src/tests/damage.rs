@@ -1,11 +1,11 @@
-//! Faults of disks, and what they leave behind.
+//! Disk faults.
 
 use std::fs;
 use std::path::PathBuf;
 
 use super::*;
 
-/// A log of several segments, and its files in order.
+/// A log with several segments, and its files in order.
 pub(super) async fn log_of_many_segments(dir: &Path) -> (JobId, Vec<PathBuf>) {
     let (log, job) = (open(dir), job_of_the_future());
     for seq in 1..40 {
@@ -27,7 +27,7 @@ pub(super) fn flip(path: &Path, offset: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-/// What was put aside.
+/// The damaged files that were kept aside.
 fn damaged_files(log: &SegmentLog, job: &JobId) -> Vec<PathBuf> {
     let files = fs::read_dir(log.folder_of(job)).unwrap().map(|file| file.unwrap().path());
     files.filter(|path| path.extension().is_some_and(|extension| extension == "damaged")).collect()
@@ -38,7 +38,7 @@ pub(super) fn is_damage(stored: &StoredRecord) -> bool {
         Some(Payload::Gap(gap)) if gap.reason() == gap::Reason::Damaged)
 }
 
-/// Positions of gaps where something was damaged. All others up to `last` must be there, or lie before such a gap.
+/// Positions of gap records of damage. Any other position up to `last` exists, or such a gap record stands for it.
 fn gaps(records: &[StoredRecord], last: u64) -> Vec<u64> {
     let mut end = 0;
     for stored in records {
@@ -50,7 +50,7 @@ fn gaps(records: &[StoredRecord], last: u64) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn damage_to_an_old_file_becomes_a_gap_and_the_file_is_kept_aside() {
+async fn damaged_segment_becomes_gap_and_is_kept_aside() {
     for cut in [None, Some(1), Some(147)] {
         let dir = tempfile::tempdir().unwrap();
         let (job, files) = log_of_many_segments(dir.path()).await;
@@ -72,9 +72,9 @@ async fn damage_to_an_old_file_becomes_a_gap_and_the_file_is_kept_aside() {
     }
 }
 
-/// The file keeps its name and becomes shorter: what another server knows of its places counts no more.
+/// The file keeps its name and becomes shorter, so the offsets that another server knows are invalid.
 #[tokio::test]
-async fn a_file_that_another_server_repaired_again_is_read_to_its_end() {
+async fn file_repaired_by_other_server_is_read_to_end() {
     let dir = tempfile::tempdir().unwrap();
     let open = || SegmentLog::open(LogOptions { segment_bytes: 100_000, ..options(dir.path()) }).unwrap();
     let (log, other, job) = (open(), open(), job_of_the_future());
@@ -88,7 +88,7 @@ async fn a_file_that_another_server_repaired_again_is_read_to_its_end() {
     let names = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
     let kept = names.into_iter().find(|name| name.ends_with(".kept")).unwrap();
     let last: u64 = kept.trim_end_matches(".kept").rsplit_once('-').unwrap().1.parse().unwrap();
-    // It knows the places from here on.
+    // Now it knows the offsets.
     assert_eq!(other.read(&job, last - 1, 1).await.unwrap().records[0].position, last);
     let path = folder.join(&kept);
     let length = fs::metadata(&path).unwrap().len();
@@ -101,7 +101,7 @@ async fn a_file_that_another_server_repaired_again_is_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn damage_to_the_tail_becomes_a_gap_and_the_log_goes_on() {
+async fn damaged_tail_becomes_gap_and_appends_continue() {
     for offset in [2, 14, 40, usize::MAX] {
         for is_known in [true, false] {
             let dir = tempfile::tempdir().unwrap();
@@ -115,7 +115,7 @@ async fn damage_to_the_tail_becomes_a_gap_and_the_log_goes_on() {
             flip(tail, offset.min(length - 3));
             let damaged = fs::read(tail).unwrap();
             if is_known {
-                // A process that has read the tail sees the damage when it reads it again.
+                // A process that has read the tail finds the damage when it reads it again.
                 let _ = log.read(&job, 0, usize::MAX).await.unwrap();
                 log = open(dir.path());
             }
@@ -138,7 +138,7 @@ async fn damage_to_the_tail_becomes_a_gap_and_the_log_goes_on() {
 }
 
 #[tokio::test]
-async fn files_that_are_gone_become_a_gap() {
+async fn missing_files_become_gap() {
     for from in [0, 1, 4] {
         let dir = tempfile::tempdir().unwrap();
         let (job, files) = log_of_many_segments(dir.path()).await;
@@ -156,7 +156,7 @@ async fn files_that_are_gone_become_a_gap() {
 }
 
 #[tokio::test]
-async fn retention_goes_on_over_damage() {
+async fn retention_continues_past_damage() {
     let dir = tempfile::tempdir().unwrap();
     let (job, files) = log_of_many_segments(dir.path()).await;
     flip(&files[0], 300);
@@ -172,7 +172,7 @@ async fn retention_goes_on_over_damage() {
 }
 
 #[tokio::test]
-async fn the_mark_may_be_lost() {
+async fn lost_committed_offset_is_recovered() {
     let dir = tempfile::tempdir().unwrap();
     let (job, _) = log_of_many_segments(dir.path()).await;
     let lock = open(dir.path()).folder_of(&job).join("lock");
@@ -187,10 +187,10 @@ async fn the_mark_may_be_lost() {
 }
 
 #[tokio::test]
-async fn a_failed_sync_acknowledges_nothing_and_the_same_records_can_come_again() {
+async fn failed_sync_acknowledges_nothing_and_retry_succeeds() {
     let dir = tempfile::tempdir().unwrap();
     let (log, other, job) = (open(dir.path()), open(dir.path()), job_of_the_future());
-    // At every place in a segment, its first record included.
+    // At each place in a segment, including its first record.
     for seq in 0..30 {
         log.fail_syncs(1);
         let failed = log.append(&job, vec![output(0, 1, seq + 1, 100)]).await;

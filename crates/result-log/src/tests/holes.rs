@@ -1,4 +1,4 @@
-//! What is missing, or was acknowledged and is no longer marked so: nothing of it is skipped without a word.
+//! Missing files, and committed offsets that are lost or old: no record is skipped without a gap record.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use super::damage::{flip, is_damage, log_of_many_segments};
 use super::*;
 use crate::{Health, Upkeep};
 
-/// Every position behind `after` is there, or lies before a gap of damage that is.
+/// Each position after `after` exists, or a gap record of damage stands for it.
 fn covers(records: &[StoredRecord], after: u64, last: u64) {
     let mut end = after;
     for stored in records {
@@ -32,9 +32,9 @@ async fn read_after(log: &SegmentLog, job: &JobId, after: u64) -> Vec<StoredReco
     }
 }
 
-/// As after a copy of the folder that was made while files were replaced.
+/// As in a copy of the folder that was made while files were replaced.
 #[tokio::test]
-async fn a_missing_file_is_a_gap_for_every_reader() {
+async fn missing_file_is_gap_for_all_readers() {
     for missing in [0, 2] {
         for after in 0..39 {
             let dir = tempfile::tempdir().unwrap();
@@ -49,7 +49,7 @@ async fn a_missing_file_is_a_gap_for_every_reader() {
 }
 
 #[tokio::test]
-async fn retention_buries_no_missing_file() {
+async fn retention_keeps_missing_file_visible() {
     for missing in [0, 1, 2] {
         let dir = tempfile::tempdir().unwrap();
         let (job, files) = log_of_many_segments(dir.path()).await;
@@ -64,9 +64,9 @@ async fn retention_buries_no_missing_file() {
     }
 }
 
-/// A position that reads as one before the cursor is not passed over.
+/// A corrupted position before the cursor is not skipped.
 #[tokio::test]
-async fn a_flipped_bit_in_a_position_is_damage_from_every_cursor() {
+async fn flipped_position_bit_is_damage_from_any_cursor() {
     let dir = tempfile::tempdir().unwrap();
     let (job, files) = log_of_many_segments(dir.path()).await;
     let whole = fs::read(&files[1]).unwrap();
@@ -100,10 +100,10 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The committed offset is not synced: a power failure may lose it or take it back.
+/// The committed offset is not synced, so a power failure may undo it.
 #[tokio::test]
-async fn damage_behind_a_mark_that_is_lost_or_old_is_no_torn_write() {
-    for mark in ["lost", "old", "of an earlier file"] {
+async fn damage_after_old_committed_offset_is_not_torn_write() {
+    for committed in ["lost", "old", "of an earlier file"] {
         for at in ["head", "the statement's start"] {
             let dir = tempfile::tempdir().unwrap();
             let (log, job) = (open(dir.path()), job_of_the_future());
@@ -128,32 +128,32 @@ async fn damage_behind_a_mark_that_is_lost_or_old_is_no_torn_write() {
             }
             last += 5;
             assert_eq!(tails().last(), Some(&tail), "it is one tail");
-            match mark {
+            match committed {
                 "lost" => fs::write(&lock, "").unwrap(),
                 "old" => fs::write(&lock, &old).unwrap(),
                 _ => fs::write(&lock, &earlier).unwrap(),
             }
             flip(&tail, if at == "head" { 12 } else { start + 12 });
-            assert!(mark != "lost" || is_seen(dir.path(), &job), "{mark}, {at}");
+            assert!(committed != "lost" || is_seen(dir.path(), &job), "{committed}, {at}");
             let log = open(dir.path());
-            assert!(log.evidence(&job, 0).await.unwrap().started, "{mark}, {at}");
+            assert!(log.evidence(&job, 0).await.unwrap().started, "{committed}, {at}");
             let records = read_all(&log, &job, 1000).await;
             covers(&records, 0, last);
-            assert_eq!(records.iter().any(is_damage), at != "head", "a head is no record: {mark}, {at}");
+            assert_eq!(records.iter().any(is_damage), at != "head", "a head is no record: {committed}, {at}");
             let appended = log.append(&job, vec![notice("on")]).await.unwrap();
-            assert_eq!(appended.last_position, last + 1, "no position is given twice: {mark}, {at}");
+            assert_eq!(appended.last_position, last + 1, "no position is given twice: {committed}, {at}");
         }
     }
 }
 
-/// Whether the operator's tool sees the damage.
+/// Whether the doctor finds the damage.
 fn is_seen(dir: &Path, job: &JobId) -> bool {
     let health = Upkeep::of(dir).inspect(job, &|| true).unwrap().unwrap();
     matches!(health, Health::Damaged(_))
 }
 
 #[tokio::test]
-async fn a_repair_that_fails_keeps_the_damaged_file_aside_once() {
+async fn failed_repair_keeps_one_damaged_copy() {
     let dir = tempfile::tempdir().unwrap();
     let (job, files) = log_of_many_segments(dir.path()).await;
     flip(&files[1], 300);

@@ -1,4 +1,4 @@
-//! Another process holds a log's lock and does nothing, as one that is stopped.
+//! Another process holds a log's lock for long, as a stopped one.
 
 use std::fs::{self, File};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::folder::Folder;
 use crate::lock::{JobLock, Tried};
 use crate::{Health, Upkeep};
 
-/// Takes the log's lock as another process would; dropping it gives it back.
+/// Locks the log as another process; dropping the file unlocks it.
 fn hold(log: &SegmentLog, job: &JobId) -> File {
     let lock = File::options().read(true).write(true).open(log.folder_of(job).join("lock")).unwrap();
     lock.lock().unwrap();
@@ -17,12 +17,12 @@ fn hold(log: &SegmentLog, job: &JobId) -> File {
 }
 
 #[tokio::test]
-async fn reading_needs_no_lock_and_appending_gives_up_and_names_the_holder() {
+async fn append_times_out_naming_holder_while_reads_work() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open(dir.path()), JobId::generate());
     log.append(&job, vec![output(0, 1, 1, 5), notice("on")]).await.unwrap();
     let held = hold(&log, &job);
-    // It was stopped while it wrote.
+    // It was stopped during a write.
     let mut files = fs::read_dir(log.folder_of(&job)).unwrap().map(|file| file.unwrap().path());
     let tail = files.find(|path| path.extension().is_some()).unwrap();
     let torn = [fs::read(&tail).unwrap(), vec![9; 30]].concat();
@@ -58,7 +58,7 @@ async fn reading_needs_no_lock_and_appending_gives_up_and_names_the_holder() {
 }
 
 #[test]
-fn many_who_wait_hold_no_thread() {
+fn waiters_block_no_threads() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(4).build().unwrap();
     runtime.block_on(async {
@@ -90,9 +90,9 @@ fn many_who_wait_hold_no_thread() {
     });
 }
 
-/// One that appends without a pause lets others in.
+/// A process that appends without a pause lets others append.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_waiter_gets_the_lock_of_a_busy_log() {
+async fn waiter_gets_lock_of_busy_log() {
     let dir = tempfile::tempdir().unwrap();
     let (busy, other, job) = (open(dir.path()), open(dir.path()), JobId::generate());
     let (log, id) = (busy.clone(), job.clone());
@@ -112,9 +112,9 @@ async fn a_waiter_gets_the_lock_of_a_busy_log() {
     endless.abort();
 }
 
-/// As a process that is stopped while it waits: it is first in line, and never takes the lock.
+/// As a process that is stopped while it waits: it is first in line, and never locks.
 #[tokio::test]
-async fn a_stopped_waiter_that_is_first_in_line_blocks_nobody() {
+async fn stopped_waiter_blocks_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open(dir.path()), JobId::generate());
     log.append(&job, vec![notice("on")]).await.unwrap();
@@ -129,14 +129,14 @@ async fn a_stopped_waiter_that_is_first_in_line_blocks_nobody() {
     assert_eq!(other.last_seq(&attempt(&job, 0, 1), 0).await.unwrap(), 0);
     assert_eq!(Upkeep::of(dir.path()).repair(&job).unwrap(), Health::Good);
     assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
-    // It continues, and others wait in line again.
+    // It continues, and others are first in line again.
     assert!(matches!(stopped.try_again().unwrap(), Some(Tried::Held(_))));
     log.delete(&job).await.unwrap();
 }
 
-/// The queue of a busy log may be served for minutes, and each of its waits for the lock has its own limit.
+/// The queue of a busy log may take minutes, and each of its waits for the lock has its own timeout.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wait_for_the_lock_begins_when_another_has_it() {
+async fn lock_timeout_counts_only_held_time() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open(dir.path()), JobId::generate());
     log.append(&job, vec![notice("on")]).await.unwrap();
@@ -149,7 +149,7 @@ async fn a_wait_for_the_lock_begins_when_another_has_it() {
     let first = append();
     tokio::time::sleep(Duration::from_millis(4500)).await;
     let second = append();
-    // Takes the lock as soon as the first append has been written, and keeps it until after the first 5 s.
+    // Locks as soon as the first append is written, and unlocks after its first 5 s.
     let other = std::thread::spawn(move || {
         let mut tried = JobLock::try_if_there(&folder).unwrap();
         drop(held);
@@ -169,7 +169,7 @@ async fn a_wait_for_the_lock_begins_when_another_has_it() {
 }
 
 #[tokio::test]
-async fn one_who_comes_later_waits_as_long_as_those_before() {
+async fn late_waiter_gets_full_timeout() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open(dir.path()), JobId::generate());
     log.append(&job, vec![notice("on")]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Two processes on one folder, faults included, against a model that is a list.
+//! Two processes on one folder, with faults, compared with a model: a list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Act {
-    /// An attempt's next records, after some that are repeated.
+    /// An attempt's next records, after some duplicates.
     Append {
         handle: usize,
         attempt: u32,
@@ -28,21 +28,21 @@ enum Act {
         after: u64,
         max_bytes: usize,
     },
-    /// Another process, which begins this many microseconds after the one before.
+    /// Another process, which starts this many microseconds after the previous one.
     Reopen {
         handle: usize,
         later: i64,
     },
-    /// The process is killed while it appends: of what it wrote, this part (of 1000) and this garbage are there.
+    /// The process is killed during an append. This part of its bytes (in 1/1000) and this garbage are written.
     Kill {
         handle: usize,
         lengths: Vec<usize>,
         written: usize,
         garbage: Vec<u8>,
     },
-    /// The machine is switched off: the committed offset is an older one, or none.
+    /// A power failure: the committed offset is an older one, or none.
     PowerFailure {
-        mark: usize,
+        committed: usize,
     },
 }
 
@@ -63,7 +63,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         2 => (handle.clone(), 0_i64..30).prop_map(|(handle, later)| Act::Reopen { handle, later }),
         2 => (handle, any_lengths(), 0_usize..=1000, garbage)
             .prop_map(|(handle, lengths, written, garbage)| Act::Kill { handle, lengths, written, garbage }),
-        1 => (0_usize..20).prop_map(|mark| Act::PowerFailure { mark }),
+        1 => (0_usize..20).prop_map(|committed| Act::PowerFailure { committed }),
     ]
 }
 
@@ -71,12 +71,12 @@ struct World {
     dir: tempfile::TempDir,
     job: JobId,
     handles: [SegmentLog; 2],
-    /// How long the job was there when each began, in microseconds: no position that it gives is lower.
+    /// Age of the job at the start of each process, in microseconds: its floor.
     floors: [i64; 2],
     model: Vec<StoredRecord>,
     seqs: BTreeMap<u32, u64>,
     sealed: BTreeSet<u32>,
-    /// What the lock file held at earlier times.
+    /// Earlier contents of the lock file.
     marks: Vec<Vec<u8>>,
 }
 
@@ -104,14 +104,14 @@ impl World {
         self.handles[0].folder_of(&self.job).join("lock")
     }
 
-    /// The attempt's records from the one after its last, less `repeated`.
+    /// The attempt's next records, and the last `repeated` ones again.
     fn entries(&self, attempt: u32, repeated: u64, lengths: &[usize]) -> Vec<Entry> {
         let last = self.seqs.get(&attempt).copied().unwrap_or(0);
         let first = last.saturating_sub(repeated) + 1;
         (first..).zip(lengths).map(|(seq, &length)| output(0, attempt, seq, length)).collect()
     }
 
-    /// What the entries add to the model.
+    /// The records that the entries add to the model.
     fn planned(&self, handle: usize, entries: &[Entry]) -> Vec<StoredRecord> {
         let mut position = self.last();
         let mut added = Vec::new();
@@ -169,7 +169,7 @@ impl World {
         let last = self.last();
         let read = loop {
             match self.handles[handle].read(&self.job, after, max_bytes).await {
-                // The append before still has the lock for its retention.
+                // Retention after the previous append may still hold the lock.
                 Ok(page) if !page.is_current => tokio::task::yield_now().await,
                 read => break read,
             }
@@ -194,7 +194,7 @@ impl World {
         let added = self.planned(handle, &entries);
         let folder = self.handles[handle].folder_of(&self.job);
         let lengths_before = file_lengths(&folder);
-        let mark = fs::read(self.lock_file()).unwrap_or_default();
+        let committed = fs::read(self.lock_file()).unwrap_or_default();
         self.handles[handle].append(&self.job, entries).await.unwrap();
         for (path, length) in file_lengths(&folder) {
             let before = lengths_before.get(&path).copied().unwrap_or(0);
@@ -205,9 +205,9 @@ impl World {
                 fs::write(&path, bytes).unwrap();
             }
         }
-        fs::write(self.lock_file(), mark).unwrap();
+        fs::write(self.lock_file(), committed).unwrap();
         self.reopen(handle, 0);
-        // Of what was not acknowledged, a beginning may be there; a process that comes new finds it, once it gets the lock.
+        // A beginning of the unacknowledged records may exist. A new process finds it when it gets the lock.
         let last = loop {
             let page = self.handles[handle].read(&self.job, 0, 1).await.unwrap();
             if page.is_current {
@@ -240,9 +240,9 @@ impl World {
             Act::Kill { handle, lengths, written, garbage } => {
                 self.kill(handle, &lengths, written, &garbage).await;
             }
-            Act::PowerFailure { mark } => {
+            Act::PowerFailure { committed } => {
                 if self.lock_file().exists() {
-                    fs::write(self.lock_file(), &self.marks[mark % self.marks.len()]).unwrap();
+                    fs::write(self.lock_file(), &self.marks[committed % self.marks.len()]).unwrap();
                     self.reopen(0, 0);
                     self.reopen(1, 0);
                 }
@@ -263,7 +263,7 @@ fn file_lengths(folder: &Path) -> BTreeMap<std::path::PathBuf, usize> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn whatever_happens_the_log_is_the_list(acts in prop::collection::vec(any_act(), 1..40)) {
+    fn log_matches_model(acts in prop::collection::vec(any_act(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let mut world = World::new();

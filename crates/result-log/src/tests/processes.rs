@@ -1,5 +1,5 @@
-//! Real processes: killed at any moment, several at once, and without space. A test runs itself again as the child;
-//! then the environment says what to do.
+//! Real processes: killed at any time, concurrent, and without disk space. A test starts itself again as a child, whose
+//! environment says what to do.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +15,7 @@ fn durable(dir: &Path) -> SegmentLog {
     SegmentLog::open(LogOptions { fsync: true, ..limits }).unwrap()
 }
 
-/// A process that runs the test `act` of this file in this role.
+/// A process that runs the test `act` of this file with this role.
 fn child(role: &str, dir: &Path, job: &JobId, wrapper: &[&str]) -> Command {
     let test = std::env::current_exe().unwrap();
     let mut command = match wrapper {
@@ -26,7 +26,7 @@ fn child(role: &str, dir: &Path, job: &JobId, wrapper: &[&str]) -> Command {
             command
         }
     };
-    // The module's path without the crate's name, as the test harness names tests.
+    // The module path without the crate, as the test harness names tests.
     let (_, module) = module_path!().split_once("::").unwrap();
     command.args(["--exact", &format!("{module}::act"), "--nocapture", "--test-threads=1"]);
     command.env(ROLE, role).env(DIR, dir).env(JOB, job.as_str()).stdout(Stdio::piped());
@@ -47,7 +47,7 @@ async fn act() {
     }
 }
 
-/// Appends three records at a time, one of them a row, and says which seq is acknowledged.
+/// Appends three records at a time, one of them a row, and prints the acknowledged seq.
 async fn append_in_a_loop(dir: &Path, job: &JobId, number: u32, until: u64) {
     let log = durable(dir);
     let mut seq = log.last_seq(&attempt(job, 0, number), 0).await.unwrap();
@@ -64,13 +64,13 @@ async fn append_in_a_loop(dir: &Path, job: &JobId, number: u32, until: u64) {
     }
 }
 
-/// The seqs that the child says are acknowledged, as they come.
+/// The seqs that the child prints as acknowledged.
 fn acknowledged(child: &mut Child) -> impl Iterator<Item = u64> + use<> {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     lines.map_while(Result::ok).filter_map(|line| line.rsplit_once("acknowledged ")?.1.parse().ok())
 }
 
-/// Positions rise; of each attempt all rows are there, and all output is there or told missing.
+/// Positions increase; of each attempt all rows exist, and all output exists or a gap record stands for it.
 fn check_whole(records: &[StoredRecord], number: u32, last_seq: u64) {
     assert!(records.is_sorted_by_key(|stored| stored.position));
     let rows: Vec<u64> = records
@@ -101,7 +101,7 @@ fn check_whole(records: &[StoredRecord], number: u32, last_seq: u64) {
 }
 
 #[tokio::test]
-async fn what_a_killed_process_was_told_is_there() {
+async fn acknowledged_records_survive_kill() {
     let dir = tempfile::tempdir().unwrap();
     let job = JobId::generate();
     for round in 0..12_usize {
@@ -114,7 +114,7 @@ async fn what_a_killed_process_was_told_is_there() {
         let log = durable(dir.path());
         let last = log.last_seq(&attempt(&job, 0, 1), 0).await.unwrap();
         assert!(last >= last_told, "{last} of {last_told}");
-        // A batch is one write, but it may have been cut.
+        // A batch is one write, which may have been interrupted.
         log.append(&job, ((last + 1)..=last.next_multiple_of(3)).map(resend).collect()).await.unwrap();
         check_whole(&read_all(&log, &job, 10_000).await, 1, last.next_multiple_of(3));
     }
@@ -131,7 +131,7 @@ fn resend(seq: u64) -> Entry {
 }
 
 #[tokio::test]
-async fn two_processes_append_to_one_job_while_a_third_reads() {
+async fn two_writers_and_a_reader_share_one_log() {
     let dir = tempfile::tempdir().unwrap();
     let job = JobId::generate();
     let mut first = child("first", dir.path(), &job, &[]).spawn().unwrap();
@@ -139,7 +139,7 @@ async fn two_processes_append_to_one_job_while_a_third_reads() {
     let log = durable(dir.path());
     let mut cursor = 0;
     loop {
-        // Asked first: what is read afterwards is then the end.
+        // Ask first: the records that are read afterwards are then complete.
         let are_done = first.try_wait().unwrap().is_some() && second.try_wait().unwrap().is_some();
         let page = log.read(&job, cursor, 5_000).await.unwrap();
         for stored in &page.records {
@@ -158,7 +158,7 @@ async fn two_processes_append_to_one_job_while_a_third_reads() {
     check_whole(&records, 2, 300);
 }
 
-/// Appends until there is no space, then makes some and goes on.
+/// Appends until the disk is full, then frees space and continues.
 async fn run_out_of_space(dir: &Path, job: &JobId) {
     let ballast = dir.join("ballast");
     std::fs::write(&ballast, vec![1; 20_000]).unwrap();
@@ -189,18 +189,18 @@ async fn run_out_of_space(dir: &Path, job: &JobId) {
 }
 
 #[test]
-fn a_file_that_may_not_grow_loses_nothing_and_grows_later() {
+fn file_size_limit_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    // The signal would end the process; a server that is limited so has it ignored.
+    // The signal would end the process. A server under such a limit ignores it.
     let limited = ["sh", "-c", r#"trap "" XFSZ; ulimit -S -f 100; exec "$0" "$@""#];
     let mut process = child("without space", dir.path(), &JobId::generate(), &limited).spawn().unwrap();
     assert!(acknowledged(&mut process).last().is_some());
     assert!(process.wait().unwrap().success());
 }
 
-/// Only where a test may mount: there it is the real thing.
+/// A real full disk, where a test may mount one.
 #[test]
-fn a_full_disk_loses_nothing_and_is_used_again() {
+fn full_disk_loses_nothing() {
     let mounts = Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|status| status.success());
     if !mounts {
         return;

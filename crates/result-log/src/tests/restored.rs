@@ -1,11 +1,11 @@
-//! Logs that become older than they were: somebody restored a copy. A reader repeats at most, and skips nothing.
+//! Logs restored from an older copy. Readers may repeat records, and skip none.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::*;
 
-/// A process that begins so many microseconds after the job was made.
+/// A process that starts this many microseconds after the creation of the job.
 fn open_after(dir: &Path, job: &JobId, micros: i64) -> SegmentLog {
     let opened_micros = job.created_ms() * 1000 + micros;
     SegmentLog::open(LogOptions { opened_micros, ..options(dir) }).unwrap()
@@ -37,7 +37,7 @@ async fn read_after(log: &SegmentLog, job: &JobId, after: u64) -> Vec<(u64, u64)
 }
 
 #[tokio::test]
-async fn a_reader_who_was_further_than_a_restored_log_skips_nothing() {
+async fn reader_skips_nothing_after_restore() {
     let (dir, backups) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let job = JobId::generate();
     // Older than the job.
@@ -62,13 +62,13 @@ async fn a_reader_who_was_further_than_a_restored_log_skips_nothing() {
     assert_eq!(second.tail(&job, 17).await.unwrap(), 2);
     assert_eq!(second.tail(&job, 99).await.unwrap(), 0);
 
-    // The same copy again: what was given since is not given again.
+    // The same copy again: positions used since then are not used again.
     restore(&second, &job, &copy);
     drop(second);
     let third = open_after(dir.path(), &job, 2_000);
     add(&third, &job, 4..6).await;
     assert_eq!(read_after(&third, &job, 1_015).await, [(2_000, 4), (2_001, 5)]);
-    // A process that began before it goes on where it is, and so does every reopened one.
+    // A process from before the restore continues at its own state, as does any process that opens the log.
     for begun in [1_500, 2_001] {
         let other = open_after(dir.path(), &job, begun);
         let last = other.last_position(&job).await.unwrap();
@@ -80,7 +80,7 @@ async fn a_reader_who_was_further_than_a_restored_log_skips_nothing() {
 }
 
 #[tokio::test]
-async fn a_copy_that_is_restored_below_a_server_is_noticed() {
+async fn restore_under_running_server_is_detected() {
     let (dir, backups) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (log, job) = (open(dir.path()), JobId::generate());
     add(&log, &job, 1..4).await;
@@ -92,9 +92,9 @@ async fn a_copy_that_is_restored_below_a_server_is_noticed() {
     assert_eq!(read, (4..20).collect::<Vec<_>>());
 }
 
-/// What retention leaves of a file, and what a repair leaves of it, keeps its positions.
+/// A file that retention or a repair rewrote keeps its positions.
 #[tokio::test]
-async fn positions_stay_through_retention_and_repair() {
+async fn positions_survive_retention_and_repair() {
     let dir = tempfile::tempdir().unwrap();
     let job = JobId::generate();
     let mut expected = Vec::new();
@@ -123,7 +123,7 @@ async fn positions_stay_through_retention_and_repair() {
     );
     check(read_after(&log, &job, 0).await);
     let last = log.last_position(&job).await.unwrap();
-    // The tail loses its beginning, and with it what it knew of positions but for what the file before says.
+    // The tail loses its beginning. The file before it still has the shifts.
     let tail = std::fs::read_dir(log.folder_of(&job)).unwrap().map(|it| it.unwrap().path());
     let tail =
         tail.filter(|path| path.extension().is_some_and(|extension| extension == "log")).max().unwrap();
@@ -135,9 +135,9 @@ async fn positions_stay_through_retention_and_repair() {
     assert_eq!(log.last_position(&job).await.unwrap(), last);
 }
 
-/// A reader who has a position skips nothing that is whole, wherever the damage is.
+/// Wherever the damage is, a reader skips no readable record.
 #[tokio::test]
-async fn what_damage_leaves_of_an_append_is_not_skipped() {
+async fn readable_records_beside_damage_are_not_skipped() {
     let dir = tempfile::tempdir().unwrap();
     for part in 0..60 {
         let job = JobId::generate();

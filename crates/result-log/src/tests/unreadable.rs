@@ -1,4 +1,4 @@
-//! Bytes that the disk cannot read: damage, as bytes that are wrong.
+//! Bytes that the disk cannot read: damage, as changed bytes are.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use super::*;
 use crate::fixture::BadBlocks;
 use crate::{Health, Upkeep};
 
-/// Bytes of output in each record: a segment has some blocks of the disk, and each of them some records.
+/// Size of the output in each record, so that a segment has several disk blocks, and each block several records.
 const LENGTH: usize = 1000;
 const RECORDS: u64 = 60;
 const BLOCK: u64 = 4096;
@@ -19,7 +19,7 @@ fn open_large(dir: &Path) -> SegmentLog {
     SegmentLog::open(LogOptions { segment_bytes: 16 * 1024, ..options(dir) }).unwrap()
 }
 
-/// A log of several segments of several blocks, and its files in order. It says `said` with each output.
+/// A log with several segments of several blocks, and its files in order. All output has the byte `said`.
 async fn log_of_large_segments(dir: &Path, said: u8) -> (JobId, Vec<PathBuf>) {
     let (log, job) = (open_large(dir), job_of_the_future());
     for seq in 1..=RECORDS {
@@ -34,7 +34,7 @@ async fn log_of_large_segments(dir: &Path, said: u8) -> (JobId, Vec<PathBuf>) {
     (job, files)
 }
 
-/// All records up to `last` are there, but for one gap of at most so many.
+/// All records up to `last` exist, except for one gap of at most `at_most`.
 fn check_one_gap(records: &[StoredRecord], last: u64, at_most: u64) {
     let (mut end, mut gaps) = (0, Vec::new());
     for stored in records {
@@ -49,10 +49,10 @@ fn check_one_gap(records: &[StoredRecord], last: u64, at_most: u64) {
     assert!(gaps.len() == 1 && gaps[0] <= at_most, "{gaps:?}");
 }
 
-/// In each file, in each block, whatever the error; found by a server and by the operator's tool.
+/// In each block of each file, with each error; found by a server and by the doctor.
 #[tokio::test]
-async fn a_block_that_cannot_be_read_costs_its_records_only() {
-    // Zeros read as those that stand in for what cannot be read.
+async fn unreadable_block_loses_only_its_records() {
+    // Zeros look like those that replace unreadable bytes.
     for (error, said) in [(Errno::EIO, 7), (Errno::EUCLEAN, 0), (Errno::EBADMSG, 7)] {
         for (file, block) in [(1, 1), (1, 3), (2, 2), (3, 1), (3, 2)] {
             for by_tool in [true, false] {
@@ -87,10 +87,9 @@ async fn a_block_that_cannot_be_read_costs_its_records_only() {
     }
 }
 
-/// The zeros that stand in for a block may be what was in it. The file is replaced anyway: the next reader
-/// cannot read it either.
+/// The block may have contained zeros. The file is replaced anyway, since the next reader cannot read it either.
 #[tokio::test]
-async fn a_block_of_zeros_that_cannot_be_read_costs_nothing() {
+async fn unreadable_block_of_zeros_loses_nothing() {
     for is_tail in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let (log, job) = (open_large(dir.path()), job_of_the_future());
@@ -110,9 +109,9 @@ async fn a_block_of_zeros_that_cannot_be_read_costs_nothing() {
     }
 }
 
-/// The beginning of a file holds what is known of all earlier ones.
+/// The beginning of a file has the summary of all earlier ones.
 #[tokio::test]
-async fn a_file_whose_beginning_cannot_be_read_is_damaged() {
+async fn unreadable_file_head_is_damage() {
     for file in 0..4 {
         let dir = tempfile::tempdir().unwrap();
         let (job, files) = log_of_large_segments(dir.path(), 7).await;
@@ -124,7 +123,7 @@ async fn a_file_whose_beginning_cannot_be_read_is_damaged() {
 }
 
 #[tokio::test]
-async fn retention_goes_on_over_what_cannot_be_read() {
+async fn retention_continues_past_unreadable_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let (job, files) = log_of_large_segments(dir.path(), 7).await;
     let _bad = BadBlocks::at(&files[0], BLOCK..2 * BLOCK, Errno::EIO);
@@ -141,7 +140,7 @@ async fn retention_goes_on_over_what_cannot_be_read() {
 
 /// The committed offset is found again, and can be written.
 #[tokio::test]
-async fn a_mark_that_cannot_be_read_is_lost() {
+async fn unreadable_committed_offset_is_recovered() {
     let dir = tempfile::tempdir().unwrap();
     let (job, _) = log_of_large_segments(dir.path(), 7).await;
     let log = open_large(dir.path());
@@ -155,10 +154,10 @@ async fn a_mark_that_cannot_be_read_is_lost() {
     assert_eq!(open_large(dir.path()).last_position(&job).await.unwrap(), RECORDS + 1);
 }
 
-/// Where a committed offset is lost, or older than a power failure, nobody knows how much the unreadable end held.
+/// If the committed offset is lost or old, the number of records in the unreadable end is not known.
 #[tokio::test]
-async fn an_end_that_cannot_be_read_is_not_taken_for_a_torn_write() {
-    for mark in ["lost", "old", "of an earlier file"] {
+async fn unreadable_end_is_not_torn_write() {
+    for committed in ["lost", "old", "of an earlier file"] {
         for first_block in [0, 2] {
             let dir = tempfile::tempdir().unwrap();
             let (log, job) = (open_large(dir.path()), job_of_the_future());
@@ -175,7 +174,7 @@ async fn an_end_that_cannot_be_read_is_not_taken_for_a_torn_write() {
             assert!(length > 3 * BLOCK, "it is a tail of {length} bytes");
             fs::write(
                 &lock,
-                match mark {
+                match committed {
                     "lost" => &[][..],
                     "old" => &marks[marks.len() - 10],
                     _ => &marks[0],
@@ -185,10 +184,10 @@ async fn an_end_that_cannot_be_read_is_not_taken_for_a_torn_write() {
             let _bad = BadBlocks::at(&tail, first_block * BLOCK..length, Errno::EIO);
             let logs = Upkeep::of(dir.path());
             let is_seen = matches!(logs.inspect(&job, &|| true).unwrap(), Some(Health::Damaged(_)));
-            assert!(is_seen || mark != "lost", "{mark}, {first_block}");
+            assert!(is_seen || committed != "lost", "{committed}, {first_block}");
             let records = read_all(&open_large(dir.path()), &job, 20_000).await;
             let last = records.last().unwrap();
-            assert!(is_damage(last), "{mark}, block {first_block}: {last:?}");
+            assert!(is_damage(last), "{committed}, block {first_block}: {last:?}");
             assert!(last.position >= seq, "no position is given twice: {}", last.position);
             let log = open_large(dir.path());
             let appended = log.append(&job, vec![notice("on")]).await.unwrap();
@@ -198,9 +197,9 @@ async fn an_end_that_cannot_be_read_is_not_taken_for_a_torn_write() {
     }
 }
 
-/// As when the file system's own data about the file is damaged.
+/// As when the file's metadata is damaged.
 #[tokio::test]
-async fn a_file_that_cannot_be_opened_becomes_a_gap() {
+async fn unopenable_file_becomes_gap() {
     for file in 0..4 {
         let dir = tempfile::tempdir().unwrap();
         let (job, files) = log_of_large_segments(dir.path(), 7).await;
@@ -213,9 +212,9 @@ async fn a_file_that_cannot_be_opened_becomes_a_gap() {
     }
 }
 
-/// What passes is no damage: nothing is changed, and later all is there.
+/// A transient error is no damage: nothing is changed, and later all records can be read.
 #[tokio::test]
-async fn an_error_that_passes_is_for_later() {
+async fn transient_read_error_is_retried() {
     for error in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOSPC, Errno::EAGAIN, Errno::ENODEV] {
         let dir = tempfile::tempdir().unwrap();
         let (job, files) = log_of_large_segments(dir.path(), 7).await;

@@ -1,4 +1,4 @@
-//! What an operator's tool does with logs.
+//! The log's part of the doctor.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ fn health(dir: &Path, job: &JobId) -> Health {
     Upkeep::of(dir).inspect(job, &|| true).unwrap().unwrap()
 }
 
-/// Names, lengths and contents of all files below the folder.
+/// Names, sizes and contents of all files below the folder.
 fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
@@ -25,9 +25,9 @@ fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     all
 }
 
-/// Logs of every form that is well: empty, of one and of many segments, compacted, torn behind the committed offset, without a committed offset.
+/// Intact logs of all forms: empty, one and many segments, compacted, torn after the committed offset, without one.
 #[tokio::test]
-async fn a_log_that_is_well_is_good_in_every_form() {
+async fn intact_logs_are_good() {
     let dir = tempfile::tempdir().unwrap();
     let limits = LogOptions { retain_output_bytes_per_job: 1500, ..options(dir.path()) };
     let (log, job) = (SegmentLog::open(limits).unwrap(), job_of_the_future());
@@ -60,7 +60,7 @@ async fn a_log_that_is_well_is_good_in_every_form() {
 }
 
 #[tokio::test]
-async fn one_flipped_bit_is_found_in_each_file_and_repaired_beside_a_server() {
+async fn flipped_bit_is_found_and_repaired_beside_server() {
     let dir = tempfile::tempdir().unwrap();
     let (_, files) = log_of_many_segments(dir.path()).await;
     for number in 0..files.len() {
@@ -85,7 +85,7 @@ async fn one_flipped_bit_is_found_in_each_file_and_repaired_beside_a_server() {
 }
 
 #[tokio::test]
-async fn files_that_are_gone_are_found_and_a_gap_stands_for_them() {
+async fn missing_files_are_found_and_become_gap() {
     for gone in [vec![0], vec![1, 2], vec![usize::MAX], vec![0, usize::MAX]] {
         let dir = tempfile::tempdir().unwrap();
         let (job, files) = log_of_many_segments(dir.path()).await;
@@ -94,7 +94,7 @@ async fn files_that_are_gone_are_found_and_a_gap_stands_for_them() {
         for number in &gone {
             fs::remove_file(&files[(*number).min(files.len() - 1)]).unwrap();
         }
-        // One that comes only now knows nothing of the files, unless it has to repair the end.
+        // A new process knows nothing of the files, unless it has to repair the end.
         let later = open(dir.path());
         if !gone.contains(&usize::MAX) {
             assert_eq!(later.last_position(&job).await.unwrap(), 39);
@@ -118,7 +118,7 @@ async fn files_that_are_gone_are_found_and_a_gap_stands_for_them() {
 
 /// As on a full disk.
 #[tokio::test]
-async fn a_repair_that_cannot_write_leaves_the_log_as_it_was_and_can_be_done_again() {
+async fn repair_on_full_disk_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (job, files) = log_of_many_segments(dir.path()).await;
     for damaged in [&files[1], files.last().unwrap()] {
@@ -134,9 +134,9 @@ async fn a_repair_that_cannot_write_leaves_the_log_as_it_was_and_can_be_done_aga
     assert_eq!(read_all(&open(dir.path()), &job, 1000).await.iter().filter(|it| is_damage(it)).count(), 2);
 }
 
-/// Servers open it, and so does a tool; where it ends a gap stands for what was there.
+/// Both a server and the doctor can open it; a gap record stands for its end.
 #[tokio::test]
-async fn a_log_that_lost_its_mark_and_its_tail_can_be_used_again() {
+async fn log_without_committed_offset_and_tail_is_usable() {
     for by_tool in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let limits = LogOptions { retain_output_bytes_per_job: 700, ..options(dir.path()) };
@@ -164,7 +164,7 @@ async fn a_log_that_lost_its_mark_and_its_tail_can_be_used_again() {
 }
 
 #[tokio::test]
-async fn a_log_that_another_process_holds_is_left_alone_and_the_process_named() {
+async fn locked_log_is_not_repaired_and_holder_named() {
     let dir = tempfile::tempdir().unwrap();
     let (job, files) = log_of_many_segments(dir.path()).await;
     flip(&files[0], 200);
@@ -183,7 +183,7 @@ async fn a_log_that_another_process_holds_is_left_alone_and_the_process_named() 
 }
 
 #[tokio::test]
-async fn a_log_that_is_set_aside_is_whole_and_one_of_the_same_name_is_not_touched() {
+async fn set_aside_log_is_whole_and_overwrites_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (job, files) = log_of_many_segments(dir.path()).await;
     let folder = files[0].parent().unwrap().to_owned();

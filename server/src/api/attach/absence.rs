@@ -8,7 +8,7 @@ use sqlflow_job_store::known_job;
 use sqlflow_os::clock;
 use tokio_util::sync::CancellationToken;
 
-use super::standing::Standing;
+use super::agent_status::AgentStatus;
 use super::{AttachContext, Changes, RELOAD_PERIOD, lock};
 use crate::agent_liveness::{AgentLiveness, LivenessChange};
 
@@ -112,9 +112,9 @@ impl Absence {
     /// Whether the absence has ended, according to the job.
     fn end(&self, job: Option<&Job>) -> Option<End> {
         let Some(job) = job else { return Some(End::NotAwaited) };
-        match Standing::of(job, &self.attempt, &self.instance) {
-            Standing::Live | Standing::Cancelled(_) => {}
-            Standing::Reported | Standing::Over(_) => return Some(End::NotAwaited),
+        match AgentStatus::of(job, &self.attempt, &self.instance) {
+            AgentStatus::Live | AgentStatus::Cancelled(_) => {}
+            AgentStatus::Reported | AgentStatus::Fenced(_) => return Some(End::NotAwaited),
         }
         match job.attached_to(&self.attempt) {
             Some(server) if server == self.context.server.0 => None,

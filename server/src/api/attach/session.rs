@@ -1,27 +1,27 @@
 //! One stream, from the agent's Hello to its end.
 
+mod outcome;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
-use sqlflow_job::{Attempt, AttemptId, Change, Event, Failure, InstanceHash, Job, Reason};
+use sqlflow_job::{AttemptId, Change, Event, Failure, InstanceHash, Job};
 use sqlflow_job_store::{StoreError, UpdateError, known_job};
-use sqlflow_launcher::{Target, TerminatedBy};
 use sqlflow_os::clock;
 use sqlflow_proto::agent::{
     Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, Cancel, CommitGrant, CommitRefusal,
-    OutcomeAck, RecordBatch, attach_request, attach_response, attach_response::Message,
+    RecordBatch, attach_request, attach_response, attach_response::Message,
 };
 use sqlflow_result_log::{Entry, Producer};
 use tonic::{Status, Streaming};
 
-use super::standing::Standing;
+use super::agent_status::AgentStatus;
 use super::{AttachContext, Changes, RELOAD_PERIOD, Responses};
 use crate::agent_liveness::{AgentLiveness, Backlog, HEARTBEAT, LivenessChange};
 use crate::api::{compressed, status};
 use crate::metrics::AttachedAgent;
 use crate::trace;
-use crate::wire;
 
 /// Maximum number of records in one write.
 const APPEND_BYTES: usize = 8 * 1024 * 1024;
@@ -120,7 +120,7 @@ impl<'a> Session<'a> {
         let attached = Attached { acked_seq: self.acked_seq, heartbeat_seconds, takes_compressed: true };
         self.send(Message::Attached(attached)).await?;
         // It was bound a moment ago.
-        let mut standing = self.look().await?;
+        let mut agent_status = self.look().await?;
         if !has_assignment && !self.cancel_sent {
             let assignment = self.context.assigner.assignment(&self.job, &self.attempt).await?;
             self.send_assignment(&assignment).await?;
@@ -138,13 +138,13 @@ impl<'a> Session<'a> {
                     _ = self.changes.changed() => {
                         let (store, id) = (self.context.store.as_ref(), &self.attempt.job);
                         let job = known_job::current(store, id, &mut self.changes).await;
-                        standing = self.read(job).await?;
+                        agent_status = self.read(job).await?;
                         continue;
                     }
                     // Covers faults of the change signal.
                     _ = safety.tick() => {
                         let job = self.context.load(&self.attempt).await;
-                        standing = self.read(job).await?;
+                        agent_status = self.read(job).await?;
                         continue;
                     }
                     _ = quiet.tick() => match requests.arrived() {
@@ -152,7 +152,7 @@ impl<'a> Session<'a> {
                         Some(request) => request,
                         None => {
                             self.backlog.is_read(Instant::now());
-                            self.notice_silence(&standing).await;
+                            self.notice_silence(&agent_status).await;
                             continue;
                         }
                     },
@@ -166,7 +166,7 @@ impl<'a> Session<'a> {
                 Some(attach_request::Message::Records(batch)) => {
                     let entries;
                     (entries, pending) = self.gather(batch, &mut requests).await;
-                    if let Some(outcome) = take_outcome(&mut pending) {
+                    if let Some(outcome) = outcome::take(&mut pending) {
                         self.append_and_end(entries, &outcome).await?;
                     } else {
                         self.append(entries).await?;
@@ -251,29 +251,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Takes the last records and the outcome. If possible, one write makes both durable.
-    async fn append_and_end(
-        &mut self,
-        entries: Vec<Entry>,
-        outcome: &sqlflow_proto::agent::Outcome,
-    ) -> Result<(), Status> {
-        // The platform may take long to report who terminated the agent.
-        let is_told_at_once = outcome.reason() != sqlflow_proto::agent::outcome::Reason::Terminated;
-        if is_told_at_once && entries.last().is_some_and(|last| last.record.seq == outcome.last_seq) {
-            let event = self.outcome_event(outcome).await;
-            let (log, job) = (&self.context.log, &self.attempt.job);
-            let both = log.append_and_apply(job, &entries, event, clock::now_ms()).await;
-            if let Some(both) = both.map_err(status::of_log)? {
-                self.acked_seq = outcome.last_seq;
-                // Without it the agent would keep them for the next server.
-                self.send(Message::Ack(attach_response::Ack { seq: self.acked_seq })).await?;
-                return self.has_ended(outcome, &both.job, both.change).await;
-            }
-        }
-        self.append(entries).await?;
-        self.outcome(outcome).await
-    }
-
     async fn commit(&mut self) -> Result<(), Status> {
         let event = Event::CommitRequested { attempt: self.attempt.clone(), instance: self.instance.clone() };
         match self.update(event).await {
@@ -285,69 +262,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn outcome(&mut self, outcome: &sqlflow_proto::agent::Outcome) -> Result<(), Status> {
-        // Another server may have taken the last ones, and only their acknowledgement was lost.
-        if self.acked_seq < outcome.last_seq {
-            let rank = self.producer.rank;
-            let durable = self.context.log.last_seq(&self.attempt, rank).await.map_err(status::of_log)?;
-            if durable < outcome.last_seq {
-                return Err(Status::invalid_argument(format!(
-                    "the outcome names record {}, but only {durable} have arrived",
-                    outcome.last_seq
-                )));
-            }
-        }
-        let event = self.outcome_event(outcome).await;
-        let (job, change) = self.update(event).await.map_err(status::of_update)?;
-        self.has_ended(outcome, &job, change).await
-    }
-
-    async fn outcome_event(&self, outcome: &sqlflow_proto::agent::Outcome) -> Event {
-        let mut converted = wire::outcome(outcome);
-        if converted.reason == Reason::Terminated {
-            let target = Target::of(&self.job, &self.attempt);
-            match self.context.executors.who_ended(&target).await {
-                Some(TerminatedBy::Cluster(who)) => {
-                    converted.message = format!("{}: {who}", converted.message);
-                }
-                // The rest of the report stays valid, for example that its output was kept.
-                Some(TerminatedBy::Deadline) => {
-                    converted.reason = Reason::Deadline;
-                    converted.retryable = false;
-                    converted.message = format!("it ran longer than its Pod may; {}", converted.message);
-                }
-                None => {}
-            }
-        }
-        Event::OutcomeReported {
-            attempt: self.attempt.clone(),
-            instance: self.instance.clone(),
-            outcome: converted,
-        }
-    }
-
-    /// The outcome is durable. An agent may report it again; it counts once.
-    async fn has_ended(
-        &mut self,
-        outcome: &sqlflow_proto::agent::Outcome,
-        job: &Job,
-        change: Change,
-    ) -> Result<(), Status> {
-        if change == Change::Changed {
-            self.context.metrics.note_phases(&outcome.phases);
-            if let Some(ended) = job.attempt(&self.attempt).and_then(Attempt::outcome) {
-                tracing::info!(
-                    reason = ended.reason.name(),
-                    outcome = ended.message,
-                    "the attempt has ended"
-                );
-            }
-        }
-        self.send(Message::OutcomeAck(OutcomeAck {})).await
-    }
-
     /// Checks the job that was read.
-    async fn read(&mut self, read: Result<Option<Arc<Job>>, StoreError>) -> Result<Standing, Status> {
+    async fn read(&mut self, read: Result<Option<Arc<Job>>, StoreError>) -> Result<AgentStatus, Status> {
         let job = read.map_err(status::of_store)?;
         self.job = job.ok_or_else(|| Status::not_found("there is no such job any more"))?;
         self.look().await
@@ -355,7 +271,7 @@ impl<'a> Session<'a> {
 
     /// Checks whether the agent may still report, and forwards a cancel. The agent of an attempt that a server ended
     /// is refused permanently, so that it ends its command.
-    async fn look(&mut self) -> Result<Standing, Status> {
+    async fn look(&mut self) -> Result<AgentStatus, Status> {
         let job = Arc::clone(&self.job);
         if !self.is_named {
             self.is_named = true;
@@ -368,13 +284,13 @@ impl<'a> Session<'a> {
             // The job's reconciler has reported that no server hears the agent, and will report its return.
             self.silence = AgentLiveness::begin(self.context.silence, Instant::now());
         }
-        let standing = Standing::of(&job, &self.attempt, &self.instance);
-        match &standing {
-            Standing::Over(why) => return Err(Status::failed_precondition(why.clone())),
-            Standing::Cancelled(failure) if !self.cancel_sent => self.cancel(failure).await?,
-            Standing::Live | Standing::Cancelled(_) | Standing::Reported => {}
+        let agent_status = AgentStatus::of(&job, &self.attempt, &self.instance);
+        match &agent_status {
+            AgentStatus::Fenced(why) => return Err(Status::failed_precondition(why.clone())),
+            AgentStatus::Cancelled(failure) if !self.cancel_sent => self.cancel(failure).await?,
+            AgentStatus::Live | AgentStatus::Cancelled(_) | AgentStatus::Reported => {}
         }
-        Ok(standing)
+        Ok(agent_status)
     }
 
     async fn cancel(&mut self, failure: &Failure) -> Result<(), Status> {
@@ -384,10 +300,10 @@ impl<'a> Session<'a> {
     }
 
     /// Nothing was received since the last check.
-    async fn notice_silence(&mut self, standing: &Standing) {
-        let is_awaited = match standing {
-            Standing::Live | Standing::Cancelled(_) => true,
-            Standing::Reported | Standing::Over(_) => false,
+    async fn notice_silence(&mut self, agent_status: &AgentStatus) {
+        let is_awaited = match agent_status {
+            AgentStatus::Live | AgentStatus::Cancelled(_) => true,
+            AgentStatus::Reported | AgentStatus::Fenced(_) => false,
         };
         // An agent attached elsewhere is heard there, even if this connection has not ended yet.
         if is_awaited
@@ -427,17 +343,6 @@ impl<'a> Session<'a> {
 
 /// A message, or `None` at the end of the stream.
 type Incoming = Option<Result<AttachRequest, Status>>;
-
-/// The outcome, if the next message is one.
-fn take_outcome(next: &mut Option<Incoming>) -> Option<sqlflow_proto::agent::Outcome> {
-    let is_outcome = |next: &mut Incoming| {
-        matches!(next, Some(Ok(AttachRequest { message: Some(attach_request::Message::Outcome(_)) })))
-    };
-    match next.take_if(is_outcome)?? {
-        Ok(AttachRequest { message: Some(attach_request::Message::Outcome(outcome)) }) => Some(outcome),
-        _ => None,
-    }
-}
 
 /// Messages of the agent. Those that arrive meanwhile wait in the stream's window.
 struct Requests(Streaming<AttachRequest>);

@@ -7,7 +7,7 @@ mod loads;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use sqlflow_job::{Basis, ExecutorRef, LauncherId, Outcome, Reason, Role};
+use sqlflow_job::{Basis, ExecutorRef, LauncherId, LauncherKind, Outcome, Reason, Role};
 use sqlflow_job_store::{NewJob, Secret, ServerId, SqliteStore};
 use sqlflow_launcher::TerminatedBy;
 use sqlflow_proto::agent::agent_client::AgentClient;
@@ -21,10 +21,10 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::*;
-use crate::accept::ADMISSION_TIME;
 use crate::api::AgentSocket;
-use crate::api::executors::ExecutorId;
+use crate::api::executor_auth::ExecutorId;
 use crate::codegen::DATA_SOURCE;
+use crate::connections::ADMISSION_TIME;
 use crate::fixture;
 use crate::metrics::MeasuredStore;
 
@@ -46,7 +46,7 @@ struct Platform {
 }
 
 #[async_trait]
-impl Executors for Platform {
+impl ExecutorAuth for Platform {
     async fn identify(&self, _: &Hello, _: &Peer) -> Result<ExecutorId, Status> {
         match *self.refuses.lock().unwrap() {
             Some(code) => Err(Status::new(code, "the platform does not know it")),
@@ -54,7 +54,7 @@ impl Executors for Platform {
         }
     }
 
-    async fn may_speak(&self, _: &ExecutorId, target: &Target) -> Result<(), Status> {
+    async fn authorize(&self, _: &ExecutorId, target: &Target) -> Result<(), Status> {
         assert_eq!(target.executor, ExecutorRef::of_attempt(&target.attempt));
         let held_up = self.held_up.lock().unwrap().take();
         if let Some(go_on) = held_up {
@@ -64,7 +64,7 @@ impl Executors for Platform {
         Ok(())
     }
 
-    async fn who_ended(&self, _: &Target) -> Option<TerminatedBy> {
+    async fn terminated_by(&self, _: &Target) -> Option<TerminatedBy> {
         self.ender.lock().unwrap().clone()
     }
 }
@@ -127,7 +127,11 @@ async fn world() -> World {
     store.create(new).await.unwrap();
     let world = World { store, log, platform, metrics, context, attempt, socket, dir };
     world
-        .update(Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") })
+        .update(Event::AttemptCreated {
+            step: 0,
+            role: Role::Run,
+            launcher_id: LauncherId::of(LauncherKind::Local),
+        })
         .await;
     world
 }
@@ -290,7 +294,11 @@ async fn open_stream_of_an_ended_attempt_is_refused() {
     assert_eq!(refused.code(), Code::FailedPrecondition);
     // Nor beside its successor.
     world
-        .update(Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") })
+        .update(Event::AttemptCreated {
+            step: 0,
+            role: Role::Run,
+            launcher_id: LauncherId::of(LauncherKind::Local),
+        })
         .await;
     assert_eq!(world.attach(KEY).await.err().unwrap().code(), Code::FailedPrecondition);
 }

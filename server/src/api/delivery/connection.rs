@@ -68,7 +68,7 @@ impl Connection {
     }
 
     /// A page was written, and its stream is still open. Returns the receipt that will prove it.
-    pub(super) fn handed_over(&self) -> Receipt {
+    pub(super) fn page_written(&self) -> Receipt {
         let mut seen = self.lock();
         seen.is_receipt_due = true;
         seen.asked.next()
@@ -351,7 +351,7 @@ mod tests {
         let opened = [PREFACE, &frame(1, 4, 1, &[0]), &frame(1, 5, 3, &[0])].concat();
         client.write_all(&opened).await.unwrap();
         server.read_exact(&mut vec![0; opened.len()]).await.unwrap();
-        assert_eq!(server.connection.handed_over(), Receipt(1));
+        assert_eq!(server.connection.page_written(), Receipt(1));
         for part in frames.concat().chunks(piece) {
             server.write_all(part).await.unwrap();
         }

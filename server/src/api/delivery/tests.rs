@@ -37,8 +37,8 @@ fn delivery_is_judged_by_sign_reset_and_time_limit() {
         (yes, no, LIMIT, Sign::GoodEnd, LATE, Verdict::Unproved),
         (yes, no, LIMIT, Sign::None, IN_TIME, Verdict::Open),
     ];
-    for (handed_over, was_reset, time_limit, sign, after, verdict) in table {
-        let facts = Facts { handed_over, was_reset, time_limit, sign, after };
+    for (written, was_reset, time_limit, sign, after, verdict) in table {
+        let facts = Facts { written, was_reset, time_limit, sign, after };
         assert_eq!(judge(&facts), verdict, "{facts:?}");
     }
 }
@@ -157,7 +157,7 @@ async fn world() -> World {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let world = World { deliveries: Arc::default(), job: JobId::generate(), address };
-    let connections = crate::accept::connections(Arc::new(listener), "clients");
+    let connections = crate::connections::incoming(Arc::new(listener), "clients");
     let routes = Router::new().route("/", get(page)).with_state(world.clone());
     let serving = tonic::transport::Server::builder()
         .layer(DeliveryLayer)
@@ -197,14 +197,14 @@ impl World {
         // GET, http, /
         let headers = frame(1, 5, 1, &[0x82, 0x86, 0x84]);
         client.write_all(&[PREFACE, &frame(4, 0, 0, &[]), &headers].concat()).await.unwrap();
-        let is_handed_over = || {
+        let is_written = || {
             let readers = self.deliveries.lock();
             readers
                 .of
                 .get(&self.job)
                 .is_some_and(|it| it.pages.iter().any(|page| page.sent.receipt().is_some()))
         };
-        while !is_handed_over() {
+        while !is_written() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         client

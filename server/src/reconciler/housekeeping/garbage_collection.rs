@@ -1,4 +1,4 @@
-//! Garbage collection: removes leftovers of attempts whose job has ended or is unknown to the store.
+//! Garbage collection: removes the executors of attempts whose job has ended or is unknown to the store.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ use super::task::{Progress, Work};
 use crate::reconciler::Context;
 use crate::reconciler::log_throttle::LogThrottle;
 
-/// Timeout for listing leftovers.
+/// Timeout for listing attempts.
 const LIST_TIME: Duration = Duration::from_secs(60);
 
 pub(super) struct GarbageCollection {
     context: Arc<Context>,
-    /// Leftovers that this round has not processed yet.
+    /// Attempts that this round has not processed yet.
     left: Vec<Execution>,
     logged_failures: LogThrottle<AttemptId>,
 }
@@ -35,9 +35,9 @@ impl Work for GarbageCollection {
     async fn pass(&mut self) -> anyhow::Result<Progress> {
         let context = Arc::clone(&self.context);
         if self.left.is_empty() {
-            self.left = tokio::time::timeout(LIST_TIME, context.launchers.leftovers())
+            self.left = tokio::time::timeout(LIST_TIME, context.launchers.attempts())
                 .await
-                .context("cannot list what attempts left behind in time")?;
+                .context("cannot list the attempts at the launchers in time")?;
         }
         let begin = self.left.len().saturating_sub(PASS_ITEMS as usize);
         // Most of them belong to jobs in progress, so one query covers all of them.
@@ -45,23 +45,23 @@ impl Work for GarbageCollection {
         let live = context.store.live(&jobs).await?;
         let mut next = self.left.split_off(begin);
         next.retain(|left| !live.contains(&left.attempt().job));
-        let clean_up = |left: Execution| {
+        let cleanup = |left: Execution| {
             let context = Arc::clone(&context);
             async move {
                 match context.store.load(&left.attempt().job).await? {
                     Some(record) if !record.job.state.is_final() => Ok(()),
                     // A running one is found again in the next round.
-                    Some(_) => left.clean_up(false).await.map(drop),
-                    None => left.clean_up_orphan().await,
+                    Some(_) => left.cleanup(false).await.map(drop),
+                    None => left.collect_garbage().await,
                 }
             }
             .boxed()
         };
-        let done = bounded::each(&next, clean_up, |left, error| {
+        let done = bounded::each(&next, cleanup, |left, error| {
             let attempt = left.attempt();
             context.metrics.housekeeping_failed();
             if self.logged_failures.should_log(attempt, &error, Instant::now()) {
-                tracing::warn!(%attempt, error = format!("{error:#}"), "cannot remove what the attempt left behind");
+                tracing::warn!(%attempt, error = format!("{error:#}"), "cannot collect the garbage of an ended attempt; will retry");
             }
         });
         let done = done.await;

@@ -5,11 +5,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use sqlflow_job::{AttemptId, Cause, Event, Failure, Job, JobId, JobState, Token};
+use sqlflow_job::{AttemptId, Cause, Event, Failure, Job, JobId, JobState, LauncherKind, Token};
 use sqlflow_job_store::Membership;
 use sqlflow_job_store::{Lease, NewJob, SqliteStore, Store};
 use sqlflow_launcher::{
-    CleanUp, LaunchError, LaunchRequirements, Launched, Launcher, Launchers, Observation, PendingReason,
+    Cleanup, LaunchError, LaunchRequirements, Launched, Launcher, Launchers, Observation, PendingReason,
     PendingStatus, Target,
 };
 use sqlflow_result_log::LogError;
@@ -27,7 +27,7 @@ use crate::trace::Tracer;
 /// Timeout for what must happen eventually.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Cannot remove leftovers. Lists them without end if none are set. Its first launch panics.
+/// Cannot remove anything. Lists them without end if none are set. Its first launch panics.
 #[derive(Default)]
 struct BadLauncher {
     launches: AtomicUsize,
@@ -36,8 +36,8 @@ struct BadLauncher {
 
 #[async_trait]
 impl Launcher for BadLauncher {
-    fn name(&self) -> &'static str {
-        "local"
+    fn kind(&self) -> LauncherKind {
+        LauncherKind::Local
     }
 
     async fn launch(&self, _: &Target, _: &LaunchRequirements) -> Result<Launched, LaunchError> {
@@ -59,15 +59,15 @@ impl Launcher for BadLauncher {
 
     async fn stop(&self, _: &Target, _: bool) {}
 
-    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<CleanUp> {
+    async fn cleanup(&self, _: &Target, _: bool) -> anyhow::Result<Cleanup> {
         anyhow::bail!("it is read-only")
     }
 
-    async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
+    async fn collect_garbage(&self, _: &Target) -> anyhow::Result<()> {
         Ok(())
     }
 
-    async fn leftovers(&self) -> Vec<Target> {
+    async fn attempts(&self) -> Vec<Target> {
         match self.left.get() {
             Some(left) => left.clone(),
             None => std::future::pending().await,
@@ -170,9 +170,10 @@ impl Drop for World {
     }
 }
 
-/// 6,000 leftover folders delayed the heartbeat by 39 s. With a lease of 15 s other servers would claim the jobs.
+/// 6,000 folders of ended attempts delayed the heartbeat by 39 s. With a lease of 15 s other servers would claim the
+/// jobs.
 #[tokio::test]
-async fn heartbeat_continues_while_leftovers_are_listed() {
+async fn heartbeat_continues_while_attempts_are_listed() {
     let world = world(BadDisk::default(), &[]).await;
     world.keep_house();
     for task in ["heartbeat", "claims", "fetch_timeouts"] {

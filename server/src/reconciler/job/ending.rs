@@ -18,14 +18,14 @@ use crate::trace;
 /// Rank of the agent that reports an attempt's outcome.
 pub(super) const LEADER: u32 = 0;
 /// Timeout for an attempt that drops staging tables in the user's database.
-const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time to wait for the exit of agents of a finished job. After it, cleaning up is left to housekeeping.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 /// Timeout for retrying a read of an agent's artifacts after a retryable error, such as EIO.
 const READ_RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl JobReconciler {
-    /// Ends an attempt of a cancelled job, or a clean-up attempt that timed out. An attached agent receives the
+    /// Ends an attempt of a cancelled job, or a cleanup attempt that timed out. An attached agent receives the
     /// cancel on its stream; the platform is asked if that has no effect.
     pub(super) async fn end(&mut self, job: &Job, attempt: &AttemptId) -> Result<(), ReconcileError> {
         let lasted = self.observations(attempt).ending.note(Instant::now());
@@ -51,14 +51,14 @@ impl JobReconciler {
         Ok(())
     }
 
-    /// Whether a clean-up attempt timed out. The database may block it, for example while another session uses the
+    /// Whether a cleanup attempt timed out. The database may block it, for example while another session uses the
     /// table; the job ends anyway. Pending reasons have their own timeouts.
-    pub(super) fn is_overdue_clean_up(&mut self, job: &Job, execution: &Execution, now_ms: i64) -> bool {
-        let limit = i64::try_from(CLEAN_UP_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
+    pub(super) fn is_overdue_cleanup(&mut self, job: &Job, execution: &Execution, now_ms: i64) -> bool {
+        let limit = i64::try_from(CLEANUP_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
         let attempt = execution.attempt();
-        let Some(clean_up) = job.attempt(attempt).filter(|it| it.role == Role::CleanUp) else { return false };
+        let Some(cleanup) = job.attempt(attempt).filter(|it| it.role == Role::Cleanup) else { return false };
         let begun_ms = match execution.supervision() {
-            Supervision::Agent => clean_up.attached_ms,
+            Supervision::Agent => cleanup.attached_ms,
             // No agent attaches. A server that takes over the job starts the timeout again.
             Supervision::Controller => self.observations(attempt).first_running_ms,
         };
@@ -206,7 +206,7 @@ impl JobReconciler {
     }
 
     /// Cleans up the attempts of a finished job. Housekeeping removes what remains.
-    pub(super) async fn clean_up(&mut self, job: &Job) {
+    pub(super) async fn cleanup(&mut self, job: &Job) {
         let deadline = Instant::now() + LEAVE_TIME;
         for attempt in attempts_of(job) {
             let execution = self.context.launchers.of(job, &attempt);
@@ -216,7 +216,7 @@ impl JobReconciler {
                 // The exit stays a change, so this limits the polling.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            let _ = self.clean_up_one(&execution, false).await;
+            let _ = self.cleanup_one(&execution, false).await;
         }
     }
 }
@@ -224,10 +224,10 @@ impl JobReconciler {
 /// Outcome of an attempt that a reconciler ends, if its agent reports none.
 fn ended_on_purpose(job: &Job, attempt: &AttemptId) -> Outcome {
     match job.attempt(attempt).map(|it| it.role) {
-        Some(Role::CleanUp) => {
-            let limit = CLEAN_UP_TIMEOUT.as_secs();
+        Some(Role::Cleanup) => {
+            let limit = CLEANUP_TIMEOUT.as_secs();
             let why = format!(
-                "the scratch table was not dropped within {limit} s; another session of the database may be using it"
+                "the staging table was not dropped within {limit} s; another session of the database may be using it"
             );
             Outcome::by_server(Reason::Deadline, why, false)
         }

@@ -23,7 +23,7 @@ impl JobReconciler {
             pod_resources: spec.pod,
             ..LaunchRequirements::default()
         });
-        let cleans_up = job.attempt(attempt).is_some_and(|it| it.role == Role::CleanUp);
+        let cleans_up = job.attempt(attempt).is_some_and(|it| it.role == Role::Cleanup);
         let step = job.steps.get(attempt.step as usize);
         let only_publishes = step.is_some_and(|step| step.kept_output().is_some());
         let requirements = LaunchRequirements { cleans_up, only_publishes, ..requirements };

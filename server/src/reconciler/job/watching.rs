@@ -32,7 +32,7 @@ impl JobReconciler {
     ) -> Result<(), ReconcileError> {
         let execution = self.context.launchers.of(job, attempt);
         let is_attached = Agent::of(job, attempt) != Agent::NeverAttached;
-        let has_limit = job.attempt(attempt).is_some_and(|it| it.role == Role::CleanUp);
+        let has_limit = job.attempt(attempt).is_some_and(|it| it.role == Role::Cleanup);
         // The agent may have returned to this server, and the next observation may be far.
         if is_attached && self.check_liveness(job, attempt).await? == WatchStep::Reload {
             return Ok(());
@@ -49,19 +49,19 @@ impl JobReconciler {
                 && !has_limit;
             let period =
                 if end_is_signalled { self.poll_period(job, attempt, &execution) } else { POLL_PERIOD };
-            let clean_up = self.next_clean_up(job);
+            let cleanup = self.next_cleanup(job);
             let has_changed = tokio::select! {
                 _ = changes.changed() => return Ok(()),
                 () = &mut read_again => return Ok(()),
                 () = self.platform_changed(job, attempt) => true,
                 () = tokio::time::sleep(period) => false,
                 // At most one per observation: they may be slow.
-                ended = due(clean_up) => {
-                    self.clean_up_ended(job, ended).await;
+                ended = due(cleanup) => {
+                    self.cleanup_ended(job, ended).await;
                     false
                 }
             };
-            if self.is_overdue_clean_up(job, &execution, clock::now_ms()) {
+            if self.is_overdue_cleanup(job, &execution, clock::now_ms()) {
                 return self.end(job, attempt).await;
             }
             match self.observe(job, attempt.clone(), has_changed).await? {
@@ -215,9 +215,9 @@ impl JobReconciler {
     }
 }
 
-/// Waits until the clean-up of this attempt is due; never returns if there is none.
-async fn due(clean_up: Option<(Instant, AttemptId)>) -> AttemptId {
-    let Some((at, attempt)) = clean_up else { return std::future::pending().await };
+/// Waits until the cleanup of this attempt is due; never returns if there is none.
+async fn due(cleanup: Option<(Instant, AttemptId)>) -> AttemptId {
+    let Some((at, attempt)) = cleanup else { return std::future::pending().await };
     tokio::time::sleep_until(at.into()).await;
     attempt
 }

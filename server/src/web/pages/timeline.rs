@@ -4,7 +4,7 @@
 //! phone.
 
 use maud::{Markup, html};
-use sqlflow_job::{Attempt, Job, Reason, Role, Step};
+use sqlflow_job::{Attempt, Job, Reason, Role, Stage, Step};
 use sqlflow_job_store::JobRecord;
 use sqlflow_os::clock;
 
@@ -91,7 +91,7 @@ pub(super) fn timeline(record: &JobRecord) -> Markup {
             @if left_out > 0 { p .dim { "The last " (MAX_ATTEMPTS) " attempts." } }
             p .legend aria-hidden="true" {
                 @for name in ["launch", "schedule", "pull", "start", "run"] {
-                    @if rows.iter().any(|row| spans(row.attempt, now).iter().any(|it| it.0 == name)) {
+                    @if rows.iter().any(|row| spans(row.attempt, now).iter().any(|it| it.name == name)) {
                         span { span class={ "key " (name) } {} (name) }
                     }
                 }
@@ -118,7 +118,7 @@ fn attempt(row: &Row<'_>, record: &JobRecord, now: i64, scale: &Scale) -> Markup
             p {
                 span .what {
                     (capital(&name)) @if of.attempts.len() > 1 { ", attempt " (number) }
-                    @if attempt.role == Role::CleanUp { ", cleans up" }
+                    @if attempt.role == Role::Cleanup { ", cleans up" }
                 } " "
                 @if state != "succeeded" { (badge(state)) " " }
                 @if let Some(outcome) = attempt.outcome().filter(|_| state == "failed") {
@@ -126,8 +126,8 @@ fn attempt(row: &Row<'_>, record: &JobRecord, now: i64, scale: &Scale) -> Markup
                 }
                 span .dim {
                     "from " (duration(from - begun_ms)) ", " b { (duration(to - from)) } ": "
-                    @for (at, (name, from, to)) in all.iter().enumerate() {
-                        @if at > 0 { ", " } (name) " " (duration(to - from))
+                    @for (at, Stage { name, begin_ms, end_ms }) in all.iter().enumerate() {
+                        @if at > 0 { ", " } (name) " " (duration(end_ms - begin_ms))
                     }
                 }
                 @if let Some(url) = attempt.tracker_url.as_deref().filter(|url| is_web(url)) { " " a href=(url) { "At its platform" } }
@@ -137,10 +137,10 @@ fn attempt(row: &Row<'_>, record: &JobRecord, now: i64, scale: &Scale) -> Markup
                     @let x = part as f64 / scale.parts as f64 * WIDTH;
                     line .tick x1=(x) x2=(x) y1="0" y2=(HEIGHT) {}
                 }
-                @for (name, from, to) in &all {
+                @for Stage { name, begin_ms, end_ms } in &all {
                     // Wide enough to be visible.
-                    rect class=(name) x=(format!("{:.1}", at(*from))) y="3" height=(HEIGHT - 6.0)
-                        width=(format!("{:.1}", (at(*to) - at(*from)).max(2.0))) {}
+                    rect class=(name) x=(format!("{:.1}", at(*begin_ms))) y="3" height=(HEIGHT - 6.0)
+                        width=(format!("{:.1}", (at(*end_ms) - at(*begin_ms)).max(2.0))) {}
                 }
             }
         }
@@ -169,11 +169,11 @@ fn is_web(url: &str) -> bool {
     url.starts_with("https://") || url.starts_with("http://")
 }
 
-fn spans(one: &Attempt, now: i64) -> Vec<(&'static str, i64, i64)> {
+fn spans(one: &Attempt, now: i64) -> Vec<Stage> {
     let end = one.ended_ms.unwrap_or(now);
-    let mut all = one.way_to_agent(now);
+    let mut all = one.launch_stages(now);
     if let Some(attached) = one.attached_ms {
-        all.push(("run", attached, end));
+        all.push(Stage { name: "run", begin_ms: attached, end_ms: end });
     }
     all
 }

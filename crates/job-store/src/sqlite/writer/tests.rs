@@ -1,4 +1,4 @@
-//! Against a real file, whose lock another connection takes while writes queue up.
+//! With a real file, which another connection locks while writes queue up.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use super::*;
 struct World {
     writer: Arc<Writer>,
     other: Connection,
-    /// How often the writer has found the lock taken.
+    /// Number of times that the writer found the file locked.
     waits: Arc<AtomicUsize>,
     commits: Arc<AtomicUsize>,
     _dir: tempfile::TempDir,
@@ -63,7 +63,7 @@ thread_local! {
     static WAITS: RefCell<Option<Arc<AtomicUsize>>> = const { RefCell::new(None) };
 }
 
-/// Notes on the writer's thread that it waits, and lets it try again.
+/// Records on the writer's thread that it waits, and lets it retry.
 fn note_wait(_tries: i32) -> bool {
     WAITS.with_borrow(|waits| {
         if let Some(waits) = waits {
@@ -85,7 +85,7 @@ impl World {
         self.other.execute_batch("ROLLBACK").unwrap();
     }
 
-    /// Returns once the writer waits for the lock with what has come before.
+    /// Returns when the writer waits for the lock with the writes so far.
     async fn until_it_waits(&self) {
         let before = self.waits.load(Ordering::SeqCst);
         while self.waits.load(Ordering::SeqCst) == before {
@@ -93,11 +93,11 @@ impl World {
         }
     }
 
-    /// Returns once it waits for its turn.
+    /// Returns when the write is in the queue.
     async fn write(&self, turn: Turn, word: &'static str, then: fn() -> Result<(), StoreError>) -> Written {
         let writer = Arc::clone(&self.writer);
         let written = tokio::spawn(async move { writer.write(turn, move |tx| insert(tx, word, then)).await });
-        // There is one thread for tasks: this one is polled before the caller goes on.
+        // Tasks run on one thread: this one is polled before the caller continues.
         for _ in 0..3 {
             tokio::task::yield_now().await;
         }
@@ -133,7 +133,7 @@ fn panics() -> Result<(), StoreError> {
 }
 
 #[tokio::test]
-async fn writes_that_come_together_share_a_commit_and_one_that_fails_is_undone_alone() {
+async fn writes_share_a_commit_and_failed_one_is_undone() {
     let world = world().await;
     world.begin_other();
     // The writer takes the first one out of the queue, and waits for the lock with it.
@@ -152,7 +152,7 @@ async fn writes_that_come_together_share_a_commit_and_one_that_fails_is_undone_a
 }
 
 #[tokio::test]
-async fn the_first_write_of_a_transaction_is_undone_as_well() {
+async fn failed_first_write_is_undone() {
     let world = world().await;
     for then in [fails, panics] {
         assert!(world.write(Turn::InOrder, "undone", then).await.await.unwrap().is_err());
@@ -162,7 +162,7 @@ async fn the_first_write_of_a_transaction_is_undone_as_well() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_goes_before_what_waits() {
+async fn heartbeat_goes_before_queued_writes() {
     let world = world().await;
     world.begin_other();
     let mut all = Vec::new();
@@ -178,7 +178,7 @@ async fn a_heartbeat_goes_before_what_waits() {
 }
 
 #[tokio::test]
-async fn a_writer_that_is_closed_ends_what_it_took_and_takes_no_more() {
+async fn closed_writer_completes_accepted_writes() {
     let world = world().await;
     world.begin_other();
     let taken = world.write(Turn::InOrder, "taken", stays).await;
@@ -193,10 +193,10 @@ async fn a_writer_that_is_closed_ends_what_it_took_and_takes_no_more() {
 }
 
 #[tokio::test]
-async fn a_write_that_does_not_begin_in_time_is_refused_and_never_done() {
+async fn late_write_is_refused() {
     let world = world_with(Duration::from_secs(1)).await;
     world.begin_other();
-    // One waits for the lock, the other in the queue.
+    // One waits for the lock, and the other one in the queue.
     for written in
         [world.write(Turn::InOrder, "one", stays).await, world.write(Turn::InOrder, "two", stays).await]
     {
@@ -213,9 +213,9 @@ fn refuse(tx: &Connection) -> Result<(), UpdateError> {
     Err(UpdateError::Fenced)
 }
 
-/// What it read may never have happened.
+/// A refusal may depend on a write that is undone.
 #[tokio::test]
-async fn a_refusal_is_no_answer_before_its_transaction_is_durable() {
+async fn refusal_waits_for_durable_transaction() {
     let world = world().await;
     for (then, is_durable) in [(None, true), (Some(end_transaction), false)] {
         world.begin_other();
@@ -243,7 +243,7 @@ async fn a_refusal_is_no_answer_before_its_transaction_is_durable() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_has_a_transaction_of_its_own() {
+async fn heartbeat_has_its_own_transaction() {
     let world = world().await;
     world.begin_other();
     let one = world.write(Turn::InOrder, "one", stays).await;
@@ -260,9 +260,9 @@ fn end_transaction(tx: &Connection) -> Result<(), StoreError> {
     Ok(execute(tx, "ROLLBACK")?)
 }
 
-/// As after the disk was full: SQLite has ended the transaction, and the connection cannot be used any more.
+/// As on a full disk: SQLite has ended the transaction, and the connection is unusable.
 #[tokio::test]
-async fn a_connection_that_fails_is_replaced() {
+async fn failed_connection_is_replaced() {
     let world = world().await;
     let failed = world.writer.write(Turn::InOrder, end_transaction).await;
     assert!(matches!(failed, Err(StoreError::Database(_))), "{failed:?}");
@@ -270,7 +270,7 @@ async fn a_connection_that_fails_is_replaced() {
     assert_eq!(world.words(), ["kept"]);
 }
 
-/// What SQLite says of how commits are synced: 1 is NORMAL, which does not wait for the disk, and 2 is FULL.
+/// SQLite's `synchronous` setting: 1 is NORMAL, which does not wait for the disk, and 2 is FULL.
 async fn synchronous(writer: &Writer, turn: Turn) -> i64 {
     writer.write(turn, ask_synchronous).await.unwrap()
 }
@@ -280,7 +280,7 @@ fn ask_synchronous(tx: &Connection) -> Result<i64, StoreError> {
 }
 
 #[tokio::test]
-async fn only_what_must_be_durable_waits_for_the_disk_and_takes_the_others_along() {
+async fn unsynced_writes_skip_fsync() {
     let world = world().await;
     let turns = [Turn::Unsynced, Turn::InOrder, Turn::Unsynced, Turn::First, Turn::InOrder, Turn::First];
     let mut alone = Vec::new();
@@ -292,7 +292,7 @@ async fn only_what_must_be_durable_waits_for_the_disk_and_takes_the_others_along
     world.begin_other();
     let before = world.commits();
     let mut written = Vec::new();
-    // The writer waits for the lock with a group that needs no sync: the second one comes to the next group.
+    // The writer waits for the lock with a group that needs no sync. The second write joins the next group.
     for turn in [Turn::Unsynced, Turn::InOrder, Turn::Unsynced] {
         let writer = Arc::clone(&world.writer);
         written.push(tokio::spawn(async move { synchronous(&writer, turn).await }));
@@ -307,7 +307,7 @@ async fn only_what_must_be_durable_waits_for_the_disk_and_takes_the_others_along
 }
 
 #[tokio::test]
-async fn a_writer_that_is_dropped_ends_its_thread() {
+async fn dropped_writer_ends_its_thread() {
     let World { writer, waits, .. } = world().await;
     drop(writer);
     // The thread holds the other one.

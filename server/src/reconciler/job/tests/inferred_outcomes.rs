@@ -82,17 +82,17 @@ async fn kept_output_survives_a_launch_failure() {
     assert_eq!((outcome.reason, outcome.retryable), (Reason::LaunchFailed, true));
 }
 
-/// The user did not cancel the job: its clean-up timed out.
+/// The user did not cancel the job: its cleanup timed out.
 #[tokio::test]
-async fn clean_up_timeout_ends_with_reason_deadline() {
+async fn cleanup_timeout_ends_with_reason_deadline() {
     let world = world_of(None, false).await;
-    let clean_up = world.clean_up().await;
-    world.attach_clean_up(&clean_up, 0).await;
+    let cleanup = world.cleanup().await;
+    world.attach_cleanup(&cleanup, 0).await;
     world.reconcile();
-    let outcome = world.outcome(&clean_up).await;
+    let outcome = world.outcome(&cleanup).await;
     assert_eq!(outcome.reason, Reason::Deadline);
     assert!(
-        outcome.message.starts_with("the scratch table was not dropped within 60 s"),
+        outcome.message.starts_with("the staging table was not dropped within 60 s"),
         "{}",
         outcome.message
     );
@@ -101,28 +101,28 @@ async fn clean_up_timeout_ends_with_reason_deadline() {
 
 /// It was pending.
 #[tokio::test]
-async fn pending_time_does_not_count_towards_the_clean_up_timeout() {
+async fn pending_time_does_not_count_towards_the_cleanup_timeout() {
     let world = world_of(None, false).await;
-    let clean_up = world.clean_up().await;
-    world.attach_clean_up(&clean_up, clock::now_ms()).await;
+    let cleanup = world.cleanup().await;
+    world.attach_cleanup(&cleanup, clock::now_ms()).await;
     world.reconcile();
-    assert_eq!(world.outcome(&clean_up).await.reason, Reason::Lost);
+    assert_eq!(world.outcome(&cleanup).await.reason, Reason::Lost);
 
     let world = world_of(None, false).await;
-    let clean_up = world.clean_up().await;
+    let cleanup = world.cleanup().await;
     world.reconcile();
-    assert_eq!(world.outcome(&clean_up).await.reason, Reason::LaunchFailed, "it never began");
+    assert_eq!(world.outcome(&cleanup).await.reason, Reason::LaunchFailed, "it never began");
 }
 
 /// The run slots may be held by trainings of days.
 #[tokio::test]
-async fn clean_up_needs_no_run_slot() {
+async fn cleanup_needs_no_run_slot() {
     let world = world_of(None, false).await;
     world.launcher.full.set(()).unwrap();
     world.launcher.gone.set(()).unwrap();
-    let clean_up = world.clean_up_to_launch().await;
+    let cleanup = world.cleanup_to_launch().await;
     world.reconcile();
-    let ended = tokio::time::timeout(Duration::from_secs(20), world.outcome(&clean_up)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(20), world.outcome(&cleanup)).await;
     ended.expect("it waits for a run slot");
     assert_eq!(world.launches(), 1);
     assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
@@ -130,23 +130,23 @@ async fn clean_up_needs_no_run_slot() {
 
 /// A controller supervises it, and no agent attaches: the timeout starts at the first observation that it runs.
 #[tokio::test]
-async fn clean_up_timeout_applies_to_controllers_too() {
+async fn cleanup_timeout_applies_to_controllers_too() {
     let world = world_of(None, false).await;
     world.launcher.controlled.set(None).unwrap();
-    let clean_up = world.clean_up_that_runs().await;
+    let cleanup = world.cleanup_that_runs().await;
     let (job, mut reconciler, begin) = (world.job().await, world.job_reconciler(), clock::now_ms());
-    let execution = reconciler.context.launchers.of(&job, &clean_up);
-    assert!(!reconciler.is_overdue_clean_up(&job, &execution, i64::MAX), "it was not seen to run");
-    assert!(matches!(reconciler.observe(&job, clean_up.clone(), false).await, Ok(WatchStep::Continue)));
+    let execution = reconciler.context.launchers.of(&job, &cleanup);
+    assert!(!reconciler.is_overdue_cleanup(&job, &execution, i64::MAX), "it was not seen to run");
+    assert!(matches!(reconciler.observe(&job, cleanup.clone(), false).await, Ok(WatchStep::Continue)));
     let end = clock::now_ms();
-    assert!(!reconciler.is_overdue_clean_up(&job, &execution, begin + 60_000));
-    assert!(reconciler.is_overdue_clean_up(&job, &execution, end + 60_001));
+    assert!(!reconciler.is_overdue_cleanup(&job, &execution, begin + 60_000));
+    assert!(reconciler.is_overdue_cleanup(&job, &execution, end + 60_001));
 
-    reconciler.observations(&clean_up).first_running_ms = Some(0);
+    reconciler.observations(&cleanup).first_running_ms = Some(0);
     reconciler.reconcile().await;
-    let outcome = world.outcome(&clean_up).await;
+    let outcome = world.outcome(&cleanup).await;
     assert_eq!(outcome.reason, Reason::Deadline, "{}", outcome.message);
-    assert_eq!(world.stopped(), [(clean_up, false)]);
+    assert_eq!(world.stopped(), [(cleanup, false)]);
     assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
 }
 

@@ -4,10 +4,10 @@ use std::io;
 use std::sync::{Mutex, OnceLock};
 
 use async_trait::async_trait;
-use sqlflow_job::InstanceHash;
+use sqlflow_job::{InstanceHash, LauncherKind};
 use sqlflow_job_store::{SqliteStore, Store};
 use sqlflow_launcher::{
-    AgentArtifacts, CleanUp, End, LaunchError, LaunchRequirements, Launched, Launcher, Observation,
+    AgentArtifacts, Cleanup, End, LaunchError, LaunchRequirements, Launched, Launcher, Observation,
     PendingReason, RecordSource, Supervision, Target,
 };
 use sqlflow_proto::agent;
@@ -19,8 +19,8 @@ use super::super::*;
 use super::{MANY, started};
 use crate::attach_errors::{AttachError, AttachErrors};
 
-/// Number of first clean-ups that fail.
-const BAD_CLEAN_UPS: usize = 2;
+/// Number of first cleanups that fail.
+const BAD_CLEANUPS: usize = 2;
 
 /// Answers that every agent runs, and signals changes all the time. The attach timeout is shorter than one
 /// observation.
@@ -44,18 +44,18 @@ pub(super) struct AlwaysRunning {
     pub(super) unknown: OnceLock<&'static str>,
     /// If set, nothing of this attempt runs.
     pub(super) dead: OnceLock<AttemptId>,
-    /// If set, an agent starts between an observation that finds nothing and the clean-up.
+    /// If set, an agent starts between an observation that finds nothing and the cleanup.
     pub(super) late: OnceLock<()>,
     /// If set, it signals no change, and is polled rarely.
     pub(super) silent: OnceLock<()>,
-    /// Launches and clean-ups, in order.
+    /// Launches and cleanups, in order.
     pub(super) calls: Mutex<Vec<Call>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
     Launch,
-    CleanUp,
+    Cleanup,
 }
 
 /// What a controller has kept of one attempt.
@@ -96,8 +96,8 @@ impl Race {
 
 #[async_trait]
 impl Launcher for AlwaysRunning {
-    fn name(&self) -> &'static str {
-        "local"
+    fn kind(&self) -> LauncherKind {
+        LauncherKind::Local
     }
 
     async fn launch(&self, _: &Target, requirements: &LaunchRequirements) -> Result<Launched, LaunchError> {
@@ -161,22 +161,22 @@ impl Launcher for AlwaysRunning {
         self.stopped.lock().unwrap().push((target.attempt.clone(), forced));
     }
 
-    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<CleanUp> {
+    async fn cleanup(&self, _: &Target, _: bool) -> anyhow::Result<Cleanup> {
         let mut calls = self.calls.lock().unwrap();
-        calls.push(Call::CleanUp);
+        calls.push(Call::Cleanup);
         if self.late.get().is_some() {
-            return Ok(CleanUp::StillRuns);
+            return Ok(Cleanup::StillRuns);
         }
-        let clean_ups = calls.iter().filter(|call| **call == Call::CleanUp).count();
-        anyhow::ensure!(clean_ups > BAD_CLEAN_UPS, "it cannot be removed now");
-        Ok(CleanUp::Done)
+        let cleanups = calls.iter().filter(|call| **call == Call::Cleanup).count();
+        anyhow::ensure!(cleanups > BAD_CLEANUPS, "it cannot be removed now");
+        Ok(Cleanup::Done)
     }
 
-    async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
+    async fn collect_garbage(&self, _: &Target) -> anyhow::Result<()> {
         Ok(())
     }
 
-    async fn leftovers(&self) -> Vec<Target> {
+    async fn attempts(&self) -> Vec<Target> {
         Vec::new()
     }
 

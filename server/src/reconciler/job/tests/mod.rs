@@ -1,7 +1,7 @@
 //! Reconcilers with a real store and log, and a launcher whose answers a test sets.
 
 mod agents;
-mod cleaning;
+mod cleanup;
 mod inferred_outcomes;
 mod launcher;
 mod loads;
@@ -11,7 +11,9 @@ mod servers;
 use std::io;
 
 use async_trait::async_trait;
-use sqlflow_job::{Basis, Cause, Failure, InstanceHash, JobState, LauncherId, Outcome, Phase, Reason};
+use sqlflow_job::{
+    Basis, Cause, Failure, InstanceHash, JobState, LauncherId, LauncherKind, Outcome, Phase, Reason,
+};
 use sqlflow_job_store::Membership;
 use sqlflow_job_store::{Claim, NewJob, Secret, ServerId, SqliteStore, Store};
 use sqlflow_launcher::{AgentArtifacts, Launchers, Observation, RecordSource};
@@ -159,7 +161,7 @@ impl World {
     }
 
     fn created() -> Event {
-        Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") }
+        Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of(LauncherKind::Local) }
     }
 
     /// Records an agent that attached to an earlier server.
@@ -192,31 +194,31 @@ impl World {
         within.unwrap_or_else(|_| panic!("no notice contains {text:?}"));
     }
 
-    /// A clean-up attempt behind a lost one, launched at the epoch; nothing of it runs.
-    async fn clean_up(&self) -> AttemptId {
+    /// A cleanup attempt behind a lost one, launched at the epoch; nothing of it runs.
+    async fn cleanup(&self) -> AttemptId {
         self.launcher.gone.set(()).unwrap();
-        self.clean_up_that_runs().await
+        self.cleanup_that_runs().await
     }
 
     /// The same, and its launcher answers for it.
-    async fn clean_up_that_runs(&self) -> AttemptId {
-        let clean_up = self.clean_up_to_launch().await;
-        self.update(Event::AttemptLaunched { attempt: clean_up.clone(), tracker_url: None }).await;
-        clean_up
+    async fn cleanup_that_runs(&self) -> AttemptId {
+        let cleanup = self.cleanup_to_launch().await;
+        self.update(Event::AttemptLaunched { attempt: cleanup.clone(), tracker_url: None }).await;
+        cleanup
     }
 
     /// The same, and it is not launched yet.
-    async fn clean_up_to_launch(&self) -> AttemptId {
+    async fn cleanup_to_launch(&self) -> AttemptId {
         self.attach().await;
         let lost = Outcome::by_server(Reason::Lost, "its node is gone", false);
         let attempt = self.attempt.clone();
         self.update(Event::AttemptFoundEnded { attempt, outcome: lost, basis: Basis::Attached }).await;
-        let launcher_id = LauncherId::of("local");
-        self.update(Event::AttemptCreated { step: 0, role: Role::CleanUp, launcher_id }).await;
+        let launcher_id = LauncherId::of(LauncherKind::Local);
+        self.update(Event::AttemptCreated { step: 0, role: Role::Cleanup, launcher_id }).await;
         AttemptId { number: 2, ..self.attempt.clone() }
     }
 
-    async fn attach_clean_up(&self, attempt: &AttemptId, now_ms: i64) {
+    async fn attach_cleanup(&self, attempt: &AttemptId, now_ms: i64) {
         let attached = Event::AgentAttached {
             attempt: attempt.clone(),
             instance: InstanceHash::of(b"key"),

@@ -73,7 +73,7 @@ async fn reconciler_without_lease_leaves_the_run_slot_queue() {
 #[tokio::test]
 async fn job_of_a_foreign_launcher_is_released_until_it_changes() {
     let world = world(None).await;
-    let launcher_id = LauncherId::of("kubernetes");
+    let launcher_id = LauncherId::of(LauncherKind::Kubernetes);
     world.update(Event::AttemptCreated { step: 0, role: Role::Run, launcher_id }).await;
     world.reconcile();
     world.said("which this server cannot ask").await;

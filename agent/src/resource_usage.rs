@@ -15,10 +15,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const BLOCK: u64 = 512;
 
 /// The process with the largest resident memory in any sample.
-pub type Largest = Arc<Mutex<Option<Process>>>;
+pub type SharedLargest = Arc<Mutex<Option<Process>>>;
 
 /// Samples until it is dropped. Heartbeats carry the result.
-pub async fn watch(link: Arc<Link>, largest: Largest) {
+pub async fn sample(link: Arc<Link>, largest: SharedLargest) {
     // A short command is not sampled: the kernel reports the peak of ended processes, and reading `/proc` makes reaping
     // slower.
     let mut tick = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);

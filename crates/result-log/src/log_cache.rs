@@ -1,4 +1,4 @@
-//! Logs whose state this process keeps in memory. The state is a cache: it may be dropped whenever nobody uses it.
+//! Logs whose state is in this process's memory. The state is a cache, and an unused one may be dropped at any time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,26 +8,26 @@ use tokio::sync::watch;
 
 use sqlflow_job::JobId;
 
-/// Logs whose state is kept in memory though nobody uses them; about 1 KiB each, 16 KiB at the most for all but the
-/// longest. Between two appends a log is idle too, and what was forgotten of it costs a read of its whole tail.
+/// Maximum number of idle logs in memory. Each takes about 1 KiB, and at most 16 KiB except for the longest logs. A log
+/// is also idle between two appends; without its state the next one reads its whole tail.
 pub(super) const IDLE_LOGS: usize = 8 * 1024;
-/// So many come before those that have ended are forgotten.
+/// Number of additional logs after which those that have ended are dropped.
 pub(super) const ENDED_LOGS: usize = 512;
 
-/// One log's state.
-pub(super) trait KnownLog {
-    /// Somebody waits for its next record.
+/// The cached state of a log.
+pub(super) trait CachedLog {
+    /// Whether somebody waits for its next record.
     fn is_watched(&self) -> bool;
 
-    /// Whether the job's end is in the log, or nothing is, as far as this process knows.
+    /// Whether the job's end is in the log, or the log is empty, as far as this process knows.
     fn has_ended(&self) -> bool;
 
-    /// When it was last asked for, by a clock that counts such questions.
+    /// Time of the last use, counted in uses of the cache.
     fn used(&self) -> &AtomicU64;
 }
 
-/// Tells those who wait of the log's last position. It never goes back.
-pub(super) fn raise(position: &watch::Sender<u64>, last: u64) {
+/// Reports the log's last position to its watchers. It never decreases.
+pub(super) fn notify_watchers(position: &watch::Sender<u64>, last: u64) {
     position.send_if_modified(|known| {
         let is_news = *known < last;
         *known = last.max(*known);
@@ -35,22 +35,22 @@ pub(super) fn raise(position: &watch::Sender<u64>, last: u64) {
     });
 }
 
-/// The logs by their jobs.
-pub(super) struct Known<T> {
+/// The cached logs by job.
+pub(super) struct LogCache<T> {
     logs: HashMap<JobId, Arc<T>>,
-    /// How many there were when those that had ended were forgotten last.
+    /// Their number after the last drop.
     left: usize,
     clock: u64,
 }
 
-impl<T> Default for Known<T> {
+impl<T> Default for LogCache<T> {
     fn default() -> Self {
         Self { logs: HashMap::new(), left: 0, clock: 0 }
     }
 }
 
-impl<T: KnownLog> Known<T> {
-    /// The job's log; `make` makes what is not known yet.
+impl<T: CachedLog> LogCache<T> {
+    /// The job's log; `make` creates the state of a new one.
     pub(super) fn get(&mut self, job: &JobId, make: impl FnOnce() -> T) -> Arc<T> {
         self.clock += 1;
         if !self.logs.contains_key(job) && self.logs.len() >= self.left + ENDED_LOGS {
@@ -65,10 +65,10 @@ impl<T: KnownLog> Known<T> {
         self.logs.remove(job);
     }
 
-    /// Drops the logs that have ended and that nobody uses, then, if there are still too many, the older half of the others
-    /// that nobody uses, so that this is done seldom.
+    /// Drops idle logs that have ended. If too many remain, drops the least recently used half of the idle ones, so
+    /// that this is rare.
     fn forget(&mut self) {
-        // No other can take hold of one: that needs the map.
+        // A new reference needs the map, which is borrowed here.
         let is_idle = |log: &Arc<T>| Arc::strong_count(log) == 1 && !log.is_watched();
         self.logs.retain(|_, log| !(is_idle(log) && log.has_ended()));
         if self.logs.len() >= IDLE_LOGS {

@@ -12,11 +12,11 @@ use super::Revision;
 use super::known_job::KnownJob;
 
 #[derive(Default)]
-pub(super) struct Hub {
+pub(super) struct JobWatchers {
     jobs: Mutex<Watched<JobId, KnownJob>>,
 }
 
-impl Hub {
+impl JobWatchers {
     pub(super) fn watch(&self, id: &JobId) -> watch::Receiver<KnownJob> {
         lock(&self.jobs).subscribe(id, KnownJob::default())
     }
@@ -77,32 +77,32 @@ mod tests {
 
     #[test]
     fn jobs_without_watchers_are_removed() {
-        let hub = Hub::default();
+        let watchers = JobWatchers::default();
         let watched = JobId::generate();
-        let mut receiver = hub.watch(&watched);
+        let mut receiver = watchers.watch(&watched);
         for _ in 0..10_000 {
-            drop(hub.watch(&JobId::generate()));
+            drop(watchers.watch(&JobId::generate()));
         }
-        assert!(hub.jobs.lock().unwrap().len() <= 2 + SPARE);
-        hub.forget_unwatched();
-        assert_eq!(hub.jobs.lock().unwrap().len(), 1);
-        hub.written(&watched, REVISION);
+        assert!(watchers.jobs.lock().unwrap().len() <= 2 + SPARE);
+        watchers.forget_unwatched();
+        assert_eq!(watchers.jobs.lock().unwrap().len(), 1);
+        watchers.written(&watched, REVISION);
         assert!(receiver.has_changed().unwrap(), "one that is watched stays");
         receiver.mark_unchanged();
     }
 
     #[test]
     fn change_is_seen_once_even_without_waiting() {
-        let hub = Hub::default();
+        let watchers = JobWatchers::default();
         let (job, other) = (JobId::generate(), JobId::generate());
-        let (early, of_other) = (hub.watch(&job), hub.watch(&other));
-        hub.written(&job, REVISION);
-        hub.written(&job, REVISION);
-        let late = hub.watch(&job);
+        let (early, of_other) = (watchers.watch(&job), watchers.watch(&other));
+        watchers.written(&job, REVISION);
+        watchers.written(&job, REVISION);
+        let late = watchers.watch(&job);
         assert!(
             early.has_changed().unwrap() && !late.has_changed().unwrap() && !of_other.has_changed().unwrap()
         );
-        hub.restored();
+        watchers.restored();
         assert!(late.has_changed().unwrap() && of_other.has_changed().unwrap());
     }
 }

@@ -1,21 +1,21 @@
-//! Clean-up of staging tables that attempts left in the user's database: pure.
+//! Cleanup of staging tables that attempts left in the user's database: pure.
 //!
 //! A submitter that fails drops its staging table; one that is killed cannot. The next attempt of the step drops it,
-//! but a job that ends has no next attempt. So an attempt of [`Role::CleanUp`] does it before the job ends.
+//! but a job that ends has no next attempt. So an attempt of [`Role::Cleanup`] does it before the job ends.
 
 use super::{Attempt, EndedBy, Evidence, Phase, Reason, Role, Step};
 
-/// Maximum number of clean-up attempts. After them the job ends, and its failure reports the leftovers.
-pub const MAX_CLEAN_UPS: u32 = 3;
+/// Maximum number of cleanup attempts. After them the job ends, and its failure reports the remaining tables.
+pub const MAX_CLEANUPS: u32 = 3;
 
 /// State of a step's staging tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scratch {
+pub(crate) enum StagingTables {
     /// None is left.
     Clean,
     /// A killed attempt may have left a table.
     Left {
-        /// Number of failed clean-up attempts.
+        /// Number of failed cleanup attempts.
         tried: u32,
     },
     /// A table could not be dropped.
@@ -23,7 +23,7 @@ pub(crate) enum Scratch {
 }
 
 /// The staging tables that the attempts of a step left. All of them have ended.
-pub(crate) fn scratch(step: &Step, evidence: Evidence) -> Scratch {
+pub(crate) fn staging_tables(step: &Step, evidence: Evidence) -> StagingTables {
     let runs = step.attempts.iter().filter(|attempt| attempt.role == Role::Run);
     // Each attempt first drops the tables of earlier ones.
     let left = runs.filter_map(what_is_left).next_back();
@@ -33,17 +33,17 @@ pub(crate) fn scratch(step: &Step, evidence: Evidence) -> Scratch {
     };
     let may_have_started = evidence.started || step.attempts.iter().any(is_unheard);
     if !step.writes_table || !may_have_started || left != Some(Table::Left) {
-        return Scratch::Clean;
+        return StagingTables::Clean;
     }
-    let clean_ups = step.attempts.iter().filter(|attempt| attempt.role == Role::CleanUp);
+    let cleanups = step.attempts.iter().filter(|attempt| attempt.role == Role::Cleanup);
     let mut tried = 0;
-    for attempt in clean_ups {
+    for attempt in cleanups {
         tried += 1;
         if attempt.outcome().is_some_and(super::Outcome::succeeded) {
-            return Scratch::Clean;
+            return StagingTables::Clean;
         }
     }
-    if tried < MAX_CLEAN_UPS { Scratch::Left { tried } } else { Scratch::GivenUp }
+    if tried < MAX_CLEANUPS { StagingTables::Left { tried } } else { StagingTables::GivenUp }
 }
 
 /// Number of the attempt with a grant whose result is unknown. After a later attempt whose statement started, it cannot

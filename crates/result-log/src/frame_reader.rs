@@ -1,28 +1,39 @@
-//! The durable part of one file, read frame by frame.
+//! The durable part of a file, read frame by frame.
+
+use std::ops::ControlFlow;
 
 use super::LogError;
 use super::folder;
 use super::frame::{Checked, Frame, Frames, HEADER, Next};
 use super::index::Index;
 
-/// Bytes read at once.
+/// Size of a read.
 pub(super) const CHUNK_BYTES: u64 = 1024 * 1024;
 
 /// The durable part of a file.
-pub(super) struct Part<'a> {
+pub(super) struct FrameReader<'a> {
     pub(super) path: &'a std::path::Path,
     pub(super) file: &'a std::fs::File,
     pub(super) limit: u64,
 }
 
-impl Part<'_> {
-    /// Calls `take` with each frame from `start` on, until it says that it has enough.
+impl FrameReader<'_> {
+    /// Calls `take` with each frame from `start` on.
     pub(super) fn each_frame(
         &self,
         start: u64,
+        mut take: impl FnMut(&Frame) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        self.frames_until(start, CHUNK_BYTES, |frame| take(frame).map(ControlFlow::Continue)).map(drop)
+    }
+
+    /// Calls `take` with each frame from `start` on, until it returns [`ControlFlow::Break`].
+    pub(super) fn frames_until(
+        &self,
+        start: u64,
         chunk_bytes: u64,
-        mut take: impl FnMut(&Frame) -> Result<Progress, LogError>,
-    ) -> Result<Progress, LogError> {
+        mut take: impl FnMut(&Frame) -> Result<ControlFlow<()>, LogError>,
+    ) -> Result<ControlFlow<()>, LogError> {
         let mut offset = start;
         let mut wanted = chunk_bytes;
         while offset < self.limit {
@@ -36,8 +47,8 @@ impl Part<'_> {
                 offset = frames.offset();
                 match frames.next() {
                     Next::Frame(frame) => {
-                        if take(&frame)? == Progress::PageIsFull {
-                            return Ok(Progress::PageIsFull);
+                        if take(&frame)?.is_break() {
+                            return Ok(ControlFlow::Break(()));
                         }
                     }
                     Next::End => break chunk_bytes,
@@ -49,12 +60,12 @@ impl Part<'_> {
                 }
             };
         }
-        Ok(Progress::PartIsRead)
+        Ok(ControlFlow::Continue(()))
     }
 
     pub(super) fn make_index(&self) -> Result<Index, LogError> {
         let mut index = Index::default();
-        self.each_frame(HEADER.len() as u64, CHUNK_BYTES, |frame| {
+        self.each_frame(HEADER.len() as u64, |frame| {
             let position = frame
                 .checked()
                 .and_then(Checked::position)
@@ -62,14 +73,8 @@ impl Part<'_> {
             if let Some(position) = position {
                 index.note(position, frame.offset);
             }
-            Ok(Progress::PartIsRead)
+            Ok(())
         })?;
         Ok(index)
     }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Progress {
-    PartIsRead,
-    PageIsFull,
 }

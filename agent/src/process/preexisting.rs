@@ -9,33 +9,33 @@ use nix::unistd::{Pid, getpgid, getpgrp};
 use sqlflow_sync::lock;
 
 /// Children from before the start of the command that were not reaped yet. Unset: there were none.
-static EARLIER: OnceLock<Mutex<HashSet<Pid>>> = OnceLock::new();
+static PREEXISTING: OnceLock<Mutex<HashSet<Pid>>> = OnceLock::new();
 
 /// Remembers the present children. Call it before the command starts, on the main thread, which has all children from
 /// the start of the process.
-pub fn remember() {
+pub fn record_children() {
     let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
     let mut children = children.split_ascii_whitespace().filter_map(|it| it.parse().ok()).peekable();
     if children.peek().is_some() {
-        lock(EARLIER.get_or_init(Mutex::default)).extend(children.map(Pid::from_raw));
+        lock(PREEXISTING.get_or_init(Mutex::default)).extend(children.map(Pid::from_raw));
     }
 }
 
 /// Whether there were any, so that a remaining child may not belong to the command.
-pub fn were_there() -> bool {
-    EARLIER.get().is_some()
+pub fn exist() -> bool {
+    PREEXISTING.get().is_some()
 }
 
 /// Whether a process is one of them, or an orphan of one. Orphans are recognized by their process group: in a script, a
 /// sidecar and its children are in the agent's group, and the command has another.
-pub fn is_earlier(process: Pid) -> bool {
-    let Some(earlier) = EARLIER.get() else { return false };
-    lock(earlier).contains(&process) || getpgid(Some(process)) == Ok(getpgrp())
+pub fn is_preexisting(process: Pid) -> bool {
+    let Some(preexisting) = PREEXISTING.get() else { return false };
+    lock(preexisting).contains(&process) || getpgid(Some(process)) == Ok(getpgrp())
 }
 
 /// Forgets a reaped child, whose pid may be used again.
 pub fn forget(child: Pid) {
-    if let Some(earlier) = EARLIER.get() {
-        lock(earlier).remove(&child);
+    if let Some(preexisting) = PREEXISTING.get() {
+        lock(preexisting).remove(&child);
     }
 }

@@ -13,7 +13,7 @@ pub const MAX_UNADMITTED: usize = 1024;
 
 /// The connections of a listener whose peers are not admitted yet.
 #[derive(Debug, Clone)]
-pub struct Slots {
+pub struct AdmissionLimit {
     who: &'static str,
     held: Arc<Mutex<Held>>,
 }
@@ -30,18 +30,18 @@ struct Held {
 /// A connection whose peer is not admitted yet.
 pub struct Unadmitted<S> {
     pub(super) stream: S,
-    pub(super) slot: Slot,
+    pub(super) slot: AdmissionSlot,
 }
 
 /// Held until the peer is admitted or the connection ends.
-pub(super) struct Slot {
+pub(super) struct AdmissionSlot {
     id: u64,
-    slots: Slots,
+    limit: AdmissionLimit,
     /// Cancelled when a newer connection takes the slot.
     pub(super) lost: CancellationToken,
 }
 
-impl Slots {
+impl AdmissionLimit {
     /// No connections yet. `who` names the peers in the log.
     #[must_use]
     pub fn of(who: &'static str) -> Self {
@@ -64,12 +64,12 @@ impl Slots {
                 tracing::warn!(
                     who,
                     MAX_UNADMITTED,
-                    "too many peers are not admitted yet; the oldest are sent away"
+                    "too many peers are not admitted yet; closing the oldest connections"
                 );
             }
         }
         drop(held);
-        Unadmitted { stream, slot: Slot { id, slots: self.clone(), lost } }
+        Unadmitted { stream, slot: AdmissionSlot { id, limit: self.clone(), lost } }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -84,9 +84,9 @@ impl<S> Unadmitted<S> {
     }
 }
 
-impl Drop for Slot {
+impl Drop for AdmissionSlot {
     fn drop(&mut self) {
-        let mut held = self.slots.held();
+        let mut held = self.limit.held();
         held.oldest.remove(&self.id);
         if held.oldest.len() < MAX_UNADMITTED / 2 {
             held.is_told = false;
@@ -100,18 +100,18 @@ mod tests {
 
     #[test]
     fn oldest_connection_is_closed_at_the_limit() {
-        let slots = Slots::of("agents");
-        let mut unadmitted: Vec<_> = (0..MAX_UNADMITTED).map(|_| slots.hold(())).collect();
+        let limit = AdmissionLimit::of("agents");
+        let mut unadmitted: Vec<_> = (0..MAX_UNADMITTED).map(|_| limit.hold(())).collect();
         let lost = |unadmitted: &[Unadmitted<()>]| {
             unadmitted.iter().filter(|it| it.slot.lost.is_cancelled()).count()
         };
         drop(unadmitted.pop());
-        unadmitted.push(slots.hold(()));
+        unadmitted.push(limit.hold(()));
         assert_eq!(lost(&unadmitted), 0, "one was admitted meanwhile");
-        unadmitted.push(slots.hold(()));
+        unadmitted.push(limit.hold(()));
         assert_eq!(lost(&unadmitted), 1);
         assert!(unadmitted[0].slot.lost.is_cancelled());
         drop(unadmitted);
-        assert_eq!(slots.held().oldest.len(), 0);
+        assert_eq!(limit.held().oldest.len(), 0);
     }
 }

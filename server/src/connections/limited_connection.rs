@@ -15,7 +15,7 @@ use tonic::body::Body;
 use tonic::transport::server::Connected;
 use tower::util::MapRequestLayer;
 
-use super::slots::{Slot, Unadmitted};
+use super::admission_limit::{AdmissionSlot, Unadmitted};
 use super::{ADMISSION_TIME, FIRST_BYTES_TIME};
 
 /// First bytes of every gRPC client: the preface of HTTP/2. Shorter than a TLS greeting.
@@ -48,11 +48,11 @@ pub struct ConnectInfo<I> {
     bounds: Bounds,
 }
 
-/// A layer that unwraps the connection info of a [`Prompt`].
+/// A layer that unwraps the connection info of a [`LimitedConnection`].
 pub type ConnectInfoLayer = MapRequestLayer<fn(http::Request<Body>) -> http::Request<Body>>;
 
 /// Admits a peer by its first request of any kind. The request gets the connection info of the stream in the
-/// [`Prompt`].
+/// [`LimitedConnection`].
 #[must_use]
 pub fn admit_by_request<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer {
     MapRequestLayer::new(|mut request| {
@@ -65,7 +65,7 @@ pub fn admit_by_request<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer 
 }
 
 /// Leaves the admission of a peer to the service: each request gets the [`Bounds`] of its connection, and the
-/// connection info of the stream in the [`Prompt`].
+/// connection info of the stream in the [`LimitedConnection`].
 #[must_use]
 pub fn admit_by_service<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer {
     MapRequestLayer::new(|mut request| {
@@ -79,7 +79,7 @@ pub fn admit_by_service<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer 
 
 /// A gRPC connection that fails if its first bytes do not arrive in time, its peer is not admitted in time or sends
 /// too much before, or too many others wait for their admission.
-pub struct Prompt<S> {
+pub struct LimitedConnection<S> {
     inner: S,
     bounds: Bounds,
     /// Until the limits are lifted.
@@ -95,10 +95,10 @@ struct Waiting {
     first_bytes: Pin<Box<Sleep>>,
     admission: Pin<Box<Sleep>>,
     lost: Pin<Box<WaitForCancellationFutureOwned>>,
-    _slot: Slot,
+    _slot: AdmissionSlot,
 }
 
-impl<S> Prompt<S> {
+impl<S> LimitedConnection<S> {
     /// For a peer that is admitted by its first request, of any length. The timeout starts now.
     pub fn new(connection: Unadmitted<S>) -> Self {
         Self::within(FIRST_BYTES_TIME, ADMISSION_TIME, usize::MAX, connection)
@@ -140,7 +140,7 @@ impl<S> Prompt<S> {
     }
 }
 
-impl<S: Connected> Connected for Prompt<S> {
+impl<S: Connected> Connected for LimitedConnection<S> {
     type ConnectInfo = ConnectInfo<S::ConnectInfo>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
@@ -148,7 +148,7 @@ impl<S: Connected> Connected for Prompt<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Prompt<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for LimitedConnection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -167,7 +167,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prompt<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Prompt<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedConnection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -202,8 +202,8 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
     use super::*;
-    use crate::accept::Slots;
-    use crate::accept::slots::MAX_UNADMITTED;
+    use crate::connections::AdmissionLimit;
+    use crate::connections::admission_limit::MAX_UNADMITTED;
 
     const SHORT: Duration = Duration::from_millis(50);
     const LONG: Duration = Duration::from_secs(3600);
@@ -213,9 +213,17 @@ mod tests {
         first_bytes: Duration,
         admission: Duration,
         allowed: usize,
-    ) -> (DuplexStream, Prompt<DuplexStream>) {
+    ) -> (DuplexStream, LimitedConnection<DuplexStream>) {
         let (peer, stream) = tokio::io::duplex(64);
-        (peer, Prompt::within(first_bytes, admission, allowed, Slots::of("clients").hold(stream)))
+        (
+            peer,
+            LimitedConnection::within(
+                first_bytes,
+                admission,
+                allowed,
+                AdmissionLimit::of("clients").hold(stream),
+            ),
+        )
     }
 
     #[tokio::test]
@@ -272,11 +280,11 @@ mod tests {
 
     #[tokio::test]
     async fn peer_that_lost_its_slot_is_disconnected() {
-        let slots = Slots::of("agents");
+        let limit = AdmissionLimit::of("agents");
         let (_peer, stream) = tokio::io::duplex(64);
-        let mut first = Prompt::within(LONG, LONG, usize::MAX, slots.hold(stream));
+        let mut first = LimitedConnection::within(LONG, LONG, usize::MAX, limit.hold(stream));
         let (others, error) = tokio::join!(
-            async { (0..MAX_UNADMITTED).map(|_| slots.hold(())).collect::<Vec<_>>() },
+            async { (0..MAX_UNADMITTED).map(|_| limit.hold(())).collect::<Vec<_>>() },
             first.read_u8()
         );
         assert_eq!(

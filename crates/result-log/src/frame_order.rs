@@ -1,31 +1,31 @@
-//! Which frames may follow each other in a whole file: a summary first, then every position up to the last one, unless
-//! retention left some out. Pure.
+//! The order of frames in a whole file: a summary, then all positions up to the last one, except those that retention
+//! removed. Pure.
 
 use super::folder::SegmentName;
 use super::frame::Content;
 
-/// What may come next in a file.
-pub(super) struct Order {
+/// Checks the order of a file's frames.
+pub(super) struct FrameOrder {
     name: SegmentName,
-    /// The last position that was met.
+    /// The last position so far.
     end: u64,
-    /// The last one that must be there.
+    /// The last expected position.
     last: u64,
     has_summary: bool,
 }
 
-impl Order {
-    /// Of a file of this name that ends with position `last`, before its first frame.
+impl FrameOrder {
+    /// For a file with this name that ends with position `last`, before its first frame.
     pub(super) fn new(name: SegmentName, last: u64) -> Self {
         Self { name, end: name.first.saturating_sub(1), last, has_summary: false }
     }
 
-    /// The same behind its summary.
+    /// The same, after the summary.
     pub(super) fn behind_summary(name: SegmentName, last: u64) -> Self {
         Self { has_summary: true, ..Self::new(name, last) }
     }
 
-    /// Takes in the next frame, or says what is wrong with it.
+    /// Checks the next frame; the error describes the fault.
     pub(super) fn note(&mut self, content: &Content) -> Result<(), &'static str> {
         let is_first = !std::mem::replace(&mut self.has_summary, true);
         match content {
@@ -47,7 +47,7 @@ impl Order {
         }
     }
 
-    /// What is wrong with a file that ends here.
+    /// Checks the end of the file; the error describes the fault.
     pub(super) fn finish(&self) -> Result<(), &'static str> {
         match (self.has_summary, self.name.kept_to) {
             (false, _) => Err("it has no summary"),

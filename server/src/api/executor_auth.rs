@@ -29,10 +29,10 @@ pub enum ExecutorId {
     Pod(PodIdentity),
 }
 
-/// Tells who an executor is, and whether it is the one that an attempt was given to. An executor need not have an attempt:
-/// it may wait for one.
+/// Tells who an executor is, and whether it is the one that an attempt was given to. An executor need not have an
+/// attempt: it may wait for one.
 #[async_trait]
-pub trait Executors: Send + Sync + 'static {
+pub trait ExecutorAuth: Send + Sync + 'static {
     /// Identifies the sender of a Hello, by its proof and by the connection.
     ///
     /// # Errors
@@ -44,10 +44,10 @@ pub trait Executors: Send + Sync + 'static {
     ///
     /// # Errors
     /// PERMISSION_DENIED: another one runs it. UNAVAILABLE: the platform could not be reached.
-    async fn may_speak(&self, executor: &ExecutorId, target: &Target) -> Result<(), Status>;
+    async fn authorize(&self, executor: &ExecutorId, target: &Target) -> Result<(), Status>;
 
     /// Who terminated the executor of an attempt, if the platform knows it better than the executor.
-    async fn who_ended(&self, _target: &Target) -> Option<TerminatedBy> {
+    async fn terminated_by(&self, _target: &Target) -> Option<TerminatedBy> {
         None
     }
 }
@@ -58,10 +58,10 @@ fn is_proxied() -> bool {
     cfg!(debug_assertions) && std::env::var_os("SQLFLOW_TEST_PROXIED_AGENTS").is_some()
 }
 
-/// Executors that are processes of this machine: the kernel identifies the peer of the socket, and the process that
+/// ExecutorAuth that are processes of this machine: the kernel identifies the peer of the socket, and the process that
 /// holds the lock of a run folder.
 #[async_trait]
-impl Executors for LocalLauncher {
+impl ExecutorAuth for LocalLauncher {
     async fn identify(&self, hello: &Hello, peer: &Peer) -> Result<ExecutorId, Status> {
         let identity = hello.identity.as_ref().and_then(|it| it.identity.as_ref());
         let (Some(Identity::Local(_)), Some(credentials)) = (identity, &peer.credentials) else {
@@ -77,10 +77,10 @@ impl Executors for LocalLauncher {
         pid.map(ExecutorId::Process).ok_or_else(unseen)
     }
 
-    async fn may_speak(&self, executor: &ExecutorId, target: &Target) -> Result<(), Status> {
+    async fn authorize(&self, executor: &ExecutorId, target: &Target) -> Result<(), Status> {
         let holder = self
             .holder(&target.executor)
-            .map_err(|error| Status::unavailable(format!("the attempt's lock could not be read: {error}")))?;
+            .map_err(|error| Status::unavailable(format!("cannot read the attempt's lock: {error}")))?;
         match holder {
             Holder::Process(pid) if *executor == ExecutorId::Process(pid) || is_proxied() => Ok(()),
             Holder::Process(_) | Holder::Nobody => {
@@ -91,9 +91,9 @@ impl Executors for LocalLauncher {
     }
 }
 
-/// Executors that are Pods: the apiserver verifies the token.
+/// ExecutorAuth that are Pods: the apiserver verifies the token.
 #[async_trait]
-impl Executors for KubernetesLauncher {
+impl ExecutorAuth for KubernetesLauncher {
     async fn identify(&self, hello: &Hello, _: &Peer) -> Result<ExecutorId, Status> {
         let Some(Identity::Kubernetes(pod)) = hello.identity.as_ref().and_then(|it| it.identity.as_ref())
         else {
@@ -106,7 +106,7 @@ impl Executors for KubernetesLauncher {
         Ok(ExecutorId::Pod(identity))
     }
 
-    async fn may_speak(&self, executor: &ExecutorId, target: &Target) -> Result<(), Status> {
+    async fn authorize(&self, executor: &ExecutorId, target: &Target) -> Result<(), Status> {
         let is_its_pod = match executor {
             ExecutorId::Pod(identity) => self.is_pod_of(identity, &target.executor).await,
             ExecutorId::Process(_) => Ok(false),
@@ -117,8 +117,8 @@ impl Executors for KubernetesLauncher {
         Ok(())
     }
 
-    async fn who_ended(&self, target: &Target) -> Option<TerminatedBy> {
-        Self::who_ended(self, &target.executor).await
+    async fn terminated_by(&self, target: &Target) -> Option<TerminatedBy> {
+        Self::terminated_by(self, &target.executor).await
     }
 }
 

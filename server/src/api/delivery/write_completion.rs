@@ -12,12 +12,12 @@ use super::connection::{Connection, Receipt};
 
 /// A mark in a response, set when the response was written completely.
 #[derive(Debug, Clone)]
-pub(in crate::api) struct Sent {
+pub(in crate::api) struct WriteCompletion {
     connection: Arc<Connection>,
     receipt: Arc<OnceLock<Receipt>>,
 }
 
-impl Sent {
+impl WriteCompletion {
     /// Mark of a response on this connection.
     pub(super) fn on(connection: &Arc<Connection>) -> Self {
         Self { connection: Arc::clone(connection), receipt: Arc::default() }
@@ -29,11 +29,11 @@ impl Sent {
     }
 
     pub(super) fn set(&self) {
-        self.receipt.get_or_init(|| self.connection.handed_over());
+        self.receipt.get_or_init(|| self.connection.page_written());
     }
 }
 
-/// Watches the bodies of responses with a [`Sent`] mark.
+/// Watches the bodies of responses with a [`WriteCompletion`] mark.
 #[derive(Clone, Copy)]
 pub(in crate::api) struct DeliveryLayer;
 
@@ -67,7 +67,7 @@ where
         let response = self.inner.call(request);
         Box::pin(async move {
             let mut response = response.await?;
-            Ok(match response.extensions_mut().remove::<Sent>() {
+            Ok(match response.extensions_mut().remove::<WriteCompletion>() {
                 Some(sent) => response.map(|inner| Body::new(MarkedBody { inner, sent })),
                 None => response,
             })
@@ -77,7 +77,7 @@ where
 
 struct MarkedBody {
     inner: Body,
-    sent: Sent,
+    sent: WriteCompletion,
 }
 
 impl http_body::Body for MarkedBody {

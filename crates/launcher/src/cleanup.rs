@@ -1,4 +1,4 @@
-//! Removal of run folders.
+//! Cleanup of run folders.
 
 use std::collections::HashSet;
 use std::fs::{self, Permissions};
@@ -19,12 +19,12 @@ const OWNER_ALL: u32 = 0o700;
 
 /// Executors whose processes were ended, and whose run folders could not be removed.
 #[derive(Clone, Default)]
-pub(super) struct Unremovable(Arc<Mutex<HashSet<ExecutorRef>>>);
+pub(super) struct FailedCleanups(Arc<Mutex<HashSet<ExecutorRef>>>);
 
-impl Unremovable {
+impl FailedCleanups {
     /// Ends the executor's processes, then removes its run folder. Housekeeping retries for a folder that stays, but
     /// its processes, which need a search of the whole machine, are ended once.
-    pub(super) fn clean_up(
+    pub(super) fn cleanup(
         &self,
         executor: &ExecutorRef,
         end_processes: impl FnOnce() -> io::Result<()>,
@@ -139,36 +139,36 @@ mod tests {
 
     #[test]
     fn processes_are_searched_once_while_the_folder_stays() {
-        let (unremovable, searched) = (Unremovable::default(), Cell::new(0));
+        let (failed_cleanups, searched) = (FailedCleanups::default(), Cell::new(0));
         let executor = ExecutorRef::of_attempt(&AttemptId { job: JobId::generate(), step: 0, number: 1 });
-        let clean_up = |error: Option<Errno>| {
+        let cleanup = |error: Option<Errno>| {
             let search = || {
                 searched.set(searched.get() + 1);
                 Ok(())
             };
             let cleaned =
-                unremovable.clean_up(&executor, search, || error.map_or(Ok(()), |it| Err(it.into())));
+                failed_cleanups.cleanup(&executor, search, || error.map_or(Ok(()), |it| Err(it.into())));
             (cleaned.is_ok(), searched.get())
         };
-        assert_eq!(clean_up(Some(Errno::EPERM)), (false, 1));
-        assert_eq!(clean_up(Some(Errno::EPERM)), (false, 1));
-        assert_eq!(clean_up(None), (true, 1));
-        assert!(lock(&unremovable.0).is_empty());
+        assert_eq!(cleanup(Some(Errno::EPERM)), (false, 1));
+        assert_eq!(cleanup(Some(Errno::EPERM)), (false, 1));
+        assert_eq!(cleanup(None), (true, 1));
+        assert!(lock(&failed_cleanups.0).is_empty());
     }
 
     #[test]
     fn folder_stays_until_its_processes_were_ended() {
-        let unremovable = Unremovable::default();
+        let failed_cleanups = FailedCleanups::default();
         let executor = ExecutorRef::of_attempt(&AttemptId { job: JobId::generate(), step: 0, number: 1 });
         let removed = Cell::new(false);
-        let clean_up = |search: io::Result<()>| {
+        let cleanup = |search: io::Result<()>| {
             let remove = || {
                 removed.set(true);
                 Ok(())
             };
-            unremovable.clean_up(&executor, || search, remove).is_ok()
+            failed_cleanups.cleanup(&executor, || search, remove).is_ok()
         };
-        assert!(!clean_up(Err(Errno::EMFILE.into())) && !removed.get());
-        assert!(clean_up(Ok(())) && removed.get());
+        assert!(!cleanup(Err(Errno::EMFILE.into())) && !removed.get());
+        assert!(cleanup(Ok(())) && removed.get());
     }
 }

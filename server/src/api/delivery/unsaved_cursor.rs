@@ -3,18 +3,18 @@
 
 /// The last moves that the store may not have, from the first one's start to the last one's end.
 #[derive(Debug, Default)]
-pub(super) struct Moved(Option<(u64, u64)>);
+pub(super) struct UnsavedCursor(Option<(u64, u64)>);
 
-impl Moved {
+impl UnsavedCursor {
     /// A page between these positions was delivered.
-    pub(super) fn to(&mut self, from: u64, to: u64) {
+    pub(super) fn advance(&mut self, from: u64, to: u64) {
         let begin = self.0.map_or(from, |(begin, end)| if end == from { begin } else { from });
         self.0 = Some((begin, to));
     }
 
     /// The cursor, given the one in the store. A stored cursor outside of the moves belongs to another reader, or to
     /// a restored log.
-    pub(super) fn place(&mut self, stored: u64) -> u64 {
+    pub(super) fn resolve(&mut self, stored: u64) -> u64 {
         match self.0 {
             Some((begin, end)) if (begin..end).contains(&stored) => end,
             _ => {
@@ -36,24 +36,24 @@ mod tests {
 
     #[test]
     fn reading_continues_while_the_store_cannot_be_written() {
-        let mut moved = Moved::default();
-        assert_eq!(moved.place(0), 0);
-        moved.to(0, 10);
-        assert_eq!(moved.place(0), 10);
-        moved.to(10, 20);
-        assert_eq!((moved.place(0), moved.place(10)), (20, 20));
-        assert!(moved.is_ahead());
-        assert_eq!(moved.place(20), 20, "the store has caught up");
-        assert!(!moved.is_ahead());
+        let mut unsaved = UnsavedCursor::default();
+        assert_eq!(unsaved.resolve(0), 0);
+        unsaved.advance(0, 10);
+        assert_eq!(unsaved.resolve(0), 10);
+        unsaved.advance(10, 20);
+        assert_eq!((unsaved.resolve(0), unsaved.resolve(10)), (20, 20));
+        assert!(unsaved.is_ahead());
+        assert_eq!(unsaved.resolve(20), 20, "the store has caught up");
+        assert!(!unsaved.is_ahead());
     }
 
     #[test]
     fn records_of_another_server_count() {
-        let mut moved = Moved::default();
-        moved.to(10, 20);
-        assert_eq!(moved.place(30), 30, "it was read further elsewhere");
-        moved.to(10, 20);
-        assert_eq!(moved.place(5), 5, "the log was restored");
-        assert_eq!(moved.place(10), 10, "and that is not forgotten");
+        let mut unsaved = UnsavedCursor::default();
+        unsaved.advance(10, 20);
+        assert_eq!(unsaved.resolve(30), 30, "it was read further elsewhere");
+        unsaved.advance(10, 20);
+        assert_eq!(unsaved.resolve(5), 5, "the log was restored");
+        assert_eq!(unsaved.resolve(10), 10, "and that is not forgotten");
     }
 }

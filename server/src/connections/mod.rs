@@ -1,8 +1,8 @@
 //! Accepted connections of every listener. A failure to accept causes a pause instead of a busy loop. A peer has
 //! timeouts and byte limits until it is admitted.
 
-mod prompt;
-mod slots;
+mod admission_limit;
+mod limited_connection;
 
 use std::future::Future;
 use std::io;
@@ -13,8 +13,8 @@ use futures::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-pub use prompt::{Bounds, Prompt, admit_by_request, admit_by_service};
-pub use slots::{Slots, Unadmitted};
+pub use admission_limit::{AdmissionLimit, Unadmitted};
+pub use limited_connection::{Bounds, LimitedConnection, admit_by_request, admit_by_service};
 
 /// Timeout for a peer's first bytes, for a TLS handshake, and for the header of an HTTP/1 request.
 pub const FIRST_BYTES_TIME: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ pub const ADMISSION_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } els
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A listener.
-pub trait Accept: Send + Sync + 'static {
+pub trait Listener: Send + Sync + 'static {
     /// Its connections.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
@@ -33,7 +33,7 @@ pub trait Accept: Send + Sync + 'static {
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
-impl Accept for TcpListener {
+impl Listener for TcpListener {
     type Stream = TcpStream;
 
     async fn accept(&self) -> io::Result<TcpStream> {
@@ -41,7 +41,7 @@ impl Accept for TcpListener {
     }
 }
 
-impl Accept for UnixListener {
+impl Listener for UnixListener {
     type Stream = UnixStream;
 
     async fn accept(&self) -> io::Result<UnixStream> {
@@ -50,7 +50,7 @@ impl Accept for UnixListener {
 }
 
 /// Connections of a listener. `who` names the peers in the log.
-pub fn connections<L: Accept>(
+pub fn incoming<L: Listener>(
     listener: Arc<L>,
     who: &'static str,
 ) -> impl Stream<Item = L::Stream> + Send + use<L> {
@@ -61,7 +61,7 @@ pub fn connections<L: Accept>(
 }
 
 /// Waits for the next connection. A failure is logged once until a connection is accepted again. Cancel safe.
-pub async fn next<L: Accept>(listener: &L, who: &'static str) -> L::Stream {
+pub async fn next<L: Listener>(listener: &L, who: &'static str) -> L::Stream {
     let mut failures: u64 = 0;
     loop {
         match listener.accept().await {
@@ -83,12 +83,12 @@ pub async fn next<L: Accept>(listener: &L, who: &'static str) -> L::Stream {
 }
 
 /// Connections of a gRPC listener. `who` names the peers in the log.
-pub fn unadmitted<L: Accept>(
+pub fn unadmitted<L: Listener>(
     listener: Arc<L>,
     who: &'static str,
 ) -> impl Stream<Item = Unadmitted<L::Stream>> + Send + use<L> {
-    let slots = Slots::of(who);
-    connections(listener, who).map(move |stream| slots.hold(stream))
+    let limit = AdmissionLimit::of(who);
+    incoming(listener, who).map(move |stream| limit.hold(stream))
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
     /// Fails this many times for lack of file descriptors.
     struct Exhausted(AtomicU32);
 
-    impl Accept for Exhausted {
+    impl Listener for Exhausted {
         type Stream = DuplexStream;
 
         async fn accept(&self) -> io::Result<DuplexStream> {

@@ -1,38 +1,39 @@
-//! Standing of an agent: what a job's record says about an agent that reports, or wants to report, for an attempt.
-//! Pure.
+//! Status of an agent by its job's record: whether it may report for the attempt. Pure.
 
 use sqlflow_job::{AttemptId, EndedBy, Failure, InstanceHash, Job, Phase, Role};
 
-/// Standing of a stream's agent.
+/// Status of a stream's agent.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Standing {
+pub(super) enum AgentStatus {
     /// It reports for the attempt.
     Live,
     /// It reports for the attempt, and must end it.
     Cancelled(Failure),
     /// It has reported the outcome. It may have missed the acknowledgement.
     Reported,
-    /// It may not report any more, for the given reason: a server inferred the attempt's outcome, or the attempt has
+    /// It is fenced off, for the given reason: a server inferred the attempt's outcome, or the attempt has
     /// another agent. It must end its command.
-    Over(String),
+    Fenced(String),
 }
 
-impl Standing {
-    /// Standing of the agent with this instance key.
+impl AgentStatus {
+    /// Status of the agent with this instance key.
     pub(super) fn of(job: &Job, attempt: &AttemptId, instance: &InstanceHash) -> Self {
         let Some(found) = job.attempt(attempt) else {
-            return Self::Over("there is no such attempt".to_owned());
+            return Self::Fenced("there is no such attempt".to_owned());
         };
         match &found.phase {
             Phase::Ended { instance: Some(bound), by: EndedBy::Agent, .. } if bound == instance => {
                 Self::Reported
             }
-            Phase::Ended { outcome, .. } => Self::Over(format!("this attempt is over: {}", outcome.message)),
+            Phase::Ended { outcome, .. } => {
+                Self::Fenced(format!("this attempt is over: {}", outcome.message))
+            }
             Phase::Attached { instance: bound } if bound != instance => {
-                Self::Over("another agent is attached to this attempt".to_owned())
+                Self::Fenced("another agent is attached to this attempt".to_owned())
             }
             // A cancelled job still drops what its attempts left in the user's database.
-            Phase::Created | Phase::Launched | Phase::Attached { .. } if found.role == Role::CleanUp => {
+            Phase::Created | Phase::Launched | Phase::Attached { .. } if found.role == Role::Cleanup => {
                 Self::Live
             }
             Phase::Created | Phase::Launched | Phase::Attached { .. } => {
@@ -62,7 +63,7 @@ pub(super) fn awaits_agent(job: &Job, attempt: &AttemptId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use sqlflow_job::{Basis, Cause, Event, LauncherId, Outcome, Reason};
+    use sqlflow_job::{Basis, Cause, Event, LauncherId, LauncherKind, Outcome, Reason};
 
     use super::*;
     use crate::fixture;
@@ -72,7 +73,11 @@ mod tests {
         let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
         let instance = InstanceHash::of(b"key");
         job.apply(
-            Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") },
+            Event::AttemptCreated {
+                step: 0,
+                role: Role::Run,
+                launcher_id: LauncherId::of(LauncherKind::Local),
+            },
             0,
         )
         .unwrap();
@@ -93,24 +98,24 @@ mod tests {
     fn report_after_an_inferred_outcome_is_refused() {
         for reason in [Reason::Lost, Reason::LaunchFailed, Reason::Cancelled, Reason::Deadline] {
             let (mut job, attempt, instance) = attached();
-            assert_eq!(Standing::of(&job, &attempt, &instance), Standing::Live);
+            assert_eq!(AgentStatus::of(&job, &attempt, &instance), AgentStatus::Live);
             let outcome = Outcome::by_server(reason, "its node is gone", true);
             job.apply(
                 Event::AttemptFoundEnded { attempt: attempt.clone(), outcome, basis: Basis::Attached },
                 1,
             )
             .unwrap();
-            let over = Standing::Over("this attempt is over: its node is gone".to_owned());
-            assert_eq!(Standing::of(&job, &attempt, &instance), over, "{reason:?}");
+            let over = AgentStatus::Fenced("this attempt is over: its node is gone".to_owned());
+            assert_eq!(AgentStatus::of(&job, &attempt, &instance), over, "{reason:?}");
         }
         let (mut job, attempt, instance) = attached();
         let outcome = Outcome::by_server(Reason::Exited, "exit code 1", false);
         let reported =
             Event::OutcomeReported { attempt: attempt.clone(), instance: instance.clone(), outcome };
         job.apply(reported, 1).unwrap();
-        assert_eq!(Standing::of(&job, &attempt, &instance), Standing::Reported);
+        assert_eq!(AgentStatus::of(&job, &attempt, &instance), AgentStatus::Reported);
         let other = InstanceHash::of(b"other");
-        assert!(matches!(Standing::of(&job, &attempt, &other), Standing::Over(_)));
+        assert!(matches!(AgentStatus::of(&job, &attempt, &other), AgentStatus::Fenced(_)));
     }
 
     #[test]
@@ -118,9 +123,9 @@ mod tests {
         let (mut job, attempt, instance) = attached();
         let cancel = Failure::new(Cause::Cancelled, "by a user");
         job.apply(Event::CancelRequested(cancel.clone()), 1).unwrap();
-        assert_eq!(Standing::of(&job, &attempt, &instance), Standing::Cancelled(cancel));
+        assert_eq!(AgentStatus::of(&job, &attempt, &instance), AgentStatus::Cancelled(cancel));
         let other = InstanceHash::of(b"other");
-        assert!(matches!(Standing::of(&job, &attempt, &other), Standing::Over(_)));
+        assert!(matches!(AgentStatus::of(&job, &attempt, &other), AgentStatus::Fenced(_)));
         assert!(is_bound(&job, &attempt, &instance) && !is_bound(&job, &attempt, &other));
     }
 }

@@ -1,4 +1,4 @@
-//! Orphans: reported Pods and claims of jobs that are not in the store.
+//! Pods and claims of jobs that are not in the store. They may be another server's, so they are logged, once.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -11,9 +11,9 @@ use crate::Target;
 
 /// Executors that were reported; at most one for each Pod and claim.
 #[derive(Clone, Default)]
-pub(super) struct Orphans(Arc<Mutex<HashSet<ExecutorRef>>>);
+pub(super) struct GarbageReports(Arc<Mutex<HashSet<ExecutorRef>>>);
 
-impl Orphans {
+impl GarbageReports {
     /// Whether it was not reported before.
     pub(super) fn is_new(&self, executor: &ExecutorRef) -> bool {
         lock(&self.0).insert(executor.clone())
@@ -36,13 +36,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orphan_is_reported_once_until_it_is_gone() {
-        let orphans = Orphans::default();
+    fn executor_is_reported_once_until_it_is_gone() {
+        let garbage_reports = GarbageReports::default();
         let [stays, goes] =
             [(); 2].map(|()| Target::own(AttemptId { job: JobId::generate(), step: 0, number: 1 }));
-        assert!(orphans.is_new(&stays.executor) && orphans.is_new(&goes.executor));
-        orphans.retain(std::slice::from_ref(&stays));
-        assert!(!orphans.is_new(&stays.executor), "it was reported");
-        assert_eq!(lock(&orphans.0).len(), 1);
+        assert!(garbage_reports.is_new(&stays.executor) && garbage_reports.is_new(&goes.executor));
+        garbage_reports.retain(std::slice::from_ref(&stays));
+        assert!(!garbage_reports.is_new(&stays.executor), "it was reported");
+        assert_eq!(lock(&garbage_reports.0).len(), 1);
     }
 }

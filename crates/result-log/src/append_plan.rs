@@ -1,4 +1,4 @@
-//! Which entries are taken, and which positions they get: pure.
+//! The records that an append adds, and their positions: pure.
 
 use prost::Message as _;
 use sqlflow_proto::record::{Gap, Record, StoredRecord, gap, record::Payload};
@@ -6,18 +6,20 @@ use sqlflow_proto::record::{Gap, Record, StoredRecord, gap, record::Payload};
 use super::summary::{Summary, is_end, is_removable};
 use super::{Entry, LogError, Producer, frame};
 
-/// The records that `entries` add to a log of this summary, in order, or why none of them is taken. `limit` is for
-/// the bytes of what attempts say and retention does not remove: a result beyond it becomes a gap of the same seq.
+/// The records that `entries` add to a log with this summary, in order, or the reason to reject all of them. `limit` is
+/// the maximum size of an attempt's records that retention does not remove. A result beyond it becomes a gap record
+/// with the same seq.
 ///
-/// The job's end closes the log. A reconciler that lost its lease, and does not know it yet, may still say something: that is
-/// dropped, so that the end is there once and is the last record. Anything new of an attempt is refused as after a seal.
+/// The job's end closes the log. A reconciler that lost its lease without knowing it may still append records. They are
+/// dropped, so that the end is stored once and is the last record. New records of an attempt are rejected as after a
+/// seal.
 pub(super) fn plan_append(
     summary: &Summary,
     entries: Vec<Entry>,
     limit: u64,
 ) -> Result<Vec<StoredRecord>, LogError> {
     let mut records = Vec::with_capacity(entries.len());
-    // Agents in these entries; hardly ever more than one.
+    // Agents in these entries; more than one is rare.
     let mut seqs: Vec<(Producer, u64)> = Vec::new();
     let mut sealed = None;
     let mut position = summary.last_position;
@@ -64,7 +66,7 @@ pub(super) fn plan_append(
     }
 }
 
-/// What can be large. All else is small, and few.
+/// Whether the limit applies. Other records are small and few.
 fn is_result(record: &Record) -> bool {
     matches!(
         record.payload,
@@ -72,7 +74,7 @@ fn is_result(record: &Record) -> bool {
     )
 }
 
-/// Whether the record stands for all before it that are not there: nobody has them any more.
+/// Whether the record stands for all missing records before it, because their agent is lost.
 fn stands_for_earlier(record: &Record) -> bool {
     let Some(Payload::Gap(gap)) = &record.payload else { return false };
     matches!(gap.reason(), gap::Reason::AgentLost | gap::Reason::LogRestored)
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_rise_and_repeats_are_dropped() {
+    fn positions_increase_and_duplicates_are_dropped() {
         let summary = after(vec![said(0, 1, 1), notice(), said(0, 1, 2)]);
         assert_eq!(
             planned(
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_of_one_attempt_count_each_for_itself_and_are_sealed_together() {
+    fn ranks_number_separately_and_are_sealed_together() {
         let by_rank = |rank, seq| Entry { producer: Producer { rank, ..agent(0, 1) }, ..said(0, 1, seq) };
         let mut summary = after(vec![by_rank(0, 1), by_rank(1, 1), by_rank(1, 2)]);
         assert_eq!(
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_taken_when_a_record_is_missing() {
+    fn skipped_record_rejects_all() {
         let summary = after(vec![said(0, 1, 1)]);
         let refused = plan_append(&summary, vec![said(0, 1, 2), said(0, 1, 4)], NO_LIMIT);
         assert!(matches!(refused, Err(LogError::Gap { expected: 3, got: 4, .. })));
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_of_a_lost_agent_stands_for_all_before_it() {
+    fn gap_of_lost_agent_stands_for_all_missing() {
         let summary = after(vec![said(0, 1, 1)]);
         let gap = |reason: gap::Reason, seq| {
             let payload = Some(Payload::Gap(Gap { reason: reason.into(), bytes: None }));
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_attempt_adds_nothing_but_may_repeat() {
+    fn sealed_attempt_accepts_only_duplicates() {
         let mut summary = after(vec![said(0, 1, 1)]);
         summary.note_seal(SealedAttempt { step: 0, attempt: 1 });
         assert_eq!(planned(&summary, vec![said(0, 1, 1)]), []);
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_there_once_and_is_the_last_record() {
+    fn end_is_stored_once_and_last() {
         let end = || {
             let notice = Notice { kind: notice::Kind::End.into(), text: "the job succeeded".to_owned() };
             let record = Record { payload: Some(Payload::Notice(notice)), ..Record::default() };
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_log_takes_output_and_what_servers_say_and_a_gap_for_each_result() {
+    fn full_log_replaces_results_by_gaps() {
         let summary = after(vec![rows(1)]);
         let records =
             plan_append(&summary, vec![rows(2), said(0, 1, 3), notice()], summary.kept_bytes + 1).unwrap();
