@@ -4,7 +4,7 @@
 //! re-exported below; [`compile`] is the way in.
 //!
 //! ```text
-//! program ── scan, clause_finder, routine ──▶ split ──▶ Standard: classify, effects
+//! program ── scan, clause_finder, routine, string_rules ──▶ split ──▶ Standard: classify, effects
 //!                                     │
 //!                                     └──────▶ extended: lex ─▶ clause, clause_expr ─▶ ast, expr
 //! Program ──▶ check, columns, estimator ──▶ steps, session, ahead ──▶ Compiled         Program ──▶ json, first_words
@@ -37,6 +37,7 @@ mod scan;
 mod session;
 mod split;
 mod steps;
+mod string_rules;
 mod suggest;
 mod tables_read;
 

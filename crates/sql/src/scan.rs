@@ -73,6 +73,8 @@ pub(super) struct Scanner<'a> {
     sql: &'a str,
     dialect: Dialect,
     pos: usize,
+    /// Does a backslash in a string escape the next character?
+    backslash: bool,
     /// Up to here no `]` closes a `[`: keeps many open brackets on one line linear.
     no_bracket_before: usize,
 }
@@ -80,7 +82,16 @@ pub(super) struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     /// Starts at byte `pos` of `sql`.
     pub(super) const fn new(sql: &'a str, dialect: Dialect, pos: usize) -> Self {
-        Self { sql, dialect, pos, no_bracket_before: 0 }
+        let backslash = matches!(dialect, Dialect::Mysql);
+        Self { sql, dialect, pos, backslash, no_bracket_before: 0 }
+    }
+
+    /// Starts with the other rule for a backslash in a string: that of MySQL's `NO_BACKSLASH_ESCAPES`, or that of
+    /// PostgreSQL without `standard_conforming_strings`.
+    pub(super) const fn with_other_backslash(sql: &'a str, dialect: Dialect, pos: usize) -> Self {
+        let mut scanner = Self::new(sql, dialect, pos);
+        scanner.backslash = !scanner.backslash;
+        scanner
     }
 
     /// The next token after whitespace and comments; `None` at the end.
@@ -91,9 +102,10 @@ impl<'a> Scanner<'a> {
             return Ok(None);
         };
         let kind = match first {
-            '\'' => self.string(start, self.dialect == Dialect::Mysql)?,
+            '\'' => self.string(start, self.backslash)?,
             '"' => {
-                self.quoted('"', self.dialect == Dialect::Mysql, start, "a closing \"")?;
+                let backslash = self.backslash && self.dialect == Dialect::Mysql;
+                self.quoted('"', backslash, start, "a closing \"")?;
                 TokenKind::Quoted
             }
             '`' if self.dialect != Dialect::Postgresql => {
