@@ -71,11 +71,8 @@ pub enum StandardKind {
 #[must_use]
 pub fn classify(sql: &str, dialect: Dialect) -> StandardStatement {
     let tokens = Tokens::new(sql, dialect);
-    let executed = tokens.peek().filter(|token| token.kind == TokenKind::Executed);
-    if let Some(inner) = executed.and_then(|token| token.text.strip_suffix("*/")) {
-        // `/*!40101 SET NAMES utf8 */` is what it holds. Only one such cover is lifted.
-        let inner =
-            inner.trim_start_matches(['/', '*', 'M', '!']).trim_start_matches(|c: char| c.is_ascii_digit());
+    // `/*!40101 SET NAMES utf8 */` is what it holds. Only one such cover is lifted.
+    if let Some(inner) = tokens.peek().and_then(|token| token.executed()) {
         return Classifier { tokens: Tokens::new(inner, dialect), dialect }.statement();
     }
     Classifier { tokens, dialect }.statement()

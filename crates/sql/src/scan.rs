@@ -59,6 +59,15 @@ impl Token<'_> {
     }
 }
 
+impl<'a> Token<'a> {
+    /// What a comment holds that is executed: `SET NAMES utf8` of `/*!40101 SET NAMES utf8 */`.
+    pub(super) fn executed(&self) -> Option<&'a str> {
+        let inner = self.text.strip_suffix("*/").filter(|_| self.kind == TokenKind::Executed)?;
+        let inner = inner.trim_start_matches(['/', '*', 'M', '!']);
+        Some(inner.trim_start_matches(|c: char| c.is_ascii_digit()))
+    }
+}
+
 /// Something was opened at `start` and never closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unclosed {

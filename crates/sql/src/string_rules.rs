@@ -81,11 +81,9 @@ impl StringRules {
     fn apply_mysql(&mut self, text: &str, line: usize) {
         let mut tokens = Tokens::new(text, self.dialect);
         let Some(verb) = tokens.next() else { return };
-        if verb.kind == TokenKind::Executed {
-            // `/*!40101 SET sql_mode = '…' */`, with or without something after it.
-            if let Some(inner) = executed(verb.text) {
-                self.apply_mysql_tokens(Tokens::new(inner, self.dialect), line);
-            }
+        // `/*!40101 SET sql_mode = '…' */`, with or without something after it.
+        if let Some(inner) = verb.executed() {
+            self.apply_mysql_tokens(Tokens::new(inner, self.dialect), line);
         }
         self.apply_mysql_tokens(Tokens::new(text, self.dialect), line);
     }
@@ -253,12 +251,6 @@ fn literal(token: &Token<'_>) -> Option<bool> {
 
 fn names_mode(token: &Token<'_>) -> bool {
     token.text.to_ascii_lowercase().contains(MODE)
-}
-
-/// What an executed comment holds.
-fn executed(text: &str) -> Option<&str> {
-    let inner = text.strip_suffix("*/")?.trim_start_matches(['/', '*', 'M', '!']);
-    Some(inner.trim_start_matches(|c: char| c.is_ascii_digit()))
 }
 
 /// Is it this setting's name, as a word, in quotes, or as a text?

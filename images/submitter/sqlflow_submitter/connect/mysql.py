@@ -200,6 +200,8 @@ class MySQLDatabase(Database):
     def writing_connection(self) -> MySQLDatabase:
         return MySQLDatabase(self._rest, self._replay)
 
+    checking_connection = writing_connection
+
     def close(self) -> None:
         # Close the socket without COM_QUIT: unread rows may still arrive.
         self._connection._force_close()

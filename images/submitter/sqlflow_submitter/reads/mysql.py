@@ -80,6 +80,18 @@ def find(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
     return views + [DatabaseObject("function", str(name), text) for name, text in routines]
 
 
+def find_with_triggers(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
+    """Returns the views, the stored functions, and the triggers of tables of some names, in all databases."""
+    found = find(lookup, run_query)
+    if not lookup.names:
+        return found
+    triggers = run_query(
+        "SELECT CONCAT(trigger_schema, '.', trigger_name), action_statement FROM information_schema.triggers "
+        f"WHERE event_object_table IN ({_list(lookup.names)})"
+    )
+    return found + [DatabaseObject("function", f"trigger {name}", str(text)) for name, text in triggers]
+
+
 def _view_text(schema: str, name: str, run_query: RunQuery) -> str | None:
     found = run_query(
         "SELECT view_definition FROM information_schema.views "
