@@ -36,6 +36,8 @@ pub(super) enum Change {
 /// Settings of SQLite that hold for the whole process, and change no names.
 const PROCESS_WIDE: [&str; 4] =
     ["hard_heap_limit", "soft_heap_limit", "temp_store_directory", "data_store_directory"];
+/// Functions by which values of settings are often made.
+const PURE_FUNCTIONS: [&str; 6] = ["CONCAT", "CONCAT_WS", "REPLACE", "IF", "IFNULL", "COALESCE"];
 /// Words before TABLE, VIEW or INDEX.
 const BEFORE_OBJECT: [&str; 11] = [
     "OR",
@@ -106,9 +108,24 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn setting(mut self, verb: &Token<'_>) -> Change {
+        if verb.is("SET") && self.is_computed() {
+            return Change::Unknown;
+        }
         let is_global = verb.is("PRAGMA")
             && self.tokens.qualified_name().is_some_and(|(name, _)| PROCESS_WIDE.contains(&name.as_str()));
         if is_global { Change::Nothing } else { Change::Session }
+    }
+
+    /// May the value depend on rows, or come from a routine? Executed ahead, it may be another one.
+    fn is_computed(&self) -> bool {
+        let mut tokens = self.tokens.clone();
+        while let Some(token) = tokens.next() {
+            let is_call = token.kind == TokenKind::Word && tokens.at_symbol('(');
+            if token.is("SELECT") || (is_call && !token.is_one_of(&PURE_FUNCTIONS)) {
+                return true;
+            }
+        }
+        false
     }
 
     fn statement(mut self, verb: &Token<'_>, standard: &StandardStatement) -> Change {
@@ -316,6 +333,8 @@ mod tests {
             ("GRANT SELECT ON t TO u", Postgresql),
             ("SET GLOBAL sql_mode = ''", Mysql),
             ("SET autocommit = 0, sql_mode = 'ANSI_QUOTES'", Mysql),
+            ("SET max_statement_time = (SELECT a FROM t)", Mysql),
+            ("SET sql_mode = f()", Mysql),
             ("INSERT INTO t VALUES (1) /*! , (2) */", Mysql),
             ("UPDATE pg_catalog.pg_class SET relname = 'x'", Postgresql),
             ("DELETE FROM mysql.proc", Mysql),
@@ -340,6 +359,7 @@ mod tests {
         for (sql, dialect, expected) in [
             ("USE d", Mysql, Change::Session),
             ("SET search_path = s", Postgresql, Change::Session),
+            ("SET sql_mode = CONCAT(@@sql_mode, ',ANSI')", Mysql, Change::Session),
             ("SELECT set_config('search_path', 's', false)", Postgresql, Change::Session),
             ("RESET ALL", Postgresql, Change::Session),
             ("ATTACH 'f' AS x", Sqlite, Change::Session),

@@ -304,7 +304,8 @@ impl Classifier<'_> {
         if self.dialect == Dialect::Postgresql && self.tokens.at(&["LOCAL"]) {
             return repeatable(StandardKind::Other);
         }
-        if self.tokens.at(&["PASSWORD"]) {
+        if self.tokens.at(&["PASSWORD"]) || (self.dialect == Dialect::Mysql && self.tokens.at(&["DEFAULT"])) {
+            // `SET DEFAULT ROLE` holds for later sessions, also of others.
             return OTHER;
         }
         let mut names = Vec::new();

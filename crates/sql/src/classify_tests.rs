@@ -138,6 +138,7 @@ fn a_statement_with_settings_of_its_own_is_that_statement() {
     let of = |sql| kind_of(sql, Dialect::Mysql);
     assert_eq!(of("SET STATEMENT max_statement_time = 9 FOR SELECT 1"), (StandardKind::Query, true));
     assert_eq!(of("SET STATEMENT a = 1 FOR INSERT INTO t VALUES (1)"), (StandardKind::Other, false));
+    assert_eq!(of("SET DEFAULT ROLE r FOR u"), (StandardKind::Other, false));
     let nested = "SET STATEMENT a = 1 FOR ".repeat(100_000);
     assert_eq!(of(&nested), (StandardKind::Other, false));
 }

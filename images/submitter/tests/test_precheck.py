@@ -343,6 +343,9 @@ def test_routine_that_makes_tables_ends_the_check(source: Runner, agent: StandIn
         assert_passes(agent, change, reading)
         assert_passes(agent, standard("SELECT make_it()"), reading)
         assert rejects(agent, harmless, reading).startswith("statement 3 (SELECT): ")
+        if database_of(source) == "postgresql":
+            first = {**TRAIN, "select": "SELECT a, b, y, make_it() AS one FROM source"}
+            assert_passes(agent, standard("SELECT z FROM second"), first=first)
     finally:
         source.sql(*drop)
 

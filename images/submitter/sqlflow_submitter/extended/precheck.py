@@ -26,7 +26,7 @@ from sqlflow_submitter.extended.result_table import check_column_case, check_res
 from sqlflow_submitter.features.clause import Clause, locate, resolve_column
 from sqlflow_submitter.model import META, ModelMeta
 from sqlflow_submitter.reads.dependencies import DatabaseObject
-from sqlflow_submitter.reads.select_dependencies import may_change_names, mention_any, select_dependencies
+from sqlflow_submitter.reads.select_dependencies import has_creator, may_change_names, mention_any, select_dependencies
 from sqlflow_submitter.step import Statement, first_word
 from sqlflow_submitter.xgb import rules
 from sqlflow_submitter.xgb.estimator import resolve_booster
@@ -60,6 +60,8 @@ def check_later_statements(now: Statement, later: Iterable[Statement], database:
     errors = []
     with _ProgramState(now, database) as row:
         for statement in later:
+            if row.is_unknown:
+                break
             try:
                 try:
                     row.check(statement)
@@ -74,8 +76,6 @@ def check_later_statements(now: Statement, later: Iterable[Statement], database:
                 if not row.has_session:
                     raise
                 # Another connection is not possible, or it is blocked: the statement itself needs none.
-                break
-            if row.is_unknown:
                 break
     if errors:
         more = f"; and {len(errors) - MAX_REPORTED} more" if len(errors) > MAX_REPORTED else ""
@@ -107,6 +107,7 @@ class _ProgramState:
         self._changed_tables: set[str] = set()
         self._may_drop = False
         self._may_change_rows = False
+        self._has_creator: bool | None = None
         self._dependencies_of: tuple[int, list[DatabaseObject]] = (-1, [])
         if now.kind == "train":
             self._plans[now.model] = Plan(TrainPlan(now, database), may_differ=False)
@@ -143,6 +144,9 @@ class _ProgramState:
 
     def _record_calls(self, statement: Statement) -> None:
         """Records what functions and triggers may do."""
+        if self._may_change_rows and not self._may_routines_change_names():
+            # This saves the lookups for each of many INSERT statements.
+            return
         if statement.kind == "standard" and not statement.sql:
             # The server omits the text of a long one.
             self.is_unknown = True
@@ -150,6 +154,12 @@ class _ProgramState:
         found = self._dependencies(statement)
         self.is_unknown |= may_change_names(found, self.database.dialect)
         self._may_change_rows |= any(it.kind == "function" for it in found)
+
+    def _may_routines_change_names(self) -> bool:
+        """Returns whether the database has any routine or trigger that may change names."""
+        if self._has_creator is None:
+            self._has_creator = has_creator(self.database.dialect, self.database.rows)
+        return self._has_creator
 
     def _has_event_triggers(self) -> bool:
         return bool(self.database.rows("SELECT 1 FROM pg_event_trigger WHERE evtenabled <> 'D' LIMIT 1"))

@@ -17,6 +17,17 @@ from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.reads import READS, RunQuery, may_read
 from sqlflow_submitter.reads.dependencies import DatabaseObject, ObjectNames, dependencies, function_reason
 
+CREATES = r"\b(create|drop)\b"
+"""What the text of a function or trigger has that may create or drop a temporary table."""
+
+# For the text of a function that this user cannot see, there is NULL.
+HAS_CREATOR = """
+(SELECT 1 FROM information_schema.triggers WHERE lower(action_statement) REGEXP 'create|drop' LIMIT 1)
+UNION ALL
+(SELECT 1 FROM information_schema.routines WHERE routine_type <> 'PROCEDURE' AND routine_schema <> 'sys'
+  AND coalesce(lower(routine_definition), 'create') REGEXP 'create|drop' LIMIT 1)
+"""
+
 TRACE_BYTES = 16 * 1024 * 1024
 
 

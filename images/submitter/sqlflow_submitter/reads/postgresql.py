@@ -81,6 +81,22 @@ UNION ALL
 SELECT 'rule ' || oid::text, NULL FROM pg_rewrite WHERE ev_type <> '1' AND ev_class IN (TABLE changed)
 """
 
+CREATES = (
+    r"\b(create|alter|drop|rename|execute|set_config|pg_settings|dblink\w*)\b"
+    r"|\bset\s+(session\s+|local\s+)*(\w*search_path|schema|role|authorization|session_authorization)\b"
+)
+"""What the text of a function has that may create or change tables, or change how they are found."""
+
+# A function with a parsed body has no text, but a definition. PostgreSQL writes the border of a word in another way.
+_HAS_CREATOR = """
+SELECT 1 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND p.prokind <> 'p'
+  AND (p.prosrc = '' OR p.prosrc ~* {})
+UNION ALL
+SELECT 1 FROM pg_rewrite WHERE ev_type <> '1' AND ev_class >= 16384
+LIMIT 1
+"""
+
 RUNS_TEXT = re.compile(r"(query|table|cursor|schema|database)_to_xml|\bts_stat\b", re.IGNORECASE)
 """PostgreSQL's own functions that run an SQL text."""
 
@@ -188,3 +204,6 @@ def _list(names: object) -> str:
 def literal(text: str) -> str:
     """Quotes a text so that its meaning does not depend on the session's settings."""
     return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+HAS_CREATOR = _HAS_CREATOR.format(literal(CREATES.replace(r"\b", r"\y")))

@@ -23,14 +23,16 @@ FIND_CHANGED: dict[str, Callable[[ObjectNames, RunQuery], list[DatabaseObject]]]
 
 CREATES = {
     # A function may create temporary tables only. What it sets is restored.
-    "mysql": re.compile(r"\b(create|drop)\b", re.IGNORECASE),
-    "postgresql": re.compile(
-        r"\b(create|alter|drop|rename|execute|set_config|pg_settings|dblink\w*)\b"
-        r"|\bset\s+(session\s+|local\s+)*(\w*search_path|schema|role|authorization|session_authorization)\b",
-        re.IGNORECASE,
-    ),
+    "mysql": mysql.CREATES,
+    "postgresql": postgresql.CREATES,
 }
 """What a function must have in its text to change names: tables, or settings by which they are found."""
+
+
+def has_creator(dialect: str, run_query: RunQuery) -> bool:
+    """Returns whether the database has any function or trigger that may change names."""
+    query = {"mysql": mysql.HAS_CREATOR, "postgresql": postgresql.HAS_CREATOR}.get(dialect)
+    return query is not None and bool(run_query(query))
 
 
 def select_dependencies(
@@ -58,5 +60,6 @@ def may_change_names(objects: Iterable[DatabaseObject], dialect: str) -> bool:
     """
     creates = CREATES.get(dialect)
     return creates is not None and any(
-        it.kind == "function" and (it.text is None or creates.search(it.text) is not None) for it in objects
+        it.kind == "function" and (it.text is None or re.search(creates, it.text, re.IGNORECASE) is not None)
+        for it in objects
     )
