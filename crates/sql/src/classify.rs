@@ -26,7 +26,8 @@ pub enum StandardKind {
         /// Its name as written.
         database: String,
     },
-    /// Changes a setting of the session, in a way that can be replayed in another session.
+    /// Changes a setting of the session, in a way that can be replayed in another session: SET, or PostgreSQL's
+    /// `SELECT set_config('name', 'value', false)`.
     Set,
     /// Sets session variables to something computed, which a replay could compute otherwise.
     SetVariables {
@@ -70,14 +71,38 @@ pub enum StandardKind {
 #[must_use]
 pub fn classify(sql: &str, dialect: Dialect) -> StandardStatement {
     let tokens = Tokens::new(sql, dialect);
-    let executed = tokens.peek().filter(|token| token.kind == TokenKind::Executed);
-    if let Some(inner) = executed.and_then(|token| token.text.strip_suffix("*/")) {
-        // `/*!40101 SET NAMES utf8 */` is what it holds. Only one such cover is lifted.
-        let inner =
-            inner.trim_start_matches(['/', '*', 'M', '!']).trim_start_matches(|c: char| c.is_ascii_digit());
+    // `/*!40101 SET NAMES utf8 */` is what it holds. Only one such cover is lifted.
+    if let Some(inner) = tokens.peek().and_then(|token| token.executed()) {
         return Classifier { tokens: Tokens::new(inner, dialect), dialect }.statement();
     }
     Classifier { tokens, dialect }.statement()
+}
+
+/// Is what follows SELECT only `set_config('name', 'value', false)`, once or more? That is a SET.
+fn sets_config(mut tokens: Tokens<'_>) -> bool {
+    loop {
+        if tokens.accept(&["pg_catalog"]) && !tokens.next().is_some_and(|token| token.is_symbol('.')) {
+            return false;
+        }
+        let mut is_next = |wanted: &dyn Fn(&Token<'_>) -> bool| tokens.next().is_some_and(|it| wanted(&it));
+        let has_call = is_next(&|it| it.is("set_config"))
+            && is_next(&|it| it.is_symbol('('))
+            && is_next(&|it| it.kind == TokenKind::String)
+            && is_next(&|it| it.is_symbol(','))
+            && is_next(&|it| it.kind == TokenKind::String)
+            && is_next(&|it| it.is_symbol(','))
+            && is_next(&|it| it.is("false"))
+            && is_next(&|it| it.is_symbol(')'));
+        if !has_call {
+            return false;
+        }
+        match tokens.next() {
+            None => return true,
+            Some(token) if token.is_symbol(';') => return true,
+            Some(token) if token.is_symbol(',') => {}
+            Some(_) => return false,
+        }
+    }
 }
 
 /// The tokens of a statement, with one of them seen ahead.
@@ -103,12 +128,22 @@ impl<'a> Tokens<'a> {
         self.ahead.is_some_and(|token| token.is_one_of(words))
     }
 
+    /// Takes the first word. MariaDB's `SET STATEMENT a = 1 FOR INSERT …` is an INSERT.
+    pub(super) fn verb(&mut self, dialect: Dialect) -> Option<Token<'a>> {
+        let mut verb = self.next()?;
+        while dialect == Dialect::Mysql && verb.is("SET") && self.accept(&["STATEMENT"]) {
+            self.by_ref().find(|token| token.is("FOR"));
+            verb = self.next()?;
+        }
+        Some(verb)
+    }
+
     pub(super) fn at_symbol(&self, symbol: char) -> bool {
         self.ahead.is_some_and(|token| token.is_symbol(symbol))
     }
 
     /// Takes the next token if it is one of these words.
-    fn accept(&mut self, words: &[&str]) -> bool {
+    pub(super) fn accept(&mut self, words: &[&str]) -> bool {
         let found = self.at(words);
         if found {
             self.next();
@@ -155,11 +190,14 @@ impl Classifier<'_> {
         while self.tokens.at_symbol('(') {
             self.tokens.next();
         }
-        let Some(verb) = self.tokens.next() else {
+        let Some(verb) = self.tokens.verb(self.dialect) else {
             return OTHER;
         };
         match verb.text.to_ascii_uppercase().as_str() {
             _ if verb.kind != TokenKind::Word => OTHER,
+            "SELECT" if self.dialect == Dialect::Postgresql && sets_config(self.tokens.clone()) => {
+                repeatable(StandardKind::Set)
+            }
             "SELECT" | "VALUES" | "TABLE" => self.query(false),
             "WITH" => self.query(true),
             "SHOW" | "HELP" => repeatable(StandardKind::Query),
@@ -266,7 +304,8 @@ impl Classifier<'_> {
         if self.dialect == Dialect::Postgresql && self.tokens.at(&["LOCAL"]) {
             return repeatable(StandardKind::Other);
         }
-        if self.tokens.at(&["PASSWORD"]) {
+        if self.tokens.at(&["PASSWORD"]) || (self.dialect == Dialect::Mysql && self.tokens.at(&["DEFAULT"])) {
+            // `SET DEFAULT ROLE` holds for later sessions, also of others.
             return OTHER;
         }
         let mut names = Vec::new();

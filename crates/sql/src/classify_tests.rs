@@ -43,6 +43,7 @@ fn queries_that_may_not() {
         "SELECT NextVal('s')",
         "SELECT pg_try_advisory_lock (1)",
         "SELECT 1 /*! INTO OUTFILE 'f' */",
+        "SELECT set_config('search_path', 's', false)",
     ] {
         assert_eq!(kind_of(sql, Dialect::Mysql), (StandardKind::Query, false), "{sql}");
     }
@@ -58,6 +59,12 @@ fn what_stays_in_the_session() {
     for (sql, dialect, kind) in [
         ("USE `My db`", Mysql, StandardKind::Use { database: "`My db`".to_owned() }),
         ("SET NAMES utf8", Mysql, StandardKind::Set),
+        ("SELECT set_config('search_path', 's', false);", Postgresql, StandardKind::Set),
+        (
+            "SELECT pg_catalog.set_config('a.b', 'x', false), set_config('c', E'\\'', false)",
+            Postgresql,
+            StandardKind::Set,
+        ),
         ("/*!40101 SET NAMES utf8 */", Mysql, StandardKind::Set),
         ("SET @a = 1, @b = 'x'", Mysql, StandardKind::Set),
         ("SET @a = (SELECT max(id) FROM t), @b = 1", Mysql, variables(&["a", "b"])),
@@ -111,4 +118,27 @@ fn what_is_done_once() {
     ] {
         assert_eq!(kind_of(sql, dialect), (kind, false), "{sql}");
     }
+}
+
+#[test]
+fn a_setting_that_cannot_be_repeated_elsewhere_is_a_query() {
+    for sql in [
+        "SELECT set_config('search_path', 's', true)",
+        "SELECT set_config('search_path', name, false) FROM t",
+        "SELECT set_config('search_path', 's' || 't', false)",
+        "SELECT set_config('search_path', 's', false), nextval('t')",
+        "SELECT set_config('search_path', 's', false) FROM t",
+    ] {
+        assert_eq!(kind_of(sql, Dialect::Postgresql), (StandardKind::Query, false), "{sql}");
+    }
+}
+
+#[test]
+fn a_statement_with_settings_of_its_own_is_that_statement() {
+    let of = |sql| kind_of(sql, Dialect::Mysql);
+    assert_eq!(of("SET STATEMENT max_statement_time = 9 FOR SELECT 1"), (StandardKind::Query, true));
+    assert_eq!(of("SET STATEMENT a = 1 FOR INSERT INTO t VALUES (1)"), (StandardKind::Other, false));
+    assert_eq!(of("SET DEFAULT ROLE r FOR u"), (StandardKind::Other, false));
+    let nested = "SET STATEMENT a = 1 FOR ".repeat(100_000);
+    assert_eq!(of(&nested), (StandardKind::Other, false));
 }

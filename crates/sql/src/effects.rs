@@ -24,11 +24,26 @@ const WRITING_FUNCTIONS: [&str; 14] = [
 const WRITING_PREFIXES: [&str; 7] =
     ["dblink", "lo_", "pg_advisory_", "pg_create_", "pg_drop_", "pg_file_", "pg_try_advisory_"];
 
+/// Functions that may change names or settings: they run a text, load code, or set something.
+const OPAQUE_FUNCTIONS: [&str; 6] =
+    ["set_config", "query_to_xml", "pg_reload_conf", "load_extension", "writefile", "edit"];
+/// Families of such functions.
+const OPAQUE_PREFIXES: [&str; 2] = ["dblink", "pg_file_"];
+
 fn is_writing_function(token: &Token<'_>) -> bool {
-    let begins_with = |prefix: &&str| {
+    token.is_one_of(&WRITING_FUNCTIONS) || begins_with(token, &WRITING_PREFIXES)
+}
+
+/// May a call of this function change names or settings?
+pub(super) fn is_opaque_function(token: &Token<'_>) -> bool {
+    token.is_one_of(&OPAQUE_FUNCTIONS) || begins_with(token, &OPAQUE_PREFIXES)
+}
+
+fn begins_with(token: &Token<'_>, prefixes: &[&str]) -> bool {
+    let matches = |prefix: &&str| {
         token.text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     };
-    token.is_one_of(&WRITING_FUNCTIONS) || WRITING_PREFIXES.iter().any(begins_with)
+    token.kind == TokenKind::Word && prefixes.iter().any(matches)
 }
 
 /// What a query does besides giving rows.

@@ -4,10 +4,10 @@
 //! re-exported below; [`compile`] is the way in.
 //!
 //! ```text
-//! program ── scan, clause_finder, routine ──▶ split ──▶ Standard: classify, effects
+//! program ── scan, clause_finder, routine, string_rules ──▶ split ──▶ Standard: classify, effects
 //!                                     │
 //!                                     └──────▶ extended: lex ─▶ clause, clause_expr ─▶ ast, expr
-//! Program ──▶ check, columns, estimator ──▶ steps, session, ahead ──▶ Compiled         Program ──▶ json, first_words
+//! Program ──▶ check, columns, estimator ──▶ steps, session, ahead, changes ──▶ Compiled         Program ──▶ json, first_words
 //! ```
 //!
 //! The two halves of an extended statement have two lexers: `scan` follows the database's rules, because only those
@@ -15,6 +15,7 @@
 
 mod ahead;
 mod ast;
+mod changes;
 mod check;
 mod classify;
 mod clause;
@@ -37,13 +38,14 @@ mod scan;
 mod session;
 mod split;
 mod steps;
+mod string_rules;
 mod suggest;
 mod tables_read;
 
 #[cfg(test)]
 mod tests;
 
-pub use ahead::Ahead;
+pub use ahead::{Ahead, Effect};
 pub use ast::{
     Attribute, Body, Column, ColumnClause, Constraint, DescribeModel, Direction, DropModel, Evaluate,
     Explain, Name, Optimize, Predict, Program, Run, ShowTrain, Statement, Train,

@@ -59,6 +59,15 @@ impl Token<'_> {
     }
 }
 
+impl<'a> Token<'a> {
+    /// What a comment holds that is executed: `SET NAMES utf8` of `/*!40101 SET NAMES utf8 */`.
+    pub(super) fn executed(&self) -> Option<&'a str> {
+        let inner = self.text.strip_suffix("*/").filter(|_| self.kind == TokenKind::Executed)?;
+        let inner = inner.trim_start_matches(['/', '*', 'M', '!']);
+        Some(inner.trim_start_matches(|c: char| c.is_ascii_digit()))
+    }
+}
+
 /// Something was opened at `start` and never closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unclosed {
@@ -73,6 +82,8 @@ pub(super) struct Scanner<'a> {
     sql: &'a str,
     dialect: Dialect,
     pos: usize,
+    /// Does a backslash in a string escape the next character?
+    backslash: bool,
     /// Up to here no `]` closes a `[`: keeps many open brackets on one line linear.
     no_bracket_before: usize,
 }
@@ -80,7 +91,16 @@ pub(super) struct Scanner<'a> {
 impl<'a> Scanner<'a> {
     /// Starts at byte `pos` of `sql`.
     pub(super) const fn new(sql: &'a str, dialect: Dialect, pos: usize) -> Self {
-        Self { sql, dialect, pos, no_bracket_before: 0 }
+        let backslash = matches!(dialect, Dialect::Mysql);
+        Self { sql, dialect, pos, backslash, no_bracket_before: 0 }
+    }
+
+    /// Starts with the other rule for a backslash in a string: that of MySQL's `NO_BACKSLASH_ESCAPES`, or that of
+    /// PostgreSQL without `standard_conforming_strings`.
+    pub(super) const fn with_other_backslash(sql: &'a str, dialect: Dialect, pos: usize) -> Self {
+        let mut scanner = Self::new(sql, dialect, pos);
+        scanner.backslash = !scanner.backslash;
+        scanner
     }
 
     /// The next token after whitespace and comments; `None` at the end.
@@ -91,9 +111,10 @@ impl<'a> Scanner<'a> {
             return Ok(None);
         };
         let kind = match first {
-            '\'' => self.string(start, self.dialect == Dialect::Mysql)?,
+            '\'' => self.string(start, self.backslash)?,
             '"' => {
-                self.quoted('"', self.dialect == Dialect::Mysql, start, "a closing \"")?;
+                let backslash = self.backslash && self.dialect == Dialect::Mysql;
+                self.quoted('"', backslash, start, "a closing \"")?;
                 TokenKind::Quoted
             }
             '`' if self.dialect != Dialect::Postgresql => {

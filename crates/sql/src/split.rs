@@ -10,6 +10,7 @@ use super::lex::Lexer;
 use super::position::{Position, PositionCursor};
 use super::routine::RoutineTracker;
 use super::scan::{Scanner, Token, Unclosed};
+use super::string_rules::StringRules;
 
 /// Splits `sql` and parses its extended statements. Standard statements go to the database as they are, so they are
 /// only classified, never refused; but a string, quoted name or comment that is never closed is: nobody can say where
@@ -23,8 +24,21 @@ pub fn parse_program(sql: &str, dialect: Dialect) -> Result<Program, SqlError> {
     // Editors on Windows begin a file with a byte order mark. It is no part of the SQL.
     let start = if sql.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     let mut splitter = Splitter { sql, dialect, pos: start, cursor: PositionCursor::new(sql) };
+    let mut rules = StringRules::new(dialect);
     let mut statements = Vec::new();
-    while let Some(statement) = splitter.next()? {
+    loop {
+        let from = splitter.pos;
+        let found = splitter.next();
+        // A fault may only come from a string that ends elsewhere.
+        let to = match &found {
+            Ok(Some(statement)) => {
+                statement.body.select().map_or(statement.span.end, |select| from + select.len())
+            }
+            Ok(None) | Err(_) => sql.len(),
+        };
+        rules.check(sql, from, to)?;
+        let Some(statement) = found? else { break };
+        rules.apply(&statement);
         statements.push(statement);
     }
     Ok(Program { dialect, statements })

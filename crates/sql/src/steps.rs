@@ -6,7 +6,8 @@
 
 use super::ahead::{Ahead, plan_ahead};
 use super::ast::{Body, Program, Statement};
-use super::classify::StandardKind;
+use super::classify::{StandardKind, Tokens};
+use super::dialect::Dialect;
 use super::error::SqlError;
 use super::overwrites::overwrites_input;
 use super::session::{Lost, Session};
@@ -143,11 +144,34 @@ impl Planner<'_> {
             Body::Standard(standard) => standard.repeatable,
             _ => true,
         });
-        let settings: Vec<usize> =
-            run.iter().copied().filter(|&index| is_setting(&statements[index])).collect();
+        let settings = self.lasting_settings(&run);
         self.push(first, StepKind::StandardRun(run), repeatable)?;
         self.settings.extend(settings);
         Ok(())
+    }
+
+    /// The settings of a run that later sessions repeat. PostgreSQL undoes those of a transaction that is rolled back.
+    fn lasting_settings(&self, run: &[usize]) -> Vec<usize> {
+        let mut settings = Vec::new();
+        // The number of settings when the open transaction began.
+        let mut begun: Option<usize> = None;
+        for &index in run {
+            let statement = &self.program.statements[index];
+            if is_setting(statement) {
+                settings.push(index);
+            }
+            let Body::Standard(standard) = &statement.body else { continue };
+            // ROLLBACK AND CHAIN begins another one.
+            let begins = standard.kind == StandardKind::BeginTransaction;
+            if !begins && standard.kind != StandardKind::EndTransaction {
+                continue;
+            }
+            if rolls_back(&statement.text, self.program.dialect) {
+                settings.truncate(begun.unwrap_or(settings.len()));
+            }
+            begun = begins.then_some(settings.len());
+        }
+        settings
     }
 
     fn push(&mut self, first: usize, kind: StepKind, repeatable: bool) -> Result<(), SqlError> {
@@ -202,6 +226,11 @@ impl Planner<'_> {
     }
 }
 
+/// Is the statement, which begins or ends a transaction, a ROLLBACK that undoes settings, too?
+fn rolls_back(sql: &str, dialect: Dialect) -> bool {
+    dialect == Dialect::Postgresql && Tokens::new(sql, dialect).at(&["ROLLBACK", "ABORT"])
+}
+
 fn is_setting(statement: &Statement) -> bool {
     matches!(
         &statement.body,
@@ -211,7 +240,6 @@ fn is_setting(statement: &Statement) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dialect::Dialect;
     use super::super::split::parse_program;
     use super::*;
 
@@ -283,6 +311,20 @@ mod tests {
         assert!(refusal(replayed, Dialect::Mysql).contains("variable @n is used"));
         plan("SET @n = (SELECT 1); SELECT @n; SHOW TRAIN m; SELECT n, @@n", Dialect::Mysql)
             .expect("not mentioned");
+    }
+
+    #[test]
+    fn postgresql_undoes_settings_of_a_transaction() {
+        let replayed = |sql: &str, dialect| {
+            plan(&format!("{sql} SHOW TRAIN m;"), dialect)
+                .expect("a good program")
+                .pop()
+                .map(|step| step.replay)
+        };
+        let sql = "SET a = 1; BEGIN; SET b = 2; ROLLBACK; SET c = 3; ROLLBACK; BEGIN; SET d = 4; COMMIT; \
+                   BEGIN; SET e = 5; ROLLBACK AND CHAIN; SET f = 6; ROLLBACK;";
+        assert_eq!(replayed(sql, Dialect::Postgresql), Some(vec![0, 4, 7]));
+        assert_eq!(replayed(sql, Dialect::Mysql), Some(vec![0, 2, 4, 7, 10, 12]));
     }
 
     #[test]

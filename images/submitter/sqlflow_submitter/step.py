@@ -37,7 +37,13 @@ class Statement:
         self.using: str | None = document.get("using")
         """In a later TRAIN statement: the model that USING names."""
         self.depends_on_earlier: bool = document.get("hangs_on_row", False)
-        """In a later statement: its selects name a table that an earlier statement will create."""
+        """In a later statement: it names a table that an earlier statement will create, or cannot be checked."""
+        self.effect: str = document.get("effect", "")
+        """In a later standard statement: what it changes. `rows`, `session` (settings) or `objects` (tables, views)."""
+        self.changed_names: list[str] = document.get("names") or []
+        """Effect `objects`: the names of the tables and views, in lower case and without their schema."""
+        self.may_drop: bool = document.get("drops", False)
+        """Effect `objects`: whether the tables and views may be dropped."""
 
 
 class CleanUp:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,6 +206,232 @@ def test_every_form_of_a_query_is_checked(source: Runner, agent: StandInAgent) -
     assert_passes(agent, *map(standard, right))
     # None of them was executed.
     assert source.sql("SELECT count(*) FROM source") == [("3",)]
+
+
+def standard(sql: str, index: int = 1, **fields: Any) -> dict[str, Any]:
+    return {"index": index, "kind": "standard", "sql": sql, **fields}
+
+
+def database_of(runner: Runner) -> str:
+    return runner.dsn.partition(":")[0]
+
+
+def test_changes_of_rows_do_not_end_the_check(source: Runner, agent: StandInAgent) -> None:
+    change = standard("UPDATE source SET b = 5", effect="rows")
+    message = rejects(agent, change, use("explain", 2, select="SELECT a FROM source"))
+    assert message.startswith("statement 3 (TO EXPLAIN): the model's column b does not exist")
+    wrong = standard("INSERT INTO source (a, nosuch) VALUES (1, 2)", effect="rows")
+    message = rejects(agent, wrong, standard("SELECT nosuch FROM source", 2))
+    assert message.startswith("statement 2 (INSERT): ")
+    assert "; statement 3 (SELECT): " in message
+    assert_passes(
+        agent, change, standard("DELETE FROM outcome", 2, effect="rows", hangs_on_row=True), use("explain", 3)
+    )
+    assert source.sql("SELECT max(b) FROM source") == [("3",)]
+
+
+def test_column_that_may_have_no_value_by_then_is_not_required(source: Runner, agent: StandInAgent) -> None:
+    """A change of rows before a training decides which columns the training omits."""
+    training = {**TRAIN, "index": 2, "model": "next", "output": ""}
+    narrow = use("explain", 3, model="next", select="SELECT a FROM source")
+    assert "b does not exist" in rejects(agent, standard("SELECT 1"), training, narrow)
+    assert_passes(agent, standard("UPDATE source SET b = NULL", effect="rows"), training, narrow)
+
+
+def test_settings_hold_for_later_checks(source: Runner, agent: StandInAgent, tmp_path: Path) -> None:
+    """They are executed in another session, so that the names are those of the program."""
+    match database_of(source):
+        case "sqlite":
+            Runner(f"sqlite://{tmp_path}/other.db", tmp_path).sql("CREATE TABLE elsewhere (a INT, z INT)")
+            setting, wrong = f"ATTACH '{tmp_path}/other.db' AS other", "ATTACH '' AS main"
+            table = "other.elsewhere"
+        case "mysql":
+            source.sql("CREATE DATABASE other", "CREATE TABLE other.elsewhere (a INT, z INT)")
+            setting, wrong, table = "USE other", "USE othr", "elsewhere"
+        case _:
+            source.sql("CREATE SCHEMA other", "CREATE TABLE other.elsewhere (a INT, z INT)")
+            setting, wrong, table = "SELECT set_config('search_path', 'other', false)", "SET ROLE nosuch", "elsewhere"
+    try:
+        change = standard(setting, effect="session")
+        assert_passes(agent, change, standard(f"INSERT INTO {table} (z) VALUES (1)", 2, effect="rows"))
+        message = rejects(agent, change, standard(f"INSERT INTO {table} (nosuch) VALUES (1)", 2, effect="rows"))
+        assert message.startswith("statement 3 (INSERT): ")
+        assert "nosuch" in message
+        message = rejects(agent, standard(f"SELECT z FROM {table}"))
+        assert message.startswith("statement 2 (SELECT): ")
+        if database_of(source) != "sqlite":
+            # The result table is looked for there, too.
+            taken = use("predict", 2, select="SELECT 1 AS a, 2 AS b", result_table="elsewhere", result_column="p")
+            assert "cannot write table elsewhere: it exists (0 rows)" in rejects(agent, change, taken)
+            message = rejects(agent, standard(wrong, effect="session"), standard("SELECT nosuch FROM nosuch", 2))
+            assert message.startswith(f"statement 2 ({wrong.split()[0]}): ")
+            assert "statement 3" not in message
+        # A session of the program ends with the check, and nothing was executed.
+        assert source.sql("SELECT count(*) FROM source") == [("3",)]
+    finally:
+        if database_of(source) == "mysql":
+            source.sql("DROP DATABASE other")
+        if database_of(source) == "postgresql":
+            source.sql("DROP SCHEMA other CASCADE")
+
+
+def test_attached_file_is_not_created_by_a_check(tmp_path: Path, sqlite_dsn: str) -> None:
+    runner, agent = Runner(sqlite_dsn, tmp_path), StandInAgent(tmp_path, sqlite_dsn)
+    runner.sql("CREATE TABLE source (a INT, b INT, y INT)", "INSERT INTO source VALUES (1, 2, 1), (2, 1, 2)")
+    attach = standard(f"ATTACH '{tmp_path}/new.db' AS new", effect="session")
+    # What follows is unknown.
+    assert_passes(agent, attach, standard("SELECT * FROM new.t", 2))
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_check_in_another_session_is_left_out_if_there_can_be_none(sqlite_dsn: str, tmp_path: Path) -> None:
+    runner, agent = Runner(sqlite_dsn, tmp_path), StandInAgent(tmp_path, sqlite_dsn)
+    runner.sql(
+        "PRAGMA journal_mode = WAL",
+        "CREATE TABLE source (a INT, b INT, y INT)",
+        "INSERT INTO source VALUES (1, 2, 1), (2, 1, 2)",
+    )
+    setting = standard("PRAGMA case_sensitive_like = 1", effect="session")
+    wrong = standard("SELECT nosuch FROM source", 2)
+    assert "nosuch" in rejects(agent, setting, wrong)
+    agent.run(TRAIN, ahead=[setting, wrong], replay=("PRAGMA locking_mode = EXCLUSIVE",)).succeeded()
+
+
+def test_what_depends_on_changed_tables_is_not_checked(source: Runner, agent: StandInAgent) -> None:
+    source.sql("CREATE VIEW later_view AS SELECT a, b, y FROM source")
+    dropped = {"effect": "objects", "names": ["source"], "drops": True}
+    change = standard("DROP TABLE source", **dropped)
+    reading = use("explain", 2, select="SELECT a, z FROM later_view")
+    assert_passes(agent, change, reading)
+    assert "statement 3 (TO EXPLAIN): " in rejects(agent, standard("SELECT 1"), reading)
+    # What holds back a result table may be dropped before.
+    source.sql("CREATE TABLE outcome (a INT)")
+    predicting = use("predict", 2)
+    assert "cannot write table outcome: it exists" in rejects(agent, standard("SELECT 1"), predicting)
+    assert_passes(agent, standard("DROP VIEW other", effect="objects", names=["other"], drops=True), predicting)
+    made = {"effect": "objects", "names": ["other"]}
+    assert "cannot write table outcome" in rejects(agent, standard("CREATE TABLE other (a INT)", **made), predicting)
+
+
+def test_routine_that_makes_tables_ends_the_check(source: Runner, agent: StandInAgent) -> None:
+    """Of a query, or of a trigger."""
+    reading = standard("SELECT z FROM second", 2)
+    change = standard("INSERT INTO source VALUES (7, 7, 7)", effect="rows")
+    harmless = standard("UPDATE kept SET a = 1", effect="rows")
+    match database_of(source):
+        case "sqlite":
+            pytest.skip("triggers create no tables")
+        case "mysql":
+            body = "BEGIN CREATE TEMPORARY TABLE IF NOT EXISTS second (z INT); {} END"
+            source.sql(
+                "CREATE TABLE kept (a INT)",
+                f"CREATE FUNCTION make_it() RETURNS INT {body.format('RETURN 1;')}",
+                f"CREATE TRIGGER make_it AFTER INSERT ON source FOR EACH ROW {body.format('')}",
+            )
+            drop = ["DROP FUNCTION make_it", "DROP TRIGGER make_it", "DROP TABLE kept"]
+        case _:
+            body = "BEGIN CREATE TABLE IF NOT EXISTS second (z int); RETURN {}; END"
+            source.sql(
+                "CREATE TABLE kept (a int)",
+                f"CREATE FUNCTION make_it() RETURNS int LANGUAGE plpgsql AS '{body.format(1)}'",
+                f"CREATE FUNCTION make_them() RETURNS trigger LANGUAGE plpgsql AS '{body.format('NEW')}'",
+                "CREATE TABLE child () INHERITS (source)",
+                "CREATE TRIGGER make_it BEFORE INSERT ON child FOR EACH ROW EXECUTE FUNCTION make_them()",
+            )
+            drop = ["DROP TABLE child, kept", "DROP FUNCTION make_it", "DROP FUNCTION make_them"]
+    try:
+        assert_passes(agent, change, reading)
+        assert_passes(agent, standard("SELECT make_it()"), reading)
+        assert rejects(agent, harmless, reading).startswith("statement 3 (SELECT): ")
+        if database_of(source) == "postgresql":
+            first = {**TRAIN, "select": "SELECT a, b, y, make_it() AS one FROM source"}
+            assert_passes(agent, standard("SELECT z FROM second"), first=first)
+    finally:
+        source.sql(*drop)
+
+
+def test_function_that_changes_the_search_path_ends_the_check(source: Runner, agent: StandInAgent) -> None:
+    if database_of(source) != "postgresql":
+        pytest.skip("functions of others change no names")
+    source.sql(
+        "CREATE SCHEMA other",
+        "CREATE TABLE other.elsewhere (a int)",
+        "CREATE FUNCTION go() RETURNS int LANGUAGE plpgsql AS 'BEGIN SET search_path = other; RETURN 1; END'",
+    )
+    try:
+        assert_passes(agent, standard("SELECT go()"), standard("SELECT a FROM elsewhere", 2))
+    finally:
+        source.sql("DROP FUNCTION go", "DROP SCHEMA other CASCADE")
+
+
+def test_event_trigger_makes_ddl_unknown(source: Runner, agent: StandInAgent) -> None:
+    if database_of(source) != "postgresql":
+        pytest.skip("others have none")
+    create = standard("CREATE TABLE other (a int)", effect="objects", names=["other"])
+    wrong = standard("SELECT z FROM nosuch", 2)
+    assert "nosuch" in rejects(agent, create, wrong)
+    source.sql(
+        "CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'",
+        "CREATE EVENT TRIGGER note ON ddl_command_end EXECUTE FUNCTION note()",
+    )
+    try:
+        assert_passes(agent, create, wrong)
+    finally:
+        source.sql("DROP EVENT TRIGGER note", "DROP FUNCTION note")
+
+
+def test_columns_of_a_kind_that_no_model_reads(source: Runner, agent: StandInAgent) -> None:
+    """They are found before the first training, in each kind of statement."""
+    binary = {"sqlite": "x'00'", "mysql": "CAST(b AS BINARY)", "postgresql": "'\\x00'::bytea"}[database_of(source)]
+    if database_of(source) == "sqlite":
+        # The declared type of an expression is unknown.
+        source.sql("DROP TABLE IF EXISTS second", "CREATE TABLE second (a INT, b BLOB, y INT)")
+        source.sql("INSERT INTO second VALUES (1, x'00', 1)")
+        select, empty = "SELECT a, b, y FROM second", "SELECT a, b, y FROM second WHERE typeof(b) <> 'blob'"
+    else:
+        select = f"SELECT a, {binary} AS b, y FROM source"
+        empty = f"SELECT a, CASE WHEN a > 9 THEN {binary} END AS b, y FROM source"
+    what = "cannot read column b: its type is "
+    numbers = existing(source, "numbers", objective="reg:squarederror")
+    for fields in ({}, {"model": "numbers", "model_dir": numbers}):
+        for kind in ("predict", "evaluate", "explain"):
+            message = rejects(agent, use(kind, select=select, **fields))
+            assert message.startswith(f"statement 2 (TO {kind.upper()}): {what}"), message
+            assert "a model reads no binary data; omit it, or write " in message
+        # Rows may change before.
+        assert_passes(agent, standard("DELETE FROM source", effect="rows"), use("explain", 2, select=select, **fields))
+        assert_passes(agent, use("explain", select=empty, **fields))
+    training = {**TRAIN, "index": 1, "model": "next", "select": select}
+    assert f"statement 2 (TO TRAIN): {what}" in rejects(agent, training)
+    assert what in agent.run({**TRAIN, "select": select}).failure().message
+    held_out = {**TRAIN, "index": 1, "attributes": {**TRAIN["attributes"], "validation.select": select}}
+    assert f"statement 2 (TO TRAIN): validation.select: {what}" in rejects(agent, held_out)
+    labelled = use("evaluate", select=f"SELECT a, b, {binary} AS y FROM source")
+    if database_of(source) != "sqlite":
+        assert "statement 2 (TO EVALUATE): cannot read label y: its type is " in rejects(agent, labelled)
+
+
+def test_dates_and_money_in_place_of_numbers(source: Runner, agent: StandInAgent) -> None:
+    if database_of(source) == "sqlite":
+        pytest.skip("its values decide")
+    date = "CAST('2024-01-02' AS date)"
+    select = f"SELECT a, {date} AS b, y FROM source"
+    message = rejects(agent, use("explain", select=select))
+    reads = "cannot read column b: its type is date, and the model reads a number there; select a number"
+    assert message == f"statement 2 (TO EXPLAIN): {reads}"
+    dates = {**TRAIN, "select": select}
+    reads = "and the model reads a date there; select a date"
+    assert reads in rejects(agent, use("explain"), first=dates)
+    assert_passes(agent, use("explain", select=select), first=dates)
+    # Without a value, it is missing.
+    assert_passes(agent, use("explain", select=f"SELECT a, CASE WHEN a > 9 THEN {date} END AS b, y FROM source"))
+    if database_of(source) == "postgresql":
+        assert_passes(agent, use("explain", select="SELECT a, 'infinity'::date AS b, y FROM source"))
+        for kind in ("predict", "evaluate", "explain"):
+            message = rejects(agent, use(kind, select="SELECT a, b::numeric::money AS b, y FROM source"))
+            assert "cannot read column b as a number: its type is money" in message
+        money = use("evaluate", select="SELECT a, b, y::numeric::money AS y FROM source")
+        assert "cannot read column y as a number: its type is money" in rejects(agent, money)
 
 
 def test_continued_training_on_other_columns_is_rejected(source: Runner, agent: StandInAgent) -> None:

@@ -187,7 +187,40 @@ def test_old_table_stays_if_it_cannot_be_dropped(tables: Runner, monkeypatch: py
         with pytest.raises(UserError, match="cannot replace table outcome: ") as caught:
             predict(tables)
         assert not caught.value.unclear
+        assert "a foreign key of a table that this user cannot see depends on it; choose" in str(caught.value)
         assert tables_like(tables) == [("outcome",)]
         tables.sql("INSERT INTO kid VALUES (1)")
     finally:
         tables.sql("DROP TABLE kid")
+
+
+def test_foreign_key_of_a_hidden_table_is_found_before_any_work(tables: Runner) -> None:
+    if dialect(tables) != "mysql":
+        pytest.skip("others show all foreign keys")
+    tables.sql(
+        "GRANT ALL ON test.* TO 'poor'@'%' IDENTIFIED BY 'p'",
+        # The column has the name of the first probe.
+        "ALTER TABLE outcome ADD PRIMARY KEY (a), ADD COLUMN sqlflow_no_column_0 INT",
+        "CREATE DATABASE hidden",
+        "CREATE TABLE hidden.kid (id INT, FOREIGN KEY (id) REFERENCES test.outcome (a))",
+    )
+    owner = tables.dsn
+    try:
+        tables.dsn = f"mysql://poor:p@{owner.rpartition('@')[2]}"
+        assert "outcome: a foreign key of a table that this user cannot see depends on it, so" in refused(tables)
+        with pytest.raises(UserError, match="cannot see depends on it"):
+            predict(tables, attributes={"result.replace": True})
+        tables.dsn = owner
+        tables.sql("DROP TABLE hidden.kid")
+        tables.dsn = f"mysql://poor:p@{owner.rpartition('@')[2]}"
+        predict(tables)
+        assert tables_like(tables) == [("outcome",)]
+        # Its own foreign key is lost with it, and so is one to itself.
+        tables.sql(
+            "ALTER TABLE outcome ADD PRIMARY KEY (a), ADD COLUMN up INT",
+            "ALTER TABLE outcome ADD FOREIGN KEY (up) REFERENCES outcome (a)",
+        )
+        predict(tables)
+    finally:
+        tables.dsn = owner
+        tables.sql("DROP DATABASE hidden", "DROP USER 'poor'@'%'")

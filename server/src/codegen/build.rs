@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 use sqlflow_launcher::PodResources;
 use sqlflow_sql::{
-    Ahead, Attribute, Body, ColumnClause, Compiled, PodResource, Statement, Step, StepKind, Train,
+    Ahead, Attribute, Body, ColumnClause, Compiled, Effect, PodResource, Statement, Step, StepKind, Train,
     attribute_json, expr_json,
 };
 
@@ -13,6 +13,10 @@ use super::spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, StepSpec};
 
 /// File with the list of all models, in the workspace. It cannot collide with a model: those are below `inputs`.
 const LISTING: &str = "models.json";
+
+/// Most standard statements that a step checks ahead, and most bytes of their texts. Others are not checked.
+const MAX_CHECKED: usize = 500;
+const MAX_CHECKED_BYTES: usize = 1 << 20;
 
 /// The document of each step, in order.
 #[must_use]
@@ -122,19 +126,35 @@ fn step_spec(step: &Step, statements: &[Statement], user: &str) -> StepSpec {
 /// Adds the following statements of the row. Models that the row does not make are read ahead.
 fn add_ahead(spec: &mut StepSpec, ahead: &[Ahead], statements: &[Statement]) {
     let mut own: HashSet<String> = spec.outputs.iter().map(|output| output.model.clone()).collect();
-    for &Ahead { statement, hangs_on_row } in ahead {
+    let (mut standard, mut bytes) = (0_usize, 0_usize);
+    let mut changes_unseen_rows = false;
+    for Ahead { statement, hangs_on_row, effect } in ahead {
+        let statement = *statement;
         let body = &statements[statement].body;
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
         let mut document = document(statement, &statements[statement], &mut inputs, &mut outputs);
-        let is_query = matches!(body, Body::Standard(_));
+        let mut has_text = false;
+        if matches!(body, Body::Standard(_)) {
+            let length = statements[statement].text.len();
+            has_text = standard < MAX_CHECKED && bytes + length <= MAX_CHECKED_BYTES;
+            if has_text {
+                standard += 1;
+                bytes += length;
+            } else if *effect == Effect::None || (*effect == Effect::Rows && changes_unseen_rows) {
+                // One statement without its text says all that can be said of the rest.
+                continue;
+            }
+            changes_unseen_rows |= !has_text && *effect == Effect::Rows;
+        }
         document.retain(|name, _| match name.as_str() {
             "output" | "model_dir" | "pretrained" => false,
-            "sql" => is_query,
+            "sql" => has_text,
             _ => true,
         });
-        if hangs_on_row {
+        if *hangs_on_row {
             document.insert("hangs_on_row".to_owned(), json!(true));
         }
+        add_effect(&mut document, effect);
         if let Body::Train(Train { using: Some(using), .. }) = body {
             document.insert("using".to_owned(), json!(using.text));
         }
@@ -147,6 +167,20 @@ fn add_ahead(spec: &mut StepSpec, ahead: &[Ahead], statements: &[Statement]) {
         }
         own.extend(outputs.into_iter().map(|output| output.model));
         spec.ahead.push(Value::Object(document));
+    }
+}
+
+fn add_effect(document: &mut Map<String, Value>, effect: &Effect) {
+    let (name, objects) = match effect {
+        Effect::None => return,
+        Effect::Rows => ("rows", None),
+        Effect::Session => ("session", None),
+        Effect::Objects { names, drops } => ("objects", Some((names, drops))),
+    };
+    document.insert("effect".to_owned(), json!(name));
+    if let Some((names, drops)) = objects {
+        document.insert("names".to_owned(), json!(names));
+        document.insert("drops".to_owned(), json!(drops));
     }
 }
 
@@ -314,7 +348,7 @@ mod tests {
             train("USING old", "old"),
             predict("old"),
             "SHOW TRAIN other;".to_owned(),
-            "CREATE TABLE x (a INT);".to_owned(),
+            "CALL p();".to_owned(),
             predict("m"),
             train("USING old", "n"),
             predict("n"),
@@ -340,10 +374,29 @@ mod tests {
         assert_eq!((&first.ahead[1]["sql"], first.ahead[0].get("sql")), (&json!("SELECT 1;"), None));
         assert_eq!(first.ahead[3]["using"], "old");
         // The next row begins with models that exist by then.
-        let second = specs.iter().rfind(|it| !it.ahead.is_empty()).unwrap();
+        let second = &specs[8];
         assert_eq!(
             (folders(second), &second.ahead_models[..]),
             (vec![old, Value::Null], &["old".to_owned()][..])
         );
+    }
+
+    #[test]
+    fn effects_go_to_the_step_that_checks_and_texts_are_bounded() {
+        let train = "SELECT * FROM t TO TRAIN xgboost.gbtree LABEL y INTO m;";
+        let ahead = |between: &str| -> Vec<Value> {
+            let compiled = compile(&format!("{train}{between}"), Dialect::Mysql).expect("a good program");
+            step_specs(&compiled, "").remove(0).ahead
+        };
+        let found = ahead("DELETE FROM t;USE d;DROP TABLE x;SELECT 1;");
+        let effects: Vec<_> = found.iter().map(|it| it.get("effect").cloned().unwrap_or_default()).collect();
+        assert_eq!(effects, [json!("rows"), json!("session"), json!("objects"), Value::Null]);
+        assert_eq!(found[0]["sql"], "DELETE FROM t;");
+        assert_eq!((&found[2]["names"], &found[2]["drops"]), (&json!(["x"]), &json!(true)));
+        let many = ahead(&"DELETE FROM t;SELECT 1;".repeat(MAX_CHECKED));
+        assert_eq!(many.iter().filter(|it| it.get("sql").is_some()).count(), MAX_CHECKED);
+        assert_eq!((many.len(), many[MAX_CHECKED].get("effect")), (MAX_CHECKED + 1, Some(&json!("rows"))));
+        let long = ahead(&format!("INSERT INTO t VALUES ('{}');SELECT 1;", "x".repeat(MAX_CHECKED_BYTES)));
+        assert_eq!((long[0].get("sql"), &long[1]["sql"]), (None, &json!("SELECT 1;")));
     }
 }

@@ -181,6 +181,28 @@ class Database:
         """Returns the connection that `open_writer` uses: a second one where one cannot write while it reads."""
         raise NotImplementedError
 
+    def checking_connection(self) -> Database:
+        """Returns another connection with the settings that are replayed, for checks with further settings.
+
+        Raises:
+            DatabaseUnavailable: it cannot be opened.
+        """
+        raise NotImplementedError
+
+    def add_setting(self, sql: str) -> bool:
+        """Changes a setting of the session, also for connections that it opens from now on.
+
+        Returns False, and changes nothing, if that would change more than the session.
+
+        Raises:
+            UserError: the database rejected the statement.
+        """
+        self.run(sql)
+        self._replay = [*self._replay, sql]
+        return True
+
+    _replay: Sequence[str]
+
     def close(self) -> None:
         """Closes the connection. An open transaction is rolled back."""
         raise NotImplementedError

@@ -7,7 +7,7 @@ from PyMySQL's connection.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import tzinfo
 from typing import Any
 
@@ -61,6 +61,8 @@ NO_SUCH_TABLE = 1146
 NO_SUCH_COLUMN = 1054
 # For a database, a table, a column, any.
 PRIVILEGE_MISSING = {1044, 1142, 1143, 1227}
+# A foreign key refers to the table, or to a row of it.
+REFERENCED = {1217, 1451, 3730}
 # MySQL cannot prepare EXPLAIN.
 NOT_PREPARABLE = 1295
 # Too many connections, server shutting down or gone, lock wait timeout, deadlock, connection killed.
@@ -162,15 +164,22 @@ class MySQLDatabase(Database):
         try:
             super().check_query(sql)
         except UserError as error:
-            if _code(error) != NOT_PREPARABLE:
+            if error_code(error) != NOT_PREPARABLE:
                 raise
 
     def denied(self, sql: str) -> str | None:
         """Runs a statement that must fail. Returns the message if the user lacks a privilege for it, or None."""
+        return self._failure(sql, PRIVILEGE_MISSING)
+
+    def is_referenced(self, sql: str) -> bool:
+        """Runs a statement that must fail. Returns whether it fails because a foreign key refers to its table."""
+        return self._failure(sql, REFERENCED) is not None
+
+    def _failure(self, sql: str, codes: Collection[int]) -> str | None:
         try:
             self.run(sql)
         except UserError as error:
-            return str(error) if _code(error) in PRIVILEGE_MISSING else None
+            return str(error) if error_code(error) in codes else None
         return None
 
     def has_schema(self, name: str) -> bool:
@@ -190,6 +199,8 @@ class MySQLDatabase(Database):
 
     def writing_connection(self) -> MySQLDatabase:
         return MySQLDatabase(self._rest, self._replay)
+
+    checking_connection = writing_connection
 
     def close(self) -> None:
         # Close the socket without COM_QUIT: unread rows may still arrive.
@@ -231,7 +242,7 @@ class MySQLResultSet(ResultSet):
         return self._reader.more_results
 
 
-def _code(error: UserError) -> object:
+def error_code(error: UserError) -> object:
     """Returns the server's code of an error."""
     return error.__cause__.args[0] if error.__cause__ is not None and error.__cause__.args else None
 

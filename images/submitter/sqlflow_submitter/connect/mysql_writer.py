@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Any, ClassVar
 
 from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
-from sqlflow_submitter.connect.mysql import MySQLDatabase
+from sqlflow_submitter.connect.mysql import REFERENCED, MySQLDatabase, error_code
 from sqlflow_submitter.connect.mysql_types import bits
 from sqlflow_submitter.connect.writer import ExistingTable, TableName, TableWriter, marker
 from sqlflow_submitter.errors import SubmitterError, UserError
@@ -19,6 +20,8 @@ INSERT_BYTES = 1024 * 1024
 
 MAX_NAME = 64
 """Maximum number of characters of a table's name."""
+
+HIDDEN_REFERENCE = "a foreign key of a table that this user cannot see"
 
 DECODERS = {Kind.BOOL: decode.ints, Kind.INT: decode.ints, Kind.FLOAT: decode.floats, Kind.TEXT: decode.texts}
 
@@ -90,7 +93,28 @@ class MySQLWriter(TableWriter):
             f"WHERE referenced_table_schema {place} AND referenced_table_name = {_text(table.name)} "
             f"AND NOT (table_schema {place} AND table_name = {_text(table.name)})"
         )
+        if not found and self._has_hidden_reference(table):
+            return [HIDDEN_REFERENCE]
         return sorted(str(name) for (name,) in found)
+
+    def _has_hidden_reference(self, table: TableName) -> bool:
+        """Returns whether a foreign key of a table that this user cannot see certainly refers to a table.
+
+        InnoDB rejects another engine for a table with foreign keys, its own ones or those of other tables. The server
+        asks for that before it looks for the column. So the statement fails, whichever the reason is.
+        """
+        place = f"table_schema = {_text(self._schema(table) or '')} AND table_name = {_text(table.name)}"
+        ((own, is_checked),) = self._database.rows(
+            "SELECT (SELECT count(*) FROM information_schema.key_column_usage "
+            f"WHERE {place} AND referenced_table_name IS NOT NULL), @@foreign_key_checks"
+        )
+        if int(own) or not int(is_checked):
+            return False
+        taken = {name.lower() for name in self.columns(table)}
+        missing = next(name for name in (f"sqlflow_no_column_{it}" for it in count()) if name not in taken)
+        return self._database.is_referenced(
+            f"ALTER TABLE {self.quoted(table)} ENGINE = MEMORY, DROP COLUMN {self.quote(missing)}"
+        )
 
     def attached(self, table: TableName) -> list[str]:
         schema, name = _text(self._schema(table) or ""), _text(table.name)
@@ -119,10 +143,13 @@ class MySQLWriter(TableWriter):
         try:
             self.drop(old)
         except UserError as error:
-            # For example, a foreign key that this user cannot see. It refers to the old table, so that must stay.
+            # For example, a foreign key that this user cannot see, created since the check. It refers to the old table,
+            # so that must stay.
             new, final = self.quoted(staging), self.quoted(table)
             self.run(f"RENAME TABLE {final} TO {new}, {self.quoted(old)} TO {final}")
-            raise UserError(f"cannot replace table {table}: {error}; choose another name") from error
+            is_referenced = error_code(error) in REFERENCED
+            reason = f"{HIDDEN_REFERENCE} depends on it" if is_referenced else str(error)
+            raise UserError(f"cannot replace table {table}: {reason}; choose another name") from error
         except SubmitterError as error:
             # The table has been replaced.
             error.unclear = True

@@ -152,6 +152,8 @@ class PostgreSQLDatabase(Database):
         second.connection.notice_handler = None
         return second
 
+    checking_connection = writing_connection
+
     def close(self) -> None:
         self.connection.finish()
 

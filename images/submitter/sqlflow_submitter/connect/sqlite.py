@@ -100,7 +100,9 @@ class SQLiteDatabase(Database):
     dialect = "sqlite"
     tables_query = f"SELECT name FROM sqlite_master WHERE type IN ('table', 'view') LIMIT {MAX_TABLES}"
 
-    def __init__(self, rest: str, replay: Sequence[str], may_create: bool) -> None:
+    def __init__(self, rest: str, replay: Sequence[str], may_create: bool, is_quiet: bool = False) -> None:
+        self._rest = rest
+        self._replay = replay
         self._path = database_path(rest)
         mode = open_mode(rest)
         self.is_read_only = mode == "ro"
@@ -110,7 +112,9 @@ class SQLiteDatabase(Database):
         self._is_absent = self._was_absent and not may_create
         if self._was_absent:
             check_creatable(self._path)
-            if may_create:
+            if is_quiet:
+                pass
+            elif may_create:
                 print(f"SQLite file {self._path} did not exist and is created", flush=True)
             else:
                 print(
@@ -182,11 +186,34 @@ class SQLiteDatabase(Database):
             )
         return self
 
+    def checking_connection(self) -> SQLiteDatabase:
+        checking = SQLiteDatabase(self._rest, self._replay, may_create=False, is_quiet=True)
+        # The file may be locked for the whole step.
+        checking.run("PRAGMA busy_timeout = 0")
+        return checking
+
+    def add_setting(self, sql: str) -> bool:
+        self._connection.set_authorizer(_deny_creation)
+        try:
+            return super().add_setting(sql)
+        except UserError as error:
+            if getattr(error.__cause__, "sqlite_errorname", "") != "SQLITE_AUTH":
+                raise
+            return False
+        finally:
+            self._connection.set_authorizer(None)
+
     def close(self) -> None:
         self._connection.close()
 
     def _errors(self) -> _Errors:
         return _Errors(self._path, self._was_absent)
+
+
+def _deny_creation(action: int, file: str | None, *_: object) -> int:
+    """Denies to attach a file that does not exist, because SQLite would create it."""
+    is_new = action == sqlite3.SQLITE_ATTACH and not (file and os.path.exists(file))
+    return sqlite3.SQLITE_DENY if is_new else sqlite3.SQLITE_OK
 
 
 class SQLiteResultSet(ResultSet):

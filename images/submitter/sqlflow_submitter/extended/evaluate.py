@@ -9,12 +9,12 @@ import numpy as np
 
 from sqlflow_submitter import metrics
 from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
+from sqlflow_submitter.extended.column_kinds import check_label
 from sqlflow_submitter.extended.computed_rows import send_rows
 from sqlflow_submitter.extended.loading import decode_columns, end_of_rows, open_select, print_warnings
 from sqlflow_submitter.extended.result_table import check_result_table, result_table
 from sqlflow_submitter.extended.trained_model import BatchEncoder, TrainedModel, class_codes, probabilities
 from sqlflow_submitter.features.clause import locate, resolve_column
-from sqlflow_submitter.features.declared import check_numbers
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
 from sqlflow_submitter.xgb import rules
@@ -35,9 +35,8 @@ def evaluate(statement: Statement, step: Step, database: Database, channel: Stat
     chosen = metrics.select_metrics(names, model.meta.classes is not None)
     described = database.describe(statement.select)
     label = resolve_column("label", statement.label or model.meta.label, [column.name for column in described])
-    model.check_columns(described, database)
-    if model.meta.classes is None:
-        check_numbers([label], described, database.dialect)
+    model.check_columns(described, statement.select, database)
+    check_label(label, described, database.dialect, as_number=model.meta.classes is None)
     check_result_table(statement, attributes, database)
     channel.print_line(f"EVALUATE model {statement.model} ({model.meta.class_name}), label {label}")
 

@@ -49,7 +49,7 @@ def explain(statement: Statement, step: Step, database: Database, channel: State
     attributes = check_attributes(statement.attributes, rules.attributes("explain"))
     model = TrainedModel(statement.model_dir)
     described = database.describe(statement.select)
-    model.check_columns(described, database)
+    model.check_columns(described, statement.select, database)
     check_result_table(statement, attributes, database)
     names = unique_names(feature.label() for feature in model.meta.features)
     channel.print_line(f"EXPLAIN model {statement.model} ({model.meta.class_name})")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sqlflow_submitter.connect.database import ColumnInfo, Database
 from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.extended.column_kinds import certainly_has_values, check_kinds, check_label, learned_features
 from sqlflow_submitter.features.clause import Clause, locate, resolve_column
-from sqlflow_submitter.features.declared import check_numbers
 from sqlflow_submitter.model import ModelMeta
 from sqlflow_submitter.step import Statement
 from sqlflow_submitter.xgb.estimator import resolve_booster
@@ -59,11 +59,17 @@ def other_inputs(names: Sequence[str]) -> UserError:
 class TrainPlan:
     """A TRAIN statement, checked against the columns of its selects."""
 
-    def __init__(self, statement: Statement, database: Database) -> None:
-        """Raises:
+    def __init__(self, statement: Statement, database: Database, *, may_differ: bool = False) -> None:
+        """Args:
+        statement: the statement.
+        database: describes the selects.
+        may_differ: whether rows may change before the statement. Then no row is looked at.
+
+        Raises:
         UserError: an estimator, attribute, column or label does not exist, or cannot be used here.
         """
         self.estimator = statement.estimator
+        self.select = statement.select
         booster = resolve_booster(statement.estimator)
         self.one_hot = booster == "gblinear"
         """Whether each category gets a column, because the model reads codes as quantities."""
@@ -85,17 +91,28 @@ class TrainPlan:
             self._check_same_inputs(self.earlier, bool(statement.columns))
         needed = [self.label, *self.inputs()]
         locate("column", needed, available)
-        numbers = [*self.clause.derived, *(name for it in self.clause.features for name in it.number_columns())]
-        if not self.parameters.requested_task()[0]:
-            numbers.append(self.label)
-        check_numbers(numbers, self.described, database.dialect)
+        self.features = self.clause.features
+        """The features that the model will have, as far as declared types decide them."""
+        if self.earlier is None:
+            self.features = learned_features(self.clause.features, self.clause.derived, self.described)
+        self.has_number_label = not self.parameters.requested_task()[0]
+        """Whether labels are numbers, or may be."""
+        self._check_kinds(self.described, statement.select, database, may_differ)
         self.validation: list[ColumnInfo] = []
         """Columns of `validation.select`."""
         if self.parameters.validation_select:
             with prefix_validation_errors():
                 self.validation = database.describe(self.parameters.validation_select)
                 locate("column", needed, [column.name for column in self.validation])
-                check_numbers(numbers, self.validation, database.dialect)
+                self._check_kinds(self.validation, self.parameters.validation_select, database, may_differ)
+
+    def _check_kinds(self, described: Sequence[ColumnInfo], select: str, database: Database, may_differ: bool) -> None:
+        def is_read(name: str) -> bool:
+            return name not in self.clause.derived or certainly_has_values(self.select, name, database)
+
+        check_label(self.label, described, database.dialect, as_number=self.has_number_label)
+        if not may_differ:
+            check_kinds(self.features, described, select, database, is_read)
 
     def _earlier(self, statement: Statement) -> ModelMeta | None:
         """Returns the model that USING names, if any."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple
 
-from sqlflow_submitter.connect.database import Database
+from sqlflow_submitter.connect.database import ColumnInfo, Database
 from sqlflow_submitter.connect.open_writer import open_writer
-from sqlflow_submitter.errors import SubmitterError, UserError
+from sqlflow_submitter.errors import DatabaseUnavailable, SubmitterError, UserError
+from sqlflow_submitter.extended.column_kinds import certainly_has_values, check_kinds, check_label
 from sqlflow_submitter.extended.plan import (
     TrainPlan,
     check_continuation,
@@ -22,10 +24,9 @@ from sqlflow_submitter.extended.plan import (
 )
 from sqlflow_submitter.extended.result_table import check_column_case, check_result_table
 from sqlflow_submitter.features.clause import Clause, locate, resolve_column
-from sqlflow_submitter.features.texts import is_never_missing
 from sqlflow_submitter.model import META, ModelMeta
 from sqlflow_submitter.reads.dependencies import DatabaseObject
-from sqlflow_submitter.reads.select_dependencies import may_create_tables, mention_any, select_dependencies
+from sqlflow_submitter.reads.select_dependencies import has_creator, may_change_names, mention_any, select_dependencies
 from sqlflow_submitter.step import Statement, first_word
 from sqlflow_submitter.xgb import rules
 from sqlflow_submitter.xgb.estimator import resolve_booster
@@ -36,15 +37,12 @@ MAX_REPORTED = 10
 """Maximum number of errors in one message."""
 
 
-SAMPLED_ROWS = 100
-"""Number of rows in which a value of a column is searched."""
-
-
 class Plan(NamedTuple):
     """A model that the program trains before the checked statement."""
 
-    select: str
     plan: TrainPlan
+    may_differ: bool
+    """Rows may change before the training. So a column that has a value now may have none then, and be omitted."""
 
 
 def check_later_statements(now: Statement, later: Iterable[Statement], database: Database) -> None:
@@ -53,24 +51,32 @@ def check_later_statements(now: Statement, later: Iterable[Statement], database:
     Args:
         now: the statement that is about to run. It reports its own errors.
         later: the later statements. For existing models, only their metadata is available.
-        database: used to look up columns and tables; no statement is executed.
+        database: used to look up columns and tables. Of the later statements, only those that change settings are
+            executed, in a session of their own.
 
     Raises:
         UserError: some of them cannot succeed; the message has the number of each.
     """
-    row = _ProgramState(now, database)
     errors = []
-    for statement in later:
-        if row.may_create_tables:
-            # From here on, the set of tables is unknown.
-            break
-        try:
-            row.check(statement)
-        except UserError as error:
-            if not row.depends_on_created_table(statement):
-                database.add_suggestions(error)
-                errors.append(f"statement {statement.index + 1} ({_title(statement)}): {error}")
-        row.record_effects(statement)
+    with _ProgramState(now, database) as row:
+        for statement in later:
+            if row.is_unknown:
+                break
+            try:
+                try:
+                    row.check(statement)
+                except UserError as error:
+                    if not row.depends_on_change(statement):
+                        row.database.add_suggestions(error)
+                        errors.append(f"statement {statement.index + 1} ({_title(statement)}): {error}")
+                        if statement.effect == "session":
+                            break
+                row.record_effects(statement)
+            except DatabaseUnavailable:
+                if not row.has_session:
+                    raise
+                # Another connection is not possible, or it is blocked: the statement itself needs none.
+                break
     if errors:
         more = f"; and {len(errors) - MAX_REPORTED} more" if len(errors) > MAX_REPORTED else ""
         raise UserError("; ".join(errors[:MAX_REPORTED]) + more)
@@ -90,39 +96,118 @@ class _ProgramState:
     """The known effects of the statements so far."""
 
     def __init__(self, now: Statement, database: Database) -> None:
-        self._database = database
+        self.database = database
+        self.has_session = False
+        """Settings of the program hold in a session of its own, `database`."""
+        self.is_unknown = False
+        """The names of tables and columns are unknown from here on."""
         self._plans: dict[str, Plan] = {}
-        # Result tables of earlier statements: they may be replaced, because SQLFlow creates them.
-        self._created_tables: set[str] = set()
-        self.may_create_tables = False
-        """A statement called a function that may create tables."""
+        # Result tables of earlier statements: they may be replaced, because SQLFlow creates them. Also tables and views
+        # that standard statements create, change or drop.
+        self._changed_tables: set[str] = set()
+        self._may_drop = False
+        self._may_change_rows = False
+        self._has_creator: bool | None = None
+        self._dependencies_of: tuple[int, list[DatabaseObject]] = (-1, [])
         if now.kind == "train":
-            self._plans[now.model] = Plan(now.select, TrainPlan(now, database))
+            self._plans[now.model] = Plan(TrainPlan(now, database), may_differ=False)
         self.record_effects(now)
+
+    def __enter__(self) -> _ProgramState:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.has_session:
+            self.database.close()
 
     def record_effects(self, statement: Statement) -> None:
         """Records the effects that a statement will have."""
         if statement.result_table:
-            self._created_tables.add(_own_name(statement.result_table))
-        if self._database.dialect == "postgresql":
-            self.may_create_tables |= may_create_tables(self._dependencies(statement), self._database.dialect)
+            self._changed_tables.add(_own_name(statement.result_table))
+        if statement.kind == "standard":
+            self._record_standard(statement)
+        elif self.database.dialect == "postgresql":
+            self._record_calls(statement)
 
-    def depends_on_created_table(self, statement: Statement) -> bool:
-        """Returns whether a statement reads, through a view or function, a table that the program creates.
+    def _record_standard(self, statement: Statement) -> None:
+        if statement.effect == "rows":
+            self._may_change_rows = True
+        elif statement.effect == "objects":
+            self._changed_tables |= set(statement.changed_names)
+            self._may_drop |= statement.may_drop
+            # Rows of a new table are read only by statements that depend on it.
+            self.is_unknown |= self.database.dialect == "postgresql" and self._has_event_triggers()
+        if self.database.dialect != "sqlite" and statement.effect != "session":
+            self._record_calls(statement)
+
+    def _record_calls(self, statement: Statement) -> None:
+        """Records what functions and triggers may do."""
+        if self._may_change_rows and not self._may_routines_change_names():
+            # This saves the lookups for each of many INSERT statements.
+            return
+        if statement.kind == "standard" and not statement.sql:
+            # The server omits the text of a long one.
+            self.is_unknown = True
+            return
+        found = self._dependencies(statement)
+        self.is_unknown |= may_change_names(found, self.database.dialect)
+        self._may_change_rows |= any(it.kind == "function" for it in found)
+
+    def _may_routines_change_names(self) -> bool:
+        """Returns whether the database has any routine or trigger that may change names."""
+        if self._has_creator is None:
+            self._has_creator = has_creator(self.database.dialect, self.database.rows)
+        return self._has_creator
+
+    def _has_event_triggers(self) -> bool:
+        return bool(self.database.rows("SELECT 1 FROM pg_event_trigger WHERE evtenabled <> 'D' LIMIT 1"))
+
+    def depends_on_change(self, statement: Statement) -> bool:
+        """Returns whether a statement reads, through a view or function, a table that the program creates or changes.
 
         The server has already checked whether the statement itself names such a table.
         """
-        return bool(self._created_tables) and mention_any(self._dependencies(statement), self._created_tables)
+        return bool(self._changed_tables) and mention_any(self._dependencies(statement), self._changed_tables)
 
     def _dependencies(self, statement: Statement) -> list[DatabaseObject]:
-        return select_dependencies(_selects(statement), self._database.dialect, self._database.rows)
+        index, found = self._dependencies_of
+        if index != statement.index:
+            changes_rows = statement.effect == "rows"
+            dialect, rows = self.database.dialect, self.database.rows
+            found = select_dependencies(_selects(statement), dialect, rows, changes_rows=changes_rows)
+            self._dependencies_of = (statement.index, found)
+        return found
+
+    def _set(self, statement: Statement) -> None:
+        """Changes a setting as the program will do, in another session."""
+        if not statement.sql:
+            self.is_unknown = True
+            return
+        if not self.has_session:
+            session = self._session()
+            if session is None:
+                self.is_unknown = True
+                return
+            self.database, self.has_session = session, True
+        self.is_unknown |= not self.database.add_setting(statement.sql)
+
+    def _session(self) -> Database | None:
+        try:
+            return self.database.checking_connection()
+        except SubmitterError:
+            # For example, the user may have one connection only.
+            return None
 
     def check(self, statement: Statement) -> None:
         """Raises UserError if a statement cannot succeed."""
         match statement.kind:
             case "standard":
-                if not statement.depends_on_earlier:
-                    self._database.check_query(statement.sql)
+                if statement.effect == "session":
+                    self._set(statement)
+                elif not statement.depends_on_earlier:
+                    self.database.check_query(statement.sql)
             case "train":
                 self._check_train(statement)
             case "predict" | "evaluate" | "explain":
@@ -137,22 +222,21 @@ class _ProgramState:
             return
         if earlier is not None:
             _check_continuation(statement, earlier.plan)
-            available = self._columns(statement.select)
-            label = resolve_column("label", statement.label or "", available)
-            self._check_same_inputs(statement, earlier, available, label)
-            self._check_inputs(earlier, available)
-            validation = statement.attributes.get("validation.select")
+            described = self.database.describe(statement.select)
+            label = resolve_column("label", statement.label or "", _names(described))
+            self._check_same_inputs(statement, earlier, _names(described), label)
+            self._check_inputs(earlier, statement.select, described, label)
+            validation = str(statement.attributes.get("validation.select", ""))
             if validation:
                 with prefix_validation_errors():
-                    available = self._columns(str(validation))
-                    locate("column", [label], available)
-                    self._check_inputs(earlier, available)
+                    self._check_inputs(earlier, validation, self.database.describe(validation), label)
             self._plans[statement.model] = earlier
         elif (statement.using or statement.pretrained) and _meta(statement.pretrained) is None:
             # The earlier model decides which columns are read, and nothing is known about it.
-            resolve_column("label", statement.label or "", self._columns(statement.select))
+            resolve_column("label", statement.label or "", _names(self.database.describe(statement.select)))
         else:
-            self._plans[statement.model] = Plan(statement.select, TrainPlan(statement, self._database))
+            plan = TrainPlan(statement, self.database, may_differ=self._may_change_rows)
+            self._plans[statement.model] = Plan(plan, self._may_change_rows)
 
     def _check_use(self, statement: Statement) -> None:
         attributes = check_attributes(statement.attributes, rules.attributes(statement.kind))
@@ -163,23 +247,30 @@ class _ProgramState:
             _check_task(statement, task)
         if statement.depends_on_earlier:
             return
-        available = self._columns(statement.select)
+        described = self.database.describe(statement.select)
+        available = _names(described)
+        label = ""
+        if statement.kind == "evaluate" and statement.label:
+            label = resolve_column("label", statement.label, available)
         if trained is not None:
-            self._check_inputs(trained, available)
+            self._check_inputs(trained, statement.select, described, label)
         elif meta is not None:
             locate("the model's column", meta.inputs(), available)
-        if statement.kind == "evaluate" and statement.label:
-            resolve_column("label", statement.label, available)
+            if label:
+                check_label(label, described, self.database.dialect, as_number=meta.classes is None)
+            if not self._may_change_rows:
+                check_kinds(meta.features, described, statement.select, self.database)
         if statement.kind == "predict":
             from sqlflow_submitter.extended.layout import probability_classes, result_layout
 
             wants_probabilities = meta is not None and attributes.get("predict.probabilities")
             classes = probability_classes(meta, statement.model) if meta is not None and wants_probabilities else []
-            with open_writer(self._database) as writer:
-                kept = result_layout(statement, available, classes, writer, self._database.dialect).kept
-            check_column_case(statement, kept, self._database)
-        if _own_name(statement.result_table or "") not in self._created_tables:
-            check_result_table(statement, attributes, self._database)
+            with open_writer(self.database) as writer:
+                kept = result_layout(statement, available, classes, writer, self.database.dialect).kept
+            check_column_case(statement, kept, self.database)
+        # What depends on a result table may be dropped before.
+        if not self._may_drop and _own_name(statement.result_table or "") not in self._changed_tables:
+            check_result_table(statement, attributes, self.database)
 
     def _check_same_inputs(self, statement: Statement, earlier: Plan, available: Sequence[str], label: str) -> None:
         """Raises UserError if COLUMN names other columns than the earlier model will read."""
@@ -188,35 +279,40 @@ class _ProgramState:
             return
         own = set(plan_inputs(Clause(expressions, available, label)))
         inputs = earlier.plan.inputs()
-        derived = set(earlier.plan.clause.derived)
         missing = [name for name in inputs if name not in own]
         # Training omits a column without a value.
-        if own - set(inputs) or any(it not in derived or self._has_values(earlier.select, it) for it in missing):
+        if own - set(inputs) or any(self._is_read(earlier, it) for it in missing):
             raise other_inputs(inputs)
 
-    def _columns(self, select: str) -> list[str]:
-        return [column.name for column in self._database.describe(select)]
+    def _check_inputs(self, trained: Plan, select: str, described: Sequence[ColumnInfo], label: str) -> None:
+        """Raises UserError if a select lacks a column that the model will read, has it twice, or cannot be read.
 
-    def _check_inputs(self, trained: Plan, available: Sequence[str]) -> None:
-        """Raises UserError if a select lacks a column that the model will read, or has it twice."""
-        derived = set(trained.plan.clause.derived)
+        The same for the label, if it is not empty.
+        """
+        available = _names(described)
         for name in trained.plan.inputs():
             try:
                 locate("the model's column", [name], available)
             except UserError:
-                if name not in derived or self._has_values(trained.select, name):
+                if self._is_read(trained, name):
                     raise
+        if label:
+            as_number = trained.plan.parameters.task is Task.NUMBER
+            check_label(label, described, self.database.dialect, as_number=as_number)
+        if not self._may_change_rows:
+            # A column that is not read may be missing.
+            features = [it for it in trained.plan.features if all(available.count(name) == 1 for name in it.columns())]
+            check_kinds(features, described, select, self.database, lambda name: self._is_read(trained, name))
 
-    def _has_values(self, select: str, column: str) -> bool:
-        """Returns whether a column certainly has a value. Training omits a column without one."""
-        with open_writer(self._database) as writer:
-            quoted = writer.quote(column)
-        sql = f"SELECT {quoted} FROM ({select}\n) AS sqlflow_select WHERE {quoted} IS NOT NULL LIMIT {SAMPLED_ROWS}"
-        try:
-            return any(is_never_missing(value) for (value,) in self._database.rows(sql))
-        except UserError:
-            # For example, the select has the column twice. Training will report it.
-            return False
+    def _is_read(self, trained: Plan, column: str) -> bool:
+        """Returns whether a model will certainly read a column. Training omits a derived one without a value."""
+        if column not in trained.plan.clause.derived:
+            return True
+        return not trained.may_differ and certainly_has_values(trained.plan.select, column, self.database)
+
+
+def _names(described: Sequence[ColumnInfo]) -> list[str]:
+    return [column.name for column in described]
 
 
 def _check_continuation(statement: Statement, earlier: TrainPlan) -> None:

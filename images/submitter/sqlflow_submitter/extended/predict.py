@@ -30,7 +30,7 @@ def predict(statement: Statement, step: Step, database: Database, channel: State
     model = TrainedModel(statement.model_dir)
     classes = probability_classes(model.meta, statement.model) if attributes.get("predict.probabilities") else []
     described = database.describe(statement.select)
-    model.check_columns(described, database)
+    model.check_columns(described, statement.select, database)
     available = [column.name for column in described]
     check_result_table(statement, attributes, database)
     with result_table(statement, attributes, step.staging_suffix, database) as table:

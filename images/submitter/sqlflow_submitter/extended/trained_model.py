@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, Kind, ResultSet
+from sqlflow_submitter.extended.column_kinds import check_kinds
 from sqlflow_submitter.extended.loading import decode_columns
 from sqlflow_submitter.features.clause import locate
-from sqlflow_submitter.features.declared import check_numbers
 from sqlflow_submitter.features.labels import LabelReader
 from sqlflow_submitter.features.matrix import FixedFeatures, Matrix
 from sqlflow_submitter.model import ModelMeta
@@ -37,11 +37,10 @@ class TrainedModel:
         self.task = check_objective(self.meta.objective)
         self.one_hot = resolve_booster(self.meta.class_name) == "gblinear"
 
-    def check_columns(self, described: Sequence[ColumnInfo], database: Database) -> None:
+    def check_columns(self, described: Sequence[ColumnInfo], select: str, database: Database) -> None:
         """Raises UserError if a select lacks a column that the model reads, or if the column cannot be read."""
         locate("the model's column", self.meta.inputs(), [column.name for column in described])
-        numbers = [name for feature in self.meta.features for name in feature.number_columns()]
-        check_numbers(numbers, described, database.dialect)
+        check_kinds(self.meta.features, described, select, database)
 
     def booster(self) -> Any:
         """Loads the weights."""

@@ -6,12 +6,7 @@ The declared type decides how a column is read. If it leaves that open, the colu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 from enum import Enum
-
-from sqlflow_submitter.connect.database import ColumnInfo
-from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.features.clause import locate
 
 
 class Declared(Enum):
@@ -48,25 +43,3 @@ def declared(database_type: str) -> Declared:
     """Classifies a type by its name."""
     name = database_type.strip().lower()
     return next((kind for kind, pattern in PATTERNS.items() if pattern.fullmatch(name)), Declared.OPEN)
-
-
-def check_numbers(names: Iterable[str], described: Sequence[ColumnInfo], dialect: str) -> None:
-    """Checks that the types of columns can be read as numbers.
-
-    Args:
-        names: the columns that must be numbers; the select has them.
-        described: the columns of the select.
-        dialect: the database.
-
-    Raises:
-        UserError: a column has PostgreSQL's type `money`. In SQLite, a column of that type may have numbers.
-    """
-    if dialect != "postgresql":
-        return
-    for place in locate("column", names, [column.name for column in described]).values():
-        name, database_type, _ = described[place]
-        if database_type == "money":
-            raise UserError(
-                f"cannot read column {name} as a number: its type is money, which PostgreSQL prints in the format of "
-                f"its locale; write CAST({name} AS numeric) AS {name} in the select"
-            )

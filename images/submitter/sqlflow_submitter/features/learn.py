@@ -12,7 +12,7 @@ from sqlflow_submitter.features.encode import Block, Columns
 from sqlflow_submitter.features.matrix import EncodedFeature, Matrix, assemble
 from sqlflow_submitter.features.precision import PrecisionCheck
 from sqlflow_submitter.features.report import ColumnReport
-from sqlflow_submitter.features.spec import CATEGORY_HASH, DENSE, Feature
+from sqlflow_submitter.features.spec import DENSE, Feature
 
 MAX_COUNTED = 10_000
 """Maximum number of distinct values that are counted in a column whose features are fixed."""
@@ -44,7 +44,7 @@ class Learner:
             if feature.kind == DENSE and feature.width == 1:
                 self._sources.append(Collector(feature.column, types.get(feature.column, ""), is_named=True))
             else:
-                _use_canonical_text(feature)
+                feature.use_canonical_text()
                 self._sources.append(EncodedFeature(feature, checks_precision=True))
         self._sources += [Collector(column, types.get(column, "")) for column in derived]
         self._counted: dict[str, ColumnCounter] = {}
@@ -128,11 +128,3 @@ class ColumnCounter:
     def report(self) -> ColumnReport:
         self._report.distinct = MAX_COUNTED if self._report.more_distinct else len(self._seen)
         return self._report
-
-
-def _use_canonical_text(feature: Feature) -> None:
-    """Makes hashes depend on the value, and not on how a database prints it."""
-    if feature.kind == CATEGORY_HASH:
-        feature.canonical = True
-    for inner in feature.inputs:
-        _use_canonical_text(inner)

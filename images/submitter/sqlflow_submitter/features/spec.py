@@ -70,10 +70,12 @@ class Feature:
             names += [name for name in feature.columns() if name not in names]
         return names
 
-    def number_columns(self) -> list[str]:
-        """Returns the columns whose values must be numbers or dates."""
-        names = [self.column] if self.kind in (DENSE, CATEGORY_ID) else []
-        return names + [name for feature in self.inputs for name in feature.number_columns()]
+    def use_canonical_text(self) -> None:
+        """Makes hashes depend on the value, and not on how a database prints it."""
+        if self.kind == CATEGORY_HASH:
+            self.canonical = True
+        for inner in self.inputs:
+            inner.use_canonical_text()
 
     def matrix_width(self) -> int:
         """Returns the number of columns of this feature in the matrix."""

@@ -17,6 +17,17 @@ from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.reads import READS, RunQuery, may_read
 from sqlflow_submitter.reads.dependencies import DatabaseObject, ObjectNames, dependencies, function_reason
 
+CREATES = r"\b(create|drop)\b"
+"""What the text of a function or trigger has that may create or drop a temporary table."""
+
+# For the text of a function that this user cannot see, there is NULL.
+HAS_CREATOR = """
+(SELECT 1 FROM information_schema.triggers WHERE lower(action_statement) REGEXP 'create|drop' LIMIT 1)
+UNION ALL
+(SELECT 1 FROM information_schema.routines WHERE routine_type <> 'PROCEDURE' AND routine_schema <> 'sys'
+  AND coalesce(lower(routine_definition), 'create') REGEXP 'create|drop' LIMIT 1)
+"""
+
 TRACE_BYTES = 16 * 1024 * 1024
 
 
@@ -78,6 +89,18 @@ def find(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
         f"OR (routine_type LIKE 'PACKAGE%' AND routine_name IN ({_list(lookup.names)}))"
     )
     return views + [DatabaseObject("function", str(name), text) for name, text in routines]
+
+
+def find_with_triggers(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
+    """Returns the views, the stored functions, and the triggers of tables of some names, in all databases."""
+    found = find(lookup, run_query)
+    if not lookup.names:
+        return found
+    triggers = run_query(
+        "SELECT CONCAT(trigger_schema, '.', trigger_name), action_statement FROM information_schema.triggers "
+        f"WHERE event_object_table IN ({_list(lookup.names)})"
+    )
+    return found + [DatabaseObject("function", f"trigger {name}", str(text)) for name, text in triggers]
 
 
 def _view_text(schema: str, name: str, run_query: RunQuery) -> str | None:

@@ -48,6 +48,55 @@ CASE WHEN l.lanname IN ('c', 'internal') THEN NULL
   WHEN p.prosrc = '' AND p.prokind <> 'a' THEN pg_get_functiondef(p.oid) ELSE p.prosrc END
 """
 
+CALLED = f"""
+WITH RECURSIVE changed(oid) AS (
+  SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'v', 'f') AND lower(c.relname) IN {{names}}
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+  UNION
+  SELECT further.oid FROM changed, LATERAL (
+    SELECT inhrelid FROM pg_inherits WHERE inhparent = changed.oid
+    UNION ALL
+    SELECT inhparent FROM pg_inherits WHERE inhrelid = changed.oid
+    UNION ALL
+    SELECT conrelid FROM pg_constraint WHERE contype = 'f' AND confrelid = changed.oid
+  ) AS further(oid)
+), part(class, object) AS (
+  SELECT 'pg_trigger'::regclass::oid, oid FROM pg_trigger WHERE NOT tgisinternal AND tgrelid IN (TABLE changed)
+  UNION ALL
+  SELECT 'pg_attrdef'::regclass, oid FROM pg_attrdef WHERE adrelid IN (TABLE changed)
+  UNION ALL
+  SELECT 'pg_constraint'::regclass, oid FROM pg_constraint WHERE conrelid IN (TABLE changed) OR contypid IN
+    (SELECT atttypid FROM pg_attribute WHERE attrelid IN (TABLE changed))
+  UNION ALL
+  SELECT 'pg_policy'::regclass, oid FROM pg_policy WHERE polrelid IN (TABLE changed)
+  UNION ALL
+  SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid IN (TABLE changed)
+)
+SELECT 'function ' || p.oid::text, coalesce({TEXT}, '') FROM pg_proc p
+  JOIN pg_language l ON l.oid = p.prolang JOIN pg_namespace n ON n.oid = p.pronamespace
+  WHERE n.nspname <> 'pg_catalog' AND p.oid IN (SELECT refobjid FROM pg_depend JOIN part ON classid = class
+    AND objid = object WHERE refclassid = 'pg_proc'::regclass)
+UNION ALL
+SELECT 'rule ' || oid::text, NULL FROM pg_rewrite WHERE ev_type <> '1' AND ev_class IN (TABLE changed)
+"""
+
+CREATES = (
+    r"\b(create|alter|drop|rename|execute|set_config|pg_settings|dblink\w*)\b"
+    r"|\bset\s+(session\s+|local\s+)*(\w*search_path|schema|role|authorization|session_authorization)\b"
+)
+"""What the text of a function has that may create or change tables, or change how they are found."""
+
+# A function with a parsed body has no text, but a definition. PostgreSQL writes the border of a word in another way.
+_HAS_CREATOR = """
+SELECT 1 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND p.prokind <> 'p'
+  AND (p.prosrc = '' OR p.prosrc ~* {})
+UNION ALL
+SELECT 1 FROM pg_rewrite WHERE ev_type <> '1' AND ev_class >= 16384
+LIMIT 1
+"""
+
 RUNS_TEXT = re.compile(r"(query|table|cursor|schema|database)_to_xml|\bts_stat\b", re.IGNORECASE)
 """PostgreSQL's own functions that run an SQL text."""
 
@@ -134,6 +183,19 @@ def find(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
     return [DatabaseObject(kind, name, text) for (kind, name), text in texts.items()]
 
 
+def find_with_triggers(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
+    """Returns also the functions that PostgreSQL calls when rows of a table change, and rules, without a text.
+
+    They belong to triggers, defaults, constraints, policies and indexes, also of tables that inherit, and of tables
+    whose foreign keys refer to it.
+    """
+    found = find(lookup, run_query)
+    if not lookup.names:
+        return found
+    hidden = run_query(CALLED.format(names=_list(lookup.names)))
+    return found + [DatabaseObject("function", str(name), None if text is None else str(text)) for name, text in hidden]
+
+
 def _list(names: object) -> str:
     assert isinstance(names, list)
     return f"({', '.join(map(literal, names)) or 'NULL'})"
@@ -142,3 +204,6 @@ def _list(names: object) -> str:
 def literal(text: str) -> str:
     """Quotes a text so that its meaning does not depend on the session's settings."""
     return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+HAS_CREATOR = _HAS_CREATOR.format(literal(CREATES.replace(r"\b", r"\y")))

@@ -1,0 +1,192 @@
+"""Finds columns that a model cannot read, by their declared types and a few values, before all rows are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
+from typing import Any
+
+from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
+from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.features.clause import locate
+from sqlflow_submitter.features.declared import Declared, declared
+from sqlflow_submitter.features.spec import CATEGORY_HASH, CATEGORY_ID, DENSE, VOCABULARY, Feature
+from sqlflow_submitter.features.texts import is_never_missing
+
+SAMPLED_ROWS = 100
+"""Number of rows in which a value of a column is searched."""
+
+NUMERIC_KINDS = (Kind.BOOL, Kind.INT, Kind.FLOAT, Kind.DECIMAL)
+DATE_KINDS = (Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMP_UTC)
+NUMERIC_TYPES = (Declared.BOOLEAN, Declared.INTEGER, Declared.DECIMAL, Declared.NUMBER)
+AS_TEXT = {"sqlite": "hex({})", "mysql": "HEX({})", "postgresql": "encode({}, 'hex')"}
+
+
+class Expected(Enum):
+    """The values that a feature reads."""
+
+    NUMBER = "number"
+    DATE = "date"
+    EITHER = "number or date"
+    ANY = "number, date or text"
+
+
+def learned_features(
+    features: Sequence[Feature], derived: Iterable[str], described: Sequence[ColumnInfo]
+) -> list[Feature]:
+    """Returns the features that training will learn, as far as declared types decide them.
+
+    Args:
+        features: the features that the COLUMN clause defines.
+        derived: the columns whose features are derived.
+        described: the columns of the training data.
+    """
+    columns = {column.name: column for column in described}
+    found = []
+    for feature in features:
+        feature.use_canonical_text()
+        is_number = feature.kind == DENSE and feature.width == 1
+        form = _learned_form(columns[feature.column]) if is_number else ""
+        found.append(Feature(DENSE, column=feature.column, form=form) if form else feature)
+    for name in derived:
+        form = _learned_form(columns[name])
+        found.append(Feature(DENSE if form else VOCABULARY, column=name, form=form))
+    return found
+
+
+def _learned_form(column: ColumnInfo) -> str:
+    kind = declared_kind(column)
+    if kind in DATE_KINDS:
+        return Expected.DATE.value
+    is_number = kind in NUMERIC_KINDS or declared(column.database_type) in NUMERIC_TYPES
+    return Expected.NUMBER.value if is_number else ""
+
+
+def declared_kind(column: ColumnInfo) -> Kind | None:
+    """Returns the kind of a column's values if its declared type decides it. In SQLite, it decides nothing."""
+    kind = column.decode([None]).kind
+    return None if kind in (Kind.TEXT, Kind.MIXED) else kind
+
+
+def check_kinds(
+    features: Iterable[Feature],
+    described: Sequence[ColumnInfo],
+    select: str,
+    database: Database,
+    is_read: Callable[[str], bool] = lambda _: True,
+) -> None:
+    """Checks that a model can read the types of its columns.
+
+    Args:
+        features: the model's features; the select has their columns.
+        described: the columns of the select.
+        select: the select. Some of its rows are read if a type is unsuitable.
+        database: the database.
+        is_read: whether the model certainly reads a column. Training omits one without a value.
+
+    Raises:
+        UserError: a column with a value has binary data, PostgreSQL's type `money`, or a date where the model reads a
+            number, or the reverse.
+    """
+    names = [column.name for column in described]
+    for name, expected in _columns(features):
+        column = described[locate("column", [name], names)[name]]
+        reason = _reason(column, expected, database.dialect)
+        if reason is not None and is_read(name) and _has_typed_value(select, column, database):
+            raise UserError(f"cannot read column {name}{reason}")
+
+
+def check_label(label: str, described: Sequence[ColumnInfo], dialect: str, *, as_number: bool) -> None:
+    """Checks that a label's type can be read. Each row must have a label, so no value is needed.
+
+    Raises:
+        UserError: it is binary data, or of PostgreSQL's type `money` where labels are numbers.
+    """
+    names = [column.name for column in described]
+    column = described[locate("label", [label], names)[label]]
+    if declared_kind(column) is Kind.BLOB:
+        raise UserError(f"cannot read label {label}{_binary(column, dialect)}")
+    if as_number and _is_money(column, dialect):
+        raise UserError(f"cannot read column {label} as a number{_money(label)}")
+
+
+def certainly_has_values(select: str, column: str, database: Database) -> bool:
+    """Returns whether a column certainly has a value that is not missing. Training omits a column without one."""
+    return any(map(is_never_missing, _sample(select, column, database)))
+
+
+def _columns(features: Iterable[Feature]) -> Iterator[tuple[str, Expected]]:
+    """Returns the columns that features read."""
+    for feature in features:
+        if feature.inputs:
+            yield from _columns(feature.inputs)
+        elif feature.kind == CATEGORY_ID:
+            yield feature.column, Expected.NUMBER
+        elif feature.kind == DENSE:
+            yield feature.column, Expected(feature.form) if feature.form else Expected.EITHER
+        elif feature.kind != CATEGORY_HASH or feature.canonical:
+            # A model of format 1 hashes binary data, too.
+            yield feature.column, Expected.ANY
+
+
+def _reason(column: ColumnInfo, expected: Expected, dialect: str) -> str | None:
+    """Returns the rest of the message if a value of this column cannot be read."""
+    kind = declared_kind(column)
+    if kind is Kind.BLOB or (dialect == "sqlite" and "blob" in column.database_type.lower()):
+        return _binary(column, dialect)
+    if expected is not Expected.ANY and _is_money(column, dialect):
+        return f" as a number{_money(column.name)}"
+    is_wrong = (expected is Expected.NUMBER and kind in DATE_KINDS) or (
+        expected is Expected.DATE and kind in NUMERIC_KINDS
+    )
+    other = f"the model reads a {expected.value} there; select a {expected.value}"
+    return f": its type is {column.database_type.lower()}, and {other}" if is_wrong else None
+
+
+def _binary(column: ColumnInfo, dialect: str) -> str:
+    convert = AS_TEXT[dialect].format(column.name)
+    return (
+        f": its type is {column.database_type.lower()}, and a model reads no binary data; "
+        f"omit it, or write {convert} AS {column.name} in the select"
+    )
+
+
+def _is_money(column: ColumnInfo, dialect: str) -> bool:
+    # In SQLite, a column of that type may have numbers.
+    return dialect == "postgresql" and column.database_type == "money"
+
+
+def _money(name: str) -> str:
+    return (
+        ": its type is money, which PostgreSQL prints in the format of its locale; "
+        f"write CAST({name} AS numeric) AS {name} in the select"
+    )
+
+
+def _has_typed_value(select: str, column: ColumnInfo, database: Database) -> bool:
+    """Returns whether some row certainly has a value of the declared type."""
+    if database.dialect == "sqlite":
+        return bool(_sample(select, column.name, database, of_type="blob"))
+    # A date outside every calendar, such as `infinity`, is a text, and is missing.
+    is_date = declared_kind(column) in DATE_KINDS
+    return any(not is_date or isinstance(value, int) for value in _sample(select, column.name, database))
+
+
+def _sample(select: str, column: str, database: Database, of_type: str | None = None) -> list[Any]:
+    """Returns some values of a column that are not NULL. None are found if the select cannot be read.
+
+    Args:
+        select: the select.
+        column: the column.
+        database: the database.
+        of_type: in SQLite: the type of the values.
+    """
+    mark = database.quote_mark
+    quoted = mark + column.replace(mark, 2 * mark) + mark
+    condition = f"{quoted} IS NOT NULL" if of_type is None else f"typeof({quoted}) = '{of_type}'"
+    sql = f"SELECT {quoted} FROM ({select}\n) AS sqlflow_select WHERE {condition} LIMIT {SAMPLED_ROWS}"
+    try:
+        return [value for (value,) in database.rows(sql)]
+    except UserError:
+        # For example, the select has the column twice. The statement will report it.
+        return []
