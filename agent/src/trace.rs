@@ -6,7 +6,9 @@ use std::time::Duration;
 use sqlflow_proto::agent::{self, Outcome, Phase, outcome::Reason};
 
 use sqlflow_os::clock::now_micros;
-use sqlflow_telemetry::{Event, Exporter, Span, TraceContext, Value};
+use sqlflow_telemetry::{
+    Batch, Describe as _, Exporter, KeyValue, Settings, SpanData, TraceContext, Value, event, resource, span,
+};
 
 /// Timeout for the export at the exit.
 const EXPORT_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -26,7 +28,9 @@ pub struct Trace {
     attempt: TraceContext,
     /// Set if this agent sends the attempt's span: then with its parent, if there is one.
     own: Option<Option<TraceContext>>,
-    submitter: Vec<Span>,
+    submitter: Vec<SpanData>,
+    /// What the submitter says of its process: `process.*` in its first span.
+    submitter_process: Vec<KeyValue>,
     events: usize,
 }
 
@@ -35,22 +39,33 @@ pub type SharedTrace = Arc<Mutex<Trace>>;
 
 impl Trace {
     /// For an attempt whose own span a server sends.
-    pub fn of_attempt(exporter: Exporter, attempt: TraceContext) -> Self {
-        Self {
-            exporter: exporter.within(EXPORT_TIMEOUT),
+    ///
+    /// # Errors
+    /// The settings name a file that cannot be used.
+    pub fn of_attempt(settings: Settings, attempt: TraceContext) -> anyhow::Result<Self> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let process = resource::process(format!("{:016x}", rand::random::<u64>()), &variable);
+        let exporter = Exporter::new(settings.within(EXPORT_TIMEOUT), process)?;
+        Ok(Self {
+            exporter,
             attempt,
             own: None,
             submitter: Vec::new(),
+            submitter_process: Vec::new(),
             events: 0,
-        }
+        })
     }
 
-    /// For an attempt without a server: below `traceparent`, or in a new trace.
-    pub fn alone(exporter: Exporter, traceparent: Option<&str>) -> Self {
+    /// For an attempt without a server: below `traceparent`, or in a new trace. The sampler decides whether it is kept.
+    ///
+    /// # Errors
+    /// As [`of_attempt`](Self::of_attempt).
+    pub fn alone(settings: Settings, traceparent: Option<&str>) -> anyhow::Result<Self> {
         let parent = traceparent.and_then(|text| text.parse::<TraceContext>().ok());
         let unique = format!("attempt {:016x}", rand::random::<u64>());
         let attempt = parent.map_or_else(TraceContext::random, |parent| parent.child(&unique));
-        Self { own: Some(parent), ..Self::of_attempt(exporter, attempt) }
+        let attempt = attempt.sampled(settings.sampling.keeps(attempt, parent));
+        Ok(Self { own: Some(parent), ..Self::of_attempt(settings, attempt)? })
     }
 
     fn run(&self) -> TraceContext {
@@ -75,19 +90,24 @@ impl Trace {
         let of = |id: u32| self.run().child(&format!("submitter {} {id}", statement.unwrap_or(u32::MAX)));
         let parent = if reported.parent == 0 { self.run() } else { of(reported.parent) };
         let times = (reported.begin_unix_micros, reported.end_unix_micros);
-        let mut span = Span::new(cut(reported.name), of(reported.id), Some(parent), times);
+        let mut span = span(cut(reported.name), of(reported.id), Some(parent), times);
         if let Some(statement) = statement {
-            span = span.integer("sqlflow.statement", statement.into());
+            span = span.with("sqlflow.statement", i64::from(statement));
         }
-        span.attributes.extend(attributes(reported.attributes));
-        span.error = Some(cut(reported.error)).filter(|it| !it.is_empty());
+        let is_of_process = |it: &KeyValue| it.key.as_str().starts_with("process.");
+        let (process, own) = attributes(reported.attributes).partition::<Vec<_>, _>(is_of_process);
+        span.attributes.extend(own);
+        if self.submitter_process.is_empty() {
+            self.submitter_process = process;
+        }
+        if !reported.error.is_empty() {
+            span = span.failed(cut(reported.error));
+        }
         let room = MAX_EVENTS - self.events;
-        let events = reported.events.into_iter().take(room).map(|it| Event {
-            name: cut(it.name),
-            micros: it.time_unix_micros,
-            attributes: attributes(it.attributes).collect(),
-        });
-        span.events = events.collect();
+        let events = reported.events.into_iter().take(room);
+        let events =
+            events.map(|it| event(cut(it.name), it.time_unix_micros, attributes(it.attributes).collect()));
+        span.events.events = events.collect();
         self.events += span.events.len();
         self.submitter.push(span);
     }
@@ -95,14 +115,17 @@ impl Trace {
     /// Sends the spans of an attempt that has just ended. Errors are logged.
     pub async fn export(self, command: &[String], outcome: &Outcome) {
         let agents = self.spans(command, outcome, now_micros());
-        let groups = vec![(AGENT, agents), (SUBMITTER, self.submitter)];
-        if let Err(error) = self.exporter.send(groups).await {
-            tracing::warn!("cannot send spans: {error:#}; the spans are lost");
+        let batches = vec![
+            Batch { service: AGENT, spans: agents, ..Batch::default() },
+            Batch { service: SUBMITTER, process: self.submitter_process, spans: self.submitter },
+        ];
+        if let Err(lost) = self.exporter.export(batches).await {
+            tracing::warn!(spans = lost.spans, "cannot send spans: {lost}; the spans are lost");
         }
     }
 
     /// The phases are contiguous, and the last one ends now.
-    fn spans(&self, command: &[String], outcome: &Outcome, now: i64) -> Vec<Span> {
+    fn spans(&self, command: &[String], outcome: &Outcome, now: i64) -> Vec<SpanData> {
         let micros = |duration: u64| i64::try_from(duration).unwrap_or(i64::MAX);
         let total = outcome.phases.iter().map(|it| micros(it.duration_micros)).sum::<i64>();
         let mut spans = Vec::new();
@@ -116,15 +139,15 @@ impl Trace {
                 Phase::Reporting | Phase::Unspecified => "report",
             };
             let end = at + micros(phase.duration_micros);
-            let mut span = Span::new(name, self.attempt.child(name), Some(self.attempt), (at, end));
+            let mut phase = span(name, self.attempt.child(name), Some(self.attempt), (at, end));
             if name == "run" {
-                span = exit(span, command, outcome);
+                phase = exit(phase, command, outcome);
             }
-            spans.push(span);
+            spans.push(phase);
             at = end;
         }
         if let Some(parent) = self.own {
-            let attempt = Span::new("attempt", self.attempt, parent, (now - total, at));
+            let attempt = span("attempt", self.attempt, parent, (now - total, at));
             spans.push(exit(attempt, command, outcome));
         }
         spans
@@ -132,31 +155,28 @@ impl Trace {
 }
 
 /// Adds how the command ended.
-fn exit(span: Span, command: &[String], outcome: &Outcome) -> Span {
+fn exit(span: SpanData, command: &[String], outcome: &Outcome) -> SpanData {
     let reason = outcome.reason().as_str_name().trim_start_matches("REASON_").to_lowercase();
-    let mut span = span.text("sqlflow.outcome.reason", reason.clone());
+    let mut span = span.with("sqlflow.outcome.reason", reason.clone());
     if let Some(program) = command.first() {
-        span = span.text("process.command", program);
+        span = span.with("process.command", program.clone());
     }
     if let Some(code) = outcome.exit_code {
-        span = span.integer("process.exit.code", code.into());
+        span = span.with("process.exit.code", i64::from(code));
     }
-    if outcome.reason() != Reason::Succeeded {
-        // Not the message: it may quote the program and its data.
-        span.error = Some(reason);
-    }
-    span
+    // Not the message: it may quote the program and its data.
+    if outcome.reason() == Reason::Succeeded { span } else { span.failed(reason) }
 }
 
-fn attributes(reported: Vec<agent::Attribute>) -> impl Iterator<Item = (String, Value)> {
+fn attributes(reported: Vec<agent::Attribute>) -> impl Iterator<Item = KeyValue> {
     use agent::attribute::Value as Reported;
     reported.into_iter().take(MAX_ATTRIBUTES).filter_map(|it| {
         let value = match it.value? {
-            Reported::Text(text) => Value::Text(cut(text)),
-            Reported::Integer(number) => Value::Integer(number),
-            Reported::Number(number) => Value::Number(number),
+            Reported::Text(text) => Value::from(cut(text)),
+            Reported::Integer(number) => Value::from(number),
+            Reported::Number(number) => Value::from(number),
         };
-        Some((cut(it.key), value))
+        Some(KeyValue::new(cut(it.key), value))
     })
 }
 
@@ -170,8 +190,8 @@ mod tests {
     use super::*;
 
     fn trace() -> Trace {
-        let exporter = Exporter::to("http://127.0.0.1:9", &|_: &str| None).unwrap();
-        Trace::of_attempt(exporter, TraceContext::named("attempt"))
+        let settings = Settings::for_collector("http://127.0.0.1:9", &|_: &str| None).unwrap();
+        Trace::of_attempt(settings, TraceContext::named("attempt")).unwrap()
     }
 
     #[test]
@@ -183,7 +203,7 @@ mod tests {
             trace.add(Some(0), agent::Span { id, ..span.clone() });
         }
         assert_eq!(trace.submitter.len(), MAX_SPANS);
-        let events: Vec<_> = trace.submitter.iter().flat_map(|it| &it.events).collect();
+        let events: Vec<_> = trace.submitter.iter().flat_map(|it| &it.events.events).collect();
         assert_eq!(events.len(), MAX_EVENTS);
         assert!(events.iter().all(|it| it.name.len() <= MAX_TEXT));
     }
@@ -197,7 +217,7 @@ mod tests {
             trace.add(Some(3), span(2, 1));
         }
         assert_eq!(one.submitter, other.submitter);
-        assert_eq!(one.submitter[0].parent, Some(one.run().span_id));
-        assert_eq!(one.submitter[1].parent, Some(one.submitter[0].context.span_id));
+        assert_eq!(one.submitter[0].parent_span_id.to_bytes(), one.run().span_id);
+        assert_eq!(one.submitter[1].parent_span_id, one.submitter[0].span_context.span_id());
     }
 }

@@ -68,6 +68,11 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_TRACE_URL", value_name = "URL", value_parser = web_url)]
     pub trace_url: Option<String>,
 
+    /// Let user code send spans: programs get the collector's address and headers of OTEL_EXPORTER_OTLP_*, which may hold
+    /// a key
+    #[arg(long, env = "SQLFLOW_TRACE_USER_CODE")]
+    pub trace_user_code: bool,
+
     /// Folder for everything that the server keeps: jobs, logs, secrets. Created if missing, for this user only
     #[arg(
         long,

@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use sqlflow_cli::ctrl_c::CtrlC;
 use sqlflow_server::config::{Command, LogFormat, Options};
+use sqlflow_server::trace::Tracer;
 use sqlflow_server::{descriptors, doctor};
+use sqlflow_telemetry::live::Pipeline;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The HTTP/2 library warns of each acknowledged PING that it did not send: the API's delivery sends some.
 const PINGS_ARE_OURS: &str = "h2::proto::ping_pong=error";
@@ -44,11 +48,12 @@ async fn run() -> anyhow::Result<ExitCode> {
     if options.check {
         return Ok(options.check().await);
     }
-    start_logging(options.log_format);
+    let tracer = Tracer::from_env()?;
+    start_logging(options.log_format, &tracer);
     let open_files = descriptors::raise_limit();
     let shutdown = CancellationToken::new();
     cancel_on_signal(shutdown.clone())?;
-    Box::pin(sqlflow_server::server::run(options, open_files, shutdown)).await?;
+    Box::pin(sqlflow_server::server::run(options, open_files, tracer, shutdown)).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -66,19 +71,25 @@ fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
     Ok(())
 }
 
-fn start_logging(format: LogFormat) {
+/// Log lines to stderr, and live spans to the collector, if there is one.
+fn start_logging(format: LogFormat, tracer: &Tracer) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let filter = filter.add_directive(PINGS_ARE_OURS.parse().expect("it is a directive"));
+    // What becomes of spans is said by the server.
+    let own = [PINGS_ARE_OURS, "opentelemetry_sdk=off", "sqlflow_live=off"];
+    let filter = own.iter().fold(filter, |filter, directive| {
+        filter.add_directive(directive.parse().expect("it is a directive"))
+    });
     // The reader of the log may be gone: reporting that on the same stream would panic wherever a line is written.
-    let lines = tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt::layer()
         .log_internal_errors(false)
-        .with_env_filter(filter)
         .with_ansi(
             std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty()),
         )
         .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
-    }
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    let spans = tracer.pipeline().map(Pipeline::layer);
+    tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).init();
 }

@@ -15,7 +15,7 @@ use sqlflow_launcher::kubernetes::{KubernetesLauncher, KubernetesOptions, author
 use sqlflow_launcher::{Launcher, Launchers, LocalLauncher, LocalOptions, Python, pythons};
 use sqlflow_os::clock;
 use sqlflow_result_log::{LogOptions, ResultLog, SegmentLog, TieredLog};
-use sqlflow_telemetry::Exporter;
+use sqlflow_telemetry::Propagation;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +28,7 @@ use crate::config::{LauncherOption, Options};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
 use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
-use crate::trace::Tracer;
+use crate::trace::{Tracer, variables_of_agents};
 use crate::web::{JobViews, Links, Web};
 
 /// Size of a segment of the result log.
@@ -42,13 +42,14 @@ const POD_ATTACH_TIMEOUT: Duration = Duration::from_secs(120);
 const CLOSE_TIME: Duration = Duration::from_millis(500);
 
 /// Runs a server until `shutdown` is cancelled. Jobs continue without it. `open_files` is the soft limit of open
-/// files for the programs of local agents; `None`: this process's own.
+/// files for the programs of local agents; `None`: this process's own. `tracer` exports spans.
 ///
 /// # Errors
 /// It could not start, or a listener failed.
 pub async fn run(
     options: Options,
     open_files: Option<u64>,
+    tracer: Tracer,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let state_dir = prepare_state_dir(&options.state_dir)?;
@@ -100,18 +101,16 @@ pub async fn run(
         LauncherOption::Local => local(&options, python.clone(), open_files, &state_dir)?,
         LauncherOption::Kubernetes => kubernetes(&options).await?,
     };
-    let (tracer, sending) = match collector()? {
-        Some(exporter) => {
-            let (tracer, sending) = Tracer::start(exporter, metrics.clone());
-            (tracer, Some(sending))
-        }
-        None => (Tracer::default(), None),
-    };
+    tracer.count_losses(metrics.clone());
+    let variable = |name: &str| std::env::var(name).ok();
+    let propagation = Propagation::from_variables(&variable)?;
+    sqlflow_telemetry::unsupported(&variable).iter().for_each(|it| tracing::warn!("{it}"));
     let assign = AssignOptions {
         python: python.clone(),
         models,
         grace_seconds: u32::try_from(options.grace.as_secs()).unwrap_or(u32::MAX),
-        collector: if sending.is_some() { collector_variables() } else { HashMap::new() },
+        trace_user_code: options.trace_user_code,
+        collector: if tracer.is_on() { variables_of_agents() } else { HashMap::new() },
     };
     let assigner = Assigner::new(Arc::clone(&store), assign);
     let attach_errors = AttachErrors::default();
@@ -132,7 +131,7 @@ pub async fn run(
                 retain_jobs: options.retain_jobs,
                 silence: SILENCE,
             },
-            tracer,
+            tracer: tracer.clone(),
             metrics: metrics.clone(),
         },
         shutdown.clone(),
@@ -158,6 +157,7 @@ pub async fn run(
         attach_errors,
         memory_peaks,
         submit: SubmitOptions {
+            propagation,
             data_source: options.datasource,
             fetch_timeout_seconds: u32::try_from(options.fetch_timeout.as_secs()).unwrap_or(u32::MAX),
         },
@@ -176,24 +176,10 @@ pub async fn run(
     looking.abort();
     housekeeping.abort();
     let _ = housekeeping.await;
-    if let Some(sending) = sending {
-        sending.finish().await;
-    }
+    tracer.finish().await;
     // The last server leaves one file: it writes the write-ahead log back.
     let _ = tokio::time::timeout(CLOSE_TIME, state.close()).await;
     served.map(|_| ())
-}
-
-/// Exporter of spans, from the standard environment variables.
-fn collector() -> anyhow::Result<Option<Exporter>> {
-    Exporter::from_env(&|name: &str| std::env::var(name).ok())
-        .context("spans cannot be sent as the OTEL_* variables say")
-}
-
-/// Settings for programs that send spans of the same jobs, by variable name.
-fn collector_variables() -> HashMap<String, String> {
-    let is_theirs = |name: &str| name.starts_with("OTEL_") && name != "OTEL_SERVICE_NAME";
-    std::env::vars().filter(|(name, _)| is_theirs(name)).collect()
 }
 
 /// How attempts are launched, and how their agents attach.

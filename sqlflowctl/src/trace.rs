@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use sqlflow_os::clock::now_micros;
-use sqlflow_telemetry::{Exporter, Kind, Span, TraceContext};
+use sqlflow_telemetry::{
+    Batch, Describe as _, Exporter, Lost, Propagation, Settings, SpanKind, TraceContext, resource, span,
+};
 use tonic::metadata::MetadataMap;
 
 const SERVICE: &str = "sqlflowctl";
@@ -14,6 +16,7 @@ const EXPORT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Trace of a command.
 pub(crate) struct Trace {
     exporter: Option<Exporter>,
+    propagation: Propagation,
     parent: Option<TraceContext>,
     context: Option<TraceContext>,
     begin_micros: i64,
@@ -26,21 +29,29 @@ impl Trace {
     /// An `OTEL_*` variable is invalid.
     pub(crate) fn begin() -> anyhow::Result<Self> {
         let variable = |name: &str| std::env::var(name).ok();
-        let exporter = Exporter::from_env(&variable)?.map(|it| it.within(EXPORT_TIMEOUT));
-        let parent: Option<TraceContext> = variable("TRACEPARENT").and_then(|text| text.parse().ok());
-        let own = || {
-            let unique = format!("sqlflowctl {:016x}", rand::random::<u64>());
-            parent.map_or_else(TraceContext::random, |parent| parent.child(&unique))
+        let propagation = Propagation::from_variables(&variable)?;
+        let settings = Settings::from_variables(&variable)?.map(|it| it.within(EXPORT_TIMEOUT));
+        let parent = variable("TRACEPARENT").filter(|_| propagation.trace_context);
+        let parent: Option<TraceContext> = parent.and_then(|text| text.parse().ok());
+        let Some(settings) = settings else {
+            let begin_micros = now_micros();
+            return Ok(Self { exporter: None, propagation, parent, context: parent, begin_micros });
         };
-        let context = if exporter.is_some() { Some(own()) } else { parent };
-        Ok(Self { exporter, parent, context, begin_micros: now_micros() })
+        let unique = format!("{:016x}", rand::random::<u64>());
+        let own = parent.map_or_else(TraceContext::random, |it| it.child(&format!("sqlflowctl {unique}")));
+        let own = own.sampled(settings.sampling.keeps(own, parent));
+        let exporter = Exporter::new(settings, resource::process(unique, &variable))?;
+        let (context, begin_micros) = (Some(own), now_micros());
+        Ok(Self { exporter: Some(exporter), propagation, parent, context, begin_micros })
     }
 
-    /// Adds the trace context to a call's headers.
+    /// Adds the context to a call's headers.
     pub(crate) fn inject(&self, headers: &mut MetadataMap) {
-        let state = std::env::var("TRACESTATE").ok().filter(|_| self.parent.is_some());
-        let parent = self.context.map(|it| it.to_string());
-        for (name, value) in [("traceparent", parent), ("tracestate", state)] {
+        let variable = |name: &str| std::env::var(name).ok();
+        let parent = self.context.filter(|_| self.propagation.trace_context).map(|it| it.to_string());
+        let state = variable("TRACESTATE").filter(|_| self.parent.is_some());
+        let baggage = variable("BAGGAGE").filter(|_| self.propagation.baggage);
+        for (name, value) in [("traceparent", parent), ("tracestate", state), ("baggage", baggage)] {
             if let Some(value) = value.and_then(|text| text.parse().ok()) {
                 headers.insert(name, value);
             }
@@ -48,11 +59,15 @@ impl Trace {
     }
 
     /// Ends the span, with or without an error, and exports it.
-    pub(crate) async fn end(self, error: Option<String>) -> anyhow::Result<()> {
+    pub(crate) async fn end(self, error: Option<String>) -> Result<(), Lost> {
         let (Some(exporter), Some(context)) = (self.exporter, self.context) else { return Ok(()) };
-        let mut span = Span::new("sqlflowctl run", context, self.parent, (self.begin_micros, now_micros()));
-        span.kind = Kind::Client;
-        span.error = error;
-        exporter.send(vec![(SERVICE, vec![span])]).await
+        let times = (self.begin_micros, now_micros());
+        let span = span("sqlflowctl run", context, self.parent, times).kind(SpanKind::Client);
+        let span = match error {
+            Some(error) => span.failed(error),
+            None => span,
+        };
+        let batch = Batch { service: SERVICE, spans: vec![span], ..Batch::default() };
+        exporter.export(vec![batch]).await
     }
 }

@@ -119,8 +119,7 @@ async fn unresponsive_apiserver_is_reported_and_does_not_block_the_server() {
     let token = client.run("SELECT 1;").await.unwrap();
     let ready = get(&server.http, "/readyz");
     assert_eq!(ready.code, 200, "{}", ready.body);
-    let is_reported =
-        |it: &Payload| matches!(it, Payload::Message(message) if message.message.contains("no response within"));
+    let is_reported = |it: &Payload| matches!(it, Payload::Message(message) if message.message.contains("no response within"));
     client.until(&token, is_reported).await.unwrap();
 }
 

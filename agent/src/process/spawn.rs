@@ -201,18 +201,17 @@ fn channel() -> anyhow::Result<(Option<UnixStream>, Option<UnixStream>)> {
 fn environment(assignment: &Assignment, how: &Spawning<'_>) -> BTreeMap<OsString, OsString> {
     let inherited: BTreeMap<_, _> = std::env::vars_os().collect();
     let mut all = inherited.clone();
+    for (name, value) in &assignment.environment {
+        // Variables of the agent's container take precedence.
+        all.entry(name.into()).or_insert_with(|| value.into());
+    }
+    let finds_collector = how.finds_collector || assignment.trace_user_code;
     all.retain(|name, _| {
         let is = |prefix: &&str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
         let is_kept_from_submitters = how.is_submitter && STORAGE_PREFIXES.iter().any(is);
-        !is(&ENV_PREFIX) && !is_kept_from_submitters && (how.finds_collector || !is(&COLLECTOR_PREFIX))
+        !is(&ENV_PREFIX) && !is_kept_from_submitters && (finds_collector || !is(&COLLECTOR_PREFIX))
     });
     all.entry("PYTHONUNBUFFERED".into()).or_insert_with(|| "1".into());
-    for (name, value) in &assignment.environment {
-        // Variables of the agent's container take precedence.
-        if !inherited.contains_key(OsStr::new(name)) {
-            all.insert(name.into(), value.into());
-        }
-    }
     // The state belongs to its parent, and is meaningless without it.
     let given = |name: &str| inherited.get(OsStr::new(name)).and_then(|it| it.to_str());
     let (parent, state) = match assignment.tracestate.as_str() {

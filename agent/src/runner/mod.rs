@@ -24,7 +24,7 @@ use sqlflow_model_storage::RetryPolicy;
 use sqlflow_os::failpoint;
 use sqlflow_proto::agent::{Assignment, CommitRequest, Outcome};
 use sqlflow_proto::record::{ModelPublished, record::Payload};
-use sqlflow_telemetry::Exporter;
+use sqlflow_telemetry::Settings;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
@@ -434,11 +434,10 @@ fn assigned_trace(assignment: &Assignment) -> Option<Trace> {
     let attempt = assignment.traceparent.parse().ok()?;
     let variable =
         |name: &str| std::env::var(name).ok().or_else(|| assignment.environment.get(name).cloned());
-    match Exporter::from_env(&variable) {
-        Ok(exporter) => Some(Trace::of_attempt(exporter?, attempt)),
-        Err(error) => {
-            tracing::warn!("cannot send spans: {error:#}");
-            None
-        }
-    }
+    let settings = Settings::from_variables(&variable);
+    let trace = settings.and_then(|it| it.map(|it| Trace::of_attempt(it, attempt)).transpose());
+    trace.unwrap_or_else(|error| {
+        tracing::warn!("cannot send spans: {error:#}");
+        None
+    })
 }

@@ -27,6 +27,10 @@ pub struct Job {
     /// Trace of the client, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// Whether the job's trace is kept, decided once by the server that recorded the job. `None`: that server had no
+    /// collector, or was of an earlier version; the client's trace flag counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled: Option<bool>,
 }
 
 /// State of a job.
@@ -85,6 +89,7 @@ impl Job {
             steps,
             title: String::new(),
             origin: None,
+            sampled: None,
         }
     }
 

@@ -22,10 +22,6 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_RETRIES: usize = 3;
 
-/// Certificate bundles of the usual distributions.
-const BUNDLES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
-
 /// A client that trusts the certificates in `SSL_CERT_FILE`, or those of the system, or Mozilla's in an image that has
 /// none.
 pub(super) fn client() -> io::Result<reqwest::Client> {
@@ -35,21 +31,8 @@ pub(super) fn client() -> io::Result<reqwest::Client> {
 }
 
 fn trusted() -> io::Result<Vec<Certificate>> {
-    if let Some(path) = std::env::var_os("SSL_CERT_FILE") {
-        let failed =
-            |error: String| io::Error::other(format!("cannot use SSL_CERT_FILE {}: {error}", path.display()));
-        let bundle = std::fs::read(&path).map_err(|error| failed(error.to_string()))?;
-        return Certificate::from_pem_bundle(&bundle).map_err(|error| failed(error.to_string()));
-    }
-    let system =
-        BUNDLES.iter().find_map(|path| Certificate::from_pem_bundle(&std::fs::read(path).ok()?).ok());
-    if let Some(certificates) = system.filter(|it| !it.is_empty()) {
-        return Ok(certificates);
-    }
-    webpki_root_certs::TLS_SERVER_ROOT_CERTS
-        .iter()
-        .map(|certificate| Certificate::from_der(certificate).map_err(io::Error::other))
-        .collect()
+    let certificates = sqlflow_tls::trusted_certificates()?;
+    certificates.iter().map(|it| Certificate::from_der(it).map_err(io::Error::other)).collect()
 }
 
 pub(super) fn transporter(client: reqwest::Client) -> HttpTransporter {

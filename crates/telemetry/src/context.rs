@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use sha2::{Digest as _, Sha256};
 
 /// A span, and the trace that it belongs to.
@@ -45,16 +46,36 @@ impl TraceContext {
         format!("{:032x}", u128::from_be_bytes(self.trace_id))
     }
 
-    /// Whoever began the trace wants it to be kept.
+    /// The span, as backends write it.
+    #[must_use]
+    pub fn span_name(self) -> String {
+        format!("{:016x}", u64::from_be_bytes(self.span_id))
+    }
+
+    /// Whether the trace is kept.
     #[must_use]
     pub fn is_sampled(self) -> bool {
         self.flags & 1 == 1
+    }
+
+    /// The same span of a trace that is kept, or is not.
+    #[must_use]
+    pub fn sampled(self, is_kept: bool) -> Self {
+        Self { flags: if is_kept { self.flags | 1 } else { self.flags & !1 }, ..self }
+    }
+}
+
+/// As the SDK has the context of another process's span.
+impl From<TraceContext> for SpanContext {
+    fn from(it: TraceContext) -> Self {
+        let (trace, span) = (TraceId::from_bytes(it.trace_id), SpanId::from_bytes(it.span_id));
+        Self::new(trace, span, TraceFlags::new(it.flags), true, TraceState::NONE)
     }
 }
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{}-{:016x}-{:02x}", self.trace_name(), u64::from_be_bytes(self.span_id), self.flags)
+        write!(f, "00-{}-{}-{:02x}", self.trace_name(), self.span_name(), self.flags)
     }
 }
 

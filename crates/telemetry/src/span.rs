@@ -1,97 +1,78 @@
-//! A span, before it is anyone's message.
+//! Spans that are made after the fact, with ids of our own.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime};
+
+use opentelemetry::trace::{Event, SpanId, SpanKind, Status};
+use opentelemetry::{InstrumentationScope, Key, KeyValue, Value};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::TraceContext;
 
-/// A part of a trace. Times are microseconds since the Unix epoch.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Span {
-    /// What it is called: a kind of work, never data.
-    pub name: String,
-    /// Which one it is.
-    pub context: TraceContext,
-    /// The span that it is a part of.
-    pub parent: Option<[u8; 8]>,
-    /// It answers a call from elsewhere, or makes one.
-    pub kind: Kind,
-    /// Its beginning.
-    pub begin_micros: i64,
-    /// Its end.
-    pub end_micros: i64,
-    /// More about it.
-    pub attributes: Vec<(String, Value)>,
-    /// What happened in it.
-    pub events: Vec<Event>,
-    /// Why it failed, if it did.
-    pub error: Option<String>,
-}
-
-/// Where a span stands to what is outside of its process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Kind {
-    /// Work of its own.
-    #[default]
-    Internal,
-    /// The answer to a call.
-    Server,
-    /// A call.
-    Client,
-}
-
-/// The value of an attribute.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// A text.
-    Text(String),
-    /// A whole number.
-    Integer(i64),
-    /// Any other number.
-    Number(f64),
-}
-
-/// Something that happened at one moment of a span.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Event {
-    /// What happened.
-    pub name: String,
-    /// When.
-    pub micros: i64,
-    /// More about it.
-    pub attributes: Vec<(String, Value)>,
-}
-
-impl Span {
-    /// A span of nothing but its name, its place and its times.
-    pub fn new(
-        name: impl Into<String>,
-        context: TraceContext,
-        parent: Option<TraceContext>,
-        (begin_micros, end_micros): (i64, i64),
-    ) -> Self {
-        Self {
-            name: name.into(),
-            context,
-            parent: parent.map(|it| it.span_id),
-            kind: Kind::Internal,
-            begin_micros,
-            // Clocks may be set back.
-            end_micros: end_micros.max(begin_micros),
-            attributes: Vec::new(),
-            events: Vec::new(),
-            error: None,
-        }
+/// A span of nothing but its name, its place and its times, in microseconds since the Unix epoch.
+#[must_use]
+pub fn span(
+    name: impl Into<Cow<'static, str>>,
+    context: TraceContext,
+    parent: Option<TraceContext>,
+    (begin_micros, end_micros): (i64, i64),
+) -> SpanData {
+    SpanData {
+        span_context: context.into(),
+        parent_span_id: parent.map_or(SpanId::INVALID, |it| SpanId::from_bytes(it.span_id)),
+        parent_span_is_remote: false,
+        span_kind: SpanKind::Internal,
+        name: name.into(),
+        start_time: time(begin_micros),
+        // Clocks may be set back.
+        end_time: time(end_micros.max(begin_micros)),
+        attributes: Vec::new(),
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
+        status: Status::Unset,
+        instrumentation_scope: InstrumentationScope::default(),
     }
+}
 
-    /// Adds a text.
+/// An event of a span, at microseconds since the Unix epoch.
+#[must_use]
+pub fn event(name: String, micros: i64, attributes: Vec<KeyValue>) -> Event {
+    Event::new(name, time(micros), attributes, 0)
+}
+
+fn time(micros: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_micros(micros.max(0).unsigned_abs())
+}
+
+/// More about a span.
+pub trait Describe {
+    /// Adds an attribute.
     #[must_use]
-    pub fn text(mut self, key: &str, value: impl Into<String>) -> Self {
-        self.attributes.push((key.to_owned(), Value::Text(value.into())));
+    fn with(self, key: impl Into<Key>, value: impl Into<Value>) -> Self;
+
+    /// Marks the span as failed. The reason is a kind of failure: a message may quote a program and its data.
+    #[must_use]
+    fn failed(self, reason: impl Into<Cow<'static, str>>) -> Self;
+
+    /// Sets the kind.
+    #[must_use]
+    fn kind(self, kind: SpanKind) -> Self;
+}
+
+impl Describe for SpanData {
+    fn with(mut self, key: impl Into<Key>, value: impl Into<Value>) -> Self {
+        self.attributes.push(KeyValue::new(key, value));
         self
     }
 
-    /// Adds a whole number.
-    #[must_use]
-    pub fn integer(mut self, key: &str, value: i64) -> Self {
-        self.attributes.push((key.to_owned(), Value::Integer(value)));
+    fn failed(mut self, reason: impl Into<Cow<'static, str>>) -> Self {
+        self.status = Status::error(reason);
+        self
+    }
+
+    fn kind(mut self, kind: SpanKind) -> Self {
+        self.span_kind = kind;
         self
     }
 }

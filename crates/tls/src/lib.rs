@@ -1,8 +1,68 @@
-//! Cryptography of TLS connections.
+//! TLS of every client in this workspace: whom it trusts, how it shows who it is, and the cryptography underneath.
 
-/// Installs ring as the provider of this process. Call it before the first TLS connection. Idempotent: a second
-/// installation fails, which has no effect.
+use std::io;
+use std::path::Path;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// Certificate bundles of the usual distributions.
+const BUNDLES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// Installs ring as the provider of this process. Idempotent: a second installation fails, which has no effect.
 pub fn install_provider() {
     #[expect(clippy::disallowed_methods, reason = "the one place that installs it")]
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Certificates that are trusted if nothing else is named: those in `SSL_CERT_FILE`, or the system's, or Mozilla's in
+/// an image that has none.
+///
+/// # Errors
+/// `SSL_CERT_FILE` cannot be used; the message names it.
+pub fn trusted_certificates() -> io::Result<Vec<CertificateDer<'static>>> {
+    if let Some(path) = std::env::var_os("SSL_CERT_FILE") {
+        let path = Path::new(&path);
+        return certificates(path).map_err(|error| {
+            io::Error::other(format!("cannot use SSL_CERT_FILE {}: {error}", path.display()))
+        });
+    }
+    let system = BUNDLES.iter().find_map(|path| certificates(Path::new(path)).ok());
+    Ok(system.unwrap_or_else(|| webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec()))
+}
+
+/// Certificates of a PEM file.
+///
+/// # Errors
+/// The file cannot be read, is no PEM, or has no certificate.
+pub fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let pem = std::fs::read(path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let all = all.map_err(|error| io::Error::other(format!("it is no PEM file: {error}")))?;
+    if all.is_empty() { Err(io::Error::other("it contains no certificate")) } else { Ok(all) }
+}
+
+/// The private key of a PEM file.
+///
+/// # Errors
+/// The file cannot be read, or has no private key.
+pub fn private_key(path: &Path) -> io::Result<PrivateKeyDer<'static>> {
+    let pem = std::fs::read(path)?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| io::Error::other("it contains no private key in PEM"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_without_certificate_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("empty.pem");
+        assert!(certificates(&path).is_err(), "it does not exist");
+        std::fs::write(&path, "no PEM\n").unwrap();
+        assert_eq!(certificates(&path).unwrap_err().to_string(), "it contains no certificate");
+        assert_eq!(private_key(&path).unwrap_err().to_string(), "it contains no private key in PEM");
+    }
 }

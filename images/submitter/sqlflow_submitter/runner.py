@@ -13,6 +13,7 @@ from sqlflow_submitter.connect.database import Database
 from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError, one_line
 from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import SubmitterFrame
 from sqlflow_submitter.redact import Redactor
+from sqlflow_submitter.spans import attach_context
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step, first_word, load_step
 
@@ -32,6 +33,7 @@ def run_step(path: str) -> None:
     statement: Statement | None = None
     try:
         channel = open_channel()
+        attach_context()
         step = load_step(path)
         dsn = channel.secrets().get(SECRET, "")
         redactor.add_dsn(dsn)

@@ -1,11 +1,12 @@
 """The submitter's spans in the trace of its job. The agent exports them, so this module needs no OpenTelemetry library.
 
-User code that uses an OpenTelemetry library joins the same trace by TRACEPARENT and OTEL_* in the environment.
+User code that uses OpenTelemetry's library joins the same trace: see `attach_context`.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -39,6 +40,8 @@ class Spans:
         span = Span(id=self._last_id, name=name, begin_unix_micros=_now())
         span.parent = self._open[-1].id if self._open else 0
         _add(span.attributes, attributes or {})
+        if not self._open:
+            _add(span.attributes, _process())
         self._open.append(span)
         try:
             yield
@@ -59,6 +62,32 @@ class Spans:
             return
         event = self._open[-1].events.add(name=name, time_unix_micros=_now())
         _add(event.attributes, attributes)
+
+
+def attach_context() -> None:
+    """Makes the attempt the parent of spans of user code, if the operator lets it send spans (`--trace-user-code`).
+
+    The library is imported only then: it takes time.
+    """
+    finds_collector = any(name.startswith("OTEL_EXPORTER_OTLP_") for name in os.environ)
+    if "TRACEPARENT" not in os.environ or not finds_collector:
+        return
+    try:
+        from opentelemetry import context, propagate
+    except ImportError:
+        return
+    # Baggage comes along, and OTEL_PROPAGATORS is obeyed.
+    carrier = {name: os.environ.get(name.upper(), "") for name in ("traceparent", "tracestate", "baggage")}
+    context.attach(propagate.extract({name: value for name, value in carrier.items() if value}))
+
+
+def _process() -> dict[str, Value]:
+    """Attributes of this process, by OpenTelemetry's semantic conventions. The agent makes them the resource's."""
+    return {
+        "process.pid": os.getpid(),
+        "process.runtime.name": sys.implementation.name,
+        "process.runtime.version": ".".join(map(str, sys.version_info[:3])),
+    }
 
 
 def _now() -> int:

@@ -191,7 +191,13 @@ impl AttachContext {
             }
         }
         tracing::debug!(%attempt, resumed = hello.has_assignment, "agent attached");
-        let span = tracing::info_span!("attempt", %attempt, trace_id = tracing::field::Empty);
+        let span = tracing::info_span!(
+            "attempt",
+            %attempt,
+            trace_id = tracing::field::Empty,
+            span_id = tracing::field::Empty,
+            trace_flags = tracing::field::Empty
+        );
         let bound = Bound { job, changes: changes.clone(), last_seq };
         let mut session = Session::new(self, attempt.clone(), instance.clone(), hello.rank, responses, bound);
         let served = tokio::select! {

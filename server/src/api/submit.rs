@@ -7,8 +7,9 @@ use sqlflow_job_store::{Created, Lease, NewJob, Secret, Store};
 use sqlflow_os::clock;
 use sqlflow_proto::v1;
 use sqlflow_sql::{self, Compiled};
-use sqlflow_telemetry::Origin;
+use sqlflow_telemetry::{Origin, Propagation};
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 
 use super::request_id::{self, NamedRequest};
 use super::status;
@@ -32,6 +33,8 @@ pub struct SubmitOptions {
     pub data_source: Secret,
     /// Fetch timeout of sessions that set none, in seconds; 0: never.
     pub fetch_timeout_seconds: u32,
+    /// Context that is taken over from clients.
+    pub propagation: Propagation,
 }
 
 /// Accepts programs.
@@ -52,10 +55,11 @@ impl Submitter {
         Self { store, reconciler, links, options }
     }
 
+    /// Records the request's program as a job. `headers` may have the client's trace context.
     pub(super) async fn run(
         &self,
         request: v1::Request,
-        origin: Option<Origin>,
+        headers: &MetadataMap,
     ) -> Result<(Token, JobId), Status> {
         let named = NamedRequest::of(&request, &self.links)?;
         let session = request.session.unwrap_or_default();
@@ -87,7 +91,10 @@ impl Submitter {
             request: asked,
             ..self.new_job(&compiled, sql, data_source, session.user_id, timeout)?
         };
-        let new = NewJob { job: Job { origin, ..new.job }, ..new };
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let origin = Origin::of_headers(self.options.propagation, header);
+        let job = Job { origin, ..new.job };
+        let new = NewJob { job: Job { sampled: self.reconciler.samples(&job), ..job }, ..new };
         let id = self.record(new, compiled.program.statements.len()).await?;
         Ok((token, id))
     }

@@ -7,7 +7,6 @@ use sqlflow_job_store::{JobFilter, JobRecord, Store, UpdateError};
 use sqlflow_os::clock;
 use sqlflow_proto::v1::{self, sql_flow_server::SqlFlow};
 use sqlflow_result_log::ResultLog;
-use sqlflow_telemetry::Origin;
 use tonic::{Request, Response, Status};
 
 use super::delivery::{Call, Connection};
@@ -33,9 +32,8 @@ pub(super) struct TokenApi {
 #[tonic::async_trait]
 impl SqlFlow for TokenApi {
     async fn run(&self, request: Request<v1::Request>) -> Result<Response<v1::Token>, Status> {
-        let header = |name: &str| request.metadata().get(name).and_then(|value| value.to_str().ok());
-        let origin = Origin::of_headers(header("traceparent"), header("tracestate"));
-        let taken = self.submitter.run(request.into_inner(), origin);
+        let (headers, _, request) = request.into_parts();
+        let taken = self.submitter.run(request, &headers);
         let (token, id) = self.metrics.call("Run", taken).await?;
         let token = v1::Token {
             token: token.expose().to_owned(),

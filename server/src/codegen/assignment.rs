@@ -31,6 +31,8 @@ pub struct AssignOptions {
     pub grace_seconds: u32,
     /// Settings of the span exporter for agents and submitters, as `OTEL_*` variables.
     pub collector: HashMap<String, String>,
+    /// Whether submitters get the collector's address and headers, for user code.
+    pub trace_user_code: bool,
 }
 
 /// Seconds that an agent drains the pipes of an ended submitter.
@@ -71,7 +73,10 @@ impl Assigner {
         let spec = serde_json::from_str(&spec)
             .map_err(|error| Status::data_loss(format!("the step's document is damaged: {error}")))?;
         let (traceparent, tracestate) = self.trace_of(job, attempt);
-        let assigned = assign(&self.options, attempt, spec, cleanup, &secret);
+        let mut assigned = assign(&self.options, attempt, spec, cleanup, &secret);
+        if let Some(origin) = job.origin.as_ref().filter(|it| !it.baggage.is_empty()) {
+            assigned.environment.insert("BAGGAGE".to_owned(), origin.baggage.clone());
+        }
         Ok(Assignment { publish_attempt, traceparent, tracestate, ..assigned })
     }
 
@@ -83,6 +88,7 @@ impl Assigner {
             models: "file:///models".to_owned(),
             grace_seconds: 1,
             collector: HashMap::new(),
+            trace_user_code: false,
         };
         Self::new(store, options)
     }
@@ -179,6 +185,7 @@ fn assign(
         files,
         command: vec![options.python.program(), "main.py".to_owned()],
         environment: options.collector.clone(),
+        trace_user_code: options.trace_user_code,
         secrets: HashMap::from([(DATA_SOURCE.to_owned(), data_source.expose().to_owned())]),
         inputs: inputs.collect(),
         outputs: outputs.collect(),

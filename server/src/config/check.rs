@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use sqlflow_launcher::{Python, pythons};
-use sqlflow_telemetry::Exporter;
+
+use crate::trace;
 
 use super::files::{find_agent, read_yaml};
 use super::{LauncherOption, Options};
@@ -51,8 +52,7 @@ async fn problems(options: &Options) -> Vec<String> {
     take(options.models_uri(Path::new("/")).map(drop));
     take(options.check_data_source());
     take(options.missing_data_source().map_or(Ok(()), |why| Err(anyhow::Error::msg(why))));
-    let exporter = Exporter::from_env(&|name: &str| std::env::var(name).ok());
-    take(exporter.map(drop).map_err(|error| error.context("cannot send spans as the OTEL_* variables say")));
+    take(trace::exporter().map(drop));
     match options.launcher {
         LauncherOption::Local => {
             take(find_agent(options.agent.clone()).map(drop));

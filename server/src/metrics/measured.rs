@@ -12,8 +12,9 @@ use sqlflow_job_store::{
 };
 use sqlflow_result_log::{Appended, Both, Entry, LogError, Missing, Page, ResultLog};
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
-use super::{Metrics, Operation};
+use super::{Metrics, Operation, live};
 
 /// A store whose transactions are timed, and whose events are counted.
 pub struct MeasuredStore {
@@ -34,12 +35,17 @@ impl MeasuredStore {
         is_failure: impl Fn(&E) -> bool,
     ) -> Result<T, E> {
         let begun = Instant::now();
-        let done = work.await;
+        let span = live::store(operation);
+        let done = work.instrument(span.clone()).await;
         let label = Operation { operation };
         self.metrics.0.store.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
         // Reported from the start, so that the first failure is an increase.
         let failures = self.metrics.0.store_failures.get_or_create_owned(&label);
-        failures.inc_by(u64::from(done.as_ref().is_err_and(is_failure)));
+        let is_failed = done.as_ref().is_err_and(is_failure);
+        failures.inc_by(u64::from(is_failed));
+        if is_failed {
+            live::failed(&span, "_OTHER");
+        }
         done
     }
 

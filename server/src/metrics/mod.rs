@@ -1,6 +1,7 @@
 //! Metrics of a server, named by Prometheus' conventions. Labels have few values, all known here: no job, user or
 //! statement is a label.
 
+pub(crate) mod live;
 mod measured;
 mod process;
 
@@ -16,6 +17,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use sqlflow_proto::agent::PhaseTime;
 use tonic::{Code, Status};
+use tracing::Instrument as _;
 
 use sqlflow_job::{Event, Job, JobState, Phase};
 
@@ -344,8 +346,10 @@ impl Metrics {
         answer: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
         let begun = Instant::now();
-        let answer = answer.await;
+        let span = live::call(method);
+        let answer = answer.instrument(span.clone()).await;
         let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+        live::answered(&span, code);
         let call = Call { method, code: code_name(code) };
         self.0.calls.get_or_create(&call).observe(begun.elapsed().as_secs_f64());
         answer

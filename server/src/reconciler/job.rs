@@ -36,11 +36,12 @@ use sqlflow_launcher::PendingStatus;
 use sqlflow_os::clock;
 use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
 use sqlflow_result_log::{Entry, LogError, Producer};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::Context;
 use super::log_throttle::LogThrottle;
 use super::released::ReleasedJobs;
+use crate::metrics::live;
 use crate::trace;
 use cleanup::Cleaned;
 use observations::AttemptObservations;
@@ -69,6 +70,8 @@ pub(super) struct JobReconciler {
     has_changed_job: bool,
     /// Observations of the current attempt.
     observations: Option<AttemptObservations>,
+    /// Span of log lines about the job.
+    log_span: Span,
     /// Whether its log lines have the trace's id.
     is_named: bool,
     /// State of the cleanup of each ended attempt.
@@ -151,20 +154,29 @@ impl JobReconciler {
             id,
             lease,
             observations: None,
+            log_span: Span::none(),
             is_named: false,
             cleaned: Cleaned::new(),
             logged_failures: LogThrottle::default(),
         }
     }
 
-    pub(super) async fn run(self) {
-        let span = tracing::info_span!("job", job = %self.id, trace_id = tracing::field::Empty);
+    pub(super) async fn run(mut self) {
+        let span = tracing::info_span!(
+            "job",
+            job = %self.id,
+            trace_id = tracing::field::Empty,
+            span_id = tracing::field::Empty,
+            trace_flags = tracing::field::Empty
+        );
+        self.log_span = span.clone();
         self.reconcile().instrument(span).await;
     }
 
     async fn reconcile(mut self) {
         loop {
-            let advanced = self.advance().await;
+            let pass = live::pass(&self.id);
+            let advanced = self.advance().instrument(pass).await;
             if advanced.is_err() {
                 // The lease may be lost by the next read, so that one checks it again.
                 self.has_changed_job = false;
@@ -199,10 +211,11 @@ impl JobReconciler {
     /// Reads the job and takes one action.
     async fn advance(&mut self) -> Result<(), ReconcileError> {
         let JobSnapshot { job, source } = self.read_job().await?;
+        trace::link_current(&job);
         let mut changes = self.changes.clone();
         if !self.is_named {
             self.is_named = true;
-            trace::name_log_lines(&job, self.context.tracer.is_on());
+            trace::name_log_lines(&self.log_span, &job, self.context.tracer.is_on());
         }
         let evidence = self.evidence(&job).await?;
         let next = job.next(evidence);

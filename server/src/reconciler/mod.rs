@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use released::ReleasedJobs;
-use sqlflow_job::{JobId, LauncherId};
+use sqlflow_job::{Job, JobId, LauncherId};
 use sqlflow_job_store::Membership;
 use sqlflow_job_store::{Lease, ServerId, Store};
 use sqlflow_launcher::Launchers;
@@ -154,6 +154,12 @@ impl Reconciler {
     #[must_use]
     pub fn first_launcher_id(&self) -> LauncherId {
         self.context.launchers.first().id()
+    }
+
+    /// Whether the trace of this new job is kept; `None`: this server exports no spans.
+    #[must_use]
+    pub fn samples(&self, job: &Job) -> Option<bool> {
+        self.context.tracer.samples(job)
     }
 
     /// Duration of this server's leases.

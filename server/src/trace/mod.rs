@@ -6,22 +6,24 @@
 mod spans;
 mod tracer;
 
-use sqlflow_telemetry::TraceContext;
+use sqlflow_telemetry::{TraceContext, live};
+use tracing::Span;
 
 use sqlflow_job::{AttemptId, Job};
 
 pub use spans::spans;
-pub use tracer::Tracer;
+pub use tracer::{Tracer, exporter, variables_of_agents};
 
 /// Trace context of the client's span, if there is one.
 fn client(job: &Job) -> Option<TraceContext> {
     job.origin.as_ref()?.parent.parse().ok()
 }
 
-/// Context of the job's span.
+/// Context of the job's span. Whether its trace is kept was decided when the job was recorded.
 fn run(job: &Job) -> TraceContext {
     let name = format!("sqlflow job {}", job.id);
-    client(job).map_or_else(|| TraceContext::named(&name), |client| client.child(&name))
+    let run = client(job).map_or_else(|| TraceContext::named(&name), |client| client.child(&name));
+    job.sampled.map_or(run, |is_kept| run.sampled(is_kept))
 }
 
 fn step(job: &Job, step: u32) -> TraceContext {
@@ -40,11 +42,15 @@ pub fn id(job: &Job) -> String {
     run(job).trace_name()
 }
 
-/// Adds the trace's id to the log lines of the current span, if the job has a trace.
-pub fn name_log_lines(job: &Job, is_on: bool) {
-    if is_on {
-        tracing::Span::current().record("trace_id", id(job));
-    } else if let Some(client) = client(job) {
-        tracing::Span::current().record("trace_id", client.trace_name());
-    }
+/// Links the server's live span, if it is current, to the job's.
+pub fn link_current(job: &Job) {
+    live::link(&Span::current(), run(job));
+}
+
+/// Adds the context of the job's span to the log lines of this span, or else the client's.
+pub fn name_log_lines(log_span: &Span, job: &Job, is_on: bool) {
+    let Some(context) = (if is_on { Some(run(job)) } else { client(job) }) else { return };
+    log_span.record("trace_id", context.trace_name());
+    log_span.record("span_id", context.span_name());
+    log_span.record("trace_flags", if context.is_sampled() { "01" } else { "00" });
 }

@@ -11,15 +11,17 @@
 //!       …                 the agent's own: fetch, run, drain, publish, report
 //! ```
 
+use std::borrow::Cow;
+
 use sqlflow_job::{Attempt, AttemptId, Job, JobState, Stage, Step};
 use sqlflow_job_store::JobRecord;
-use sqlflow_telemetry::{Kind, Span, TraceContext};
+use sqlflow_telemetry::{Describe as _, SpanData, SpanKind, TraceContext};
 
 use super::{attempt, client, run, step};
 
 /// Spans of a job that has ended, or ends at `now_ms`.
 #[must_use]
-pub fn spans(record: &JobRecord, now_ms: i64) -> Vec<Span> {
+pub fn spans(record: &JobRecord, now_ms: i64) -> Vec<SpanData> {
     let job = &record.job;
     let (begin, end) = (record.created_ms, record.ended_ms.unwrap_or(now_ms));
     let mut all = vec![root(job, &record.user_id, (begin, end))];
@@ -30,36 +32,31 @@ pub fn spans(record: &JobRecord, now_ms: i64) -> Vec<Span> {
     all
 }
 
-fn root(job: &Job, user: &str, times: (i64, i64)) -> Span {
+fn root(job: &Job, user: &str, times: (i64, i64)) -> SpanData {
     let state = job.state.name();
-    let mut span = span("Run", run(job), client(job), times)
-        .text("sqlflow.job.id", job.id.to_string())
-        .text("sqlflow.job.state", state)
-        .text("rpc.system", "grpc")
-        .text("rpc.service", "sqlflow.v1.SQLFlow")
-        .text("rpc.method", "Run");
+    let mut root = span("Run", run(job), client(job), times)
+        .kind(SpanKind::Server)
+        .with("sqlflow.job.id", job.id.to_string())
+        .with("sqlflow.job.state", state)
+        .with("rpc.system.name", "grpc")
+        .with("rpc.method", "sqlflow.v1.SQLFlow/Run");
     if !user.is_empty() {
-        span = span.text("enduser.id", user);
+        root = root.with("enduser.id", user.to_owned());
     }
-    span.kind = Kind::Server;
-    if let JobState::Failed(failure) = &job.state {
-        // Without the message: a database's errors quote the program and the data, and the collector is not
-        // protected.
-        span.error = Some(failure.cause.in_words().to_owned());
-    }
-    span
+    // Without the message: a database's errors quote the program and the data, and the collector is not protected.
+    if let JobState::Failed(failure) = &job.state { root.failed(failure.cause.in_words()) } else { root }
 }
 
 /// Returns the step's end.
-fn step_spans(all: &mut Vec<Span>, job: &Job, index: u32, one: &Step, (begin, end): (i64, i64)) -> i64 {
+fn step_spans(all: &mut Vec<SpanData>, job: &Job, index: u32, one: &Step, (begin, end): (i64, i64)) -> i64 {
     let context = step(job, index);
     let ended = one.attempts.last().and_then(|it| it.ended_ms).unwrap_or(end);
-    let mut itself = span(&format!("step {}", one.kind), context, Some(run(job)), (begin, ended))
-        .integer("sqlflow.step", index.into())
-        .integer("sqlflow.statements", one.statement_count.into());
+    let mut itself = span(format!("step {}", one.kind), context, Some(run(job)), (begin, ended))
+        .with("sqlflow.step", i64::from(index))
+        .with("sqlflow.statements", i64::from(one.statement_count));
     if !one.succeeded() {
         let outcome = one.last_run().and_then(Attempt::outcome);
-        itself.error = Some(outcome.map_or("it did not end", |it| it.reason.name()).to_owned());
+        itself = itself.failed(outcome.map_or("it did not end", |it| it.reason.name()));
     }
     all.push(itself);
     let mut at = begin;
@@ -75,19 +72,22 @@ fn step_spans(all: &mut Vec<Span>, job: &Job, index: u32, one: &Step, (begin, en
 }
 
 fn attempt_spans(
-    all: &mut Vec<Span>,
+    all: &mut Vec<SpanData>,
     context: TraceContext,
     parent: TraceContext,
     one: &Attempt,
     id: &AttemptId,
     end: i64,
 ) {
-    let mut itself = span(&format!("attempt {}", id.number), context, Some(parent), (one.created_ms, end))
-        .text("sqlflow.attempt", id.to_string())
-        .text("sqlflow.launcher", one.launcher_id.kind.name());
+    let mut itself = span(format!("attempt {}", id.number), context, Some(parent), (one.created_ms, end))
+        .with("sqlflow.attempt", id.to_string())
+        .with("sqlflow.launcher", one.launcher_id.kind.name().to_owned());
     if let Some(outcome) = one.outcome() {
-        itself = itself.text("sqlflow.outcome.reason", outcome.reason.name());
-        itself.error = (!outcome.succeeded()).then(|| outcome.reason.name().to_owned());
+        let reason = outcome.reason.name();
+        itself = itself.with("sqlflow.outcome.reason", reason);
+        if !outcome.succeeded() {
+            itself = itself.failed(reason);
+        }
     }
     all.push(itself);
     for Stage { name, begin_ms, end_ms } in one.launch_stages(end) {
@@ -95,18 +95,25 @@ fn attempt_spans(
     }
 }
 
-fn span(name: &str, context: TraceContext, parent: Option<TraceContext>, (begin, end): (i64, i64)) -> Span {
-    Span::new(name, context, parent, (begin * 1000, end * 1000))
+/// Times are milliseconds.
+fn span(
+    name: impl Into<Cow<'static, str>>,
+    context: TraceContext,
+    parent: Option<TraceContext>,
+    (begin, end): (i64, i64),
+) -> SpanData {
+    sqlflow_telemetry::span(name, context, parent, (begin * 1000, end * 1000))
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::time::Duration;
 
     use sqlflow_job::{
         Cause, Event, Failure, InstanceHash, JobId, LauncherId, LauncherKind, Outcome, Reason, Role,
     };
-    use sqlflow_telemetry::Origin;
+    use sqlflow_telemetry::{Origin, Status};
 
     use super::*;
 
@@ -125,7 +132,7 @@ mod tests {
             attempts: Vec::new(),
         };
         let mut job = Job::new(JobId::generate(), vec![one("train"), one("predict")]);
-        job.origin = Origin::of_headers(Some(PARENT), Some("a=b"));
+        job.origin = Some(Origin { parent: PARENT.to_owned(), ..Origin::default() });
         let mut now = 1000;
         for (step, number, reason) in
             [(0, 1, Reason::Lost), (0, 2, Reason::Succeeded), (1, 1, Reason::Succeeded)]
@@ -172,23 +179,24 @@ mod tests {
         let record = record();
         let all = spans(&record, 0);
         assert_eq!(all, spans(&record, 77), "another server says the same");
-        let ids: HashSet<_> = all.iter().map(|it| it.context.span_id).collect();
+        let ids: HashSet<_> = all.iter().map(|it| it.span_context.span_id()).collect();
         assert_eq!(ids.len(), all.len());
-        assert_eq!(all[0].parent, PARENT.parse().ok().map(|it: TraceContext| it.span_id));
-        assert!(all[1..].iter().all(|it| ids.contains(&it.parent.unwrap())), "an orphan");
-        assert!(all.iter().all(|it| it.context.trace_id == all[0].context.trace_id));
+        let client: TraceContext = PARENT.parse().unwrap();
+        assert_eq!(all[0].parent_span_id.to_bytes(), client.span_id);
+        assert!(all[1..].iter().all(|it| ids.contains(&it.parent_span_id)), "an orphan");
+        assert!(all.iter().all(|it| it.span_context.trace_id().to_bytes() == client.trace_id));
         // The agent needs only the attempt's context to continue the trace.
         let id = AttemptId { job: record.job.id.clone(), step: 0, number: 2 };
-        assert!(ids.contains(&attempt(&record.job, &id).span_id));
+        assert!(ids.iter().any(|it| it.to_bytes() == attempt(&record.job, &id).span_id));
     }
 
     #[test]
     fn child_spans_cover_their_parent() {
         let all = spans(&record(), 0);
-        let length = |it: &Span| it.end_micros - it.begin_micros;
+        let length = |it: &SpanData| it.end_time.duration_since(it.start_time).unwrap();
         for whole in all.iter().filter(|it| it.name.starts_with("step")) {
-            let parts: i64 =
-                all.iter().filter(|it| it.parent == Some(whole.context.span_id)).map(length).sum();
+            let whole_id = whole.span_context.span_id();
+            let parts: Duration = all.iter().filter(|it| it.parent_span_id == whole_id).map(length).sum();
             assert_eq!(parts, length(whole), "{}", whole.name);
         }
     }
@@ -200,7 +208,11 @@ mod tests {
         for step in &mut record.job.steps {
             step.attempts.pop();
         }
-        let errors: Vec<_> = spans(&record, 0).into_iter().filter_map(|it| it.error).collect();
+        let error = |it: SpanData| match it.status {
+            Status::Error { description } => Some(description),
+            Status::Ok | Status::Unset => None,
+        };
+        let errors: Vec<_> = spans(&record, 0).into_iter().filter_map(error).collect();
         assert_eq!(errors, ["a statement failed", "lost", "lost"]);
     }
 
@@ -209,8 +221,7 @@ mod tests {
         let mut record = record();
         record.job.origin = None;
         let all = spans(&record, 0);
-        assert_eq!(all[0].parent, None);
-        assert_ne!(all[0].context.trace_id, [0; 16]);
-        assert_eq!(Origin::of_headers(Some("00-0-0-0"), None), None);
+        assert_eq!(all[0].parent_span_id.to_bytes(), [0; 8]);
+        assert_ne!(all[0].span_context.trace_id().to_bytes(), [0; 16]);
     }
 }

@@ -1,105 +1,100 @@
-//! Exporter task for spans. Callers queue spans and continue.
+//! Spans of jobs and of the server itself on their way to a collector, if there is one.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlflow_telemetry::{Exporter, Span};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use anyhow::Context as _;
+use sqlflow_job::Job;
+use sqlflow_telemetry::live::Pipeline;
+use sqlflow_telemetry::{Exporter, Settings, SpanData, resource};
 
 use crate::metrics::Metrics;
 
 const SERVICE: &str = "sqlflow-server";
-/// Maximum number of queued spans, about 20 MB. Further ones are dropped and counted.
-const MAX_WAITING: usize = 65_536;
-/// Maximum number of spans per request.
-const BATCH: usize = 512;
-const TRIES: u32 = 4;
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Timeout for the last spans at the end of the server.
 const LAST_TIME: Duration = Duration::from_secs(2);
+/// Variables that are about the server's process or its files, and do not go to agents.
+const SERVERS_OWN: [&str; 8] = [
+    "OTEL_SERVICE_NAME",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
+];
 
-/// Queue of spans for a collector, if there is one.
+/// Exports spans, if a collector is set.
 #[derive(Clone, Default)]
-pub struct Tracer {
-    queue: Option<mpsc::UnboundedSender<Vec<Span>>>,
-    waiting: Arc<AtomicUsize>,
-    metrics: Metrics,
-}
-
-/// The exporter task.
-pub struct Sending(JoinHandle<()>);
+pub struct Tracer(Option<Pipeline>);
 
 impl Tracer {
-    /// Starts exporting to this collector. Must be called in a runtime.
+    /// As the `OTEL_*` variables say. Must be called in a runtime.
+    ///
+    /// # Errors
+    /// A malformed variable, which the message names.
+    pub fn from_env() -> anyhow::Result<Self> {
+        Ok(Self(exporter()?.map(|exporter| Pipeline::start(SERVICE, exporter))))
+    }
+
+    /// The pipeline, if spans are exported.
     #[must_use]
-    pub fn start(exporter: Exporter, metrics: Metrics) -> (Self, Sending) {
-        #[expect(clippy::disallowed_methods, reason = "bounded by the counter")]
-        let (queue, spans) = mpsc::unbounded_channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let task = tokio::spawn(send(exporter, spans, Arc::clone(&waiting), metrics.clone()));
-        (Self { queue: Some(queue), waiting, metrics }, Sending(task))
+    pub fn pipeline(&self) -> Option<&Pipeline> {
+        self.0.as_ref()
     }
 
     /// Whether spans are exported.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.queue.is_some()
+        self.0.is_some()
+    }
+
+    /// Counts lost spans there.
+    pub fn count_losses(&self, metrics: Metrics) {
+        if let Some(pipeline) = &self.0 {
+            pipeline.count_losses(move |count| metrics.spans_lost(count));
+        }
+    }
+
+    /// Whether the trace of a new job is kept; `None`: spans are not exported, and nothing is decided.
+    #[must_use]
+    pub fn samples(&self, job: &Job) -> Option<bool> {
+        self.0.as_ref().map(|pipeline| pipeline.keeps(super::run(job), super::client(job)))
     }
 
     /// Queues spans for export. Does not block.
-    pub fn take(&self, mut spans: Vec<Span>) {
-        let Some(queue) = &self.queue else { return };
-        while !spans.is_empty() {
-            let rest = spans.split_off(spans.len().min(BATCH));
-            let count = spans.len();
-            if self.waiting.fetch_add(count, Ordering::Relaxed) + count > MAX_WAITING {
-                self.waiting.fetch_sub(count, Ordering::Relaxed);
-                let count = count + rest.len();
-                self.metrics.spans_lost(count);
-                tracing::warn!(spans = count, "dropped spans: the collector is too slow");
-                return;
-            }
-            let _ = queue.send(spans);
-            spans = rest;
+    pub fn take(&self, spans: Vec<SpanData>) {
+        if let Some(pipeline) = &self.0 {
+            pipeline.take(spans);
         }
     }
-}
 
-impl Sending {
-    /// Waits shortly for the remaining spans. Every [`Tracer`] must be dropped before.
+    /// Waits shortly for the remaining spans.
     pub async fn finish(self) {
-        let _ = tokio::time::timeout(LAST_TIME, self.0).await;
+        if let Some(pipeline) = self.0 {
+            pipeline.finish(LAST_TIME).await;
+        }
     }
 }
 
-async fn send(
-    exporter: Exporter,
-    mut spans: mpsc::UnboundedReceiver<Vec<Span>>,
-    waiting: Arc<AtomicUsize>,
-    metrics: Metrics,
-) {
-    while let Some(batch) = spans.recv().await {
-        let count = batch.len();
-        let mut pause = FIRST_PAUSE;
-        for tried in 1..=TRIES {
-            match exporter.send(vec![(SERVICE, batch.clone())]).await {
-                Ok(()) => break,
-                Err(error) if tried == TRIES => {
-                    metrics.spans_lost(count);
-                    tracing::warn!(
-                        spans = count,
-                        "dropped spans: cannot send them to the collector: {error:#}"
-                    );
-                }
-                Err(error) => {
-                    tracing::debug!("cannot send spans to the collector: {error:#}; will try again");
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                }
-            }
-        }
-        waiting.fetch_sub(count, Ordering::Relaxed);
-    }
+/// Exporter of the `OTEL_*` variables, if they name a collector.
+///
+/// # Errors
+/// A malformed variable, which the message names.
+pub fn exporter() -> anyhow::Result<Option<Exporter>> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let exporter = || {
+        let Some(settings) = Settings::from_variables(&variable)? else { return Ok(None) };
+        let instance = format!("{:016x}", rand::random::<u64>());
+        Exporter::new(settings, resource::process(instance, &variable)).map(Some)
+    };
+    exporter().context("spans cannot be sent as the OTEL_* variables say")
+}
+
+/// Settings for agents and submitters, which send spans of the same jobs, by variable name.
+#[must_use]
+pub fn variables_of_agents() -> HashMap<String, String> {
+    let is_theirs = |name: &str| name.starts_with("OTEL_") && !SERVERS_OWN.contains(&name);
+    std::env::vars().filter(|(name, _)| is_theirs(name)).collect()
 }

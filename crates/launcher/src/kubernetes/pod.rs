@@ -139,7 +139,7 @@ pub(super) fn pod(
                 "securityContext": security,
                 "volumeMounts": mounts,
                 "terminationMessagePolicy": "FallbackToLogsOnError",
-                "env": [{ "name": "HOME", "value": "/tmp" }],
+                "env": environment(),
             }],
             "volumes": [
                 { "name": "sqlflow-identity", "projected": { "sources": [
@@ -171,6 +171,19 @@ pub(super) fn pod(
         pod["metadata"]["finalizers"] = json!([FINALIZER]);
     }
     serde_json::from_value(pod)
+}
+
+/// The agent's spans name the Pod by these.
+fn environment() -> Value {
+    let field =
+        |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
+    json!([
+        { "name": "HOME", "value": "/tmp" },
+        field("K8S_NAMESPACE_NAME", "metadata.namespace"),
+        field("K8S_POD_NAME", "metadata.name"),
+        field("K8S_POD_UID", "metadata.uid"),
+        field("K8S_NODE_NAME", "spec.nodeName"),
+    ])
 }
 
 /// The resources of a step override the template.

@@ -15,6 +15,7 @@ use sqlflow_proto::agent::{
 };
 use sqlflow_result_log::{Entry, Producer};
 use tonic::{Status, Streaming};
+use tracing::Span;
 
 use super::agent_status::AgentStatus;
 use super::{AttachContext, Changes, RELOAD_PERIOD, Responses};
@@ -275,7 +276,7 @@ impl<'a> Session<'a> {
         let job = Arc::clone(&self.job);
         if !self.is_named {
             self.is_named = true;
-            trace::name_log_lines(&job, self.context.assigner.is_traced());
+            trace::name_log_lines(&Span::current(), &job, self.context.assigner.is_traced());
         }
         self.is_repeatable = job.steps.get(self.attempt.step as usize).is_some_and(|step| step.repeatable);
         let attached_to = job.attached_to(&self.attempt);

@@ -1,0 +1,55 @@
+//! OTLP over gRPC.
+
+use std::sync::OnceLock;
+
+use anyhow::Context as _;
+use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use super::tls;
+use crate::settings::Settings;
+
+/// A connection that is made when it is first needed, which is inside of a runtime.
+#[derive(Debug)]
+pub(super) struct Connection {
+    endpoint: Endpoint,
+    channel: OnceLock<Channel>,
+}
+
+impl Connection {
+    pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
+        let uri = settings.endpoint.clone();
+        let is_encrypted = uri.scheme_str() == Some("https");
+        let mut endpoint = Endpoint::from(uri).timeout(settings.timeout).connect_timeout(settings.timeout);
+        if is_encrypted {
+            let config = tls::tonic_config(&settings.tls)?;
+            endpoint = endpoint.tls_config(config).context("cannot use the collector's TLS settings")?;
+        }
+        Ok(Self { endpoint, channel: OnceLock::new() })
+    }
+
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.get_or_init(|| self.endpoint.connect_lazy()).clone()
+    }
+}
+
+/// Replaces headers of the same names, which the library read from the process's environment.
+pub(super) fn headers(settings: &Settings) -> impl Interceptor + Send + Sync + Clone + 'static {
+    let mut headers = MetadataMap::new();
+    for (name, value) in &settings.headers {
+        let key = MetadataKey::from_bytes(name.as_str().as_bytes());
+        if let (Ok(key), Ok(value)) = (key, MetadataValue::try_from(value.as_bytes())) {
+            headers.insert(key, value);
+        }
+    }
+    move |mut request: Request<()>| -> Result<Request<()>, Status> {
+        for pair in headers.iter() {
+            if let tonic::metadata::KeyAndValueRef::Ascii(key, value) = pair {
+                request.metadata_mut().insert(key.clone(), value.clone());
+            }
+        }
+        Ok(request)
+    }
+}

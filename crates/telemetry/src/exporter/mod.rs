@@ -1,0 +1,224 @@
+//! Spans on their way to a collector, by the SDK's OTLP exporter.
+
+mod grpc;
+mod http;
+mod observer;
+mod tls;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use opentelemetry::InstrumentationScope;
+use opentelemetry::KeyValue;
+use opentelemetry_otlp::{Compression, ExporterBuildError, Protocol as Wire, RetryPolicy};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkError;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
+use thiserror::Error;
+use tracing::instrument::WithSubscriber as _;
+
+use crate::settings::{Protocol, Settings};
+
+use observer::Observer;
+
+/// Sends spans to a collector, over one connection. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Exporter(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    transport: Transport,
+    /// Attributes of this process.
+    process: Vec<KeyValue>,
+    /// One for each service.
+    services: Mutex<Vec<(&'static str, Arc<SpanExporter>)>>,
+    observer: Observer,
+}
+
+#[derive(Debug)]
+enum Transport {
+    Grpc(grpc::Connection),
+    Http(Arc<http::Client>),
+}
+
+/// Spans of one service.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Name of the service, unless a variable names one.
+    pub service: &'static str,
+    /// Attributes of the service's process, where it is not the exporter's. Those of a service's first batch count.
+    pub process: Vec<KeyValue>,
+    /// The spans.
+    pub spans: Vec<SpanData>,
+}
+
+/// Spans that did not arrive.
+#[derive(Debug, Error)]
+#[error("{reason}")]
+pub struct Lost {
+    /// Their number.
+    pub spans: usize,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
+impl Exporter {
+    /// An exporter for these settings. `process`: attributes of this process (see [`crate::resource`]).
+    ///
+    /// # Errors
+    /// A file of certificates or keys cannot be used, or the endpoint; the message names the variable.
+    pub fn new(settings: Settings, process: Vec<KeyValue>) -> anyhow::Result<Self> {
+        let transport = match settings.protocol {
+            Protocol::Grpc => Transport::Grpc(grpc::Connection::new(&settings)?),
+            Protocol::Http => Transport::Http(Arc::new(http::Client::new(&settings)?)),
+        };
+        let (services, observer) = (Mutex::default(), Observer::new());
+        Ok(Self(Arc::new(Shared { settings, transport, process, services, observer })))
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Sends the spans that are to be kept, and waits for the answer. Must not be called twice at a time.
+    ///
+    /// # Errors
+    /// Spans that the collector did not take.
+    pub async fn export(&self, batches: Vec<Batch>) -> Result<(), Lost> {
+        let limits = &self.0.settings.limits;
+        let kept = batches.into_iter().map(|batch| {
+            let kept = batch.spans.into_iter().filter(|it| it.span_context.is_sampled());
+            let spans = kept.map(|it| limits.apply(scoped(it, batch.service))).collect();
+            Batch { spans, ..batch }
+        });
+        let all: Vec<_> = kept.filter(|it| !it.spans.is_empty()).collect();
+        let mut waiting: usize = all.iter().map(|it| it.spans.len()).sum();
+        let mut lost = None;
+        let exported = async {
+            for batch in all {
+                let count = batch.spans.len();
+                if let Err(error) = self.export_one(batch).await {
+                    lost = Some(join(lost.take(), error));
+                }
+                waiting -= count;
+            }
+        };
+        if tokio::time::timeout(self.0.settings.timeout, exported).await.is_err() {
+            let reason = "the collector did not answer in time".to_owned();
+            lost = Some(join(lost, Lost { spans: waiting, reason }));
+        }
+        lost.map_or(Ok(()), Err)
+    }
+
+    async fn export_one(&self, batch: Batch) -> Result<(), Lost> {
+        let count = batch.spans.len();
+        let lost = |reason: String| Lost { spans: count, reason };
+        let exporter =
+            self.of_service(batch.service, batch.process).map_err(|error| lost(error.to_string()))?;
+        let observer = &self.0.observer;
+        observer.clear();
+        let exported = exporter.export(batch.spans).with_subscriber(observer.dispatch()).await;
+        match (exported, observer.rejected()) {
+            (Ok(()), None) => Ok(()),
+            (Ok(()), Some(rejected)) => Err(rejected),
+            (Err(error), _) => Err(lost(reason(&error, observer.cause()))),
+        }
+    }
+
+    fn of_service(
+        &self,
+        service: &'static str,
+        process: Vec<KeyValue>,
+    ) -> Result<Arc<SpanExporter>, ExporterBuildError> {
+        let mut all = self.0.services.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = all.iter().find(|(name, _)| *name == service) {
+            return Ok(Arc::clone(known));
+        }
+        let mut new = self.0.build()?;
+        new.set_resource(&self.0.resource(service, process));
+        let new = Arc::new(new);
+        all.push((service, Arc::clone(&new)));
+        Ok(new)
+    }
+}
+
+impl Shared {
+    fn build(&self) -> Result<SpanExporter, ExporterBuildError> {
+        let settings = &self.settings;
+        match &self.transport {
+            Transport::Grpc(connection) => {
+                let builder = SpanExporter::builder()
+                    .with_tonic()
+                    .with_channel(connection.channel())
+                    .with_interceptor(grpc::headers(settings))
+                    .with_retry_policy(RetryPolicy::recommended())
+                    .with_timeout(settings.timeout);
+                if settings.gzip { builder.with_compression(Compression::Gzip) } else { builder }.build()
+            }
+            Transport::Http(client) => {
+                let builder = SpanExporter::builder()
+                    .with_http()
+                    .with_protocol(Wire::HttpBinary)
+                    .with_endpoint(settings.endpoint.to_string())
+                    .with_shared_http_client(Arc::<http::Client>::clone(client))
+                    .with_retry_policy(RetryPolicy::recommended())
+                    .with_timeout(settings.timeout);
+                if settings.gzip { builder.with_compression(Compression::Gzip) } else { builder }.build()
+            }
+        }
+    }
+
+    /// What the variables say goes before what was found out.
+    fn resource(&self, service: &'static str, process: Vec<KeyValue>) -> Resource {
+        let name = self.settings.service.clone().unwrap_or_else(|| service.to_owned());
+        Resource::builder_empty()
+            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+            .with_attributes(self.process.iter().cloned())
+            .with_attributes(process)
+            .with_attributes(self.settings.resource.iter().cloned())
+            .with_service_name(name)
+            .build()
+    }
+}
+
+/// What the library says, in words for an operator. It names the code of an answer, or the cause of a failed connection.
+fn reason(error: &OTelSdkError, cause: Option<String>) -> String {
+    let text = match error {
+        OTelSdkError::InternalFailure(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let code = text.split_once("gRPC code: ").map(|(_, rest)| rest);
+    let (code, cause) = match (code.map(|it| it.split_once(": ").unwrap_or((it, ""))), cause) {
+        (Some((code, "")), _) => (format!("gRPC status {code}"), None),
+        (Some((code, cause)), _) => (code.to_owned(), Some(cause.to_owned())),
+        (None, cause) => (text.replace("HTTP export failed with status code: ", "HTTP status "), cause),
+    };
+    match cause {
+        // What a server of HTTP/1.1 answers is no HTTP/2.
+        Some(it) if it.contains("http2 error") => {
+            format!(
+                "the collector does not speak OTLP over gRPC ({it}); set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf?"
+            )
+        }
+        Some(it) => format!("cannot reach the collector: {it}"),
+        None => format!("the collector answered {code}"),
+    }
+}
+
+fn scoped(mut span: SpanData, service: &'static str) -> SpanData {
+    if span.instrumentation_scope.name().is_empty() {
+        let scope = InstrumentationScope::builder(service).with_version(env!("CARGO_PKG_VERSION"));
+        span.instrumentation_scope = scope.build();
+    }
+    span
+}
+
+fn join(first: Option<Lost>, second: Lost) -> Lost {
+    match first {
+        Some(first) => Lost { spans: first.spans + second.spans, ..second },
+        None => second,
+    }
+}

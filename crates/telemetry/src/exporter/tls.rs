@@ -1,0 +1,46 @@
+//! TLS of the connection to the collector, the same for both transports.
+
+use anyhow::Context as _;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
+use tonic::transport::{ClientTlsConfig, Identity};
+
+use crate::settings::TlsFiles;
+
+pub(super) fn tonic_config(files: &TlsFiles) -> anyhow::Result<ClientTlsConfig> {
+    sqlflow_tls::install_provider();
+    let mut config = ClientTlsConfig::new().trust_anchors(roots(files)?.roots);
+    if let Some((certificate, key)) = &files.identity {
+        // Checked as the other transport checks them.
+        rustls_config(files)?;
+        let read = |path: &std::path::Path| {
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
+    }
+    Ok(config)
+}
+
+pub(super) fn rustls_config(files: &TlsFiles) -> anyhow::Result<ClientConfig> {
+    sqlflow_tls::install_provider();
+    let builder = ClientConfig::builder().with_root_certificates(roots(files)?);
+    let Some((certificate, key)) = &files.identity else { return Ok(builder.with_no_client_auth()) };
+    let chain = sqlflow_tls::certificates(certificate).with_context(|| {
+        format!("cannot use OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE {}", certificate.display())
+    })?;
+    let named = || format!("cannot use OTEL_EXPORTER_OTLP_CLIENT_KEY {}", key.display());
+    let key = sqlflow_tls::private_key(key).with_context(named)?;
+    builder.with_client_auth_cert(chain, key).with_context(named)
+}
+
+fn roots(files: &TlsFiles) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    let certificates: Vec<CertificateDer<'static>> = match &files.trusted {
+        Some(path) => sqlflow_tls::certificates(path)
+            .with_context(|| format!("cannot use OTEL_EXPORTER_OTLP_CERTIFICATE {}", path.display()))?,
+        None => sqlflow_tls::trusted_certificates()?,
+    };
+    // A system may trust certificates that this library does not understand.
+    roots.add_parsable_certificates(certificates);
+    Ok(roots)
+}
