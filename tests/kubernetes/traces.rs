@@ -36,6 +36,11 @@ async fn spans_of_a_pod_join_the_trace_of_the_next_server() {
     ];
     let spans = jaeger.trace_of(HOST, &token.job_id, &expected);
     spans.expect_a_tree();
+    let sent = spans.one("run");
+    for key in ["k8s.namespace.name", "k8s.pod.name", "k8s.pod.uid", "k8s.node.name", "container.id"] {
+        assert!(spans.resource(sent, key).as_str().is_some_and(|it| !it.is_empty()), "{key}");
+    }
+    assert_eq!(spans.resource(sent, "k8s.namespace.name"), namespace.name.as_str());
     // Other tests run in parallel.
     for whole in ["attempt", "step", "Run"] {
         spans.expect_parts_within(20, whole);

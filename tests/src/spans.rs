@@ -11,7 +11,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The spans of one trace.
 #[derive(Debug)]
-pub struct Spans(Vec<Value>);
+pub struct Spans(Vec<Value>, Value);
 
 impl Jaeger {
     /// The trace of this job, once it has spans of these names.
@@ -22,8 +22,9 @@ impl Jaeger {
             let found = self.ask(ip, &format!("/api/traces?service=sqlflow-server&lookback=1h&tags={tags}"));
             let traces = found["data"].as_array().cloned().unwrap_or_default();
             assert!(traces.len() < 2, "{} traces of one job", traces.len());
+            let trace = traces.into_iter().next().unwrap_or_default();
             let mut spans =
-                Spans(traces.first().and_then(|it| it["spans"].as_array()).cloned().unwrap_or_default());
+                Spans(trace["spans"].as_array().cloned().unwrap_or_default(), trace["processes"].clone());
             spans.0.sort_by_key(|it| it["startTime"].as_u64());
             if expected.iter().all(|name| spans.0.iter().any(|it| it["operationName"] == *name)) {
                 return spans;
@@ -41,6 +42,13 @@ impl Jaeger {
 }
 
 impl Spans {
+    /// Attribute of the process that sent this span.
+    pub fn resource(&self, span: &Value, key: &str) -> &Value {
+        let process = span["processID"].as_str().expect("each span has a process");
+        let mut tags = self.1[process]["tags"].as_array().into_iter().flatten();
+        tags.find(|it| it["key"] == key).map_or(&Value::Null, |it| &it["value"])
+    }
+
     /// Their names.
     pub fn names(&self) -> Vec<&str> {
         self.0.iter().filter_map(|it| it["operationName"].as_str()).collect()
