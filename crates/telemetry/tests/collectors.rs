@@ -1,5 +1,7 @@
 //! What becomes of spans that a collector does not take. The collectors are fakes: a real one does not fail on demand.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};

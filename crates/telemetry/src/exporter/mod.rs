@@ -38,7 +38,7 @@ struct Shared {
 
 #[derive(Debug)]
 enum Transport {
-    Grpc(grpc::Connection),
+    Grpc(Box<grpc::Connection>),
     Http(Arc<http::Client>),
 }
 
@@ -70,7 +70,7 @@ impl Exporter {
     /// A file of certificates or keys cannot be used, or the endpoint; the message names the variable.
     pub fn new(settings: Settings, process: Vec<KeyValue>) -> anyhow::Result<Self> {
         let transport = match settings.protocol {
-            Protocol::Grpc => Transport::Grpc(grpc::Connection::new(&settings)?),
+            Protocol::Grpc => Transport::Grpc(Box::new(grpc::Connection::new(&settings)?)),
             Protocol::Http => Transport::Http(Arc::new(http::Client::new(&settings)?)),
         };
         let (services, observer) = (Mutex::default(), Observer::new());
