@@ -203,6 +203,7 @@ fn document(
                 directory: output,
                 train_select: statement.text.trim().to_owned(),
                 removal: None,
+                statement: Some(small(index)),
             });
         }
         Body::Predict(predict) => {
@@ -243,6 +244,7 @@ fn document(
                 directory: format!("outputs/{}", drop.model.text),
                 train_select: String::new(),
                 removal: Some(RemovalSpec { if_exists: drop.if_exists }),
+                statement: Some(small(index)),
             });
         }
         // Refused by the compiler.

@@ -109,7 +109,7 @@ impl Attempt {
         match event {
             Event::Committed(models) => {
                 self.models = models.clone();
-                let mut actions = vec![Action::RecordModels(models)];
+                let mut actions = vec![Action::RecordModels(models), Action::RecordEnds];
                 actions.extend(self.report());
                 actions
             }
