@@ -25,7 +25,8 @@ MAX_DETAIL = 64 * 1024
 def run_step(path: str) -> None:
     """Runs the step of a document. Returns if all its statements succeeded; otherwise exits the process with status 1.
 
-    Before it exits, it sends a Failure frame and prints the failure's message on standard error.
+    Before it exits, it sends a Failure frame, and the agent appends the failure's message to standard error. Without an
+    agent the message is printed.
     """
     redactor = Redactor()
     channel: Channel | None = None
@@ -114,11 +115,18 @@ def _report_failure(
         import traceback
 
         frame.failure.detail = redactor.redact("".join(traceback.format_exception(error)))[-MAX_DETAIL:]
-    print(frame.failure.message, file=sys.stderr, flush=True)
+    # The agent reads both before it appends the message.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    is_printed = False
     if channel is not None:
+        frame.failure.unprinted = True
         # If the agent has exited, only the line on standard error remains.
         with contextlib.suppress(OSError):
             channel.send(frame)
-    sys.stdout.flush()
+            is_printed = isinstance(channel, AgentChannel)
+    if not is_printed:
+        print(frame.failure.message, file=sys.stderr, flush=True)
     # Exit at once: threads and atexit handlers of user code must not change the exit code or keep the process alive.
     os._exit(1)
