@@ -18,6 +18,7 @@ mod launching;
 mod model_files;
 mod models;
 mod outcomes;
+mod printed_errors;
 mod python;
 mod resource_exhaustion;
 mod server_killed;
