@@ -10,7 +10,7 @@ from typing import NoReturn
 from sqlflow_submitter.channel import DESCRIPTOR_VARIABLE, AgentChannel, Channel
 from sqlflow_submitter.connect import connect
 from sqlflow_submitter.connect.database import Database
-from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError, one_line
+from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError, one_line, shortened
 from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import SubmitterFrame
 from sqlflow_submitter.redact import Redactor
 from sqlflow_submitter.statement import StatementChannel
@@ -110,7 +110,7 @@ def _report_failure(
         message = f"the submitter failed: {type(error).__name__}: {error}"
     message = redactor.redact(one_line(message))
     # A database's message may quote the whole statement.
-    frame.failure.message = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " …"
+    frame.failure.message = shortened(message, MAX_MESSAGE)
     if not isinstance(error, UserError | CommitRefused):
         import traceback
 
