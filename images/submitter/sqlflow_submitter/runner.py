@@ -73,6 +73,8 @@ def run_statement(statement: Statement, step: Step, database: Database, channel:
         word = first_word(statement.sql)
         if word != "DROP" and not (word == "ALTER" and error.missing_column):
             database.add_suggestions(error, statement.sql)
+        if statement.hint:
+            error.args = (f"{error}; {statement.hint}",)
         raise
 
 
