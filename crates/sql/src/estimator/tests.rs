@@ -24,6 +24,7 @@ fn good_programs_pass() {
         GOOD.to_owned(),
         GOOD.replace("xgboost.gbtree", "XGBoost.Dart"),
         GOOD.replace("xgboost.gbtree", "XGBOOSTCLASSIFIER"),
+        GOOD.replace("TO TRAIN xgboost.gbtree", "TRAIN xgboost"),
         GOOD.replace("WITH", "WITH eta=\"0.1\", max_depth=3, eval_metric=\"rmse, mae\", pod.memory=\"1Gi\","),
         GOOD.replace("WITH", "WITH validation.select=\"SELECT * FROM v\", train.early_stopping_rounds=2,"),
         GOOD.replace("reg:squarederror", "multi:softprob\", num_class=3, eval_metric=\"merror"),
