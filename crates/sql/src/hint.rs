@@ -91,7 +91,7 @@ const fn tables(dialect: Dialect) -> &'static str {
         Dialect::Postgresql => {
             "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
         }
-        Dialect::Sqlite => "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')",
+        Dialect::Sqlite => "SELECT type, name FROM sqlite_master",
     }
 }
 
@@ -137,7 +137,7 @@ mod tests {
     fn statements_of_other_databases_get_what_works_here() {
         use Dialect::{Mysql, Postgresql, Sqlite};
         for (dialect, sql, expected) in [
-            (Sqlite, "SHOW TABLES", "SQLite has no SHOW TABLES; write SELECT name FROM sqlite_master"),
+            (Sqlite, "SHOW TABLES", "SQLite has no SHOW TABLES; write SELECT type, name FROM sqlite_master"),
             (Sqlite, "/* x */ show full tables;", "SQLite has no SHOW TABLES; write SELECT"),
             (Sqlite, "SHOW DATABASES;", "write PRAGMA database_list"),
             (Sqlite, "DESCRIBE iris", "SQLite has no DESCRIBE; write PRAGMA table_info(t)"),
@@ -145,9 +145,9 @@ mod tests {
             (Sqlite, "SHOW COLUMNS FROM iris", "write PRAGMA table_info(t)"),
             (Sqlite, "SHOW CREATE TABLE iris", "write SELECT sql FROM sqlite_master"),
             (Sqlite, "SHOW INDEXES FROM iris", "write PRAGMA index_list(t)"),
-            (Sqlite, "SHOW VARIABLES", "SQLite has no SHOW; write SELECT name"),
+            (Sqlite, "SHOW VARIABLES", "SQLite has no SHOW; write SELECT type, name"),
             (Sqlite, "SELECT * FROM information_schema.tables", "has no information_schema; write SELECT"),
-            (Sqlite, ".tables", "shell are no SQL; write SELECT name"),
+            (Sqlite, ".tables", "shell are no SQL; write SELECT type, name"),
             (Sqlite, "USE shop", "SQLite has no USE: the data source names the database"),
             (Postgresql, "SHOW TABLES", "PostgreSQL has no SHOW TABLES; write SELECT table_name"),
             (Postgresql, "SHOW DATABASES", "write SELECT datname FROM pg_database"),

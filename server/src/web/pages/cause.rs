@@ -4,8 +4,9 @@
 const MAX_CHARACTERS: usize = 160;
 /// What stands for text that is left out.
 const HIDDEN: &str = "…";
-/// Parts of PostgreSQL's messages with values and with the text of the statement.
-const PARTS: [&str; 5] = [" DETAIL: ", " CONTEXT: ", " LINE ", " HINT: ", " QUERY: "];
+/// Beginnings of parts with values or with the text of the statement: details are in brackets, such as PostgreSQL's
+/// `(Key (email)=(ana@example.org) already exists.)`.
+const PARTS: [&str; 6] = [" (", " DETAIL: ", " CONTEXT: ", " LINE ", " HINT: ", " QUERY: "];
 const QUOTES: [char; 6] = ['\'', '"', '`', '“', '”', '‘'];
 
 /// The first line of a message. Numbers are left out, and everything between the first quotation mark and the last one,
@@ -65,13 +66,17 @@ mod tests {
             ("syntax error near 'x = 'secret'' at line 1", "syntax error near … at line …"),
             ("it is unterminated: 'secret", "it is unterminated: …"),
             (
+                "duplicate key value violates unique constraint \"u\" (Key (a)=(secret) already exists.)",
+                "duplicate key value violates unique constraint …",
+            ),
+            (
                 "duplicate key value violates unique constraint \"u\" DETAIL: Key (a)=(secret) already exists.",
                 "duplicate key value violates unique constraint …",
             ),
             ("column does not exist LINE 1: SELECT secret", "column does not exist"),
             ("label y, row 17: 300 is not a class", "label y, row …: … is not a class"),
-            ("value -1.5e3 (2024-01-02) is out of range", "value -… (…) is out of range"),
-            ("near \"SHOW\": syntax error; write SELECT x IN ('table')", "near …"),
+            ("value -1.5e3 (2024-01-02) is out of range", "value -…"),
+            ("near \"SHOW\": syntax error; SQLite has no SHOW; write 'x'", "near …"),
             ("first\nsecret", "first"),
         ] {
             assert_eq!(of_message(message).as_deref(), Some(expected), "{message}");
