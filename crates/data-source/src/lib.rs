@@ -88,15 +88,12 @@ enum SqliteMode {
 /// As submitters read the options. `None`: they reject one of them.
 fn sqlite_mode(rest: &str) -> Option<SqliteMode> {
     let options = rest.split_once('?').map_or("", |(_, options)| options);
-    let options = options.split('&').filter(|option| !option.is_empty());
-    options.fold(Some(SqliteMode::Create), |mode, option| {
-        mode?;
-        match option {
-            "mode=ro" => Some(SqliteMode::ReadOnly),
-            "mode=rw" => Some(SqliteMode::ReadWrite),
-            "mode=rwc" => Some(SqliteMode::Create),
-            _ => None,
-        }
+    let mut options = options.split('&').filter(|option| !option.is_empty());
+    options.try_fold(SqliteMode::Create, |_, option| match option {
+        "mode=ro" => Some(SqliteMode::ReadOnly),
+        "mode=rw" => Some(SqliteMode::ReadWrite),
+        "mode=rwc" => Some(SqliteMode::Create),
+        _ => None,
     })
 }
 
