@@ -98,6 +98,12 @@ async fn error_of_a_statement_follows_the_end_of_the_one_before() {
     });
     let error = [r#"0 "half a line""#, r#"11 "\nno such table: t\n""#];
     assert_eq!(records.await, [&["started"][..], &error[..1], &["ended", "started"], &error[1..]].concat());
+    let records = recorded(|command| {
+        command.send_start();
+        command.stderr.write_all(b"a warning\n").expect("there is room");
+        command.fail("no such table: t", true);
+    });
+    assert_eq!(records.await, ["started", r#"0 "a warning\n""#, r#"10 "no such table: t\n""#]);
     let records = recorded(|command| command.fail("printed already", false));
     assert_eq!(records.await, Vec::<String>::new());
     let records = recorded(|command| command.fail(&"é".repeat(LONGEST_LINE), true));
