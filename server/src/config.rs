@@ -56,7 +56,7 @@ pub struct Options {
     pub listen: SocketAddr,
 
     /// Address for browsers and probes (HTTP): job pages, /healthz, /readyz, /metrics. Port 0 takes a free one
-    #[arg(long, env = "SQLFLOW_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50080", value_parser = address::listen)]
+    #[arg(long, env = "SQLFLOW_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50080", value_parser = address::http_listen)]
     pub http_listen: SocketAddr,
 
     /// Where browsers find that address, for the links that clients get, such as https://sqlflow.example.com

@@ -17,6 +17,7 @@ mod launching;
 mod model_files;
 mod models;
 mod outcomes;
+mod printed_errors;
 mod program_bytes;
 mod python;
 mod resource_exhaustion;

@@ -68,6 +68,16 @@ def check_page(page: webdriver.Chrome) -> None:
         ".map(it => it.textContent)"
     )
     assert not hidden, f"not visible on a screen of 360: {hidden}"
+    # Nothing touches the edge of the screen, or of the card that it is in.
+    outside = page.execute_script(
+        "return [...document.querySelectorAll('main *')]"
+        ".filter(it => !it.closest('.scrolls, svg, .for-listeners, .jobs thead') && it.checkVisibility())"
+        ".filter(it => { const box = it.parentElement.closest('.statement, main'), style = getComputedStyle(box);"
+        " const edge = box.getBoundingClientRect().right - parseFloat(style.paddingRight);"
+        " return it.getBoundingClientRect().right > edge + 1; })"
+        ".map(it => it.outerHTML.slice(0, 120))"
+    )
+    assert not outside, f"beyond the edge on a screen of 360: {outside}"
     # Cut content shows a scrollbar that takes space, also where browsers have overlay scrollbars.
     cut = page.execute_script(
         "return [...document.querySelectorAll('.scrolls')].filter(it => it.scrollWidth > it.clientWidth)"

@@ -28,6 +28,8 @@ use crate::trace::SharedTrace;
 
 /// Maximum length of one record of output.
 const CHUNK: usize = 64 << 10;
+/// Maximum length of a line that is appended to the output.
+const LONGEST_LINE: usize = 4 << 10;
 /// Minimum room in a block; with less, a new one is allocated.
 const WORTHWHILE: usize = 8 << 10;
 /// Number of reads that empty a pipe, if nothing is written meanwhile.
@@ -95,6 +97,8 @@ pub struct OutputPipe {
     progress: Option<ProgressLines>,
     /// Dropped bytes without a gap record yet.
     dropped: u64,
+    /// The output so far ends within a line.
+    is_mid_line: bool,
 }
 
 impl OutputPipe {
@@ -103,7 +107,16 @@ impl OutputPipe {
     pub fn new(pipe: OwnedFd, stream: Stream, tee: Option<Tee>, mode: TeeMode) -> io::Result<Self> {
         let pipe = pipe::Receiver::from_owned_fd(pipe)?;
         let progress = (mode == TeeMode::Lines).then(|| ProgressLines::new(Instant::now()));
-        Ok(Self { pipe: Some(pipe), stream, offset: 0, block: BytesMut::new(), tee, progress, dropped: 0 })
+        Ok(Self {
+            pipe: Some(pipe),
+            stream,
+            offset: 0,
+            block: BytesMut::new(),
+            tee,
+            progress,
+            dropped: 0,
+            is_mid_line: false,
+        })
     }
 
     /// Reads once, and records or drops the bytes. Returns their number; 0: nothing is there now.
@@ -119,15 +132,7 @@ impl OutputPipe {
             Ok(0) => self.pipe = None,
             Ok(read) => {
                 let data = self.block.split().freeze();
-                self.repeat(data.clone(), link, stop).await;
-                if drops {
-                    self.dropped += read as u64;
-                } else {
-                    self.record_dropped(link);
-                    let output = Output { stream: self.stream.into(), offset: self.offset, data };
-                    link.outbox.push_output(Payload::Output(output));
-                }
-                self.offset += read as u64;
+                self.take(data, drops, link, stop).await;
                 return read;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -137,6 +142,28 @@ impl OutputPipe {
             }
         }
         0
+    }
+
+    /// Records or drops output.
+    async fn take(&mut self, data: Bytes, drops: bool, link: &Link, stop: &mut watch::Receiver<bool>) {
+        let count = data.len() as u64;
+        self.is_mid_line = data.last().is_some_and(|byte| *byte != b'\n');
+        self.repeat(data.clone(), link, stop).await;
+        if drops {
+            self.dropped += count;
+        } else {
+            self.record_dropped(link);
+            let output = Output { stream: self.stream.into(), offset: self.offset, data };
+            link.outbox.push_output(Payload::Output(output));
+        }
+        self.offset += count;
+    }
+
+    /// Appends a line, at most [`LONGEST_LINE`] bytes of it, as if the command had written it.
+    async fn append_line(&mut self, line: &str, link: &Link, stop: &mut watch::Receiver<bool>) {
+        let line = &line[..line.floor_char_boundary(LONGEST_LINE)];
+        let begin = if self.is_mid_line { "\n" } else { "" };
+        self.take(format!("{begin}{line}\n").into(), false, link, stop).await;
     }
 
     /// Whether the reader of the agent's own stream is slow, so that the command waits at this pipe.
@@ -322,7 +349,12 @@ impl Reader {
         let mut may_drain = true;
         while let Some(frame) = next_frame(buffer).map_err(|bad| bad.to_string())? {
             let ReceivedFrame { statement, ack_id, content } = frame;
-            if matches!(content, Content::Record(Payload::Ended(_))) && std::mem::take(&mut may_drain) {
+            let follows_output = match &content {
+                Content::Record(Payload::Ended(_)) => std::mem::take(&mut may_drain),
+                Content::Failure(failure) => failure.unprinted,
+                Content::Record(_) | Content::Commit | Content::Span(_) => false,
+            };
+            if follows_output {
                 for pipe in [&mut self.stdout, &mut self.stderr] {
                     for _ in 0..PIPE_READS {
                         if pipe.turn(&self.link, false, &mut stop).await == 0 {
@@ -334,6 +366,9 @@ impl Reader {
             let seq = match content {
                 Content::Record(payload) => self.link.outbox.push(statement, payload),
                 Content::Failure(failure) => {
+                    if failure.unprinted {
+                        self.stderr.append_line(&failure.message, &self.link, &mut stop).await;
+                    }
                     let _ = self.events.send(Event::Command(CommandEvent::SubmitterFailed(failure)));
                     self.link.outbox.last_seq()
                 }
@@ -363,69 +398,4 @@ impl Reader {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use nix::fcntl::OFlag;
-    use prost::Message as _;
-    use sqlflow_proto::agent::{SubmitterFrame, submitter_frame::Frame};
-    use sqlflow_proto::record::{StatementEnded, StatementStarted};
-    use tokio::net::UnixStream;
-
-    use super::*;
-
-    fn frame(frame: Frame) -> Vec<u8> {
-        SubmitterFrame { statement: Some(0), frame: Some(frame), ..SubmitterFrame::default() }
-            .encode_length_delimited_to_vec()
-    }
-
-    /// Everything is written before the agent reads, so only the rules of the reader give the order.
-    #[tokio::test]
-    async fn output_of_a_statement_precedes_its_end_record() {
-        let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).expect("a pipe");
-        let ((out, mut out_of_child), (err, err_of_child)) = (pipe(), pipe());
-        let (channel, mut channel_of_child) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        channel.set_nonblocking(true).expect("it can");
-
-        let write = |file: &mut OwnedFd, text: &str| {
-            let mut file = std::fs::File::from(file.try_clone().expect("a copy"));
-            file.write_all(text.as_bytes()).expect("there is room");
-        };
-        channel_of_child
-            .write_all(&frame(Frame::Started(StatementStarted::default())))
-            .expect("there is room");
-        write(&mut out_of_child, "predicted 150 row(s)\n");
-        channel_of_child.write_all(&frame(Frame::Ended(StatementEnded::default()))).expect("there is room");
-        drop((out_of_child, err_of_child, channel_of_child));
-
-        let link = Arc::new(Link::new(1 << 20));
-        let (events, _events) = mpsc::unbounded_channel();
-        let (answers, _answers) = mpsc::channel(1);
-        let (_stop, stop) = watch::channel(false);
-        let (incoming, _outgoing) = UnixStream::from_std(channel).expect("a socket").into_split();
-        let output = |pipe, stream| OutputPipe::new(pipe, stream, None, TeeMode::None).expect("a pipe");
-        let reader = Reader {
-            link: link.clone(),
-            events,
-            stdout: output(out, Stream::Stdout),
-            stderr: output(err, Stream::Stderr),
-            channel: Some(Channel::new(incoming, answers)),
-            when_full: WhenFull::Block,
-            trace: None,
-            stop,
-        };
-        reader.run().await;
-        let kinds: Vec<&str> =
-            link.outbox.unacked().records.iter().map(|record| kind(record.payload.as_ref())).collect();
-        assert_eq!(kinds, ["started", "output", "ended"]);
-    }
-
-    fn kind(payload: Option<&Payload>) -> &'static str {
-        match payload {
-            Some(Payload::Started(_)) => "started",
-            Some(Payload::Output(_)) => "output",
-            Some(Payload::Ended(_)) => "ended",
-            _ => "other",
-        }
-    }
-}
+mod tests;

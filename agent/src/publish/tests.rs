@@ -33,6 +33,7 @@ impl Bench {
             directory: "outputs/m".into(),
             gob: "gob".into(),
             removal: None,
+            statement: None,
         };
         let attempt = AttemptRef { job_id: "j".into(), step: 1, attempt };
         let workspace = self.dir.path().join("workspace");
@@ -304,6 +305,7 @@ fn unsynced_commit_is_reported_as_unknown() {
         directory: "outputs/m".into(),
         gob: "gob".into(),
         removal: None,
+        statement: None,
     };
     let workspace = bench.dir.path().join("workspace");
     let publication =

@@ -369,6 +369,7 @@ impl Runner {
                     self.link.outbox.push_output(Payload::Model(model));
                 }
             }
+            Action::RecordEnds => self.link.outbox.push_held_ends(),
             Action::Flush => self.flush(),
             Action::HurryFlush => {
                 self.hurry_flush.send_replace(true);
@@ -407,6 +408,7 @@ impl Runner {
             Ok(publication) => self.publication = Some(Arc::new(publication)),
             Err(why) => return self.send(Event::Prepare(PrepareEvent::WorkspaceFailed(why))),
         }
+        self.link.outbox.hold_ends(assignment.outputs.iter().filter_map(|output| output.statement));
         let (publication, link) = (self.publication(), self.link.clone());
         let (retry, events) = (self.fetching.clone(), self.events.clone());
         spawn_blocking(move || {

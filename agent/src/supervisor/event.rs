@@ -254,6 +254,8 @@ pub enum Action {
     RecordGap,
     /// Append the published models to the result log.
     RecordModels(Vec<ModelPublished>),
+    /// Append the ends of the statements that end with an output to the result log.
+    RecordEnds,
     /// Flush the command's output; `Flushed` follows.
     Flush,
     /// Shorten the flush to a moment.

@@ -2,16 +2,41 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 
+/// Default ports, for messages.
+const CLIENTS: u16 = 50051;
+const BROWSERS: u16 = 50080;
+const AGENTS: u16 = 7443;
+
 /// An address to listen on: `127.0.0.1:50051`, `[::1]:50051`, `localhost:50051`, a name of this machine, or `:50051` for all
 /// addresses of it (IPv4).
 ///
 /// # Errors
 /// The address is invalid; one sentence with a fix.
 pub fn listen(text: &str) -> Result<SocketAddr, String> {
+    listen_on(text, CLIENTS)
+}
+
+/// The same for browsers and probes.
+///
+/// # Errors
+/// The address is invalid; one sentence with a fix.
+pub fn http_listen(text: &str) -> Result<SocketAddr, String> {
+    listen_on(text, BROWSERS)
+}
+
+/// The same for agents in Pods.
+///
+/// # Errors
+/// The address is invalid; one sentence with a fix.
+pub fn agent_listen(text: &str) -> Result<SocketAddr, String> {
+    listen_on(text, AGENTS)
+}
+
+fn listen_on(text: &str, usual_port: u16) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    let (host, port) = host_and_port(text)?;
+    let (host, port) = host_and_port(text, usual_port)?;
     match host {
         "" => Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)),
         "localhost" => Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
@@ -44,18 +69,19 @@ pub fn server_url(text: &str) -> Result<String, String> {
         }
     };
     if address.parse::<IpAddr>().is_ok_and(|it| it.is_ipv6()) {
-        return Err(format!("the port is missing; write [{address}]:50051"));
+        return Err(format!("the port is missing; write [{address}]:{CLIENTS}"));
     }
-    match host_and_port(address)? {
+    match host_and_port(address, CLIENTS)? {
         ("", port) => Ok(format!("http://localhost:{port}")),
         (host, port) => Ok(format!("http://{host}:{port}")),
     }
 }
 
-fn host_and_port(text: &str) -> Result<(&str, u16), String> {
+fn host_and_port(text: &str, usual_port: u16) -> Result<(&str, u16), String> {
     let Some((host, port)) = text.rsplit_once(':') else {
         let is_port = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let example = if is_port { format!(":{text}") } else { format!("{}:50051", or_localhost(text)) };
+        let example =
+            if is_port { format!(":{text}") } else { format!("{}:{usual_port}", or_localhost(text)) };
         return Err(format!("the port is missing; write {example}"));
     };
     if host.contains(['/', '@', ' ']) || port.contains('/') {
@@ -96,6 +122,8 @@ mod tests {
             let error = listen(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
         }
+        assert!(http_listen("localhost").unwrap_err().ends_with("write localhost:50080"));
+        assert!(agent_listen("server").unwrap_err().ends_with("write server:7443"));
     }
 
     #[test]

@@ -24,6 +24,11 @@ pub enum DataSourceError {
         /// The form of the scheme.
         form: &'static str,
     },
+    /// An option that SQLite data sources do not have.
+    #[error(
+        "the SQLite data source has an option that is not supported; supported: ?mode=ro, ?mode=rw and ?mode=rwc"
+    )]
+    SqliteOption,
 }
 
 const SQLITE_FORM: &str = "sqlite:////absolute/path/to/file.db";
@@ -44,6 +49,7 @@ pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
     match scheme {
         "sqlite" | "sqlite3" => {
             check(rest.starts_with('/') && rest.len() > 1, SQLITE_FORM)?;
+            sqlite_mode(rest).ok_or(DataSourceError::SqliteOption)?;
             Ok(Dialect::Sqlite)
         }
         "mysql" => {
@@ -71,13 +77,45 @@ pub fn sqlite_path(data_source: &str) -> Option<PathBuf> {
     Some(Path::new("/").join(path.trim_start_matches('/')))
 }
 
-/// The missing SQLite file of a data source in an existing folder. A submitter on this machine creates it when a
-/// program creates a table. `None`: it exists, or is no SQLite file.
+/// How a submitter opens an SQLite file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SqliteMode {
+    ReadOnly,
+    ReadWrite,
+    /// And creates it: the default.
+    Create,
+}
+
+/// As submitters read the options. `None`: they reject one of them.
+fn sqlite_mode(rest: &str) -> Option<SqliteMode> {
+    let options = rest.split_once('?').map_or("", |(_, options)| options);
+    let mut options = options.split('&').filter(|option| !option.is_empty());
+    options.try_fold(SqliteMode::Create, |_, option| match option {
+        "mode=ro" => Some(SqliteMode::ReadOnly),
+        "mode=rw" => Some(SqliteMode::ReadWrite),
+        "mode=rwc" => Some(SqliteMode::Create),
+        _ => None,
+    })
+}
+
+/// The SQLite file of a data source that does not exist, though its folder does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AbsentFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Whether a submitter on this machine creates it once a program makes a table. Otherwise programs see an empty
+    /// database.
+    pub is_created: bool,
+}
+
+/// The SQLite file of a data source, if it does not exist. `None`: it exists, or it is no SQLite file, or
+/// [`missing_sqlite_file`] has an error.
 #[must_use]
-pub fn new_sqlite_file(data_source: &str) -> Option<PathBuf> {
+pub fn absent_sqlite_file(data_source: &str) -> Option<AbsentFile> {
     let path = sqlite_path(data_source)?;
-    let is_new = !path.exists() && path != Path::new("/:memory:");
-    (is_new && missing_sqlite_file(data_source).is_none()).then_some(path)
+    let is_absent = !path.exists() && path != Path::new("/:memory:");
+    let is_created = sqlite_mode(data_source)? == SqliteMode::Create;
+    (is_absent && missing_sqlite_file(data_source).is_none()).then_some(AbsentFile { path, is_created })
 }
 
 /// Why a submitter on this machine cannot open the SQLite file of a data source: it does not exist, and cannot be
@@ -128,6 +166,7 @@ mod tests {
     fn documented_forms_are_accepted() {
         for (text, expected) in [
             ("sqlite:///var/data/iris.db", Dialect::Sqlite),
+            ("sqlite:///var/data/iris.db?mode=ro&", Dialect::Sqlite),
             ("mysql://root:root@tcp(127.0.0.1:3306)/?maxAllowedPacket=0", Dialect::Mysql),
             ("mysql://u:p@w/or@d@tcp(db:3306)/shop", Dialect::Mysql),
             ("mysql://u:p@db:3306/shop", Dialect::Mysql),
@@ -151,8 +190,19 @@ mod tests {
         let typo = missing_sqlite_file(&format!("sqlite://{dir}/typo/iris.db")).unwrap();
         assert_eq!(typo, format!("the folder {dir}/typo does not exist"));
 
-        let new = |source: &str| new_sqlite_file(source);
-        assert_eq!(new(&format!("sqlite:///{dir}/new.db?mode=rwc")), Some(format!("{dir}/new.db").into()));
+        let new = |source: &str| {
+            absent_sqlite_file(source).map(|it| (it.path.display().to_string(), it.is_created))
+        };
+        for (options, is_created) in [
+            ("", true),
+            ("?mode=rwc", true),
+            ("?mode=ro", false),
+            ("?mode=rw", false),
+            ("?mode=rwc&mode=ro", false),
+        ] {
+            let expected = Some((format!("{dir}/new.db"), is_created));
+            assert_eq!(new(&format!("sqlite:///{dir}/new.db{options}")), expected, "{options}");
+        }
         for other in
             ["sqlite:///:memory:", "sqlite:///no-such-iris.db", "sqlite:////no/such/iris.db", "mysql://h/d"]
         {
@@ -174,6 +224,10 @@ mod tests {
             "postgresql://u:hunter2@:5432/d",
             "sqlite://",
             "sqlite:///",
+            "sqlite:////a.db?immutable=1",
+            "sqlite:////a.db?mode=hunter2",
+            "sqlite:////a.db?mode=ro&cache=shared",
+            "sqlite:////a.db?mode",
             "u:hunter2@tcp(h:1)/d?x=http://y",
         ] {
             let error = dialect(text).expect_err(text).to_string();

@@ -9,7 +9,7 @@ use super::suggest::nearest;
 const MAX_QUOTED: usize = 40;
 
 /// Longest message in bytes.
-const MAX_MESSAGE: usize = 400;
+pub(super) const MAX_MESSAGE: usize = 400;
 
 /// A program that cannot run, with the place that is at fault.
 ///
@@ -185,11 +185,13 @@ impl fmt::Display for Found<'_> {
     }
 }
 
-/// Messages repeat names and expressions of the program, which may be long.
+/// Messages repeat names and expressions of the program, which may be long. They are cut between words, if possible.
 fn clip(mut message: String) -> String {
     if message.len() > MAX_MESSAGE {
-        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
-        message.push('…');
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE - " …".len()));
+        let words = message.rfind(' ').filter(|&blank| blank > MAX_MESSAGE / 2).unwrap_or(message.len());
+        message.truncate(words);
+        message.push_str(" …");
     }
     message
 }
@@ -233,6 +235,15 @@ mod tests {
         let many = SqlErrors::of((1..=30).map(|line| at(line, 1)).collect()).expect("there are some");
         assert_eq!(many.to_string().lines().count(), SqlErrors::SHOWN + 1);
         assert!(many.to_string().ends_with("\n10 more error(s)"));
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_words() {
+        let message = |text: String| SqlError::meaning(Position::START, text).to_string();
+        let cut = message(format!("model {} {}", "a".repeat(300), "word ".repeat(50)));
+        assert!(cut.ends_with(" word word …") && cut.len() < MAX_MESSAGE + 30, "{cut}");
+        let one = message(format!("model {}", "é".repeat(300)));
+        assert!(one.ends_with("é …") && one.len() < MAX_MESSAGE + 30, "{one}");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Collection, Iterable
+from typing import Any
 
 
 class SubmitterError(Exception):
@@ -64,12 +66,39 @@ def unknown_name(what: str, name: str, known: Iterable[str], listed: str = "know
     """
     known = list(known)
     similar = suggestions(name, known)
-    limit = 12 if similar else 40
     hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
-    names = ", ".join(known[:limit]) + (f" and {len(known) - limit} more" if len(known) > limit else "")
+    names = listing(known, 12 if similar else 40)
     return f"{what} {name} does not exist{hint} ({listed}: {names})" if known else f"{what} {name} does not exist{hint}"
+
+
+MAX_LISTED = 1_000
+"""Maximum length of a list in a message, in characters."""
+
+
+def listing(names: Collection[Any], count: int) -> str:
+    """Returns `a, b and 5 more`: at most `count` names, each of them whole unless it is the first."""
+    shown: list[str] = []
+    length = 0
+    for name in map(str, itertools.islice(names, count)):
+        if not shown and len(name) > MAX_LISTED:
+            name = name[:MAX_LISTED] + "…"
+        length += len(name) + 2
+        if shown and length > MAX_LISTED:
+            break
+        shown.append(name)
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def one_line(text: str) -> str:
     """Joins the lines of a message."""
     return " ".join(text.split())
+
+
+def shortened(text: str, length: int) -> str:
+    """Returns at most `length` characters of a text, cut between words if possible."""
+    if len(text) <= length:
+        return text
+    cut = text[:length]
+    words = cut.rpartition(" ")[0]
+    return (words if len(words) > length // 2 else cut) + " …"

@@ -10,7 +10,7 @@ from typing import NoReturn
 from sqlflow_submitter.channel import DESCRIPTOR_VARIABLE, AgentChannel, Channel
 from sqlflow_submitter.connect import connect
 from sqlflow_submitter.connect.database import Database
-from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError, one_line
+from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError, one_line, shortened
 from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import SubmitterFrame
 from sqlflow_submitter.redact import Redactor
 from sqlflow_submitter.spans import attach_context
@@ -26,7 +26,8 @@ MAX_DETAIL = 64 * 1024
 def run_step(path: str) -> None:
     """Runs the step of a document. Returns if all its statements succeeded; otherwise exits the process with status 1.
 
-    Before it exits, it sends a Failure frame and prints the failure's message on standard error.
+    Before it exits, it sends a Failure frame, and the agent appends the failure's message to standard error. Without an
+    agent the message is printed.
     """
     redactor = Redactor()
     channel: Channel | None = None
@@ -74,6 +75,8 @@ def run_statement(statement: Statement, step: Step, database: Database, channel:
         word = first_word(statement.sql)
         if word != "DROP" and not (word == "ALTER" and error.missing_column):
             database.add_suggestions(error, statement.sql)
+        if statement.hint:
+            error.args = (f"{error}; {statement.hint}",)
         raise
 
 
@@ -111,16 +114,23 @@ def _report_failure(
         message = f"the submitter failed: {type(error).__name__}: {error}"
     message = redactor.redact(one_line(message))
     # A database's message may quote the whole statement.
-    frame.failure.message = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " …"
+    frame.failure.message = shortened(message, MAX_MESSAGE)
     if not isinstance(error, UserError | CommitRefused):
         import traceback
 
         frame.failure.detail = redactor.redact("".join(traceback.format_exception(error)))[-MAX_DETAIL:]
-    print(frame.failure.message, file=sys.stderr, flush=True)
+    # The agent reads both before it appends the message.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    is_printed = False
     if channel is not None:
+        frame.failure.unprinted = True
         # If the agent has exited, only the line on standard error remains.
         with contextlib.suppress(OSError):
             channel.send(frame)
-    sys.stdout.flush()
+            is_printed = isinstance(channel, AgentChannel)
+    if not is_printed:
+        print(frame.failure.message, file=sys.stderr, flush=True)
     # Exit at once: threads and atexit handlers of user code must not change the exit code or keep the process alive.
     os._exit(1)

@@ -34,6 +34,8 @@ class Statement:
         self.listing: str = document.get("listing") or ""
         self.result_table: str | None = document.get("result_table")
         self.result_column: str | None = document.get("result_column")
+        self.hint: str = document.get("hint") or ""
+        """In a standard statement of another database, such as SHOW TABLES: what to write instead."""
         self.using: str | None = document.get("using")
         """In a later TRAIN statement: the model that USING names."""
         self.depends_on_earlier: bool = document.get("hangs_on_row", False)

@@ -43,13 +43,14 @@ class Run:
         return [getattr(frame, kind) for frame in self.frames if frame.WhichOneof("frame") == kind]
 
     def failure(self) -> Failure:
-        """Returns the failure. It must be the only one and the last frame, and be one line on standard error."""
+        """Returns the failure. It must be the only one and the last frame, and one line, which the agent prints."""
         failures = self.payloads("failure")
         assert len(failures) == 1, (self.stdout, self.stderr)
         assert self.frames[-1].WhichOneof("frame") == "failure"
         assert self.exit_code == 1
         assert "\n" not in failures[0].message
-        assert failures[0].message in self.stderr.splitlines()
+        assert failures[0].unprinted
+        assert failures[0].message not in self.stderr
         failure: Failure = failures[0]
         return failure
 

@@ -241,3 +241,9 @@ def test_nul_character_never_truncates_a_statement(agent: StandInAgent) -> None:
 @pytest.mark.parametrize("sql", ["COPY (SELECT 1) TO STDOUT", "COPY pg_class FROM STDIN"])
 def test_copy_to_the_client_is_rejected(postgresql_dsn: str, tmp_path: Path, sql: str) -> None:
     assert StandInAgent(tmp_path, postgresql_dsn).run(sql).failure().user_error
+
+
+def test_statement_of_another_database_has_a_hint_in_its_error(agent: StandInAgent) -> None:
+    statement = {"kind": "standard", "sql": "DESCRIB flowers", "hint": "write SELECT"}
+    assert agent.run(statement).failure().message.endswith("; write SELECT")
+    assert agent.run(statement | {"sql": "SELECT 1"}).succeeded().rows() == [("1",)]

@@ -69,7 +69,7 @@ fn response(stored: StoredRecord, headings: &[String]) -> v1::Response {
         Payload::Gap(gap) => {
             response::Response::Gap(v1::Gap { reason: gap_reason(gap.reason()).to_owned(), bytes: gap.bytes })
         }
-        Payload::Notice(notice) => response::Response::Message(v1::Message { message: notice_text(notice) }),
+        Payload::Notice(notice) => response::Response::Message(message(notice)),
         Payload::Model(model) => response::Response::Model(v1::Model {
             name: model.name,
             uri: model.uri,
@@ -92,11 +92,14 @@ fn response(stored: StoredRecord, headings: &[String]) -> v1::Response {
     }
 }
 
-fn notice_text(notice: record::Notice) -> String {
-    match notice.kind() {
-        notice::Kind::Warning => format!("warning: {}", notice.text),
-        notice::Kind::Status | notice::Kind::End | notice::Kind::Unspecified => notice.text,
-    }
+fn message(notice: record::Notice) -> v1::Message {
+    let (kind, message) = match notice.kind() {
+        notice::Kind::Warning => (v1::message::Kind::Warning, format!("warning: {}", notice.text)),
+        notice::Kind::Status => (v1::message::Kind::Status, notice.text),
+        notice::Kind::End => (v1::message::Kind::End, notice.text),
+        notice::Kind::Unspecified => (v1::message::Kind::Unspecified, notice.text),
+    };
+    v1::Message { message, kind: kind.into() }
 }
 
 fn gap_reason(reason: record::gap::Reason) -> &'static str {

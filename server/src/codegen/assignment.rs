@@ -175,6 +175,7 @@ fn assign(
         removal: output.removal.map(|removal| Removal { if_exists: removal.if_exists }),
         name: output.model,
         directory: output.directory,
+        statement: output.statement,
     });
     Assignment {
         attempt: Some(AttemptRef {

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 use sqlflow_launcher::PodResources;
 use sqlflow_sql::{
-    Ahead, Attribute, Body, ColumnClause, Compiled, Effect, PodResource, Statement, Step, StepKind, Train,
-    attribute_json, expr_json,
+    Ahead, Attribute, Body, ColumnClause, Compiled, Dialect, Effect, PodResource, Statement, Step, StepKind,
+    Train, attribute_json, expr_json,
 };
 
 use super::spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, StepSpec};
@@ -22,7 +22,9 @@ const MAX_CHECKED_BYTES: usize = 1 << 20;
 #[must_use]
 pub fn step_specs(compiled: &Compiled, user: &str) -> Vec<StepSpec> {
     let statements = &compiled.program.statements;
-    let mut specs: Vec<_> = compiled.steps.iter().map(|step| step_spec(step, statements, user)).collect();
+    let dialect = compiled.program.dialect;
+    let mut specs: Vec<_> =
+        compiled.steps.iter().map(|step| step_spec(step, statements, dialect, user)).collect();
     // A misspelt model name must not fail the program after hours of training.
     let first = compiled.steps.iter().position(|step| matches!(step.kind, StepKind::Extended(_)));
     if let Some(first) = first {
@@ -82,7 +84,7 @@ fn model(body: &Body) -> Option<&str> {
     }
 }
 
-fn step_spec(step: &Step, statements: &[Statement], user: &str) -> StepSpec {
+fn step_spec(step: &Step, statements: &[Statement], dialect: Dialect, user: &str) -> StepSpec {
     let mut spec = StepSpec {
         user: user.to_owned(),
         title: title(step, statements),
@@ -116,7 +118,12 @@ fn step_spec(step: &Step, statements: &[Statement], user: &str) -> StepSpec {
         if matches!(body, Body::ShowModels) {
             spec.listing = Some(LISTING.to_owned());
         }
-        let document = document(index, &statements[index], &mut spec.inputs, &mut spec.outputs);
+        let mut document = document(index, &statements[index], &mut spec.inputs, &mut spec.outputs);
+        if matches!(body, Body::Standard(_))
+            && let Some(hint) = sqlflow_sql::hint(&statements[index].text, dialect)
+        {
+            document.insert("hint".to_owned(), json!(hint));
+        }
         spec.statements.push(Value::Object(document));
     }
     add_ahead(&mut spec, &step.ahead, statements);
@@ -237,6 +244,7 @@ fn document(
                 directory: output,
                 train_select: statement.text.trim().to_owned(),
                 removal: None,
+                statement: Some(small(index)),
             });
         }
         Body::Predict(predict) => {
@@ -277,6 +285,7 @@ fn document(
                 directory: format!("outputs/{}", drop.model.text),
                 train_select: String::new(),
                 removal: Some(RemovalSpec { if_exists: drop.if_exists }),
+                statement: Some(small(index)),
             });
         }
         // Refused by the compiler.
@@ -313,7 +322,7 @@ fn small(index: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use sqlflow_sql::{Dialect, compile};
+    use sqlflow_sql::compile;
 
     use super::*;
 
@@ -332,6 +341,14 @@ mod tests {
         assert_eq!(required("SELECT 1; SHOW TABLES;"), [Vec::<String>::new()]);
         let drop = format!("{train} DROP MODEL m; DROP MODEL n; DROP MODEL IF EXISTS o;");
         assert_eq!(required(&drop)[0], ["n"]);
+    }
+
+    #[test]
+    fn statement_of_another_database_has_a_hint_in_its_document() {
+        let compiled = compile("SELECT 1; SHOW TABLES;", Dialect::Sqlite).expect("a good program");
+        let statements = &step_specs(&compiled, "")[0].statements;
+        assert_eq!(statements[0].get("hint"), None);
+        assert!(statements[1]["hint"].as_str().is_some_and(|hint| hint.contains("sqlite_master")));
     }
 
     #[test]

@@ -71,6 +71,9 @@ pub struct OutputSpec {
     /// If set, the model is removed and not published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal: Option<RemovalSpec>,
+    /// Index of its statement. `None` in documents of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<u32>,
 }
 
 /// Removal of a model.

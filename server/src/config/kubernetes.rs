@@ -15,7 +15,7 @@ pub(super) const KUBERNETES_ONLY: &str = "With --launcher kubernetes";
 #[command(next_help_heading = KUBERNETES_ONLY)]
 pub struct KubernetesArgs {
     /// Address that agents in Pods attach to, always with TLS
-    #[arg(long, env = "SQLFLOW_AGENT_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:7443", value_parser = address::listen)]
+    #[arg(long, env = "SQLFLOW_AGENT_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:7443", value_parser = address::agent_listen)]
     pub agent_listen: SocketAddr,
 
     /// Certificate chain of that address (PEM), reloaded when it is renewed; it must be valid for the host of --agent-url

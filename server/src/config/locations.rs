@@ -34,12 +34,14 @@ impl Options {
     #[must_use]
     pub fn doubtful_data_source(&self) -> Option<String> {
         let is_local = self.launcher == LauncherOption::Local;
-        let path = sqlflow_data_source::new_sqlite_file(self.datasource.expose()).filter(|_| is_local)?;
+        let absent =
+            sqlflow_data_source::absent_sqlite_file(self.datasource.expose()).filter(|_| is_local)?;
         let from = self.origin("datasource");
-        Some(format!(
-            "SQLite file {} (from {from}) does not exist; it is created by the first program that creates a table",
-            path.display()
-        ))
+        let what = match absent.is_created {
+            true => "it is created by the first program that creates a table",
+            false => "its mode does not create it: correct the path, or create the file first",
+        };
+        Some(format!("SQLite file {} (from {from}) does not exist; {what}", absent.path.display()))
     }
 
     /// URI of the model storage.

@@ -1,5 +1,6 @@
 //! Web pages, complete without JavaScript. `summary` contains what changes while a job runs.
 
+mod cause;
 mod chart;
 mod display;
 mod list;

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use sqlflow_data_source::AbsentFile;
+
 use crate::failure::Failure;
 
 /// A data source, and the option or variable that it comes from.
@@ -38,12 +40,12 @@ impl DataSource {
     /// A warning if a server on this machine would not find the file.
     pub(super) fn warning(&self, server: &str) -> Option<String> {
         let text = self.text.as_deref().filter(|_| is_this_machine(server))?;
-        let path = sqlflow_data_source::new_sqlite_file(text)?;
-        Some(format!(
-            "warning: SQLite file {} (from {}) does not exist; it is created if the program creates a table",
-            path.display(),
-            self.origin
-        ))
+        let AbsentFile { path, is_created } = sqlflow_data_source::absent_sqlite_file(text)?;
+        let what = match is_created {
+            true => "it is created if the program creates a table",
+            false => "its mode does not create it: correct the path, or create the file first",
+        };
+        Some(format!("warning: SQLite file {} (from {}) does not exist; {what}", path.display(), self.origin))
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) fn failure_sentence(job: &str, status: &JobStatus) -> String {
         (false, Cause::Cancelled) if status.message.starts_with("the job was cancelled") => {
             format!("job {job} {}", escaped(status.message.trim_start_matches("the job ")))
         }
+        (false, Cause::NotFetched) => format!("job {job} was cancelled: {}", escaped(&status.message)),
         (false, _) => format!("job {job} {what}: {}", escaped(&status.message)),
         (true, Cause::Unspecified | Cause::Cancelled | Cause::NotFetched) => format!("job {job} {what}"),
         (true, _) => format!("job {job} {what}: {cause}"),
@@ -274,6 +275,11 @@ mod tests {
         assert_eq!(failed(Cause::Cancelled, ""), "job 01j was cancelled");
         let message = "the job was cancelled by its client";
         assert_eq!(failed(Cause::Cancelled, message), "job 01j was cancelled by its client");
+        let message = "nobody fetched the job for 60 s";
+        assert_eq!(
+            failed(Cause::NotFetched, message),
+            "job 01j was cancelled: nobody fetched the job for 60 s"
+        );
     }
 
     fn job() -> Job {

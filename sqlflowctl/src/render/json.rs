@@ -8,7 +8,7 @@ use serde::ser::SerializeSeq as _;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use sqlflow_proto::v1::{
-    Head, JobStatus, LogChunk, Metrics, Response, log_chunk::Stream, response::Response as Kind,
+    Head, JobStatus, LogChunk, Metrics, Response, log_chunk::Stream, message, response::Response as Kind,
 };
 use sqlflow_text::cell::Batch;
 
@@ -138,7 +138,7 @@ fn small(kind: &Kind) -> Value {
         Kind::Head(head) => json!({ "columns": columns(head) }),
         // Rows have their own body.
         Kind::Rows(rows) => json!({ "count": rows.count }),
-        Kind::Message(message) => json!({ "message": message.message }),
+        Kind::Message(message) => json!({ "message": message.message, "kind": message_kind(message.kind()) }),
         Kind::Eoe(end) => json!({
             "sql": end.sql,
             "spent_time_seconds": end.spent_time_seconds,
@@ -161,8 +161,22 @@ fn small(kind: &Kind) -> Value {
             "uri": model.uri,
             "size_bytes": model.size_bytes,
             "sha256": hex::encode(&model.sha256),
+            "removed": model.removed,
+            "replaced": model.replaced.as_ref().map(|earlier| json!({
+                "made": job::time_text(earlier.made.as_ref()),
+                "trained_by": earlier.trained_by,
+            })),
         }),
         Kind::Started(started) => json!({ "sql": started.sql }),
+    }
+}
+
+fn message_kind(kind: message::Kind) -> &'static str {
+    match kind {
+        message::Kind::Unspecified => "unspecified",
+        message::Kind::Status => "status",
+        message::Kind::Warning => "warning",
+        message::Kind::End => "end",
     }
 }
 
@@ -209,7 +223,9 @@ fn metrics_fields(metrics: &Metrics) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use sqlflow_proto::v1::{Column, ColumnType, Int64s, Rows, column::Values, job_status::Code};
+    use sqlflow_proto::v1::{
+        Column, ColumnType, EarlierModel, Int64s, Model, Rows, column::Values, job_status::Code,
+    };
 
     use super::super::test_screen::TestScreen;
     use super::*;
@@ -245,6 +261,18 @@ mod tests {
                 r#"{"type":"rows","position":2,"statement":2,"time":"1970-01-01T00:00:00Z","rows":[[1],[null]]}"#,
             ]
         );
+    }
+
+    #[test]
+    fn message_has_its_kind_and_model_its_change() {
+        let message = sqlflow_proto::v1::Message { message: "no".into(), kind: message::Kind::End.into() };
+        let earlier = EarlierModel { made: None, trained_by: "ana".into() };
+        let model = Model { name: "m".into(), removed: true, replaced: Some(earlier), ..Model::default() };
+        let lines = lines(vec![Kind::Message(message), Kind::Model(model)]);
+        let parsed: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&parsed[0]["kind"], &parsed[0]["type"]), (&json!("end"), &json!("message")));
+        assert_eq!(parsed[1]["removed"], true);
+        assert_eq!(parsed[1]["replaced"], json!({ "made": null, "trained_by": "ana" }));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod csv;
 mod description;
 mod expanded;
+mod held_line;
 pub(crate) mod job;
 pub(crate) mod json;
 pub(crate) mod logs;

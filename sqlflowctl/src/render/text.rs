@@ -1,15 +1,16 @@
-//! A job for a person: tables, progress, and what the job says. Each thing is said once: a job's last message, and the error
-//! that its program wrote last, are the sentence that the command ends with.
+//! A job for a person: tables, progress, and what the job says. Each thing is said once: the message about the job's end, and
+//! the error that its program wrote last, are the sentence that the command ends with.
 
 use jiff::Timestamp;
 use sqlflow_proto::v1::{
-    Display, EarlierModel, EndOfExecution, Gap, JobStatus, Metrics, Model, Response, StatementStarted,
-    log_chunk::Stream, response,
+    Display, EarlierModel, EndOfExecution, Gap, JobStatus, Message, Metrics, Model, Response,
+    StatementStarted, log_chunk::Stream, message, response,
 };
 use sqlflow_text::cell::Batch;
 use sqlflow_text::escape::{escaped, escaped_lines};
 use sqlflow_text::mention::mention;
 
+use super::held_line::HeldLine;
 use super::progress::{ProgressView, metrics_line};
 use super::result_set::{ResultSet, Style};
 use super::{Screen, Tone, View};
@@ -17,8 +18,6 @@ use crate::failure::Failure;
 
 /// Columns of the table that EVALUATE shows its metrics in.
 const METRICS_TABLE: [&str; 2] = ["metric", "value"];
-/// Bytes of standard error that are kept back at most: an error is one sentence.
-const HELD_BACK: usize = 8 * 1024;
 /// A statement's text is cut to this many characters where it is only mentioned.
 const MENTION: usize = 72;
 
@@ -30,12 +29,12 @@ pub(crate) struct TextView {
     style: Style,
     table: Option<ResultSet>,
     tables: u64,
-    /// The end of what the job's programs wrote to standard error: shown a page later, for it may be the job's error.
-    held: Vec<u8>,
-    /// `held` is from the page before.
-    is_old: bool,
-    /// A message that may be the last one: shown with the next record, or at the end of the page.
-    message: Option<String>,
+    /// The last line that the job's programs wrote to standard error: it may be the job's error.
+    held: HeldLine,
+    /// Whether the page had a record.
+    has_records: bool,
+    /// A message that may be the sentence that the command ends with.
+    message: Option<Message>,
     started: Option<Timestamp>,
     /// The statement's result is its measurements.
     shows_metrics: bool,
@@ -51,8 +50,8 @@ impl TextView {
             style,
             table: None,
             tables: 0,
-            held: Vec::new(),
-            is_old: false,
+            held: HeldLine::default(),
+            has_records: false,
             message: None,
             started: None,
             shows_metrics: false,
@@ -124,47 +123,38 @@ impl TextView {
         Ok(())
     }
 
-    /// Keeps the end of standard error back.
-    fn hold(&mut self, data: &[u8], screen: &mut dyn Screen) {
-        if self.held.len() + data.len() > HELD_BACK {
-            screen.log(&std::mem::take(&mut self.held));
-        }
-        if data.len() > HELD_BACK {
-            screen.log(data);
-        } else {
-            self.held.extend_from_slice(data);
-        }
-    }
-
     /// Shows what was kept back.
     fn tell_held(&mut self, screen: &mut dyn Screen) {
-        self.is_old = false;
-        if !self.held.is_empty() {
-            screen.log(&std::mem::take(&mut self.held));
+        let held = self.held.take();
+        if !held.is_empty() {
+            screen.log(&held);
         }
-        self.tell_message(screen);
+        if let Some(message) = self.message.take() {
+            screen.line(Tone::Dim, &escaped(&message.message));
+        }
     }
 
-    fn tell_message(&mut self, screen: &mut dyn Screen) {
-        if let Some(message) = self.message.take() {
-            screen.line(Tone::Dim, &escaped(&message));
+    /// A message may repeat the error that the program wrote, and the command's last sentence repeats the one about the
+    /// job's end. A server of an earlier version does not say which message that is.
+    fn message(&mut self, message: &Message, screen: &mut dyn Screen) {
+        if self.message.is_some() {
+            self.tell_held(screen);
+        }
+        match message.kind() {
+            message::Kind::End | message::Kind::Unspecified => self.message = Some(message.clone()),
+            message::Kind::Status | message::Kind::Warning => {
+                self.held.drop_if_in(&message.message);
+                self.tell_held(screen);
+                screen.line(Tone::Dim, &escaped(&message.message));
+            }
         }
     }
 
     fn forget_what_is_said_at_the_end(&mut self, status: &JobStatus) {
         let said = &status.message;
         // A job that succeeded has no sentence of its own; its last message says that it did.
-        self.message.take_if(|message| said.is_empty() || message == said);
-        if said.is_empty() {
-            return;
-        }
-        let written = self.held.trim_ascii_end();
-        if let Some(before) = written.strip_suffix(said.trim_end().as_bytes())
-            && (before.is_empty() || before.ends_with(b"\n"))
-        {
-            let before = before.len();
-            self.held.truncate(before);
-        }
+        self.message.take_if(|it| said.is_empty() || it.message == *said || it.kind() == message::Kind::End);
+        self.held.drop_if_in(said);
     }
 
     fn metrics(&mut self, metrics: &Metrics, screen: &mut dyn Screen) {
@@ -202,16 +192,22 @@ impl TextView {
 impl View for TextView {
     fn show(&mut self, response: &Response, screen: &mut dyn Screen) -> Result<(), Failure> {
         use response::Response as Kind;
+        self.has_records = true;
         match &response.response {
             Some(Kind::Log(log)) if !self.quiet && log.stream() == Stream::Stderr => {
                 if self.message.is_some() {
                     self.tell_held(screen);
                 }
-                self.hold(&log.data, screen);
+                let before = self.held.push(&log.data);
+                if !before.is_empty() {
+                    screen.log(&before);
+                }
                 return Ok(());
             }
-            // The job's error, perhaps, behind what its program wrote.
-            Some(Kind::Message(_)) if self.message.is_none() => {}
+            Some(Kind::Message(message)) if !self.quiet => {
+                self.message(message, screen);
+                return Ok(());
+            }
             _ => self.tell_held(screen),
         }
         match &response.response {
@@ -223,7 +219,6 @@ impl View for TextView {
             Some(Kind::Rows(rows)) => self.rows(rows, screen)?,
             Some(Kind::Eoe(end)) => self.end(end, response, screen)?,
             Some(Kind::Log(log)) if !self.quiet => screen.log(&log.data),
-            Some(Kind::Message(message)) if !self.quiet => self.message = Some(message.message.clone()),
             Some(Kind::Progress(progress)) if !self.quiet => {
                 self.progress.advance(progress);
                 screen.progress(&self.progress);
@@ -240,15 +235,15 @@ impl View for TextView {
     }
 
     fn status(&mut self, status: &JobStatus, _next: &str, screen: &mut dyn Screen) -> Result<(), Failure> {
+        let had_records = std::mem::take(&mut self.has_records);
+        let may_end = self.message.as_ref().is_none_or(|it| it.kind() == message::Kind::End);
         if super::job::is_terminal(status) {
             screen.end_progress();
             self.forget_what_is_said_at_the_end(status);
             self.tell_held(screen);
             self.close_table(screen)?;
-        } else if self.is_old || self.message.is_some() {
+        } else if !may_end || (!had_records && self.held.note_quiet_page()) {
             self.tell_held(screen);
-        } else {
-            self.is_old = !self.held.is_empty();
         }
         Ok(())
     }

@@ -2,7 +2,9 @@
 
 use sqlflow_proto::v1::job_status::Code;
 use sqlflow_proto::v1::log_chunk::Stream;
-use sqlflow_proto::v1::{Cause, Display, EndOfExecution, Message, Progress, response::Response as Kind};
+use sqlflow_proto::v1::{
+    Cause, Display, EndOfExecution, Message, Progress, message::Kind as About, response::Response as Kind,
+};
 
 use super::{World, head, log, log_of, rows, status, stderr, stdout};
 
@@ -135,7 +137,8 @@ fn error_is_printed_once() {
     let world = World::new();
     world.server.change(|script| {
         script.push(log_of(Stream::Stderr, b"no such table: nope\n"));
-        script.push(Kind::Message(Message { message: "no such table: nope".into() }));
+        script
+            .push(Kind::Message(Message { message: "no such table: nope".into(), kind: About::End.into() }));
         script.end(Code::Failed, Cause::StatementFailed, "no such table: nope");
     });
     let output = world.run(&["run", "-e", "SELECT * FROM nope"]);

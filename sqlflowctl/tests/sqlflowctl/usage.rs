@@ -41,18 +41,26 @@ fn missing_sqlite_file_is_a_warning() {
     let world = World::new();
     let file = world.home.path().join("irs.db");
     let source = format!("sqlite:///{}", file.display());
-    let said = || {
+    let said = |options: &str| {
+        let source = format!("{source}{options}");
         let output = world.run(&["run", "--detach", "-e", "SELECT 1", "--datasource", &source]);
         assert_eq!(status(&output), 0, "{output:?}");
         stderr(&output)
     };
-    let expected = format!(
-        "warning: SQLite file {} (from --datasource) does not exist; it is created if the program creates a table\n",
-        file.display()
-    );
-    assert!(said().starts_with(&expected), "{}", said());
+    let created = "it is created if the program creates a table";
+    let not_created = "its mode does not create it: correct the path, or create the file first";
+    for (options, what) in [("", created), ("?mode=ro", not_created), ("?mode=rw", not_created)] {
+        let said = said(options);
+        let file = file.display();
+        let expected = format!("warning: SQLite file {file} (from --datasource) does not exist; {what}\n");
+        assert!(said.starts_with(&expected), "{said}");
+    }
     std::fs::write(&file, "").unwrap();
-    assert!(said().starts_with("job "), "{}", said());
+    assert!(said("?mode=ro").starts_with("job "), "{}", said(""));
+    let source = format!("{source}?immutable=1");
+    let output = world.run(&["run", "--detach", "-e", "SELECT 1", "--datasource", &source]);
+    assert_eq!(status(&output), 2, "{output:?}");
+    assert!(stderr(&output).contains("supported: ?mode=ro, ?mode=rw and ?mode=rwc"), "{output:?}");
 }
 
 #[test]

@@ -1,9 +1,10 @@
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sqlflow_os::clock::now_micros;
 use sqlflow_proto::record::output::Stream;
-use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
+use sqlflow_proto::record::{Notice, Record, StatementEnded, notice, record::Payload};
 use sqlflow_sync::lock;
 use tokio::sync::{Notify, watch};
 
@@ -35,6 +36,10 @@ struct State {
     /// End of stderr before the first statement: the error of an interpreter that cannot start. Later output is only in
     /// the log, since the user's code may print anything.
     stderr_tail: Vec<u8>,
+    /// Ends of statements that end with an output, such as TRAIN with its model: reported once it is committed. An
+    /// attempt that only publishes gets none from a submitter.
+    held_ends: BTreeMap<u32, Option<StatementEnded>>,
+    held_since: Instant,
 }
 
 /// Records that no server has acknowledged.
@@ -77,7 +82,13 @@ impl SharedOutbox {
     pub(super) fn new(limit: usize, changed: Arc<Notify>) -> Self {
         let outbox = Outbox::new(limit);
         Self {
-            state: Mutex::new(State { outbox, speed: Speed::default(), stderr_tail: Vec::new() }),
+            state: Mutex::new(State {
+                outbox,
+                speed: Speed::default(),
+                stderr_tail: Vec::new(),
+                held_ends: BTreeMap::new(),
+                held_since: Instant::now(),
+            }),
             changed,
             room: Notify::new(),
             disk: Notify::new(),
@@ -123,9 +134,33 @@ impl SharedOutbox {
         self.push_output(Payload::Notice(Notice { kind: notice::Kind::Warning.into(), text }));
     }
 
-    /// Appends a record about a statement, or about the attempt.
+    /// Holds back the ends of these statements until [`Self::push_held_ends`].
+    pub fn hold_ends(&self, statements: impl IntoIterator<Item = u32>) {
+        let mut state = lock(&self.state);
+        state.held_ends = statements.into_iter().map(|statement| (statement, None)).collect();
+        state.held_since = Instant::now();
+    }
+
+    /// Appends the ends that were held back: their outputs are committed.
+    pub fn push_held_ends(&self) {
+        let mut state = lock(&self.state);
+        let took = u64::try_from(state.held_since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        for (statement, ended) in std::mem::take(&mut state.held_ends) {
+            let ended = ended.unwrap_or(StatementEnded { duration_micros: took, rows_affected: None });
+            state.outbox.push(now_micros(), Some(statement), Payload::Ended(ended));
+        }
+        self.notify_pushed();
+    }
+
+    /// Appends a record about a statement, or about the attempt. An end that is held back is not appended yet.
     pub fn push(&self, statement: Option<u32>, payload: Payload) -> u64 {
         let mut state = lock(&self.state);
+        if let Payload::Ended(ended) = &payload
+            && let Some(held) = statement.and_then(|it| state.held_ends.get_mut(&it))
+        {
+            *held = Some(*ended);
+            return state.outbox.last_seq();
+        }
         if matches!(payload, Payload::Started(_)) {
             state.outbox.set_statement(statement);
         }

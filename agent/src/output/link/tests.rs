@@ -1,5 +1,5 @@
 use sqlflow_proto::record::output::Stream;
-use sqlflow_proto::record::{Output, StatementStarted};
+use sqlflow_proto::record::{Output, StatementEnded, StatementStarted};
 
 use super::*;
 
@@ -67,4 +67,21 @@ fn stderr_tail_is_the_last_line_before_the_first_statement() {
     assert_eq!(link.outbox.stderr_tail().unwrap(), "ModuleNotFoundError: No module named 'x'");
     link.outbox.push(Some(0), Payload::Started(StatementStarted::default()));
     assert_eq!(link.outbox.stderr_tail(), None);
+}
+
+#[test]
+fn end_of_a_statement_with_an_output_follows_the_commit() {
+    let link = Link::new(1 << 20);
+    let ended = |micros| Payload::Ended(StatementEnded { duration_micros: micros, rows_affected: None });
+    link.outbox.hold_ends([1, 2]);
+    link.outbox.push(Some(0), ended(7));
+    link.outbox.push(Some(1), ended(8));
+    assert_eq!(link.outbox.last_seq(), 1, "only that of another statement is recorded");
+    link.outbox.push_held_ends();
+    let ends = link.outbox.terminal_records().records;
+    let ends: Vec<_> = ends.into_iter().map(|record| (record.statement, record.payload)).collect();
+    assert_eq!(ends[..2], [(Some(0), Some(ended(7))), (Some(1), Some(ended(8)))]);
+    assert!(matches!(ends[2], (Some(2), Some(Payload::Ended(_)))), "its submitter ran in an earlier attempt");
+    link.outbox.push_held_ends();
+    assert_eq!(link.outbox.last_seq(), 3, "once");
 }

@@ -94,7 +94,7 @@ impl Attempt {
         match event {
             Event::Publish(PublishEvent::Committed(models)) => {
                 self.models = models.clone();
-                let mut actions = vec![Action::RecordModels(models)];
+                let mut actions = vec![Action::RecordModels(models), Action::RecordEnds];
                 actions.extend(self.report());
                 actions
             }

@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, HashMap};
 use rules::{Rule, Rules, Task};
 
 use super::ast::{Attribute, Body, Name, Predict, Program};
-use super::error::SqlError;
+use super::error::{MAX_MESSAGE, SqlError};
 use super::json::attribute_json;
 use super::pod_resources::PodResource;
-use super::suggest::nearest;
+use super::suggest::{listing, meant, shortened};
 
 /// Names that a message lists: fewer where a near miss is the likely answer.
 const LISTED: usize = 40;
@@ -145,18 +145,12 @@ fn check_metrics(rules: &Rules, attributes: &[Attribute], task: Task, errors: &m
 
 /// `attribute max_dept does not exist; did you mean max_depth? (known: …)`
 fn unknown(what: &str, name: &str, known: &[&str], listed: &str) -> String {
-    let near = nearest(name, known).or_else(|| {
-        // `num_boost_round` for `train.num_boost_round`.
-        known.iter().copied().find(|it| it.rsplit_once('.').is_some_and(|(_, last)| last == name))
-    });
+    let near = meant(name, known);
     let limit = if near.is_some() { LISTED_BESIDE_A_NEAR_MISS } else { LISTED };
     let hint = near.map(|it| format!("; did you mean {it}?")).unwrap_or_default();
-    let more = match known.len().saturating_sub(limit) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let names = known[..known.len().min(limit)].join(", ");
-    format!("{what} {name} does not exist{hint} ({listed}: {names}{more})")
+    let refusal = format!("{what} {} does not exist{hint}", shortened(name));
+    let room = MAX_MESSAGE.saturating_sub(refusal.len() + listed.len() + " (: )".len());
+    format!("{refusal} ({listed}: {})", listing(known, limit, room))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Programs that cannot run whatever the data is.
 
+use super::rules::Rules;
 use crate::{Dialect, compile};
 
 const GOOD: &str =
@@ -23,6 +24,7 @@ fn good_programs_pass() {
         GOOD.to_owned(),
         GOOD.replace("xgboost.gbtree", "XGBoost.Dart"),
         GOOD.replace("xgboost.gbtree", "XGBOOSTCLASSIFIER"),
+        GOOD.replace("TO TRAIN xgboost.gbtree", "TRAIN xgboost"),
         GOOD.replace("WITH", "WITH eta=\"0.1\", max_depth=3, eval_metric=\"rmse, mae\", pod.memory=\"1Gi\","),
         GOOD.replace("WITH", "WITH validation.select=\"SELECT * FROM v\", train.early_stopping_rounds=2,"),
         GOOD.replace("reg:squarederror", "multi:softprob\", num_class=3, eval_metric=\"merror"),
@@ -51,6 +53,9 @@ fn attributes_that_cannot_be() {
     for (with, message) in [
         ("max_dept=3", "attribute max_dept does not exist; did you mean max_depth?"),
         ("num_boost_round=3", "did you mean train.num_boost_round?"),
+        ("num_round=3", "attribute num_round does not exist; did you mean train.num_boost_round? (known: "),
+        ("n_estimators=3", "did you mean train.num_boost_round?"),
+        ("epochs=3", "did you mean train.epoch?"),
         ("objective=\"multi:softmx\"", "objective multi:softmx does not exist; did you mean multi:softmax?"),
         ("objective=\"reg:linear\"", "objective reg:linear does not exist"),
         ("objective=\"rank:ndcg\"", "objective rank:ndcg is not supported yet: it needs groups of rows"),
@@ -167,5 +172,19 @@ fn a_model_of_numbers_has_no_probabilities() {
     assert!(found[0].contains("predict.probabilities: model m has none, it predicts a number"), "{found:?}");
     for good in [train("binary:logistic") + &predict("true"), train("reg:gamma") + &predict("false")] {
         compile(&good, Dialect::Mysql).unwrap();
+    }
+}
+
+#[test]
+fn a_list_in_a_message_has_whole_names_only() {
+    let rules = Rules::get().unwrap();
+    let known: Vec<&str> = rules.attributes.train.keys().map(String::as_str).collect();
+    for name in ["colour", "num_round", &"x".repeat(1000)] {
+        let message = refusal(&format!("{name}=3"));
+        let listed = message.split_once("(known: ").unwrap().1.strip_suffix(" more)").unwrap();
+        let (names, count) = listed.rsplit_once(" and ").unwrap();
+        let names: Vec<&str> = names.split(", ").collect();
+        assert!(names.iter().all(|it| known.contains(it)), "{message}");
+        assert_eq!(names.len() + count.parse::<usize>().unwrap(), known.len(), "{message}");
     }
 }

@@ -59,7 +59,7 @@ fn check_estimator(rules: &Rules, train: &Train, errors: &mut Vec<SqlError>) {
     let is_older = !class.contains('.') && class.to_ascii_uppercase().starts_with("XGBOOST");
     if !is_older && !rules.estimators.iter().any(|it| it.eq_ignore_ascii_case(class)) {
         let supported: Vec<_> = rules.estimators.iter().map(String::as_str).collect();
-        let hint = super::nearest(class, &supported).map(|it| format!("; did you mean {it}?"));
+        let hint = super::meant(class, &supported).map(|it| format!("; did you mean {it}?"));
         let message = format!(
             "estimator {class} is not supported yet; supported: {}{}",
             supported.join(", "),

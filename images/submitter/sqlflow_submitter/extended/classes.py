@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.errors import UserError, listing
 from sqlflow_submitter.features.labels import Class
 from sqlflow_submitter.xgb.objectives import Task
 from sqlflow_submitter.xgb.parameters import Parameters
@@ -38,7 +38,7 @@ def assign_class_codes(
         is_binary = len(seen) <= 2 and "num_class" not in parameters.native
         parameters.set_objective("binary:logistic" if is_binary else "multi:softprob")
     objective = parameters.native["objective"]
-    shown = ", ".join(str(value) for value in sorted(seen, key=_order)[:10]) + (" …" if len(seen) > 10 else "")
+    shown = listing(sorted(seen, key=_order), 10)
     given: int | None = parameters.native.get("num_class")
     if parameters.task is Task.BINARY:
         if len(seen) > 2:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlflow_submitter.connect.database import Kind, Values
-from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.errors import UserError, listing
 from sqlflow_submitter.features import texts
 from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.encode import text_of
@@ -343,7 +343,7 @@ class LabelReader:
 
     def _new_class(self, row: int, value: LabelValue) -> int:
         if not self._learn:
-            known = ", ".join(map(repr, list(self._codes)[:20]))
+            known = listing([repr(code) for code in self._codes], 20)
             what = f"is not a class of the model, which has {known}"
             raise value_error(f"label {self.column}", self._rows + row + 1, value, what)
         if len(self._codes) >= MAX_CLASSES:

@@ -34,7 +34,7 @@ impl Work for FetchTimeouts {
         let cancel = |it: Unfetched| {
             let context = Arc::clone(&context);
             async move {
-                let message = format!("nobody fetched the job for {} seconds", it.timeout_ms / 1000);
+                let message = format!("nobody fetched the job for {} s", it.timeout_ms / 1000);
                 let event = Event::CancelRequested(Failure::new(Cause::NotFetched, message));
                 // A job that is being cancelled appears in every round, which has no effect.
                 context.store.update(&it.id, None, event, clock::now_ms()).await?;

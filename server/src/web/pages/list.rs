@@ -10,6 +10,7 @@ use sqlflow_job::{JobId, JobState};
 use sqlflow_job_store::{JobFilter, JobRecord};
 use sqlflow_os::clock;
 
+use super::cause;
 use super::words::{badge, duration, kinds, models, moment, step_name};
 use super::{Refusal, page};
 use crate::web::Web;
@@ -111,7 +112,7 @@ fn row(record: &JobRecord, now: i64) -> Markup {
     }
 }
 
-/// Cause of the failure, and its step.
+/// Kind of the failure, its step, and its cause as far as everybody may see it.
 fn failure(record: &JobRecord) -> Option<String> {
     let JobState::Failed(failure) = &record.job.state else { return None };
     let words = failure.cause.in_words();
@@ -119,10 +120,11 @@ fn failure(record: &JobRecord) -> Option<String> {
         let step = record.job.steps.get(index as usize)?;
         Some(step_name(index as usize, step))
     });
-    match place {
-        Some(place) => Some(format!("{words}, in {place}")),
-        None => Some(words.to_owned()),
-    }
+    let place = place.map_or_else(String::new, |place| format!(", in {place}"));
+    // The message of a cancel has no more than its kind.
+    let cause = (!failure.cause.is_cancel()).then(|| cause::of_message(&failure.message)).flatten();
+    let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+    Some(format!("{words}{place}{cause}"))
 }
 
 fn encoded(text: &str) -> String {

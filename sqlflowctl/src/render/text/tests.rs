@@ -1,7 +1,7 @@
 use sqlflow_proto::v1::job_status::Code;
 use sqlflow_proto::v1::{
     Column, EarlierModel, Head, Int64s, LogChunk, Message, Metric, Progress, Rows, column::Values,
-    response::Response as Kind,
+    message::Kind as About, response::Response as Kind,
 };
 
 use super::super::test_screen::TestScreen;
@@ -40,8 +40,8 @@ fn log(text: &str) -> Kind {
     Kind::Log(LogChunk { data: text.to_owned().into(), ..LogChunk::default() })
 }
 
-fn message(text: &str) -> Kind {
-    Kind::Message(Message { message: text.into() })
+fn message(about: About, text: &str) -> Kind {
+    Kind::Message(Message { message: text.into(), kind: about.into() })
 }
 
 fn stderr(text: &str) -> Kind {
@@ -71,31 +71,71 @@ fn pages(pages: Vec<Vec<Kind>>, code: Code, end: &str) -> TestScreen {
 #[test]
 fn error_is_shown_once_in_the_final_sentence() {
     let error = "no such table: nope";
-    for said in [
-        vec![vec![stderr(error), stderr("\n"), message(error)]],
-        vec![vec![stderr("no such table: nope\n")], vec![message(error)]],
-        vec![vec![stderr("no such table: "), message(error)], vec![]],
-    ] {
-        let is_whole = said[0].len() != 2;
-        let screen = pages(said, Code::Failed, error);
-        assert_eq!(screen.log.is_empty(), is_whole, "{screen:?}");
+    for about in [About::End, About::Unspecified] {
+        let ended = || message(about, error);
+        for said in [
+            vec![vec![stderr(error), stderr("\n"), ended()]],
+            vec![vec![stderr("no such table: nope\n")], vec![ended()]],
+            vec![vec![stderr("no such table: nope\n")], vec![], vec![], vec![ended()]],
+            vec![vec![stderr("no such table: nope")], vec![stderr("\n")], vec![], vec![ended()]],
+            vec![vec![stderr("no such ")], vec![stderr("table: nope")], vec![stderr("\n")], vec![ended()]],
+        ] {
+            let screen = pages(said, Code::Failed, error);
+            assert_eq!((screen.log.as_str(), screen.lines.len()), ("", 0), "{screen:?}");
+        }
     }
+    let late = vec![vec![stderr("no such table: nope\n")], vec![message(About::End, error)], vec![], vec![]];
+    let screen = pages(late, Code::Failed, error);
+    assert_eq!((screen.log.as_str(), screen.lines.len()), ("", 0), "the state follows late: {screen:?}");
+}
+
+#[test]
+fn output_not_in_the_final_sentence_is_shown() {
+    let error = "no such table: nope";
+    let ended = |text| message(About::End, text);
     let warned =
-        pages(vec![vec![stderr("a warning\nno such table: nope\n"), message(error)]], Code::Failed, error);
-    assert_eq!((warned.log.as_str(), warned.lines.len()), ("a warning\n", 0), "earlier output is shown");
-    let other = pages(vec![vec![stderr("one\n"), message("two")]], Code::Failed, "three");
-    assert_eq!((other.log.as_str(), &other.lines[..]), ("one\n", &["two".to_owned()][..]));
-    let won = pages(vec![vec![message("the job succeeded")]], Code::Succeeded, "");
+        pages(vec![vec![stderr("a warning\nno such table: nope\n"), ended(error)]], Code::Failed, error);
+    assert_eq!((warned.log.as_str(), warned.lines.len()), ("a warning\n", 0));
+    let other = pages(vec![vec![stderr("one\n"), ended("three")]], Code::Failed, "three");
+    assert_eq!((other.log.as_str(), other.lines.len()), ("one\n", 0));
+    let pending = pages(vec![vec![message(About::Status, "waits")], vec![]], Code::Failed, "waits");
+    assert_eq!(pending.lines, ["waits"]);
+    let won = pages(vec![vec![ended("the job succeeded")]], Code::Succeeded, "");
     assert!(won.lines.is_empty(), "{won:?}");
 }
 
 #[test]
-fn stderr_is_held_for_one_page_and_keeps_its_order() {
-    let screen = pages(vec![vec![stderr("one ")], vec![stderr("two")], vec![log("!")]], Code::Succeeded, "");
+fn error_named_by_a_retry_is_shown_once() {
+    let retry = "warning: database is locked; step 1 is run again (attempt 2)";
+    let screen = pages(
+        vec![vec![stderr("database is locked\n")], vec![message(About::Warning, retry)], vec![]],
+        Code::Succeeded,
+        "",
+    );
+    assert_eq!((screen.log.as_str(), &screen.lines[..]), ("", &[retry.to_owned()][..]));
+}
+
+#[test]
+fn final_message_is_shown_to_a_reader_who_leaves_before_it() {
+    let mut screen = TestScreen::default();
+    let mut view = TextView::new("01j", false, Style::default());
+    let response = Response { response: Some(message(About::End, "cancelled")), ..Response::default() };
+    view.show(&response, &mut screen).unwrap();
+    view.status(&JobStatus::default(), "", &mut screen).unwrap();
+    assert!(screen.lines.is_empty());
+    view.left(&mut screen);
+    assert_eq!(screen.lines, ["cancelled"]);
+}
+
+#[test]
+fn stderr_is_held_for_some_quiet_pages_and_keeps_its_order() {
+    let screen = pages(vec![vec![stderr("one ")], vec![stderr("two")], vec![log("!")]], Code::Running, "");
     assert_eq!(screen.log, "one two!");
-    let large = "x".repeat(HELD_BACK);
-    let screen = pages(vec![vec![stderr("a"), stderr(&large), stderr("b")]], Code::Succeeded, "");
-    assert_eq!(screen.log, format!("a{large}b"));
+    let mut quiet = vec![vec![stderr("one\n")]];
+    quiet.resize_with(4, Vec::new);
+    assert_eq!(pages(quiet.clone(), Code::Running, "").log, "");
+    quiet.resize_with(9, Vec::new);
+    assert_eq!(pages(quiet, Code::Running, "").log, "one\n");
 }
 
 #[test]
@@ -157,7 +197,7 @@ fn metrics_shown_as_a_table_are_not_repeated() {
 
 #[test]
 fn quiet_shows_results_and_gaps_only() {
-    let message = message("waits for a slot");
+    let message = message(About::Status, "waits for a slot");
     let gap = || Kind::Gap(Gap { reason: "retention".into(), bytes: Some(2_500) });
     let screen = show(true, vec![message.clone(), log("x"), gap(), head(), rows(vec![1]), end(None)]);
     assert_eq!(screen.lines, ["[2.5 kB of output is missing here: retention]", "1 row (7.0 s)"]);

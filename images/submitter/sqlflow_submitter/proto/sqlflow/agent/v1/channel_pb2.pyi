@@ -37,20 +37,22 @@ class SubmitterFrame(_message.Message):
     def __init__(self, statement: _Optional[int] = ..., ack_id: _Optional[int] = ..., started: _Optional[_Union[_record_pb2.StatementStarted, _Mapping]] = ..., head: _Optional[_Union[_data_pb2.Head, _Mapping]] = ..., rows: _Optional[_Union[_data_pb2.Rows, _Mapping]] = ..., ended: _Optional[_Union[_record_pb2.StatementEnded, _Mapping]] = ..., progress: _Optional[_Union[_data_pb2.Progress, _Mapping]] = ..., metrics: _Optional[_Union[_data_pb2.Metrics, _Mapping]] = ..., display: _Optional[_Union[_data_pb2.Display, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., span: _Optional[_Union[Span, _Mapping]] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("message", "detail", "user_error", "transient", "unclear", "not_executed")
+    __slots__ = ("message", "detail", "user_error", "transient", "unclear", "not_executed", "unprinted")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     USER_ERROR_FIELD_NUMBER: _ClassVar[int]
     TRANSIENT_FIELD_NUMBER: _ClassVar[int]
     UNCLEAR_FIELD_NUMBER: _ClassVar[int]
     NOT_EXECUTED_FIELD_NUMBER: _ClassVar[int]
+    UNPRINTED_FIELD_NUMBER: _ClassVar[int]
     message: str
     detail: str
     user_error: bool
     transient: bool
     unclear: bool
     not_executed: bool
-    def __init__(self, message: _Optional[str] = ..., detail: _Optional[str] = ..., user_error: _Optional[bool] = ..., transient: _Optional[bool] = ..., unclear: _Optional[bool] = ..., not_executed: _Optional[bool] = ...) -> None: ...
+    unprinted: bool
+    def __init__(self, message: _Optional[str] = ..., detail: _Optional[str] = ..., user_error: _Optional[bool] = ..., transient: _Optional[bool] = ..., unclear: _Optional[bool] = ..., not_executed: _Optional[bool] = ..., unprinted: _Optional[bool] = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("id", "parent", "name", "begin_unix_micros", "end_unix_micros", "attributes", "events", "error")
