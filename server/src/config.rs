@@ -2,10 +2,10 @@
 //! `values` check their values, `check` is `--check`, `file` reads the TOML file.
 
 mod check;
-mod file;
 pub(crate) mod files;
 mod kubernetes;
 mod locations;
+mod toml_file;
 mod values;
 
 use std::collections::BTreeMap;
@@ -267,7 +267,7 @@ impl Options {
             let origin = origin.unwrap_or_default();
             format!("cannot read the configuration file {} (from {origin})", file.display())
         })?;
-        let from_file = file::args(&text).with_context(|| format!("in {}", file.display()))?;
+        let from_file = toml_file::args(&text).with_context(|| format!("in {}", file.display()))?;
         // Flags come later and override what the file says.
         Ok(Self::from_arg_matches(&matches(&args, Some((file, &from_file))))?)
     }
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn flag_overrides_the_file() {
-        let from_file = file::args("listen = \"127.0.0.1:1\"\ngrace = \"3s\"\n").unwrap();
+        let from_file = toml_file::args("listen = \"127.0.0.1:1\"\ngrace = \"3s\"\n").unwrap();
         let args =
             ["sqlflow-server".to_owned()].into_iter().chain(from_file).chain(["--grace=5s".to_owned()]);
         let options = Options::parse_from(args);

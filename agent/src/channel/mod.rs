@@ -2,5 +2,5 @@
 //!
 //! `codec` decodes frames of the submitter, `answers` writes those of the agent.
 
-pub mod answers;
 pub mod codec;
+pub mod replies;

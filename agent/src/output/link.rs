@@ -15,7 +15,7 @@ use sqlflow_proto::agent::{AttachRequest, RecordBatch, attach_request::Message};
 use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
 use tokio::sync::Notify;
 
-use super::sent::Sent;
+use super::stream_progress::Sent;
 pub use attempt_state::{AttemptState, Settled};
 pub use connection_state::ConnectionState;
 pub use shared_outbox::{Acked, Drained, SharedOutbox, Unacked};

@@ -9,18 +9,18 @@
 //!   measures the link, `window` bounds the bytes in flight, `compress` compresses for slow links.
 //! - `spool` writes unacknowledged records to disk at the end; `terminal_records` keeps those for the termination message.
 
+mod ack_rate;
 pub mod compress;
 mod frame;
 pub mod link;
 pub mod outbox;
 pub mod overflow;
+mod overflow_queue;
 mod progress;
 pub mod reader;
-pub mod sent;
-mod speed;
+mod resync_points;
 pub mod spool;
-mod starts;
-mod tail;
+pub mod stream_progress;
 pub mod tee;
 pub mod terminal_records;
 mod window;

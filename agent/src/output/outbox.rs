@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use prost::Message as _;
 use sqlflow_proto::record::{Record, record::Payload};
 
-use super::tail::Tail;
+use super::overflow_queue::Tail;
 use super::terminal_records::TerminalRecords;
 
 /// Memory overhead of a record besides its payload.

@@ -13,7 +13,7 @@ use sqlflow_os::errno::says_damage;
 use tokio::task::spawn_blocking;
 
 use super::link::Link;
-use super::tail::{DiskWork, Reading};
+use super::overflow_queue::{DiskWork, Reading};
 
 /// Pause before a retry on a disk that is full or fails.
 const RETRY: Duration = Duration::from_secs(1);

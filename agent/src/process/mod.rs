@@ -8,7 +8,7 @@ pub mod preexisting;
 pub mod reaper;
 pub mod signals;
 pub mod spawn;
+mod start_diagnosis;
 pub mod stop;
 pub mod terminal;
 pub mod tree;
-mod unstartable;

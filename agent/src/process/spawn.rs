@@ -15,8 +15,8 @@ use sqlflow_telemetry::TraceContext;
 
 use super::preexisting;
 use super::signals;
+use super::start_diagnosis;
 use super::terminal::Terminal;
-use super::unstartable;
 use crate::exhaustion::is_exhaustion;
 use crate::supervisor::StartFault;
 use crate::sys::{self, Executable};
@@ -134,8 +134,8 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> Result<Started, Not
         // It took the terminal before its start failed.
         terminal.take_back(None);
     }
-    let found = || unstartable::find(&paths, how.working_dir);
-    let mut child = spawned.map_err(|error| unstartable::explain(error, program, found()))?;
+    let found = || start_diagnosis::find(&paths, how.working_dir);
+    let mut child = spawned.map_err(|error| start_diagnosis::explain(error, program, found()))?;
 
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("pids are positive i32 in Linux"));
     let stdout = read_end(child.stdout.take().map(OwnedFd::from))?;
@@ -144,7 +144,7 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> Result<Started, Not
         // Failure costs only speed.
         let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     }
-    let warning = found().and_then(|file| unstartable::carriage_return(&file));
+    let warning = found().and_then(|file| start_diagnosis::carriage_return(&file));
     Ok(Started { pid, stdout, stderr, channel: agent_end, terminal, warning })
 }
 

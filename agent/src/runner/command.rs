@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::{Command, Runner};
-use crate::channel::answers::{self, Answer};
+use crate::channel::replies::{self, Answer};
 use crate::output::reader::{Channel, OutputPipe, Reader};
 use crate::output::tee::Tee;
 use crate::output::tee::TeeMode;
@@ -57,13 +57,13 @@ impl Runner {
         let channel = match started.channel {
             Some(channel) => {
                 let (channel, answer_half) = UnixStream::from_std(channel)?.into_split();
-                let (answers, queue) = mpsc::channel(answers::MAX_WAITING);
+                let (answers, queue) = mpsc::channel(replies::MAX_WAITING);
                 self.answers = Some(answers.clone());
                 let start = Start { secrets: assignment.secrets.clone() };
                 let acked = self.link.outbox.acked();
                 tokio::spawn(async move {
                     // An error means that the command closed its end, which the reader handles.
-                    let _ = answers::write_answers(answer_half, start, queue, acked).await;
+                    let _ = replies::write_answers(answer_half, start, queue, acked).await;
                 });
                 Some(Channel::new(channel, answers))
             }

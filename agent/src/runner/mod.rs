@@ -7,10 +7,10 @@ mod command;
 mod config;
 mod flushing;
 mod job_control;
-mod leaving;
 mod prepare;
 mod publishing;
 mod runtime;
+mod shutdown;
 mod timers;
 
 use std::sync::{Arc, Mutex};
@@ -30,7 +30,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use crate::channel::answers::Answer;
+use crate::channel::replies::Answer;
 use crate::control_plane::{ControlPlane, Incoming, attempt_of};
 use crate::exhaustion::{LAUNCH_TIMEOUT, retry_exhaustion};
 use crate::outcome::{OutcomeBuilder, OutcomeFile};

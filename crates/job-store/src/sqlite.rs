@@ -1,13 +1,13 @@
 //! The store in one SQLite file. Several processes on one machine may use it at the same time.
 
-mod busy;
-mod changes;
 mod database;
 mod leases;
 mod listing;
+mod lock_holder;
 mod migrating;
 mod migrations;
 mod readers;
+mod revisions;
 mod rows;
 mod small_logs;
 mod store;
@@ -25,11 +25,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use self::changes::Own;
 use self::database::open_to_write;
 #[cfg(test)]
 pub(super) use self::migrations::older_file;
 use self::readers::Readers;
+use self::revisions::Own;
 use self::rows::{RECORD_COLUMNS, record};
 pub use self::survey::{ServerLease, Survey, SurveyError, Surveyed, SurveyedDocument};
 use sqlflow_job::{Change, Event, Job, JobId};
@@ -96,7 +96,7 @@ impl SqliteStore {
         let writability = Writability::begin(Instant::now());
         let inner = Arc::new(Inner { path, writer, readers, watchers, own, clock, writability });
         let seen = inner.revision().await?;
-        tokio::spawn(changes::follow(Arc::downgrade(&inner), seen));
+        tokio::spawn(revisions::follow(Arc::downgrade(&inner), seen));
         Ok(Self { inner })
     }
 

@@ -1,8 +1,8 @@
 //! Launchers: they start attempts, observe and terminate them. What runs is an agent, which attaches to a server by
 //! itself and reports for the attempt; or the controller of a framework that runs an attempt in several processes.
 
+mod agent_exits;
 mod cleanup;
-mod exits;
 pub mod kubernetes;
 mod local;
 mod lock;
@@ -16,7 +16,7 @@ mod run_folder_audit;
 mod run_slots;
 mod scope;
 mod spool;
-mod unreadable;
+mod unreadable_outcome;
 
 use std::time::Duration;
 

@@ -19,12 +19,12 @@ use sqlflow_job::{AttemptId, ExecutorRef, LauncherId, LauncherKind};
 use sqlflow_os::exhaustion::{is_exhaustion, with_remedy};
 use tokio::process::{Child, Command};
 
+use super::agent_exits::Exits;
 use super::cleanup::FailedCleanups;
-use super::exits::Exits;
 use super::lock::{Holder, holder, released};
 use super::python::{Python, Unusable};
 use super::run_slots::{RunSlot, RunSlots, SlotRequest, Ticket};
-use super::unreadable::Unreadable;
+use super::unreadable_outcome::Unreadable;
 use super::{
     Cleanup, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
     Target, cleanup, processes, run_folder, scope,

@@ -4,7 +4,7 @@
 //! usable, so a repaired virtual environment is found without a restart. Launches wait for the first check, and are
 //! refused with its error.
 
-mod look;
+mod probe;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use look::{LONGEST_LOOK, Seen};
+use probe::{LONGEST_LOOK, Seen};
 
 /// Interval of checks while no candidate is usable.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -161,7 +161,7 @@ impl Python {
     async fn look(&self) -> Result<Seen, String> {
         let mut why_not = Vec::new();
         for candidate in &self.0.candidates {
-            match look::at(&candidate.program, self.path(), LONGEST_LOOK).await {
+            match probe::at(&candidate.program, self.path(), LONGEST_LOOK).await {
                 Ok(seen) => return Ok(seen),
                 Err(why) => {
                     why_not.push(format!("{} ({}) {why}", candidate.program.display(), candidate.origin));

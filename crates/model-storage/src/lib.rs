@@ -7,6 +7,8 @@
 //! A model is a tarball: [`pack`] writes it, [`unpack`] and [`tarball`] read it, [`cache`] keeps it on this machine.
 //! [`models`] lists, describes, copies and deletes models for people.
 
+#[cfg(feature = "s3")]
+mod abandoned_uploads;
 pub mod cache;
 mod file;
 #[cfg(feature = "hdfs")]
@@ -21,15 +23,13 @@ pub mod models;
 mod objects;
 pub mod pack;
 #[cfg(feature = "objects")]
-mod parts;
+mod part_size;
 #[cfg(any(feature = "hdfs", feature = "webhdfs"))]
 mod renamed_files;
 mod retry;
 mod staging;
 pub mod tarball;
 pub mod unpack;
-#[cfg(feature = "s3")]
-mod uploads;
 #[cfg(feature = "webhdfs")]
 mod webhdfs;
 

@@ -22,7 +22,7 @@ use sqlflow_sync::lock;
 pub(super) use service::serves;
 use upload::{Staged, Upload, Uploads};
 
-use super::parts::{PART, part_of};
+use super::part_size::{PART, part_of};
 use super::retry::Calls;
 use super::{
     CommitUnknown, FoundFile, ModelLocation, ModelStore, Pieces, Precondition, REPLACED, RetryPolicy, Scheme,
@@ -104,7 +104,11 @@ impl ObjectStore {
     fn remove_abandoned(&self, operator: &Operator, path: &str) {
         #[cfg(feature = "s3")]
         if self.scheme == Scheme::S3 {
-            match self.calls.wait(super::uploads::abort_abandoned(operator, &service::region(), path)) {
+            match self.calls.wait(super::abandoned_uploads::abort_abandoned(
+                operator,
+                &service::region(),
+                path,
+            )) {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(path, count, "removed uploads that were abandoned a day ago"),
                 Err(error) => tracing::debug!(path, %error, "cannot list abandoned uploads"),

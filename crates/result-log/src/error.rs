@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::disk;
+use super::file_io;
 use super::{Producer, SmallLogError};
 
 /// Description of damage that the disk cannot read.
@@ -69,7 +69,7 @@ impl LogError {
     /// The error for a failed read at this offset; damage if the disk cannot read the file there.
     pub(super) fn reading(what: &'static str, path: &Path, offset: u64) -> impl FnOnce(io::Error) -> Self {
         move |source| {
-            if disk::is_unreadable(&source) {
+            if file_io::is_unreadable(&source) {
                 tracing::error!(file = %path.display(), offset, error = %source, "the disk cannot read a result log");
                 Self::corrupt(path, offset, UNREADABLE)
             } else {

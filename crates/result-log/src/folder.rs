@@ -21,7 +21,7 @@ use sqlflow_job::JobId;
 use sqlflow_os::clock;
 
 use super::LogError;
-use super::disk::{self, Disk};
+use super::file_io::{self, Disk};
 
 /// Name of a file with records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,7 +197,7 @@ pub(super) fn read_dir_if_there(
 
 /// Opens a file for reading; returns its length. An unreadable file is damage.
 pub(super) fn open(path: &Path) -> Result<(File, u64), LogError> {
-    let file = disk::open(path).map_err(LogError::reading("open", path, 0))?;
+    let file = file_io::open(path).map_err(LogError::reading("open", path, 0))?;
     let length = file.metadata().map_err(LogError::reading("check", path, 0))?.len();
     Ok((file, length))
 }
@@ -208,7 +208,7 @@ pub(super) fn read_at(file: &File, path: &Path, offset: u64, length: u64) -> Res
     let mut buffer = vec![0; length];
     let mut filled = 0;
     while filled < length {
-        match disk::read_at(file, &mut buffer[filled..], offset + filled as u64) {
+        match file_io::read_at(file, &mut buffer[filled..], offset + filled as u64) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

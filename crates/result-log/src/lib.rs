@@ -24,10 +24,9 @@ mod append_plan;
 mod bad_blocks;
 mod blocking;
 mod compact;
-mod contents;
-mod disk;
 mod durability;
 mod error;
+mod file_io;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
 mod folder;
@@ -40,7 +39,9 @@ mod job_log;
 mod lock;
 mod log_cache;
 mod log_state;
+mod maintenance;
 mod move_to_folder;
+mod partial_read;
 mod producer;
 mod read;
 mod reader_positions;
@@ -49,12 +50,11 @@ mod retention;
 mod salvage;
 mod scan;
 mod segment_log;
-mod small;
+mod small_log;
 mod summary;
 #[cfg(test)]
 mod tests;
 mod tiered;
-mod upkeep;
 mod write;
 
 use std::collections::BTreeMap;
@@ -66,11 +66,11 @@ use tokio::sync::watch;
 pub use durability::Durability;
 pub use error::LogError;
 pub use inspect::{Damage, Health};
+pub use maintenance::{Aside, Found, Moved, Upkeep, free_name};
 pub use producer::Producer;
 pub use segment_log::{LogOptions, SegmentLog};
-pub use small::{SmallLog, SmallLogError, SmallLogs, SmallWrite};
+pub use small_log::{SmallLog, SmallLogError, SmallLogs, SmallWrite};
 pub use tiered::TieredLog;
-pub use upkeep::{Aside, Found, Moved, Upkeep, free_name};
 
 use sqlflow_job::{AttemptId, Change, Event, Evidence, Job, JobId};
 

@@ -272,7 +272,7 @@ fn read_committed(file: &File, path: &Path) -> Result<Option<CommittedOffset>, L
 
 #[cfg(test)]
 mod tests {
-    use super::super::disk::Disk;
+    use super::super::file_io::Disk;
     use super::*;
 
     /// A process that releases the lock only to take it again comes after waiters.

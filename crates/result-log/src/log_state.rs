@@ -9,11 +9,11 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::LogError;
-use super::contents::Contents;
-use super::disk;
+use super::file_io;
 use super::folder::{self, Folder, SegmentName};
 use super::index::Index;
 use super::lock::{CommittedOffset, JobLock, Peek, peek};
+use super::partial_read::Contents;
 use super::repair::{commit_end_of_kept, repair_end};
 use super::salvage::last_good;
 use super::scan::{Scan, note_frames, scan_tail, to_usize};
@@ -292,7 +292,7 @@ fn is_untouched(folder: &Folder, committed: CommittedOffset) -> Result<bool, Log
         Ok(tail) => Some(tail.len()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         // Reading it shows the damage.
-        Err(error) if disk::is_unreadable(&error) => None,
+        Err(error) if file_io::is_unreadable(&error) => None,
         Err(error) => return Err(LogError::io("check", &path)(error)),
     };
     // The only possible name of another segment.

@@ -7,9 +7,9 @@ use std::os::unix::fs::FileExt as _;
 use bytes::Bytes;
 
 use super::LogError;
-use super::contents::Contents;
 use super::folder::{Folder, SegmentName};
 use super::lock::{JobLock, Tried};
+use super::partial_read::Contents;
 use super::salvage::last_good;
 use super::scan::{Scan, to_usize};
 use super::write::first_committed_offset;

@@ -14,12 +14,12 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::LogError;
-use super::contents::Contents;
-use super::disk;
+use super::file_io;
 use super::folder::{Folder, SegmentName};
 use super::frame::{HEADER, SHORTEST_RECORD, push_record, push_summary, record_len};
 use super::inspect::{Extent, parts};
 use super::lock::{CommittedOffset, JobLock};
+use super::partial_read::Contents;
 use super::reader_positions;
 use super::salvage::{Salvaged, last_good, salvage};
 use super::scan::Scan;
@@ -209,7 +209,7 @@ fn replace(
             let path = folder.file(damaged);
             match fs::remove_file(&path) {
                 // The new file already replaces it.
-                Err(error) if disk::is_unreadable(&error) => {
+                Err(error) if file_io::is_unreadable(&error) => {
                     tracing::warn!(file = %path.display(), %error, "cannot remove a damaged file; check the file system");
                     Ok(())
                 }
@@ -257,7 +257,7 @@ fn keep_aside(folder: &Folder, name: SegmentName) -> Result<(), LogError> {
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             // The file is missing.
-            Err(error) if disk::is_unreadable(&error) => {
+            Err(error) if file_io::is_unreadable(&error) => {
                 tracing::warn!(file = %path.display(), %error, "cannot keep a damaged file aside; check the file system");
                 return Ok(());
             }

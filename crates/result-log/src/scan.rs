@@ -5,10 +5,10 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::LogError;
-use super::contents::Contents;
 use super::error::UNREADABLE;
 use super::frame::{Content, Frames, HEADER, Next};
 use super::index::Index;
+use super::partial_read::Contents;
 use super::summary::Summary;
 
 /// The good part of a tail.

@@ -11,7 +11,7 @@ use sqlflow_sync::lock;
 use tokio::sync::watch;
 
 use super::blocking::run_blocking;
-use super::disk::Disk;
+use super::file_io::Disk;
 use super::folder::{self, Folder};
 use super::job_log::JobLog;
 use super::log_cache::LogCache;

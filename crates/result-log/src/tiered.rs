@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use self::moving::Home;
 use super::log_cache::{self, CachedLog, LogCache};
-use super::small::{Planned, SmallLogState, SmallLogs, SmallWrite, page};
+use super::small_log::{Planned, SmallLogState, SmallLogs, SmallWrite, page};
 use super::summary::{SealedAttempt, Summary};
 use super::write::Addition;
 use super::{

@@ -4,9 +4,9 @@
 //! `scan` goes through it, `remedy` implements `--repair`, and `report` writes the output. Reads and writes go
 //! through `store::Survey`, `log::Upkeep` and `launch::RunFolders`.
 
+mod diagnose;
 mod finding;
-mod judge;
-mod remedy;
+mod repair;
 mod report;
 mod scan;
 mod state;
@@ -22,7 +22,7 @@ use sqlflow_cli::ctrl_c::CtrlC;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use self::remedy::{Orphans, Repairs};
+use self::repair::{Orphans, Repairs};
 use self::report::{Form, Report};
 use self::scan::{Scan, ScanError};
 use self::state::State;

@@ -17,9 +17,9 @@ use sqlflow_os::clock;
 use sqlflow_result_log::{Found, Health, LogError, Upkeep};
 use tokio_util::sync::CancellationToken;
 
+use super::diagnose;
 use super::finding::{Finding, Kind, Remedy};
-use super::judge;
-use super::remedy::Repairs;
+use super::repair::Repairs;
 use super::report::Report;
 use super::state::{State, modified_ms};
 use super::stuck::{self, ServerState, Servers, StuckContext};
@@ -108,7 +108,7 @@ impl<W: Write> Scan<W> {
 
     async fn job(&mut self, row: &Surveyed) -> Result<(), ScanError> {
         self.report.counts.jobs += 1;
-        if let Some(finding) = judge::document(row) {
+        if let Some(finding) = diagnose::document(row) {
             self.found(finding).await?;
         }
         match &row.id {
@@ -121,7 +121,7 @@ impl<W: Write> Scan<W> {
         let logs = self.state.logs();
         if let Ok(files) = logs.kept_aside(id)
             && let Some(finding) =
-                judge::kept_aside(id, &files, files.first().and_then(|it| modified_ms(&it.path)))
+                diagnose::kept_aside(id, &files, files.first().and_then(|it| modified_ms(&it.path)))
         {
             self.found(finding).await?;
         }
@@ -133,10 +133,10 @@ impl<W: Write> Scan<W> {
             Ok(None) => Err(ScanError::Interrupted),
             Ok(Some(Health::Good)) => Ok(()),
             Ok(Some(Health::Damaged(damage))) => {
-                self.found(judge::damaged_log(id, &damage, modified_ms(&damage.file))).await
+                self.found(diagnose::damaged_log(id, &damage, modified_ms(&damage.file))).await
             }
             Ok(Some(Health::Missing)) => self.log_without_folder(row, id, &logs.path(id)).await,
-            Err(error) => self.found(judge::unreadable(Some(id), describe(&error))).await,
+            Err(error) => self.found(diagnose::unreadable(Some(id), describe(&error))).await,
         }
     }
 
@@ -150,13 +150,13 @@ impl<W: Write> Scan<W> {
         if small.length > 0 {
             self.report.counts.logs += 1;
             return match small.fault() {
-                Some(what) => self.found(judge::damaged_small_log(id, &self.state.database(), what)).await,
+                Some(what) => self.found(diagnose::damaged_small_log(id, &self.state.database(), what)).await,
                 None => Ok(()),
             };
         }
         // Retention deletes the log first, then the job. Or the log has just moved to its folder.
-        if judge::should_have_log(row) && self.is_known_after_a_moment(id).await? && !folder.exists() {
-            self.found(judge::missing_log(row, folder)).await?;
+        if diagnose::should_have_log(row) && self.is_known_after_a_moment(id).await? && !folder.exists() {
+            self.found(diagnose::missing_log(row, folder)).await?;
         }
         Ok(())
     }
@@ -195,7 +195,7 @@ impl<W: Write> Scan<W> {
         let logs = self.state.logs();
         let shards = match logs.shards() {
             Ok(shards) => shards,
-            Err(error) => return self.found(judge::unreadable(None, describe(&error))).await,
+            Err(error) => return self.found(diagnose::unreadable(None, describe(&error))).await,
         };
         for shard in shards {
             match logs.entries(&shard) {
@@ -205,7 +205,7 @@ impl<W: Write> Scan<W> {
                         self.log_folder(entry).await?;
                     }
                 }
-                Err(error) => self.found(judge::unreadable(None, describe(&error))).await?,
+                Err(error) => self.found(diagnose::unreadable(None, describe(&error))).await?,
             }
         }
         Ok(())
@@ -218,13 +218,13 @@ impl<W: Write> Scan<W> {
                 // A job that was just removed has no log any more.
                 if is_orphan && path.exists() {
                     let since_ms = modified_ms(&path);
-                    self.found(judge::orphan_log(&job, path, is_in_place, since_ms)).await?;
+                    self.found(diagnose::orphan_log(&job, path, is_in_place, since_ms)).await?;
                 }
                 Ok(())
             }
             Found::HalfRemoved(path) => match modified_ms(&path) {
                 Some(since_ms) if clock::now_ms() - since_ms > DELETION_MS => {
-                    self.found(judge::half_removed(path, Some(since_ms))).await
+                    self.found(diagnose::half_removed(path, Some(since_ms))).await
                 }
                 Some(_) | None => Ok(()),
             },
@@ -237,7 +237,7 @@ impl<W: Write> Scan<W> {
             Ok(jobs) => jobs,
             Err(error) => {
                 let why = format!("cannot list the run folders: {error}");
-                return self.found(judge::unreadable(None, why)).await;
+                return self.found(diagnose::unreadable(None, why)).await;
             }
         };
         for job in jobs {
@@ -247,8 +247,8 @@ impl<W: Write> Scan<W> {
                 continue;
             }
             let finding = match runs.agent(&job) {
-                Ok(agent) => judge::orphan_run_folder(&job, &folder, agent, modified_ms(&folder)),
-                Err(error) => judge::unreadable(Some(&job), format!("{}: {error}", folder.display())),
+                Ok(agent) => diagnose::orphan_run_folder(&job, &folder, agent, modified_ms(&folder)),
+                Err(error) => diagnose::unreadable(Some(&job), format!("{}: {error}", folder.display())),
             };
             self.found(finding).await?;
         }
@@ -259,7 +259,7 @@ impl<W: Write> Scan<W> {
         let folder = self.state.lost_and_found();
         match count(&folder.join("log")) + count(&folder.join("run")) {
             0 => Ok(()),
-            entries => self.found(judge::lost_and_found(&folder, entries)).await,
+            entries => self.found(diagnose::lost_and_found(&folder, entries)).await,
         }
     }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use sqlflow_job::{Attempt, Job, JobId, LauncherId, Phase};
 use sqlflow_job_store::{ServerId, Surveyed, SurveyedDocument};
 
+use super::diagnose::NEEDS_REPAIR;
 use super::finding::{Finding, Kind, Remedy};
-use super::judge::NEEDS_REPAIR;
 
 /// Time after which an attempt without an agent was forgotten by its server: the longest pending timeout is half an
 /// hour.

@@ -16,7 +16,7 @@ use sqlflow_proto::record::{Notice, Record, record::Payload};
 use sqlflow_result_log::{Entry, LogOptions, Producer, ResultLog as _, SegmentLog, TieredLog, Upkeep};
 use tokio_util::sync::CancellationToken;
 
-use super::remedy::{Orphans, Repairs};
+use super::repair::{Orphans, Repairs};
 use super::report::{Counts, Form, Report};
 use super::scan::Scan;
 use super::state::State;

@@ -1,8 +1,8 @@
 //! Metrics of a server, named by Prometheus' conventions. Labels have few values, all known here: no job, user or
 //! statement is a label.
 
+mod instrumented;
 pub(crate) mod live;
-mod measured;
 mod process;
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tracing::Instrument as _;
 
 use sqlflow_job::{Event, Job, JobState, Phase};
 
-pub use measured::{MeasuredLog, MeasuredStore};
+pub use instrumented::{MeasuredLog, MeasuredStore};
 
 /// All metrics of a server.
 #[derive(Debug, Clone)]

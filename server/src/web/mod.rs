@@ -4,12 +4,12 @@
 //! and `tail` finds the last lines. `pages` renders HTML, `live` sends updates. `serve` is the protocol.
 
 mod access;
-mod bar;
+mod downsampling;
 mod live;
 mod log_text;
 mod pages;
 mod probes;
-mod series;
+mod progress_bar;
 mod serve;
 mod statements;
 mod tail;

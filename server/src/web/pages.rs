@@ -3,11 +3,11 @@
 mod cause;
 mod chart;
 mod display;
+mod format;
 mod list;
 mod statements;
 mod summary;
 mod timeline;
-mod words;
 
 use axum::Form;
 use axum::Router;
@@ -155,7 +155,7 @@ async fn job(
                 label .script-only hidden { input #follow type="checkbox" checked; " Follow" }
                 a href={ "/jobs/" (id) "/log?key=" (key) } download={ (id) ".log" } { "Download" }
             }
-            @if is_cut { p .dim { "The last " (words::counted(lines.len() as u64, "line")) "; download the log for all." } }
+            @if is_cut { p .dim { "The last " (format::counted(lines.len() as u64, "line")) "; download the log for all." } }
             div #log tabindex="0" role="log" aria-live="off" aria-label="Output of the job"
                 data-live=[is_live.then(|| format!("/jobs/{id}/live?key={key}&after={next}"))] {
                 @for piece in &lines { span class=(piece.kind.name()) { (piece.text) } }

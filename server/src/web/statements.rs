@@ -6,7 +6,7 @@ use sqlflow_proto::record::StatementEnded;
 use sqlflow_proto::v1::{Display, Head, Metrics, Rows};
 use sqlflow_text::cell::Batch;
 
-use super::series::Curves;
+use super::downsampling::Curves;
 
 /// Maximum number of statements; the oldest are evicted.
 const MAX_STATEMENTS: usize = 100;

@@ -8,7 +8,7 @@ use sqlflow_job::JobId;
 use sqlflow_proto::record::{ModelPublished, Notice, StoredRecord, notice, output::Stream, record::Payload};
 use sqlflow_result_log::{LogError, ResultLog};
 
-use super::bar::{Bar, Bars};
+use super::progress_bar::{Bar, Bars};
 use super::statements::Statements;
 
 use sqlflow_sync::lock;

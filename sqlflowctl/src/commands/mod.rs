@@ -1,12 +1,12 @@
 //! The commands.
 
+mod data_source;
 mod fetch;
-mod inspect;
+mod jobs;
 mod models;
 mod parse;
 mod read;
 mod run;
-mod source;
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::manual;
 use crate::render::result_set::Style;
 use crate::render::{Screen as _, Tone};
-use source::DataSource;
+use data_source::DataSource;
 
 /// Runs one command.
 pub(crate) async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> {
@@ -35,9 +35,9 @@ pub(crate) async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> 
         }
         Command::Fetch(fetch) => fetch::fetch(&fetch, form, client()?, console).await,
         Command::Logs(logs) => fetch::logs(&logs, json, client()?, console).await,
-        Command::Cancel(job) => inspect::cancel(&job, json, client()?, console).await,
-        Command::List(list) => inspect::list(&list, form, client()?, console).await,
-        Command::Describe(job) => inspect::describe(&job, json, client()?, console).await,
+        Command::Cancel(job) => jobs::cancel(&job, json, client()?, console).await,
+        Command::List(list) => jobs::list(&list, form, client()?, console).await,
+        Command::Describe(job) => jobs::describe(&job, json, client()?, console).await,
         Command::Models(args) => models::models(args, form, console).await,
         Command::Parse(parse) => parse::parse(&parse, console),
         Command::Completion(args) => console.results(&manual::completion(args.shell)).map_err(Failure::from),

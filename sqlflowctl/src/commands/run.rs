@@ -7,8 +7,8 @@ use sqlflow_text::escape::escaped;
 use tonic::{Code, Status};
 
 use super::Form;
+use super::data_source::DataSource;
 use super::read::{conclude, read_program, read_to_end};
-use super::source::DataSource;
 use crate::args::Run;
 use crate::client::Client;
 use crate::console::Console;

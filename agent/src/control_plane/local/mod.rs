@@ -19,7 +19,7 @@ use crate::cli::ExecOptions;
 use crate::control_plane::Incoming;
 use crate::outcome_json;
 use crate::output::link::{Link, Settled};
-use crate::output::sent::Sent;
+use crate::output::stream_progress::Sent;
 use crate::supervisor::{Event, GrantEvent, ReportEvent};
 use log::LogFolder;
 

@@ -23,7 +23,7 @@ use super::{CONNECT_TIMEOUT, HELLO_TIMEOUT, RemoteControlPlane};
 use crate::control_plane::Incoming;
 use crate::output::compress::Compressor;
 use crate::output::link::{Acked, Link, Settled};
-use crate::output::sent::Sent;
+use crate::output::stream_progress::Sent;
 use crate::supervisor::{AttachEvent, Event, GrantEvent, ReportEvent};
 
 const PROTOCOL: u32 = 1;

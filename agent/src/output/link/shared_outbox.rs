@@ -8,9 +8,9 @@ use sqlflow_proto::record::{Notice, Record, StatementEnded, notice, record::Payl
 use sqlflow_sync::lock;
 use tokio::sync::{Notify, watch};
 
+use crate::output::ack_rate::Speed;
 use crate::output::outbox::Outbox;
-use crate::output::speed::Speed;
-use crate::output::tail::{DiskWork, Reading};
+use crate::output::overflow_queue::{DiskWork, Reading};
 use crate::output::terminal_records::TerminalRecords;
 
 /// Bytes kept of the end of stderr before the first statement.

@@ -3,8 +3,8 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sqlflow_job::{Change, Event, Job, JobId};
 
-use super::changes::next_revision;
 use super::leases::{prolong, until};
+use super::revisions::next_revision;
 use super::rows::{DOC_VERSION, Document, check_version, document, job_id, json};
 use crate::types::{Created, Lease, NewJob, Revision, StoreError, UpdateError};
 

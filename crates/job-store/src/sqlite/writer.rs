@@ -15,7 +15,7 @@ use sqlflow_sync::lock;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::busy;
+use super::lock_holder;
 use crate::types::{StoreError, UpdateError};
 
 /// Capacity of the queue. Callers beyond it wait for room, at most for the turn timeout.
@@ -102,13 +102,13 @@ impl Writer {
         let told = match tokio::time::timeout(self.turn_timeout, begin_in_time).await {
             Ok(told) => told?,
             // It has not begun, and will not.
-            Err(_) if start.take() => return Err(busy::refusal(&self.path).into()),
+            Err(_) if start.take() => return Err(lock_holder::refusal(&self.path).into()),
             Err(_) => result.await,
         };
         told.unwrap_or_else(|_| {
             // Its turn came too late, or not at all.
             let is_closing = self.closing.is_cancelled();
-            Err(if is_closing { StoreError::Closing } else { busy::refusal(&self.path) }.into())
+            Err(if is_closing { StoreError::Closing } else { lock_holder::refusal(&self.path) }.into())
         })
     }
 
@@ -328,7 +328,7 @@ impl Groups {
             Ok(connection) => connection,
             Err(error) => {
                 group.extend(self.queue.take(true));
-                return Err(busy::explained(error, &self.path));
+                return Err(lock_holder::explained(error, &self.path));
             }
         };
         self.transaction(&connection, is_synced, group)?;
@@ -359,7 +359,7 @@ impl Groups {
         group: &mut Vec<Box<dyn Write>>,
     ) -> Result<(), StoreError> {
         let path = self.path.clone();
-        let explained = |error| busy::explained(error, &path);
+        let explained = |error| lock_holder::explained(error, &path);
         let (begun, mut staying) = (Instant::now(), 0);
         while group.is_empty() || !self.queue.has_first() {
             let Some(mut write) = self.queue.take(is_synced) else { break };

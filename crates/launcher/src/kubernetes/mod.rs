@@ -6,7 +6,6 @@
 //! which have no job. `identity` verifies an agent's token. `calls` changes objects; `bounded` gives each
 //! call a timeout.
 
-mod bounded;
 mod calls;
 mod changes;
 mod claim;
@@ -16,13 +15,13 @@ mod observe;
 mod pod;
 mod terminating_pods;
 mod termination_message;
+mod timeout_client;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
-use bounded::{CALL_TIME, bounded};
 use changes::Changes;
 use futures::StreamExt as _;
 use garbage_reports::GarbageReports;
@@ -34,6 +33,7 @@ use kube::{Client, ResourceExt as _};
 use sha2::{Digest as _, Sha256};
 use sqlflow_job::{ExecutorRef, LauncherId, LauncherKind, Milestones};
 use terminating_pods::TerminatingPods;
+use timeout_client::{CALL_TIME, bounded};
 
 use super::{
     Cleanup, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
@@ -42,9 +42,9 @@ use super::{
 
 use calls::{ignore_missing, refusal};
 
-pub use bounded::in_words;
 pub use identity::PodIdentity;
 pub use pod::AUDIENCE;
+pub use timeout_client::in_words;
 
 /// Settings of the Kubernetes launcher.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::disk::Disk;
+use crate::file_io::Disk;
 use crate::folder::Folder;
 use crate::lock::{JobLock, Tried};
 use crate::{Health, Upkeep};

@@ -5,11 +5,11 @@ mod compaction;
 mod damage;
 mod holes;
 mod locks;
+mod maintenance;
 mod model;
 mod processes;
 mod restored;
 mod unreadable;
-mod upkeep;
 
 use std::path::Path;
 

@@ -10,7 +10,7 @@ use super::{TRIES, TieredJobLog, TieredLog};
 use crate::blocking::run_blocking;
 use crate::lock::LOCK_WAIT;
 use crate::move_to_folder::move_to_folder;
-use crate::small::{SmallLog, SmallLogState, SmallWrite};
+use crate::small_log::{SmallLog, SmallLogState, SmallWrite};
 use crate::{LogError, ResultLog as _};
 
 /// Poll interval while another process moves a log.

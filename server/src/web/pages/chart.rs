@@ -3,7 +3,7 @@
 
 use maud::{Markup, html};
 
-use crate::web::series::Series;
+use crate::web::downsampling::Series;
 
 /// Size of the drawing in units of about a pixel.
 const WIDTH: f64 = 360.0;

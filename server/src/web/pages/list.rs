@@ -11,7 +11,7 @@ use sqlflow_job_store::{JobFilter, JobRecord};
 use sqlflow_os::clock;
 
 use super::cause;
-use super::words::{badge, duration, kinds, models, moment, step_name};
+use super::format::{badge, duration, kinds, models, moment, step_name};
 use super::{Refusal, page};
 use crate::web::Web;
 

@@ -5,7 +5,7 @@ use sqlflow_job_store::JobRecord;
 use sqlflow_text::mention::mention;
 
 use super::chart::chart;
-use super::words::{counted, duration, size};
+use super::format::{counted, duration, size};
 use crate::web::statements::{Picture, Statement, Table};
 use crate::web::view::JobView;
 

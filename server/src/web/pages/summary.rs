@@ -11,9 +11,9 @@ use sqlflow_proto::record::EarlierModel;
 use sqlflow_result_log::LogError;
 use sqlflow_text::mention::mention;
 
+use super::format::{badge, duration, kinds, moment, size};
 use super::statements;
 use super::timeline::timeline;
-use super::words::{badge, duration, kinds, moment, size};
 use crate::trace;
 use crate::web::Web;
 use crate::web::view::{JobView, Progress, SharedView};

@@ -8,7 +8,7 @@ use sqlflow_job::{Attempt, Job, Reason, Role, Stage, Step};
 use sqlflow_job_store::JobRecord;
 use sqlflow_os::clock;
 
-use super::words::{badge, duration, step_name};
+use super::format::{badge, duration, step_name};
 
 /// Width of a bar's drawing, in its own units, and its height.
 const WIDTH: f64 = 1000.0;

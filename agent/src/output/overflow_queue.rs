@@ -10,7 +10,7 @@ use prost::Message as _;
 use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
 
 use super::frame::{self, Front, MAX_FRAME};
-use super::starts::{Start, Starts};
+use super::resync_points::{Start, Starts};
 
 /// Size of the buffer before the file.
 const BUFFER: usize = 1 << 20;

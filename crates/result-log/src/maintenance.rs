@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use sqlflow_job::JobId;
 
 use super::LogError;
-use super::disk::Disk;
+use super::file_io::Disk;
 use super::folder::{Folder, read_dir_if_there};
 use super::inspect::{Extent, parts};
 use super::inspect::{Health, inspect};

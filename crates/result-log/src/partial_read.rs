@@ -10,7 +10,7 @@ use bytes::Bytes;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::LogError;
-use super::disk;
+use super::file_io;
 use super::folder;
 
 /// Block size of the page cache, and of most file systems.
@@ -31,7 +31,7 @@ impl Contents {
         match folder::open(path) {
             Ok((file, length)) => read_blocks(
                 length.try_into().expect("a segment fits in memory"),
-                |buffer, offset| disk::read_at(&file, buffer, offset),
+                |buffer, offset| file_io::read_at(&file, buffer, offset),
                 || forget_cached(&file),
             )
             .map_err(LogError::io("read", path)),
@@ -67,7 +67,7 @@ fn read_blocks(
             Ok(0) => break,
             Ok(count) => at += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if disk::is_unreadable(&error) => match on_error.take() {
+            Err(error) if file_io::is_unreadable(&error) => match on_error.take() {
                 Some(on_error) => on_error(),
                 None => {
                     // A failed call may have changed its buffer.
