@@ -25,7 +25,7 @@ pub struct Reaped {
     pub ended: Vec<(Pid, ExitStatus)>,
     /// No process of the attempt is left. Without children there are no descendants: orphans become children of the
     /// agent.
-    pub alone: bool,
+    pub all_exited: bool,
 }
 
 impl Reaper {
@@ -36,11 +36,11 @@ impl Reaper {
             match self.reap_one() {
                 Ok(Some(one)) => ended.push(one),
                 Ok(None) => {
-                    let alone = preexisting::exist() && tree::descendants().is_ok_and(|it| it.is_empty());
-                    return Reaped { ended, alone };
+                    let all_exited = preexisting::exist() && tree::descendants().is_ok_and(|it| it.is_empty());
+                    return Reaped { ended, all_exited };
                 }
                 Err(Errno::EINTR) => {}
-                Err(_) => return Reaped { ended, alone: true },
+                Err(_) => return Reaped { ended, all_exited: true },
             }
         }
     }

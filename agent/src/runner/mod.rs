@@ -92,7 +92,7 @@ struct Runner {
     fetching: Arc<RetryPolicy>,
     command: Command,
     /// All processes of the command have ended.
-    is_alone: bool,
+    all_exited: bool,
     /// Processes that got the signal to end.
     signaled: SignaledProcesses,
     /// Remaining that a warning has named.
@@ -147,7 +147,7 @@ impl Runner {
             assignment: None,
             fetching,
             command: Command::NotStarted,
-            is_alone: false,
+            all_exited: false,
             signaled: SignaledProcesses::default(),
             warned: SignaledProcesses::default(),
             terminal: None,
@@ -315,9 +315,9 @@ impl Runner {
                 })));
             }
         }
-        if reaped.alone && self.command == Command::Ended {
-            self.is_alone = true;
-            self.send(Event::Command(CommandEvent::Alone));
+        if reaped.all_exited && self.command == Command::Ended {
+            self.all_exited = true;
+            self.send(Event::Command(CommandEvent::AllExited));
         }
     }
 

@@ -75,7 +75,7 @@ mod tests {
         assert!(timers.is_stale(&GRACE, Instant::now()));
         assert!(!timers.is_stale(&GRACE, Instant::now() + hour));
         assert!(!timers.is_stale(&Event::TimeUp(Timer::Drain), Instant::now()), "another timer");
-        assert!(!timers.is_stale(&Event::Command(CommandEvent::Alone), Instant::now()));
+        assert!(!timers.is_stale(&Event::Command(CommandEvent::AllExited), Instant::now()));
     }
 
     #[tokio::test]

@@ -127,7 +127,7 @@ pub enum CommandEvent {
     /// The command ended.
     Exited(Exit),
     /// No process of the attempt is left, after the command's end.
-    Alone,
+    AllExited,
     /// Nothing more will be read from the command's pipes and channel.
     StreamsEnded {
         /// A process still holds one of them open.

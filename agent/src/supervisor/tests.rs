@@ -225,7 +225,7 @@ impl World {
         self.pending.push(exit);
     }
 
-    /// One of the possible next events. `Alone` may come at any time after the exit.
+    /// One of the possible next events. `AllExited` may come at any time after the exit.
     fn step(&mut self, choice: usize) -> bool {
         let choices = self.pending.len() + self.timers.len();
         if choices == 0 {
@@ -240,7 +240,7 @@ impl World {
                 let is_exit = matches!(event, Event::Command(CommandEvent::Exited(_)));
                 self.happen(event);
                 if is_exit {
-                    self.pending.push(Event::Command(CommandEvent::Alone));
+                    self.pending.push(Event::Command(CommandEvent::AllExited));
                 }
             }
             timer => {

@@ -198,7 +198,7 @@ pub trait Launcher: Send + Sync + 'static {
 
     /// Interval at which a running attempt is observed without a reported change, to see what depends on time or what
     /// [`Launcher::changed`] may miss.
-    fn look_period(&self) -> Duration {
+    fn poll_interval(&self) -> Duration {
         Duration::from_secs(1)
     }
 }
@@ -277,14 +277,14 @@ pub struct AgentArtifacts {
     /// The end, as far as it is known.
     pub end: End,
     /// Agent log tail; may be empty.
-    pub last_words: String,
+    pub log_tail: String,
 }
 
 impl AgentArtifacts {
     /// Whether the platform or the agent reported an end, so that the attempt is not about to start.
-    pub fn tell_of_an_end(&self) -> bool {
+    pub fn has_known_end(&self) -> bool {
         match self.end {
-            End::Reported(_) | End::Seen(_) => true,
+            End::Reported(_) | End::ReportedByPlatform(_) => true,
             End::Unknown => false,
         }
     }
@@ -293,7 +293,7 @@ impl AgentArtifacts {
     pub fn reported(&self) -> Option<&Outcome> {
         match &self.end {
             End::Reported(outcome) => Some(outcome),
-            End::Seen(_) | End::Unknown => None,
+            End::ReportedByPlatform(_) | End::Unknown => None,
         }
     }
 }
@@ -304,7 +304,7 @@ pub enum End {
     /// The agent reported the outcome. It also contains the number of records.
     Reported(Outcome),
     /// The platform reported the outcome, because the agent could not. It says nothing about records.
-    Seen(Outcome),
+    ReportedByPlatform(Outcome),
     /// No report.
     #[default]
     Unknown,

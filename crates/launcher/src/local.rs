@@ -336,7 +336,7 @@ impl Launcher for LocalLauncher {
     }
 
     /// The exit of an agent that was seen to run is never missed, so this is only a safety net.
-    fn look_period(&self) -> Duration {
+    fn poll_interval(&self) -> Duration {
         SAFETY_PERIOD
     }
 }

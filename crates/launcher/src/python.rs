@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use probe::{LONGEST_LOOK, Seen};
+use probe::{PROBE_TIMEOUT, UsablePython};
 
 /// Interval of checks while no candidate is usable.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ struct Looks {
 #[derive(Debug, Clone)]
 struct Look {
     at: Instant,
-    seen: Result<Seen, String>,
+    seen: Result<UsablePython, String>,
 }
 
 /// The reason for which no Python is usable.
@@ -158,10 +158,10 @@ impl Python {
         self.look().await.map(drop)
     }
 
-    async fn look(&self) -> Result<Seen, String> {
+    async fn look(&self) -> Result<UsablePython, String> {
         let mut why_not = Vec::new();
         for candidate in &self.0.candidates {
-            match probe::at(&candidate.program, self.path(), LONGEST_LOOK).await {
+            match probe::at(&candidate.program, self.path(), PROBE_TIMEOUT).await {
                 Ok(seen) => return Ok(seen),
                 Err(why) => {
                     why_not.push(format!("{} ({}) {why}", candidate.program.display(), candidate.origin));
@@ -177,13 +177,13 @@ impl Python {
 }
 
 /// Logs a changed result.
-fn tell(before: Option<&Result<Seen, String>>, now: &Result<Seen, String>) {
+fn tell(before: Option<&Result<UsablePython, String>>, now: &Result<UsablePython, String>) {
     if before == Some(now) {
         return;
     }
     match now {
         Ok(seen) => {
-            let Seen { program, version, package, missing } = seen;
+            let UsablePython { program, version, package, missing } = seen;
             let (program, package) = (program.display(), package.display());
             tracing::info!(%program, version, %package, "submitters run with this Python");
             if !missing.is_empty() {

@@ -135,8 +135,8 @@ impl Execution {
     }
 
     #[must_use]
-    pub fn look_period(&self) -> Duration {
-        self.launcher.look_period()
+    pub fn poll_interval(&self) -> Duration {
+        self.launcher.poll_interval()
     }
 
     pub async fn changed(&self) {

@@ -63,13 +63,13 @@ fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
 /// Its outcome cannot be read.
 pub(super) fn artifacts(dir: &Path) -> io::Result<AgentArtifacts> {
     let outcome = read_if_there(&dir.join(OUTCOME))?.map(|bytes| decode(&bytes));
-    let last_words = match &outcome {
+    let log_tail = match &outcome {
         Some(Ok(_)) => String::new(),
         Some(Err(what)) => damaged(what),
         None => tail(&dir.join("agent.log")),
     };
     let end = outcome.and_then(Result::ok).map_or(End::Unknown, End::Reported);
-    Ok(AgentArtifacts { end, ..with_records(dir, last_words) })
+    Ok(AgentArtifacts { end, ..with_records(dir, log_tail) })
 }
 
 /// The outcome, or what is wrong with it.
@@ -105,9 +105,9 @@ fn damaged(what: &str) -> String {
     format!("the outcome that it left is damaged: {what}")
 }
 
-fn with_records(dir: &Path, last_words: String) -> AgentArtifacts {
+fn with_records(dir: &Path, log_tail: String) -> AgentArtifacts {
     let spool: Box<dyn RecordSource> = Box::new(Spool::at(dir.join("spool")));
-    AgentArtifacts { records: Some(spool), last_words, ..AgentArtifacts::default() }
+    AgentArtifacts { records: Some(spool), log_tail, ..AgentArtifacts::default() }
 }
 
 fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {

@@ -26,8 +26,8 @@ pub struct TerminationMessage {
     #[serde(default)]
     retryable: bool,
     /// Sequence number of the last record.
-    #[serde(default)]
-    records: u64,
+    #[serde(default, rename = "records")]
+    last_seq: u64,
     #[serde(default)]
     usage: UsageJson,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -39,14 +39,14 @@ pub struct TerminationMessage {
     #[serde(default, skip_serializing_if = "is_false")]
     not_executed: bool,
     /// Who terminated the attempt.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    ended_by: String,
+    #[serde(default, rename = "ended_by", skip_serializing_if = "String::is_empty")]
+    terminated_by: String,
     #[serde(default)]
     phases: Vec<PhaseJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_result: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "all_or_none")]
-    marks: Option<Vec<TerminalRecord>>,
+    #[serde(default, rename = "marks", skip_serializing_if = "Option::is_none", deserialize_with = "all_or_none")]
+    terminal_records: Option<Vec<TerminalRecord>>,
 }
 
 /// The unacknowledged records that a success carries, in order.
@@ -96,16 +96,16 @@ impl TerminationMessage {
             signal: outcome.signal,
             message: outcome.message.clone(),
             retryable: outcome.retryable,
-            records: outcome.last_seq,
+            last_seq: outcome.last_seq,
             usage: outcome.usage.clone().unwrap_or_default().into(),
             output_kept: outcome.output_kept,
             user_error: outcome.user_error,
             unexplained: outcome.unexplained,
             not_executed: outcome.not_executed,
-            ended_by: outcome.ended_by.clone(),
+            terminated_by: outcome.ended_by.clone(),
             phases: outcome.phases.iter().map(PhaseJson::from).collect(),
             last_result: None,
-            marks: None,
+            terminal_records: None,
         }
     }
 
@@ -118,7 +118,7 @@ impl TerminationMessage {
     ) -> Self {
         if self.reason == Reason::Succeeded {
             self.last_result = Some(last_result);
-            self.marks = Some(records.into_iter().filter_map(TerminalRecord::of).collect());
+            self.terminal_records = Some(records.into_iter().filter_map(TerminalRecord::of).collect());
         }
         self
     }
@@ -127,10 +127,10 @@ impl TerminationMessage {
     /// together: the server then has no success that it could prove.
     pub fn encode(&self) -> String {
         let text = self.encode_cut();
-        if text.len() <= MAX_BYTES || self.marks.is_none() {
+        if text.len() <= MAX_BYTES || self.terminal_records.is_none() {
             return text;
         }
-        Self { last_result: None, marks: None, ..self.clone() }.encode_cut()
+        Self { last_result: None, terminal_records: None, ..self.clone() }.encode_cut()
     }
 
     fn encode_cut(&self) -> String {
@@ -162,14 +162,14 @@ impl TerminationMessage {
             output_kept: self.output_kept,
             unexplained: self.unexplained,
             not_executed: self.not_executed,
-            last_seq: self.records,
+            last_seq: self.last_seq,
             ..Outcome::default()
         }
     }
 
     /// All of them, or none if one cannot be read: it may be the one that matters.
     pub fn terminal_records(&self) -> Option<TerminalRecords> {
-        let records = self.marks.as_ref()?.iter().map(TerminalRecord::record).collect::<Option<_>>()?;
+        let records = self.terminal_records.as_ref()?.iter().map(TerminalRecord::record).collect::<Option<_>>()?;
         Some(TerminalRecords { last_result: self.last_result?, records })
     }
 }

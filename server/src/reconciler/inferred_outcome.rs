@@ -21,8 +21,8 @@ pub(super) fn of_artifacts(
     };
     let reported = match &artifacts.end {
         End::Reported(reported) => reported,
-        End::Seen(seen) => return unreported(wire::outcome(seen)),
-        End::Unknown => return unreported(lost(&artifacts.last_words)),
+        End::ReportedByPlatform(seen) => return unreported(wire::outcome(seen)),
+        End::Unknown => return unreported(lost(&artifacts.log_tail)),
     };
     let outcome = wire::outcome(reported);
     if outcome.succeeded() && reported.last_seq > last_seq {
@@ -91,7 +91,7 @@ pub(super) fn without_agent(artifacts: &AgentArtifacts, known: Option<Outcome>) 
 
 /// Outcome of an attempt whose agent ended before it attached.
 fn never_attached(artifacts: &AgentArtifacts) -> Outcome {
-    if let End::Seen(seen) = &artifacts.end {
+    if let End::ReportedByPlatform(seen) = &artifacts.end {
         let outcome = wire::outcome(seen);
         if outcome.reason == Reason::Deadline {
             // Another attempt would have no more time.
@@ -104,7 +104,7 @@ fn never_attached(artifacts: &AgentArtifacts) -> Outcome {
         );
     }
     let detail =
-        if artifacts.last_words.is_empty() { String::new() } else { format!(": {}", artifacts.last_words) };
+        if artifacts.log_tail.is_empty() { String::new() } else { format!(": {}", artifacts.log_tail) };
     Outcome::by_server(
         Reason::LaunchFailed,
         format!("the agent ended before it attached to a server{detail}"),
@@ -112,13 +112,13 @@ fn never_attached(artifacts: &AgentArtifacts) -> Outcome {
     )
 }
 
-fn lost(last_words: &str) -> Outcome {
+fn lost(log_tail: &str) -> Outcome {
     let mut outcome = Outcome::by_server(
         Reason::Lost,
         "the agent was killed, and the program with it, before it could report how it ended",
         true,
     );
-    outcome.detail = last_words.to_owned();
+    outcome.detail = log_tail.to_owned();
     outcome
 }
 
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn records_prove_an_agent() {
-        let silent = AgentArtifacts { last_words: "no such server".to_owned(), ..AgentArtifacts::default() };
+        let silent = AgentArtifacts { log_tail: "no such server".to_owned(), ..AgentArtifacts::default() };
         assert!(!had_agent(&silent, 0));
         assert!(had_agent(&silent, 1), "the log has some");
         assert!(had_agent(&succeeded(), 0), "its outcome names some");
@@ -188,7 +188,7 @@ mod tests {
             (agent::outcome::Reason::Lost, Reason::Lost),
         ] {
             let seen = agent::Outcome { reason: wire.into(), ..agent::Outcome::default() };
-            let artifacts = AgentArtifacts { end: End::Seen(seen), ..AgentArtifacts::default() };
+            let artifacts = AgentArtifacts { end: End::ReportedByPlatform(seen), ..AgentArtifacts::default() };
             assert_eq!(of_artifacts(&artifacts, 5, None, "").reason, reason);
             assert!(last_sent_seq(&artifacts) > 5, "the number of its records is unknown");
         }
@@ -199,7 +199,7 @@ mod tests {
         let reason = agent::outcome::Reason::Deadline.into();
         let seen = agent::Outcome { reason, message: "too long".to_owned(), ..agent::Outcome::default() };
         let outcome =
-            without_agent(&AgentArtifacts { end: End::Seen(seen), ..AgentArtifacts::default() }, None);
+            without_agent(&AgentArtifacts { end: End::ReportedByPlatform(seen), ..AgentArtifacts::default() }, None);
         assert_eq!((outcome.reason, outcome.retryable), (Reason::Deadline, false));
     }
 
@@ -220,7 +220,7 @@ mod tests {
             message: "killed for lack of memory".to_owned(),
             ..agent::Outcome::default()
         };
-        let seen = AgentArtifacts { end: End::Seen(killed), ..AgentArtifacts::default() };
+        let seen = AgentArtifacts { end: End::ReportedByPlatform(killed), ..AgentArtifacts::default() };
         assert_eq!(message(seen, None), format!("killed for lack of memory{memory}"));
         let cancelled = Outcome::by_server(Reason::Cancelled, "cancelled", false);
         assert_eq!(message(AgentArtifacts::default(), Some(cancelled)), "cancelled");

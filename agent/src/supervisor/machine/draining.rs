@@ -10,7 +10,7 @@ use super::{Attempt, State};
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Drain {
     /// No process of the attempt is left.
-    pub(super) alone: bool,
+    pub(super) all_exited: bool,
     pub(super) remaining: Remaining,
     /// The reader has to stop.
     pub(super) stopping: bool,
@@ -36,8 +36,8 @@ impl Attempt {
         match event {
             // The command was given up too early.
             Event::Command(CommandEvent::Exited(exit)) => self.exited(exit),
-            Event::Command(CommandEvent::Alone) => {
-                drain.alone = true;
+            Event::Command(CommandEvent::AllExited) => {
+                drain.all_exited = true;
                 if drain.remaining == Remaining::InGracePeriod {
                     actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
                 }
@@ -48,7 +48,7 @@ impl Attempt {
                     actions.push(Action::RecordGap);
                 }
             }
-            Event::TimeUp(Timer::Settle) if !drain.alone => match drain.remaining {
+            Event::TimeUp(Timer::Settle) if !drain.all_exited => match drain.remaining {
                 Remaining::NotSignaled => {
                     drain.remaining = Remaining::TermSent;
                     actions.push(Action::SignalRemaining(Signal::SIGTERM));
@@ -59,7 +59,7 @@ impl Attempt {
                 Remaining::TermSent => {}
                 Remaining::KillSent => actions.push(Action::SignalRemaining(Signal::SIGKILL)),
             },
-            Event::TimeUp(Timer::Grace) if !drain.alone => match drain.remaining {
+            Event::TimeUp(Timer::Grace) if !drain.all_exited => match drain.remaining {
                 Remaining::InGracePeriod => {
                     drain.remaining = Remaining::KillSent;
                     actions.push(Action::SignalRemaining(Signal::SIGKILL));
@@ -73,10 +73,10 @@ impl Attempt {
             },
             // A cancelled command has nothing to publish, and its grace period has its own timer.
             Event::TimeUp(Timer::PublishBy)
-                if drain.remaining == Remaining::InGracePeriod && !drain.alone && self.is_cancelled() => {}
+                if drain.remaining == Remaining::InGracePeriod && !drain.all_exited && self.is_cancelled() => {}
             Event::TimeUp(Timer::Drain | Timer::PublishBy | Timer::LeaveBy) => {
                 drain.stopping = true;
-                if !drain.alone {
+                if !drain.all_exited {
                     drain.remaining = Remaining::KillSent;
                     actions.push(Action::SignalRemaining(Signal::SIGKILL));
                 }
@@ -118,7 +118,7 @@ impl Attempt {
         }
         self.state = State::Draining(drain);
         // A process that even KILL does not end is left behind once reading has stopped.
-        if self.streams_ended && (drain.alone || drain.stopping) {
+        if self.streams_ended && (drain.all_exited || drain.stopping) {
             actions.extend(self.drained());
         }
         actions

@@ -43,7 +43,7 @@ impl Attempt {
             | Event::Prepare(_)
             | Event::Command(
                 CommandEvent::StartFailed { .. }
-                | CommandEvent::Alone
+                | CommandEvent::AllExited
                 | CommandEvent::StreamsEnded { .. }
                 | CommandEvent::SubmitterFailed(_)
                 | CommandEvent::ChannelBroken(_)

@@ -115,7 +115,7 @@ impl Attempt {
             Event::TimeUp(Timer::GiveUp) => self.give_up(),
             Event::Attach(_)
             | Event::Prepare(_)
-            | Event::Command(CommandEvent::Alone)
+            | Event::Command(CommandEvent::AllExited)
             | Event::Publish(_)
             | Event::Report(_)
             | Event::TimeUp(Timer::Linger | Timer::Settle | Timer::Drain | Timer::StartAgain) => Vec::new(),

@@ -63,7 +63,7 @@ fn pipes_that_close_before_the_exit_are_not_awaited_again() {
     world.happen(Event::Command(CommandEvent::StreamsEnded { open: false }));
     world.happen(exited(0));
     assert!(world.reports.is_empty());
-    world.happen(Event::Command(CommandEvent::Alone));
+    world.happen(Event::Command(CommandEvent::AllExited));
     assert_eq!(world.reports[0].reason, Reason::Succeeded);
 }
 
@@ -196,7 +196,7 @@ fn running(is_granted: bool) -> Attempt {
 /// The exit report after this exit status.
 fn verdict_on(mut machine: Attempt, exit: Event) -> ExitReport {
     machine.apply(exit);
-    machine.apply(Event::Command(CommandEvent::Alone));
+    machine.apply(Event::Command(CommandEvent::AllExited));
     let reported = machine.apply(Event::Command(CommandEvent::StreamsEnded { open: false }));
     let report = reported.into_iter().find_map(|it| match it {
         Action::Report(report, _) => Some(*report),

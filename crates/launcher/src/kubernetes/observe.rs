@@ -81,7 +81,7 @@ fn past_deadline(said: Option<AgentArtifacts>) -> AgentArtifacts {
             AgentArtifacts { end: End::Reported(outcome), ..AgentArtifacts::default() }
         }
         Some(said) => said,
-        None => AgentArtifacts { end: End::Seen(deadline), ..AgentArtifacts::default() },
+        None => AgentArtifacts { end: End::ReportedByPlatform(deadline), ..AgentArtifacts::default() },
     }
 }
 
@@ -95,14 +95,14 @@ fn silent(terminated: &ContainerStateTerminated, disruption: Option<&PodConditio
             message: "the Pod ran out of memory: the kernel killed everything in it at its memory limit; raise the limit or use less data".to_owned(),
             ..Outcome::default()
         };
-        return AgentArtifacts { end: End::Seen(seen), last_words: message, ..AgentArtifacts::default() };
+        return AgentArtifacts { end: End::ReportedByPlatform(seen), log_tail: message, ..AgentArtifacts::default() };
     }
     let code = terminated.exit_code;
     let mut artifacts = lost(
         &format!("the Pod's container ended with exit code {code} ({why}) and its agent could not tell more"),
         disruption,
     );
-    artifacts.last_words = message;
+    artifacts.log_tail = message;
     artifacts
 }
 
@@ -110,7 +110,7 @@ fn lost(message: &str, disruption: Option<&PodCondition>) -> AgentArtifacts {
     let message =
         disruption.map_or_else(|| message.to_owned(), |it| format!("{}; {message}", disruption_text(it)));
     let seen = Outcome { reason: Reason::Lost.into(), message, retryable: true, ..Outcome::default() };
-    AgentArtifacts { end: End::Seen(seen), ..AgentArtifacts::default() }
+    AgentArtifacts { end: End::ReportedByPlatform(seen), ..AgentArtifacts::default() }
 }
 
 /// Times at which a node was chosen and the container started.
@@ -231,7 +231,7 @@ mod tests {
 
     fn outcome_of(observation: Observation) -> Outcome {
         match remains_of(observation).end {
-            End::Reported(outcome) | End::Seen(outcome) => outcome,
+            End::Reported(outcome) | End::ReportedByPlatform(outcome) => outcome,
             End::Unknown => panic!("nobody says how it ended"),
         }
     }
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn exceeded_deadline_is_reported_as_deadline() {
         let artifacts = past_deadline("");
-        let End::Seen(outcome) = artifacts.end else { panic!("nobody knows how many records there are") };
+        let End::ReportedByPlatform(outcome) = artifacts.end else { panic!("nobody knows how many records there are") };
         assert_eq!((outcome.reason(), outcome.retryable), (Reason::Deadline, false));
     }
 
@@ -334,9 +334,9 @@ mod tests {
             json!([{ "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC" }]);
         for status in [late, evicted, oom, killed] {
             let artifacts = remains_of(seen(status.clone()));
-            assert!(matches!(artifacts.end, End::Seen(_)), "{status}");
+            assert!(matches!(artifacts.end, End::ReportedByPlatform(_)), "{status}");
         }
-        assert!(matches!(remains_of(seen_with(true, json!({}))).end, End::Seen(_)));
+        assert!(matches!(remains_of(seen_with(true, json!({}))).end, End::ReportedByPlatform(_)));
     }
 
     #[test]

@@ -62,7 +62,7 @@ async fn unreadable_outcome_counts_as_damaged() {
     fs::create_dir_all(launcher.run_dir(&target.executor).join("outcome")).unwrap();
     let Observation::Gone(artifacts) = launcher.observe(&target).await else { panic!("it is gone") };
     assert!(artifacts.reported().is_none() && artifacts.records.is_some());
-    assert!(artifacts.last_words.contains("damaged: Is a directory"), "{}", artifacts.last_words);
+    assert!(artifacts.log_tail.contains("damaged: Is a directory"), "{}", artifacts.log_tail);
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn no_second_agent_is_started_after_an_outcome() {
     // A power failure left the file's name only.
     let Observation::Gone(artifacts) = launcher.observe(&target).await else { panic!("nobody runs") };
     assert!(matches!(artifacts.end, End::Unknown));
-    assert!(artifacts.last_words.contains("damaged"), "{}", artifacts.last_words);
+    assert!(artifacts.log_tail.contains("damaged"), "{}", artifacts.log_tail);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tokio::process::Command;
 use sqlflow_text::escape::escaped;
 
 /// Time after which a Python that still imports is killed. A cold network file system takes a while.
-pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(30);
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes that are read of what it says.
 const READ: u64 = 64 * 1024;
 /// Characters of its error that are repeated.
@@ -41,7 +41,7 @@ print("\nsqlflow " + json.dumps({
 
 /// A Python that can.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct UsablePython {
     pub(super) program: PathBuf,
     pub(super) version: String,
     /// The package's first file.
@@ -50,7 +50,7 @@ pub(super) struct Seen {
     pub(super) missing: Vec<String>,
 }
 
-impl Seen {
+impl UsablePython {
     /// Whether nobody removed it since. Costs next to nothing.
     pub(super) fn is_still_there(&self) -> bool {
         self.package.exists() && (!self.program.is_absolute() || self.program.exists())
@@ -65,7 +65,7 @@ struct Answer {
 }
 
 /// Looks at one, as a submitter would be started. The error is the rest of a sentence that begins with its name.
-pub(super) async fn at(program: &Path, path: Option<&OsStr>, bound: Duration) -> Result<Seen, String> {
+pub(super) async fn at(program: &Path, path: Option<&OsStr>, bound: Duration) -> Result<UsablePython, String> {
     let mut command = Command::new(program);
     command.args(["-c", PROGRAM]).current_dir("/").env_remove("SQLFLOW_SERVER_DATASOURCE");
     command.envs(path.map(|path| ("PYTHONPATH", path)));
@@ -87,7 +87,7 @@ pub(super) async fn at(program: &Path, path: Option<&OsStr>, bound: Duration) ->
     let answer = out.lines().rev().find_map(|line| line.strip_prefix(ANSWER));
     match answer.filter(|_| status.success()).and_then(|it| serde_json::from_str::<Answer>(it).ok()) {
         Some(Answer { version, package, missing }) => {
-            Ok(Seen { program: program.to_owned(), version, package, missing })
+            Ok(UsablePython { program: program.to_owned(), version, package, missing })
         }
         None => {
             let said = err.lines().rev().map(str::trim).find(|line| !line.is_empty());
@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    async fn look_at(script: &str) -> Result<Seen, String> {
+    async fn probe(script: &str) -> Result<UsablePython, String> {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("python");
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -124,9 +124,9 @@ mod tests {
 
     #[tokio::test]
     async fn reason_is_the_last_line_of_stderr() {
-        let why = look_at("printf 'Traceback:\\n  x\\nImportError: libfoo\\033.so\\n\\n' >&2; exit 1").await;
+        let why = probe("printf 'Traceback:\\n  x\\nImportError: libfoo\\033.so\\n\\n' >&2; exit 1").await;
         assert_eq!(why.unwrap_err(), "cannot import sqlflow_submitter: ImportError: libfoo\\x1b.so");
-        let why = look_at("exit 7").await.unwrap_err();
+        let why = probe("exit 7").await.unwrap_err();
         assert_eq!(why, "cannot import sqlflow_submitter: exit status: 7");
         let why = at(Path::new("/no/python"), None, Duration::from_secs(1)).await.unwrap_err();
         assert!(why.starts_with("cannot be started: No such file"), "{why}");
@@ -134,8 +134,8 @@ mod tests {
 
     #[tokio::test]
     async fn hanging_or_verbose_python_is_killed() {
-        let why = look_at("sleep 1000").await.unwrap_err();
+        let why = probe("sleep 1000").await.unwrap_err();
         assert_eq!(why, "does not import sqlflow_submitter within 2 s");
-        assert!(look_at("yes; exit 1").await.is_err());
+        assert!(probe("yes; exit 1").await.is_err());
     }
 }

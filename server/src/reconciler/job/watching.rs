@@ -75,10 +75,10 @@ impl JobReconciler {
     /// Period of observing an attempt whose end the platform signals.
     fn poll_period(&self, job: &Job, attempt: &AttemptId, execution: &Execution) -> Duration {
         if self.is_heard_here(job, attempt) {
-            execution.look_period()
+            execution.poll_interval()
         } else {
             // The server that hears its agent may end, or be stopped.
-            execution.look_period().min(AgentLiveness::period_of(self.context.limits.silence))
+            execution.poll_interval().min(AgentLiveness::period_of(self.context.limits.silence))
         }
     }
 
@@ -137,7 +137,7 @@ impl JobReconciler {
             Observation::Gone(artifacts) => {
                 let missing = self.observations(&attempt).missing.note(Instant::now());
                 // It may be starting: an agent takes its lock a moment after its launch.
-                if has_changed || artifacts.tell_of_an_end() || missing > self.context.limits.attach {
+                if has_changed || artifacts.has_known_end() || missing > self.context.limits.attach {
                     self.settle_without_agent(attempt, *artifacts, None).await?;
                     return Ok(WatchStep::Reload);
                 }

@@ -187,7 +187,7 @@ impl Launcher for AlwaysRunning {
         tokio::task::yield_now().await;
     }
 
-    fn look_period(&self) -> Duration {
+    fn poll_interval(&self) -> Duration {
         if self.silent.get().is_some() { RELOAD_PERIOD } else { POLL_PERIOD }
     }
 }
