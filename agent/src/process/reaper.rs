@@ -36,7 +36,8 @@ impl Reaper {
             match self.reap_one() {
                 Ok(Some(one)) => ended.push(one),
                 Ok(None) => {
-                    let all_exited = preexisting::exist() && tree::descendants().is_ok_and(|it| it.is_empty());
+                    let all_exited =
+                        preexisting::exist() && tree::descendants().is_ok_and(|it| it.is_empty());
                     return Reaped { ended, all_exited };
                 }
                 Err(Errno::EINTR) => {}

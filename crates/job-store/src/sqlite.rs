@@ -77,7 +77,7 @@ impl SqliteStore {
     /// # Errors
     /// The file cannot be opened, or is no store of a version that this server knows.
     pub async fn open(path: &Path) -> anyhow::Result<Self> {
-        Self::open_with(path, Box::new(clock::now_ms)).await
+        Self::open_with(path, Box::new(clock::now_ms)).await.map_err(with_store_errors)
     }
 
     /// With a custom clock. By default it is the system clock, so that all servers with the file judge leases by one
@@ -227,4 +227,12 @@ fn open_up_to_date(path: &Path) -> anyhow::Result<Connection> {
     let mut connection = open_to_write(path)?;
     migrations::run(&mut connection, path)?;
     Ok(connection)
+}
+
+/// Reports a full disk as such.
+fn with_store_errors(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<rusqlite::Error>() {
+        Ok(error) => StoreError::from(error).into(),
+        Err(error) => error,
+    }
 }

@@ -70,7 +70,7 @@ pub trait ModelStore: Debug + Send + Sync {
     /// Those of the storage.
     fn clear(&self) -> io::Result<()>;
 
-    /// All files below the folder, in no order; none if there is no folder. Files that are removed meanwhile are left
+    /// All files below the folder, unordered; none if there is no folder. Files that are removed meanwhile are left
     /// out.
     ///
     /// # Errors
@@ -155,7 +155,7 @@ pub const REPLACED: io::ErrorKind = io::ErrorKind::StaleNetworkFileHandle;
 /// Number of times a model may be replaced during one read before that counts as a failure of the storage.
 const MAX_REPLACED: u32 = 10;
 
-/// Reads a model, and again if it was replaced meanwhile: `was_replaced` says so of the error, or `look` finds another
+/// Reads a model, and again if it was replaced meanwhile: `was_replaced` recognises its error, or `look` finds another
 /// fingerprint than before. `replaced` counts the replacements. `read` gets the fingerprint from before.
 ///
 /// # Errors

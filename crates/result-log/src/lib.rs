@@ -17,7 +17,7 @@
 //! - `job_log` puts these together for one job, `segment_log` for all of them;
 //! - `small` is what small logs are, `tiered` puts them and the folders together, `move_to_folder` makes a folder of a
 //!   small log, `log_cache` is what a process keeps of logs in memory;
-//! - `inspect` checks a whole log without its lock, and `upkeep` is what an operator's tool may do with logs.
+//! - `inspect` checks a whole log without its lock, and `maintenance` is what an operator's tool may do with logs.
 
 mod append_plan;
 #[cfg(any(test, feature = "test-support"))]
@@ -66,7 +66,7 @@ use tokio::sync::watch;
 pub use durability::Durability;
 pub use error::LogError;
 pub use inspect::{Damage, Health};
-pub use maintenance::{Aside, Found, Moved, Upkeep, free_name};
+pub use maintenance::{Aside, Found, Maintenance, Moved, free_name};
 pub use producer::Producer;
 pub use segment_log::{LogOptions, SegmentLog};
 pub use small_log::{SmallLog, SmallLogError, SmallLogs, SmallWrite};

@@ -24,7 +24,7 @@ const REMOVED: &str = "removed";
 
 /// The logs below one folder, which may not exist.
 #[derive(Debug, Clone)]
-pub struct Upkeep {
+pub struct Maintenance {
     dir: PathBuf,
     disk: Disk,
 }
@@ -63,7 +63,7 @@ pub enum Moved {
     Missing,
 }
 
-impl Upkeep {
+impl Maintenance {
     /// The logs below this folder.
     #[must_use]
     pub fn of(dir: &Path) -> Self {

@@ -99,15 +99,15 @@ impl TieredLog {
                 return Ok(appended);
             }
         }
-        Err(self.changes_all_the_time(job))
+        Err(self.too_many_changes(job))
     }
 
-    fn changes_all_the_time(&self, job: &JobId) -> LogError {
-        let busy = std::io::Error::other("others change it all the time");
+    fn too_many_changes(&self, job: &JobId) -> LogError {
+        let busy = std::io::Error::other("too many concurrent changes");
         LogError::io("use", &self.inner.folders.folder(job).path)(busy)
     }
 
-    /// `None`: the log differs from `log_state`, or has moved; read it again. `is_current`: it was just read.
+    /// `None`: the log differs from `view`, or has moved; read it again. `is_current`: it was just read.
     async fn add_to_small(
         &self,
         job: &JobId,
@@ -182,7 +182,7 @@ impl TieredLog {
                 Err(what) => self.move_damaged(job, log, &found, what).await?,
             }
         }
-        Err(self.changes_all_the_time(job))
+        Err(self.too_many_changes(job))
     }
 
     #[cfg(any(test, feature = "test-support"))]

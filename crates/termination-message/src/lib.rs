@@ -45,7 +45,12 @@ pub struct TerminationMessage {
     phases: Vec<PhaseJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_result: Option<u64>,
-    #[serde(default, rename = "marks", skip_serializing_if = "Option::is_none", deserialize_with = "all_or_none")]
+    #[serde(
+        default,
+        rename = "marks",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "all_or_none"
+    )]
     terminal_records: Option<Vec<TerminalRecord>>,
 }
 
@@ -169,7 +174,8 @@ impl TerminationMessage {
 
     /// All of them, or none if one cannot be read: it may be the one that matters.
     pub fn terminal_records(&self) -> Option<TerminalRecords> {
-        let records = self.terminal_records.as_ref()?.iter().map(TerminalRecord::record).collect::<Option<_>>()?;
+        let records =
+            self.terminal_records.as_ref()?.iter().map(TerminalRecord::record).collect::<Option<_>>()?;
         Some(TerminalRecords { last_result: self.last_result?, records })
     }
 }

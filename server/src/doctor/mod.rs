@@ -1,8 +1,8 @@
 //! `sqlflow-server doctor`: checks and repairs a state folder, with running servers or without.
 //!
-//! `judge` and `stuck` derive findings from what was read, and `finding` formats them; all are pure. `state` is the folder,
-//! `scan` goes through it, `remedy` implements `--repair`, and `report` writes the output. Reads and writes go
-//! through `store::Survey`, `log::Upkeep` and `launch::RunFolders`.
+//! `diagnose` and `stuck` derive findings from what was read, and `finding` formats them; all are pure. `state` is the folder,
+//! `scan` goes through it, `repair` implements `--repair`, and `report` writes the output. Reads and writes go
+//! through `Survey` of `sqlflow_job_store`, `Maintenance` of `sqlflow_result_log` and `RunFolders` of `sqlflow_launcher`.
 
 mod diagnose;
 mod finding;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use sqlflow_job::{JobId, JobState};
-use sqlflow_job_store::{Lease, SqliteStore, Store as _, StoreError};
+use sqlflow_job_store::{Lease, SqliteStore, Store as _};
 use sqlflow_launcher::Agent;
 use sqlflow_result_log::{Health, Moved, ResultLog as _, SegmentLog, TieredLog, free_name};
 
@@ -71,7 +71,7 @@ impl Repairs {
         match &mut self.store {
             Some(store) => Ok(store),
             none => {
-                let opened = SqliteStore::open(&state.database()).await.map_err(plain);
+                let opened = SqliteStore::open(&state.database()).await;
                 Ok(none.insert(opened.context("cannot write to state.db")?))
             }
         }
@@ -102,14 +102,6 @@ impl Repairs {
     async fn give_back(&mut self, state: &State, id: &JobId, lease: &Lease) -> anyhow::Result<String> {
         self.store(state).await?.release(id, lease).await?;
         Ok("released; a running server claims it now, otherwise the next one that starts".to_owned())
-    }
-}
-
-/// Reports a full disk as such.
-fn plain(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast::<rusqlite::Error>() {
-        Ok(error) => StoreError::from(error).into(),
-        Err(error) => error,
     }
 }
 

@@ -14,7 +14,7 @@ use sqlflow_job::JobId;
 use sqlflow_job_store::Membership;
 use sqlflow_job_store::{Survey, SurveyError, Surveyed, SurveyedDocument};
 use sqlflow_os::clock;
-use sqlflow_result_log::{Found, Health, LogError, Upkeep};
+use sqlflow_result_log::{Found, Health, LogError, Maintenance};
 use tokio_util::sync::CancellationToken;
 
 use super::diagnose;
@@ -290,7 +290,7 @@ impl<W: Write> Scan<W> {
 }
 
 /// Checks a log on a thread that may block.
-async fn inspect(logs: Upkeep, id: JobId, stop: CancellationToken) -> Result<Option<Health>, LogError> {
+async fn inspect(logs: Maintenance, id: JobId, stop: CancellationToken) -> Result<Option<Health>, LogError> {
     let checked = tokio::task::spawn_blocking(move || logs.inspect(&id, &|| !stop.is_cancelled()));
     // It panics only because of a bug; then there is nothing to report.
     checked.await.unwrap_or(Ok(None))

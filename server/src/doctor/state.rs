@@ -10,7 +10,7 @@ use anyhow::{anyhow, bail};
 use sqlflow_job::LauncherId;
 use sqlflow_job_store::{Survey, SurveyError};
 use sqlflow_os::clock;
-use sqlflow_result_log::{LogOptions, Upkeep};
+use sqlflow_result_log::{LogOptions, Maintenance};
 
 use sqlflow_launcher::{LocalLauncher, RunFolders};
 
@@ -83,8 +83,8 @@ impl State {
         self.dir.join("servers")
     }
 
-    pub(super) fn logs(&self) -> Upkeep {
-        Upkeep::of(&self.log_options().dir)
+    pub(super) fn logs(&self) -> Maintenance {
+        Maintenance::of(&self.log_options().dir)
     }
 
     /// For logs that are read and repaired as by a server; nothing is appended to them.

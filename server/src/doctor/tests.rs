@@ -13,7 +13,7 @@ use sqlflow_job_store::Membership;
 use sqlflow_job_store::{NewJob, ServerId, SqliteStore, Store as _};
 use sqlflow_os::clock;
 use sqlflow_proto::record::{Notice, Record, record::Payload};
-use sqlflow_result_log::{Entry, LogOptions, Producer, ResultLog as _, SegmentLog, TieredLog, Upkeep};
+use sqlflow_result_log::{Entry, LogOptions, Maintenance, Producer, ResultLog as _, SegmentLog, TieredLog};
 use tokio_util::sync::CancellationToken;
 
 use super::repair::{Orphans, Repairs};
@@ -106,7 +106,7 @@ impl Folder {
             log.append(id, vec![Entry { producer: Producer::server(0), record }]).await.unwrap();
         }
         let mut files = Vec::new();
-        for entry in fs::read_dir(Upkeep::of(&self.path("log")).path(id)).unwrap() {
+        for entry in fs::read_dir(Maintenance::of(&self.path("log")).path(id)).unwrap() {
             files.push(entry.unwrap().path());
         }
         files.sort();
@@ -310,7 +310,7 @@ async fn misplaced_log_is_moved_to_lost_and_found() {
     fs::create_dir_all(&place).unwrap();
     let said = folder.doctor(Some(Orphans::SetAside)).await;
     assert_eq!(said.kinds(), kinds(&[("orphan-log", &[&id])]));
-    assert!(!place.exists() && Upkeep::of(&folder.path("log")).path(&id).exists());
+    assert!(!place.exists() && Maintenance::of(&folder.path("log")).path(&id).exists());
 }
 
 #[tokio::test]

@@ -188,7 +188,8 @@ mod tests {
             (agent::outcome::Reason::Lost, Reason::Lost),
         ] {
             let seen = agent::Outcome { reason: wire.into(), ..agent::Outcome::default() };
-            let artifacts = AgentArtifacts { end: End::ReportedByPlatform(seen), ..AgentArtifacts::default() };
+            let artifacts =
+                AgentArtifacts { end: End::ReportedByPlatform(seen), ..AgentArtifacts::default() };
             assert_eq!(of_artifacts(&artifacts, 5, None, "").reason, reason);
             assert!(last_sent_seq(&artifacts) > 5, "the number of its records is unknown");
         }
@@ -198,8 +199,10 @@ mod tests {
     fn deadline_before_attach_is_not_retryable() {
         let reason = agent::outcome::Reason::Deadline.into();
         let seen = agent::Outcome { reason, message: "too long".to_owned(), ..agent::Outcome::default() };
-        let outcome =
-            without_agent(&AgentArtifacts { end: End::ReportedByPlatform(seen), ..AgentArtifacts::default() }, None);
+        let outcome = without_agent(
+            &AgentArtifacts { end: End::ReportedByPlatform(seen), ..AgentArtifacts::default() },
+            None,
+        );
         assert_eq!((outcome.reason, outcome.retryable), (Reason::Deadline, false));
     }
 

@@ -73,7 +73,7 @@ pub(super) struct JobReconciler {
     /// Span of log lines about the job.
     log_span: Span,
     /// Whether its log lines have the trace's id.
-    is_named: bool,
+    has_trace_id: bool,
     /// State of the cleanup of each ended attempt.
     cleaned: Cleaned,
     /// Cleanups that failed and were logged.
@@ -155,7 +155,7 @@ impl JobReconciler {
             lease,
             observations: None,
             log_span: Span::none(),
-            is_named: false,
+            has_trace_id: false,
             cleaned: Cleaned::new(),
             logged_failures: LogThrottle::default(),
         }
@@ -213,8 +213,8 @@ impl JobReconciler {
         let JobSnapshot { job, source } = self.read_job().await?;
         trace::link_current(&job);
         let mut changes = self.changes.clone();
-        if !self.is_named {
-            self.is_named = true;
+        if !self.has_trace_id {
+            self.has_trace_id = true;
             trace::name_log_lines(&self.log_span, &job, self.context.tracer.is_on());
         }
         let evidence = self.evidence(&job).await?;

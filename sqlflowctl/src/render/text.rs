@@ -1,5 +1,5 @@
-//! A job for a person: tables, progress, and what the job says. Each thing is said once: the message about the job's end, and
-//! the error that its program wrote last, are the sentence that the command ends with.
+//! A job on a terminal: tables, progress and messages. Messages are not repeated: the message about the job's end, and the
+//! error that its program wrote last, become the command's final sentence.
 
 use jiff::Timestamp;
 use sqlflow_proto::v1::{
@@ -124,7 +124,7 @@ impl TextView {
     }
 
     /// Shows what was kept back.
-    fn tell_held(&mut self, screen: &mut dyn Screen) {
+    fn flush_held(&mut self, screen: &mut dyn Screen) {
         let held = self.held.take();
         if !held.is_empty() {
             screen.log(&held);
@@ -138,19 +138,19 @@ impl TextView {
     /// job's end. A server of an earlier version does not say which message that is.
     fn message(&mut self, message: &Message, screen: &mut dyn Screen) {
         if self.message.is_some() {
-            self.tell_held(screen);
+            self.flush_held(screen);
         }
         match message.kind() {
             message::Kind::End | message::Kind::Unspecified => self.message = Some(message.clone()),
             message::Kind::Status | message::Kind::Warning => {
                 self.held.drop_if_in(&message.message);
-                self.tell_held(screen);
+                self.flush_held(screen);
                 screen.line(Tone::Dim, &escaped(&message.message));
             }
         }
     }
 
-    fn forget_what_is_said_at_the_end(&mut self, status: &JobStatus) {
+    fn drop_final_message(&mut self, status: &JobStatus) {
         let said = &status.message;
         // A job that succeeded has no sentence of its own; its last message says that it did.
         self.message.take_if(|it| said.is_empty() || it.message == *said || it.kind() == message::Kind::End);
@@ -196,7 +196,7 @@ impl View for TextView {
         match &response.response {
             Some(Kind::Log(log)) if !self.quiet && log.stream() == Stream::Stderr => {
                 if self.message.is_some() {
-                    self.tell_held(screen);
+                    self.flush_held(screen);
                 }
                 let before = self.held.push(&log.data);
                 if !before.is_empty() {
@@ -208,7 +208,7 @@ impl View for TextView {
                 self.message(message, screen);
                 return Ok(());
             }
-            _ => self.tell_held(screen),
+            _ => self.flush_held(screen),
         }
         match &response.response {
             Some(Kind::Started(started)) => self.started(started, response, screen),
@@ -239,17 +239,17 @@ impl View for TextView {
         let may_end = self.message.as_ref().is_none_or(|it| it.kind() == message::Kind::End);
         if super::job::is_terminal(status) {
             screen.end_progress();
-            self.forget_what_is_said_at_the_end(status);
-            self.tell_held(screen);
+            self.drop_final_message(status);
+            self.flush_held(screen);
             self.close_table(screen)?;
         } else if !may_end || (!had_records && self.held.note_quiet_page()) {
-            self.tell_held(screen);
+            self.flush_held(screen);
         }
         Ok(())
     }
 
     fn left(&mut self, screen: &mut dyn Screen) {
-        self.tell_held(screen);
+        self.flush_held(screen);
     }
 }
 

@@ -73,7 +73,9 @@ impl Attempt {
             },
             // A cancelled command has nothing to publish, and its grace period has its own timer.
             Event::TimeUp(Timer::PublishBy)
-                if drain.remaining == Remaining::InGracePeriod && !drain.all_exited && self.is_cancelled() => {}
+                if drain.remaining == Remaining::InGracePeriod
+                    && !drain.all_exited
+                    && self.is_cancelled() => {}
             Event::TimeUp(Timer::Drain | Timer::PublishBy | Timer::LeaveBy) => {
                 drain.stopping = true;
                 if !drain.all_exited {

@@ -95,7 +95,11 @@ fn silent(terminated: &ContainerStateTerminated, disruption: Option<&PodConditio
             message: "the Pod ran out of memory: the kernel killed everything in it at its memory limit; raise the limit or use less data".to_owned(),
             ..Outcome::default()
         };
-        return AgentArtifacts { end: End::ReportedByPlatform(seen), log_tail: message, ..AgentArtifacts::default() };
+        return AgentArtifacts {
+            end: End::ReportedByPlatform(seen),
+            log_tail: message,
+            ..AgentArtifacts::default()
+        };
     }
     let code = terminated.exit_code;
     let mut artifacts = lost(
@@ -286,7 +290,9 @@ mod tests {
     #[test]
     fn exceeded_deadline_is_reported_as_deadline() {
         let artifacts = past_deadline("");
-        let End::ReportedByPlatform(outcome) = artifacts.end else { panic!("nobody knows how many records there are") };
+        let End::ReportedByPlatform(outcome) = artifacts.end else {
+            panic!("nobody knows how many records there are")
+        };
         assert_eq!((outcome.reason(), outcome.retryable), (Reason::Deadline, false));
     }
 

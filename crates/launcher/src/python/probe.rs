@@ -15,9 +15,9 @@ use sqlflow_text::escape::escaped;
 
 /// Time after which a Python that still imports is killed. A cold network file system takes a while.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes that are read of what it says.
+/// Maximum bytes of its output that are read.
 const READ: u64 = 64 * 1024;
-/// Characters of its error that are repeated.
+/// Maximum characters of its error that are quoted.
 const REPEATED: usize = 300;
 /// What its answer begins with: packages may print too.
 const ANSWER: &str = "sqlflow ";
@@ -39,7 +39,7 @@ print("\nsqlflow " + json.dumps({
 }))
 "#;
 
-/// A Python that can.
+/// A Python that can import the submitter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UsablePython {
     pub(super) program: PathBuf,
@@ -65,7 +65,11 @@ struct Answer {
 }
 
 /// Looks at one, as a submitter would be started. The error is the rest of a sentence that begins with its name.
-pub(super) async fn at(program: &Path, path: Option<&OsStr>, bound: Duration) -> Result<UsablePython, String> {
+pub(super) async fn at(
+    program: &Path,
+    path: Option<&OsStr>,
+    bound: Duration,
+) -> Result<UsablePython, String> {
     let mut command = Command::new(program);
     command.args(["-c", PROGRAM]).current_dir("/").env_remove("SQLFLOW_SERVER_DATASOURCE");
     command.envs(path.map(|path| ("PYTHONPATH", path)));

@@ -5,7 +5,7 @@ use std::fs;
 
 use super::damage::{flip, is_damage, log_of_many_segments};
 use super::*;
-use crate::{Health, Upkeep};
+use crate::{Health, Maintenance};
 
 /// Each position after `after` exists, or a gap record of damage stands for it.
 fn covers(records: &[StoredRecord], after: u64, last: u64) {
@@ -148,7 +148,7 @@ async fn damage_after_old_committed_offset_is_not_torn_write() {
 
 /// Whether the doctor finds the damage.
 fn is_seen(dir: &Path, job: &JobId) -> bool {
-    let health = Upkeep::of(dir).inspect(job, &|| true).unwrap().unwrap();
+    let health = Maintenance::of(dir).inspect(job, &|| true).unwrap().unwrap();
     matches!(health, Health::Damaged(_))
 }
 
@@ -157,7 +157,7 @@ async fn failed_repair_keeps_one_damaged_copy() {
     let dir = tempfile::tempdir().unwrap();
     let (job, files) = log_of_many_segments(dir.path()).await;
     flip(&files[1], 300);
-    let logs = Upkeep::of(dir.path());
+    let logs = Maintenance::of(dir.path());
     for _ in 0..3 {
         logs.fail_syncs(1);
         assert!(logs.repair(&job).is_err());

@@ -7,7 +7,7 @@ use super::*;
 use crate::file_io::Disk;
 use crate::folder::Folder;
 use crate::lock::{JobLock, Tried};
-use crate::{Health, Upkeep};
+use crate::{Health, Maintenance};
 
 /// Locks the log as another process; dropping the file unlocks it.
 fn hold(log: &SegmentLog, job: &JobId) -> File {
@@ -127,7 +127,7 @@ async fn stopped_waiter_blocks_nobody() {
     assert_eq!(log.append(&job, vec![notice("on")]).await.unwrap().last_position, 2);
     assert_eq!(other.append(&job, vec![notice("on")]).await.unwrap().last_position, 3);
     assert_eq!(other.last_seq(&attempt(&job, 0, 1), 0).await.unwrap(), 0);
-    assert_eq!(Upkeep::of(dir.path()).repair(&job).unwrap(), Health::Good);
+    assert_eq!(Maintenance::of(dir.path()).repair(&job).unwrap(), Health::Good);
     assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
     // It continues, and others are first in line again.
     assert!(matches!(stopped.try_again().unwrap(), Some(Tried::Held(_))));

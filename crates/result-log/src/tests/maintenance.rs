@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use super::damage::{flip, is_damage, log_of_many_segments};
 use super::*;
-use crate::{Found, Health, Moved, Upkeep};
+use crate::{Found, Health, Maintenance, Moved};
 
 fn health(dir: &Path, job: &JobId) -> Health {
-    Upkeep::of(dir).inspect(job, &|| true).unwrap().unwrap()
+    Maintenance::of(dir).inspect(job, &|| true).unwrap().unwrap()
 }
 
 /// Names, sizes and contents of all files below the folder.
@@ -74,8 +74,8 @@ async fn flipped_bit_is_found_and_repaired_beside_server() {
         assert_eq!((&damage.file, damage.files), (&files[number], 1));
         assert!(damage.offset <= 200 && contents(dir.path()) == before);
 
-        assert_eq!(Upkeep::of(dir.path()).repair(&job).unwrap(), Health::Good);
-        assert_eq!(Upkeep::of(dir.path()).kept_aside(&job).unwrap().len(), 1);
+        assert_eq!(Maintenance::of(dir.path()).repair(&job).unwrap(), Health::Good);
+        assert_eq!(Maintenance::of(dir.path()).kept_aside(&job).unwrap().len(), 1);
         let records = read_all(&server, &job, 1000).await;
         let lost = |it: &&StoredRecord| !is_damage(it);
         assert!(records.iter().filter(lost).all(|it| whole.contains(it)));
@@ -101,7 +101,7 @@ async fn missing_files_are_found_and_become_gap() {
         }
         let Health::Damaged(damage) = health(dir.path(), &job) else { panic!("{gone:?} are missing") };
         assert!(damage.files > 0);
-        assert_eq!(Upkeep::of(dir.path()).repair(&job).unwrap(), Health::Good, "{gone:?}");
+        assert_eq!(Maintenance::of(dir.path()).repair(&job).unwrap(), Health::Good, "{gone:?}");
         for log in [server, later, open(dir.path())] {
             let records = read_all(&log, &job, 1000).await;
             let mut end = 0;
@@ -123,7 +123,7 @@ async fn repair_on_full_disk_changes_nothing() {
     let (job, files) = log_of_many_segments(dir.path()).await;
     for damaged in [&files[1], files.last().unwrap()] {
         flip(damaged, 200);
-        let logs = Upkeep::of(dir.path());
+        let logs = Maintenance::of(dir.path());
         logs.fail_syncs(1);
         assert!(matches!(logs.repair(&job), Err(LogError::Io { .. })));
         assert!(matches!(health(dir.path(), &job), Health::Damaged(_)));
@@ -151,7 +151,7 @@ async fn log_without_committed_offset_and_tail_is_usable() {
         }
         assert!(matches!(health(dir.path(), &job), Health::Damaged(_)));
         if by_tool {
-            assert_eq!(Upkeep::of(dir.path()).repair(&job).unwrap(), Health::Good);
+            assert_eq!(Maintenance::of(dir.path()).repair(&job).unwrap(), Health::Good);
         }
         let log = open(dir.path());
         let records = read_all(&log, &job, 1000).await;
@@ -172,7 +172,7 @@ async fn locked_log_is_not_repaired_and_holder_named() {
     let lock = fs::File::options().read(true).write(true).open(folder.join("lock")).unwrap();
     lock.lock().unwrap();
     let before = contents(dir.path());
-    let (logs, to) = (Upkeep::of(dir.path()), dir.path().join("aside"));
+    let (logs, to) = (Maintenance::of(dir.path()), dir.path().join("aside"));
     fs::create_dir(&to).unwrap();
     assert!(matches!(health(dir.path(), &job), Health::Damaged(_)), "looking needs no lock");
     for refused in [logs.repair(&job).err(), logs.set_aside(&folder, &to).err(), logs.delete(&folder).err()] {
@@ -187,7 +187,7 @@ async fn set_aside_log_is_whole_and_overwrites_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (job, files) = log_of_many_segments(dir.path()).await;
     let folder = files[0].parent().unwrap().to_owned();
-    let (logs, to) = (Upkeep::of(dir.path()), dir.path().join("aside"));
+    let (logs, to) = (Maintenance::of(dir.path()), dir.path().join("aside"));
     fs::create_dir_all(to.join(job.as_str())).unwrap();
     let shard = folder.parent().unwrap();
     let found = Found::Log { job: job.clone(), path: folder.clone(), is_in_place: true };

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::damage::is_damage;
 use super::*;
 use crate::fixture::BadBlocks;
-use crate::{Health, Upkeep};
+use crate::{Health, Maintenance};
 
 /// Size of the output in each record, so that a segment has several disk blocks, and each block several records.
 const LENGTH: usize = 1000;
@@ -62,7 +62,7 @@ async fn unreadable_block_loses_only_its_records() {
                 let whole = read_all(&server, &job, 20_000).await;
                 let _bad = BadBlocks::at(&files[file], block * BLOCK..(block + 1) * BLOCK, error);
                 let what = format!("{error}, file {file}, block {block}, by tool: {by_tool}");
-                let logs = Upkeep::of(dir.path());
+                let logs = Maintenance::of(dir.path());
                 let Health::Damaged(damage) = logs.inspect(&job, &|| true).unwrap().unwrap() else {
                     panic!("{what}")
                 };
@@ -146,7 +146,7 @@ async fn unreadable_committed_offset_is_recovered() {
     let log = open_large(dir.path());
     let lock = log.folder_of(&job).join("lock");
     let bad = BadBlocks::at(&lock, 0..BLOCK, Errno::EIO);
-    assert_eq!(Upkeep::of(dir.path()).inspect(&job, &|| true).unwrap(), Some(Health::Good));
+    assert_eq!(Maintenance::of(dir.path()).inspect(&job, &|| true).unwrap(), Some(Health::Good));
     assert_eq!(log.last_position(&job).await.unwrap(), RECORDS);
     assert_eq!(read_all(&log, &job, 20_000).await.len() as u64, RECORDS);
     drop(bad);
@@ -182,7 +182,7 @@ async fn unreadable_end_is_not_torn_write() {
             )
             .unwrap();
             let _bad = BadBlocks::at(&tail, first_block * BLOCK..length, Errno::EIO);
-            let logs = Upkeep::of(dir.path());
+            let logs = Maintenance::of(dir.path());
             let is_seen = matches!(logs.inspect(&job, &|| true).unwrap(), Some(Health::Damaged(_)));
             assert!(is_seen || committed != "lost", "{committed}, {first_block}");
             let records = read_all(&open_large(dir.path()), &job, 20_000).await;
@@ -204,7 +204,7 @@ async fn unopenable_file_becomes_gap() {
         let dir = tempfile::tempdir().unwrap();
         let (job, files) = log_of_large_segments(dir.path(), 7).await;
         let _bad = BadBlocks::no_open(&files[file], Errno::EUCLEAN);
-        let logs = Upkeep::of(dir.path());
+        let logs = Maintenance::of(dir.path());
         assert!(matches!(logs.inspect(&job, &|| true).unwrap(), Some(Health::Damaged(_))), "file {file}");
         let log = open_large(dir.path());
         check_one_gap(&read_all(&log, &job, 20_000).await, RECORDS, 20);
@@ -226,7 +226,7 @@ async fn transient_read_error_is_retried() {
                 } else {
                     BadBlocks::no_open(path, error)
                 };
-                let logs = Upkeep::of(dir.path());
+                let logs = Maintenance::of(dir.path());
                 let is_later = |error: Option<LogError>| matches!(error, Some(LogError::Io { .. }));
                 assert!(is_later(logs.inspect(&job, &|| true).err()), "{error}");
                 assert!(is_later(logs.repair(&job).err()), "{error}");

@@ -52,7 +52,7 @@ impl TieredLog {
                 Err(what) => self.move_damaged(job, log, &found, what).await?,
             }
         }
-        Err(self.changes_all_the_time(job))
+        Err(self.too_many_changes(job))
     }
 
     /// Whether the log with this small log is in a folder. It may be if the small log is frozen, or was not seen here
