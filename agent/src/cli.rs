@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sqlflow_model_storage::ModelLocation;
 use sqlflow_proto::agent::{AttemptRef, Input, Output};
-use sqlflow_units::duration;
+use sqlflow_units::{duration, whole_number};
 use tonic::codegen::http::Uri;
 use tonic::transport::Endpoint;
 use tracing_subscriber::filter::Targets;
@@ -73,7 +73,7 @@ pub struct CommonOptions {
     #[arg(long, env = "SQLFLOW_AGENT_CACHE", value_name = "DIR")]
     pub cache: Option<PathBuf>,
     /// Size limit of the cache in MiB; the least recently used models are evicted
-    #[arg(long, env = "SQLFLOW_AGENT_CACHE_SIZE", value_name = "MIB", default_value = "4096", value_parser = clap::value_parser!(u64).range(..1 << 40))]
+    #[arg(long, env = "SQLFLOW_AGENT_CACHE_SIZE", value_name = "MIB", default_value = "4096", value_parser = |text: &str| whole_number::<u64>(text, 0..=(1 << 40) - 1))]
     pub cache_size: u64,
     /// Time from TERM to the agent's exit: a Pod's terminationGracePeriodSeconds, less a second or two. It is divided
     /// among the command, its outputs and its last log records, and overrides the grace period
@@ -110,10 +110,10 @@ pub struct AttachOptions {
     #[arg(long, env = "SQLFLOW_AGENT_JOB", value_name = "JOBID", value_parser = parse_job, requires_all = ["step", "attempt"])]
     pub job: Option<String>,
     /// Step of the attempt, from 0
-    #[arg(long, env = "SQLFLOW_AGENT_STEP", value_name = "N", requires = "job")]
+    #[arg(long, env = "SQLFLOW_AGENT_STEP", value_name = "N", requires = "job", value_parser = |text: &str| whole_number::<u32>(text, 0..=u64::from(u32::MAX)))]
     pub step: Option<u32>,
     /// Number of the attempt, from 1
-    #[arg(long, env = "SQLFLOW_AGENT_ATTEMPT", value_name = "N", requires = "job", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "SQLFLOW_AGENT_ATTEMPT", value_name = "N", requires = "job", value_parser = |text: &str| whole_number::<u32>(text, 1..=u64::from(u32::MAX)))]
     pub attempt: Option<u32>,
     /// Run folder of the attempt; it, or its parent, must exist
     #[arg(long, env = "SQLFLOW_AGENT_DIR", value_name = "RUN_DIR", value_parser = parse_run_folder)]
@@ -127,10 +127,10 @@ pub struct AttachOptions {
     #[arg(long, env = "SQLFLOW_AGENT_LINGER", value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub linger: Duration,
     /// Soft limit of open files for the command and this agent [default: inherited]
-    #[arg(long, env = "SQLFLOW_AGENT_OPEN_FILES", value_name = "N", value_parser = clap::value_parser!(u64).range(64..))]
+    #[arg(long, env = "SQLFLOW_AGENT_OPEN_FILES", value_name = "N", value_parser = |text: &str| whole_number::<u64>(text, 64..=u64::MAX))]
     pub open_files: Option<u64>,
     /// MiB in the run folder for records that no server takes, besides 8 MiB in memory
-    #[arg(long, env = "SQLFLOW_AGENT_SPOOL_DISK", value_name = "MIB", default_value = "256", value_parser = clap::value_parser!(u64).range(..1 << 40))]
+    #[arg(long, env = "SQLFLOW_AGENT_SPOOL_DISK", value_name = "MIB", default_value = "256", value_parser = |text: &str| whole_number::<u64>(text, 0..=(1 << 40) - 1))]
     pub spool_disk: u64,
     /// See above.
     #[command(flatten)]

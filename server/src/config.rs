@@ -22,7 +22,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use sqlflow_cli::{address, origin};
 use sqlflow_job_store::Secret;
-use sqlflow_units::duration;
+use sqlflow_units::{duration, whole_number};
 
 use kubernetes::KUBERNETES_ONLY;
 pub use kubernetes::KubernetesArgs;
@@ -111,7 +111,7 @@ pub struct Options {
 
     /// How many attempts run at a time as processes of this machine; the others wait, those of older jobs first. 0: no
     /// limit [default: the number of cores]
-    #[arg(long, env = "SQLFLOW_MAX_RUNNING", value_name = "NUMBER")]
+    #[arg(long, env = "SQLFLOW_MAX_RUNNING", value_name = "NUMBER", value_parser = |text: &str| whole_number::<usize>(text, 0..=u64::MAX))]
     pub max_running: Option<usize>,
 
     /// Time without a fetch after which a job is cancelled, unless its session sets another; 0: never

@@ -92,6 +92,11 @@ impl From<&PackError> for PublishErrorKind {
 }
 
 impl Publication {
+    /// See [`RetryPolicy::on_failing`].
+    pub fn on_failing_storage(&self, notify: impl Fn(String) + Send + Sync + 'static) {
+        self.retry.on_failing(notify);
+    }
+
     /// Publishes `outputs` from the workspace. Failures of a storage are retried for the given time.
     ///
     /// # Errors

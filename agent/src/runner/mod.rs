@@ -410,6 +410,12 @@ impl Runner {
         }
         self.link.outbox.hold_ends(assignment.outputs.iter().filter_map(|output| output.statement));
         let (publication, link) = (self.publication(), self.link.clone());
+        let warns = |link: &Arc<Link>| {
+            let link = Arc::clone(link);
+            move |text| link.outbox.warn(text)
+        };
+        publication.on_failing_storage(warns(&link));
+        self.fetching.on_failing(warns(&link));
         let (retry, events) = (self.fetching.clone(), self.events.clone());
         spawn_blocking(move || {
             let prepared = prepare(&config, &root, &assignment, &retry);

@@ -1,6 +1,7 @@
 //! For how long calls of a failing storage are retried, and with which backoff.
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,14 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times();
 /// Longest delay until a pause notices that it was hurried or abandoned.
 const PAUSE_STEP: Duration = Duration::from_millis(50);
+/// Time after which a user is told that a storage fails: shorter failures are common.
+const NOTICE_DELAY: Duration = Duration::from_secs(2);
 
 /// Retry policy of one attempt for its storages: the timeout, and whether it was cut short.
-#[derive(Debug)]
 pub struct RetryPolicy {
     timeout: Duration,
+    /// Receives a sentence about a storage that keeps failing.
+    notify: OnceLock<Box<dyn Fn(String) + Send + Sync>>,
     /// Failures are final from now on.
     hurried: AtomicBool,
     /// No result is needed any more.
@@ -30,7 +34,17 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// Retries until `timeout` has passed since the first failure.
     pub fn new(timeout: Duration) -> Self {
-        Self { timeout, hurried: AtomicBool::new(false), abandoned: AtomicBool::new(false) }
+        Self {
+            timeout,
+            notify: OnceLock::new(),
+            hurried: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    /// Sets who is told, once for each call, that a storage keeps failing and is tried again. Only the first counts.
+    pub fn on_failing(&self, notify: impl Fn(String) + Send + Sync + 'static) {
+        let _ = self.notify.set(Box::new(notify));
     }
 
     /// Makes failures final from now on.
@@ -58,7 +72,7 @@ impl RetryPolicy {
         is_retryable: impl Fn(&E) -> bool,
     ) -> Result<T, E> {
         let mut backoff = BACKOFF.build();
-        let mut failing_since = None;
+        let (mut failing_since, mut is_told) = (None, false);
         loop {
             let error = match work() {
                 Err(error) if is_retryable(&error) => error,
@@ -67,10 +81,21 @@ impl RetryPolicy {
             let since = *failing_since.get_or_insert_with(Instant::now);
             let Some(pause) = backoff.next().filter(|_| !self.is_over(since)) else { return Err(error) };
             tracing::warn!(%error, pause_ms = pause.as_millis(), "storage failed; retrying");
+            if !is_told && since.elapsed() >= NOTICE_DELAY {
+                is_told = true;
+                self.tell(&error);
+            }
             let next = Instant::now() + pause;
             while Instant::now() < next && !self.is_over(since) {
                 std::thread::sleep(PAUSE_STEP.min(pause));
             }
+        }
+    }
+
+    fn tell(&self, error: &impl std::fmt::Display) {
+        if let Some(notify) = self.notify.get() {
+            let timeout = self.timeout.as_secs();
+            notify(format!("the model storage fails: {error}; it is tried again for up to {timeout} s"));
         }
     }
 
@@ -81,6 +106,12 @@ impl RetryPolicy {
     /// The error of an abandoned call.
     pub fn abandoned_error() -> io::Error {
         io::Error::other("the attempt was ended")
+    }
+}
+
+impl std::fmt::Debug for RetryPolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RetryPolicy").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
@@ -183,6 +214,7 @@ mod calls {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::sync::{Arc, Mutex};
 
     use super::*;
 
@@ -215,5 +247,24 @@ mod tests {
             };
             assert_eq!(failing(&policy, |_| true, cut_second), 2);
         }
+    }
+
+    #[test]
+    fn user_is_told_once_of_a_storage_that_keeps_failing() {
+        let policy = RetryPolicy::new(Duration::from_secs(60));
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tells = Arc::clone(&told);
+        policy.on_failing(move |text| tells.lock().unwrap().push(text));
+        let mut tries_after = 0;
+        let ended: Result<(), &str> = policy.retry(
+            || {
+                tries_after += usize::from(!told.lock().unwrap().is_empty());
+                if tries_after == 2 { Ok(()) } else { Err("connection refused") }
+            },
+            |_| true,
+        );
+        ended.unwrap();
+        let expected = "the model storage fails: connection refused; it is tried again for up to 60 s";
+        assert_eq!(*told.lock().unwrap(), [expected]);
     }
 }

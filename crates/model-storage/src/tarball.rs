@@ -46,9 +46,21 @@ impl<R: Read> Read for Allowance<R> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the name of a file is too long"));
         }
         let most = buffer.len().min(left);
-        let read = self.content.read(&mut buffer[..most])?;
+        let read = self.content.read(&mut buffer[..most]).map_err(|error| self.explained(error))?;
         self.left.set(self.left.get() - read as u64);
         Ok(read)
+    }
+}
+
+impl<R: Read> Allowance<R> {
+    /// The library says "invalid gzip header".
+    fn explained(&self, error: io::Error) -> io::Error {
+        let is_at_start = self.content.header().is_none();
+        if is_at_start && error.kind() == io::ErrorKind::InvalidInput {
+            let hint = "it is not a gzipped tarball; make one with `tar czf`";
+            return io::Error::new(io::ErrorKind::InvalidData, hint);
+        }
+        error
     }
 }
 
@@ -290,5 +302,13 @@ mod tests {
         assert_eq!(content(&mut &b"short"[..]).unwrap(), b"short");
         let long = content(&mut io::repeat(b'x')).unwrap_err();
         assert_eq!(long.to_string(), "a file is too long for metadata");
+    }
+
+    #[test]
+    fn plain_tar_is_refused_with_the_command_that_makes_a_gzipped_one() {
+        let mut plain = Builder::new(Vec::new());
+        plain.append(&header(EntryType::Regular, "a", 1), io::repeat(b'x').take(1)).unwrap();
+        let error = format!("{:#}", names(&plain.into_inner().unwrap()).unwrap_err());
+        assert!(error.contains("it is not a gzipped tarball; make one with `tar czf`"), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! Durations as text, the same for the server, the agent and the command line.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 const UNITS: [(&str, f64); 5] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86400.0)];
@@ -46,6 +47,20 @@ pub fn whole_seconds(text: &str) -> Result<u32, String> {
         return Err(format!("{text:?} is too long"));
     }
     Ok(seconds as u32)
+}
+
+/// A whole number within these bounds.
+///
+/// # Errors
+/// The error in one sentence, with the bounds.
+pub fn whole_number<T: TryFrom<u64>>(text: &str, bounds: RangeInclusive<u64>) -> Result<T, String> {
+    let number = text.trim().parse().ok().filter(|it| bounds.contains(it));
+    let (least, most) = (bounds.start(), bounds.end());
+    let wrong = || match *most {
+        u64::MAX => format!("{text:?} is not a whole number of {least} or more"),
+        most => format!("{text:?} is not a whole number from {least} to {most}"),
+    };
+    number.and_then(|it| T::try_from(it).ok()).ok_or_else(wrong)
 }
 
 /// A number, its unit, and the rest.
@@ -104,5 +119,14 @@ mod tests {
         assert_eq!(whole_seconds("1ms"), Ok(1));
         assert_eq!(whole_seconds("5m"), Ok(300));
         assert!(whole_seconds("200000d").is_err());
+    }
+
+    #[test]
+    fn whole_number_names_its_bounds() {
+        assert_eq!(whole_number::<u32>(" 7 ", 0..=9), Ok(7));
+        let error = |text, bounds| whole_number::<u32>(text, bounds).unwrap_err();
+        assert_eq!(error("abc", 1..=9), "\"abc\" is not a whole number from 1 to 9");
+        assert_eq!(error("0", 1..=u64::MAX), "\"0\" is not a whole number of 1 or more");
+        assert_eq!(error("4294967296", 0..=u64::MAX), "\"4294967296\" is not a whole number of 0 or more");
     }
 }
