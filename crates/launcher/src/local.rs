@@ -157,6 +157,7 @@ impl LocalLauncher {
             .env_remove("SQLFLOW_SERVER_DATASOURCE")
             // The server's trace settings are not for agents.
             .env_remove("OTEL_SERVICE_NAME")
+            .env_remove("OTEL_RESOURCE_ATTRIBUTES")
             // The agent holds the run slot for its whole life.
             .stdin(slot.into_stdin())
             .stdout(log)

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use sqlflow_launcher::{Python, pythons};
-
-use crate::trace;
+use sqlflow_telemetry::Propagation;
 
 use super::files::{find_agent, read_yaml};
 use super::{LauncherOption, Options};
+use crate::trace;
 
 /// Checks everything, prints `ok` or all problems, and returns the exit status.
 pub(super) async fn run(options: &Options) -> ExitCode {
@@ -53,6 +53,7 @@ async fn problems(options: &Options) -> Vec<String> {
     take(options.check_data_source());
     take(options.missing_data_source().map_or(Ok(()), |why| Err(anyhow::Error::msg(why))));
     take(trace::exporter().map(drop));
+    take(Propagation::from_variables(&|name: &str| std::env::var(name).ok()).map(drop));
     match options.launcher {
         LauncherOption::Local => {
             take(find_agent(options.agent.clone()).map(drop));

@@ -213,5 +213,6 @@ fn notices(view: &JobView) -> Markup {
 
 /// Link to the job's trace, if there is one.
 fn trace_url(web: &Web, job: &Job) -> Option<String> {
-    (!web.trace_url.is_empty()).then(|| web.trace_url.replace("{trace}", &trace::id(job)))
+    let is_kept = job.sampled != Some(false);
+    (is_kept && !web.trace_url.is_empty()).then(|| web.trace_url.replace("{trace}", &trace::id(job)))
 }
