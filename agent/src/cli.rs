@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sqlflow_model_storage::ModelLocation;
 use sqlflow_proto::agent::{AttemptRef, Input, Output};
+use sqlflow_telemetry::Settings;
 use sqlflow_units::{duration, whole_number};
-use tonic::codegen::http::Uri;
 use tonic::transport::Endpoint;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
@@ -154,9 +154,9 @@ pub struct ExecOptions {
     /// Unpack the tarball at URI into DIR before the command starts: file:///models/m.tar.gz=in
     #[arg(long, value_name = "URI=DIR", value_parser = parse_input)]
     pub input: Vec<Input>,
-    /// Send spans to this OpenTelemetry collector by OTLP over gRPC; they join the trace of TRACEPARENT if that is set,
-    /// and the command gets a TRACEPARENT of its own [default: from OTEL_EXPORTER_OTLP_ENDPOINT and related variables]
-    #[arg(long, env = "SQLFLOW_AGENT_TRACE", value_name = "http://HOST:4317", value_parser = parse_collector)]
+    /// Send spans to this OpenTelemetry collector by OTLP: over HTTP to port 4318 or a path that ends in /v1/traces, else
+    /// over gRPC. They join the trace of TRACEPARENT if that is set, and the command gets a TRACEPARENT of its own [default: from OTEL_EXPORTER_OTLP_ENDPOINT and related variables]
+    #[arg(long, env = "SQLFLOW_AGENT_TRACE", value_name = "URL", value_parser = parse_collector)]
     pub trace: Option<String>,
     /// Let the command send spans too: it gets the collector's address and the headers of OTEL_EXPORTER_OTLP_*, which
     /// may contain a key. Without this it gets none of these variables
@@ -276,11 +276,9 @@ fn tarball(uri: &str) -> Result<(String, String), String> {
 }
 
 fn parse_collector(url: &str) -> Result<String, String> {
-    let is_usable =
-        url.strip_prefix("http://").is_some_and(|rest| !rest.is_empty()) && url.parse::<Uri>().is_ok();
-    is_usable
-        .then(|| url.to_owned())
-        .ok_or_else(|| "http://host:port is needed; TLS is not supported".to_owned())
+    let is_usable = Settings::for_collector(url, &|_: &str| None).is_ok();
+    let example = "it is not the address of a collector, such as http://host:4317 or https://host/v1/traces";
+    if is_usable { Ok(url.to_owned()) } else { Err(example.to_owned()) }
 }
 
 /// Prints help or a usage error. Returns the exit code.

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_tests::agent::Exec;
 use sqlflow_tests::server::{Setup, program};
 use sqlflow_tests::services::Jaeger;
 use sqlflow_tests::{python, stand_in};
@@ -131,6 +132,18 @@ async fn unresponsive_collector_does_not_fail_a_job() {
     let token = client.run("SELECT 1;").await.unwrap();
     client.follow(&token).await.unwrap().expect_success();
     server.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn untrusted_collector_is_named_and_affects_no_exit_code() {
+    for (port, path) in Jaeger::shared().tls_ports.into_iter().zip(["", "/v1/traces"]) {
+        let collector = format!("https://127.0.0.1:{port}{path}");
+        let exec = Exec::new().flags(["--trace", &collector]);
+        let ended = tokio::task::spawn_blocking(|| exec.shell("exit 3").end()).await.unwrap();
+        assert_eq!(ended.code, Some(3));
+        assert!(ended.stderr.contains("cannot reach the collector"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("UnknownIssuer"), "{}", ended.stderr);
+    }
 }
 
 /// A module of the user's. Nothing in it is about the job. The server's check of its Python imports it, too.
