@@ -1,10 +1,11 @@
 //! What a standard statement changes that the check of a later statement depends on: names, types and settings. A change
 //! that is not known is [`Change::Unknown`], which ends the checks.
 
-use super::classify::{StandardKind, StandardStatement, Tokens};
+use super::classify::{StandardKind, StandardStatement};
 use super::dialect::Dialect;
-use super::effects::is_opaque_function;
-use super::scan::{Token, TokenKind};
+use super::scanner::{Token, TokenKind};
+use super::side_effects::is_opaque_function;
+use super::tokens::Tokens;
 
 /// What a statement changes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,8 +2,9 @@
 //! session? Never an error: what we do not know is `Other`, which is not repeated.
 
 use super::dialect::Dialect;
-use super::effects::{Effects, effects};
-use super::scan::{Scanner, Token, TokenKind};
+use super::scanner::{Token, TokenKind};
+use super::side_effects::{SideEffects, side_effects};
+use super::tokens::Tokens;
 
 /// A standard statement, as far as the server cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,75 +106,6 @@ fn sets_config(mut tokens: Tokens<'_>) -> bool {
     }
 }
 
-/// The tokens of a statement, with one of them seen ahead.
-#[derive(Clone)]
-pub(super) struct Tokens<'a> {
-    scanner: Scanner<'a>,
-    ahead: Option<Token<'a>>,
-}
-
-impl<'a> Tokens<'a> {
-    pub(super) fn new(sql: &'a str, dialect: Dialect) -> Self {
-        let mut tokens = Self { scanner: Scanner::new(sql, dialect, 0), ahead: None };
-        tokens.next();
-        tokens
-    }
-
-    pub(super) const fn peek(&self) -> Option<Token<'a>> {
-        self.ahead
-    }
-
-    /// Is the next token one of these words?
-    pub(super) fn at(&self, words: &[&str]) -> bool {
-        self.ahead.is_some_and(|token| token.is_one_of(words))
-    }
-
-    /// Takes the first word. MariaDB's `SET STATEMENT a = 1 FOR INSERT …` is an INSERT.
-    pub(super) fn verb(&mut self, dialect: Dialect) -> Option<Token<'a>> {
-        let mut verb = self.next()?;
-        while dialect == Dialect::Mysql && verb.is("SET") && self.accept(&["STATEMENT"]) {
-            self.by_ref().find(|token| token.is("FOR"));
-            verb = self.next()?;
-        }
-        Some(verb)
-    }
-
-    pub(super) fn at_symbol(&self, symbol: char) -> bool {
-        self.ahead.is_some_and(|token| token.is_symbol(symbol))
-    }
-
-    /// Takes the next token if it is one of these words.
-    pub(super) fn accept(&mut self, words: &[&str]) -> bool {
-        let found = self.at(words);
-        if found {
-            self.next();
-        }
-        found
-    }
-
-    /// Takes the name that comes next, whole, and gives its last part and whether a part before it is a schema of
-    /// temporary things.
-    pub(super) fn qualified_name(&mut self) -> Option<(String, bool)> {
-        let mut name = self.next()?.name()?;
-        let mut temporary = false;
-        while self.at_symbol('.') {
-            self.next();
-            temporary |= name == "temp" || name.starts_with("pg_temp");
-            name = self.next()?.name()?;
-        }
-        Some((name, temporary))
-    }
-}
-
-impl<'a> Iterator for Tokens<'a> {
-    type Item = Token<'a>;
-
-    fn next(&mut self) -> Option<Token<'a>> {
-        // The splitter has refused what is never closed; if there were some anyway, the statement would end there.
-        std::mem::replace(&mut self.ahead, self.scanner.next().unwrap_or(None))
-    }
-}
-
 const OTHER: StandardStatement = StandardStatement { kind: StandardKind::Other, repeatable: false };
 
 const fn repeatable(kind: StandardKind) -> StandardStatement {
@@ -232,7 +164,7 @@ impl Classifier<'_> {
     }
 
     fn query(&mut self, with: bool) -> StandardStatement {
-        let Effects { lasting, temporary, variables } = effects(&mut self.tokens, with);
+        let SideEffects { lasting, temporary, variables } = side_effects(&mut self.tokens, with);
         let kind = match temporary {
             Some(name) => StandardKind::CreateTemporaryTable { name },
             None if !variables.is_empty() => StandardKind::SetVariables { names: variables },
@@ -357,7 +289,7 @@ impl Classifier<'_> {
         self.skip_if_exists();
         match self.tokens.qualified_name() {
             Some((name, in_schema)) if temporary || in_schema => {
-                let lasting = effects(&mut self.tokens, true).lasting;
+                let lasting = side_effects(&mut self.tokens, true).lasting;
                 StandardStatement { kind: StandardKind::CreateTemporaryTable { name }, repeatable: !lasting }
             }
             _ => OTHER,

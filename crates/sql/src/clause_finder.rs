@@ -5,10 +5,10 @@
 //! `SELECT … TO TRIAN x` is a slip that the writer should hear about from us. The older form has no `TO` at all
 //! (`SELECT … FROM t TRAIN X WITH …`), so there TRAIN could be an alias of `t`: what follows decides.
 
+use super::clause_lexer::{Lexeme, LexemeKind, Lexer};
 use super::error::{Found, SqlError};
-use super::lex::{Lexeme, LexemeKind, Lexer};
 use super::position::{Position, PositionCursor};
-use super::scan::{Scanner, Token, TokenKind};
+use super::scanner::{Scanner, Token, TokenKind};
 
 /// The words that may follow TO.
 pub(super) const CLAUSES: [&str; 7] =
@@ -76,19 +76,19 @@ pub(super) struct ClauseStart {
 
 /// Why a TO is refused.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Fault<'a> {
+pub(super) enum ClauseError<'a> {
     /// What follows TO at this byte is no clause.
     NoClause { at: usize, found: Found<'a> },
     /// An extended clause at this byte follows something that is no SELECT.
     NoSelect { at: usize, clause: &'a str },
 }
 
-impl Fault<'_> {
+impl ClauseError<'_> {
     /// The error for it in `sql`.
     pub(super) fn at(self, sql: &str) -> SqlError {
         match self {
             Self::NoClause { at, found } => SqlError::syntax(Position::of(sql, at), found, &CLAUSES),
-            Self::NoSelect { at, clause } => SqlError::meaning(
+            Self::NoSelect { at, clause } => SqlError::semantic(
                 Position::of(sql, at),
                 format!("TO {} must follow a SELECT", clause.to_uppercase()),
             ),
@@ -117,7 +117,7 @@ impl<'a> ClauseFinder<'a> {
         &mut self,
         token: &Token<'a>,
         rest: &Scanner<'a>,
-    ) -> Result<Option<ClauseStart>, Fault<'a>> {
+    ) -> Result<Option<ClauseStart>, ClauseError<'a>> {
         let turn = self.turn(token, rest);
         if self.before.is_none() {
             self.is_select = token.is_one_of(&["SELECT", "WITH"]) || token.is_symbol('(');
@@ -135,7 +135,7 @@ impl<'a> ClauseFinder<'a> {
         turn
     }
 
-    fn turn(&self, token: &Token<'a>, rest: &Scanner<'a>) -> Result<Option<ClauseStart>, Fault<'a>> {
+    fn turn(&self, token: &Token<'a>, rest: &Scanner<'a>) -> Result<Option<ClauseStart>, ClauseError<'a>> {
         if self.depth > 0 || token.kind != TokenKind::Word {
             return Ok(None);
         }
@@ -156,12 +156,16 @@ impl<'a> ClauseFinder<'a> {
     }
 
     /// What a TO in a SELECT begins.
-    fn after_to(&self, to: &Token<'a>, next: Option<Token<'a>>) -> Result<Option<ClauseStart>, Fault<'a>> {
+    fn after_to(
+        &self,
+        to: &Token<'a>,
+        next: Option<Token<'a>>,
+    ) -> Result<Option<ClauseStart>, ClauseError<'a>> {
         let value_ended = self.value_ended();
         let Some(next) = next.filter(|next| !next.is_symbol(';')) else {
             let found = next.map_or(Found::End, |semicolon| Found::Text(semicolon.text));
             let at = next.map_or(self.sql.len(), |semicolon| semicolon.start);
-            return if value_ended { Err(Fault::NoClause { at, found }) } else { Ok(None) };
+            return if value_ended { Err(ClauseError::NoClause { at, found }) } else { Ok(None) };
         };
         if next.is_one_of(&CLAUSES)
             && !self.before.is_some_and(|before| before.is("AS") || before.is_symbol('.'))
@@ -176,7 +180,7 @@ impl<'a> ClauseFinder<'a> {
         if standard {
             Ok(None)
         } else {
-            Err(Fault::NoClause { at: next.start, found: Found::Text(next.text) })
+            Err(ClauseError::NoClause { at: next.start, found: Found::Text(next.text) })
         }
     }
 
@@ -185,7 +189,7 @@ impl<'a> ClauseFinder<'a> {
         &self,
         to: &Token<'a>,
         next: Option<Token<'a>>,
-    ) -> Result<Option<ClauseStart>, Fault<'a>> {
+    ) -> Result<Option<ClauseStart>, ClauseError<'a>> {
         let Some(clause) = next.filter(|next| next.is_one_of(&CLAUSES)) else {
             return Ok(None);
         };
@@ -196,7 +200,7 @@ impl<'a> ClauseFinder<'a> {
             Some(name.kind == LexemeKind::Name && PARTS.iter().any(|word| part.is(word)))
         };
         if self.before.is_none() || follows() == Some(true) {
-            return Err(Fault::NoSelect { at: to.start, clause: clause.text });
+            return Err(ClauseError::NoSelect { at: to.start, clause: clause.text });
         }
         Ok(None)
     }
@@ -251,7 +255,7 @@ impl<'a> ClauseFinder<'a> {
 mod tests {
     use super::super::ast::Body;
     use super::super::dialect::Dialect;
-    use super::super::split::parse_program;
+    use super::super::splitter::parse_program;
 
     fn kind(sql: &str) -> &'static str {
         let program =

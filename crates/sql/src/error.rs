@@ -39,7 +39,7 @@ pub enum SqlErrorKind {
     /// Read well, but nothing here can run it yet.
     Unsupported(String),
     /// Read well, but it makes no sense: a bad model name, a column function without its size.
-    Meaning(String),
+    Semantic(String),
     /// Needs a database session that lasts longer than one step.
     Session(String),
     /// More than this module takes on.
@@ -65,8 +65,8 @@ impl SqlError {
         )
     }
 
-    pub(super) fn meaning(at: Position, message: impl Into<String>) -> Self {
-        Self::new(at, SqlErrorKind::Meaning(clip(message.into())))
+    pub(super) fn semantic(at: Position, message: impl Into<String>) -> Self {
+        Self::new(at, SqlErrorKind::Semantic(clip(message.into())))
     }
 
     pub(super) fn session(at: Position, message: impl Into<String>) -> Self {
@@ -109,7 +109,7 @@ impl fmt::Display for SqlError {
                 }
             }
             SqlErrorKind::Unsupported(message)
-            | SqlErrorKind::Meaning(message)
+            | SqlErrorKind::Semantic(message)
             | SqlErrorKind::Session(message)
             | SqlErrorKind::TooLarge(message) => {
                 at(f)?;
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn several_errors_have_a_line_each_and_are_bounded() {
-        let at = |line, column| SqlError::meaning(Position { line, column }, format!("{line}.{column}"));
+        let at = |line, column| SqlError::semantic(Position { line, column }, format!("{line}.{column}"));
         assert_eq!(SqlErrors::of(Vec::new()), None);
         let few = SqlErrors::of(vec![at(2, 1), at(1, 7), at(1, 7)]).expect("there are some");
         assert_eq!(few.to_string(), "line 1, column 7: 1.7\nline 2, column 1: 2.1");

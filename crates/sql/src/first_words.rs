@@ -5,11 +5,11 @@
 //! cannot be sure of what another version of the database takes for a string or a comment, the words end.
 
 use super::ast::{Body, Program, Statement};
-use super::classify::Tokens;
+use super::clause_lexer::{LexemeKind, Lexer};
 use super::dialect::Dialect;
-use super::lex::{LexemeKind, Lexer};
 use super::position::PositionCursor;
-use super::scan::{Scanner, Token, TokenKind, Unclosed};
+use super::scanner::{Scanner, Token, TokenKind, Unclosed};
+use super::tokens::Tokens;
 
 /// Characters of a title at the most, without the `…` at its end.
 const MAX_CHARACTERS: usize = 80;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::split::parse_program;
+use super::super::splitter::parse_program;
 use super::Dialect::{Mysql, Postgresql, Sqlite};
 use super::*;
 

@@ -149,7 +149,7 @@ fn number_json(expr: &Expr) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clause_expr::parse_expression;
+    use super::super::expression_parser::parse_expression;
     use super::*;
 
     #[test]

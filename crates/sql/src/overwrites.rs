@@ -1,8 +1,8 @@
 //! Statements that put their result in the place of something that they read: run again, they would read that result.
 
 use super::ast::Body;
-use super::classify::Tokens;
 use super::dialect::Dialect;
+use super::tokens::Tokens;
 
 /// Whether the statement does. What a view reads is not known.
 pub(super) fn overwrites_input(body: &Body, dialect: Dialect) -> bool {

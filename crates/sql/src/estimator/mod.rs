@@ -35,7 +35,7 @@ pub(super) fn check_estimators(program: &Program) -> Vec<SqlError> {
             && let Some(line) = dropped.get(model.text.as_str())
         {
             let message = format!("model {} does not exist here: it is dropped on line {line}", model.text);
-            errors.push(SqlError::meaning(model.position, message));
+            errors.push(SqlError::semantic(model.position, message));
         }
         match &statement.body {
             Body::Train(train) => {
@@ -96,7 +96,7 @@ fn check_probabilities(predict: &Predict, errors: &mut Vec<SqlError>) {
             "attribute predict.probabilities: model {} has none, it predicts a number",
             predict.model.text
         );
-        errors.push(SqlError::meaning(attribute.position, message));
+        errors.push(SqlError::semantic(attribute.position, message));
     }
 }
 
@@ -113,11 +113,11 @@ fn check_attributes(
         }
         let Some(rule) = known.get(&name.text) else {
             let names: Vec<_> = known.keys().map(String::as_str).collect();
-            errors.push(SqlError::meaning(name.position, unknown("attribute", &name.text, &names, "known")));
+            errors.push(SqlError::semantic(name.position, unknown("attribute", &name.text, &names, "known")));
             continue;
         };
         if let Err(message) = value::check(rules, &name.text, rule, &attribute_json(value)) {
-            errors.push(SqlError::meaning(*position, message));
+            errors.push(SqlError::semantic(*position, message));
         }
     }
 }
@@ -137,7 +137,7 @@ fn check_metrics(rules: &Rules, attributes: &[Attribute], task: Task, errors: &m
                     "metric {name} is not for this model, which predicts {what}; for it there are {}",
                     of_task.join(", ")
                 );
-                errors.push(SqlError::meaning(attribute.position, message));
+                errors.push(SqlError::semantic(attribute.position, message));
             }
         }
     }

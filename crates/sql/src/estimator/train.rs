@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::ast::{Attribute, Column, Train};
 use super::super::classify::{StandardKind, classify};
-use super::super::clause::EXCEPT;
+use super::super::clause_parser::EXCEPT;
 use super::super::dialect::Dialect;
 use super::super::error::SqlError;
 use super::super::expr::Expr;
@@ -52,7 +52,7 @@ fn check_estimator(rules: &Rules, train: &Train, errors: &mut Vec<SqlError>) {
             "estimator {} names an image, which is not supported yet; give the image by WITH pod.image",
             estimator.text
         );
-        errors.push(SqlError::meaning(estimator.position, message));
+        errors.push(SqlError::semantic(estimator.position, message));
         return;
     }
     // The older form names an estimator by what it does: XGBOOSTCLASSIFIER.
@@ -65,11 +65,13 @@ fn check_estimator(rules: &Rules, train: &Train, errors: &mut Vec<SqlError>) {
             supported.join(", "),
             hint.unwrap_or_default()
         );
-        errors.push(SqlError::meaning(estimator.position, message));
+        errors.push(SqlError::semantic(estimator.position, message));
     }
     if train.label.is_none() {
-        errors
-            .push(SqlError::meaning(estimator.position, format!("{class} needs a label, as in LABEL class")));
+        errors.push(SqlError::semantic(
+            estimator.position,
+            format!("{class} needs a label, as in LABEL class"),
+        ));
     }
 }
 
@@ -82,10 +84,10 @@ fn check_columns(train: &Train, errors: &mut Vec<SqlError>) {
             let position = clause.columns.first().map_or(train.estimator.position, |it| it.position);
             let message =
                 format!("COLUMN … FOR {}: XGBoost has one set of columns; leave out FOR", clause.target);
-            errors.push(SqlError::meaning(position, message));
+            errors.push(SqlError::semantic(position, message));
         }
         for Column { expr, position } in &clause.columns {
-            let mut refuse = |message: String| errors.push(SqlError::meaning(*position, message));
+            let mut refuse = |message: String| errors.push(SqlError::semantic(*position, message));
             if let Some((name, instead)) = function_of_no_use(expr) {
                 refuse(format!("feature column {name} is of no use to XGBoost: {instead}"));
             }
@@ -167,7 +169,7 @@ impl<'a> Statement<'a> {
 
     fn refuse(&mut self, name: &str, message: impl Into<String>) {
         let position = self.attribute(name).map_or(self.train.estimator.position, |it| it.position);
-        self.errors.push(SqlError::meaning(position, message));
+        self.errors.push(SqlError::semantic(position, message));
     }
 
     fn validation(&mut self, dialect: Dialect) {

@@ -1,7 +1,7 @@
 //! Where statements end, in each dialect, and that not a byte is changed.
 
 use super::super::dialect::Dialect::{self, Mysql, Postgresql, Sqlite};
-use super::super::split::parse_program;
+use super::super::splitter::parse_program;
 use super::super::{Body, compile};
 
 fn texts(sql: &str, dialect: Dialect) -> Vec<String> {
@@ -234,5 +234,5 @@ fn long_programs_are_read_in_linear_time() {
     }
     let too_long = " ".repeat(super::super::MAX_PROGRAM_BYTES + 1);
     let error = compile(&too_long, Mysql).expect_err("too long").to_string();
-    assert_eq!(error, "line 1, column 1: the program has 16777217 bytes; 16777216 (16 MiB) is the most");
+    assert_eq!(error, "line 1, column 1: the program has 16777217 bytes; the maximum is 16777216 (16 MiB)");
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::clause_expr::parse_expression;
+use super::super::expression_parser::parse_expression;
 use super::super::{Dialect, compile, parse_program};
 use super::cases::programs;
 

@@ -7,7 +7,7 @@
 //! MySQL, MariaDB and SQLite bodies nest blocks that begin with BEGIN, CASE, IF, LOOP, WHILE, REPEAT or FOR and end with
 //! END. PostgreSQL's stand in dollar quotes, but for `BEGIN ATOMIC … END`.
 
-use super::scan::Token;
+use super::scanner::Token;
 
 /// Words after which an inner statement begins, so that IF there is no `IF EXISTS` and REPEAT no function.
 const BEFORE_STATEMENT: [&str; 8] = ["BEGIN", "THEN", "ELSE", "DO", "LOOP", "REPEAT", "ROW", "ATOMIC"];
@@ -16,7 +16,7 @@ const MAX_HEAD: usize = 16;
 
 /// Follows the tokens of one statement and knows whether a `;` is inside a body.
 #[derive(Debug, Default)]
-pub(super) struct RoutineTracker {
+pub(super) struct RoutineBodyTracker {
     kind: Kind,
     /// Tokens seen so far, while the kind is not known.
     head: usize,
@@ -48,7 +48,7 @@ enum MaybeBlock {
     Inside(usize),
 }
 
-impl RoutineTracker {
+impl RoutineBodyTracker {
     /// Takes the statement's next token.
     pub(super) fn see(&mut self, token: &Token<'_>) {
         if matches!(self.kind, Kind::Open | Kind::Begin) {

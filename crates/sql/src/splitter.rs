@@ -2,15 +2,15 @@
 
 use super::ast::{Body, Program, Statement};
 use super::classify::classify;
-use super::clause::ClauseParser;
 use super::clause_finder::{ClauseFinder, ClauseStart};
+use super::clause_lexer::Lexer;
+use super::clause_parser::ClauseParser;
 use super::dialect::Dialect;
 use super::error::{Found, SqlError};
-use super::lex::Lexer;
+use super::escape_settings::EscapeSettings;
 use super::position::{Position, PositionCursor};
-use super::routine::RoutineTracker;
-use super::scan::{Scanner, Token, Unclosed};
-use super::string_rules::StringRules;
+use super::scanner::{Scanner, Token, Unclosed};
+use super::stored_routines::RoutineBodyTracker;
 
 /// Splits `sql` and parses its extended statements. Standard statements go to the database as they are, so they are
 /// only classified, never refused; but a string, quoted name or comment that is never closed is: nobody can say where
@@ -24,7 +24,7 @@ pub fn parse_program(sql: &str, dialect: Dialect) -> Result<Program, SqlError> {
     // Editors on Windows begin a file with a byte order mark. It is no part of the SQL.
     let start = if sql.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     let mut splitter = Splitter { sql, dialect, pos: start, cursor: PositionCursor::new(sql) };
-    let mut rules = StringRules::new(dialect);
+    let mut rules = EscapeSettings::new(dialect);
     let mut statements = Vec::new();
     loop {
         let from = splitter.pos;
@@ -102,7 +102,7 @@ impl<'a> Splitter<'a> {
         position: Position,
         mut scanner: Scanner<'a>,
     ) -> Result<Statement, SqlError> {
-        let mut routine = RoutineTracker::default();
+        let mut routine = RoutineBodyTracker::default();
         let mut turns = ClauseFinder::new(self.sql);
         let mut token = first;
         loop {

@@ -6,11 +6,11 @@
 //! may follow such a setting, and ends elsewhere with it. `'C:\temp'` ends where it ends with both.
 
 use super::ast::{Body, Statement};
-use super::classify::Tokens;
 use super::dialect::Dialect;
 use super::error::SqlError;
 use super::position::Position;
-use super::scan::{Scanner, Token, TokenKind};
+use super::scanner::{Scanner, Token, TokenKind};
+use super::tokens::Tokens;
 
 const MODE: &str = "no_backslash_escapes";
 /// The number of that mode.
@@ -19,7 +19,7 @@ const CONFORMING: &str = "standard_conforming_strings";
 
 /// What the statements so far may have set. Each has the line of the statement that did.
 #[derive(Debug)]
-pub(super) struct StringRules {
+pub(super) struct EscapeSettings {
     dialect: Dialect,
     /// In the session at hand, and as later sessions repeat it.
     session: Option<usize>,
@@ -31,7 +31,7 @@ pub(super) struct StringRules {
     named: bool,
 }
 
-impl StringRules {
+impl EscapeSettings {
     pub(super) const fn new(dialect: Dialect) -> Self {
         Self { dialect, session: None, transaction: None, later: None, named: false }
     }
@@ -59,7 +59,7 @@ impl StringRules {
         let message = format!(
             "cannot tell where this string ends: line {line} {set}, and a program is split by the rule that {rule}; {fix}"
         );
-        Err(SqlError::meaning(Position::of(sql, at), message))
+        Err(SqlError::semantic(Position::of(sql, at), message))
     }
 
     /// Does what the statement does.
@@ -288,5 +288,5 @@ fn first_difference(sql: &str, dialect: Dialect, from: usize, to: usize) -> Opti
 }
 
 #[cfg(test)]
-#[path = "string_rules_tests.rs"]
+#[path = "escape_settings_tests.rs"]
 mod tests;

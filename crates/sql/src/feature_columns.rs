@@ -306,7 +306,7 @@ fn delimiter(expr: &Expr) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clause_expr::parse_expression;
+    use super::super::expression_parser::parse_expression;
     use super::*;
 
     fn read(text: &str) -> Result<FeatureColumn, String> {

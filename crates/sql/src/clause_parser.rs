@@ -9,9 +9,9 @@ use super::ast::{
     Attribute, Body, Column, ColumnClause, Constraint, DescribeModel, Direction, DropModel, Evaluate,
     Explain, Name, Optimize, Predict, Run, ShowTrain, Train,
 };
+use super::clause_lexer::{Lexeme, LexemeKind, Lexer};
 use super::error::SqlError;
 use super::expr::{Expr, StringLiteral};
-use super::lex::{Lexeme, LexemeKind, Lexer};
 
 /// Name of the columns in a COLUMN clause without FOR.
 pub(super) const DEFAULT_TARGET: &str = "feature_columns";
@@ -167,7 +167,7 @@ impl<'a> ClauseParser<'a> {
             let name = parser.name("an attribute's name")?;
             if !seen.insert(name.text.clone()) {
                 let message = format!("attribute {} is given twice", name.text);
-                return Err(SqlError::meaning(name.position, message));
+                return Err(SqlError::semantic(name.position, message));
             }
             parser.require_symbol("=")?;
             let position = parser.current.position;
@@ -189,7 +189,7 @@ impl<'a> ClauseParser<'a> {
                 None => return Err(self.unexpected()),
             };
             if !seen.insert(target.clone()) {
-                return Err(SqlError::meaning(position, format!("columns for {target} are given twice")));
+                return Err(SqlError::semantic(position, format!("columns for {target} are given twice")));
             }
             clauses.push(ColumnClause { target, columns });
         }

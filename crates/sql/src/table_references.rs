@@ -1,8 +1,8 @@
 //! The tables that a select names where a table stands.
 
-use super::classify::Tokens;
 use super::dialect::Dialect;
-use super::scan::{Token, TokenKind};
+use super::scanner::{Token, TokenKind};
+use super::tokens::Tokens;
 
 /// What a level of brackets has had so far.
 #[derive(Clone, Copy, Default)]
@@ -34,7 +34,7 @@ const MAX_LOOKAHEAD: usize = 1000;
 const BEFORE_NAME: [&str; 2] = ["ONLY", "LATERAL"];
 
 /// Each table as its parts, in lower case: `d.T` is `["d", "t"]`. What a WITH clause defines is none.
-pub(super) fn tables_read(select: &str, dialect: Dialect) -> Vec<Vec<String>> {
+pub(super) fn referenced_tables(select: &str, dialect: Dialect) -> Vec<Vec<String>> {
     let mut tables: Vec<Vec<String>> = Vec::new();
     let mut defined: Vec<String> = Vec::new();
     let mut levels = vec![Level::default()];
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn tables(select: &str) -> Vec<String> {
-        tables_read(select, Dialect::Mysql).into_iter().map(|parts| parts.join(".")).collect()
+        referenced_tables(select, Dialect::Mysql).into_iter().map(|parts| parts.join(".")).collect()
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_quoted_name_keeps_its_case_where_the_database_keeps_it() {
-        let found = |dialect| tables_read("SELECT * FROM \"T\", u, \"v\"", dialect).concat();
+        let found = |dialect| referenced_tables("SELECT * FROM \"T\", u, \"v\"", dialect).concat();
         assert_eq!(found(Dialect::Postgresql), ["T", "u", "v"]);
         assert_eq!(found(Dialect::Sqlite), ["t", "u", "v"]);
     }

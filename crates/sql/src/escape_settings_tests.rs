@@ -1,7 +1,7 @@
 //! Tests of `string_rules`: programs by the setting that stands before a string.
 
 use super::*;
-use crate::split::parse_program;
+use crate::splitter::parse_program;
 
 /// Ends at its second quote with one rule, and never with the other.
 const AMBIGUOUS: [&str; 3] =

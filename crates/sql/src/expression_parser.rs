@@ -1,9 +1,9 @@
 //! The part of the clause parser that reads expressions, by precedence climbing.
 
-use super::clause::ClauseParser;
+use super::clause_lexer::LexemeKind;
+use super::clause_parser::ClauseParser;
 use super::error::SqlError;
 use super::expr::{BinaryOp, Expr, StringLiteral, UnaryOp};
-use super::lex::LexemeKind;
 
 /// Deepest nesting of brackets, calls and signs. Bounds the parser's stack.
 pub(super) const MAX_NESTING: usize = 64;
@@ -104,7 +104,7 @@ impl ClauseParser<'_> {
 /// Reads `text` as one expression and nothing else.
 #[cfg(test)]
 pub(super) fn parse_expression(text: &str) -> Result<Expr, SqlError> {
-    let lexer = super::lex::Lexer::new(text, 0, super::position::PositionCursor::new(text));
+    let lexer = super::clause_lexer::Lexer::new(text, 0, super::position::PositionCursor::new(text));
     let mut parser = ClauseParser::new(lexer)?;
     let expr = parser.expression()?;
     if parser.current.kind == LexemeKind::End { Ok(expr) } else { Err(parser.expected("an operator")) }
