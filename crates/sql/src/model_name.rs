@@ -17,7 +17,7 @@ pub fn check_model_name(name: &str) -> Result<(), String> {
     }
     for segment in name.split('/') {
         if matches!(segment, "" | "." | "..") {
-            return Err(format!("the model name {name:?} has the segment {segment:?}, which is no name"));
+            return Err(format!("the model name {name:?} has the segment {segment:?}, which is not allowed"));
         }
         if segment.len() > MAX_MODEL_SEGMENT {
             let bytes = segment.len();
@@ -26,7 +26,7 @@ pub fn check_model_name(name: &str) -> Result<(), String> {
             ));
         }
         if segment.chars().any(|c| c.is_control() || c == '\\') {
-            return Err(format!("the model name {name:?} has a character that no file name should have"));
+            return Err(format!("the model name {name:?} has a control character or a backslash"));
         }
     }
     Ok(())

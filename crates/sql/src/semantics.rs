@@ -1,5 +1,4 @@
-//! What is well formed and still cannot run: statements without a submitter, names that lead nowhere, values and
-//! columns that mean nothing.
+//! Semantic checks of a program that parses: unsupported statements, and invalid names, values and columns.
 
 use super::ast::{
     Attribute, Body, ColumnClause, Evaluate, Explain, Name, Predict, Program, Statement, Train,
@@ -14,11 +13,9 @@ use super::model_name::check_model_name;
 use super::pod_resources::PodResource;
 use super::table_references::referenced_tables;
 
-/// The attribute by which a statement may replace a table that it reads, or that a person made.
+/// Attribute that allows a statement to replace a table that it reads, or that SQLFlow did not create.
 const REPLACE: &str = "result.replace";
-/// Refuses statements that parse but that no submitter can run.
-///
-/// Each at its place.
+/// Rejects statements that parse but that the submitter cannot execute. Returns an error for each, with its position.
 #[must_use]
 pub fn check_supported(program: &Program) -> Vec<SqlError> {
     let refused = program.statements.iter().filter(|it| matches!(it.body, Body::Run(_) | Body::Optimize(_)));
@@ -28,14 +25,12 @@ pub fn check_supported(program: &Program) -> Vec<SqlError> {
     refused.map(error).collect()
 }
 
-/// Refuses statements that cannot mean anything: a SELECT that writes, a result that is no table, a model name that is
-/// no path, an attribute that is no value, a column function with wrong arguments.
-///
-/// The first fault of each statement, at its place.
+/// Rejects inconsistent statements: a SELECT that writes, an invalid name of a result table or a model, an attribute that is
+/// not a value, a column function with wrong arguments. Returns the first error of each statement, with its position.
 #[must_use]
 pub fn check_semantics(program: &Program) -> Vec<SqlError> {
-    let faults = program.statements.iter().map(|statement| check_statement(statement, program.dialect));
-    faults.filter_map(Result::err).collect()
+    let results = program.statements.iter().map(|statement| check_statement(statement, program.dialect));
+    results.filter_map(Result::err).collect()
 }
 
 fn check_statement(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
@@ -65,13 +60,13 @@ fn check_statement(statement: &Statement, dialect: Dialect) -> Result<(), SqlErr
     }
 }
 
-/// Extended statements are repeated when an attempt is lost, so their SELECT may only read.
+/// Extended statements are repeated after a lost attempt, so their SELECT must be repeatable.
 fn check_select(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
     let Some(select) = statement.body.select() else {
         return Ok(());
     };
     let standard = classify(select, dialect);
-    // Variables set on the way, as in `SELECT @row := @row + 1`, end with the session.
+    // Variables that it sets, as in `SELECT @row := @row + 1`, end with the session.
     if standard.repeatable && matches!(standard.kind, StandardKind::Query | StandardKind::SetVariables { .. })
     {
         return Ok(());
@@ -80,8 +75,8 @@ fn check_select(statement: &Statement, dialect: Dialect) -> Result<(), SqlError>
     Err(SqlError::semantic(statement.position, message))
 }
 
-/// A result that certainly takes the place of a table that its own SELECT reads must be asked for. Where the two names
-/// may or may not mean the same, as `t` and `d.t`, the submitter asks the database.
+/// A result table that the statement's own SELECT reads may be replaced only on request. If two names may mean the same
+/// table, such as `t` and `d.t`, the submitter decides with the database's help.
 fn check_result(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
     let position = match &statement.body {
         Body::Predict(predict) => predict.target.position,
@@ -90,11 +85,11 @@ fn check_result(statement: &Statement, dialect: Dialect) -> Result<(), SqlError>
         _ => return Ok(()),
     };
     let Some(table) = statement.body.result_table() else { return Ok(()) };
-    let is_asked_for = |it: &Attribute| it.name.text == REPLACE && it.value.as_bool() != Some(false);
+    let is_requested = |it: &Attribute| it.name.text == REPLACE && it.value.as_bool() != Some(false);
     let attributes = statement.body.attributes();
     let written: Vec<String> = table.to_lowercase().split('.').map(str::to_owned).collect();
     let select = statement.body.select().unwrap_or_default();
-    if attributes.iter().any(is_asked_for) || !referenced_tables(select, dialect).contains(&written) {
+    if attributes.iter().any(is_requested) || !referenced_tables(select, dialect).contains(&written) {
         return Ok(());
     }
     let message = format!(
@@ -106,7 +101,7 @@ fn check_result(statement: &Statement, dialect: Dialect) -> Result<(), SqlError>
 
 fn check_train(train: &Train) -> Result<(), SqlError> {
     if train.image_and_class().1.is_empty() {
-        let message = format!("{} names no model class after its last slash", train.estimator.text);
+        let message = format!("{} has no model class after its last slash", train.estimator.text);
         return Err(SqlError::semantic(train.estimator.position, message));
     }
     check_attributes(&train.attributes)?;
@@ -181,26 +176,26 @@ mod tests {
     use super::*;
 
     fn refusal(sql: &str) -> String {
-        let program = parse_program(sql, Dialect::Mysql).expect("it parses");
+        let program = parse_program(sql, Dialect::Mysql).expect("the program parses");
         let errors = [check_supported(&program), check_semantics(&program)].concat();
         errors.first().expect(sql).to_string()
     }
 
     #[test]
-    fn a_result_may_have_the_name_of_what_is_not_read_or_be_asked_to_replace() {
+    fn result_table_that_is_not_read_or_may_be_replaced_is_accepted() {
         for sql in [
             "SELECT t FROM a TO PREDICT t.y USING m",
             "SELECT * FROM b.t TO PREDICT a.t.y USING m",
             "SELECT * FROM t TO PREDICT t.y WITH result.replace=true USING m",
             "SELECT * FROM t TO EVALUATE m WITH result.replace=true LABEL y INTO t",
         ] {
-            let program = parse_program(sql, Dialect::Mysql).expect("it parses");
+            let program = parse_program(sql, Dialect::Mysql).expect("the program parses");
             assert_eq!(check_semantics(&program), [], "{sql}");
         }
     }
 
     #[test]
-    fn faults_have_places() {
+    fn semantic_error_has_message_and_position() {
         for (sql, message) in [
             ("SELECT 1;\nSELECT 1 TO RUN a:1 CMD 'x'", "line 2, column 1: TO RUN is not supported yet"),
             ("SELECT 1 TO MINIMIZE x WITH a=1 INTO t", "line 1, column 1: TO MINIMIZE is not supported yet"),
@@ -214,11 +209,11 @@ mod tests {
             ),
             (
                 "SHOW TRAIN a/../b",
-                "line 1, column 12: the model name \"a/../b\" has the segment \"..\", which is no name",
+                "line 1, column 12: the model name \"a/../b\" has the segment \"..\", which is not allowed",
             ),
             (
                 "SELECT 1 TO TRAIN a/ LABEL l INTO m",
-                "line 1, column 19: a/ names no model class after its last slash",
+                "line 1, column 19: a/ has no model class after its last slash",
             ),
             (
                 "SELECT 1 TO TRAIN E WITH a=1, b = 1+2 LABEL l INTO m",

@@ -119,7 +119,7 @@ impl Planner<'_> {
         let session = std::mem::replace(&mut self.session, Session::new(self.program.dialect));
         if let Some((opened, what)) = session.open_transaction() {
             let message = format!(
-                "{what} would have to survive {}, which runs in a session of its own; end it before that",
+                "{what} is still open at {}, which runs in a session of its own; end the transaction before it",
                 self.location(boundary)
             );
             return Err(self.refusal(opened, message));
@@ -207,7 +207,7 @@ impl Planner<'_> {
             None => Ok(()),
             Some(EndedReference { object, created_by, ended_by }) => {
                 let message = format!(
-                    "{object} is used on line {}, but it would have to survive {}, which runs in a session of its own",
+                    "{object} is used on line {}, but its session ends before {}, which runs in a session of its own",
                     statement.position.line,
                     self.location(ended_by)
                 );
@@ -259,7 +259,7 @@ mod tests {
         let sql = format!(
             "USE d; INSERT INTO t VALUES (1); {TRAIN} {TRAIN} SET @a = 1; SELECT 1; SHOW TRAIN m; SELECT 2"
         );
-        let steps = plan(&sql, Dialect::Mysql).expect("a good program");
+        let steps = plan(&sql, Dialect::Mysql).expect("the program is valid");
         let got: Vec<_> = steps
             .iter()
             .map(|step| (step.kind.statements(), step.repeatable, step.replay.as_slice()))
@@ -282,11 +282,11 @@ mod tests {
         let make = "CREATE TEMPORARY TABLE t AS SELECT 1;";
         assert_eq!(
             refusal(&format!("\n {make}\n{TRAIN}"), Dialect::Sqlite),
-            "line 2, column 2: temporary table t is used on line 3, but it would have to survive TO TRAIN on line 3, which \
+            "line 2, column 2: temporary table t is used on line 3, but its session ends before TO TRAIN on line 3, which \
              runs in a session of its own"
         );
         let later = format!("{make} SHOW TRAIN m; SELECT * FROM `T`");
-        assert!(refusal(&later, Dialect::Mysql).contains("survive SHOW TRAIN on line 1"));
+        assert!(refusal(&later, Dialect::Mysql).contains("ends before SHOW TRAIN on line 1"));
         let inside =
             format!("{make} SELECT 1 TO TRAIN E WITH validation.select='select * from T' LABEL l INTO m");
         assert!(refusal(&inside, Dialect::Mysql).contains("temporary table t"));
@@ -318,7 +318,7 @@ mod tests {
     fn rolled_back_setting_is_not_replayed_in_postgresql() {
         let replayed = |sql: &str, dialect| {
             plan(&format!("{sql} SHOW TRAIN m;"), dialect)
-                .expect("a good program")
+                .expect("the program is valid")
                 .pop()
                 .map(|step| step.replay)
         };
@@ -341,7 +341,7 @@ mod tests {
         ] {
             let message = refusal(&format!("{start} {TRAIN}"), dialect);
             assert!(message.starts_with("line 1, column 1: "), "{message}");
-            assert!(message.contains("survive TO TRAIN on line 1"), "{message}");
+            assert!(message.contains("still open at TO TRAIN on line 1"), "{message}");
             plan(start, dialect).expect("a transaction may be open at the end of the program");
         }
         for (start, dialect) in [

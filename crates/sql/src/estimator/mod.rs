@@ -1,8 +1,8 @@
-//! What no estimator can do is refused before anything runs: a misspelt attribute of the last statement must not wait
-//! for the training of the first.
+//! Checks of estimators, attributes, objectives and metrics, so that hours of training do not end with a misspelt attribute
+//! of a later statement.
 //!
-//! Everything that needs no data is found here, for every statement, all at once. What needs the database's columns is
-//! the submitter's to check, before it trains.
+//! All statements are checked, as far as no data is needed. The submitter checks what depends on the database's columns,
+//! before it trains. Both read the same rules: see `rules`.
 
 mod rules;
 mod train;
@@ -18,17 +18,17 @@ use super::json::attribute_json;
 use super::pod_resources::PodResource;
 use super::suggest::nearest;
 
-/// Names that a message lists: fewer where a near miss is the likely answer.
+/// Maximum number of names that a message lists, without and with a suggestion.
 const LISTED: usize = 40;
-const LISTED_BESIDE_A_NEAR_MISS: usize = 12;
+const LISTED_WITH_SUGGESTION: usize = 12;
 
-/// All faults of extended statements that can be found without data, in the program's order.
+/// All errors of extended statements that can be found without data, in the program's order.
 pub(super) fn check_estimators(program: &Program) -> Vec<SqlError> {
     let Some(rules) = Rules::get() else { return Vec::new() };
     let mut errors = Vec::new();
-    // What the models that the program itself trains predict, where the program says it.
+    // Tasks of the models that the program trains, if the program determines them.
     let mut tasks: HashMap<&str, Option<Task>> = HashMap::new();
-    // Models that the program itself has dropped, each with the line.
+    // Models that the program drops, each with the line.
     let mut dropped: HashMap<&str, usize> = HashMap::new();
     for statement in &program.statements {
         if let Some(model) = used_model(&statement.body)
@@ -73,7 +73,7 @@ pub(super) fn check_estimators(program: &Program) -> Vec<SqlError> {
     errors
 }
 
-/// The model that must be there for the statement.
+/// The model that must exist for the statement.
 fn used_model(body: &Body) -> Option<&Name> {
     match body {
         Body::Train(train) => train.using.as_ref(),
@@ -87,20 +87,20 @@ fn used_model(body: &Body) -> Option<&Name> {
     }
 }
 
-/// Only a model of classes has probabilities.
+/// Only a classification model has probabilities.
 fn check_probabilities(predict: &Predict, errors: &mut Vec<SqlError>) {
     let asked =
         |it: &&Attribute| it.name.text == "predict.probabilities" && it.value.as_bool() != Some(false);
     if let Some(attribute) = predict.attributes.iter().find(asked) {
         let message = format!(
-            "attribute predict.probabilities: model {} has none, it predicts a number",
+            "cannot use predict.probabilities: model {} predicts a number and has none",
             predict.model.text
         );
         errors.push(SqlError::semantic(attribute.position, message));
     }
 }
 
-/// Each attribute must exist and have a value that it can have.
+/// Checks that each attribute exists and has an allowed value.
 fn check_attributes(
     rules: &Rules,
     known: &BTreeMap<String, Rule>,
@@ -122,7 +122,7 @@ fn check_attributes(
     }
 }
 
-/// The metrics that EVALUATE names must be those of what the model predicts.
+/// Checks that the metrics of EVALUATE apply to the model's task.
 fn check_metrics(rules: &Rules, attributes: &[Attribute], task: Task, errors: &mut Vec<SqlError>) {
     let (of_task, what) = match task {
         Task::Number => (&rules.metrics.numbers, "a number"),
@@ -134,7 +134,7 @@ fn check_metrics(rules: &Rules, attributes: &[Attribute], task: Task, errors: &m
             let is_known = rules.metrics.classes.contains(&metric) || rules.metrics.numbers.contains(&metric);
             if is_known && !of_task.contains(&metric) {
                 let message = format!(
-                    "metric {name} is not for this model, which predicts {what}; for it there are {}",
+                    "metric {name} does not apply to this model, which predicts {what}; use {}",
                     of_task.join(", ")
                 );
                 errors.push(SqlError::semantic(attribute.position, message));
@@ -149,7 +149,7 @@ fn unknown(what: &str, name: &str, known: &[&str], listed: &str) -> String {
         // `num_boost_round` for `train.num_boost_round`.
         known.iter().copied().find(|it| it.rsplit_once('.').is_some_and(|(_, last)| last == name))
     });
-    let limit = if near.is_some() { LISTED_BESIDE_A_NEAR_MISS } else { LISTED };
+    let limit = if near.is_some() { LISTED_WITH_SUGGESTION } else { LISTED };
     let hint = near.map(|it| format!("; did you mean {it}?")).unwrap_or_default();
     let more = match known.len().saturating_sub(limit) {
         0 => String::new(),
