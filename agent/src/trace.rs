@@ -7,7 +7,8 @@ use sqlflow_proto::agent::{self, Outcome, Phase, outcome::Reason};
 
 use sqlflow_os::clock::now_micros;
 use sqlflow_telemetry::{
-    Batch, Describe as _, Exporter, KeyValue, Settings, SpanData, TraceContext, Value, event, resource, span,
+    Batch, Exporter, KeyValue, Settings, SpanData, SpanDataExt as _, TraceContext, Value, event, resource,
+    span,
 };
 
 /// Timeout for the export at the exit.
@@ -45,7 +46,7 @@ impl Trace {
     pub fn of_attempt(settings: Settings, attempt: TraceContext) -> anyhow::Result<Self> {
         let variable = |name: &str| std::env::var(name).ok();
         let process = resource::process(format!("{:016x}", rand::random::<u64>()), &variable);
-        let exporter = Exporter::new(settings.within(EXPORT_TIMEOUT), process)?;
+        let exporter = Exporter::new(settings.with_max_timeout(EXPORT_TIMEOUT), process)?;
         Ok(Self {
             exporter,
             attempt,
@@ -74,7 +75,7 @@ impl Trace {
 
     /// Trace id.
     pub fn trace_id(&self) -> String {
-        self.attempt.trace_name()
+        self.attempt.trace_id_hex()
     }
 
     /// `TRACEPARENT` of the command.

@@ -8,18 +8,18 @@ pub mod api;
 mod connections;
 
 pub mod agent_liveness;
+mod agent_outcome;
 pub mod attach_errors;
 pub mod codegen;
 pub mod config;
-pub mod descriptors;
 pub mod doctor;
 #[cfg(test)]
 mod fixture;
 pub mod memory_peaks;
 pub mod metrics;
-mod reader;
+pub mod open_files;
+mod read_recorder;
 pub mod reconciler;
 pub mod server;
 pub mod trace;
 pub mod web;
-mod wire;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlflow_cli::ctrl_c::CtrlC;
 use sqlflow_server::config::{Command, LogFormat, Options};
 use sqlflow_server::trace::Tracer;
-use sqlflow_server::{descriptors, doctor};
+use sqlflow_server::{doctor, open_files};
 use sqlflow_telemetry::live::Pipeline;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -16,8 +16,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// The HTTP/2 library warns of each acknowledged PING that it did not send: the API's delivery sends some.
-const PINGS_ARE_OURS: &str = "h2::proto::ping_pong=error";
+/// Log filter: the HTTP/2 library warns about each acknowledgement of a PING that it did not send itself. `api::delivery`
+/// sends such PINGs.
+const NO_PING_WARNINGS: &str = "h2::proto::ping_pong=error";
 /// Timeout for pending system calls at the end, such as those of a disk that does not answer.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
@@ -50,10 +51,10 @@ async fn run() -> anyhow::Result<ExitCode> {
     }
     let tracer = Tracer::from_env()?;
     start_logging(options.log_format, &tracer);
-    let open_files = descriptors::raise_limit();
+    let open_files_limit = open_files::raise_limit();
     let shutdown = CancellationToken::new();
     cancel_on_signal(shutdown.clone())?;
-    Box::pin(sqlflow_server::server::run(options, open_files, tracer, shutdown)).await?;
+    Box::pin(sqlflow_server::server::run(options, open_files_limit, tracer, shutdown)).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -74,8 +75,8 @@ fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
 /// Log lines to stderr, and live spans to the collector, if there is one.
 fn start_logging(format: LogFormat, tracer: &Tracer) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // What becomes of spans is said by the server.
-    let own = [PINGS_ARE_OURS, "opentelemetry_sdk=off", "sqlflow_live=off"];
+    // The server reports the failures of exports itself.
+    let own = [NO_PING_WARNINGS, "opentelemetry_sdk=off", "sqlflow_live=off"];
     let filter = own.iter().fold(filter, |filter, directive| {
         filter.add_directive(directive.parse().expect("it is a directive"))
     });

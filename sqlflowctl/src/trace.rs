@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sqlflow_os::clock::now_micros;
 use sqlflow_telemetry::{
-    Batch, Describe as _, Exporter, Lost, Propagation, Settings, SpanKind, TraceContext, resource, span,
+    Batch, ExportError, Exporter, Propagation, Settings, SpanDataExt as _, SpanKind, TraceContext, resource,
+    span,
 };
 use tonic::metadata::MetadataMap;
 
@@ -30,7 +31,7 @@ impl Trace {
     pub(crate) fn begin() -> anyhow::Result<Self> {
         let variable = |name: &str| std::env::var(name).ok();
         let propagation = Propagation::from_variables(&variable)?;
-        let settings = Settings::from_variables(&variable)?.map(|it| it.within(EXPORT_TIMEOUT));
+        let settings = Settings::from_variables(&variable)?.map(|it| it.with_max_timeout(EXPORT_TIMEOUT));
         let parent = variable("TRACEPARENT").filter(|_| propagation.trace_context);
         let parent: Option<TraceContext> = parent.and_then(|text| text.parse().ok());
         let Some(settings) = settings else {
@@ -59,7 +60,7 @@ impl Trace {
     }
 
     /// Ends the span, with or without an error, and exports it.
-    pub(crate) async fn end(self, error: Option<String>) -> Result<(), Lost> {
+    pub(crate) async fn end(self, error: Option<String>) -> Result<(), ExportError> {
         let (Some(exporter), Some(context)) = (self.exporter, self.context) else { return Ok(()) };
         let times = (self.begin_micros, now_micros());
         let span = span("sqlflowctl run", context, self.parent, times).kind(SpanKind::Client);

@@ -1,7 +1,7 @@
 //! The state of a job, as the store keeps it.
 
 use serde::{Deserialize, Serialize};
-use sqlflow_telemetry::Origin;
+use sqlflow_telemetry::RemoteContext;
 
 use super::{Attempt, AttemptId, ExecutorRef, Failure, JobId, Step};
 
@@ -26,7 +26,7 @@ pub struct Job {
     pub title: String,
     /// Trace of the client, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<Origin>,
+    pub origin: Option<RemoteContext>,
     /// Whether the job's trace is kept, decided once by the server that recorded the job. `None`: that server had no
     /// collector, or was of an earlier version; the client's trace flag counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! What a program is made of, once read.
+//! Syntax tree of a program.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,28 +11,29 @@ use super::position::Position;
 /// A program: the statements of one Run, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
-    /// How its standard SQL was read.
+    /// Dialect of its standard SQL.
     pub dialect: Dialect,
-    /// Its statements; none if there are only comments.
+    /// Its statements; empty if the program has only comments.
     pub statements: Vec<Statement>,
 }
 
 /// One statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
-    /// Exactly what was written: from the end of the statement before, with blanks and comments, to its `;`. Extended
-    /// statements also take the blanks that follow, and SHOW TRAIN starts at its first word, as upstream.
+    /// Text as written: from the end of the previous statement, with whitespace and comments, to its `;`. The text of an
+    /// extended statement includes the whitespace that follows, and SHOW TRAIN starts at its first word, as in upstream
+    /// SQLFlow.
     pub text: String,
-    /// Where `text` lies in the program, in bytes. Spans rise and never overlap; between them are only blanks,
+    /// Byte range of `text` in the program. Ranges are ascending and do not overlap; between them are only whitespace,
     /// comments and empty statements.
     pub span: Range<usize>,
-    /// Where its first word is.
+    /// Position of its first word.
     pub position: Position,
-    /// What it says.
+    /// Parsed content.
     pub body: Body,
 }
 
-/// What a statement says.
+/// Parsed content of a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each kind's own type says what it is")]
 pub enum Body {
@@ -50,7 +51,7 @@ pub enum Body {
 }
 
 impl Body {
-    /// The kind as JSON, step files and logs spell it.
+    /// Name of the kind in JSON, step documents and logs.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -68,7 +69,7 @@ impl Body {
         }
     }
 
-    /// How a message names the statement.
+    /// Name of the kind in messages, such as `TO TRAIN`.
     #[must_use]
     pub const fn title(&self) -> &'static str {
         match self {
@@ -87,7 +88,7 @@ impl Body {
         }
     }
 
-    /// The SELECT of an extended statement, exactly as written, up to `TO`.
+    /// SELECT of an extended statement, as written, up to `TO`.
     #[must_use]
     pub fn select(&self) -> Option<&str> {
         match self {
@@ -105,7 +106,7 @@ impl Body {
         }
     }
 
-    /// All its SELECTs: the one before TO, then those in attributes such as `validation.select`.
+    /// All SELECTs: the one before TO, then those in attributes such as `validation.select`.
     pub(super) fn selects(&self) -> impl Iterator<Item = Cow<'_, str>> {
         let in_attributes = self.attributes().iter().filter_map(|it| match &it.value {
             Expr::String(sql) if it.name.text.ends_with("select") => Some(Cow::Owned(sql.value())),
@@ -114,7 +115,7 @@ impl Body {
         self.select().map(Cow::Borrowed).into_iter().chain(in_attributes)
     }
 
-    /// The table of the user's database that its result is written to.
+    /// Result table, in the user's database.
     #[must_use]
     pub fn result_table(&self) -> Option<&str> {
         match self {
@@ -151,32 +152,32 @@ impl Body {
     }
 }
 
-/// A name and where it stands.
+/// A name with its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
     /// The name as written.
     pub text: String,
-    /// Where it stands.
+    /// Its position.
     pub position: Position,
 }
 
 /// `name = value` of a WITH clause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
-    /// Its name. No statement has one twice.
+    /// Its name, unique in the statement.
     pub name: Name,
     /// Its value.
     pub value: Expr,
-    /// Where the value stands.
+    /// Position of the value.
     pub position: Position,
 }
 
 /// `COLUMN a, b FOR target`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnClause {
-    /// What follows FOR. The first clause may leave it out: then it is `feature_columns`.
+    /// The name after FOR. Only the first clause may omit it: the default is `feature_columns`.
     pub target: String,
-    /// The columns, in order, never none.
+    /// The columns, in order; at least one.
     pub columns: Vec<Column>,
 }
 
@@ -185,7 +186,7 @@ pub struct ColumnClause {
 pub struct Column {
     /// The column.
     pub expr: Expr,
-    /// Where it stands.
+    /// Its position.
     pub position: Position,
 }
 
@@ -194,13 +195,13 @@ pub struct Column {
 pub struct Train {
     /// The SELECT.
     pub select: String,
-    /// The model's class, perhaps with an image before its last `/`.
+    /// The model class, optionally with an image before its last `/`.
     pub estimator: Name,
     /// WITH.
     pub attributes: Vec<Attribute>,
     /// COLUMN, in order.
     pub columns: Vec<ColumnClause>,
-    /// LABEL; none when clustering.
+    /// LABEL; `None` for clustering.
     pub label: Option<Name>,
     /// USING: a model to start from.
     pub using: Option<Name>,
@@ -209,7 +210,7 @@ pub struct Train {
 }
 
 impl Train {
-    /// The image to run the model class in, and the class: `hub/team/models:v1/Net` is `hub/team/models:v1` and `Net`.
+    /// Image of the model class, and the class: `hub/team/models:v1/Net` is `hub/team/models:v1` and `Net`.
     #[must_use]
     pub fn image_and_class(&self) -> (Option<&str>, &str) {
         match self.estimator.text.rsplit_once('/') {
@@ -224,7 +225,7 @@ impl Train {
 pub struct Predict {
     /// The SELECT.
     pub select: String,
-    /// `[db.]table.column`: where the predictions go.
+    /// `[db.]table.column` for the predictions.
     pub target: Name,
     /// WITH.
     pub attributes: Vec<Attribute>,
@@ -233,7 +234,7 @@ pub struct Predict {
 }
 
 impl Predict {
-    /// The result's table and column. After `check_semantics` both are there.
+    /// Table and column of the result. `check_semantics` ensures that both are present.
     #[must_use]
     pub fn table_and_column(&self) -> Option<(&str, &str)> {
         let parts: Vec<&str> = self.target.text.split('.').collect();
@@ -271,7 +272,7 @@ pub struct Evaluate {
     pub attributes: Vec<Attribute>,
     /// LABEL.
     pub label: Name,
-    /// INTO: a table for the result, which is shown in any case.
+    /// INTO: a table for the result, which is also shown.
     pub into: Option<Name>,
 }
 
@@ -294,7 +295,7 @@ pub struct DescribeModel {
 pub struct DropModel {
     /// The model.
     pub model: Name,
-    /// It is no error when there is none.
+    /// Whether it is no error if the model does not exist.
     pub if_exists: bool,
 }
 
@@ -318,7 +319,7 @@ pub struct Optimize {
     pub select: String,
     /// MAXIMIZE or MINIMIZE.
     pub direction: Direction,
-    /// What to make large or small.
+    /// Expression to maximize or minimize.
     pub objective: Expr,
     /// CONSTRAINT, in order.
     pub constraints: Vec<Constraint>,
@@ -330,7 +331,7 @@ pub struct Optimize {
     pub into: Name,
 }
 
-/// Which way an objective is to go.
+/// Direction of an optimization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "they say it themselves")]
 pub enum Direction {
@@ -341,8 +342,8 @@ pub enum Direction {
 /// `expr [GROUP BY column]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Constraint {
-    /// What must hold.
+    /// The condition.
     pub expr: Expr,
-    /// For each value of this column.
+    /// Column for each of whose values the condition must hold.
     pub group_by: Option<Name>,
 }

@@ -1,44 +1,46 @@
-//! What a standard statement changes that the check of a later statement depends on: names, types and settings. A change
-//! that is not known is [`Change::Unknown`], which ends the checks.
+//! Changes by standard statements that prechecks of later statements depend on: tables, columns, types and settings. A
+//! statement whose changes are not known is [`Change::Unknown`], which ends a precheck group. The lists follow the manuals
+//! of MySQL, MariaDB, PostgreSQL and SQLite.
 
-use super::classify::{StandardKind, StandardStatement, Tokens};
+use super::classify::{StandardKind, StandardStatement};
 use super::dialect::Dialect;
-use super::effects::is_opaque_function;
-use super::scan::{Token, TokenKind};
+use super::scanner::{Token, TokenKind};
+use super::side_effects::is_opaque_function;
+use super::tokens::Tokens;
 
-/// What a statement changes.
+/// Change by a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Nothing that a check depends on.
+    /// Nothing that a precheck depends on.
     Nothing,
-    /// Rows. Tables and columns stay.
+    /// Rows; tables and columns stay as they are.
     Rows,
     /// Settings of the session.
     Session,
-    /// Settings of the transaction.
+    /// Settings of the current transaction.
     Transaction,
-    /// A transaction ends, or goes back to a savepoint.
+    /// The end of a transaction, or a rollback to a savepoint.
     EndOfTransaction {
-        /// What was done in it is undone.
+        /// Whether its changes are rolled back.
         rolls_back: bool,
     },
     /// Tables or views.
     Objects {
-        /// Their names in lower case, without their schema. Of an index, also its table's.
+        /// Their names in lower case, without schema. For an index, also the name of its table.
         names: Vec<String>,
-        /// They may be dropped, and then hold back nothing that depends on them.
+        /// Whether they may be dropped.
         drops: bool,
     },
     /// Possibly anything.
     Unknown,
 }
 
-/// Settings of SQLite that hold for the whole process, and change no names.
+/// PRAGMAs of SQLite that apply to the whole process, and change no tables.
 const PROCESS_WIDE: [&str; 4] =
     ["hard_heap_limit", "soft_heap_limit", "temp_store_directory", "data_store_directory"];
-/// Functions by which values of settings are often made.
+/// Pure functions that are common in values of settings.
 const PURE_FUNCTIONS: [&str; 6] = ["CONCAT", "CONCAT_WS", "REPLACE", "IF", "IFNULL", "COALESCE"];
-/// Words before TABLE, VIEW or INDEX.
+/// Keywords that may precede TABLE, VIEW or INDEX.
 const BEFORE_OBJECT: [&str; 11] = [
     "OR",
     "TEMP",
@@ -52,7 +54,7 @@ const BEFORE_OBJECT: [&str; 11] = [
     "FULLTEXT",
     "SPATIAL",
 ];
-/// Statements about storage, locks and messages.
+/// Verbs of statements about storage, locks and notifications, which change nothing that a precheck depends on.
 const NO_CHANGE: [&str; 16] = [
     "SAVEPOINT",
     "RELEASE",
@@ -72,7 +74,7 @@ const NO_CHANGE: [&str; 16] = [
     "FLUSH",
 ];
 
-/// What a standard statement changes.
+/// Determines the change by a standard statement.
 pub(super) fn change(sql: &str, standard: &StandardStatement, dialect: Dialect) -> Change {
     let mut tokens = Tokens::new(sql, dialect);
     let inner = tokens.peek().and_then(|token| token.executed());
@@ -116,7 +118,8 @@ impl Reader<'_> {
         if is_global { Change::Nothing } else { Change::Session }
     }
 
-    /// May the value depend on rows, or come from a routine? Executed ahead, it may be another one.
+    /// Whether the value may depend on rows or come from a stored routine. A precheck, which executes the SET earlier, might
+    /// compute another value.
     fn is_computed(&self) -> bool {
         let mut tokens = self.tokens.clone();
         while let Some(token) = tokens.next() {
@@ -145,10 +148,10 @@ impl Reader<'_> {
                 Change::EndOfTransaction { rolls_back: true }
             }
             "ROLLBACK" | "ABORT" => Change::EndOfTransaction { rolls_back: true },
-            // A setting for the transaction at hand.
+            // Settings of the current transaction.
             "SET" if self.tokens.at(&["TRANSACTION", "CONSTRAINTS"]) => Change::Nothing,
             "SET" if self.tokens.at(&["LOCAL"]) => Change::Transaction,
-            // In MariaDB, `ANALYZE UPDATE …` runs the statement.
+            // MariaDB's `ANALYZE UPDATE …` executes the UPDATE.
             "ANALYZE" if self.dialect != Dialect::Mysql => Change::Nothing,
             "ANALYZE" if self.tokens.at(&["TABLE", "LOCAL", "NO_WRITE_TO_BINLOG"]) => Change::Nothing,
             "CREATE" => self.create(),
@@ -158,7 +161,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A query, perhaps with an INSERT in it.
+    /// Change by a query, which may contain an INSERT.
     fn query(&mut self) -> Change {
         let mut change = Change::Nothing;
         let mut before: Option<Token<'_>> = None;
@@ -187,20 +190,20 @@ impl Reader<'_> {
         change
     }
 
-    /// A change of rows, unless it is one of the database's own tables.
+    /// A change of rows. The change is unknown if a system table of the database is changed.
     fn rows(self) -> Change {
         let mut tokens = self.tokens;
         while let Some(token) = tokens.next() {
             let Some(name) = token.name() else { continue };
             let is_call = tokens.at_symbol('(');
-            let is_own = match self.dialect {
+            let is_system_table = match self.dialect {
                 Dialect::Mysql => name == "mysql" && tokens.at_symbol('.'),
                 Dialect::Postgresql => name.starts_with("pg_") && !name.starts_with("pg_temp") && !is_call,
                 Dialect::Sqlite => {
                     name.starts_with("sqlite_") && (name.ends_with("_master") || name.ends_with("_schema"))
                 }
             };
-            if is_own || (is_call && is_opaque_function(&token)) {
+            if is_system_table || (is_call && is_opaque_function(&token)) {
                 return Change::Unknown;
             }
         }
@@ -231,8 +234,8 @@ impl Reader<'_> {
             self.tokens.accept(&["ONLY"]);
             names.extend(self.tokens.qualified_name().map(|(name, _)| name));
         }
-        let runs = self.tokens.clone().any(|token| is_opaque_function(&token));
-        if names.is_empty() || runs { Change::Unknown } else { Change::Objects { names, drops } }
+        let calls_opaque = self.tokens.clone().any(|token| is_opaque_function(&token));
+        if names.is_empty() || calls_opaque { Change::Unknown } else { Change::Objects { names, drops } }
     }
 
     fn drop(&mut self) -> Change {
@@ -255,7 +258,7 @@ impl Reader<'_> {
                 self.tokens.next();
             }
         }
-        // It also drops what depends on them.
+        // CASCADE also drops objects that depend on them.
         let cascades = self.tokens.any(|token| token.is("CASCADE"));
         if cascades { Change::Unknown } else { Change::Objects { names, drops: true } }
     }
@@ -284,7 +287,7 @@ mod tests {
     use Dialect::{Mysql, Postgresql, Sqlite};
 
     #[test]
-    fn rows_are_told_from_names() {
+    fn changes_of_rows_and_of_objects_are_distinguished() {
         for (sql, dialect) in [
             ("INSERT INTO t VALUES (1)", Sqlite),
             ("-- x\nUPDATE t SET a = 1", Mysql),
@@ -317,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_change_anything_is_unknown() {
+    fn statement_that_may_change_anything_is_unknown() {
         for (sql, dialect) in [
             ("ALTER TABLE t ADD COLUMN a INT", Sqlite),
             ("RENAME TABLE t TO u", Mysql),
@@ -354,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_and_transactions_are_followed() {
+    fn settings_and_transactions_are_recognized() {
         let end = |rolls_back| Change::EndOfTransaction { rolls_back };
         for (sql, dialect, expected) in [
             ("USE d", Mysql, Change::Session),

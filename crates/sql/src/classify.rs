@@ -1,45 +1,47 @@
-//! What a standard statement does, as far as its leading words tell: may it be repeated, and what does it leave in its
-//! session? Never an error: what we do not know is `Other`, which is not repeated.
+//! Classification of standard statements by their keywords: whether a statement is repeatable, and what it leaves in its
+//! session. There are no errors: an unknown statement is [`StandardKind::Other`] and not repeatable. The rules follow the
+//! manuals of MySQL, MariaDB, PostgreSQL and SQLite; if in doubt, a statement is not repeatable.
 
 use super::dialect::Dialect;
-use super::effects::{Effects, effects};
-use super::scan::{Scanner, Token, TokenKind};
+use super::scanner::{Token, TokenKind};
+use super::side_effects::{SideEffects, side_effects};
+use super::tokens::Tokens;
 
-/// A standard statement, as far as the server cares.
+/// Classification of a standard statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StandardStatement {
-    /// What it does.
+    /// Kind of the statement.
     pub kind: StandardKind,
-    /// May it run twice with the effect of running once? A SELECT is taken at its word: that a user's own function
-    /// writes something cannot be seen here.
+    /// Whether it is repeatable: executed twice, it has the effect of once. A SELECT that calls a user-defined function
+    /// counts as repeatable, although the function may write something.
     pub repeatable: bool,
 }
 
-/// What a standard statement does. Names are in lower case, without quotes and without their schema.
+/// Kind of a standard statement. Names are in lower case, without quotes and without schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StandardKind {
-    /// Reads: SELECT, VALUES, TABLE, SHOW, DESCRIBE, EXPLAIN, a reading PRAGMA. Also a SELECT that writes on the side,
-    /// which then is not repeatable.
+    /// Returns rows: SELECT, VALUES, TABLE, SHOW, DESCRIBE, EXPLAIN, or a PRAGMA that reads. A SELECT with a lasting side
+    /// effect is a query that is not repeatable.
     Query,
-    /// Chooses a database.
+    /// Selects a database.
     Use {
-        /// Its name as written.
+        /// The database's name as written.
         database: String,
     },
     /// Changes a setting of the session, in a way that can be replayed in another session: SET, or PostgreSQL's
     /// `SELECT set_config('name', 'value', false)`.
     Set,
-    /// Sets session variables to something computed, which a replay could compute otherwise.
+    /// Sets session variables to computed values. A replay might compute other values.
     SetVariables {
-        /// The variables, without `@`.
+        /// Names of the variables, without `@`.
         names: Vec<String>,
     },
-    /// Turns autocommit on or off. Off, there is always a transaction.
+    /// Turns autocommit on or off. While it is off, a transaction is always open.
     SetAutocommit {
-        /// On?
+        /// Whether autocommit is on.
         on: bool,
     },
-    /// Makes a table, view, sequence or function that lasts as long as the session.
+    /// Creates a temporary table, view, sequence or function, which ends with the session.
     CreateTemporaryTable {
         /// Its name.
         name: String,
@@ -49,16 +51,16 @@ pub enum StandardKind {
         /// Their names.
         names: Vec<String>,
     },
-    /// Opens a transaction.
+    /// Begins a transaction.
     BeginTransaction,
-    /// Ends one, either way.
+    /// Commits or rolls back a transaction.
     EndTransaction,
-    /// Sets a savepoint. In SQLite this opens a transaction if there is none.
+    /// Sets a savepoint. In SQLite this begins a transaction if none is open.
     Savepoint {
         /// Its name.
         name: String,
     },
-    /// Releases a savepoint. In SQLite this ends the transaction that the savepoint opened.
+    /// Releases a savepoint. In SQLite this ends the transaction that the savepoint began.
     ReleaseSavepoint {
         /// Its name.
         name: String,
@@ -71,14 +73,14 @@ pub enum StandardKind {
 #[must_use]
 pub fn classify(sql: &str, dialect: Dialect) -> StandardStatement {
     let tokens = Tokens::new(sql, dialect);
-    // `/*!40101 SET NAMES utf8 */` is what it holds. Only one such cover is lifted.
+    // `/*!40101 SET NAMES utf8 */` is classified by its content. Nested executed comments are not.
     if let Some(inner) = tokens.peek().and_then(|token| token.executed()) {
         return Classifier { tokens: Tokens::new(inner, dialect), dialect }.statement();
     }
     Classifier { tokens, dialect }.statement()
 }
 
-/// Is what follows SELECT only `set_config('name', 'value', false)`, once or more? That is a SET.
+/// Whether only calls of `set_config('name', 'value', false)` follow SELECT. Such a statement is a SET.
 fn sets_config(mut tokens: Tokens<'_>) -> bool {
     loop {
         if tokens.accept(&["pg_catalog"]) && !tokens.next().is_some_and(|token| token.is_symbol('.')) {
@@ -102,75 +104,6 @@ fn sets_config(mut tokens: Tokens<'_>) -> bool {
             Some(token) if token.is_symbol(',') => {}
             Some(_) => return false,
         }
-    }
-}
-
-/// The tokens of a statement, with one of them seen ahead.
-#[derive(Clone)]
-pub(super) struct Tokens<'a> {
-    scanner: Scanner<'a>,
-    ahead: Option<Token<'a>>,
-}
-
-impl<'a> Tokens<'a> {
-    pub(super) fn new(sql: &'a str, dialect: Dialect) -> Self {
-        let mut tokens = Self { scanner: Scanner::new(sql, dialect, 0), ahead: None };
-        tokens.next();
-        tokens
-    }
-
-    pub(super) const fn peek(&self) -> Option<Token<'a>> {
-        self.ahead
-    }
-
-    /// Is the next token one of these words?
-    pub(super) fn at(&self, words: &[&str]) -> bool {
-        self.ahead.is_some_and(|token| token.is_one_of(words))
-    }
-
-    /// Takes the first word. MariaDB's `SET STATEMENT a = 1 FOR INSERT …` is an INSERT.
-    pub(super) fn verb(&mut self, dialect: Dialect) -> Option<Token<'a>> {
-        let mut verb = self.next()?;
-        while dialect == Dialect::Mysql && verb.is("SET") && self.accept(&["STATEMENT"]) {
-            self.by_ref().find(|token| token.is("FOR"));
-            verb = self.next()?;
-        }
-        Some(verb)
-    }
-
-    pub(super) fn at_symbol(&self, symbol: char) -> bool {
-        self.ahead.is_some_and(|token| token.is_symbol(symbol))
-    }
-
-    /// Takes the next token if it is one of these words.
-    pub(super) fn accept(&mut self, words: &[&str]) -> bool {
-        let found = self.at(words);
-        if found {
-            self.next();
-        }
-        found
-    }
-
-    /// Takes the name that comes next, whole, and gives its last part and whether a part before it is a schema of
-    /// temporary things.
-    pub(super) fn qualified_name(&mut self) -> Option<(String, bool)> {
-        let mut name = self.next()?.name()?;
-        let mut temporary = false;
-        while self.at_symbol('.') {
-            self.next();
-            temporary |= name == "temp" || name.starts_with("pg_temp");
-            name = self.next()?.name()?;
-        }
-        Some((name, temporary))
-    }
-}
-
-impl<'a> Iterator for Tokens<'a> {
-    type Item = Token<'a>;
-
-    fn next(&mut self) -> Option<Token<'a>> {
-        // The splitter has refused what is never closed; if there were some anyway, the statement would end there.
-        std::mem::replace(&mut self.ahead, self.scanner.next().unwrap_or(None))
     }
 }
 
@@ -231,8 +164,8 @@ impl Classifier<'_> {
         StandardStatement { kind, repeatable: false }
     }
 
-    fn query(&mut self, with: bool) -> StandardStatement {
-        let Effects { lasting, temporary, variables } = effects(&mut self.tokens, with);
+    fn query(&mut self, may_write: bool) -> StandardStatement {
+        let SideEffects { lasting, temporary, variables } = side_effects(&mut self.tokens, may_write);
         let kind = match temporary {
             Some(name) => StandardKind::CreateTemporaryTable { name },
             None if !variables.is_empty() => StandardKind::SetVariables { names: variables },
@@ -241,7 +174,7 @@ impl Classifier<'_> {
         StandardStatement { kind, repeatable: !lasting }
     }
 
-    /// EXPLAIN runs its statement only when told to ANALYZE.
+    /// EXPLAIN executes its statement only with ANALYZE.
     fn explain(&mut self) -> StandardStatement {
         let mut analyze = false;
         let mut writes = false;
@@ -255,7 +188,7 @@ impl Classifier<'_> {
     }
 
     fn pragma(&mut self) -> StandardStatement {
-        /// Those that take an argument and only read.
+        /// PRAGMAs that have an argument and only read.
         const READ: [&str; 8] = [
             "table_info",
             "table_xinfo",
@@ -266,8 +199,9 @@ impl Classifier<'_> {
             "foreign_key_list",
             "foreign_key_check",
         ];
+        /// PRAGMAs that read, with or without an argument.
         const CHECK: [&str; 2] = ["integrity_check", "quick_check"];
-        /// Those that change the file or do work, with or without a value.
+        /// PRAGMAs that, with a value, change the database file.
         const LASTING: [&str; 11] = [
             "application_id",
             "auto_vacuum",
@@ -281,13 +215,14 @@ impl Classifier<'_> {
             "wal_checkpoint",
             "writable_schema",
         ];
-        const ALWAYS_WORK: [&str; 3] = ["incremental_vacuum", "optimize", "wal_checkpoint"];
+        /// PRAGMAs that change the database file even without a value.
+        const ALWAYS_LASTING: [&str; 3] = ["incremental_vacuum", "optimize", "wal_checkpoint"];
         let Some((name, _)) = self.tokens.qualified_name() else {
             return OTHER;
         };
         let has_value = self.tokens.at_symbol('=') || self.tokens.at_symbol('(');
         let name = name.as_str();
-        if ALWAYS_WORK.contains(&name) || (has_value && LASTING.contains(&name)) {
+        if ALWAYS_LASTING.contains(&name) || (has_value && LASTING.contains(&name)) {
             OTHER
         } else if has_value && !READ.contains(&name) && !CHECK.contains(&name) {
             repeatable(StandardKind::Set)
@@ -298,14 +233,14 @@ impl Classifier<'_> {
 
     fn set(&mut self) -> StandardStatement {
         if self.tokens.at(&["TRANSACTION", "CONSTRAINTS"]) {
-            // For the transaction at hand only: nothing that a later session should hear.
+            // Applies to the current transaction only, so later sessions do not replay it.
             return repeatable(StandardKind::Other);
         }
         if self.dialect == Dialect::Postgresql && self.tokens.at(&["LOCAL"]) {
             return repeatable(StandardKind::Other);
         }
         if self.tokens.at(&["PASSWORD"]) || (self.dialect == Dialect::Mysql && self.tokens.at(&["DEFAULT"])) {
-            // `SET DEFAULT ROLE` holds for later sessions, also of others.
+            // `SET DEFAULT ROLE` also applies to later sessions, and to sessions of other clients.
             return OTHER;
         }
         let mut names = Vec::new();
@@ -315,7 +250,7 @@ impl Classifier<'_> {
         while let Some(token) = self.tokens.next() {
             let starts = before.is_none_or(|before| before.is_symbol(',') || before.is_symbol('@'));
             if starts && token.is_one_of(&["GLOBAL", "PERSIST", "PERSIST_ONLY"]) {
-                return OTHER; // The server's own, not the session's.
+                return OTHER; // A setting of the database server, not of the session.
             }
             if token.is("autocommit") && self.dialect == Dialect::Mysql {
                 autocommit = Some(self.switched_on());
@@ -332,7 +267,7 @@ impl Classifier<'_> {
         })
     }
 
-    /// Reads `= value`.
+    /// Reads `= value`: whether the value means on.
     fn switched_on(&self) -> bool {
         let value = self.tokens.clone().find(|token| !(token.is_symbol('=') || token.is_symbol(':')));
         !value.is_some_and(|value| {
@@ -357,7 +292,7 @@ impl Classifier<'_> {
         self.skip_if_exists();
         match self.tokens.qualified_name() {
             Some((name, in_schema)) if temporary || in_schema => {
-                let lasting = effects(&mut self.tokens, true).lasting;
+                let lasting = side_effects(&mut self.tokens, true).lasting;
                 StandardStatement { kind: StandardKind::CreateTemporaryTable { name }, repeatable: !lasting }
             }
             _ => OTHER,
@@ -388,7 +323,7 @@ impl Classifier<'_> {
         }
     }
 
-    /// COMMIT, ROLLBACK and their like; not to a savepoint, and with AND CHAIN a new transaction begins.
+    /// COMMIT, ROLLBACK and synonyms. A rollback to a savepoint ends no transaction, and AND CHAIN begins another one.
     fn end(&mut self) -> StandardStatement {
         let mut before: Option<Token<'_>> = None;
         for token in self.tokens.by_ref() {

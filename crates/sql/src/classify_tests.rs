@@ -1,4 +1,4 @@
-//! Tests of `classify`: one line per spelling.
+//! Tests of `classify`: one line for each spelling of a statement.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn kind_of(sql: &str, dialect: Dialect) -> (StandardKind, bool) {
 }
 
 #[test]
-fn queries_that_may_be_repeated() {
+fn query_without_lasting_effect_is_repeatable() {
     for sql in [
         "SELECT 1",
         " -- c\n (select 1) union (select 2);",
@@ -29,7 +29,7 @@ fn queries_that_may_be_repeated() {
 }
 
 #[test]
-fn queries_that_may_not() {
+fn query_with_lasting_effect_is_not_repeatable() {
     for sql in [
         "SELECT * INTO t2 FROM t",
         "SELECT * FROM t INTO OUTFILE 'f'",
@@ -50,7 +50,7 @@ fn queries_that_may_not() {
 }
 
 #[test]
-fn what_stays_in_the_session() {
+fn statement_that_changes_its_session_has_its_kind() {
     use Dialect::{Mysql, Postgresql, Sqlite};
     let table = || StandardKind::CreateTemporaryTable { name: "x".to_owned() };
     let variables = |names: &[&str]| StandardKind::SetVariables {
@@ -93,7 +93,7 @@ fn what_stays_in_the_session() {
 }
 
 #[test]
-fn what_is_done_once() {
+fn statement_that_writes_is_not_repeatable() {
     use Dialect::{Mysql, Sqlite};
     for (sql, dialect, kind) in [
         ("COMMIT", Mysql, StandardKind::EndTransaction),
@@ -121,7 +121,7 @@ fn what_is_done_once() {
 }
 
 #[test]
-fn a_setting_that_cannot_be_repeated_elsewhere_is_a_query() {
+fn set_config_that_cannot_be_replayed_is_a_query() {
     for sql in [
         "SELECT set_config('search_path', 's', true)",
         "SELECT set_config('search_path', name, false) FROM t",
@@ -134,7 +134,7 @@ fn a_setting_that_cannot_be_repeated_elsewhere_is_a_query() {
 }
 
 #[test]
-fn a_statement_with_settings_of_its_own_is_that_statement() {
+fn set_statement_has_the_kind_of_its_inner_statement() {
     let of = |sql| kind_of(sql, Dialect::Mysql);
     assert_eq!(of("SET STATEMENT max_statement_time = 9 FOR SELECT 1"), (StandardKind::Query, true));
     assert_eq!(of("SET STATEMENT a = 1 FOR INSERT INTO t VALUES (1)"), (StandardKind::Other, false));

@@ -1,23 +1,23 @@
-//! Finds the place in a statement where its SELECT ends and an extended clause begins.
+//! Finds the position in a statement at which its SELECT ends and an extended clause begins.
 //!
-//! `TO TRAIN` at bracket depth 0 of a SELECT always begins one. `TO` alone does not: standard SQL has it in
-//! `INTERVAL '1' DAY TO SECOND` and `FOR SYSTEM_TIME FROM … TO …`, and some databases let a column be named so. Yet
-//! `SELECT … TO TRIAN x` is a slip that the writer should hear about from us. The older form has no `TO` at all
-//! (`SELECT … FROM t TRAIN X WITH …`), so there TRAIN could be an alias of `t`: what follows decides.
+//! `TO TRAIN` outside of parentheses in a SELECT always begins a clause. `TO` alone does not: standard SQL has it in
+//! `INTERVAL '1' DAY TO SECOND` and `FOR SYSTEM_TIME FROM … TO …`, and some databases allow it as a column name. Still,
+//! `SELECT … TO TRIAN x` should get an error that names the misspelt keyword. SQLFlow's older syntax has no `TO`
+//! (`SELECT … FROM t TRAIN X WITH …`). There, TRAIN may be an alias of `t`, so the words that follow decide.
 
+use super::clause_lexer::{Lexeme, LexemeKind, Lexer};
 use super::error::{Found, SqlError};
-use super::lex::{Lexeme, LexemeKind, Lexer};
 use super::position::{Position, PositionCursor};
-use super::scan::{Scanner, Token, TokenKind};
+use super::scanner::{Scanner, Token, TokenKind};
 
-/// The words that may follow TO.
+/// Keywords that may follow TO.
 pub(super) const CLAUSES: [&str; 7] =
     ["TRAIN", "PREDICT", "EXPLAIN", "EVALUATE", "RUN", "MAXIMIZE", "MINIMIZE"];
-/// Those that the older form knows.
+/// Keywords of the older syntax.
 const OLD_CLAUSES: [&str; 4] = ["TRAIN", "PREDICT", "EXPLAIN", "EVALUATE"];
-/// What begins the parts of an extended clause.
+/// Keywords that begin the parts of an extended clause.
 const PARTS: [&str; 5] = ["WITH", "COLUMN", "LABEL", "USING", "INTO"];
-/// Words of a SELECT before which a value or a table has ended, or that take its alias's place.
+/// Keywords of a SELECT. After one of them, no value or table has ended; as the next word, none is an alias.
 const SELECT_WORDS: [&str; 40] = [
     "SELECT",
     "DISTINCT",
@@ -60,35 +60,35 @@ const SELECT_WORDS: [&str; 40] = [
     "LIKE",
     "BETWEEN",
 ];
-/// How many bytes after a word are looked at to decide what it is.
+/// Maximum number of bytes that are read after a keyword to decide whether it begins a clause.
 const MAX_LOOKAHEAD: usize = 4096;
-/// Units that TO joins in `INTERVAL … DAY TO SECOND`.
+/// Units of `INTERVAL … DAY TO SECOND`.
 const UNITS: [&str; 6] = ["YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND"];
 
-/// Where a SELECT turns into an extended clause.
+/// Boundary between a SELECT and its extended clause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClauseStart {
-    /// The end of the SELECT: the byte where TO stands, or TRAIN in the older form.
+    /// End of the SELECT: the offset of TO, or of TRAIN in the older syntax.
     pub(super) select_end: usize,
-    /// The byte where the clause's own keyword stands.
+    /// Offset of the clause's keyword.
     pub(super) clause: usize,
 }
 
-/// Why a TO is refused.
+/// Reason why a TO is rejected.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Fault<'a> {
-    /// What follows TO at this byte is no clause.
+pub(super) enum ClauseError<'a> {
+    /// No clause follows TO. `at` is the offset of what follows.
     NoClause { at: usize, found: Found<'a> },
-    /// An extended clause at this byte follows something that is no SELECT.
+    /// An extended clause, at this offset, does not follow a SELECT.
     NoSelect { at: usize, clause: &'a str },
 }
 
-impl Fault<'_> {
-    /// The error for it in `sql`.
-    pub(super) fn at(self, sql: &str) -> SqlError {
+impl ClauseError<'_> {
+    /// The error with its position in `sql`.
+    pub(super) fn into_sql_error(self, sql: &str) -> SqlError {
         match self {
             Self::NoClause { at, found } => SqlError::syntax(Position::of(sql, at), found, &CLAUSES),
-            Self::NoSelect { at, clause } => SqlError::meaning(
+            Self::NoSelect { at, clause } => SqlError::semantic(
                 Position::of(sql, at),
                 format!("TO {} must follow a SELECT", clause.to_uppercase()),
             ),
@@ -112,13 +112,13 @@ impl<'a> ClauseFinder<'a> {
         Self { sql, depth: 0, before: None, is_select: false, seen_from: false, seen_system_time: false }
     }
 
-    /// Takes the next token; `rest` stands right after it.
-    pub(super) fn see(
+    /// Processes the next token; `rest` is positioned after it. Returns the boundary if the token begins a clause.
+    pub(super) fn push(
         &mut self,
         token: &Token<'a>,
         rest: &Scanner<'a>,
-    ) -> Result<Option<ClauseStart>, Fault<'a>> {
-        let turn = self.turn(token, rest);
+    ) -> Result<Option<ClauseStart>, ClauseError<'a>> {
+        let start = self.clause_start(token, rest);
         if self.before.is_none() {
             self.is_select = token.is_one_of(&["SELECT", "WITH"]) || token.is_symbol('(');
         }
@@ -132,15 +132,19 @@ impl<'a> ClauseFinder<'a> {
             }
             _ => {}
         }
-        turn
+        start
     }
 
-    fn turn(&self, token: &Token<'a>, rest: &Scanner<'a>) -> Result<Option<ClauseStart>, Fault<'a>> {
+    fn clause_start(
+        &self,
+        token: &Token<'a>,
+        rest: &Scanner<'a>,
+    ) -> Result<Option<ClauseStart>, ClauseError<'a>> {
         if self.depth > 0 || token.kind != TokenKind::Word {
             return Ok(None);
         }
         if token.is("TO") {
-            // A comment or string that is never closed is reported when the scanner itself comes to it.
+            // An unclosed comment or string is reported later, when the splitter reads it.
             let next = rest.clone().next().unwrap_or(None);
             return if self.is_select {
                 self.after_to(token, next)
@@ -155,13 +159,17 @@ impl<'a> ClauseFinder<'a> {
         Ok(None)
     }
 
-    /// What a TO in a SELECT begins.
-    fn after_to(&self, to: &Token<'a>, next: Option<Token<'a>>) -> Result<Option<ClauseStart>, Fault<'a>> {
+    /// Decides what a TO in a SELECT begins.
+    fn after_to(
+        &self,
+        to: &Token<'a>,
+        next: Option<Token<'a>>,
+    ) -> Result<Option<ClauseStart>, ClauseError<'a>> {
         let value_ended = self.value_ended();
         let Some(next) = next.filter(|next| !next.is_symbol(';')) else {
             let found = next.map_or(Found::End, |semicolon| Found::Text(semicolon.text));
             let at = next.map_or(self.sql.len(), |semicolon| semicolon.start);
-            return if value_ended { Err(Fault::NoClause { at, found }) } else { Ok(None) };
+            return if value_ended { Err(ClauseError::NoClause { at, found }) } else { Ok(None) };
         };
         if next.is_one_of(&CLAUSES)
             && !self.before.is_some_and(|before| before.is("AS") || before.is_symbol('.'))
@@ -176,16 +184,17 @@ impl<'a> ClauseFinder<'a> {
         if standard {
             Ok(None)
         } else {
-            Err(Fault::NoClause { at: next.start, found: Found::Text(next.text) })
+            Err(ClauseError::NoClause { at: next.start, found: Found::Text(next.text) })
         }
     }
 
-    /// `TO TRAIN X LABEL …` after an INSERT, or after nothing. `RENAME TO train` and `GRANT r TO train` are no such thing.
+    /// Rejects `TO TRAIN X LABEL …` after another statement than a SELECT, or at the start. Accepts `RENAME TO train` and
+    /// `GRANT r TO train`.
     fn without_select(
         &self,
         to: &Token<'a>,
         next: Option<Token<'a>>,
-    ) -> Result<Option<ClauseStart>, Fault<'a>> {
+    ) -> Result<Option<ClauseStart>, ClauseError<'a>> {
         let Some(clause) = next.filter(|next| next.is_one_of(&CLAUSES)) else {
             return Ok(None);
         };
@@ -196,12 +205,12 @@ impl<'a> ClauseFinder<'a> {
             Some(name.kind == LexemeKind::Name && PARTS.iter().any(|word| part.is(word)))
         };
         if self.before.is_none() || follows() == Some(true) {
-            return Err(Fault::NoSelect { at: to.start, clause: clause.text });
+            return Err(ClauseError::NoSelect { at: to.start, clause: clause.text });
         }
         Ok(None)
     }
 
-    /// Could the last token end a value or a table, so that an alias or a clause may follow?
+    /// Whether the last token may end a value or a table, so that an alias or a clause may follow.
     fn value_ended(&self) -> bool {
         self.before.is_some_and(|before| match before.kind {
             TokenKind::Word => !before.is_one_of(&SELECT_WORDS) || before.is_one_of(&["ASC", "DESC"]),
@@ -211,7 +220,7 @@ impl<'a> ClauseFinder<'a> {
         })
     }
 
-    /// Does what follows the word read as a clause of the older form and not as the rest of a SELECT?
+    /// Whether the following words form a clause of the older syntax, not the rest of a SELECT.
     fn is_old_clause(&self, clause: &Token<'a>) -> bool {
         let mut lexer = self.lookahead(clause.end);
         let mut next = || lexer.next().ok();
@@ -238,8 +247,8 @@ impl<'a> ClauseFinder<'a> {
         }
     }
 
-    /// Reads ahead as an extended clause, not far: many a TRAIN may stand before one long comment. Positions do not
-    /// matter here.
+    /// A lexer for the following words, which it reads as an extended clause. It reads few bytes, since many words TRAIN may
+    /// precede one long comment. Its positions are not used.
     fn lookahead(&self, from: usize) -> Lexer<'a> {
         let rest = &self.sql[from..];
         let near = &rest[..rest.floor_char_boundary(MAX_LOOKAHEAD)];
@@ -251,7 +260,7 @@ impl<'a> ClauseFinder<'a> {
 mod tests {
     use super::super::ast::Body;
     use super::super::dialect::Dialect;
-    use super::super::split::parse_program;
+    use super::super::splitter::parse_program;
 
     fn kind(sql: &str) -> &'static str {
         let program =
@@ -261,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn standard_sql_keeps_its_own_to() {
+    fn to_of_standard_sql_begins_no_clause() {
         for sql in [
             "SELECT interval '1 2' DAY TO SECOND",
             "SELECT interval '1-2' year to month FROM t",
@@ -279,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_form_only_where_it_is_no_alias() {
+    fn keyword_of_the_older_syntax_may_be_an_alias() {
         for (sql, expected) in [
             ("SELECT * FROM t TRAIN Net WITH a=1 COLUMN b LABEL c INTO m", "train"),
             ("SELECT * FROM t WHERE a > 1 TRAIN Net LABEL c INTO m", "train"),
@@ -299,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn slips_after_to_are_told() {
+    fn misspelt_keyword_after_to_is_rejected_with_a_suggestion() {
         for (sql, message) in [
             (
                 "SELECT * FROM t\nTO TRIAN x",
@@ -318,10 +327,10 @@ mod tests {
     }
 
     #[test]
-    fn the_select_ends_where_to_stands() {
+    fn select_ends_before_to() {
         let program =
             parse_program("WITH x AS (SELECT 1) SELECT * FROM x\tto train E label l into m", Dialect::Sqlite)
-                .expect("a good program");
+                .expect("the program is valid");
         let Body::Train(train) = &program.statements[0].body else { panic!("it trains") };
         assert_eq!(train.select, "WITH x AS (SELECT 1) SELECT * FROM x\t");
     }

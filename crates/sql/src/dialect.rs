@@ -1,12 +1,12 @@
-//! Which database's SQL a program is written in, as far as splitting needs to know.
+//! SQL dialect of a program, as far as splitting and classifying statements depend on it.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The lexical rules of a program's standard SQL.
+/// Dialect of a program's standard SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
-    /// MySQL and MariaDB; Hive and MaxCompute are read by the same rules.
+    /// MySQL and MariaDB. Hive and MaxCompute are read by the same rules.
     Mysql,
     /// PostgreSQL.
     Postgresql,
@@ -15,7 +15,7 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// Every dialect, for tests and help texts.
+    /// All dialects, for tests and help texts.
     pub const ALL: [Self; 3] = [Self::Mysql, Self::Postgresql, Self::Sqlite];
 }
 
@@ -29,7 +29,7 @@ impl fmt::Display for Dialect {
     }
 }
 
-/// The scheme of a data source is none that we know.
+/// The name is not the scheme of a supported data source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown dialect {0:?}, expected mysql, hive, maxcompute, postgresql or sqlite")]
 pub struct UnknownDialect(String);
@@ -37,7 +37,7 @@ pub struct UnknownDialect(String);
 impl FromStr for Dialect {
     type Err = UnknownDialect;
 
-    /// Reads the scheme of a data source, such as `mysql` in `mysql://…`.
+    /// Parses the scheme of a data source, such as `mysql` in `mysql://…`, in any case.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         match name.to_ascii_lowercase().as_str() {
             "mysql" | "mariadb" | "hive" | "maxcompute" => Ok(Self::Mysql),

@@ -1,24 +1,24 @@
-//! Why a program is refused, and where.
+//! Errors of a program, with their positions.
 
 use std::fmt;
 
 use super::position::Position;
 use super::suggest::nearest;
 
-/// Longest piece of a program that a message repeats, in characters.
+/// Maximum length of a quoted piece of the program in a message, in characters.
 const MAX_QUOTED: usize = 40;
 
-/// Longest message in bytes.
+/// Maximum length of a message in bytes.
 pub(super) const MAX_MESSAGE: usize = 400;
 
-/// A program that cannot run, with the place that is at fault.
+/// An error of a program, with its position.
 ///
 /// Its text is one sentence: `line 3, column 14: found "LABLE", expected LABEL or INTO; did you mean LABEL?`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqlError {
-    /// Line of the fault, from 1.
+    /// Line, from 1.
     pub line: usize,
-    /// Column of the fault in characters, from 1.
+    /// Column in characters, from 1.
     pub column: usize,
     /// What is wrong.
     pub kind: SqlErrorKind,
@@ -27,24 +27,24 @@ pub struct SqlError {
 /// What is wrong with a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SqlErrorKind {
-    /// Something else should stand there.
+    /// The program does not parse.
     Syntax {
-        /// What stands there, quoted, or `the end of the program`.
+        /// The unexpected token, quoted, or `the end of the program`.
         found: String,
-        /// What could stand there, such as `LABEL, USING or INTO`.
+        /// The possible tokens, such as `LABEL, USING or INTO`.
         expected: String,
-        /// A keyword that the writer may have meant.
+        /// A similar keyword.
         suggestion: Option<String>,
     },
-    /// Read well, but nothing here can run it yet.
+    /// The program parses, but this release cannot execute it.
     Unsupported(String),
-    /// Read well, but it makes no sense: a bad model name, a column function without its size.
-    Meaning(String),
-    /// Needs a database session that lasts longer than one step.
+    /// The program parses, but is inconsistent: an invalid model name, a column function without its size.
+    Semantic(String),
+    /// The program needs a database session that lasts longer than one step.
     Session(String),
-    /// More than this module takes on.
+    /// The program exceeds a limit.
     TooLarge(String),
-    /// A program without a statement.
+    /// The program has no statement.
     Empty,
 }
 
@@ -53,7 +53,7 @@ impl SqlError {
         Self { line: at.line, column: at.column, kind }
     }
 
-    /// `found` stands where only one of `expected` may.
+    /// A syntax error: `found` instead of one of `expected`.
     pub(super) fn syntax(at: Position, found: Found<'_>, expected: &[&str]) -> Self {
         let suggestion = match found {
             Found::Text(word) => nearest(word, expected).map(str::to_owned),
@@ -65,8 +65,8 @@ impl SqlError {
         )
     }
 
-    pub(super) fn meaning(at: Position, message: impl Into<String>) -> Self {
-        Self::new(at, SqlErrorKind::Meaning(clip(message.into())))
+    pub(super) fn semantic(at: Position, message: impl Into<String>) -> Self {
+        Self::new(at, SqlErrorKind::Semantic(clip(message.into())))
     }
 
     pub(super) fn session(at: Position, message: impl Into<String>) -> Self {
@@ -81,9 +81,9 @@ impl SqlError {
         Self::new(at, SqlErrorKind::TooLarge(message.into()))
     }
 
-    /// The faulty line of `sql` and below it a caret under the faulty column, for a terminal.
+    /// The line of the error, and below it a caret under the column, for a terminal.
     ///
-    /// Tabs stay tabs so that the caret stands right. Empty if `sql` is not the program this error is about.
+    /// Tabs are kept, so that the caret is in the right place. Empty if `sql` has no such line.
     #[must_use]
     pub fn caret(&self, sql: &str) -> String {
         let Some(line) = sql.split('\n').nth(self.line - 1) else {
@@ -109,7 +109,7 @@ impl fmt::Display for SqlError {
                 }
             }
             SqlErrorKind::Unsupported(message)
-            | SqlErrorKind::Meaning(message)
+            | SqlErrorKind::Semantic(message)
             | SqlErrorKind::Session(message)
             | SqlErrorKind::TooLarge(message) => {
                 at(f)?;
@@ -122,22 +122,22 @@ impl fmt::Display for SqlError {
 
 impl std::error::Error for SqlError {}
 
-/// All the reasons why a program cannot run, in the program's order: a line each.
+/// All errors of a program, ordered by position. The text has a line for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqlErrors(Vec<SqlError>);
 
 impl SqlErrors {
-    /// Most that a message shows.
+    /// Maximum number of errors in the text.
     const SHOWN: usize = 20;
 
-    /// Of faults from several checks; at one place only the first counts. `None` when there are none.
+    /// Sorts errors by position, and keeps the first at each position. `None` if there are none.
     pub(super) fn of(mut errors: Vec<SqlError>) -> Option<Self> {
         errors.sort_by_key(|error| (error.line, error.column));
         errors.dedup_by_key(|error| (error.line, error.column));
         (!errors.is_empty()).then_some(Self(errors))
     }
 
-    /// Each of them.
+    /// The errors, ordered by position.
     pub fn iter(&self) -> impl Iterator<Item = &SqlError> {
         self.0.iter()
     }
@@ -166,7 +166,7 @@ impl fmt::Display for SqlErrors {
 
 impl std::error::Error for SqlErrors {}
 
-/// What a syntax error found.
+/// What a syntax error found instead of the expected tokens.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Found<'a> {
     Text(&'a str),
@@ -185,7 +185,7 @@ impl fmt::Display for Found<'_> {
     }
 }
 
-/// Messages repeat names and expressions of the program, which may be long. They are cut between words, if possible.
+/// Truncates a message, which may quote long names and expressions of the program; between words, if possible.
 fn clip(mut message: String) -> String {
     if message.len() > MAX_MESSAGE {
         message.truncate(message.floor_char_boundary(MAX_MESSAGE - " …".len()));
@@ -196,12 +196,12 @@ fn clip(mut message: String) -> String {
     message
 }
 
-/// `A, B or ","`: words as they are, signs in quotes.
+/// `A, B or ","`: words unchanged, symbols in quotes.
 fn alternatives(expected: &[&str]) -> String {
-    let is_sign = |text: &str| text.chars().all(|c| c.is_ascii_punctuation());
+    let is_symbol = |text: &str| text.chars().all(|c| c.is_ascii_punctuation());
     let shown: Vec<String> = expected
         .iter()
-        .map(|text| if is_sign(text) { format!("\"{text}\"") } else { (*text).to_owned() })
+        .map(|text| if is_symbol(text) { format!("\"{text}\"") } else { (*text).to_owned() })
         .collect();
     match shown.as_slice() {
         [] => "nothing more".to_owned(),
@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_sentence_and_a_caret() {
+    fn syntax_error_has_a_suggestion_and_a_caret() {
         let sql = "SELECT 1\n\tTO TRIAN x";
         let at = Position { line: 2, column: 5 };
         let error = SqlError::syntax(at, Found::Text("TRIAN"), &["TRAIN", "PREDICT", "RUN"]);
@@ -227,8 +227,8 @@ mod tests {
     }
 
     #[test]
-    fn several_errors_have_a_line_each_and_are_bounded() {
-        let at = |line, column| SqlError::meaning(Position { line, column }, format!("{line}.{column}"));
+    fn errors_are_sorted_and_their_text_is_bounded() {
+        let at = |line, column| SqlError::semantic(Position { line, column }, format!("{line}.{column}"));
         assert_eq!(SqlErrors::of(Vec::new()), None);
         let few = SqlErrors::of(vec![at(2, 1), at(1, 7), at(1, 7)]).expect("there are some");
         assert_eq!(few.to_string(), "line 1, column 7: 1.7\nline 2, column 1: 2.1");
@@ -238,8 +238,8 @@ mod tests {
     }
 
     #[test]
-    fn long_messages_are_cut_between_words() {
-        let message = |text: String| SqlError::meaning(Position::START, text).to_string();
+    fn long_message_is_truncated_between_words() {
+        let message = |text: String| SqlError::semantic(Position::START, text).to_string();
         let cut = message(format!("model {} {}", "a".repeat(300), "word ".repeat(50)));
         assert!(cut.ends_with(" word word …") && cut.len() < MAX_MESSAGE + 30, "{cut}");
         let one = message(format!("model {}", "é".repeat(300)));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn long_findings_are_cut_between_characters() {
+    fn long_unexpected_token_is_truncated_between_characters() {
         let error = SqlError::syntax(Position::START, Found::Text(&"é".repeat(99)), &["INTO"]);
         assert_eq!(error.to_string().matches('é').count(), MAX_QUOTED);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// An expression, as written but for blanks.
+/// An expression, as written except for whitespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expr {
     /// A number as written: `3`, `.5`, `1e-3`.
@@ -13,7 +13,7 @@ pub enum Expr {
     Ident(String),
     /// `[a, b]`.
     List(Vec<Expr>),
-    /// `(a)`. Kept, because the canonical text keeps it.
+    /// `(a)`, which the canonical text keeps.
     Paren(Box<Expr>),
     /// `name(a, b)`.
     Call {
@@ -26,22 +26,22 @@ pub enum Expr {
     Unary {
         /// The operator.
         op: UnaryOp,
-        /// What it applies to.
+        /// Its operand.
         of: Box<Expr>,
     },
     /// `a + b`.
     Binary {
         /// The operator.
         op: BinaryOp,
-        /// Its left side.
+        /// Left operand.
         left: Box<Expr>,
-        /// Its right side.
+        /// Right operand.
         right: Box<Expr>,
     },
 }
 
 impl Expr {
-    /// The name, if this is one.
+    /// The name; `None` for other expressions.
     #[must_use]
     pub fn as_ident(&self) -> Option<&str> {
         match self {
@@ -50,7 +50,7 @@ impl Expr {
         }
     }
 
-    /// `true` or `false` in any case, as attributes spell them.
+    /// The boolean value of the name `true` or `false`, in any case.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {
         let name = self.as_ident()?;
@@ -63,19 +63,19 @@ impl Expr {
         }
     }
 
-    /// A whole number, with its sign.
+    /// The value of a whole number with an optional sign.
     #[must_use]
     pub fn as_integer(&self) -> Option<i64> {
         self.signed_number()?.parse().ok()
     }
 
-    /// A number, with its sign, if a float can hold it.
+    /// The value of a number with an optional sign, if it is finite as a float.
     #[must_use]
     pub fn as_float(&self) -> Option<f64> {
         self.signed_number()?.parse().ok().filter(|number: &f64| number.is_finite())
     }
 
-    /// A literal number or its negation, as text.
+    /// Text of a literal number or its negation.
     pub(super) fn signed_number(&self) -> Option<String> {
         match self {
             Self::Number(number) => Some(number.clone()),
@@ -88,25 +88,25 @@ impl Expr {
     }
 }
 
-/// A string with its quotes, exactly as written.
+/// A string literal with its quotes, as written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StringLiteral(String);
 
 impl StringLiteral {
-    /// Takes the text of a token, which begins and ends with the same quote.
+    /// From the text of a token, which begins and ends with the same quote.
     pub(super) fn new(text: &str) -> Self {
         debug_assert!(text.len() >= 2 && text.starts_with(['\'', '"']), "not a string token: {text}");
         Self(text.to_owned())
     }
 
-    /// The text between the quotes, its backslashes untouched.
+    /// The text between the quotes, with its backslashes.
     #[must_use]
     pub fn raw(&self) -> &str {
         &self.0[1..self.0.len() - 1]
     }
 
-    /// What the writer means: `\"` is a quote, `\n` a newline, as in the Python programs that upstream pasted these
-    /// strings into. A backslash before any other character stays.
+    /// The value of the literal, with Python's escapes: `\"` is a quote and `\n` a newline, because upstream SQLFlow inserts
+    /// these strings into Python programs. A backslash before any other character is kept.
     #[must_use]
     pub fn value(&self) -> String {
         let mut value = String::with_capacity(self.raw().len());
@@ -129,7 +129,7 @@ impl StringLiteral {
     }
 }
 
-/// An operator with one side.
+/// A unary operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnaryOp {
     /// `-`
@@ -149,9 +149,9 @@ impl UnaryOp {
     }
 }
 
-/// An operator with two sides.
+/// A binary operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "`symbol` says each one's sign")]
+#[expect(missing_docs, reason = "`symbol` has the symbol of each")]
 pub enum BinaryOp {
     And,
     Or,
@@ -169,7 +169,7 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
-    /// Every operator.
+    /// All operators.
     pub const ALL: [Self; 13] = [
         Self::And,
         Self::Or,
@@ -186,7 +186,7 @@ impl BinaryOp {
         Self::Modulo,
     ];
 
-    /// The operator's canonical sign.
+    /// The operator's canonical symbol.
     #[must_use]
     pub const fn symbol(self) -> &'static str {
         match self {
@@ -206,8 +206,8 @@ impl BinaryOp {
         }
     }
 
-    /// How tightly it binds: of two neighbours the higher level is taken first, equal levels from the left. `AND` and
-    /// `OR` share a level, as upstream.
+    /// Precedence: a higher level binds tighter, and operators of equal level associate to the left. `AND` and `OR` have the
+    /// same level, as in upstream SQLFlow.
     pub(super) const fn level(self) -> u8 {
         match self {
             Self::And | Self::Or => 0,
@@ -222,7 +222,7 @@ impl BinaryOp {
         }
     }
 
-    /// The operator that a token spells.
+    /// The operator of a token.
     pub(super) fn from_token(text: &str) -> Option<Self> {
         if text == "<>" {
             return Some(Self::NotEqual);
@@ -231,8 +231,8 @@ impl BinaryOp {
     }
 }
 
-/// The canonical text, which parses to the same expression. A minus is preceded by a blank, as upstream prints it;
-/// so two of them never make a comment.
+/// The canonical text, which parses to the same expression. A space precedes a minus, as in upstream SQLFlow, so that two
+/// of them do not begin a comment.
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -258,7 +258,7 @@ impl fmt::Display for Expr {
     }
 }
 
-/// Whether a name can only be written in backquotes.
+/// Whether a name must be written in backquotes.
 fn needs_quotes(name: &str) -> bool {
     let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':' | '.' | '-' | '/');
     name != "*" && !(name.starts_with(char::is_alphabetic) && name.chars().all(is_plain))
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_keep_their_text_and_know_their_value() {
+    fn string_literal_has_raw_text_and_value() {
         let literal = StringLiteral::new(r#""a\"b\\n\n\d""#);
         assert_eq!(literal.raw(), r#"a\"b\\n\n\d"#);
         assert_eq!(literal.value(), "a\"b\\n\n\\d");

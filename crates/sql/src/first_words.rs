@@ -1,25 +1,25 @@
-//! The first words of a program, for lists that anyone may see: without its comments and its strings, in which data and
-//! secrets may be.
+//! The first words of a program, as its title in lists that all users may see. Comments and strings are left out, since
+//! they may contain data and secrets.
 //!
-//! Read by the same rules as the program was split: those of the database, and in extended clauses SQLFlow's. Where these
-//! cannot be sure of what another version of the database takes for a string or a comment, the words end.
+//! The program is read by the rules by which it was split: those of the database, and SQLFlow's in extended clauses. The
+//! title ends where another version of the database might see a string or a comment.
 
 use super::ast::{Body, Program, Statement};
-use super::classify::Tokens;
+use super::clause_lexer::{LexemeKind, Lexer};
 use super::dialect::Dialect;
-use super::lex::{LexemeKind, Lexer};
 use super::position::PositionCursor;
-use super::scan::{Scanner, Token, TokenKind, Unclosed};
+use super::scanner::{Scanner, Token, TokenKind, Unclosed};
+use super::tokens::Tokens;
 
-/// Characters of a title at the most, without the `…` at its end.
+/// Maximum number of characters of a title, without the `…` at its end.
 const MAX_CHARACTERS: usize = 80;
-/// Bytes of a program that are looked at.
+/// Maximum number of bytes that are read of a program.
 const MAX_BYTES: usize = 16 << 10;
-/// What stands where the program has a string.
+/// Replacement of a string.
 const HIDDEN: &str = "'…'";
 
-/// The first words of `sql`, which was read as `program`, on one line. Strings are `'…'`, also what is in double quotes: in
-/// MySQL and SQLite that may be a string. Of statements that give passwords only the verb is shown.
+/// The first words of `sql`, which was parsed as `program`, on one line. Strings are shown as `'…'`. So is text in double
+/// quotes, which may be a string in MySQL and SQLite. Of a statement that may contain a password, only the verb is shown.
 #[must_use]
 pub fn first_words(sql: &str, program: &Program) -> String {
     let seen = &sql[..sql.floor_char_boundary(MAX_BYTES)];
@@ -33,19 +33,19 @@ pub fn first_words(sql: &str, program: &Program) -> String {
     if seen.len() < sql.len() { words.cut() } else { words.text }
 }
 
-/// What follows is not shown.
+/// The title ends here.
 struct Cut;
 
 #[derive(Default)]
 struct Words {
     text: String,
     characters: usize,
-    /// Where the piece before ends in the program.
+    /// End of the previous piece in the program.
     end: usize,
 }
 
 impl Words {
-    /// Adds a statement, as far as it is in the part of the program that is looked at.
+    /// Adds the part of a statement that is within `sql`.
     fn add(&mut self, statement: &Statement, sql: &str, dialect: Dialect) -> Result<(), Cut> {
         let start = statement.span.start;
         let sql = &sql[..statement.span.end.min(sql.len())];
@@ -69,7 +69,7 @@ impl Words {
                 return if sql.ends_with(';') { self.push(";", sql.len(), sql.len()) } else { Ok(()) };
             }
             let is_clause = match statement.body.select() {
-                // A comment between TO and what follows it is one of the database.
+                // A comment after TO follows the rules of the database.
                 Some(select) => token.start >= start + select.len() && !token.is("TO"),
                 None => !is_standard && count >= 2,
             };
@@ -89,7 +89,7 @@ impl Words {
             TokenKind::String => false,
             TokenKind::Executed => {
                 self.push(HIDDEN, token.start, token.end)?;
-                // A `*/` in a string or comment in it does not end it, which the scanner does not see.
+                // In the database, a `*/` in an inner string or comment does not end it. The scanner does not know that.
                 let inner = &token.text[2..token.text.len() - 2];
                 let is_plain =
                     inner.chars().all(|c| c.is_alphanumeric() || c.is_whitespace() || "!_,.=()".contains(c));
@@ -99,7 +99,7 @@ impl Words {
                 let is_after =
                     |symbol| before.is_some_and(|it| it.is_symbol(symbol) && it.end == token.start);
                 let is_unsure = match dialect {
-                    // `5--1` for MySQL, for Hive a comment.
+                    // `5--1` is a subtraction in MySQL, and a comment in Hive.
                     Dialect::Mysql => token.is_symbol('-') && is_after('-'),
                     // Its `]` may be on a later line.
                     Dialect::Sqlite => token.is_symbol('['),
@@ -114,11 +114,11 @@ impl Words {
         self.push(if is_shown { token.text } else { HIDDEN }, token.start, token.end)
     }
 
-    /// Adds the extended clause that begins at this byte.
+    /// Adds the extended clause that begins at this offset.
     fn clause(&mut self, sql: &str, start: usize) -> Result<(), Cut> {
         let mut lexer = Lexer::new(sql, start, PositionCursor::new(sql));
         loop {
-            // Only what is looked at of a clause may be without its end: the program was read.
+            // The program was parsed, so only the limit of bytes can cut a token.
             let lexeme = lexer.next().map_err(|_| Cut)?;
             let text = match lexeme.kind {
                 LexemeKind::End => return Ok(()),
@@ -134,7 +134,7 @@ impl Words {
         }
     }
 
-    /// Adds a piece that stands there in the program.
+    /// Adds a piece of the program at these offsets.
     fn push(&mut self, piece: &str, start: usize, end: usize) -> Result<(), Cut> {
         if start > self.end && !self.text.is_empty() {
             self.push_char(' ')?;
@@ -164,11 +164,11 @@ impl Words {
     }
 }
 
-/// How many tokens are shown of a standard statement that gives a password. Without quotes, or with those of another
-/// dialect, it would look like any word.
+/// Number of tokens to show of a standard statement that may contain a password; `None`: all. A password without quotes,
+/// or in those of another dialect, looks like any other word.
 fn verb_of_secret(sql: &str, dialect: Dialect) -> Option<usize> {
     const ACCOUNTS: [&str; 5] = ["USER", "ROLE", "GROUP", "SERVER", "SUBSCRIPTION"];
-    /// Of SQLCipher.
+    /// PRAGMAs of SQLCipher.
     const KEYS: [&str; 5] = ["key", "rekey", "hexkey", "hexrekey", "textkey"];
     let mut tokens = Tokens::new(sql, dialect);
     let mut all = tokens.clone();
@@ -179,7 +179,7 @@ fn verb_of_secret(sql: &str, dialect: Dialect) -> Option<usize> {
             return Some(4);
         }
     }
-    let gives = match () {
+    let has_password = match () {
         () if verb.is_one_of(&["CREATE", "ALTER"]) => tokens.at(&ACCOUNTS),
         () if verb.is("SET") => tokens.at(&["PASSWORD"]),
         () if verb.is("CHANGE") => tokens.at(&["MASTER", "REPLICATION"]),
@@ -194,7 +194,7 @@ fn verb_of_secret(sql: &str, dialect: Dialect) -> Option<usize> {
         }
         false
     };
-    (gives || is_identified()).then_some(2)
+    (has_password || is_identified()).then_some(2)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Tests of `first_words`: what is hidden in each dialect, and that no secret is ever shown.
+//! Tests of `first_words`: what is hidden in each dialect, and that no secret is shown.
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::split::parse_program;
+use super::super::splitter::parse_program;
 use super::Dialect::{Mysql, Postgresql, Sqlite};
 use super::*;
 
@@ -19,7 +19,7 @@ fn check(dialect: Dialect, cases: &[(&str, &str)]) {
 }
 
 #[test]
-fn a_title_is_the_first_words_and_hides_what_is_quoted() {
+fn title_has_the_first_words_and_hides_strings() {
     for dialect in Dialect::ALL {
         check(
             dialect,
@@ -49,7 +49,7 @@ fn a_title_is_the_first_words_and_hides_what_is_quoted() {
 }
 
 #[test]
-fn strings_and_comments_are_those_of_the_dialect() {
+fn title_hides_strings_and_comments_of_its_dialect() {
     let backslash = r"INSERT INTO t VALUES ('C:\', 'secret')";
     let hidden = "INSERT INTO t VALUES ('…', '…')";
     check(
@@ -91,7 +91,7 @@ fn strings_and_comments_are_those_of_the_dialect() {
 }
 
 #[test]
-fn of_what_gives_a_password_only_the_verb_is_shown() {
+fn title_of_a_statement_with_a_password_is_its_verb() {
     for dialect in Dialect::ALL {
         check(
             dialect,
@@ -111,7 +111,7 @@ fn of_what_gives_a_password_only_the_verb_is_shown() {
 
 const SECRET: &str = "hunter2";
 
-/// Text with the secret and everything that could end a string or a comment.
+/// Text with the secret, and with characters that may end a string or a comment.
 fn inner() -> impl Strategy<Value = String> {
     let traps = "(['\"`$#*/\\\\\n;\\[\\]() !-]|--|/\\*|\\*/|\\$\\$|é|a){0,6}";
     (traps, traps).prop_map(|(before, after)| format!("{before}{SECRET}{after}"))
@@ -129,7 +129,7 @@ fn without(text: &str, dropped: &[char]) -> String {
     text.replace(dropped, "")
 }
 
-/// All the ways in which a dialect has a text as a string or a comment.
+/// All forms of a string or comment with this text in a dialect.
 fn covers(text: &str, dialect: Dialect) -> Vec<String> {
     let line = without(text, &['\n']);
     let block = without(text, &['*', '/']);
@@ -198,14 +198,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_secret_is_shown((dialect, sql) in program()) {
+    fn title_shows_no_secret((dialect, sql) in program()) {
         let title = title(&sql, dialect);
         prop_assert!(!title.contains(SECRET), "{title}");
         prop_assert!(title.chars().count() <= MAX_CHARACTERS + 1 && !title.contains(char::is_control), "{title}");
     }
 
     #[test]
-    fn any_program_has_a_title(sql in "([;'\"`#$\\[\\]()/*!\\\\\n-]|a|é|1|TO |TRAIN |SELECT |SHOW |CREATE OR ){0,40}") {
+    fn title_of_any_program_is_bounded(sql in "([;'\"`#$\\[\\]()/*!\\\\\n-]|a|é|1|TO |TRAIN |SELECT |SHOW |CREATE OR ){0,40}") {
         for dialect in Dialect::ALL {
             if let Ok(program) = parse_program(&sql, dialect) {
                 let title = first_words(&sql, &program);

@@ -1,10 +1,10 @@
 //! Hints for standard statements that another database has: what to write in this one. Such a statement goes to the
 //! database as it is, and the hint is shown if the database rejects it.
 
-use super::classify::Tokens;
 use super::dialect::Dialect;
-use super::scan::Token;
+use super::scanner::Token;
 use super::suggest::nearest;
+use super::tokens::Tokens;
 
 /// Tokens of a statement that are looked at.
 const MAX_TOKENS: usize = 1000;

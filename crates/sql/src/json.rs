@@ -1,4 +1,5 @@
-//! A program as JSON, with the keys of upstream's parser, for `sqlflowctl parse` and the shared cases.
+//! JSON of a parsed program, for `sqlflowctl parse` and the shared test cases. The keys are those of upstream SQLFlow's
+//! parser.
 
 use serde_json::{Map, Value, json};
 
@@ -7,7 +8,7 @@ use super::ast::{
 };
 use super::expr::Expr;
 
-/// `{"statements": […]}`: expressions as canonical text, missing names as empty strings.
+/// A program as `{"statements": […]}`. Expressions are canonical text, and absent names are empty strings.
 #[must_use]
 pub fn to_json(program: &Program) -> Value {
     json!({ "statements": program.statements.iter().map(statement_json).collect::<Vec<_>>() })
@@ -29,7 +30,7 @@ fn statement_json(statement: &Statement) -> Value {
     Value::Object(object)
 }
 
-/// What only this kind of statement has.
+/// The keys that only this kind of statement has.
 fn body_json(body: &Body) -> Map<String, Value> {
     let value = match body {
         Body::Standard(_) => json!({}),
@@ -108,8 +109,8 @@ fn columns_text(clauses: &[ColumnClause]) -> Value {
     clauses.iter().map(|clause| (clause.target.clone(), texts(clause))).collect()
 }
 
-/// An attribute's value as a submitter gets it: numbers, strings and lists as JSON has them, `true` and `false` in any
-/// case as booleans, other names as strings, anything else as [`expr_json`].
+/// An attribute's value in a step document. Numbers, strings and lists are those of JSON, `true` and `false` in any case are
+/// booleans, other names are strings, and any other expression has the form of [`expr_json`].
 #[must_use]
 pub fn attribute_json(value: &Expr) -> Value {
     match value {
@@ -122,12 +123,12 @@ pub fn attribute_json(value: &Expr) -> Value {
 }
 
 /// An expression as a tree: `{"number": 1}`, `{"string": "x"}`, `{"ident": "x"}`, `{"list": […]}`,
-/// `{"call": "F", "args": […]}`, `{"unary": "-", "of": …}`, `{"binary": "+", "left": …, "right": …}`. Brackets are gone;
-/// the tree has what they said.
+/// `{"call": "F", "args": […]}`, `{"unary": "-", "of": …}`, `{"binary": "+", "left": …, "right": …}`. Parentheses
+/// are left out, because the tree has the order of evaluation.
 #[must_use]
 pub fn expr_json(expr: &Expr) -> Value {
     match expr {
-        // A number that JSON cannot hold stays text.
+        // A number outside the range of JSON numbers stays text.
         Expr::Number(text) => json!({ "number": number_json(expr).unwrap_or_else(|| text.as_str().into()) }),
         Expr::String(literal) => json!({ "string": literal.value() }),
         Expr::Ident(name) => json!({ "ident": name }),
@@ -149,11 +150,11 @@ fn number_json(expr: &Expr) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clause_expr::parse_expression;
+    use super::super::expression_parser::parse_expression;
     use super::*;
 
     #[test]
-    fn attributes_and_trees() {
+    fn expression_has_json_forms_as_attribute_and_as_tree() {
         let expr = |text| parse_expression(text).expect("an expression");
         for (text, attribute, tree) in [
             ("3", json!(3), json!({"number": 3})),

@@ -1,72 +1,77 @@
 //! SQL: splitting a program into statements, parsing the extended ones, and planning the steps.
 //!
 //! Everything here is pure: no I/O, no clock, no panic on any input, time linear in the program. Callers use what is
-//! re-exported below; [`compile`] is the way in.
+//! re-exported below and start with [`compile`].
 //!
 //! ```text
-//! program ── scan, clause_finder, routine, string_rules ──▶ split ──▶ Standard: classify, effects
-//!                                     │
-//!                                     └──────▶ extended: lex ─▶ clause, clause_expr ─▶ ast, expr
-//! Program ──▶ check, columns, estimator ──▶ steps, session, ahead, changes ──▶ Compiled         Program ──▶ json, first_words
+//! program ─▶ scanner ─▶ splitter (clause_finder, stored_routines, escape_settings)
+//!                         ├─▶ standard statement: tokens ─▶ classify, side_effects
+//!                         └─▶ extended statement: clause_lexer ─▶ clause_parser, expression_parser ─▶ ast, expr
+//! Program ─▶ semantics, feature_columns, estimator ─▶ steps (session, precheck, changes) ─▶ Compiled
+//! Program ─▶ json, first_words
 //! ```
 //!
-//! The two halves of an extended statement have two lexers: `scan` follows the database's rules, because only those
-//! say where a string or a comment ends; `lex` follows SQLFlow's own, which are the same everywhere.
+//! An extended statement needs two lexers. `scanner` reads its SELECT by the rules of the database, since only those say
+//! where a string or a comment ends. `clause_lexer` reads the rest by SQLFlow's rules, which are the same for every
+//! database.
 
-mod ahead;
 mod ast;
 mod changes;
-mod check;
 mod classify;
-mod clause;
-mod clause_expr;
 mod clause_finder;
-mod columns;
+mod clause_lexer;
+mod clause_parser;
 mod dialect;
-mod effects;
 mod error;
+mod escape_settings;
 mod estimator;
 mod expr;
+mod expression_parser;
+mod feature_columns;
 mod first_words;
 mod hint;
 mod json;
-mod lex;
+mod model_name;
 mod overwrites;
 mod pod_resources;
 mod position;
-mod routine;
-mod scan;
+mod precheck;
+mod scanner;
+mod semantics;
 mod session;
-mod split;
+mod side_effects;
+mod splitter;
 mod steps;
-mod string_rules;
+mod stored_routines;
 mod suggest;
-mod tables_read;
+mod table_references;
+mod tokens;
 
 #[cfg(test)]
 mod tests;
 
-pub use ahead::{Ahead, Effect};
 pub use ast::{
     Attribute, Body, Column, ColumnClause, Constraint, DescribeModel, Direction, DropModel, Evaluate,
     Explain, Name, Optimize, Predict, Program, Run, ShowTrain, Statement, Train,
 };
-pub use check::{MAX_MODEL_NAME, MAX_MODEL_SEGMENT, check_model_name, check_semantics, check_supported};
 pub use classify::{StandardKind, StandardStatement, classify};
-pub use columns::{CategoryKind, CategorySource, CrossKey, FeatureColumn, Field};
 pub use dialect::{Dialect, UnknownDialect};
 pub use error::{SqlError, SqlErrorKind, SqlErrors};
 pub use expr::{BinaryOp, Expr, StringLiteral, UnaryOp};
+pub use feature_columns::{CategoryKind, CategorySource, CrossKey, FeatureColumn, Field};
 pub use first_words::first_words;
 pub use hint::hint;
 pub use json::{attribute_json, expr_json, to_json};
+pub use model_name::{MAX_MODEL_NAME, MAX_MODEL_SEGMENT, check_model_name};
 pub use pod_resources::PodResource;
 pub use position::Position;
-pub use split::parse_program;
+pub use precheck::{Precheck, PrecheckEffect};
+pub use semantics::{check_semantics, check_supported};
+pub use splitter::parse_program;
 pub use steps::{MAX_SETTINGS, MAX_STEPS, Step, StepKind, plan_steps};
 pub use suggest::nearest;
 
-/// Longest program in bytes.
+/// Maximum length of a program in bytes.
 pub const MAX_PROGRAM_BYTES: usize = 16 << 20;
 
 /// A program that is ready to run.
@@ -74,11 +79,11 @@ pub const MAX_PROGRAM_BYTES: usize = 16 << 20;
 pub struct Compiled {
     /// Its statements.
     pub program: Program,
-    /// What runs when.
+    /// Its steps, in order of execution.
     pub steps: Vec<Step>,
 }
 
-/// Parses and checks a program, and plans its steps. It is all that Run does with a program before it accepts it.
+/// Parses and checks a program, and plans its steps: everything that `Run` does with a program before it accepts it.
 ///
 /// ```
 /// use sqlflow_sql::{Dialect, StepKind, compile};
@@ -95,13 +100,13 @@ pub struct Compiled {
 /// ```
 ///
 /// # Errors
-/// All errors of the program, with their positions. An error is alone if the program is longer than
-/// [`MAX_PROGRAM_BYTES`], has no statement, or does not parse. Otherwise the errors are: what is not supported, what is
-/// inconsistent, and what needs a database session across steps.
+/// All errors of the program, with their positions: what is not supported, what is inconsistent, and what needs a database
+/// session across steps. There is only one error if the program is longer than [`MAX_PROGRAM_BYTES`], has no statement, or
+/// does not parse.
 pub fn compile(sql: &str, dialect: Dialect) -> Result<Compiled, SqlErrors> {
     if sql.len() > MAX_PROGRAM_BYTES {
         let message =
-            format!("the program has {} bytes; {MAX_PROGRAM_BYTES} (16 MiB) is the most", sql.len());
+            format!("the program has {} bytes; the maximum is {MAX_PROGRAM_BYTES} (16 MiB)", sql.len());
         return Err(SqlError::too_large(Position::START, message).into());
     }
     let program = parse_program(sql, dialect)?;

@@ -1,27 +1,28 @@
-//! Statements that put their result in the place of something that they read: run again, they would read that result.
+//! Statements whose result replaces one of their inputs. Such a statement is not repeatable after its commit: it would read
+//! its own result.
 
 use super::ast::Body;
-use super::classify::Tokens;
 use super::dialect::Dialect;
+use super::tokens::Tokens;
 
-/// Whether the statement does. What a view reads is not known.
+/// Whether the statement's result replaces one of its inputs. Tables behind views are not known here.
 pub(super) fn overwrites_input(body: &Body, dialect: Dialect) -> bool {
     match body {
         Body::Train(train) => train.using.as_ref().is_some_and(|using| using.text == train.into.text),
         _ => body
             .select()
             .zip(body.result_table())
-            .is_some_and(|(select, table)| names(select, table, dialect)),
+            .is_some_and(|(select, table)| references(select, table, dialect)),
     }
 }
 
-/// Whether the select has the table's name anywhere, in whatever spelling and database.
-fn names(select: &str, table: &str, dialect: Dialect) -> bool {
+/// Whether the SELECT contains the table's name, in any spelling and with any schema.
+fn references(select: &str, table: &str, dialect: Dialect) -> bool {
     let name = bare_name(table);
     Tokens::new(select, dialect).any(|token| token.name().as_deref() == Some(&name))
 }
 
-/// A table's own name, as tokens give names: `d.T` → `t`.
+/// A table's name without schema and quotes, in lower case: `d.T` → `t`.
 pub(super) fn bare_name(table: &str) -> String {
     table.rsplit('.').next().unwrap_or(table).trim_matches(['`', '"', '[', ']']).to_lowercase()
 }
@@ -32,7 +33,7 @@ mod tests {
     use crate::compile;
 
     #[test]
-    fn what_replaces_what_it_reads_is_found_in_any_spelling() {
+    fn statement_that_replaces_its_input_is_found_in_any_spelling() {
         let overwrites = |sql: &str| {
             let compiled = compile(sql, Dialect::Mysql).unwrap();
             compiled.steps.last().unwrap().overwrites_input

@@ -1,5 +1,5 @@
-//! Attributes that begin with `pod.`: the resources that a statement asks for its Pod. The submitter does not see them, and
-//! launchers without Pods ignore them.
+//! Attributes that begin with `pod.`: resources that a statement requests for its Pod. They are not passed to the
+//! submitter, and launchers without Pods ignore them.
 
 use super::ast::Attribute;
 use super::expr::Expr;
@@ -8,25 +8,26 @@ use super::json::attribute_json;
 /// A resource of a Pod: `pod.memory = "4Gi"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PodResource {
-    /// A quantity of processors.
+    /// CPU, as a quantity of Kubernetes.
     Cpu,
-    /// A quantity of bytes.
+    /// Memory, as a quantity of Kubernetes.
     Memory,
-    /// A number of graphics processors.
+    /// Number of GPUs.
     Gpu,
-    /// The image of the submitter's container.
+    /// Image of the submitter's container.
     Image,
 }
 
-/// Units of quantities, as Kubernetes has them.
+/// Suffixes of quantities, a subset of
+/// [those of Kubernetes](https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/).
 const UNITS: [&str; 10] = ["", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"];
 
 impl PodResource {
-    /// How the names of such attributes begin.
+    /// Prefix of the names of such attributes.
     pub const PREFIX: &str = "pod.";
     const ALL: [Self; 4] = [Self::Cpu, Self::Memory, Self::Gpu, Self::Image];
 
-    /// The name behind the prefix.
+    /// The attribute's name without the prefix.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -41,18 +42,18 @@ impl PodResource {
         Self::ALL.into_iter().find(|it| it.name() == name)
     }
 
-    /// Checks an attribute by its name behind the prefix and its value.
+    /// Checks the value of an attribute, whose name is given without the prefix.
     ///
     /// # Errors
-    /// One sentence.
+    /// A message about the name or the value.
     pub(super) fn check(name: &str, value: &Expr) -> Result<(), String> {
         let Some(resource) = Self::of_name(name) else {
             let known = Self::ALL.map(|it| format!("pod.{}", it.name())).join(", ");
-            return Err(format!("there is no attribute pod.{name}; there are {known}"));
+            return Err(format!("attribute pod.{name} does not exist (known: {known})"));
         };
         let text = text(value);
         let (is_good, expected) = match resource {
-            Self::Image => (is_image(&text), "the name of an image"),
+            Self::Image => (is_image(&text), "an image name"),
             Self::Cpu | Self::Memory | Self::Gpu => (is_quantity(&text), "a quantity such as 2, 500m or 4Gi"),
         };
         if is_good { Ok(()) } else { Err(format!("attribute pod.{name} is {text:?}, expected {expected}")) }
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantities_and_images_have_their_forms() {
+    fn malformed_quantity_or_image_is_rejected() {
         for good in ["1", "0.5", "500m", "4Gi"] {
             assert!(is_quantity(good), "{good}");
         }

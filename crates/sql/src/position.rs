@@ -1,6 +1,6 @@
-//! Lines and columns.
+//! Positions in a program: line and column.
 
-/// A place in a program, for people: both numbers start at 1, the column counts characters.
+/// A position in a program, for messages. Both numbers start at 1, and the column counts characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The line, from 1.
@@ -10,16 +10,16 @@ pub struct Position {
 }
 
 impl Position {
-    /// Where every program begins.
+    /// Start of a program.
     pub const START: Self = Self { line: 1, column: 1 };
 
-    /// The place of a byte offset. Reads the program from its start: for one error, not for every token.
+    /// Position of a byte offset. Reads the program from its start, so it is meant for one error, not for every token.
     pub(super) fn of(sql: &str, offset: usize) -> Self {
         PositionCursor::new(sql).advance(offset)
     }
 }
 
-/// Turns rising byte offsets into positions while reading every byte of the program once.
+/// Converts ascending byte offsets to positions. Reads each byte of the program once.
 #[derive(Debug, Clone)]
 pub(super) struct PositionCursor<'a> {
     sql: &'a str,
@@ -32,7 +32,7 @@ impl<'a> PositionCursor<'a> {
         Self { sql, offset: 0, position: Position::START }
     }
 
-    /// The position of `offset`, which must be a character border and not lie before the last one asked for.
+    /// Position of `offset`, which must be at a character boundary and not before the previous one.
     pub(super) fn advance(&mut self, offset: usize) -> Position {
         let passed = &self.sql[self.offset..offset];
         match passed.rfind('\n') {
@@ -52,10 +52,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_count_characters_and_lines_count_newlines() {
+    fn column_counts_characters_and_line_counts_newlines() {
         let sql = "é = 1\r\n  ü;";
         let at = |needle| {
-            let place = Position::of(sql, sql.find(needle).expect("the needle is there"));
+            let place = Position::of(sql, sql.find(needle).expect("the program contains it"));
             (place.line, place.column)
         };
         assert_eq!(at("é"), (1, 1));

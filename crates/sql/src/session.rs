@@ -1,15 +1,17 @@
-//! A database session, as far as a program shows it: the open transaction, and things that end with the session.
+//! State of a database session, as far as the program's text shows it: the open transaction, and the objects that end
+//! with the session.
 
 use std::collections::HashMap;
 use std::fmt;
 
-use super::classify::{StandardKind, Tokens};
+use super::classify::StandardKind;
 use super::dialect::Dialect;
+use super::tokens::Tokens;
 
-/// Most savepoints open at once; keeps looking one up cheap.
+/// Maximum number of open savepoints. It bounds the time of a lookup.
 const MAX_SAVEPOINTS: usize = 100;
 
-/// Something that ends with its session and that no replay brings back. Names are in lower case.
+/// An object that ends with its session and cannot be replayed. Names are in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum SessionObject {
     TemporaryTable(String),
@@ -25,16 +27,16 @@ impl fmt::Display for SessionObject {
     }
 }
 
-/// The session of one run of standard statements.
+/// Session of one run of standard statements.
 #[derive(Debug)]
 pub(super) struct Session {
     dialect: Dialect,
-    /// The statement that opened the transaction.
+    /// Index of the statement that opened the current transaction.
     transaction: Option<usize>,
     opened_by_savepoint: bool,
     savepoints: Vec<String>,
     autocommit_off: Option<usize>,
-    /// What there is, and the statement that made it.
+    /// The session's objects, each with the index of the statement that created it.
     objects: HashMap<SessionObject, usize>,
 }
 
@@ -50,7 +52,7 @@ impl Session {
         }
     }
 
-    /// Does what statement `index` does. The error says which bound it breaks.
+    /// Applies the effect of statement `index`. The error says which limit the statement exceeds.
     pub(super) fn apply(&mut self, index: usize, kind: &StandardKind) -> Result<(), String> {
         match kind {
             StandardKind::CreateTemporaryTable { name } => {
@@ -88,7 +90,7 @@ impl Session {
         self.savepoints.clear();
     }
 
-    /// Elsewhere than in SQLite a savepoint outside a transaction does nothing.
+    /// Adds a savepoint. It matters in SQLite only: in other databases a savepoint outside a transaction has no effect.
     fn savepoint(&mut self, index: usize, name: &str) -> Result<(), String> {
         if self.dialect != Dialect::Sqlite {
             return Ok(());
@@ -104,7 +106,7 @@ impl Session {
         Ok(())
     }
 
-    /// Releases the latest savepoint of that name and those set since.
+    /// Releases the latest savepoint of this name, and those that were set after it.
     fn release(&mut self, name: &str) {
         if let Some(position) = self.savepoints.iter().rposition(|savepoint| savepoint == name) {
             self.savepoints.truncate(position);
@@ -114,42 +116,52 @@ impl Session {
         }
     }
 
-    /// The statement that left a transaction open, and how a message names it.
+    /// The statement that left a transaction open, and the words for it in a message.
     pub(super) fn open_transaction(&self) -> Option<(usize, &'static str)> {
         let off = self.autocommit_off.map(|index| (index, "the transaction that autocommit=0 opens"));
         self.transaction.map(|index| (index, "the transaction opened here")).or(off)
     }
 
-    /// What ends with this session, and the statements that made it.
+    /// The objects that end with this session, each with the index of the statement that created it.
     pub(super) fn objects(self) -> HashMap<SessionObject, usize> {
         self.objects
     }
 }
 
-/// What ended with earlier sessions.
+/// A reference to an object that ended with an earlier session.
 #[derive(Debug)]
-pub(super) struct Lost {
+pub(super) struct EndedReference {
+    pub(super) object: SessionObject,
+    /// Index of the statement that created the object.
+    pub(super) created_by: usize,
+    /// Index of the extended statement before which the object's session ended.
+    pub(super) ended_by: usize,
+}
+
+/// Objects that ended with earlier sessions.
+#[derive(Debug)]
+pub(super) struct EndedObjects {
     dialect: Dialect,
-    /// The statement that made it, and the extended statement that it did not survive.
+    /// For each object: the statement that created it, and the extended statement before which its session ended.
     objects: HashMap<SessionObject, (usize, usize)>,
 }
 
-impl Lost {
+impl EndedObjects {
     pub(super) fn new(dialect: Dialect) -> Self {
         Self { dialect, objects: HashMap::new() }
     }
 
-    pub(super) fn add(&mut self, objects: HashMap<SessionObject, usize>, border: usize) {
-        self.objects.extend(objects.into_iter().map(|(object, made)| (object, (made, border))));
+    pub(super) fn add(&mut self, objects: HashMap<SessionObject, usize>, ended_by: usize) {
+        self.objects.extend(objects.into_iter().map(|(object, created_by)| (object, (created_by, ended_by))));
     }
 
-    /// A new temporary table of that name takes the place of a lost one.
+    /// Removes the temporary table of this name, because a new one is created.
     pub(super) fn replace(&mut self, table: &str) {
         self.objects.remove(&SessionObject::TemporaryTable(table.to_owned()));
     }
 
-    /// The first lost thing that `sql` names: a table by a name, bare or quoted, a variable by `@name`.
-    pub(super) fn mentioned(&self, sql: &str) -> Option<(SessionObject, usize, usize)> {
+    /// The first reference of `sql` to an object that ended: a quoted or unquoted name for a table, `@name` for a variable.
+    pub(super) fn first_reference(&self, sql: &str) -> Option<EndedReference> {
         if self.objects.is_empty() {
             return None;
         }
@@ -165,10 +177,10 @@ impl Lost {
                 _ => None,
             };
             signs = 0;
-            if let Some((object, &(made, border))) =
+            if let Some((object, &(created_by, ended_by))) =
                 object.and_then(|object| self.objects.get_key_value(&object))
             {
-                return Some((object.clone(), made, border));
+                return Some(EndedReference { object: object.clone(), created_by, ended_by });
             }
         }
         None

@@ -1,40 +1,41 @@
-//! Which statements run together, what a later session must replay, and what cannot outlive its session.
+//! Steps of a program.
 //!
-//! A run of consecutive standard statements is one step and shares one session. Every extended statement is a step and
-//! a session of its own. `USE` and `SET` are replayed there; a temporary table, a computed session variable and an open
-//! transaction cannot be, so a program that needs one later is refused before anything runs.
+//! Consecutive standard statements form one step and share a session. Each extended statement is a step with a session
+//! of its own, in which earlier `USE` and `SET` statements are replayed. A temporary table, a computed session variable
+//! or an open transaction cannot be replayed. A program that needs one in a later step is rejected before anything runs.
 
-use super::ahead::{Ahead, plan_ahead};
 use super::ast::{Body, Program, Statement};
-use super::classify::{StandardKind, Tokens};
+use super::classify::StandardKind;
 use super::dialect::Dialect;
 use super::error::SqlError;
 use super::overwrites::overwrites_input;
-use super::session::{Lost, Session};
+use super::precheck::{Precheck, plan_prechecks};
+use super::session::{EndedObjects, EndedReference, Session};
+use super::tokens::Tokens;
 
-/// Most steps of a program.
+/// Maximum number of steps of a program.
 pub const MAX_STEPS: usize = 1000;
-/// Most `USE` and `SET` statements that later steps replay.
+/// Maximum number of `USE` and `SET` statements that a step replays.
 pub const MAX_SETTINGS: usize = 1000;
 
-/// What one submitter runs.
+/// What one submitter executes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     /// The index of its first statement.
     pub first_statement: usize,
     /// Its statements.
     pub kind: StepKind,
-    /// May every statement of it be repeated?
+    /// Whether all of its statements are repeatable.
     pub repeatable: bool,
-    /// Its result takes the place of something that it reads, so after its commit it must not be run again.
+    /// Whether its result replaces one of its inputs. Such a step must not be repeated after its commit.
     pub overwrites_input: bool,
-    /// The `USE` and `SET` statements of earlier steps, in order, to run first.
+    /// Indexes of the `USE` and `SET` statements of earlier steps to execute first, in order.
     pub replay: Vec<usize>,
-    /// Statements of later steps that are to be checked before this step does its work.
-    pub ahead: Vec<Ahead>,
+    /// Statements of later steps to check before this step starts its work.
+    pub prechecks: Vec<Precheck>,
 }
 
-/// The statements of a step, by index.
+/// Indexes of a step's statements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepKind {
     /// Consecutive standard statements.
@@ -44,7 +45,7 @@ pub enum StepKind {
 }
 
 impl StepKind {
-    /// The statements, in order.
+    /// The indexes, in order.
     #[must_use]
     pub fn statements(&self) -> &[usize] {
         match self {
@@ -57,8 +58,8 @@ impl StepKind {
 /// Groups the statements of a program into steps.
 ///
 /// # Errors
-/// A temporary table, variable or transaction that would have to survive a step, at the statement that makes it; more
-/// than [`MAX_STEPS`] or [`MAX_SETTINGS`].
+/// A later session needs a temporary table, a variable or an open transaction of an earlier one; the error has the position
+/// of the statement that creates it. Or the program exceeds [`MAX_STEPS`] or [`MAX_SETTINGS`].
 pub fn plan_steps(program: &Program) -> Result<Vec<Step>, SqlError> {
     let mut planner = Planner {
         program,
@@ -66,45 +67,45 @@ pub fn plan_steps(program: &Program) -> Result<Vec<Step>, SqlError> {
         settings: Vec::new(),
         run: Vec::new(),
         session: Session::new(program.dialect),
-        lost: Lost::new(program.dialect),
+        ended: EndedObjects::new(program.dialect),
     };
     for (index, statement) in program.statements.iter().enumerate() {
         planner.statement(index, statement)?;
     }
     planner.close_run()?;
     let mut steps = planner.steps;
-    plan_ahead(program, &mut steps);
+    plan_prechecks(program, &mut steps);
     Ok(steps)
 }
 
 struct Planner<'a> {
     program: &'a Program,
     steps: Vec<Step>,
-    /// Settings made in the steps so far.
+    /// Setting statements of the steps so far.
     settings: Vec<usize>,
-    /// The run of standard statements at hand, and its session.
+    /// The current run of standard statements, and its session.
     run: Vec<usize>,
     session: Session,
-    /// What ended with earlier sessions.
-    lost: Lost,
+    /// Objects that ended with earlier sessions.
+    ended: EndedObjects,
 }
 
 impl Planner<'_> {
     fn statement(&mut self, index: usize, statement: &Statement) -> Result<(), SqlError> {
         if let Body::Standard(standard) = &statement.body {
             if let StandardKind::CreateTemporaryTable { name } = &standard.kind {
-                self.lost.replace(name);
+                self.ended.replace(name);
             }
-            self.refuse_lost(&statement.text, statement)?;
+            self.reject_ended_references(&statement.text, statement)?;
             self.session
                 .apply(index, &standard.kind)
                 .map_err(|message| SqlError::too_large(statement.position, message))?;
             self.run.push(index);
             return Ok(());
         }
-        self.cross(index)?;
+        self.end_session(index)?;
         for sql in statement.body.selects() {
-            self.refuse_lost(&sql, statement)?;
+            self.reject_ended_references(&sql, statement)?;
         }
         self.push(index, StepKind::Extended(index), true)?;
         if let Some(step) = self.steps.last_mut() {
@@ -113,22 +114,22 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Ends the run at hand, and with it its session, because the extended statement `border` follows.
-    fn cross(&mut self, border: usize) -> Result<(), SqlError> {
+    /// Ends the current run and its session before the extended statement `boundary`.
+    fn end_session(&mut self, boundary: usize) -> Result<(), SqlError> {
         let session = std::mem::replace(&mut self.session, Session::new(self.program.dialect));
         if let Some((opened, what)) = session.open_transaction() {
             let message = format!(
-                "{what} would have to survive {}, which runs in a session of its own; end it before that",
-                self.place(border)
+                "{what} is still open at {}, which runs in a session of its own; end the transaction before it",
+                self.location(boundary)
             );
             return Err(self.refusal(opened, message));
         }
-        self.lost.add(session.objects(), border);
-        // A setting that needs something of this very session would come out otherwise when replayed.
+        self.ended.add(session.objects(), boundary);
+        // A setting that uses an object of this session would have another effect when replayed.
         for &index in &self.run {
             let statement = &self.program.statements[index];
             if is_setting(statement) {
-                self.refuse_lost(&statement.text, statement)?;
+                self.reject_ended_references(&statement.text, statement)?;
             }
         }
         self.close_run()
@@ -150,7 +151,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// The settings of a run that later sessions repeat. PostgreSQL undoes those of a transaction that is rolled back.
+    /// The settings of a run that later sessions replay. PostgreSQL rolls back those of a transaction that is rolled back.
     fn lasting_settings(&self, run: &[usize]) -> Vec<usize> {
         let mut settings = Vec::new();
         // The number of settings when the open transaction began.
@@ -161,7 +162,7 @@ impl Planner<'_> {
                 settings.push(index);
             }
             let Body::Standard(standard) = &statement.body else { continue };
-            // ROLLBACK AND CHAIN begins another one.
+            // ROLLBACK AND CHAIN also begins a transaction.
             let begins = standard.kind == StandardKind::BeginTransaction;
             if !begins && standard.kind != StandardKind::EndTransaction {
                 continue;
@@ -188,35 +189,35 @@ impl Planner<'_> {
             return Err(SqlError::too_large(position, message));
         }
         let replay = self.settings.clone();
-        let ahead = Vec::new();
+        let prechecks = Vec::new();
         self.steps.push(Step {
             first_statement: first,
             kind,
             repeatable,
             overwrites_input: false,
             replay,
-            ahead,
+            prechecks,
         });
         Ok(())
     }
 
-    /// Refuses SQL that mentions what ended with an earlier session.
-    fn refuse_lost(&self, sql: &str, statement: &Statement) -> Result<(), SqlError> {
-        match self.lost.mentioned(sql) {
+    /// Rejects SQL that references an object of an earlier session.
+    fn reject_ended_references(&self, sql: &str, statement: &Statement) -> Result<(), SqlError> {
+        match self.ended.first_reference(sql) {
             None => Ok(()),
-            Some((object, made, border)) => {
+            Some(EndedReference { object, created_by, ended_by }) => {
                 let message = format!(
-                    "{object} is used on line {}, but it would have to survive {}, which runs in a session of its own",
+                    "{object} is used on line {}, but its session ends before {}, which runs in a session of its own",
                     statement.position.line,
-                    self.place(border)
+                    self.location(ended_by)
                 );
-                Err(self.refusal(made, message))
+                Err(self.refusal(created_by, message))
             }
         }
     }
 
     /// `TO TRAIN on line 5`.
-    fn place(&self, index: usize) -> String {
+    fn location(&self, index: usize) -> String {
         let statement = &self.program.statements[index];
         format!("{} on line {}", statement.body.title(), statement.position.line)
     }
@@ -226,7 +227,7 @@ impl Planner<'_> {
     }
 }
 
-/// Is the statement, which begins or ends a transaction, a ROLLBACK that undoes settings, too?
+/// Whether a statement that begins or ends a transaction is a ROLLBACK that also undoes settings.
 fn rolls_back(sql: &str, dialect: Dialect) -> bool {
     dialect == Dialect::Postgresql && Tokens::new(sql, dialect).at(&["ROLLBACK", "ABORT"])
 }
@@ -240,7 +241,7 @@ fn is_setting(statement: &Statement) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::split::parse_program;
+    use super::super::splitter::parse_program;
     use super::*;
 
     const TRAIN: &str = "SELECT * FROM t TO TRAIN E LABEL l INTO m;";
@@ -254,11 +255,11 @@ mod tests {
     }
 
     #[test]
-    fn runs_share_a_step_and_settings_are_replayed() {
+    fn run_is_one_step_and_later_steps_replay_its_settings() {
         let sql = format!(
             "USE d; INSERT INTO t VALUES (1); {TRAIN} {TRAIN} SET @a = 1; SELECT 1; SHOW TRAIN m; SELECT 2"
         );
-        let steps = plan(&sql, Dialect::Mysql).expect("a good program");
+        let steps = plan(&sql, Dialect::Mysql).expect("the program is valid");
         let got: Vec<_> = steps
             .iter()
             .map(|step| (step.kind.statements(), step.repeatable, step.replay.as_slice()))
@@ -277,22 +278,22 @@ mod tests {
     }
 
     #[test]
-    fn a_temporary_table_does_not_survive() {
+    fn temporary_table_used_in_a_later_session_is_rejected() {
         let make = "CREATE TEMPORARY TABLE t AS SELECT 1;";
         assert_eq!(
             refusal(&format!("\n {make}\n{TRAIN}"), Dialect::Sqlite),
-            "line 2, column 2: temporary table t is used on line 3, but it would have to survive TO TRAIN on line 3, which \
+            "line 2, column 2: temporary table t is used on line 3, but its session ends before TO TRAIN on line 3, which \
              runs in a session of its own"
         );
         let later = format!("{make} SHOW TRAIN m; SELECT * FROM `T`");
-        assert!(refusal(&later, Dialect::Mysql).contains("survive SHOW TRAIN on line 1"));
+        assert!(refusal(&later, Dialect::Mysql).contains("ends before SHOW TRAIN on line 1"));
         let inside =
             format!("{make} SELECT 1 TO TRAIN E WITH validation.select='select * from T' LABEL l INTO m");
         assert!(refusal(&inside, Dialect::Mysql).contains("temporary table t"));
     }
 
     #[test]
-    fn a_temporary_table_may_end_with_its_session() {
+    fn temporary_table_used_in_its_own_session_only_is_accepted() {
         for sql in [
             format!("CREATE TEMP TABLE x (a); SELECT * FROM x; {TRAIN}"),
             format!("CREATE TEMP TABLE t (a); DROP TABLE t; {TRAIN}"),
@@ -304,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn computed_variables_do_not_survive() {
+    fn computed_variable_used_in_a_later_session_is_rejected() {
         let sql = "SET @n = (SELECT 1); SHOW TRAIN m; SELECT @N";
         assert!(refusal(sql, Dialect::Mysql).contains("variable @n is used"));
         let replayed = "SET @n = (SELECT 1); SET @k = @n + 1; SHOW TRAIN m;";
@@ -314,10 +315,10 @@ mod tests {
     }
 
     #[test]
-    fn postgresql_undoes_settings_of_a_transaction() {
+    fn rolled_back_setting_is_not_replayed_in_postgresql() {
         let replayed = |sql: &str, dialect| {
             plan(&format!("{sql} SHOW TRAIN m;"), dialect)
-                .expect("a good program")
+                .expect("the program is valid")
                 .pop()
                 .map(|step| step.replay)
         };
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn open_transactions_do_not_survive() {
+    fn transaction_open_at_an_extended_statement_is_rejected() {
         use Dialect::{Mysql, Sqlite};
         for (start, dialect) in [
             ("BEGIN;", Sqlite),
@@ -340,7 +341,7 @@ mod tests {
         ] {
             let message = refusal(&format!("{start} {TRAIN}"), dialect);
             assert!(message.starts_with("line 1, column 1: "), "{message}");
-            assert!(message.contains("survive TO TRAIN on line 1"), "{message}");
+            assert!(message.contains("still open at TO TRAIN on line 1"), "{message}");
             plan(start, dialect).expect("a transaction may be open at the end of the program");
         }
         for (start, dialect) in [
@@ -354,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn plans_stay_small() {
+    fn program_with_too_many_steps_or_settings_is_rejected() {
         let many = "SHOW TRAIN m;".repeat(MAX_STEPS + 1);
         assert!(refusal(&many, Dialect::Mysql).contains("more than 1000 steps"));
         let settings = format!("{} {TRAIN}", "USE d;".repeat(MAX_SETTINGS + 1));

@@ -1,9 +1,10 @@
-//! Near misses: the keyword or name that a misspelt one was meant to be; and lists of names for messages.
+//! Suggestions for misspelt words, and lists of names for messages.
 
-/// Words longer than this are no misspelt keyword; also bounds the work.
+/// Maximum length in bytes of a word that gets a suggestion. Bounds the time.
 const MAX_WORD: usize = 32;
 
-/// The candidate closest to `word`, if at most two slips apart and shorter slips than the word itself.
+/// The candidate closest to `word`, in any case. At most two edits, and at most one for each two characters of the
+/// candidate, may be between them (optimal string alignment distance).
 pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     if word.len() > MAX_WORD {
         return None;
@@ -13,12 +14,12 @@ pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
         .iter()
         .filter(|candidate| candidate.len() <= MAX_WORD)
         .map(|candidate| {
-            let meant = candidate.to_uppercase();
-            // A swap of neighbours counts once.
-            (strsim::osa_distance(&typed, &meant), meant.chars().count(), *candidate)
+            let upper = candidate.to_uppercase();
+            // A transposition counts as one edit.
+            (strsim::osa_distance(&typed, &upper), upper.chars().count(), *candidate)
         })
-        .filter(|&(slips, length, _)| (1..=2).contains(&slips) && slips * 2 <= length)
-        .min_by_key(|&(slips, ..)| slips)
+        .filter(|&(edits, length, _)| (1..=2).contains(&edits) && edits * 2 <= length)
+        .min_by_key(|&(edits, ..)| edits)
         .map(|(.., candidate)| candidate)
 }
 
@@ -106,7 +107,7 @@ mod tests {
     use super::{listing, meant, nearest, shortened};
 
     #[test]
-    fn finds_what_was_meant() {
+    fn nearest_candidate_is_within_two_edits() {
         let keywords = ["WITH", "COLUMN", "LABEL", "USING", "INTO", "BY"];
         assert_eq!(nearest("lable", &keywords), Some("LABEL"));
         assert_eq!(nearest("COLUMNS", &keywords), Some("COLUMN"));

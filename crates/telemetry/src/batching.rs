@@ -1,4 +1,4 @@
-//! The queue of a program that runs on, as `OTEL_BSP_*` set it.
+//! Queue of a long-running program, configured by `OTEL_BSP_*`.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use anyhow::bail;
 
 use crate::variables::Variables;
 
-/// The specification's default.
+/// The specification's defaults.
 const SCHEDULE_DELAY: Duration = Duration::from_secs(5);
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_EXPORT_BATCH_SIZE: usize = 512;
-/// Four times the specification's: a job's spans come all at once, at its end. The SDK reserves the queue at the start,
-/// about 3 MB.
+/// Four times the specification's default, because all spans of a job are queued at its end. The SDK allocates the queue at
+/// the start: about 3 MB.
 const MAX_QUEUE_SIZE: usize = 8192;
-/// More would reserve more than 25 MB at the start.
+/// Bounds the queue's memory, which is allocated at the start, to 25 MB.
 const QUEUE_LIMIT: usize = 65_536;
 
-/// Queue of spans.
+/// Settings of the queue of spans.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batching {
-    /// Longest time that a span waits for others.
+    /// Maximum time that a span waits for others.
     pub schedule_delay: Duration,
     /// Timeout of an export, its retries included.
     pub export_timeout: Duration,
-    /// Spans that wait. Further ones are dropped.
+    /// Maximum number of queued spans. Further ones are dropped.
     pub max_queue_size: usize,
-    /// Spans of a request.
+    /// Maximum number of spans in a request.
     pub max_export_batch_size: usize,
 }
 
@@ -46,13 +46,20 @@ impl Batching {
         let count = |name: &str, default, limit| {
             let Some(number) = variables.number(name)? else { return anyhow::Ok(default) };
             if !(1..=limit).contains(&number) {
-                bail!("cannot use {name}={number}: it is no number from 1 to {limit}");
+                bail!("cannot use {name}={number}: it is not a number from 1 to {limit}");
             }
             Ok(number)
         };
         let queue = count("OTEL_BSP_MAX_QUEUE_SIZE", default.max_queue_size, QUEUE_LIMIT)?;
         let batch = count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", default.max_export_batch_size.min(queue), queue)?;
-        let time = |name: &str, default| anyhow::Ok(variables.duration(name)?.unwrap_or(default));
+        let time = |name: &str, default| {
+            let time = variables.duration(name)?.unwrap_or(default);
+            if time.is_zero() {
+                // Without a delay, the SDK's thread would poll the queue in a busy loop.
+                bail!("cannot use {name}=0: it is not a number of milliseconds from 1");
+            }
+            anyhow::Ok(time)
+        };
         Ok(Self {
             schedule_delay: time("OTEL_BSP_SCHEDULE_DELAY", default.schedule_delay)?,
             export_timeout: time("OTEL_BSP_EXPORT_TIMEOUT", default.export_timeout)?,
@@ -73,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_the_queue_are_obeyed() {
+    fn variables_set_the_queue() {
         assert_eq!(batching(&[]).unwrap(), Batching::default());
         let all = batching(&[
             ("OTEL_BSP_SCHEDULE_DELAY", "1"),
@@ -84,18 +91,20 @@ mod tests {
             schedule_delay: Duration::from_millis(1),
             export_timeout: Duration::from_millis(2),
             max_queue_size: 300,
-            // No more than the queue has.
+            // At most the size of the queue.
             max_export_batch_size: 300,
         };
         assert_eq!(all.unwrap(), expected);
     }
 
     #[test]
-    fn sizes_that_reserve_too_much_or_nothing_are_refused() {
+    fn size_or_time_out_of_range_is_rejected() {
         for (name, value) in [
             ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
             ("OTEL_BSP_MAX_QUEUE_SIZE", "100000000"),
             ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "8193"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "0"),
+            ("OTEL_BSP_EXPORT_TIMEOUT", "0"),
         ] {
             let error = batching(&[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(&format!("{name}={value}")), "{error}");

@@ -6,33 +6,38 @@ use std::str::FromStr;
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use sha2::{Digest as _, Sha256};
 
-/// A span, and the trace that it belongs to.
+/// Flag of a sampled trace.
+const SAMPLED: u8 = 1;
+/// Flag of a random trace id, of level 2 of the specification.
+const RANDOM: u8 = 2;
+
+/// Ids of a span and its trace, and the trace's flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
-    /// The trace.
+    /// Trace id.
     pub trace_id: [u8; 16],
-    /// The span in it.
+    /// Span id.
     pub span_id: [u8; 8],
     flags: u8,
 }
 
 impl TraceContext {
-    /// A new trace.
+    /// The root span of a new trace.
     #[must_use]
     pub fn random() -> Self {
-        Self { trace_id: rand::random(), span_id: rand::random(), flags: 1 }
+        Self { trace_id: rand::random(), span_id: rand::random(), flags: SAMPLED }
     }
 
-    /// The trace of what has this name, the same for everyone who asks.
+    /// The root span of the trace with this name. The ids are a hash of the name, so each process gets the same.
     #[must_use]
     pub fn named(name: &str) -> Self {
         let hash: [u8; 32] = Sha256::digest(name).into();
         let trace_id = std::array::from_fn(|at| hash[at]);
-        Self { trace_id, span_id: std::array::from_fn(|at| hash[16 + at]), flags: 1 }
+        Self { trace_id, span_id: std::array::from_fn(|at| hash[16 + at]), flags: SAMPLED }
     }
 
-    /// The part of this span that has this name, the same for everyone who asks: whoever comes later can end, or tell
-    /// again, what another began.
+    /// The child span with this name. Its id is a hash, so each process gets the same: a span that one process began can be
+    /// ended or reported by another.
     #[must_use]
     pub fn child(self, name: &str) -> Self {
         let hash = Sha256::new().chain_update(self.trace_id).chain_update(self.span_id).chain_update(name);
@@ -40,32 +45,32 @@ impl TraceContext {
         Self { span_id: std::array::from_fn(|at| hash[at]), ..self }
     }
 
-    /// The trace, as backends write it.
+    /// Trace id in hexadecimal digits, as backends show it.
     #[must_use]
-    pub fn trace_name(self) -> String {
+    pub fn trace_id_hex(self) -> String {
         format!("{:032x}", u128::from_be_bytes(self.trace_id))
     }
 
-    /// The span, as backends write it.
+    /// Span id in hexadecimal digits, as backends show it.
     #[must_use]
-    pub fn span_name(self) -> String {
+    pub fn span_id_hex(self) -> String {
         format!("{:016x}", u64::from_be_bytes(self.span_id))
     }
 
-    /// Whether the trace is kept.
+    /// Whether the trace is sampled.
     #[must_use]
     pub fn is_sampled(self) -> bool {
-        self.flags & 1 == 1
+        self.flags & SAMPLED != 0
     }
 
-    /// The same span of a trace that is kept, or is not.
+    /// The same span, with the sampled flag set or cleared.
     #[must_use]
-    pub fn sampled(self, is_kept: bool) -> Self {
-        Self { flags: if is_kept { self.flags | 1 } else { self.flags & !1 }, ..self }
+    pub fn sampled(self, is_sampled: bool) -> Self {
+        Self { flags: if is_sampled { self.flags | SAMPLED } else { self.flags & !SAMPLED }, ..self }
     }
 }
 
-/// As the SDK has the context of another process's span.
+/// Converts to the SDK's type, as the context of a span of another process.
 impl From<TraceContext> for SpanContext {
     fn from(it: TraceContext) -> Self {
         let (trace, span) = (TraceId::from_bytes(it.trace_id), SpanId::from_bytes(it.span_id));
@@ -75,7 +80,7 @@ impl From<TraceContext> for SpanContext {
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{}-{}-{:02x}", self.trace_name(), self.span_name(), self.flags)
+        write!(f, "00-{}-{}-{:02x}", self.trace_id_hex(), self.span_id_hex(), self.flags)
     }
 }
 
@@ -90,12 +95,14 @@ impl FromStr for TraceContext {
             if is_hex { u128::from_str_radix(field, 16).map_err(|_| ()) } else { Err(()) }
         };
         let (version, trace, span, flags) = (field(2)?, field(32)?, field(16)?, field(2)?);
-        // Zero is no id, and 255 no version; of later versions the first fields are the same.
+        // Ids are not 0, and 255 is not a version. Later versions begin with the same fields.
         if version == 255 || trace == 0 || span == 0 || (version == 0 && fields.next().is_some()) {
             return Err(());
         }
         let span = u64::try_from(span).map_err(|_| ())?;
         let flags = u8::try_from(flags).map_err(|_| ())?;
+        // Other flags are reserved, and must not be passed on.
+        let flags = flags & (SAMPLED | RANDOM);
         Ok(Self { trace_id: trace.to_be_bytes(), span_id: span.to_be_bytes(), flags })
     }
 }
@@ -107,13 +114,19 @@ mod tests {
     const TEXT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn it_is_read_and_written() {
+    fn traceparent_is_parsed_and_formatted() {
         assert_eq!(TEXT.parse::<TraceContext>().unwrap().to_string(), TEXT);
         assert!(format!("cc{}-more", &TEXT[2..]).parse::<TraceContext>().is_ok(), "a later version");
     }
 
     #[test]
-    fn what_is_none_is_ignored() {
+    fn reserved_flags_are_cleared() {
+        let context: TraceContext = format!("{}ff", &TEXT[..TEXT.len() - 2]).parse().unwrap();
+        assert_eq!(context.to_string(), format!("{}03", &TEXT[..TEXT.len() - 2]));
+    }
+
+    #[test]
+    fn malformed_traceparent_is_rejected() {
         for bad in [
             "",
             "00",

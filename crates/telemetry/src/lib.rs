@@ -1,6 +1,6 @@
 //! Traces by OpenTelemetry. [`TraceContext`] identifies a span and its trace. Its ids are derived from names, so that
-//! the server, agent and submitter of an attempt agree on them without a message. [`span()`] makes a finished span, and
-//! [`Exporter`] sends spans to a collector, as the [`Settings`] of the `OTEL_*` variables say.
+//! server, agent and submitter use the same ids without communication. [`span()`] creates a finished span, and [`Exporter`]
+//! sends spans to a collector. The `OTEL_*` variables configure it, see [`Settings`].
 
 mod batching;
 mod context;
@@ -10,9 +10,9 @@ mod limits;
 #[cfg(feature = "live")]
 pub mod live;
 #[cfg(feature = "live")]
-mod losses;
-mod origin;
+mod loss_log;
 mod propagation;
+mod remote_context;
 pub mod resource;
 mod sampling;
 mod settings;
@@ -21,13 +21,13 @@ mod variables;
 
 pub use batching::Batching;
 pub use context::TraceContext;
-pub use exporter::{Batch, Exporter, Lost};
+pub use exporter::{Batch, ExportError, Exporter};
 pub use limits::SpanLimits;
-pub use origin::Origin;
 pub use propagation::Propagation;
+pub use remote_context::RemoteContext;
 pub use sampling::Sampling;
 pub use settings::{Protocol, Settings, TlsFiles, unsupported};
-pub use span::{Describe, event, span};
+pub use span::{SpanDataExt, event, span};
 
 pub use opentelemetry::trace::{Event, SpanKind, Status};
 pub use opentelemetry::{KeyValue, Value};

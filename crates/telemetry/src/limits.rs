@@ -1,7 +1,7 @@
-//! Limits of a span, as `OTEL_SPAN_*_LIMIT` and related variables set them. Spans that are made by hand pass here, where
-//! the SDK would apply limits to spans of its own.
+//! Limits of a span, configured by `OTEL_SPAN_*_LIMIT` and related variables. The SDK applies limits only to spans that it
+//! creates itself, and most spans are created by [`span()`](crate::span()).
 
-use opentelemetry::{KeyValue, StringValue, Value};
+use opentelemetry::{Array, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 
 use crate::variables::Variables;
@@ -9,21 +9,21 @@ use crate::variables::Variables;
 /// Limits of a span.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpanLimits {
-    /// Attributes of a span.
+    /// Maximum number of attributes of a span.
     pub attributes: usize,
-    /// Characters of a text in an attribute; `None`: any number.
+    /// Maximum number of characters of a string in an attribute; `None`: no limit.
     pub value_length: Option<usize>,
-    /// Events of a span.
+    /// Maximum number of events of a span.
     pub events: usize,
-    /// Attributes of an event.
+    /// Maximum number of attributes of an event.
     pub event_attributes: usize,
-    /// Links of a span.
+    /// Maximum number of links of a span.
     pub links: usize,
-    /// Attributes of a link.
+    /// Maximum number of attributes of a link.
     pub link_attributes: usize,
 }
 
-/// The specification's defaults, but 1,024 events instead of 128: training has an event for each round.
+/// The specification's defaults, except 1,024 events instead of 128: training has an event for each round.
 impl Default for SpanLimits {
     fn default() -> Self {
         Self {
@@ -53,7 +53,7 @@ impl SpanLimits {
         })
     }
 
-    /// The span within these limits, with counts of what was left out.
+    /// Cuts the span to these limits, and adds the numbers of dropped items to it.
     #[must_use]
     pub fn apply(&self, mut span: SpanData) -> SpanData {
         let dropped = self.cut(&mut span.attributes, self.attributes);
@@ -89,12 +89,17 @@ fn truncate<T>(items: &mut Vec<T>, count: usize) -> u32 {
     u32::try_from(dropped).unwrap_or(u32::MAX)
 }
 
-/// The specification counts characters.
+/// Truncates a string, or each string of an array. The specification counts characters.
 fn shorten(value: &mut Value, length: usize) {
-    if let Value::String(text) = value
-        && let Some((end, _)) = text.as_str().char_indices().nth(length)
-    {
-        *text = StringValue::from(text.as_str()[..end].to_owned());
+    let shorten_text = |text: &mut StringValue| {
+        if let Some((end, _)) = text.as_str().char_indices().nth(length) {
+            *text = StringValue::from(text.as_str()[..end].to_owned());
+        }
+    };
+    match value {
+        Value::String(text) => shorten_text(text),
+        Value::Array(Array::String(texts)) => texts.iter_mut().for_each(shorten_text),
+        _ => {}
     }
 }
 
@@ -105,10 +110,10 @@ mod tests {
     use opentelemetry::trace::{Event, Link};
 
     use super::*;
-    use crate::{Describe as _, TraceContext, span};
+    use crate::{SpanDataExt as _, TraceContext, span};
 
     #[test]
-    fn span_is_cut_to_its_limits_and_says_what_it_lost() {
+    fn span_is_cut_to_its_limits_and_counts_what_was_dropped() {
         let get = |name: &str| {
             let value = match name {
                 "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT" => "2",
@@ -132,6 +137,9 @@ mod tests {
             (cut.dropped_attributes_count, cut.events.dropped_count, cut.links.dropped_count),
             (1, 2, 1)
         );
+        let mut texts = Value::Array(Array::String(vec!["éééé".into(), "b".into()]));
+        shorten(&mut texts, 3);
+        assert_eq!(texts, Value::Array(Array::String(vec!["ééé".into(), "b".into()])));
         let event = &cut.events.events[0];
         assert_eq!(event.attributes, [KeyValue::new("x", "lon")]);
         assert_eq!(event.dropped_attributes_count, 1);

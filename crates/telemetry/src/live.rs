@@ -1,8 +1,8 @@
-//! Spans of a program that runs on: a queue that never blocks, and spans of the program's own work, which come from
+//! Spans of a long-running program: a queue that never blocks, and *live* spans of the program's own work, which come from
 //! `tracing`.
 //!
-//! Live spans form traces of their own, linked to the job's. A program that is killed loses the open ones; below a job,
-//! that would tear the job's trace.
+//! Live spans form traces of their own, with links to jobs' traces. If a program is killed, its open spans are lost. As
+//! children of a job's span, they would leave a gap in the job's trace.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,14 +23,14 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::losses::Losses;
+use crate::loss_log::LossLog;
 use crate::{Batch, Exporter, Sampling, TraceContext};
 
-/// Target of live spans that begin a trace. A layer that writes log lines has to leave out this target and those below.
+/// Target of live spans that begin a trace. A layer that writes log lines must exclude this target and those below it.
 pub const ROOT: &str = "sqlflow_live";
-/// Target of live spans that are a part of another. They are left out where there is none, as in periodic work.
+/// Target of live spans that are children of others. Without a parent they are omitted, as in periodic work.
 pub const PART: &str = "sqlflow_live::part";
-/// Spans of the Kubernetes client's requests; parts, too.
+/// Target of the spans of the Kubernetes client's requests, which are children, too.
 const KUBERNETES: &str = "kube_client::client::builder";
 
 /// A queue of spans for a collector. Clones share it.
@@ -46,15 +46,15 @@ struct Shared {
 }
 
 impl Pipeline {
-    /// Starts to export. Must be called in a runtime.
+    /// Starts the export. Must be called in a Tokio runtime.
     ///
-    /// Memory: a span is about 400 bytes with its attributes, the queue has at most
-    /// [`max_queue_size`](crate::Batching::max_queue_size), and a batch is being sent.
+    /// Memory: about 400 bytes for each span with its attributes. There are at most
+    /// [`max_queue_size`](crate::Batching::max_queue_size) in the queue, and a batch that is being sent.
     #[must_use]
     pub fn start(service: &'static str, exporter: Exporter) -> Self {
         let settings = exporter.settings().clone();
-        let (waiting, losses) = (Arc::new(AtomicUsize::new(0)), Arc::new(Losses::default()));
-        let sending = Sending {
+        let (waiting, losses) = (Arc::new(AtomicUsize::new(0)), Arc::new(LossLog::default()));
+        let sending = QueueExporter {
             service,
             exporter,
             runtime: Handle::current(),
@@ -78,25 +78,25 @@ impl Pipeline {
         Self(Arc::new(Shared { service, queue, provider, sampling: settings.sampling }))
     }
 
-    /// Sets who counts spans that are lost.
+    /// Sets the function that counts lost spans.
     pub fn count_losses(&self, count: impl Fn(usize) + Send + Sync + 'static) {
-        self.0.queue.losses.counted_by(count);
+        self.0.queue.losses.set_counter(count);
     }
 
-    /// Queues finished spans. Does not block: what finds no room is dropped and counted.
+    /// Queues finished spans. Does not block: if the queue is full, spans are dropped and counted.
     pub fn take(&self, spans: Vec<SpanData>) {
         for span in spans.into_iter().filter(|it| it.span_context.is_sampled()) {
             self.0.queue.on_end(span);
         }
     }
 
-    /// Whether the trace of this span, whose parent is another process's, is kept.
+    /// Whether the trace of this span is kept. `parent` is a span of another process.
     #[must_use]
     pub fn keeps(&self, span: TraceContext, parent: Option<TraceContext>) -> bool {
         self.0.sampling.keeps(span, parent)
     }
 
-    /// The layer that takes live spans from `tracing`.
+    /// The layer that receives live spans from `tracing`.
     #[must_use]
     pub fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
@@ -120,18 +120,18 @@ impl Pipeline {
             .with_filter(live)
     }
 
-    /// Sends what waits, for this long at most.
+    /// Sends the queued spans, and waits for at most this time.
     pub async fn finish(self, timeout: Duration) {
         let queue = self.0.queue.clone();
         queue.is_closed.store(true, Ordering::Relaxed);
-        // It blocks.
+        // The shutdown blocks.
         let ended = tokio::task::spawn_blocking(move || queue.processor.shutdown_with_timeout(timeout));
         let _ = tokio::time::timeout(timeout, ended).await;
         let rest = self.0.queue.waiting.load(Ordering::Relaxed);
         if rest > 0 {
-            self.0.queue.losses.add(rest, "the collector did not take them in time");
+            self.0.queue.losses.add(rest, "the collector did not accept them within the timeout");
         }
-        self.0.queue.losses.say_rest();
+        self.0.queue.losses.flush();
     }
 }
 
@@ -140,14 +140,14 @@ pub fn link(live: &tracing::Span, to: TraceContext) {
     live.add_link(to.into());
 }
 
-/// The library's queue, with a count of what is lost.
+/// The SDK's queue, with a count of lost spans.
 #[derive(Debug, Clone)]
 struct Queue {
     processor: Arc<BatchSpanProcessor>,
     waiting: Arc<AtomicUsize>,
     max: usize,
     is_closed: Arc<AtomicBool>,
-    losses: Arc<Losses>,
+    losses: Arc<LossLog>,
 }
 
 impl SpanProcessor for Queue {
@@ -155,7 +155,7 @@ impl SpanProcessor for Queue {
 
     fn on_end(&self, span: SpanData) {
         if self.is_closed.load(Ordering::Relaxed) {
-            // A live span of the program's end.
+            // A live span of the shutdown.
             return;
         }
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.max {
@@ -175,18 +175,18 @@ impl SpanProcessor for Queue {
     }
 }
 
-/// The library exports on a thread of its own, where nothing of Tokio runs.
+/// Exports batches of the SDK's queue. The SDK calls it on a thread of its own, outside the Tokio runtime.
 #[derive(Debug)]
-struct Sending {
+struct QueueExporter {
     service: &'static str,
     exporter: Exporter,
     runtime: Handle,
     timeout: Duration,
     waiting: Arc<AtomicUsize>,
-    losses: Arc<Losses>,
+    losses: Arc<LossLog>,
 }
 
-impl SpanExporter for Sending {
+impl SpanExporter for QueueExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = batch.len();
         let (service, exporter, timeout) = (self.service, self.exporter.clone(), self.timeout);
@@ -199,7 +199,7 @@ impl SpanExporter for Sending {
         match exported {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(lost))) => self.losses.add(lost.spans, &lost.reason),
-            Ok(Err(_)) => self.losses.add(count, "the collector did not answer in time"),
+            Ok(Err(_)) => self.losses.add(count, "no response from the collector within the timeout"),
             Err(_) => self.losses.add(count, "the program ends"),
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! In place of `exporter`, for a program without the feature `otlp`.
+//! Replaces `exporter` in a program without the feature `otlp`.
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::trace::SpanData;
@@ -21,26 +21,30 @@ pub struct Batch {
     pub spans: Vec<SpanData>,
 }
 
-/// Spans that did not arrive.
+/// Spans that the collector did not accept.
 #[derive(Debug, Error)]
 #[error("{reason}")]
-pub struct Lost {
+pub struct ExportError {
     /// Their number.
     pub spans: usize,
-    /// Why, in one sentence.
+    /// Reason, for a message.
     pub reason: String,
 }
 
 impl Exporter {
+    /// Fails.
+    ///
     /// # Errors
     /// Always.
     pub fn new(_: Settings, _: Vec<KeyValue>) -> anyhow::Result<Self> {
         anyhow::bail!("this program was built without OTLP")
     }
 
+    /// Does nothing.
+    ///
     /// # Errors
-    /// None.
-    pub async fn export(&self, _: Vec<Batch>) -> Result<(), Lost> {
+    /// Never.
+    pub async fn export(&self, _: Vec<Batch>) -> Result<(), ExportError> {
         Ok(())
     }
 }

@@ -1,10 +1,10 @@
-//! Which context is taken over from others and given on, as `OTEL_PROPAGATORS` sets it.
+//! Propagated context, as configured by `OTEL_PROPAGATORS`.
 
 use anyhow::bail;
 
 use crate::variables::Variables;
 
-/// Headers of context.
+/// Which headers of context are accepted and passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Propagation {
     /// `traceparent` and `tracestate`.
@@ -20,7 +20,7 @@ impl Default for Propagation {
 }
 
 impl Propagation {
-    /// As the variable says that `get` gives.
+    /// Parses `OTEL_PROPAGATORS`, whose value `get` returns.
     ///
     /// # Errors
     /// A propagator that is not supported.
@@ -33,7 +33,7 @@ impl Propagation {
                 "baggage" => all.baggage = true,
                 "none" | "" => {}
                 other => bail!(
-                    it.wrong(format!("{other:?} is not supported, only tracecontext, baggage and none"))
+                    it.error(format!("{other:?} is not supported; supported: tracecontext, baggage, none"))
                 ),
             }
         }

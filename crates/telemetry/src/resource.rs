@@ -4,11 +4,11 @@ use std::path::Path;
 
 use opentelemetry::KeyValue;
 
-/// Namespace of a Pod, as every service account's volume has it.
+/// File with the namespace of a Pod, from the volume of its service account.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// Attributes of this process. `get` gives variables of the environment: a Pod of ours has its name, uid, namespace and
-/// node in `K8S_*`.
+/// Attributes of this process. `get` returns environment variables: SQLFlow's Pods have their name, uid, namespace and node
+/// in `K8S_*`.
 #[must_use]
 pub fn process(instance: String, get: &dyn Fn(&str) -> Option<String>) -> Vec<KeyValue> {
     let mut all = vec![
@@ -33,7 +33,7 @@ fn read(path: impl AsRef<Path>) -> Option<String> {
     Some(std::fs::read_to_string(path).ok()?.trim().to_owned())
 }
 
-/// The runtime mounts files of the container's folder, such as `…/containers/<id>/hostname`, into it.
+/// Id of the container. The container runtime mounts files such as `…/containers/<id>/hostname` into it.
 fn container_id(mounts: &str) -> Option<String> {
     let is_id = |it: &&str| it.len() == 64 && it.bytes().all(|it| it.is_ascii_hexdigit());
     let of_line = |line: &str| {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn container_id_is_in_the_source_of_its_own_files() {
+    fn container_id_is_found_in_mount_sources() {
         let id = "0123456789abcdef".repeat(4);
         let mounts = format!(
             "600 599 0:50 / / rw - overlay overlay rw\n\

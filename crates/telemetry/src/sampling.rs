@@ -1,4 +1,4 @@
-//! The decision whether a trace is kept, as `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` set it.
+//! Sampling of traces, configured by `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG`.
 
 use anyhow::Context as _;
 use opentelemetry::Context;
@@ -17,11 +17,11 @@ const NAMES: [&str; 6] = [
     "parentbased_traceidratio",
 ];
 
-/// Decides whether a trace is kept.
+/// Sampler: decides which traces are kept.
 #[derive(Debug, Clone)]
 pub struct Sampling(Sampler);
 
-/// The specification's default: as the parent says, and always without one.
+/// The specification's default: the decision of the parent, and always without a parent.
 impl Default for Sampling {
     fn default() -> Self {
         Self(Sampler::ParentBased(Box::new(Sampler::AlwaysOn)))
@@ -42,7 +42,7 @@ impl Sampling {
         Ok(Self(if is_based { Sampler::ParentBased(Box::new(root)) } else { root }))
     }
 
-    /// Whether the trace of this span, whose parent is another process's, is kept.
+    /// Whether the trace of this span is kept. `parent` is a span of another process.
     #[must_use]
     pub fn keeps(&self, span: TraceContext, parent: Option<TraceContext>) -> bool {
         let parent = parent.map(|it| Context::new().with_remote_span_context(it.into()));
@@ -58,11 +58,11 @@ impl Sampling {
     }
 }
 
-/// The share of traces that is kept; all, if it is unset.
+/// Fraction of traces to keep; 1 by default.
 fn ratio(variables: &Variables<'_>) -> anyhow::Result<f64> {
     let Some(it) = variables.get("OTEL_TRACES_SAMPLER_ARG") else { return Ok(1.0) };
     let ratio = it.value.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
-    ratio.with_context(|| it.wrong("it is no number from 0 to 1"))
+    ratio.with_context(|| it.error("it is not a number from 0 to 1"))
 }
 
 #[cfg(test)]
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn parent_decides_unless_the_sampler_is_no_parentbased_one() {
+    fn parent_decides_only_for_a_parentbased_sampler() {
         let span = TraceContext::named("job");
         let kept = Some(span.child("client"));
         let dropped = kept.map(|it| it.sampled(false));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn ratio_keeps_its_share_of_traces() {
+    fn ratio_is_the_fraction_of_kept_traces() {
         let sampling = sampling("traceidratio", "0.25").unwrap();
         let kept = |number: u32| sampling.keeps(TraceContext::named(&number.to_string()), None);
         let share = (0..4000).filter(|it| kept(*it)).count();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_sampler_is_named() {
+    fn error_names_the_malformed_variable() {
         for (name, argument, named) in [
             ("jaeger_remote", "", "OTEL_TRACES_SAMPLER=\"jaeger_remote\""),
             ("traceidratio", "1.5", "OTEL_TRACES_SAMPLER_ARG=\"1.5\""),

@@ -1,4 +1,4 @@
-//! What the `OTEL_*` variables say about traces, checked. See `docs/observing.md` for the table of all variables.
+//! Settings of traces, parsed from the `OTEL_*` variables. `docs/observing.md` has the table of all variables.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const HTTP_PORT: u16 = 4318;
 const TRACES_PATH: &str = "/v1/traces";
 
-/// How spans are sent.
+/// Protocol of the export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// OTLP over gRPC.
@@ -34,38 +34,38 @@ pub struct TlsFiles {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// Everything about traces.
+/// Settings of traces.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Complete address to send to.
+    /// Complete URL of the collector.
     pub endpoint: Uri,
     /// Transport.
     pub protocol: Protocol,
-    /// Headers of each request. Their values may be keys.
+    /// Headers of each request. Their values may be secrets.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether requests are compressed by gzip.
+    /// Whether requests are compressed with gzip.
     pub gzip: bool,
     /// Timeout of an export, its retries included.
     pub timeout: Duration,
-    /// TLS.
+    /// Files for TLS.
     pub tls: TlsFiles,
-    /// Name of the service, instead of the program's.
+    /// Name of the service, which replaces the program's default.
     pub service: Option<String>,
     /// Attributes of the resource.
     pub resource: Vec<KeyValue>,
-    /// Decision which traces are kept.
+    /// Sampler of traces.
     pub sampling: Sampling,
-    /// Limits of a span.
+    /// Limits of each span.
     pub limits: SpanLimits,
-    /// Queue of a program that runs on.
+    /// Queue of a long-running program.
     pub batching: Batching,
 }
 
 impl Settings {
-    /// Settings of the variables that `get` gives; `None`: they name no collector, or want no spans.
+    /// Parses the variables that `get` returns. `None` if they set no collector, or disable spans.
     ///
     /// # Errors
-    /// A malformed variable, which the message names. It shows no header's value.
+    /// A variable is malformed. The message names it, and never shows the value of a header.
     pub fn from_variables(get: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Option<Self>> {
         let variables = Variables(get);
         let is_disabled = variables.boolean("OTEL_SDK_DISABLED")?;
@@ -74,19 +74,19 @@ impl Settings {
         if is_disabled || exporter == Some("none") {
             return Ok(None);
         }
-        endpoint.map(|it| Self::to(&it, &variables)).transpose()
+        endpoint.map(|it| Self::for_endpoint(&it, &variables)).transpose()
     }
 
-    /// Settings for this collector. Everything else is of the variables that `get` gives.
+    /// Settings for this collector, with all other settings from the variables that `get` returns.
     ///
     /// # Errors
     /// As [`from_variables`](Self::from_variables).
     pub fn for_collector(url: &str, get: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
         let given = Variable { name: "--trace".to_owned(), value: url.to_owned() };
-        Self::to(&given, &Variables(get))
+        Self::for_endpoint(&given, &Variables(get))
     }
 
-    fn to(given: &Variable, variables: &Variables<'_>) -> anyhow::Result<Self> {
+    fn for_endpoint(given: &Variable, variables: &Variables<'_>) -> anyhow::Result<Self> {
         let uri = uri(given, variables)?;
         let protocol = match variables.exporter("PROTOCOL") {
             Some(it) if choice(&it, ["grpc", "http/protobuf"])? == "grpc" => Protocol::Grpc,
@@ -116,15 +116,15 @@ impl Settings {
         })
     }
 
-    /// The same, with no more than this for an export.
+    /// Limits the timeout of an export to this maximum.
     #[must_use]
-    pub fn within(mut self, timeout: Duration) -> Self {
+    pub fn with_max_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = self.timeout.min(timeout);
         self
     }
 }
 
-/// Variables that are set and not supported, each in a sentence. Nothing fails by them: they may be meant for others.
+/// A warning for each variable that is set and not supported. They are no errors, since they may be meant for other programs.
 #[must_use]
 pub fn unsupported(get: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
     let all = [
@@ -140,18 +140,18 @@ pub fn unsupported(get: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
     all.into_iter().filter_map(set).collect()
 }
 
-/// With a scheme, which a gRPC endpoint may lack.
+/// Parses an endpoint. That of gRPC may lack its scheme, which `OTEL_EXPORTER_OTLP_INSECURE` then decides.
 fn uri(given: &Variable, variables: &Variables<'_>) -> anyhow::Result<Uri> {
-    let hint = "it is no address of a collector, such as http://host:4317";
+    let hint = "it is not the URL of a collector, such as http://host:4317";
     let insecure = variables.exporter("INSECURE").map(|it| boolean(&it)).transpose()?.unwrap_or(false);
     let mut text = given.value.clone();
     if !text.contains("://") {
         text = format!("{}://{text}", if insecure { "http" } else { "https" });
     }
-    let uri: Uri = text.parse().map_err(|_| given.wrong(hint))?;
+    let uri: Uri = text.parse().map_err(|_| given.error(hint))?;
     let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
     if !is_http || uri.host().is_none_or(str::is_empty) {
-        bail!(given.wrong(hint));
+        bail!(given.error(hint));
     }
     Ok(uri)
 }
@@ -160,7 +160,8 @@ fn is_traces_path(uri: &Uri) -> bool {
     uri.path().trim_end_matches('/').ends_with(TRACES_PATH)
 }
 
-/// The endpoint of traces is used as it is. That of all signals gets the path, unless it has it.
+/// Appends the path of traces to the endpoint of all signals, unless the endpoint has it. An endpoint of traces only is
+/// unchanged.
 fn http_endpoint(given: &Variable, uri: Uri) -> anyhow::Result<Uri> {
     if given.name.contains("_TRACES_") || is_traces_path(&uri) {
         return Ok(uri);
@@ -168,14 +169,17 @@ fn http_endpoint(given: &Variable, uri: Uri) -> anyhow::Result<Uri> {
     let mut parts = uri.into_parts();
     let path = parts.path_and_query.as_ref().map_or("", |it| it.path()).trim_end_matches('/');
     parts.path_and_query = Some(format!("{path}{TRACES_PATH}").parse()?);
-    Uri::from_parts(parts).with_context(|| given.wrong("it is no address"))
+    Uri::from_parts(parts).with_context(|| given.error("it is not a URL"))
 }
 
 fn headers(it: &Variable) -> anyhow::Result<Vec<(HeaderName, HeaderValue)>> {
     let header = |(name, value): (String, String)| {
-        let name = name.to_lowercase().parse().map_err(|_| it.error(format!("{name:?} is no header")))?;
+        let name = name
+            .to_lowercase()
+            .parse()
+            .map_err(|_| it.error_without_value(format!("{name:?} is not a header name")))?;
         let value: Result<HeaderValue, _> = value.parse();
-        let mut value = value.map_err(|_| it.error("a value cannot be sent"))?;
+        let mut value = value.map_err(|_| it.error_without_value("a value is not allowed in a header"))?;
         value.set_sensitive(true);
         Ok((name, value))
     };
@@ -187,8 +191,8 @@ fn tls(variables: &Variables<'_>) -> anyhow::Result<TlsFiles> {
     let identity = match (file("CLIENT_CERTIFICATE"), file("CLIENT_KEY")) {
         (Some(certificate), Some(key)) => Some((certificate.value.into(), key.value.into())),
         (None, None) => None,
-        (Some(it), None) => bail!(it.error("OTEL_EXPORTER_OTLP_CLIENT_KEY is missing")),
-        (None, Some(it)) => bail!(it.error("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE is missing")),
+        (Some(it), None) => bail!(it.error_without_value("OTEL_EXPORTER_OTLP_CLIENT_KEY is missing")),
+        (None, Some(it)) => bail!(it.error_without_value("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE is missing")),
     };
     Ok(TlsFiles { trusted: file("CERTIFICATE").map(|it| it.value.into()), identity })
 }
@@ -246,12 +250,12 @@ mod tests {
         for off in [("OTEL_SDK_DISABLED", "TRUE"), ("OTEL_TRACES_EXPORTER", "none")] {
             assert!(settings(&[(ENDPOINT, "http://host"), off]).is_none(), "{off:?}");
         }
-        // Variables that are of no use then may be meant for others.
+        // Without a collector, other variables are not checked: they may be meant for other programs.
         assert!(settings(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]).is_none());
     }
 
     #[test]
-    fn variables_of_traces_go_before_those_of_all_signals() {
+    fn variable_for_traces_overrides_the_one_for_all_signals() {
         let it = settings(&[
             (ENDPOINT, "http://host"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "1"),
@@ -262,14 +266,14 @@ mod tests {
         ]);
         let it = it.unwrap();
         assert_eq!((it.timeout, it.gzip), (Duration::from_millis(500), true));
-        assert_eq!(it.clone().within(Duration::from_millis(9)).timeout, Duration::from_millis(9));
+        assert_eq!(it.clone().with_max_timeout(Duration::from_millis(9)).timeout, Duration::from_millis(9));
         assert_eq!(it.headers.len(), 1);
         assert_eq!((it.headers[0].0.as_str(), it.headers[0].1.to_str().unwrap()), ("api-key", "a b"));
         assert!(!format!("{:?}", it.headers).contains("a b"), "a key is printed");
     }
 
     #[test]
-    fn unsupported_variables_are_named() {
+    fn unsupported_variable_is_reported() {
         let get = |name: &str| match name {
             "OTEL_LOGS_EXPORTER" => Some("otlp".to_owned()),
             "OTEL_METRICS_EXPORTER" => Some("none".to_owned()),
@@ -282,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn service_name_goes_before_the_resource_attribute() {
+    fn service_name_overrides_the_resource_attribute() {
         let resource = ("OTEL_RESOURCE_ATTRIBUTES", "team=ml,service.name=x");
         let it = settings(&[(ENDPOINT, "http://host"), resource]).unwrap();
         assert_eq!((it.service.as_deref(), it.resource.len()), (Some("x"), 2));

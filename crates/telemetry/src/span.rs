@@ -1,4 +1,4 @@
-//! Spans that are made after the fact, with ids of our own.
+//! Spans that are created when they have ended, with derived ids.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::TraceContext;
 
-/// A span of nothing but its name, its place and its times, in microseconds since the Unix epoch.
+/// Creates a span from its name, its ids and its times, in microseconds since the Unix epoch.
 #[must_use]
 pub fn span(
     name: impl Into<Cow<'static, str>>,
@@ -24,7 +24,7 @@ pub fn span(
         span_kind: SpanKind::Internal,
         name: name.into(),
         start_time: time(begin_micros),
-        // Clocks may be set back.
+        // The clock may have been set back meanwhile.
         end_time: time(end_micros.max(begin_micros)),
         attributes: Vec::new(),
         dropped_attributes_count: 0,
@@ -35,7 +35,7 @@ pub fn span(
     }
 }
 
-/// An event of a span, at microseconds since the Unix epoch.
+/// Creates an event of a span, at a time in microseconds since the Unix epoch.
 #[must_use]
 pub fn event(name: String, micros: i64, attributes: Vec<KeyValue>) -> Event {
     Event::new(name, time(micros), attributes, 0)
@@ -45,13 +45,13 @@ fn time(micros: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_micros(micros.max(0).unsigned_abs())
 }
 
-/// More about a span.
-pub trait Describe {
+/// Builder methods for spans.
+pub trait SpanDataExt {
     /// Adds an attribute.
     #[must_use]
     fn with(self, key: impl Into<Key>, value: impl Into<Value>) -> Self;
 
-    /// Marks the span as failed. The reason is a kind of failure: a message may quote a program and its data.
+    /// Marks the span as failed. The reason must be a kind of failure, not a message, which may quote a program or its data.
     #[must_use]
     fn failed(self, reason: impl Into<Cow<'static, str>>) -> Self;
 
@@ -60,7 +60,7 @@ pub trait Describe {
     fn kind(self, kind: SpanKind) -> Self;
 }
 
-impl Describe for SpanData {
+impl SpanDataExt for SpanData {
     fn with(mut self, key: impl Into<Key>, value: impl Into<Value>) -> Self {
         self.attributes.push(KeyValue::new(key, value));
         self

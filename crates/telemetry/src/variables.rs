@@ -1,6 +1,7 @@
-//! `OTEL_*` variables, one by one. An empty variable counts as unset, and a malformed one is an error that names it, as
-//! [the specification](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/) wants. (The
-//! SDK itself drops what it cannot read, and knows the environment of the process only.)
+//! Parsers of `OTEL_*` variables. As in
+//! [the specification](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/), an empty variable
+//! counts as unset. A malformed variable is an error that names it. The SDK's own parser is not used: it ignores malformed
+//! variables, and reads only the environment of the process.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-/// Where variables come from: the environment, or an assignment.
+/// Source of variables: the environment, or an assignment.
 pub(crate) struct Variables<'a>(pub(crate) &'a dyn Fn(&str) -> Option<String>);
 
 /// A variable that is set.
@@ -19,15 +20,13 @@ pub(crate) struct Variable {
 }
 
 impl Variable {
-    /// An error about its value.
-    ///
-    /// It does not show the value: it may be a key.
-    pub(crate) fn error(&self, why: impl Display) -> anyhow::Error {
+    /// An error about the value, which is not shown because it may be a secret.
+    pub(crate) fn error_without_value(&self, why: impl Display) -> anyhow::Error {
         anyhow::anyhow!("cannot use {}: {why}", self.name)
     }
 
-    /// An error that shows the value.
-    pub(crate) fn wrong(&self, why: impl Display) -> anyhow::Error {
+    /// An error about the value, which is shown.
+    pub(crate) fn error(&self, why: impl Display) -> anyhow::Error {
         anyhow::anyhow!("cannot use {}={:?}: {why}", self.name, self.value)
     }
 
@@ -43,7 +42,7 @@ impl Variables<'_> {
         (!value.is_empty()).then(|| Variable { name: name.to_owned(), value })
     }
 
-    /// A setting of the exporter: that of traces, or else that of all signals.
+    /// A setting of the exporter: the variable for traces, or else the one for all signals.
     pub(crate) fn exporter(&self, setting: &str) -> Option<Variable> {
         let of_traces = self.get(&format!("OTEL_EXPORTER_OTLP_TRACES_{setting}"));
         of_traces.or_else(|| self.get(&format!("OTEL_EXPORTER_OTLP_{setting}")))
@@ -57,7 +56,7 @@ impl Variables<'_> {
     /// A whole number.
     pub(crate) fn number<T: FromStr>(&self, name: &str) -> anyhow::Result<Option<T>> {
         let Some(it) = self.get(name) else { return Ok(None) };
-        let number = it.value.parse().ok().with_context(|| it.wrong("it is no whole number from 0"))?;
+        let number = it.value.parse().ok().with_context(|| it.error("it is not a whole number"))?;
         Ok(Some(number))
     }
 
@@ -66,7 +65,7 @@ impl Variables<'_> {
         self.get(name).as_ref().map(duration).transpose()
     }
 
-    /// One of these values, by its index.
+    /// One of these values.
     pub(crate) fn choice<const N: usize>(
         &self,
         name: &str,
@@ -78,34 +77,35 @@ impl Variables<'_> {
 
 pub(crate) fn boolean(it: &Variable) -> anyhow::Result<bool> {
     if !it.is("true") && !it.is("false") {
-        bail!(it.wrong("it is neither true nor false"));
+        bail!(it.error("it is neither true nor false"));
     }
     Ok(it.is("true"))
 }
 
 pub(crate) fn duration(it: &Variable) -> anyhow::Result<Duration> {
-    let millis = it.value.parse().map_err(|_| it.wrong("it is no number of milliseconds"))?;
+    let millis = it.value.parse().map_err(|_| it.error("it is not a number of milliseconds"))?;
     Ok(Duration::from_millis(millis))
 }
 
-/// The one of these values that the variable has.
+/// The variable's value, which must be one of these, in any case.
 pub(crate) fn choice<const N: usize>(
     it: &Variable,
     values: [&'static str; N],
 ) -> anyhow::Result<&'static str> {
     let chosen = values.into_iter().find(|value| it.is(value));
-    chosen.with_context(|| it.wrong(format!("supported is {}", values.join(", "))))
+    chosen.with_context(|| it.error(format!("supported: {}", values.join(", "))))
 }
 
-/// `key=value,key=value` with percent-encoded values, as W3C Baggage writes it.
+/// `key=value,key=value` with percent-encoded values: the format of W3C Baggage, without properties.
 pub(crate) fn pairs(it: &Variable) -> anyhow::Result<Vec<(String, String)>> {
     let pair = |pair: &str| {
-        let (key, value) = pair.split_once('=').with_context(|| it.error("a part of it is no key=value"))?;
+        let (key, value) =
+            pair.split_once('=').with_context(|| it.error_without_value("a part of it is not key=value"))?;
         let value = percent_encoding::percent_decode_str(value.trim());
-        let value = value.decode_utf8().map_err(|_| it.error("a value is no UTF-8"))?;
+        let value = value.decode_utf8().map_err(|_| it.error_without_value("a value is not UTF-8"))?;
         let key = key.trim();
         if key.is_empty() {
-            bail!(it.error("a key is empty"));
+            bail!(it.error_without_value("a key is empty"));
         }
         Ok((key.to_owned(), value.into_owned()))
     };

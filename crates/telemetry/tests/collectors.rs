@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use prost::Message as _;
 use sqlflow_telemetry::live::Pipeline;
-use sqlflow_telemetry::{Batch, Exporter, Lost, Settings, SpanData, TraceContext, span};
+use sqlflow_telemetry::{Batch, ExportError, Exporter, Settings, SpanData, TraceContext, span};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -36,7 +36,7 @@ fn spans(count: usize) -> Vec<SpanData> {
     (0..count).map(|number| span("work", context(number), None, (1, 2))).collect()
 }
 
-async fn export(exporter: &Exporter) -> Result<(), Lost> {
+async fn export(exporter: &Exporter) -> Result<(), ExportError> {
     exporter.export(vec![Batch { service: "test", spans: spans(3), ..Batch::default() }]).await
 }
 

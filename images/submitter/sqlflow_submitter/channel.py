@@ -1,7 +1,7 @@
 """The submitter channel: frames to the agent, and its replies.
 
 Each message is preceded by its length as a varint. The channel is a Unix socket that the submitter inherits as file
-descriptor `SQLFLOW_CHANNEL_FD`. Output that user code prints can never be taken for a frame.
+descriptor `SQLFLOW_CHANNEL_FD`. It is separate from stdout and stderr, so printed output is never read as a frame.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 
 class Channel:
-    """What a running step reports and requests."""
+    """The reports and requests of a running step."""
 
     def secrets(self) -> dict[str, str]:
         """Returns the assignment's secrets by name. Must be called once, before any frame is sent."""

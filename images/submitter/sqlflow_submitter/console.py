@@ -1,4 +1,4 @@
-"""Replaces the agent when a person runs a step's program by hand.
+"""Replaces the agent if a step's program is run by hand.
 
 The data source comes from the environment and rows are printed as a plain table. Every commit is granted, because
 there is no other attempt.
@@ -61,7 +61,7 @@ def print_rows(rows: Rows) -> None:
 
 
 def cells(column: Column, count: int) -> list[str]:
-    """Formats a column's values for people."""
+    """Formats a column's values as text."""
     kind = column.WhichOneof("values")
     if kind is None:
         return ["NULL"] * count

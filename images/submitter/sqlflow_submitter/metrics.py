@@ -42,7 +42,7 @@ def confusion(scores: Scores) -> Array:
 
 
 def _averaged(per_class: Array, scores: Scores) -> float:
-    """The value of the second of two classes, or else the mean over the classes that occur."""
+    """The value of the second class if there are two, else the mean over the classes that occur."""
     if len(per_class) == 2:
         return float(per_class[1])
     counts = confusion(scores)

@@ -1,4 +1,4 @@
-"""A model's folder: the weights, and `model_meta.json` with all that is needed to use them."""
+"""A model's folder: the weights, and `model_meta.json` with everything that is needed to use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encodes result sets as Head and Rows messages, which reach the client unchanged."""
+"""Encodes result sets as Head and Rows messages, which are passed to the client unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def encode_rows(columns: Sequence[ColumnInfo], batch: Batch) -> Rows:
 
 
 def encode_column(decoded: Values, column: Column) -> None:
-    """Encodes one column. The work for each value is done in C, except in columns with NULLs."""
+    """Encodes one column. For speed, each value is processed in C, except in columns with NULLs."""
     kind, values = decoded
     if kind is Kind.MIXED:
         _mixed(values, column)
@@ -50,7 +50,7 @@ def _ints(column: Column, values: Sequence[int]) -> None:
     try:
         column.int64s.values.extend(values)
     except ValueError:
-        # Some do not fit int64. MySQL's BIGINT UNSIGNED fits uint64.
+        # Some values exceed int64. MySQL's BIGINT UNSIGNED fits uint64.
         column.ClearField("int64s")
         if min(values) >= 0 and max(values) < 2**64:
             column.uint64s.values.extend(values)

@@ -46,7 +46,7 @@ class Spans:
         try:
             yield
         except Exception as error:
-            # Only the type: the message may quote data, and the outcome has it.
+            # Only the type, because the message may quote data. The outcome has the message.
             span.error = type(error).__name__
             raise
         finally:
@@ -67,7 +67,7 @@ class Spans:
 def attach_context() -> None:
     """Makes the attempt the parent of spans of user code, if the operator lets it send spans (`--trace-user-code`).
 
-    The library is imported only then: it takes time.
+    The library is imported only then, because its import takes time.
     """
     finds_collector = any(name.startswith("OTEL_EXPORTER_OTLP_") for name in os.environ)
     if "TRACEPARENT" not in os.environ or not finds_collector:
@@ -76,7 +76,7 @@ def attach_context() -> None:
         from opentelemetry import context, propagate
     except ImportError:
         return
-    # Baggage comes along, and OTEL_PROPAGATORS is obeyed.
+    # `extract` also reads the baggage, and follows OTEL_PROPAGATORS.
     carrier = {name: os.environ.get(name.upper(), "") for name in ("traceparent", "tracestate", "baggage")}
     context.attach(propagate.extract({name: value for name, value in carrier.items() if value}))
 

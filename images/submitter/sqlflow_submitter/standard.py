@@ -12,7 +12,7 @@ from sqlflow_submitter.statement import StatementChannel
 
 
 def run_standard(sql: str, database: Database, channel: StatementChannel) -> int | None:
-    """Runs one statement as the database's own command line would. Returns the number of rows that it changed.
+    """Runs one statement as the database's own command-line client would. Returns the number of rows that it changed.
 
     Returns None if the statement returned rows, or if the database does not report the number.
     """
@@ -31,7 +31,7 @@ def send_result_set(result: ResultSet, channel: StatementChannel) -> None:
     """Sends a result set: the head, even if there are no rows, and then each batch of rows as it arrives."""
     with _marked_unclear():
         channel.head(encode_head(result.columns))
-    # An error of `batches` is the database's own, about the statement; it is not marked.
+    # An error of `batches` is not marked, because the database reports it about the statement.
     for batch in result.batches():
         with _marked_unclear():
             channel.rows(encode_rows(result.columns, batch))

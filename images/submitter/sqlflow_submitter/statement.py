@@ -67,7 +67,7 @@ class StatementChannel:
     def metrics(self, values: Mapping[str, float], step: int | None = None, kept: bool = False) -> None:
         """Sends the metrics of one round, or final metrics if `step` is None.
 
-        `kept`: the model is that of this round, whose metrics were sent before.
+        `kept`: the model of this round is kept. Its metrics were sent before.
         """
         frame = SubmitterFrame(statement=self._index)
         frame.metrics.kept = kept

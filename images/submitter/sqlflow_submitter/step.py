@@ -1,4 +1,4 @@
-"""The step document, `step.json`: what the server wants the submitter to execute."""
+"""The step document, `step.json`: the step that the server assigns to the submitter."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Statement:
         self.using: str | None = document.get("using")
         """In a later TRAIN statement: the model that USING names."""
         self.depends_on_earlier: bool = document.get("hangs_on_row", False)
-        """In a later statement: it names a table that an earlier statement will create, or cannot be checked."""
+        """In a later statement: only its effect counts, because it names a table that an earlier statement will create,
+        or because the settings of its session are not known."""
         self.effect: str = document.get("effect", "")
         """In a later standard statement: what it changes. `rows`, `session` (settings) or `objects` (tables, views)."""
         self.changed_names: list[str] = document.get("names") or []
@@ -78,7 +79,7 @@ class Step:
         """Statements of later steps, which are checked before this step starts its work."""
 
     def may_create_table(self) -> bool:
-        """Returns whether a statement makes sense in an empty database: CREATE TABLE, CREATE VIEW.
+        """Returns whether a statement may succeed in an empty database: CREATE TABLE, CREATE VIEW.
 
         Only then may a missing SQLite file be created. Otherwise a misspelt path would leave an empty file.
         """
@@ -90,13 +91,13 @@ class Step:
 
 CREATE_FILE = [["CREATE", "TABLE"], ["CREATE", "VIRTUAL"], ["CREATE", "VIEW"]]
 
-# Blanks, brackets and comments.
+# Whitespace, parentheses and comments.
 BEFORE_WORD = r"(?:[\s(]|--[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z))*+"
 NEXT_WORD = re.compile(rf"{BEFORE_WORD}(\w+)", re.DOTALL)
 
 
 def first_words(sql: str, count: int) -> list[str]:
-    """Returns the first words of a statement in upper case, without comments and opening brackets."""
+    """Returns the first words of a statement in upper case, without comments and opening parentheses."""
     found: list[str] = []
     at = 0
     while len(found) < count:
@@ -109,7 +110,7 @@ def first_words(sql: str, count: int) -> list[str]:
 
 
 def first_word(sql: str) -> str:
-    """Returns the first word of a statement in upper case, or an empty text."""
+    """Returns the first word of a statement in upper case, or an empty string."""
     return next(iter(first_words(sql, 1)), "")
 
 

@@ -44,7 +44,7 @@ def test_attributes_are_converted_to_their_types() -> None:
         ({"objective": "multi:softmx"}, r"objective multi:softmx does not exist; did you mean multi:softmax"),
         ({"objective": "reg:linear"}, "objective reg:linear does not exist"),
         ({"objective": "rank:ndcg"}, "not supported yet: it needs groups"),
-        ({"objective": 3}, "objective is 3; it must be a text"),
+        ({"objective": 3}, "objective is 3; it must be a string"),
         ({"eval_metric": "mlogloss2"}, r"did you mean mlogloss"),
         ({"eval_metric": "tweedie-nloglik"}, "needs an argument, as in tweedie-nloglik@1.5"),
         ({"objective": "multi:softmax", "eval_metric": "rmse"}, "rmse does not fit objective multi:softmax"),
@@ -61,7 +61,7 @@ def test_attributes_are_converted_to_their_types() -> None:
         ({"train.num_workers": 2}, "not supported yet"),
         ({"train.num_boost_round": 0}, "at least 1"),
         ({"train.early_stopping_rounds": 2}, "validation.select"),
-        ({"train.early_stopping_rounds": 2, "validation.select": "s", "train.epoch": 2}, "cannot go with"),
+        ({"train.early_stopping_rounds": 2, "validation.select": "s", "train.epoch": 2}, "cannot be combined with"),
     ],
 )
 def test_mistakes_are_rejected(attributes: dict[str, object], message: str) -> None:

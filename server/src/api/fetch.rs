@@ -18,7 +18,7 @@ use tonic::{Response, Status};
 
 use super::delivery::{Call, Deliveries, RESET_LAG, Reading};
 use super::{render, status};
-use crate::reader::Reader;
+use crate::read_recorder::ReadRecorder;
 
 /// Time that a Fetch waits for a new record; at most half of a client's deadline.
 const LONG_POLL: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ struct CachedJob {
     headings: Vec<String>,
     /// Time of the last Fetch.
     used_ms: AtomicI64,
-    reader: Mutex<Reader>,
+    reads: Mutex<ReadRecorder>,
 }
 
 impl CachedJobs {
@@ -80,7 +80,7 @@ impl CachedJobs {
             self.bytes = self.jobs.values().map(|job| job.bytes()).sum();
             self.read_bytes = self.bytes;
         }
-        let cached = CachedJob { headings, used_ms: AtomicI64::new(now_ms), reader: Mutex::default() };
+        let cached = CachedJob { headings, used_ms: AtomicI64::new(now_ms), reads: Mutex::default() };
         let bytes = cached.bytes();
         let entry = self.jobs.entry(id).or_insert_with(|| {
             self.bytes += bytes;
@@ -120,7 +120,7 @@ impl Fetcher {
         let changes = self.store.watch(&id);
         let record = self.load(&id).await?;
         let cached = self.cached(&id).await?;
-        lock(&cached.reader).note(&self.store, &record);
+        lock(&cached.reads).record(&self.store, &record);
 
         let wait = call.time_limit.map_or(LONG_POLL, |limit| LONG_POLL.min(limit / 2));
         let (mut cursor, reading) = match token.cursor {
@@ -131,7 +131,7 @@ impl Fetcher {
             }
         };
         let (record, page) = self.wait_for_page(record, changes, &mut cursor, reading.as_ref(), wait).await?;
-        lock(&cached.reader).note(&self.store, &record);
+        lock(&cached.reads).record(&self.store, &record);
 
         // A page over the client's limit is refused only if it is a single record.
         let most = PAGE_BYTES.min(largest.saturating_sub(ENVELOPE_BYTES));

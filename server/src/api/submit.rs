@@ -7,7 +7,7 @@ use sqlflow_job_store::{Created, Lease, NewJob, Secret, Store};
 use sqlflow_os::clock;
 use sqlflow_proto::v1;
 use sqlflow_sql::{self, Compiled};
-use sqlflow_telemetry::{Origin, Propagation};
+use sqlflow_telemetry::{Propagation, RemoteContext};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
@@ -92,7 +92,7 @@ impl Submitter {
             ..self.new_job(&compiled, sql, data_source, session.user_id, timeout)?
         };
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let origin = Origin::of_headers(self.options.propagation, header);
+        let origin = RemoteContext::from_headers(self.options.propagation, header);
         let job = Job { origin, ..new.job };
         let new = NewJob { job: Job { sampled: self.reconciler.samples(&job), ..job }, ..new };
         let id = self.record(new, compiled.program.statements.len()).await?;

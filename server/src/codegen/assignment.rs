@@ -12,7 +12,7 @@ use sqlflow_launcher::Python;
 use sqlflow_proto::agent::{Assignment, AttemptRef, File, Input, Listing, Output, Removal};
 use tonic::Status;
 
-use super::build::ahead_folder;
+use super::build::precheck_folder;
 use super::gob;
 use super::spec::{STEP_VERSION, StepSpec};
 use crate::trace;
@@ -136,8 +136,8 @@ fn assign(
     if !spec.user.is_empty() {
         document["user"] = json!(spec.user);
     }
-    if !spec.ahead.is_empty() {
-        document["ahead"] = json!(spec.ahead);
+    if !spec.prechecks.is_empty() {
+        document["ahead"] = json!(spec.prechecks);
     }
     if let Some(cleanup) = cleanup {
         document["clean_up"] = json!(cleanup);
@@ -145,7 +145,7 @@ fn assign(
         spec.outputs.clear();
         spec.listing = None;
         spec.required.clear();
-        spec.ahead_models.clear();
+        spec.precheck_models.clear();
     }
     let files = vec![
         text_file("main.py", program(attempt, &spec.title)),
@@ -159,9 +159,9 @@ fn assign(
     });
     let listings =
         spec.listing.into_iter().map(|path| Listing { uri: options.models.clone(), path }).collect();
-    let looked_into = |name: &String| spec.ahead_models.contains(name);
+    let looked_into = |name: &String| spec.precheck_models.contains(name);
     let required = spec.required.iter().filter(|it| !looked_into(it)).map(|it| (it, String::new()));
-    let looked_into = spec.ahead_models.iter().map(|it| (it, ahead_folder(it)));
+    let looked_into = spec.precheck_models.iter().map(|it| (it, precheck_folder(it)));
     let required = required
         .chain(looked_into)
         .map(|(name, directory)| Input { uri: model_uri(name), name: name.clone(), directory })

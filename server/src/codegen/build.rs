@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 use sqlflow_launcher::PodResources;
 use sqlflow_sql::{
-    Ahead, Attribute, Body, ColumnClause, Compiled, Dialect, Effect, PodResource, Statement, Step, StepKind,
-    Train, attribute_json, expr_json,
+    Attribute, Body, ColumnClause, Compiled, Dialect, PodResource, Precheck, PrecheckEffect, Statement, Step,
+    StepKind, Train, attribute_json, expr_json,
 };
 
 use super::spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, StepSpec};
@@ -14,7 +14,7 @@ use super::spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, StepSpec};
 /// File with the list of all models, in the workspace. It cannot collide with a model: those are below `inputs`.
 const LISTING: &str = "models.json";
 
-/// Most standard statements that a step checks ahead, and most bytes of their texts. Others are not checked.
+/// Maximum number of standard statements that a step prechecks, and of bytes of their texts. Others are not checked.
 const MAX_CHECKED: usize = 500;
 const MAX_CHECKED_BYTES: usize = 1 << 20;
 
@@ -94,8 +94,8 @@ fn step_spec(step: &Step, statements: &[Statement], dialect: Dialect, user: &str
             .map(|&index| ReplaySpec { index: small(index), sql: statements[index].text.clone() })
             .collect(),
         statements: Vec::new(),
-        ahead: Vec::new(),
-        ahead_models: Vec::new(),
+        prechecks: Vec::new(),
+        precheck_models: Vec::new(),
         listing: None,
         required: Vec::new(),
         inputs: Vec::new(),
@@ -126,16 +126,16 @@ fn step_spec(step: &Step, statements: &[Statement], dialect: Dialect, user: &str
         }
         spec.statements.push(Value::Object(document));
     }
-    add_ahead(&mut spec, &step.ahead, statements);
+    add_prechecks(&mut spec, &step.prechecks, statements);
     spec
 }
 
-/// Adds the following statements of the row. Models that the row does not make are read ahead.
-fn add_ahead(spec: &mut StepSpec, ahead: &[Ahead], statements: &[Statement]) {
+/// Adds the statements to precheck. For models that none of them makes, the metadata is fetched before the step starts.
+fn add_prechecks(spec: &mut StepSpec, prechecks: &[Precheck], statements: &[Statement]) {
     let mut own: HashSet<String> = spec.outputs.iter().map(|output| output.model.clone()).collect();
     let (mut standard, mut bytes) = (0_usize, 0_usize);
     let mut changes_unseen_rows = false;
-    for Ahead { statement, hangs_on_row, effect } in ahead {
+    for Precheck { statement, effect_only, effect } in prechecks {
         let statement = *statement;
         let body = &statements[statement].body;
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
@@ -147,18 +147,20 @@ fn add_ahead(spec: &mut StepSpec, ahead: &[Ahead], statements: &[Statement]) {
             if has_text {
                 standard += 1;
                 bytes += length;
-            } else if *effect == Effect::None || (*effect == Effect::Rows && changes_unseen_rows) {
-                // One statement without its text says all that can be said of the rest.
+            } else if *effect == PrecheckEffect::None
+                || (*effect == PrecheckEffect::Rows && changes_unseen_rows)
+            {
+                // One statement without its text stands for all that follow.
                 continue;
             }
-            changes_unseen_rows |= !has_text && *effect == Effect::Rows;
+            changes_unseen_rows |= !has_text && *effect == PrecheckEffect::Rows;
         }
         document.retain(|name, _| match name.as_str() {
             "output" | "model_dir" | "pretrained" => false,
             "sql" => has_text,
             _ => true,
         });
-        if *hangs_on_row {
+        if *effect_only {
             document.insert("hangs_on_row".to_owned(), json!(true));
         }
         add_effect(&mut document, effect);
@@ -167,22 +169,22 @@ fn add_ahead(spec: &mut StepSpec, ahead: &[Ahead], statements: &[Statement]) {
         }
         for input in inputs.into_iter().filter(|it| body.select().is_some() && !own.contains(&it.model)) {
             let folder = if matches!(body, Body::Train(_)) { "pretrained" } else { "model_dir" };
-            document.insert(folder.to_owned(), json!(ahead_folder(&input.model)));
-            if !spec.ahead_models.contains(&input.model) {
-                spec.ahead_models.push(input.model);
+            document.insert(folder.to_owned(), json!(precheck_folder(&input.model)));
+            if !spec.precheck_models.contains(&input.model) {
+                spec.precheck_models.push(input.model);
             }
         }
         own.extend(outputs.into_iter().map(|output| output.model));
-        spec.ahead.push(Value::Object(document));
+        spec.prechecks.push(Value::Object(document));
     }
 }
 
-fn add_effect(document: &mut Map<String, Value>, effect: &Effect) {
+fn add_effect(document: &mut Map<String, Value>, effect: &PrecheckEffect) {
     let (name, objects) = match effect {
-        Effect::None => return,
-        Effect::Rows => ("rows", None),
-        Effect::Session => ("session", None),
-        Effect::Objects { names, drops } => ("objects", Some((names, drops))),
+        PrecheckEffect::None => return,
+        PrecheckEffect::Rows => ("rows", None),
+        PrecheckEffect::Session => ("session", None),
+        PrecheckEffect::Objects { names, drops } => ("objects", Some((names, drops))),
     };
     document.insert("effect".to_owned(), json!(name));
     if let Some((names, drops)) = objects {
@@ -192,7 +194,7 @@ fn add_effect(document: &mut Map<String, Value>, effect: &Effect) {
 }
 
 /// Folder in the workspace for the metadata of a model that a later statement uses.
-pub(super) fn ahead_folder(model: &str) -> String {
+pub(super) fn precheck_folder(model: &str) -> String {
     format!("ahead/{model}")
 }
 
@@ -374,11 +376,11 @@ mod tests {
         let specs = step_specs(&compile(&program, Dialect::Mysql).expect("a good program"), "");
         let first = &specs[0];
         assert_eq!(
-            (&first.ahead_models[..], &first.required[..]),
+            (&first.precheck_models[..], &first.required[..]),
             (&["old".to_owned()][..], &["old".to_owned(), "other".to_owned()][..])
         );
         let folders = |spec: &StepSpec| -> Vec<Value> {
-            spec.ahead
+            spec.prechecks
                 .iter()
                 .map(|it| it.get("model_dir").or(it.get("pretrained")).cloned().unwrap_or_default())
                 .collect()
@@ -388,12 +390,12 @@ mod tests {
             folders(first),
             [Value::Null, Value::Null, old.clone(), old.clone(), Value::Null, Value::Null]
         );
-        assert_eq!((&first.ahead[1]["sql"], first.ahead[0].get("sql")), (&json!("SELECT 1;"), None));
-        assert_eq!(first.ahead[3]["using"], "old");
+        assert_eq!((&first.prechecks[1]["sql"], first.prechecks[0].get("sql")), (&json!("SELECT 1;"), None));
+        assert_eq!(first.prechecks[3]["using"], "old");
         // The next row begins with models that exist by then.
         let second = &specs[8];
         assert_eq!(
-            (folders(second), &second.ahead_models[..]),
+            (folders(second), &second.precheck_models[..]),
             (vec![old, Value::Null], &["old".to_owned()][..])
         );
     }
@@ -401,19 +403,20 @@ mod tests {
     #[test]
     fn effects_go_to_the_step_that_checks_and_texts_are_bounded() {
         let train = "SELECT * FROM t TO TRAIN xgboost.gbtree LABEL y INTO m;";
-        let ahead = |between: &str| -> Vec<Value> {
+        let prechecks = |between: &str| -> Vec<Value> {
             let compiled = compile(&format!("{train}{between}"), Dialect::Mysql).expect("a good program");
-            step_specs(&compiled, "").remove(0).ahead
+            step_specs(&compiled, "").remove(0).prechecks
         };
-        let found = ahead("DELETE FROM t;USE d;DROP TABLE x;SELECT 1;");
+        let found = prechecks("DELETE FROM t;USE d;DROP TABLE x;SELECT 1;");
         let effects: Vec<_> = found.iter().map(|it| it.get("effect").cloned().unwrap_or_default()).collect();
         assert_eq!(effects, [json!("rows"), json!("session"), json!("objects"), Value::Null]);
         assert_eq!(found[0]["sql"], "DELETE FROM t;");
         assert_eq!((&found[2]["names"], &found[2]["drops"]), (&json!(["x"]), &json!(true)));
-        let many = ahead(&"DELETE FROM t;SELECT 1;".repeat(MAX_CHECKED));
+        let many = prechecks(&"DELETE FROM t;SELECT 1;".repeat(MAX_CHECKED));
         assert_eq!(many.iter().filter(|it| it.get("sql").is_some()).count(), MAX_CHECKED);
         assert_eq!((many.len(), many[MAX_CHECKED].get("effect")), (MAX_CHECKED + 1, Some(&json!("rows"))));
-        let long = ahead(&format!("INSERT INTO t VALUES ('{}');SELECT 1;", "x".repeat(MAX_CHECKED_BYTES)));
+        let long =
+            prechecks(&format!("INSERT INTO t VALUES ('{}');SELECT 1;", "x".repeat(MAX_CHECKED_BYTES)));
         assert_eq!((long[0].get("sql"), &long[1]["sql"]), (None, &json!("SELECT 1;")));
     }
 }

@@ -21,11 +21,11 @@ pub struct StepSpec {
     /// The statements as the submitter reads them.
     pub statements: Vec<Value>,
     /// Statements of later steps that are checked before this step starts its work.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ahead: Vec<Value>,
-    /// Models that `ahead` uses and that exist before this step: the agent gives the submitter their metadata.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ahead_models: Vec<String>,
+    #[serde(rename = "ahead", default, skip_serializing_if = "Vec::is_empty")]
+    pub prechecks: Vec<Value>,
+    /// Models that the prechecks use and that exist before this step. The agent gives their metadata to the submitter.
+    #[serde(rename = "ahead_models", default, skip_serializing_if = "Vec::is_empty")]
+    pub precheck_models: Vec<String>,
     /// Models that the agent fetches before the submitter starts.
     pub inputs: Vec<InputSpec>,
     /// Models that the agent publishes after it.

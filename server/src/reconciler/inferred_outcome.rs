@@ -4,7 +4,7 @@ use sqlflow_job::{Outcome, Reason};
 use sqlflow_launcher::{AgentArtifacts, End};
 use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
 
-use crate::wire;
+use crate::agent_outcome;
 
 /// Inferred outcome of an attempt that had an agent, with `last_seq` durable records. `known` is an outcome that the
 /// reconciler knows better than the artifacts do (the attempt was cancelled). `memory` is the peak memory use from
@@ -21,10 +21,10 @@ pub(super) fn of_artifacts(
     };
     let reported = match &artifacts.end {
         End::Reported(reported) => reported,
-        End::ReportedByPlatform(seen) => return unreported(wire::outcome(seen)),
+        End::ReportedByPlatform(seen) => return unreported(agent_outcome::from_wire(seen)),
         End::Unknown => return unreported(lost(&artifacts.log_tail)),
     };
-    let outcome = wire::outcome(reported);
+    let outcome = agent_outcome::from_wire(reported);
     if outcome.succeeded() && reported.last_seq > last_seq {
         // A success requires that every result is durable.
         return Outcome::by_server(
@@ -84,7 +84,9 @@ pub(super) fn had_agent(artifacts: &AgentArtifacts, last_seq: u64) -> bool {
 pub(super) fn without_agent(artifacts: &AgentArtifacts, known: Option<Outcome>) -> Outcome {
     match artifacts.reported() {
         // A success requires an agent that executed something.
-        Some(reported) if !wire::outcome(reported).succeeded() => wire::outcome(reported),
+        Some(reported) if !agent_outcome::from_wire(reported).succeeded() => {
+            agent_outcome::from_wire(reported)
+        }
         _ => known.unwrap_or_else(|| never_attached(artifacts)),
     }
 }
@@ -92,7 +94,7 @@ pub(super) fn without_agent(artifacts: &AgentArtifacts, known: Option<Outcome>) 
 /// Outcome of an attempt whose agent ended before it attached.
 fn never_attached(artifacts: &AgentArtifacts) -> Outcome {
     if let End::ReportedByPlatform(seen) = &artifacts.end {
-        let outcome = wire::outcome(seen);
+        let outcome = agent_outcome::from_wire(seen);
         if outcome.reason == Reason::Deadline {
             // Another attempt would have no more time.
             return outcome;

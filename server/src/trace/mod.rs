@@ -39,7 +39,7 @@ pub fn attempt(job: &Job, id: &AttemptId) -> TraceContext {
 /// Id of the job's trace, as backends write it.
 #[must_use]
 pub fn id(job: &Job) -> String {
-    run(job).trace_name()
+    run(job).trace_id_hex()
 }
 
 /// Links the server's live span, if it is current, to the job's.
@@ -50,7 +50,7 @@ pub fn link_current(job: &Job) {
 /// Adds the context of the job's span to the log lines of this span, or else the client's.
 pub fn name_log_lines(log_span: &Span, job: &Job, is_on: bool) {
     let Some(context) = (if is_on { Some(run(job)) } else { client(job) }) else { return };
-    log_span.record("trace_id", context.trace_name());
-    log_span.record("span_id", context.span_name());
+    log_span.record("trace_id", context.trace_id_hex());
+    log_span.record("span_id", context.span_id_hex());
     log_span.record("trace_flags", if context.is_sampled() { "01" } else { "00" });
 }

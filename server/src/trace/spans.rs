@@ -15,7 +15,7 @@ use std::borrow::Cow;
 
 use sqlflow_job::{Attempt, AttemptId, Job, JobState, Stage, Step};
 use sqlflow_job_store::JobRecord;
-use sqlflow_telemetry::{Describe as _, SpanData, SpanKind, TraceContext};
+use sqlflow_telemetry::{SpanData, SpanDataExt as _, SpanKind, TraceContext};
 
 use super::{attempt, client, run, step};
 
@@ -113,7 +113,7 @@ mod tests {
     use sqlflow_job::{
         Cause, Event, Failure, InstanceHash, JobId, LauncherId, LauncherKind, Outcome, Reason, Role,
     };
-    use sqlflow_telemetry::{Origin, Status};
+    use sqlflow_telemetry::{RemoteContext, Status};
 
     use super::*;
 
@@ -132,7 +132,7 @@ mod tests {
             attempts: Vec::new(),
         };
         let mut job = Job::new(JobId::generate(), vec![one("train"), one("predict")]);
-        job.origin = Some(Origin { parent: PARENT.to_owned(), ..Origin::default() });
+        job.origin = Some(RemoteContext { parent: PARENT.to_owned(), ..RemoteContext::default() });
         let mut now = 1000;
         for (step, number, reason) in
             [(0, 1, Reason::Lost), (0, 2, Reason::Succeeded), (1, 1, Reason::Succeeded)]

@@ -1,6 +1,7 @@
-//! Spans of jobs and of the server itself on their way to a collector, if there is one.
+//! Export of the spans of jobs and of the server itself, if a collector is set.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,7 +14,7 @@ use crate::metrics::Metrics;
 const SERVICE: &str = "sqlflow-server";
 /// Timeout for the last spans at the end of the server.
 const LAST_TIME: Duration = Duration::from_secs(2);
-/// Variables that are about the server's process or its files, and do not go to agents.
+/// Variables that concern the server's process or its files, and are not passed to agents.
 const SERVERS_OWN: [&str; 8] = [
     "OTEL_SERVICE_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
@@ -30,7 +31,7 @@ const SERVERS_OWN: [&str; 8] = [
 pub struct Tracer(Option<Pipeline>);
 
 impl Tracer {
-    /// As the `OTEL_*` variables say. Must be called in a runtime.
+    /// Starts the export that the `OTEL_*` variables configure. Must be called in a Tokio runtime.
     ///
     /// # Errors
     /// A malformed variable, which the message names.
@@ -50,7 +51,7 @@ impl Tracer {
         self.0.is_some()
     }
 
-    /// Counts lost spans there.
+    /// Counts lost spans in these metrics.
     pub fn count_losses(&self, metrics: Metrics) {
         if let Some(pipeline) = &self.0 {
             pipeline.count_losses(move |count| metrics.spans_lost(count));
@@ -95,6 +96,33 @@ pub fn exporter() -> anyhow::Result<Option<Exporter>> {
 /// Settings for agents and submitters, which send spans of the same jobs, by variable name.
 #[must_use]
 pub fn variables_of_agents() -> HashMap<String, String> {
-    let is_theirs = |name: &str| name.starts_with("OTEL_") && !SERVERS_OWN.contains(&name);
-    std::env::vars().filter(|(name, _)| is_theirs(name)).collect()
+    agent_variables(std::env::vars_os())
+}
+
+/// Variables that are not UTF-8 are left out: no setting of the SDK is.
+fn agent_variables(all: impl Iterator<Item = (OsString, OsString)>) -> HashMap<String, String> {
+    let is_for_agents = |name: &str| name.starts_with("OTEL_") && !SERVERS_OWN.contains(&name);
+    let utf8 = all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    utf8.filter(|(name, _)| is_for_agents(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use super::*;
+
+    #[test]
+    fn agents_get_the_settings_that_are_not_about_the_server() {
+        let variable = |name: &str, value: &[u8]| (OsString::from(name), OsString::from_vec(value.to_vec()));
+        let all = [
+            variable("OTEL_EXPORTER_OTLP_ENDPOINT", b"http://host"),
+            variable("OTEL_SERVICE_NAME", b"server"),
+            variable("PATH", b"/bin"),
+            variable("OTEL_EXPORTER_OTLP_HEADERS", b"not UTF-8: \xff"),
+            variable("LOCALE", b"\xff"),
+        ];
+        let expected = HashMap::from([("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), "http://host".to_owned())]);
+        assert_eq!(agent_variables(all.into_iter()), expected);
+    }
 }

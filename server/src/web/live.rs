@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Web;
 use super::log_text::{LogText, Piece, PieceKind};
 use super::pages;
-use crate::reader::Reader;
+use crate::read_recorder::ReadRecorder;
 
 /// Maximum number of pages with live updates; further ones get 503.
 const MAX_PAGES: usize = 512;
@@ -96,7 +96,7 @@ fn follow(
 async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Result<Event, Infallible>>) {
     let mut text = LogText::default();
     let mut last_sent = String::new();
-    let mut reader = Reader::default();
+    let mut reads = ReadRecorder::default();
     let view = web.views.of(job);
     let mut summary_due = tokio::time::Instant::now();
     let mut changes = web.store.watch(job);
@@ -114,7 +114,7 @@ async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Resu
             }
         }
         let mut appended = web.log.watch(job);
-        reader.note(&web.store, &record);
+        reads.record(&web.store, &record);
         let Ok(page) = web.log.read(job, after, LOOK_BYTES).await else { return };
         let mut pieces: Vec<_> = page.records.iter().filter_map(|it| text.take(it)).collect();
         after = page.records.last().map_or(after.min(page.last_position), |it| it.position);

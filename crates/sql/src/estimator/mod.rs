@@ -1,8 +1,8 @@
-//! What no estimator can do is refused before anything runs: a misspelt attribute of the last statement must not wait
-//! for the training of the first.
+//! Checks of estimators, attributes, objectives and metrics, so that hours of training do not end with a misspelt attribute
+//! of a later statement.
 //!
-//! Everything that needs no data is found here, for every statement, all at once. What needs the database's columns is
-//! the submitter's to check, before it trains.
+//! All statements are checked, as far as no data is needed. The submitter checks what depends on the database's columns,
+//! before it trains. Both read the same rules: see `rules`.
 
 mod rules;
 mod train;
@@ -18,24 +18,24 @@ use super::json::attribute_json;
 use super::pod_resources::PodResource;
 use super::suggest::{listing, meant, shortened};
 
-/// Names that a message lists: fewer where a near miss is the likely answer.
+/// Maximum number of names that a message lists, without and with a suggestion.
 const LISTED: usize = 40;
-const LISTED_BESIDE_A_NEAR_MISS: usize = 12;
+const LISTED_WITH_SUGGESTION: usize = 12;
 
-/// All faults of extended statements that can be found without data, in the program's order.
+/// All errors of extended statements that can be found without data, in the program's order.
 pub(super) fn check_estimators(program: &Program) -> Vec<SqlError> {
     let Some(rules) = Rules::get() else { return Vec::new() };
     let mut errors = Vec::new();
-    // What the models that the program itself trains predict, where the program says it.
+    // Tasks of the models that the program trains, if the program determines them.
     let mut tasks: HashMap<&str, Option<Task>> = HashMap::new();
-    // Models that the program itself has dropped, each with the line.
+    // Models that the program drops, each with the line.
     let mut dropped: HashMap<&str, usize> = HashMap::new();
     for statement in &program.statements {
         if let Some(model) = used_model(&statement.body)
             && let Some(line) = dropped.get(model.text.as_str())
         {
             let message = format!("model {} does not exist here: it is dropped on line {line}", model.text);
-            errors.push(SqlError::meaning(model.position, message));
+            errors.push(SqlError::semantic(model.position, message));
         }
         match &statement.body {
             Body::Train(train) => {
@@ -73,7 +73,7 @@ pub(super) fn check_estimators(program: &Program) -> Vec<SqlError> {
     errors
 }
 
-/// The model that must be there for the statement.
+/// The model that must exist for the statement.
 fn used_model(body: &Body) -> Option<&Name> {
     match body {
         Body::Train(train) => train.using.as_ref(),
@@ -87,20 +87,20 @@ fn used_model(body: &Body) -> Option<&Name> {
     }
 }
 
-/// Only a model of classes has probabilities.
+/// Only a classification model has probabilities.
 fn check_probabilities(predict: &Predict, errors: &mut Vec<SqlError>) {
     let asked =
         |it: &&Attribute| it.name.text == "predict.probabilities" && it.value.as_bool() != Some(false);
     if let Some(attribute) = predict.attributes.iter().find(asked) {
         let message = format!(
-            "attribute predict.probabilities: model {} has none, it predicts a number",
+            "cannot use predict.probabilities: model {} predicts a number and has none",
             predict.model.text
         );
-        errors.push(SqlError::meaning(attribute.position, message));
+        errors.push(SqlError::semantic(attribute.position, message));
     }
 }
 
-/// Each attribute must exist and have a value that it can have.
+/// Checks that each attribute exists and has an allowed value.
 fn check_attributes(
     rules: &Rules,
     known: &BTreeMap<String, Rule>,
@@ -113,16 +113,16 @@ fn check_attributes(
         }
         let Some(rule) = known.get(&name.text) else {
             let names: Vec<_> = known.keys().map(String::as_str).collect();
-            errors.push(SqlError::meaning(name.position, unknown("attribute", &name.text, &names, "known")));
+            errors.push(SqlError::semantic(name.position, unknown("attribute", &name.text, &names, "known")));
             continue;
         };
         if let Err(message) = value::check(rules, &name.text, rule, &attribute_json(value)) {
-            errors.push(SqlError::meaning(*position, message));
+            errors.push(SqlError::semantic(*position, message));
         }
     }
 }
 
-/// The metrics that EVALUATE names must be those of what the model predicts.
+/// Checks that the metrics of EVALUATE apply to the model's task.
 fn check_metrics(rules: &Rules, attributes: &[Attribute], task: Task, errors: &mut Vec<SqlError>) {
     let (of_task, what) = match task {
         Task::Number => (&rules.metrics.numbers, "a number"),
@@ -134,10 +134,10 @@ fn check_metrics(rules: &Rules, attributes: &[Attribute], task: Task, errors: &m
             let is_known = rules.metrics.classes.contains(&metric) || rules.metrics.numbers.contains(&metric);
             if is_known && !of_task.contains(&metric) {
                 let message = format!(
-                    "metric {name} is not for this model, which predicts {what}; for it there are {}",
+                    "metric {name} does not apply to this model, which predicts {what}; use {}",
                     of_task.join(", ")
                 );
-                errors.push(SqlError::meaning(attribute.position, message));
+                errors.push(SqlError::semantic(attribute.position, message));
             }
         }
     }
@@ -146,7 +146,7 @@ fn check_metrics(rules: &Rules, attributes: &[Attribute], task: Task, errors: &m
 /// `attribute max_dept does not exist; did you mean max_depth? (known: …)`
 fn unknown(what: &str, name: &str, known: &[&str], listed: &str) -> String {
     let near = meant(name, known);
-    let limit = if near.is_some() { LISTED_BESIDE_A_NEAR_MISS } else { LISTED };
+    let limit = if near.is_some() { LISTED_WITH_SUGGESTION } else { LISTED };
     let hint = near.map(|it| format!("; did you mean {it}?")).unwrap_or_default();
     let refusal = format!("{what} {} does not exist{hint}", shortened(name));
     let room = MAX_MESSAGE.saturating_sub(refusal.len() + listed.len() + " (: )".len());

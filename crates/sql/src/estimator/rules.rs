@@ -1,24 +1,24 @@
-//! Which estimators, attributes, objectives and metrics exist, and what values they take. One document says it for the
-//! server and for the submitter: the server refuses at Run what the submitter would refuse later.
+//! Rules for estimators, attributes, objectives and metrics: which exist, and their allowed values. Server and submitter read
+//! the same document, so `Run` rejects what the submitter would reject later.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-/// The document, which the submitter's package holds.
+/// The document, which is part of the submitter's package.
 const DOCUMENT: &str = include_str!("../../../../images/submitter/sqlflow_submitter/xgb/rules.json");
 
 static RULES: LazyLock<Option<Rules>> = LazyLock::new(|| serde_json::from_str(DOCUMENT).ok());
 
-/// The document as read.
+/// Content of the document.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rules {
     pub(super) estimators: Vec<String>,
     pub(super) attributes: Attributes,
     pub(super) objectives: BTreeMap<String, Objective>,
-    /// Objectives of XGBoost that cannot be offered, and why.
+    /// XGBoost's objectives that are not supported, each with the reason.
     pub(super) unsupported_objectives: BTreeMap<String, String>,
     pub(super) eval_metrics: BTreeMap<String, EvalMetric>,
     pub(super) metrics: Metrics,
@@ -34,21 +34,21 @@ pub(super) struct Attributes {
     pub(super) explain: BTreeMap<String, Rule>,
 }
 
-/// The values of an attribute.
+/// Allowed values of an attribute.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rule {
     #[serde(rename = "type")]
     pub(super) kind: RuleType,
     pub(super) min: Option<f64>,
-    /// Like `min`, but itself not allowed.
+    /// Exclusive minimum.
     pub(super) above: Option<f64>,
     pub(super) max: Option<f64>,
     #[serde(default)]
     pub(super) choices: Vec<String>,
 }
 
-/// The type of an attribute's values.
+/// Type of an attribute's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum RuleType {
@@ -73,12 +73,12 @@ pub(super) enum Task {
     Number,
 }
 
-/// An objective that can be trained.
+/// A supported objective.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Objective {
     pub(super) task: Task,
-    /// Attributes without which it cannot be trained.
+    /// Required attributes.
     #[serde(default)]
     pub(super) needs: Vec<String>,
 }
@@ -88,9 +88,9 @@ pub(super) struct Objective {
 #[serde(deny_unknown_fields)]
 pub(super) struct EvalMetric {
     pub(super) tasks: Vec<Task>,
-    /// The only objective it is for, if there is one.
+    /// The only objective to which it applies; `None`: any.
     pub(super) objective: Option<String>,
-    /// Whether it takes one, as in `error@0.7`.
+    /// Whether it has an argument, as in `error@0.7`.
     #[serde(default)]
     pub(super) argument: Argument,
 }
@@ -111,12 +111,12 @@ pub(super) enum Argument {
 pub(super) struct Metrics {
     pub(super) classes: Vec<String>,
     pub(super) numbers: Vec<String>,
-    /// Other names of the same.
+    /// Aliases, each with the metric's name.
     pub(super) aliases: BTreeMap<String, String>,
 }
 
 impl Rules {
-    /// The rules; `None` only in a build whose document cannot be read, which a test refuses.
+    /// The rules; `None` if the document of this build is malformed, which a test excludes.
     pub(super) fn get() -> Option<&'static Self> {
         RULES.as_ref()
     }
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_can_be_read_and_agrees_with_itself() {
+    fn rules_document_is_valid_and_consistent() {
         let rules: Rules = serde_json::from_str(DOCUMENT).expect("the document has this shape");
         for objective in rules.objectives.values() {
             assert!(objective.needs.iter().all(|it| rules.attributes.train.contains_key(it)));

@@ -1,4 +1,4 @@
-//! Programs that cannot run whatever the data is.
+//! Tests of the checks that need no data.
 
 use super::rules::Rules;
 use crate::{Dialect, compile};
@@ -11,7 +11,7 @@ fn refusals(sql: &str) -> Vec<String> {
     error.lines().map(str::to_owned).collect()
 }
 
-/// The one refusal of a TRAIN statement with these attributes, without its place.
+/// The only error of a TRAIN statement with these attributes, without its position.
 fn refusal(with: &str) -> String {
     let found = refusals(&format!("SELECT a, y FROM t TO TRAIN xgboost.gbtree WITH {with} LABEL y INTO m;"));
     assert_eq!(found.len(), 1, "{found:?}");
@@ -19,7 +19,7 @@ fn refusal(with: &str) -> String {
 }
 
 #[test]
-fn good_programs_pass() {
+fn valid_program_is_accepted() {
     for sql in [
         GOOD.to_owned(),
         GOOD.replace("xgboost.gbtree", "XGBoost.Dart"),
@@ -49,7 +49,7 @@ fn good_programs_pass() {
 }
 
 #[test]
-fn attributes_that_cannot_be() {
+fn invalid_attribute_is_rejected() {
     for (with, message) in [
         ("max_dept=3", "attribute max_dept does not exist; did you mean max_depth?"),
         ("num_boost_round=3", "did you mean train.num_boost_round?"),
@@ -59,18 +59,18 @@ fn attributes_that_cannot_be() {
         ("objective=\"multi:softmx\"", "objective multi:softmx does not exist; did you mean multi:softmax?"),
         ("objective=\"reg:linear\"", "objective reg:linear does not exist"),
         ("objective=\"rank:ndcg\"", "objective rank:ndcg is not supported yet: it needs groups of rows"),
-        ("objective=3", "attribute objective is 3; it must be a text"),
+        ("objective=3", "attribute objective is 3; it must be a string"),
         ("objective=\"reg:quantileerror\"", "objective reg:quantileerror needs the attribute quantile_alpha"),
-        ("objective=\"binary:logistic\", num_class=3", "attribute num_class is for multi:softmax and"),
+        ("objective=\"binary:logistic\", num_class=3", "attribute num_class applies to multi:softmax and"),
         ("eval_metric=\"mlogloss2\"", "did you mean mlogloss?"),
         (
             "objective=\"reg:squarederror\", eval_metric=merror",
             "eval_metric merror does not fit the objective",
         ),
-        ("objective=\"multi:softmax\", eval_metric=rmse", "for it there are auc, aucpr, merror, mlogloss"),
-        ("eval_metric=quantile", "eval_metric quantile is for objective reg:quantileerror only"),
+        ("objective=\"multi:softmax\", eval_metric=rmse", "use auc, aucpr, merror, mlogloss"),
+        ("eval_metric=quantile", "eval_metric quantile applies to objective reg:quantileerror only"),
         ("eval_metric=\"tweedie-nloglik\"", "needs an argument, as in tweedie-nloglik@1.5"),
-        ("eval_metric=\"rmse@2\"", "eval_metric rmse takes no argument"),
+        ("eval_metric=\"rmse@2\"", "eval_metric rmse has no argument"),
         ("eta=1.5", "attribute eta is 1.5; it must be a number, at least 0 and at most 1"),
         ("eta=fast", "attribute eta is 'fast'; it must be a number"),
         ("subsample=0", "above 0 and at most 1"),
@@ -89,7 +89,7 @@ fn attributes_that_cannot_be() {
 }
 
 #[test]
-fn estimators_and_columns_that_cannot_be() {
+fn invalid_estimator_or_column_is_rejected() {
     for (from, to, message) in [
         (
             "xgboost.gbtree",
@@ -120,7 +120,7 @@ fn estimators_and_columns_that_cannot_be() {
 }
 
 #[test]
-fn every_statement_is_checked_and_every_fault_told_with_its_place() {
+fn all_errors_of_all_statements_are_reported_with_positions() {
     let program = "SELECT * FROM t TO TRAIN xgboost.gbtree\nWITH objective=\"multi:softmax\", max_dept=3, eta=2\n\
                    LABEL y INTO m;\n\
                    SELECT * FROM t TO EVALUATE m\nWITH validation.metrics=\"rmse\" LABEL y INTO e;\n\
@@ -130,7 +130,7 @@ fn every_statement_is_checked_and_every_fault_told_with_its_place() {
     let begin = [
         "line 2, column 33: attribute max_dept does not exist; did you mean max_depth?",
         "line 2, column 49: attribute eta is 2; it must be a number, at least 0 and at most 1",
-        "line 5, column 25: metric rmse is not for this model, which predicts a class; for it there are accuracy",
+        "line 5, column 25: metric rmse does not apply to this model, which predicts a class; use accuracy",
         "line 6, column 35: attribute summary.plot_typ does not exist; did you mean summary.plot_type?",
         "line 7, column 55: metric acuracy does not exist; did you mean accuracy?",
     ];
@@ -141,7 +141,7 @@ fn every_statement_is_checked_and_every_fault_told_with_its_place() {
 }
 
 #[test]
-fn a_model_that_the_program_has_dropped_cannot_be_used() {
+fn use_of_a_dropped_model_is_rejected() {
     for used in [
         "SELECT * FROM t TO PREDICT p.y USING m;",
         "SELECT * FROM t TO EVALUATE m LABEL y;",
@@ -162,14 +162,14 @@ fn a_model_that_the_program_has_dropped_cannot_be_used() {
 }
 
 #[test]
-fn a_model_of_numbers_has_no_probabilities() {
+fn probabilities_of_a_regression_model_are_rejected() {
     let train = |objective: &str| {
         format!("SELECT * FROM t TO TRAIN xgboost.gbtree WITH objective=\"{objective}\" LABEL y INTO m;\n")
     };
     let predict =
         |value: &str| format!("SELECT * FROM t TO PREDICT p.y WITH predict.probabilities = {value} USING m;");
     let found = refusals(&(train("reg:squarederror") + &predict("true")));
-    assert!(found[0].contains("predict.probabilities: model m has none, it predicts a number"), "{found:?}");
+    assert!(found[0].contains("predict.probabilities: model m predicts a number and has none"), "{found:?}");
     for good in [train("binary:logistic") + &predict("true"), train("reg:gamma") + &predict("false")] {
         compile(&good, Dialect::Mysql).unwrap();
     }

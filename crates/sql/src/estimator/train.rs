@@ -1,10 +1,10 @@
-//! What a TRAIN statement says must fit together: estimator, objective, metrics, columns.
+//! Checks that the estimator, objective, metrics and columns of a TRAIN statement are consistent.
 
 use serde_json::Value;
 
 use super::super::ast::{Attribute, Column, Train};
 use super::super::classify::{StandardKind, classify};
-use super::super::clause::EXCEPT;
+use super::super::clause_parser::EXCEPT;
 use super::super::dialect::Dialect;
 use super::super::error::SqlError;
 use super::super::expr::Expr;
@@ -12,15 +12,15 @@ use super::super::json::attribute_json;
 use super::rules::{Argument, Rules, Task};
 use super::{check_attributes, unknown, value};
 
-/// The only target of columns that XGBoost has.
+/// The only target of COLUMN clauses for XGBoost.
 const FEATURES: &str = "feature_columns";
-/// Column functions that no tree and no linear model can use, and what to write in their place.
-const OF_NO_USE: [(&str, &str); 2] = [
+/// Column functions that XGBoost's models do not support, each with the alternative.
+const UNSUPPORTED_FUNCTIONS: [(&str, &str); 2] = [
     ("EMBEDDING", "use INDICATOR or CATEGORY_HASH"),
     ("SEQ_CATEGORY_ID", "use INDICATOR(CATEGORY_ID(…)), which forgets the order"),
 ];
 
-/// Notes the faults; gives what the model predicts, where the statement says it.
+/// Adds the statement's errors. Returns the model's task, if the statement determines it.
 pub(super) fn check(
     rules: &Rules,
     train: &Train,
@@ -30,7 +30,7 @@ pub(super) fn check(
     let known = errors.len();
     check_estimator(rules, train, errors);
     if errors.len() > known {
-        // Attributes and columns of an estimator that does not exist are nothing to judge.
+        // Attributes and columns depend on the estimator, which is wrong.
         return None;
     }
     check_attributes(rules, &rules.attributes.train, &train.attributes, errors);
@@ -49,13 +49,13 @@ fn check_estimator(rules: &Rules, train: &Train, errors: &mut Vec<SqlError>) {
     let estimator = &train.estimator;
     if image.is_some() {
         let message = format!(
-            "estimator {} names an image, which is not supported yet; give the image by WITH pod.image",
+            "estimator {} names an image, which is not supported yet; set the image with WITH pod.image",
             estimator.text
         );
-        errors.push(SqlError::meaning(estimator.position, message));
+        errors.push(SqlError::semantic(estimator.position, message));
         return;
     }
-    // The older form names an estimator by what it does: XGBOOSTCLASSIFIER.
+    // Older programs name an estimator by its task: XGBOOSTCLASSIFIER.
     let is_older = !class.contains('.') && class.to_ascii_uppercase().starts_with("XGBOOST");
     if !is_older && !rules.estimators.iter().any(|it| it.eq_ignore_ascii_case(class)) {
         let supported: Vec<_> = rules.estimators.iter().map(String::as_str).collect();
@@ -65,15 +65,17 @@ fn check_estimator(rules: &Rules, train: &Train, errors: &mut Vec<SqlError>) {
             supported.join(", "),
             hint.unwrap_or_default()
         );
-        errors.push(SqlError::meaning(estimator.position, message));
+        errors.push(SqlError::semantic(estimator.position, message));
     }
     if train.label.is_none() {
-        errors
-            .push(SqlError::meaning(estimator.position, format!("{class} needs a label, as in LABEL class")));
+        errors.push(SqlError::semantic(
+            estimator.position,
+            format!("{class} needs a label, as in LABEL class"),
+        ));
     }
 }
 
-/// A column comes once, and the label is none of them.
+/// Checks that no column is named twice, and that none is the label.
 fn check_columns(train: &Train, errors: &mut Vec<SqlError>) {
     let mut seen: Vec<String> = Vec::new();
     let mut has_star = false;
@@ -82,11 +84,11 @@ fn check_columns(train: &Train, errors: &mut Vec<SqlError>) {
             let position = clause.columns.first().map_or(train.estimator.position, |it| it.position);
             let message =
                 format!("COLUMN … FOR {}: XGBoost has one set of columns; leave out FOR", clause.target);
-            errors.push(SqlError::meaning(position, message));
+            errors.push(SqlError::semantic(position, message));
         }
         for Column { expr, position } in &clause.columns {
-            let mut refuse = |message: String| errors.push(SqlError::meaning(*position, message));
-            if let Some((name, instead)) = function_of_no_use(expr) {
+            let mut refuse = |message: String| errors.push(SqlError::semantic(*position, message));
+            if let Some((name, instead)) = unsupported_function(expr) {
                 refuse(format!("feature column {name} is of no use to XGBoost: {instead}"));
             }
             let label = train.label.as_ref().map(|label| label.text.as_str());
@@ -111,18 +113,18 @@ fn check_columns(train: &Train, errors: &mut Vec<SqlError>) {
     }
 }
 
-fn function_of_no_use(expr: &Expr) -> Option<(&'static str, &'static str)> {
+fn unsupported_function(expr: &Expr) -> Option<(&'static str, &'static str)> {
     match expr {
-        Expr::Call { name, args } => OF_NO_USE
+        Expr::Call { name, args } => UNSUPPORTED_FUNCTIONS
             .into_iter()
             .find(|(it, _)| it.eq_ignore_ascii_case(name))
-            .or_else(|| args.iter().find_map(function_of_no_use)),
-        Expr::List(items) => items.iter().find_map(function_of_no_use),
+            .or_else(|| args.iter().find_map(unsupported_function)),
+        Expr::List(items) => items.iter().find_map(unsupported_function),
         _ => None,
     }
 }
 
-/// The column that a name, in whatever quotes, stands for. A string may also be a pattern, which names no column.
+/// The column that a name or string denotes. A string may also be a pattern, which denotes no single column.
 fn name_of(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Ident(name) => Some(name.clone()),
@@ -131,7 +133,7 @@ fn name_of(expr: &Expr) -> Option<String> {
     }
 }
 
-/// The columns that a feature reads: names in the first place of its functions.
+/// The columns that a feature reads: the first arguments of its functions.
 fn columns_of(expr: &Expr) -> Box<dyn Iterator<Item = String> + '_> {
     match expr {
         Expr::Ident(_) | Expr::String(_) => Box::new(name_of(expr).into_iter()),
@@ -141,7 +143,7 @@ fn columns_of(expr: &Expr) -> Box<dyn Iterator<Item = String> + '_> {
     }
 }
 
-/// A statement whose single attributes have been checked.
+/// A TRAIN statement whose attributes have been checked one by one.
 struct Statement<'a> {
     rules: &'a Rules,
     train: &'a Train,
@@ -157,7 +159,7 @@ impl<'a> Statement<'a> {
         self.attribute(name).map(|it| attribute_json(&it.value))
     }
 
-    /// A number, also one in quotes.
+    /// The value as a number, which may be in quotes.
     fn number(&self, name: &str) -> Option<f64> {
         match self.value(name)? {
             Value::String(text) => text.trim().parse().ok(),
@@ -167,7 +169,7 @@ impl<'a> Statement<'a> {
 
     fn refuse(&mut self, name: &str, message: impl Into<String>) {
         let position = self.attribute(name).map_or(self.train.estimator.position, |it| it.position);
-        self.errors.push(SqlError::meaning(position, message));
+        self.errors.push(SqlError::semantic(position, message));
     }
 
     fn validation(&mut self, dialect: Dialect) {
@@ -184,11 +186,11 @@ impl<'a> Statement<'a> {
             return;
         }
         if self.attribute("validation.select").is_none() {
-            self.refuse(NAME, format!("attribute {NAME} needs validation.select, to tell when to stop"));
+            self.refuse(NAME, format!("attribute {NAME} needs validation.select"));
         }
         if self.train.estimator.text.to_ascii_lowercase().contains("gblinear") {
             let message = format!(
-                "attribute {NAME} is not for gblinear: a linear model cannot go back to an earlier round"
+                "attribute {NAME} does not apply to gblinear: a linear model cannot return to an earlier round"
             );
             self.refuse(NAME, message);
         }
@@ -196,7 +198,7 @@ impl<'a> Statement<'a> {
             || self.number("train.batch_size").is_some_and(|it| it > 0.0);
         if trains_often {
             let message = format!(
-                "attribute {NAME} cannot go with train.epoch or train.batch_size: they train several times"
+                "attribute {NAME} cannot be combined with train.epoch or train.batch_size: they train several times"
             );
             self.refuse(NAME, message);
         }
@@ -211,14 +213,14 @@ impl<'a> Statement<'a> {
         }
     }
 
-    /// What the objective predicts; `None` where there is none, or none that exists.
+    /// Task of the objective; `None` if there is no objective, or an unknown one.
     fn objective(&mut self) -> Option<Task> {
         let task = match self.value("objective") {
             Some(Value::String(name)) => self.task_of(&name),
             _ => None,
         };
         if task.is_some_and(|task| task != Task::Multi) && self.attribute("num_class").is_some() {
-            self.refuse("num_class", "attribute num_class is for multi:softmax and multi:softprob only");
+            self.refuse("num_class", "attribute num_class applies to multi:softmax and multi:softprob only");
         }
         task
     }
@@ -257,23 +259,21 @@ impl<'a> Statement<'a> {
                     );
                 }
                 (Argument::None, Some(_)) => {
-                    self.refuse("eval_metric", format!("eval_metric {name} takes no argument, found {full}"));
+                    self.refuse("eval_metric", format!("eval_metric {name} has no argument, found {full}"));
                 }
                 _ => {}
             }
             if let Some(task) = task.filter(|task| !metric.tasks.contains(task)) {
                 let fitting = self.rules.eval_metrics.iter().filter(|(_, it)| it.tasks.contains(&task));
                 let fitting: Vec<_> = fitting.map(|(name, _)| name.as_str()).collect();
-                let message = format!(
-                    "eval_metric {name} does not fit the objective; for it there are {}",
-                    fitting.join(", ")
-                );
+                let message =
+                    format!("eval_metric {name} does not fit the objective; use {}", fitting.join(", "));
                 self.refuse("eval_metric", message);
             } else if let Some(only) = metric.objective.as_deref().filter(|it| {
-                // Without an objective the label decides, and never for this one.
+                // Without an objective, the label decides, which never selects this one.
                 objective.as_ref().and_then(Value::as_str) != Some(*it)
             }) {
-                self.refuse("eval_metric", format!("eval_metric {name} is for objective {only} only"));
+                self.refuse("eval_metric", format!("eval_metric {name} applies to objective {only} only"));
             }
         }
     }

@@ -1,12 +1,14 @@
-//! Is an attribute's value one that its rule allows?
+//! Checks an attribute's value against its rule.
 
 use serde_json::Value;
 
 use super::rules::{Rule, RuleType, Rules};
 use super::unknown;
 
+/// Checks a value.
+///
 /// # Errors
-/// One sentence that says what the value must be.
+/// A message with the value and the allowed values.
 pub(super) fn check(rules: &Rules, name: &str, rule: &Rule, value: &Value) -> Result<(), String> {
     match rule.kind {
         RuleType::Number | RuleType::WholeNumber => check_number(name, rule, value),
@@ -21,7 +23,7 @@ pub(super) fn check(rules: &Rules, name: &str, rule: &Rule, value: &Value) -> Re
                 let choices: Vec<_> = rule.choices.iter().map(String::as_str).collect();
                 Err(unknown(&format!("value of attribute {name}:"), text, &choices, "possible"))
             }
-            _ => Err(format!("attribute {name} is {}; it must be a text", shown(value))),
+            _ => Err(format!("attribute {name} is {}; it must be a string", shown(value))),
         },
         RuleType::EvalMetrics => {
             let known: Vec<_> = rules.eval_metrics.keys().map(String::as_str).collect();
@@ -43,13 +45,13 @@ pub(super) fn check(rules: &Rules, name: &str, rule: &Rule, value: &Value) -> Re
     }
 }
 
-/// A metric of EVALUATE by the name that it has here.
+/// Canonical name of a metric of EVALUATE, from any of its aliases.
 pub(super) fn metric(rules: &Rules, name: &str) -> String {
     let folded = name.to_lowercase();
     rules.metrics.aliases.get(&folded).cloned().unwrap_or(folded)
 }
 
-/// A list's items, or the names that a text parts by commas.
+/// Items of a list, or of a comma-separated string.
 pub(super) fn names(value: &Value) -> Vec<String> {
     match value {
         Value::Array(items) => items.iter().map(plain).collect(),

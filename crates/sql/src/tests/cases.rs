@@ -1,7 +1,7 @@
-//! The shared cases: what the last upstream release made of 186 programs, and where we differ on purpose.
+//! The shared cases: results of the last upstream release for 186 programs, and the intended differences.
 //!
-//! `inputs` and `outputs` come from upstream's use of the databases' own parsers, which we do not have; they are not
-//! compared. `ir` is compared as far as it goes. Error texts are this project's.
+//! `inputs` and `outputs` are results of the databases' own parsers, which this project does not have, so they are not
+//! compared. `ir` is compared where both have it. Error texts are this project's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,34 +10,34 @@ use serde_json::{Value, json};
 
 use super::super::*;
 
-/// Refused upstream, accepted here.
+/// Rejected by upstream, accepted here.
 const ACCEPTED: [(&str, &str); 12] = [
     ("eval-03", "EVALUATE shows its measurements, so a table for them is not needed"),
     ("col-54", "a column's name may stand in quotes"),
-    ("std-31", "standard SQL is the database's to judge"),
-    ("std-33", "standard SQL is the database's to judge"),
-    ("prog-06", "standard SQL is the database's to judge"),
-    ("prog-22", "standard SQL is the database's to judge"),
-    ("show-07", "standard SQL is the database's to judge: TRAIN m1 is no extended clause here"),
-    ("prog-15", "the SELECT of an extended statement is the database's to judge"),
-    ("prog-43", "a byte order mark is what editors write, not what people mean"),
+    ("std-31", "standard SQL is checked by the database"),
+    ("std-33", "standard SQL is checked by the database"),
+    ("prog-06", "standard SQL is checked by the database"),
+    ("prog-22", "standard SQL is checked by the database"),
+    ("show-07", "standard SQL is checked by the database: TRAIN m1 is not an extended clause here"),
+    ("prog-15", "the SELECT of an extended statement is checked by the database"),
+    ("prog-43", "a byte order mark, which editors write, is not part of the program"),
     ("train-col-no-with", "COLUMN without WITH: nothing is missing"),
     ("train-old-syntax", "the older form without TO"),
     ("pred-10", "the older form without TO"),
 ];
 
-/// Accepted upstream, refused here.
+/// Accepted by upstream, rejected here.
 const REFUSED: [(&str, &str); 1] =
-    [("prog-36", "a quote that is never closed; upstream drops it and what follows without a word")];
+    [("prog-36", "an unclosed quote; upstream silently drops it and what follows")];
 
-/// Parsed upstream and refused by its analysis, accepted here.
+/// Parsed by upstream and rejected by its analysis, accepted here.
 const MEANINGFUL: [(&str, &str); 3] = [
     ("with-01", "a negative number is a number"),
     ("with-04", "a negative number is a number"),
     ("col-17", "NUMERIC is DENSE by its documented name"),
 ];
 
-/// Analysed otherwise.
+/// Analysed in another way.
 const TYPED: [(&str, &str); 2] = [
     ("with-25", "a float in a list is a float; upstream makes it a string"),
     ("with-26", "a string in a list has no quotes; upstream keeps them"),
@@ -58,7 +58,7 @@ pub(super) fn programs() -> Vec<String> {
 }
 
 #[test]
-fn every_case_is_read_as_upstream_or_differs_on_purpose() {
+fn shared_case_gives_upstreams_result_or_an_intended_difference() {
     let mut differ: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let cases = cases();
     assert_eq!(cases.len(), 186);

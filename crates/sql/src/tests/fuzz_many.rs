@@ -1,14 +1,14 @@
-//! A fuzzer that needs no nightly compiler: cases of the shared file, mutated token by token, in great number.
+//! A fuzzer that needs no nightly compiler: it mutates the shared cases token by token.
 //!
-//! `SQL_FUZZ_INPUTS` says how many (default 200,000). The seed is fixed, so a failure comes again; its message has the
-//! input. `make drill` runs ten million in release mode.
+//! `SQL_FUZZ_INPUTS` is the number of inputs (default 200,000). The seed is fixed, so failures are reproducible; the message
+//! has the input. `make drill` runs ten million in release mode.
 
 use std::thread;
 
 use super::super::{Dialect, compile, parse_program, to_json};
 use super::cases::programs;
 
-/// Pieces that mean something, or that could break something.
+/// Pieces with a meaning, and pieces that may break the parser.
 const PIECES: [&str; 78] = [
     "SELECT",
     "FROM",
@@ -90,7 +90,7 @@ const PIECES: [&str; 78] = [
     "🦀",
 ];
 
-/// xorshift64*: good enough to pick pieces, and the same everywhere.
+/// xorshift64*: the same sequence on every machine.
 struct Random(u64);
 
 impl Random {
@@ -107,7 +107,7 @@ impl Random {
     }
 }
 
-/// Cuts a program into words, blanks and single characters.
+/// Splits a program into words, whitespace and single characters.
 fn pieces(sql: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = sql;
@@ -151,10 +151,10 @@ fn mutate(random: &mut Random, seeds: &[Vec<&str>]) -> String {
     tokens.concat()
 }
 
-/// Names the input should the test panic on it.
-struct Blame<'a>(&'a str, Dialect);
+/// Prints the input if the test panics.
+struct PrintOnPanic<'a>(&'a str, Dialect);
 
-impl Drop for Blame<'_> {
+impl Drop for PrintOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             eprintln!("the input was, in {}: {:?}", self.1, self.0);
@@ -163,7 +163,7 @@ impl Drop for Blame<'_> {
 }
 
 fn try_input(sql: &str, dialect: Dialect) {
-    let _blame = Blame(sql, dialect);
+    let _blame = PrintOnPanic(sql, dialect);
     match compile(sql, dialect) {
         Ok(compiled) => {
             let run: Vec<usize> =
@@ -188,7 +188,7 @@ fn try_input(sql: &str, dialect: Dialect) {
 }
 
 #[test]
-fn many_inputs_are_compiled_or_refused() {
+fn mutated_input_is_compiled_or_rejected() {
     let inputs: u64 =
         std::env::var("SQL_FUZZ_INPUTS").ok().and_then(|count| count.parse().ok()).unwrap_or(200_000);
     let programs = programs();

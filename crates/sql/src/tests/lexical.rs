@@ -1,7 +1,7 @@
-//! Where statements end, in each dialect, and that not a byte is changed.
+//! Boundaries of statements in each dialect, and that their text is unchanged.
 
 use super::super::dialect::Dialect::{self, Mysql, Postgresql, Sqlite};
-use super::super::split::parse_program;
+use super::super::splitter::parse_program;
 use super::super::{Body, compile};
 
 fn texts(sql: &str, dialect: Dialect) -> Vec<String> {
@@ -9,18 +9,18 @@ fn texts(sql: &str, dialect: Dialect) -> Vec<String> {
     program.statements.into_iter().map(|statement| statement.text).collect()
 }
 
-/// `a` and `b` must come back as two statements.
+/// Asserts that `a` and `b` are two statements.
 fn splits(a: &str, b: &str, dialect: Dialect) {
     assert_eq!(texts(&format!("{a}{b}"), dialect), [a, b], "{dialect}");
 }
 
-/// `sql` must come back as one statement.
+/// Asserts that `sql` is one statement.
 fn whole(sql: &str, dialect: Dialect) {
     assert_eq!(texts(sql, dialect), [sql], "{dialect}");
 }
 
 #[test]
-fn quotes_of_each_dialect() {
+fn semicolon_in_quotes_ends_no_statement_in_any_dialect() {
     for dialect in Dialect::ALL {
         splits("SELECT 'a;''b', \"c;\"\"d\";", " SELECT 2", dialect);
         splits("SELECT 1 /* ; ' */;", "-- ; '\nSELECT 2;", dialect);
@@ -37,7 +37,7 @@ fn quotes_of_each_dialect() {
 }
 
 #[test]
-fn comments_of_each_dialect() {
+fn semicolon_in_a_comment_ends_no_statement_in_any_dialect() {
     splits("SELECT 1 # ; '\n;", "SELECT 5--1;", Mysql);
     splits("SELECT 1 -- ;\n;", "SELECT 2", Mysql);
     splits("SELECT a#b;", "SELECT 1--;\n+2", Postgresql);
@@ -49,7 +49,7 @@ fn comments_of_each_dialect() {
 }
 
 #[test]
-fn what_is_never_closed_is_refused_where_it_opens() {
+fn unclosed_string_or_comment_is_rejected_at_its_start() {
     for (sql, dialect, message) in [
         ("SELECT 1;\n SELECT 'a", Mysql, "line 2, column 9: found \"'a\", expected a closing '"),
         ("SELECT \"a", Sqlite, "line 1, column 8: found \"\"a\", expected a closing \""),
@@ -67,7 +67,7 @@ fn what_is_never_closed_is_refused_where_it_opens() {
 }
 
 #[test]
-fn bodies_of_routines_stay_whole() {
+fn semicolon_in_a_routine_body_ends_no_statement() {
     for sql in [
         "CREATE TRIGGER r AFTER INSERT ON t BEGIN UPDATE u SET a = CASE WHEN b THEN 1 ELSE 2 END; DELETE FROM v; END;",
         "CREATE TEMP TRIGGER IF NOT EXISTS r AFTER INSERT ON t BEGIN SELECT ';'; END;",
@@ -99,10 +99,10 @@ fn bodies_of_routines_stay_whole() {
 }
 
 #[test]
-fn not_a_byte_is_changed() {
+fn text_of_a_statement_is_unchanged() {
     let select = "/* ${x} */ SELECT `a;b`, \"q\"\"\", '$(id)', '\\'', '${a.b}' --\r\n\tFROM t\n";
     let program = format!("{select}TO TRAIN E WITH a=\"$(id)\\n`\" LABEL l INTO m;\n\n");
-    let parsed = parse_program(&program, Mysql).expect("a good program");
+    let parsed = parse_program(&program, Mysql).expect("the program is valid");
     assert_eq!(parsed.statements[0].text, program);
     assert_eq!(parsed.statements[0].body.select(), Some(select));
     let Body::Train(train) = &parsed.statements[0].body else { panic!("it trains") };
@@ -113,7 +113,7 @@ fn not_a_byte_is_changed() {
 }
 
 #[test]
-fn statements_about_models() {
+fn model_statements_are_recognized_by_their_first_words() {
     let kinds = |sql: &str| -> Vec<&'static str> {
         let program = parse_program(sql, Mysql).unwrap_or_else(|error| panic!("{sql}: {error}"));
         program.statements.iter().map(|statement| statement.body.kind()).collect()
@@ -140,14 +140,14 @@ fn statements_about_models() {
 }
 
 #[test]
-fn positions_are_those_of_first_words() {
+fn position_of_a_statement_is_its_first_word() {
     let program = parse_program("-- c\n\n  SELECT 1;\u{a0}é;", Mysql).expect("it splits");
     let positions: Vec<_> = program.statements.iter().map(|s| (s.position.line, s.position.column)).collect();
     assert_eq!(positions, [(3, 3), (3, 13)]);
 }
 
 #[test]
-fn messages_say_all_that_could_stand_there() {
+fn syntax_error_lists_all_possible_tokens() {
     for (sql, message) in [
         (
             "SELECT 1 TO TRAIN E WITH a=1 LABLE l INTO m",
@@ -169,7 +169,7 @@ fn messages_say_all_that_could_stand_there() {
         ),
         (
             "SELECT 1 TO TRAIN xgboost.dart WITH eta=1 COLUMN DENS(a) LABEL l INTO m",
-            "line 1, column 50: there is no column function DENS; did you mean DENSE?",
+            "line 1, column 50: column function DENS does not exist; did you mean DENSE?",
         ),
     ] {
         assert_eq!(compile(sql, Mysql).expect_err(sql).to_string(), message);
@@ -180,12 +180,12 @@ fn messages_say_all_that_could_stand_there() {
     );
 }
 
-/// Length of the programs that repeat one piece. Small enough for a debug build, large enough to notice a square.
+/// Length of the programs that repeat one piece: small enough for a debug build, large enough to notice quadratic time.
 const PATTERN_BYTES: usize = 64 << 10;
 
-/// Nothing here takes time that grows with the square.
+/// With quadratic time, it would take hours.
 #[test]
-fn long_programs_are_read_in_linear_time() {
+fn long_program_is_compiled_in_linear_time() {
     let insert = "INSERT INTO t VALUES ('it''s', \"q;\", 'a\\\\');\n";
     let sql = insert.repeat((10 << 20) / insert.len());
     let program = parse_program(&sql, Mysql).expect("it splits");
@@ -234,5 +234,5 @@ fn long_programs_are_read_in_linear_time() {
     }
     let too_long = " ".repeat(super::super::MAX_PROGRAM_BYTES + 1);
     let error = compile(&too_long, Mysql).expect_err("too long").to_string();
-    assert_eq!(error, "line 1, column 1: the program has 16777217 bytes; 16777216 (16 MiB) is the most");
+    assert_eq!(error, "line 1, column 1: the program has 16777217 bytes; the maximum is 16777216 (16 MiB)");
 }

@@ -1,4 +1,4 @@
-//! Tests of the module as a whole.
+//! Tests of the whole crate.
 
 mod cases;
 mod fuzz_many;

@@ -1,12 +1,12 @@
-//! What holds for every program.
+//! Properties of all programs.
 
 use proptest::prelude::*;
 
-use super::super::clause_expr::parse_expression;
+use super::super::expression_parser::parse_expression;
 use super::super::{Dialect, compile, parse_program};
 use super::cases::programs;
 
-/// Statements with traps in them, good in every dialect.
+/// Statements with tricky quotes and comments, valid in every dialect.
 const STANDARD: [&str; 9] = [
     "SELECT 1",
     " SELECT ';', 'it''s' ",
@@ -31,7 +31,7 @@ fn dialect() -> impl Strategy<Value = Dialect> {
     proptest::sample::select(&Dialect::ALL[..])
 }
 
-/// Text that is an expression, whatever its shape.
+/// Text of any expression.
 fn expression() -> impl Strategy<Value = String> {
     let leaf = proptest::sample::select(
         &["a", "a.b-c", "multi:softmax", "1", ".5e-3", "'x\\'y'", "\"it's\"", "f()"][..],
@@ -73,7 +73,7 @@ fn mutated_case() -> impl Strategy<Value = String> {
     })
 }
 
-/// Holds for any text at all.
+/// Checks the properties that hold for any text.
 fn check(sql: &str, dialect: Dialect) -> Result<(), TestCaseError> {
     let program = match parse_program(sql, dialect) {
         Ok(program) => program,
@@ -90,7 +90,7 @@ fn check(sql: &str, dialect: Dialect) -> Result<(), TestCaseError> {
     for statement in &program.statements {
         prop_assert_eq!(&sql[statement.span.clone()], &statement.text);
         prop_assert!(statement.span.start >= end);
-        // Between two statements there is nothing that is one.
+        // There is no statement between two statements.
         let gap = parse_program(&sql[end..statement.span.start], dialect);
         prop_assert!(gap.is_ok_and(|gap| gap.statements.is_empty()));
         end = statement.span.end;
@@ -106,7 +106,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn joined_statements_come_back(
+    fn joined_statements_are_split_again(
         statements in proptest::collection::vec(proptest::sample::select([&STANDARD[..], &EXTENDED[..]].concat()), 0..9),
         dialect in dialect(),
     ) {
@@ -121,18 +121,18 @@ proptest! {
     }
 
     #[test]
-    fn printed_expressions_reparse(text in expression()) {
-        let expr = parse_expression(&text).expect("it is an expression");
+    fn canonical_text_parses_to_the_same_expression(text in expression()) {
+        let expr = parse_expression(&text).expect("the expression parses");
         prop_assert_eq!(parse_expression(&expr.to_string()), Ok(expr));
     }
 
     #[test]
-    fn any_text_is_split_or_refused(sql in "\\PC*", dialect in dialect()) {
+    fn any_text_is_split_or_rejected(sql in "\\PC*", dialect in dialect()) {
         check(&sql, dialect)?;
     }
 
     #[test]
-    fn any_mix_of_traps_is_split_or_refused(
+    fn any_mix_of_quotes_and_comments_is_split_or_rejected(
         sql in "([;'\"`#$\\[\\]()/*!\\\\\n @:=,.-]|a|é|1|TO |TRAIN |SELECT |FROM |SHOW |CREATE TRIGGER |BEGIN |END |IF){0,40}",
         dialect in dialect(),
     ) {
@@ -140,7 +140,7 @@ proptest! {
     }
 
     #[test]
-    fn mutated_cases_are_split_or_refused(sql in mutated_case(), dialect in dialect()) {
+    fn mutated_case_is_split_or_rejected(sql in mutated_case(), dialect in dialect()) {
         check(&sql, dialect)?;
     }
 }

@@ -11,7 +11,7 @@ use tonic::{Request, Status};
 use super::tls;
 use crate::settings::Settings;
 
-/// A connection that is made when it is first needed, which is inside of a runtime.
+/// A connection that is opened on first use, because opening it needs a Tokio runtime.
 #[derive(Debug)]
 pub(super) struct Connection {
     endpoint: Endpoint,
@@ -35,7 +35,7 @@ impl Connection {
     }
 }
 
-/// Replaces headers of the same names, which the library read from the process's environment.
+/// Sets the headers. They replace those that the library read from the process's environment.
 pub(super) fn headers(settings: &Settings) -> impl Interceptor + Send + Sync + Clone + 'static {
     let mut headers = MetadataMap::new();
     for (name, value) in &settings.headers {

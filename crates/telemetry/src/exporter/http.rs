@@ -12,7 +12,7 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError};
 use super::tls;
 use crate::settings::Settings;
 
-/// The library's client, with headers, and errors that say why.
+/// The library's client, with the headers, and with causes in its errors.
 #[derive(Debug)]
 pub(super) struct Client {
     inner: HyperClient<HttpsConnector<HttpConnector>>,
@@ -39,7 +39,7 @@ impl HttpClient for Client {
     }
 }
 
-/// The library prints an error without its causes.
+/// Adds the causes to an error's text, because the library prints errors without them.
 fn with_causes(error: HttpError) -> HttpError {
     let mut text = error.to_string();
     let mut source = error.source();

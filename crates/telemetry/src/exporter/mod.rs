@@ -1,4 +1,4 @@
-//! Spans on their way to a collector, by the SDK's OTLP exporter.
+//! Export of spans to a collector, by the SDK's OTLP exporter.
 
 mod grpc;
 mod http;
@@ -31,7 +31,7 @@ struct Shared {
     transport: Transport,
     /// Attributes of this process.
     process: Vec<KeyValue>,
-    /// One for each service.
+    /// The SDK's exporter of each service.
     services: Mutex<Vec<(&'static str, Arc<SpanExporter>)>>,
     observer: Observer,
 }
@@ -45,29 +45,29 @@ enum Transport {
 /// Spans of one service.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Name of the service, unless a variable names one.
+    /// Name of the service, unless `OTEL_SERVICE_NAME` replaces it.
     pub service: &'static str,
-    /// Attributes of the service's process, where it is not the exporter's. Those of a service's first batch count.
+    /// Attributes of the service's process, if it is not this one. Only those of a service's first batch are used.
     pub process: Vec<KeyValue>,
     /// The spans.
     pub spans: Vec<SpanData>,
 }
 
-/// Spans that did not arrive.
+/// Spans that the collector did not accept.
 #[derive(Debug, Error)]
 #[error("{reason}")]
-pub struct Lost {
+pub struct ExportError {
     /// Their number.
     pub spans: usize,
-    /// Why, in one sentence.
+    /// Reason, for a message.
     pub reason: String,
 }
 
 impl Exporter {
-    /// An exporter for these settings. `process`: attributes of this process (see [`crate::resource`]).
+    /// Creates an exporter. `process`: attributes of this process (see [`crate::resource`]).
     ///
     /// # Errors
-    /// A file of certificates or keys cannot be used, or the endpoint; the message names the variable.
+    /// A certificate, a key or the endpoint cannot be used. The message names the variable.
     pub fn new(settings: Settings, process: Vec<KeyValue>) -> anyhow::Result<Self> {
         let transport = match settings.protocol {
             Protocol::Grpc => Transport::Grpc(Box::new(grpc::Connection::new(&settings)?)),
@@ -77,17 +77,18 @@ impl Exporter {
         Ok(Self(Arc::new(Shared { settings, transport, process, services, observer })))
     }
 
-    /// Its settings.
+    /// The settings.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.0.settings
     }
 
-    /// Sends the spans that are to be kept, and waits for the answer. Must not be called twice at a time.
+    /// Sends the sampled spans, and waits for the response. Must not be called concurrently, also not on clones: the reason of
+    /// a failure could be that of the other call.
     ///
     /// # Errors
-    /// Spans that the collector did not take.
-    pub async fn export(&self, batches: Vec<Batch>) -> Result<(), Lost> {
+    /// The number of spans that the collector did not accept, and the reason.
+    pub async fn export(&self, batches: Vec<Batch>) -> Result<(), ExportError> {
         let limits = &self.0.settings.limits;
         let kept = batches.into_iter().map(|batch| {
             let kept = batch.spans.into_iter().filter(|it| it.span_context.is_sampled());
@@ -107,15 +108,15 @@ impl Exporter {
             }
         };
         if tokio::time::timeout(self.0.settings.timeout, exported).await.is_err() {
-            let reason = "the collector did not answer in time".to_owned();
-            lost = Some(join(lost, Lost { spans: waiting, reason }));
+            let reason = "no response from the collector within the timeout".to_owned();
+            lost = Some(join(lost, ExportError { spans: waiting, reason }));
         }
         lost.map_or(Ok(()), Err)
     }
 
-    async fn export_one(&self, batch: Batch) -> Result<(), Lost> {
+    async fn export_one(&self, batch: Batch) -> Result<(), ExportError> {
         let count = batch.spans.len();
-        let lost = |reason: String| Lost { spans: count, reason };
+        let lost = |reason: String| ExportError { spans: count, reason };
         let exporter =
             self.of_service(batch.service, batch.process).map_err(|error| lost(error.to_string()))?;
         let observer = &self.0.observer;
@@ -171,7 +172,7 @@ impl Shared {
         }
     }
 
-    /// What the variables say goes before what was found out.
+    /// Resource of a service. Attributes from variables override detected ones.
     fn resource(&self, service: &'static str, process: Vec<KeyValue>) -> Resource {
         let name = self.settings.service.clone().unwrap_or_else(|| service.to_owned());
         Resource::builder_empty()
@@ -184,7 +185,8 @@ impl Shared {
     }
 }
 
-/// What the library says, in words for an operator. It names the code of an answer, or the cause of a failed connection.
+/// Reason of a failure, for an operator: the status of the response, or the cause of a failed connection. The library has
+/// both only in the text of its error and in its log events. Nothing is decided by these words.
 fn reason(error: &OTelSdkError, cause: Option<String>) -> String {
     let text = match error {
         OTelSdkError::InternalFailure(text) => text.clone(),
@@ -197,10 +199,10 @@ fn reason(error: &OTelSdkError, cause: Option<String>) -> String {
         (None, cause) => (text.replace("HTTP export failed with status code: ", "HTTP status "), cause),
     };
     match cause {
-        // What a server of HTTP/1.1 answers is no HTTP/2.
+        // A server of HTTP/1.1 answers with something that is not HTTP/2.
         Some(it) if it.contains("http2 error") => {
             format!(
-                "the collector does not speak OTLP over gRPC ({it}); set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf?"
+                "the collector does not support OTLP over gRPC ({it}); set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
             )
         }
         Some(it) => format!("cannot reach the collector: {it}"),
@@ -216,9 +218,9 @@ fn scoped(mut span: SpanData, service: &'static str) -> SpanData {
     span
 }
 
-fn join(first: Option<Lost>, second: Lost) -> Lost {
+fn join(first: Option<ExportError>, second: ExportError) -> ExportError {
     match first {
-        Some(first) => Lost { spans: first.spans + second.spans, ..second },
+        Some(first) => ExportError { spans: first.spans + second.spans, ..second },
         None => second,
     }
 }

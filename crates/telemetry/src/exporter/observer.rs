@@ -1,5 +1,5 @@
-//! What the library says of an export, in events of its log: spans that the collector rejected, and the cause of a
-//! failure. Its results have neither.
+//! Details of an export that the library reports only as log events: the spans that the collector rejected, and the cause
+//! of a failure.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,12 +9,12 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Event, Metadata, Subscriber};
 
-use super::Lost;
+use super::ExportError;
 
 /// Target of the library's events.
 const LIBRARY: &str = "opentelemetry-otlp";
 
-/// Sees the events of one export at a time.
+/// Receives the library's events during an export.
 #[derive(Debug)]
 pub(super) struct Observer {
     seen: Arc<Mutex<Seen>>,
@@ -31,7 +31,7 @@ struct Seen {
 impl Observer {
     pub(super) fn new() -> Self {
         let seen = Arc::default();
-        // One for all exports: a new one makes the tracing library ask every place of the program that logs.
+        // One for all exports, because `tracing` re-evaluates all callsites of the program for each new dispatcher.
         let dispatch = Dispatch::new(Events(Arc::clone(&seen)));
         Self { seen, dispatch }
     }
@@ -44,14 +44,14 @@ impl Observer {
         *lock(&self.seen) = Seen::default();
     }
 
-    /// Spans of a partial success.
-    pub(super) fn rejected(&self) -> Option<Lost> {
+    /// Rejected spans of a partial success.
+    pub(super) fn rejected(&self) -> Option<ExportError> {
         let seen = lock(&self.seen);
         let spans = usize::try_from(seen.rejected).ok().filter(|it| *it > 0)?;
-        Some(Lost { spans, reason: format!("the collector rejected them: {}", seen.message) })
+        Some(ExportError { spans, reason: format!("the collector rejected them: {}", seen.message) })
     }
 
-    /// Cause of a failure of the transport.
+    /// Cause of a transport failure.
     pub(super) fn cause(&self) -> Option<String> {
         lock(&self.seen).cause.take()
     }

@@ -1,4 +1,4 @@
-//! TLS of the connection to the collector, the same for both transports.
+//! TLS of the connection to the collector, for both transports.
 
 use anyhow::Context as _;
 use rustls::pki_types::CertificateDer;
@@ -11,7 +11,7 @@ pub(super) fn tonic_config(files: &TlsFiles) -> anyhow::Result<ClientTlsConfig> 
     sqlflow_tls::install_provider();
     let mut config = ClientTlsConfig::new().trust_anchors(roots(files)?.roots);
     if let Some((certificate, key)) = &files.identity {
-        // Checked as the other transport checks them.
+        // Only for its errors, which name the variable.
         rustls_config(files)?;
         let read = |path: &std::path::Path| {
             std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
@@ -40,7 +40,7 @@ fn roots(files: &TlsFiles) -> anyhow::Result<RootCertStore> {
             .with_context(|| format!("cannot use OTEL_EXPORTER_OTLP_CERTIFICATE {}", path.display()))?,
         None => sqlflow_tls::trusted_certificates()?,
     };
-    // A system may trust certificates that this library does not understand.
+    // The system's certificates may include some that rustls cannot parse.
     roots.add_parsable_certificates(certificates);
     Ok(roots)
 }

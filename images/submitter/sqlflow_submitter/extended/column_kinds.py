@@ -1,4 +1,4 @@
-"""Finds columns that a model cannot read, by their declared types and a few values, before all rows are read."""
+"""Finds columns that a model cannot read, from their declared types and a few values, before all rows are read."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def _create(
         renamed = (
             f"{writer.quote(old)} AS {writer.quote(new)}" for old, new in zip(passthrough.names, kept, strict=True)
         )
-        # The newline ends a comment that the select may end with.
+        # The newline closes a comment at the end of the select.
         select = f"SELECT {', '.join(renamed)} FROM ({select}\n) AS sqlflow_carried"
     columns = [column._replace(name=name) for column, name in zip(passthrough.columns, kept, strict=True)]
     table.create_from_select(select, columns, computed)

@@ -104,7 +104,7 @@ def _normalized(column: ColumnInfo, described: ColumnInfo | None, raw: Sequence[
         return values
     own_type = column.database_type
     if own_type.startswith("character("):
-        # PostgreSQL pads CHAR(n) with blanks; other databases do not return them.
+        # PostgreSQL pads CHAR(n) with spaces; other databases do not return them.
         return Values(Kind.TEXT, [None if value is None else value.rstrip(" ") for value in values.values])
     if own_type == "bit":
         # PostgreSQL prints binary digits, and MySQL returns a number.

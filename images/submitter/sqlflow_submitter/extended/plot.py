@@ -1,4 +1,4 @@
-"""Plots for people."""
+"""Plots of results, as PNG images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def bar_plot(ranking: Sequence[tuple[str, float]], title: str) -> tuple[bytes, l
 
     Returns a PNG, and those of its texts that have characters which no installed font has.
     """
-    # Without pyplot: it needs no display, has no global state, and its import takes half the time.
+    # Without pyplot, no display and no global state are needed, and the import takes half the time.
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

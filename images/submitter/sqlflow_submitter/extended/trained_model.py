@@ -83,7 +83,7 @@ def probabilities(margins: Any, task: Task) -> Any:
     """Converts raw scores to the probability of each class: (rows, classes)."""
     margins = margins.astype(np.float64)
     if task is Task.BINARY:
-        # By tanh: exp of a large margin would overflow.
+        # tanh does not overflow; exp of a large margin would.
         positive = 0.5 * (1.0 + np.tanh(0.5 * margins))
         return np.column_stack([1.0 - positive, positive])
     powers = np.exp(margins - margins.max(axis=1, keepdims=True))

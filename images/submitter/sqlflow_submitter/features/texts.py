@@ -12,7 +12,7 @@ EPOCH_DAY = date(1970, 1, 1).toordinal()
 MICROS_PER_DAY = 86_400_000_000
 
 MISSING_WORDS = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "?", "-", "--", "."})
-"""Texts that mean a missing value if all others are numbers, dates or lists. Case and blanks do not matter."""
+"""Texts that mean a missing value if all others are numbers, dates or lists. Case and whitespace do not matter."""
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 BOOLEANS = {word[:end]: value for word, value in _WORDS.items() for end in range(1, len(word) + 1)} | {
@@ -107,7 +107,7 @@ def micros(text: str) -> int | None:
         moment = datetime.fromisoformat(text.strip())
         days = moment.toordinal() - EPOCH_DAY
     except ValueError:
-        # The year is outside Python's calendar, a blank precedes the time zone, or the text is not a date.
+        # The year is outside Python's calendar, a space precedes the time zone, or the text is not a date.
         year, month, day, clock, is_bc = match.groups()
         try:
             days = _days(1 - int(year) if is_bc else int(year), int(month), int(day))

@@ -15,7 +15,7 @@ WORD = re.compile(rf"{LETTER}+")
 # Quoted names are searched at each quote, because a quote in a literal or comment has no partner.
 QUOTED_NAME = r'"(?:[^"]|""){1,300}"|`(?:[^`]|``){1,300}`|\[[^\]]{1,300}\]'
 QUOTED = re.compile(rf"(?=({QUOTED_NAME}))")
-# Blanks and comments, also comments whose text MySQL executes.
+# Whitespace and comments, also comments whose content MySQL executes.
 BETWEEN = r"(?:\s|/\*M?!\d*|/\*.*?\*/|\*/|--[^\n]*|\#[^\n]*)*+"
 CALL = re.compile(rf"(?<!{LETTER})({LETTER}++)[\"`\]]?{BETWEEN}\(", re.DOTALL)
 QUOTED_CALL = re.compile(rf"(?=({QUOTED_NAME}){BETWEEN}\()", re.DOTALL)
@@ -49,7 +49,7 @@ def words(text: str) -> set[str]:
 
 
 def calls(text: str) -> set[str]:
-    """Returns in lower case every name before a bracket. Blanks and comments may be between them."""
+    """Returns in lower case every name before a parenthesis. Whitespace and comments may be between them."""
     return {name.lower() for name in CALL.findall(text)} | _unquoted(QUOTED_CALL.findall(text))
 
 
@@ -69,8 +69,8 @@ def dependencies(
     """Returns these objects, and recursively all objects whose names occur in their texts.
 
     The result may be too large, because any word is taken for a name. It is never too small, except for a name that
-    is composed at run time. In a select or view, only a word before a bracket can be a function. In a function, which
-    may be in another language, any word can be one.
+    is composed at run time. In a select or view, only a word before a parenthesis can be a function. In a function,
+    which may be in another language, any word can be one.
 
     Args:
         start: the known objects.

@@ -165,7 +165,7 @@ def tokens(text: str, escapes: bool) -> list[Token]:
 
 
 def _is_read(parsed: list[Token], name: str) -> bool:
-    """Returns whether a parsed SELECT has a table of this name: after `from` or `join`, or a bracket after these."""
+    """Returns whether a parsed SELECT has a table of this name: after `from`, `join`, or a parenthesis after these."""
     before: Token | None = None
     for place, token in enumerate(parsed):
         if token.text == "(" and not token.is_quoted and before and before.is_word("from", "join", "straight_join"):
@@ -208,14 +208,14 @@ def _is_defined(found: list[Token], place: int) -> bool:
             return True
         is_recursive = any(token.is_word("recursive") for token in found[:start])
         begins = body if is_recursive else _closing(found, body)
-        # The definition holds until the bracket around the WITH clause closes.
+        # The definition holds until the parenthesis around the WITH clause is closed.
         if begins < place < _closing(found, begins):
             return True
     return False
 
 
 def _body(found: list[Token], place: int) -> int | None:
-    """Returns the position of the bracket that opens the definition of this name in a WITH clause, if there is one."""
+    """Returns the position of the parenthesis that opens the definition of this name in a WITH clause, or None."""
     if not (found[place - 1].is_word("with", "recursive") or _text_at(found, place - 1) == ",") or place == 0:
         return None
     after = place + 1
@@ -226,7 +226,7 @@ def _body(found: list[Token], place: int) -> int | None:
 
 
 def _closing(found: list[Token], place: int) -> int:
-    """Returns the position of the bracket that closes the one here, or else the one around it, or the end."""
+    """Returns the position of the parenthesis that closes the one here, or else the one around it, or the end."""
     depth = 1
     for at in range(place + 1, len(found)):
         if not found[at].is_quoted:

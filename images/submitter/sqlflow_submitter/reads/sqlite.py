@@ -94,9 +94,9 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 
 def _named(tokens: list[_Token]) -> Iterator[NamedTable]:
-    # For each open bracket: whether this place is in a FROM clause.
+    # For each open parenthesis: whether this position is in a FROM clause.
     is_from = [False]
-    # Whether a table or a bracket with tables comes next.
+    # Whether a table or a parenthesis with tables comes next.
     is_next = False
     for place, token in enumerate(tokens):
         before = tokens[place - 1] if place else END

@@ -47,6 +47,6 @@ def check_metric_task(metric: str, objective: str) -> None:
     task, known = check_objective(objective), rules.eval_metrics()
     if task.value not in known[name].tasks:
         fitting = ", ".join(other for other, rule in known.items() if task.value in rule.tasks)
-        raise UserError(f"eval_metric {name} does not fit objective {objective}; for it there are {fitting}")
+        raise UserError(f"eval_metric {name} does not fit objective {objective}; use {fitting}")
     if known[name].objective not in (None, objective):
         raise UserError(f"eval_metric {name} is for objective {known[name].objective} only")

@@ -66,11 +66,11 @@ class Parameters:
     def _check_early_stopping(self, booster: str) -> None:
         name = "attribute train.early_stopping_rounds"
         if not self.validation_select:
-            raise UserError(f"{name} needs validation.select, to tell when to stop")
+            raise UserError(f"{name} needs validation.select")
         if booster == "gblinear":
-            raise UserError(f"{name} is not for gblinear: a linear model cannot go back to an earlier round")
+            raise UserError(f"{name} does not apply to gblinear: a linear model cannot return to an earlier round")
         if self.epochs > 1 or self.batch_size:
-            raise UserError(f"{name} cannot go with train.epoch or train.batch_size: they train several times")
+            raise UserError(f"{name} cannot be combined with train.epoch or train.batch_size: they train several times")
 
     def set_objective(self, objective: str) -> None:
         """Sets the objective, if the program has none."""
@@ -128,7 +128,7 @@ def check(name: str, value: Any, known: Mapping[str, Rule]) -> Any:
         return _checked_number(name, value, rule)
     if rule.type in ("text", "objective"):
         if not isinstance(value, str):
-            raise UserError(f"attribute {name} is {value!r}; it must be a text")
+            raise UserError(f"attribute {name} is {value!r}; it must be a string")
         if rule.choices and value not in rule.choices:
             raise UserError(unknown_name(f"value of attribute {name}:", value, rule.choices, "possible"))
     return value

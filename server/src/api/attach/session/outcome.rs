@@ -10,8 +10,8 @@ use sqlflow_result_log::Entry;
 use tonic::Status;
 
 use super::{Incoming, Session};
+use crate::agent_outcome;
 use crate::api::status;
-use crate::wire;
 
 impl Session<'_> {
     /// Takes the last records and the outcome. If possible, one write makes both durable.
@@ -55,7 +55,7 @@ impl Session<'_> {
     }
 
     async fn outcome_event(&self, outcome: &Outcome) -> Event {
-        let mut converted = wire::outcome(outcome);
+        let mut converted = agent_outcome::from_wire(outcome);
         if converted.reason == Reason::Terminated {
             let target = Target::of(&self.job, &self.attempt);
             match self.context.executors.terminated_by(&target).await {

@@ -1,44 +1,44 @@
-//! Splits a program into statements and finds where standard SQL ends and an extended clause begins.
+//! Splits a program into statements, and extended statements into their SELECT and their clause.
 
 use super::ast::{Body, Program, Statement};
 use super::classify::classify;
-use super::clause::ClauseParser;
 use super::clause_finder::{ClauseFinder, ClauseStart};
+use super::clause_lexer::Lexer;
+use super::clause_parser::ClauseParser;
 use super::dialect::Dialect;
 use super::error::{Found, SqlError};
-use super::lex::Lexer;
+use super::escape_settings::EscapeSettings;
 use super::position::{Position, PositionCursor};
-use super::routine::RoutineTracker;
-use super::scan::{Scanner, Token, Unclosed};
-use super::string_rules::StringRules;
+use super::scanner::{Scanner, Token, Unclosed};
+use super::stored_routines::RoutineBodyTracker;
 
-/// Splits `sql` and parses its extended statements. Standard statements go to the database as they are, so they are
-/// only classified, never refused; but a string, quoted name or comment that is never closed is: nobody can say where
-/// its statement ends.
+/// Splits `sql` into statements and parses the extended ones.
 ///
-/// Takes time linear in the program.
+/// Standard statements go to the database unchanged, so they are classified but not validated. Only an unclosed string,
+/// quoted name or comment is rejected, because the end of its statement is not known. The time is linear in the program's
+/// length.
 ///
 /// # Errors
-/// The first fault, with its place.
+/// The first syntax error, with its position.
 pub fn parse_program(sql: &str, dialect: Dialect) -> Result<Program, SqlError> {
-    // Editors on Windows begin a file with a byte order mark. It is no part of the SQL.
+    // Editors on Windows begin a file with a byte order mark, which is not part of the SQL.
     let start = if sql.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     let mut splitter = Splitter { sql, dialect, pos: start, cursor: PositionCursor::new(sql) };
-    let mut rules = StringRules::new(dialect);
+    let mut settings = EscapeSettings::new(dialect);
     let mut statements = Vec::new();
     loop {
         let from = splitter.pos;
         let found = splitter.next();
-        // A fault may only come from a string that ends elsewhere.
+        // Checked before an error is returned: a string that ends elsewhere may be the cause of it.
         let to = match &found {
             Ok(Some(statement)) => {
                 statement.body.select().map_or(statement.span.end, |select| from + select.len())
             }
             Ok(None) | Err(_) => sql.len(),
         };
-        rules.check(sql, from, to)?;
+        settings.check(sql, from, to)?;
         let Some(statement) = found? else { break };
-        rules.apply(&statement);
+        settings.apply(&statement);
         statements.push(statement);
     }
     Ok(Program { dialect, statements })
@@ -47,7 +47,7 @@ pub fn parse_program(sql: &str, dialect: Dialect) -> Result<Program, SqlError> {
 struct Splitter<'a> {
     sql: &'a str,
     dialect: Dialect,
-    /// Where the text of the next statement begins.
+    /// Start of the next statement's text.
     pos: usize,
     cursor: PositionCursor<'a>,
 }
@@ -63,15 +63,16 @@ impl<'a> Splitter<'a> {
             }
         };
         let position = self.cursor.advance(first.start);
-        if let Some((body, end)) = self.about_models(&first, &scanner)? {
+        if let Some((body, end)) = self.model_statement(&first, &scanner)? {
             return Ok(Some(self.extended(first.start, position, body, end)));
         }
         self.statement(first, position, scanner).map(Some)
     }
 
-    /// Reads a statement about models that has no SELECT: its two first words say so. No supported database has such
-    /// statements, but for MySQL's `DESCRIBE table column` of a table that is named `model`; in backquotes it is its own.
-    fn about_models(
+    /// Parses a statement about models, such as `SHOW MODELS`, which its first two words identify. The supported databases
+    /// have no such statements, except MySQL's `DESCRIBE table column` for a table named `model`. In backquotes, that name
+    /// means the table.
+    fn model_statement(
         &self,
         first: &Token<'a>,
         scanner: &Scanner<'a>,
@@ -95,20 +96,20 @@ impl<'a> Splitter<'a> {
         }
     }
 
-    /// Reads from the first token to the `;`, or to the clause that makes the statement an extended one.
+    /// Reads a statement up to its `;`, or up to the clause that makes it an extended statement.
     fn statement(
         &mut self,
         first: Token<'a>,
         position: Position,
         mut scanner: Scanner<'a>,
     ) -> Result<Statement, SqlError> {
-        let mut routine = RoutineTracker::default();
-        let mut turns = ClauseFinder::new(self.sql);
+        let mut routine = RoutineBodyTracker::default();
+        let mut finder = ClauseFinder::new(self.sql);
         let mut token = first;
         loop {
-            routine.see(&token);
-            let turn = turns.see(&token, &scanner).map_err(|fault| fault.at(self.sql))?;
-            if let Some(ClauseStart { select_end, clause }) = turn {
+            routine.push(&token);
+            let start = finder.push(&token, &scanner).map_err(|error| error.into_sql_error(self.sql))?;
+            if let Some(ClauseStart { select_end, clause }) = start {
                 let parser = ClauseParser::new(self.lexer(clause))?;
                 let (body, end) = parser.extended(&self.sql[self.pos..select_end])?;
                 return Ok(self.extended(self.pos, position, body, end));
@@ -116,7 +117,7 @@ impl<'a> Splitter<'a> {
             let last = token;
             token = match self.token(&mut scanner)? {
                 None => return Ok(self.standard(position, last.end)),
-                Some(next) if next.is_symbol(';') && !routine.inside() => {
+                Some(next) if next.is_symbol(';') && !routine.is_in_body() => {
                     return Ok(self.standard(position, next.end));
                 }
                 Some(next) => next,
@@ -129,7 +130,7 @@ impl<'a> Splitter<'a> {
         self.finish(self.pos, position, Body::Standard(classify(text, self.dialect)), end)
     }
 
-    /// An extended statement takes the blanks after its `;` along, unless a comment follows.
+    /// The text of an extended statement includes the whitespace after its `;`, unless a comment follows.
     fn extended(&mut self, start: usize, position: Position, body: Body, end: usize) -> Statement {
         let rest = &self.sql[end..];
         let after = rest.trim_start();

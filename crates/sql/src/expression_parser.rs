@@ -1,24 +1,24 @@
-//! The part of the clause parser that reads expressions, by precedence climbing.
+//! Expressions of extended clauses, parsed by precedence climbing.
 
-use super::clause::ClauseParser;
+use super::clause_lexer::LexemeKind;
+use super::clause_parser::ClauseParser;
 use super::error::SqlError;
 use super::expr::{BinaryOp, Expr, StringLiteral, UnaryOp};
-use super::lex::LexemeKind;
 
-/// Deepest nesting of brackets, calls and signs. Bounds the parser's stack.
+/// Maximum nesting of brackets, calls and signs. Bounds the parser's stack.
 pub(super) const MAX_NESTING: usize = 64;
-/// Most operators in one expression. `1+1+…` nests to the left without a bracket, and code that walks the tree recurses.
+/// Maximum number of operators in an expression. `1+1+…` makes a deep tree without brackets, and code that walks it recurses.
 pub(super) const MAX_OPERATORS: usize = 1000;
 
 impl ClauseParser<'_> {
-    /// Reads one whole expression.
+    /// Parses an expression.
     pub(super) fn expression(&mut self) -> Result<Expr, SqlError> {
         self.nesting = 0;
         self.operators = 0;
         self.operation(0)
     }
 
-    /// Reads operators of `level` and tighter ones.
+    /// Parses operators of this precedence or a higher one.
     fn operation(&mut self, level: u8) -> Result<Expr, SqlError> {
         let mut left = self.operand()?;
         while let Some(op) = self.operator().filter(|op| op.level() >= level) {
@@ -40,7 +40,7 @@ impl ClauseParser<'_> {
         }
     }
 
-    /// Reads what stands between operators.
+    /// Parses an operand.
     fn operand(&mut self) -> Result<Expr, SqlError> {
         if self.nesting == MAX_NESTING {
             return Err(self.too_large(format!("the expression is nested deeper than {MAX_NESTING}")));
@@ -77,7 +77,7 @@ impl ClauseParser<'_> {
         Ok(Expr::Unary { op, of: Box::new(self.operand()?) })
     }
 
-    /// Reads the arguments after a name that has some.
+    /// Parses the arguments after a name, if a parenthesis follows it.
     pub(super) fn call_or_name(&mut self, name: String) -> Result<Expr, SqlError> {
         if self.accept_symbol("(")? {
             Ok(Expr::Call { name, args: self.items(")")? })
@@ -86,7 +86,7 @@ impl ClauseParser<'_> {
         }
     }
 
-    /// Reads expressions up to the closing bracket, perhaps none.
+    /// Parses a list of expressions, perhaps empty, up to the closing bracket.
     fn items(&mut self, close: &'static str) -> Result<Vec<Expr>, SqlError> {
         if self.accept_symbol(close)? {
             return Ok(Vec::new());
@@ -101,10 +101,10 @@ impl ClauseParser<'_> {
     }
 }
 
-/// Reads `text` as one expression and nothing else.
+/// Parses `text` as a single expression.
 #[cfg(test)]
 pub(super) fn parse_expression(text: &str) -> Result<Expr, SqlError> {
-    let lexer = super::lex::Lexer::new(text, 0, super::position::PositionCursor::new(text));
+    let lexer = super::clause_lexer::Lexer::new(text, 0, super::position::PositionCursor::new(text));
     let mut parser = ClauseParser::new(lexer)?;
     let expr = parser.expression()?;
     if parser.current.kind == LexemeKind::End { Ok(expr) } else { Err(parser.expected("an operator")) }
@@ -115,9 +115,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn precedence_shows_in_the_tree() {
+    fn tree_follows_precedence_and_associativity() {
         let Expr::Binary { op: BinaryOp::And, left, right } =
-            parse_expression("a + b * 2 >= -c and d").expect("it is an expression")
+            parse_expression("a + b * 2 >= -c and d").expect("the expression parses")
         else {
             panic!("AND binds loosest");
         };
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_and_long_expressions_are_refused_not_survived() {
+    fn deep_or_long_expression_is_rejected() {
         for deep in ["(".repeat(1_000_000), "[".repeat(100_000), "f(".repeat(100_000), "- ".repeat(100_000)] {
             let error = parse_expression(&deep).expect_err("too deep");
             assert!(error.to_string().contains("nested deeper than 64"), "{error}");

@@ -1,19 +1,19 @@
-//! Tests of `string_rules`: programs by the setting that stands before a string.
+//! Tests of `escape_settings`: strings after statements that change, or do not change, the rules for backslashes.
 
 use super::*;
-use crate::split::parse_program;
+use crate::splitter::parse_program;
 
-/// Ends at its second quote with one rule, and never with the other.
+/// Statements in which a string ends at its second quote by one rule, and later or never by the other.
 const AMBIGUOUS: [&str; 3] =
     ["SELECT 'a\\'; SELECT 'b'", "INSERT INTO t VALUES ('a\\'', 1)", "SELECT 'a\\', '; TO TRAIN x'"];
 
 fn refusal(program: &str, dialect: Dialect) -> Option<String> {
     let error = parse_program(program, dialect).err()?.to_string();
-    error.contains("cannot tell where this string ends").then_some(error)
+    error.contains("cannot determine where this string ends").then_some(error)
 }
 
 #[test]
-fn a_string_that_ends_elsewhere_is_refused() {
+fn string_whose_end_depends_on_a_changed_setting_is_rejected() {
     for (setting, dialect) in [
         ("SET sql_mode = 'NO_BACKSLASH_ESCAPES'", Dialect::Mysql),
         ("set session SQL_MODE=\"ANSI_QUOTES,no_backslash_escapes\"", Dialect::Mysql),
@@ -55,7 +55,7 @@ fn a_string_that_ends_elsewhere_is_refused() {
 }
 
 #[test]
-fn other_settings_are_not() {
+fn string_after_an_unrelated_setting_is_accepted() {
     for (setting, dialect) in [
         ("SET sql_mode = 'ANSI'", Dialect::Mysql),
         ("SET sql_mode = 'NO_BACKSLASH_ESCAPES'; SET sql_mode = ''", Dialect::Mysql),

@@ -1,9 +1,9 @@
-//! Tokens of extended clauses, which are the same whatever the database.
+//! Tokens of extended clauses, by rules that are the same for every database.
 
 use super::error::{Found, SqlError};
 use super::position::{Position, PositionCursor};
 
-/// Words that the clauses are made of. None is a name in a clause; in standard SQL they mean nothing to us.
+/// Keywords of extended clauses. In a clause they are reserved; in standard SQL they have no meaning here.
 pub(super) const KEYWORDS: [&str; 20] = [
     "TO",
     "TRAIN",
@@ -27,28 +27,28 @@ pub(super) const KEYWORDS: [&str; 20] = [
     "NOT",
 ];
 
-/// What a piece of a clause is.
+/// Kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LexemeKind {
-    /// A name that is no keyword.
+    /// A name that is not a keyword.
     Name,
-    /// A name in backquotes, which may be any text.
+    /// A name in backquotes, with any characters.
     Quoted,
     /// One of [`KEYWORDS`], in any case.
     Keyword,
     /// A number.
     Number,
-    /// A string, in either quote.
+    /// A string, in single or double quotes.
     String,
-    /// An operator or bracket, or a character that has no business here.
+    /// An operator, a bracket, or an unexpected character.
     Symbol,
     /// The `;`.
     Semicolon,
-    /// The program's end.
+    /// The end of the program.
     End,
 }
 
-/// A token and where it stands.
+/// A token with its position.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lexeme<'a> {
     pub(super) kind: LexemeKind,
@@ -58,7 +58,7 @@ pub(super) struct Lexeme<'a> {
 }
 
 impl<'a> Lexeme<'a> {
-    /// Is it this word? Names count too, for `GROUP BY`, whose words are not reserved.
+    /// Whether it is this word: a keyword, or a name, since the words of `GROUP BY` are not reserved.
     pub(super) fn is(&self, word: &str) -> bool {
         matches!(self.kind, LexemeKind::Name | LexemeKind::Keyword) && self.text.eq_ignore_ascii_case(word)
     }
@@ -67,7 +67,7 @@ impl<'a> Lexeme<'a> {
         self.kind == LexemeKind::Symbol && self.text == symbol
     }
 
-    /// The name that it stands for: without its backquotes, if it has some.
+    /// The name without its backquotes; `None` if the token is no name.
     pub(super) fn name(&self) -> Option<String> {
         match self.kind {
             LexemeKind::Name => Some(self.text.to_owned()),
@@ -86,7 +86,7 @@ impl<'a> Lexeme<'a> {
     }
 }
 
-/// Reads tokens one by one. A clone looks ahead.
+/// Reads tokens one by one.
 #[derive(Debug, Clone)]
 pub(super) struct Lexer<'a> {
     sql: &'a str,
@@ -95,12 +95,12 @@ pub(super) struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
-    /// Starts at byte `pos` of `sql`, which `cursor` must not have passed.
+    /// Starts at byte `pos` of `sql`. `cursor` must not be beyond it.
     pub(super) const fn new(sql: &'a str, pos: usize, cursor: PositionCursor<'a>) -> Self {
         Self { sql, pos, cursor }
     }
 
-    /// The next token after blanks and comments.
+    /// The next token after whitespace and comments.
     pub(super) fn next(&mut self) -> Result<Lexeme<'a>, SqlError> {
         self.skip_trivia()?;
         let start = self.pos;
@@ -159,7 +159,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// Length of the string at the start of `rest`, with its quotes; `None` if it is never closed.
+/// Length of the string at the start of `rest`, with its quotes; `None` if it is unclosed.
 fn string_length(rest: &str, quote: char) -> Option<usize> {
     let mut escaped = false;
     for (at, c) in rest.char_indices().skip(1) {
@@ -174,7 +174,7 @@ fn string_length(rest: &str, quote: char) -> Option<usize> {
     None
 }
 
-/// Length of the name in backquotes at the start of `rest`, with them; a doubled one stands for itself.
+/// Length of the name in backquotes at the start of `rest`, with them. A doubled backquote stands for one.
 fn quoted_length(rest: &str) -> Option<usize> {
     let mut quotes = rest.match_indices('`').map(|(at, _)| at).skip(1);
     while let Some(at) = quotes.next() {
@@ -186,7 +186,7 @@ fn quoted_length(rest: &str) -> Option<usize> {
     None
 }
 
-/// Length of the name at the start of `rest`. Names may hold `-` and `/`, yet a comment ends one: `m/* c */`, `m-- c`.
+/// Length of the name at the start of `rest`. Names may contain `-` and `/`, but a comment ends a name: `m/* c */`, `m-- c`.
 fn name_length(rest: &str) -> usize {
     let bytes = rest.as_bytes();
     rest.char_indices()
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn names_numbers_and_operators() {
+    fn names_numbers_and_operators_are_tokens() {
         use LexemeKind::{Keyword, Name, Number, Quoted, Semicolon, String, Symbol};
         let got = texts("`a b;``c` hub.io/a:v1/Net-x wItH .5e-3<>1.5.2 2e x-- c\nm/* ; */'a\"\\'b';");
         let want = [

@@ -1,24 +1,24 @@
-//! Bodies of triggers and stored routines, whose inner `;` do not end the statement.
+//! Bodies of stored routines (triggers, procedures, functions and events). A `;` in a body does not end the statement.
 //!
 //! ```text
 //! CREATE TRIGGER r AFTER INSERT ON t BEGIN UPDATE u SET a = 1; DELETE FROM v; END;
 //! ```
 //!
-//! MySQL, MariaDB and SQLite bodies nest blocks that begin with BEGIN, CASE, IF, LOOP, WHILE, REPEAT or FOR and end with
-//! END. PostgreSQL's stand in dollar quotes, but for `BEGIN ATOMIC … END`.
+//! In MySQL, MariaDB and SQLite, a body consists of nested blocks that begin with BEGIN, CASE, IF, LOOP, WHILE, REPEAT or
+//! FOR and end with END. In PostgreSQL, a body is a dollar-quoted string, or `BEGIN ATOMIC … END`.
 
-use super::scan::Token;
+use super::scanner::Token;
 
-/// Words after which an inner statement begins, so that IF there is no `IF EXISTS` and REPEAT no function.
+/// Words after which an inner statement begins. There, IF is not part of `IF EXISTS`, and REPEAT is not a function.
 const BEFORE_STATEMENT: [&str; 8] = ["BEGIN", "THEN", "ELSE", "DO", "LOOP", "REPEAT", "ROW", "ATOMIC"];
-/// How deep a search for the routine's kind goes: `CREATE OR REPLACE DEFINER = a @ b AGGREGATE FUNCTION`.
+/// Maximum number of tokens before the keyword of the kind: `CREATE OR REPLACE DEFINER = a @ b AGGREGATE FUNCTION`.
 const MAX_HEAD: usize = 16;
 
-/// Follows the tokens of one statement and knows whether a `;` is inside a body.
+/// Follows the tokens of one statement, and determines whether a `;` is part of a body.
 #[derive(Debug, Default)]
-pub(super) struct RoutineTracker {
+pub(super) struct RoutineBodyTracker {
     kind: Kind,
-    /// Tokens seen so far, while the kind is not known.
+    /// Number of tokens so far, while the kind is not known.
     head: usize,
     blocks: usize,
     at_statement: bool,
@@ -28,30 +28,31 @@ pub(super) struct RoutineTracker {
 
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Kind {
-    /// CREATE or ALTER, and not known yet of what.
+    /// CREATE or ALTER; its object is not known yet.
     #[default]
-    Open,
-    /// BEGIN: MariaDB has `BEGIN NOT ATOMIC … END`, everyone else a transaction.
+    Unknown,
+    /// BEGIN: a transaction, or MariaDB's `BEGIN NOT ATOMIC … END`.
     Begin,
     Plain,
     Routine,
 }
 
-/// IF and REPEAT are blocks and functions. With a bracket, only a comma inside tells `IF(a, b, c)` from `IF (a) THEN`.
+/// Whether an IF or REPEAT begins a block or is a function. If a parenthesis follows, only a comma in it distinguishes
+/// `IF(a, b, c)` from `IF (a) THEN`.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum MaybeBlock {
     #[default]
     No,
     /// IF or REPEAT was the last token.
     Seen,
-    /// So many brackets are open since.
+    /// Number of parentheses that were opened after it and not closed.
     Inside(usize),
 }
 
-impl RoutineTracker {
-    /// Takes the statement's next token.
-    pub(super) fn see(&mut self, token: &Token<'_>) {
-        if matches!(self.kind, Kind::Open | Kind::Begin) {
+impl RoutineBodyTracker {
+    /// Processes the statement's next token.
+    pub(super) fn push(&mut self, token: &Token<'_>) {
+        if matches!(self.kind, Kind::Unknown | Kind::Begin) {
             self.kind = self.kind_after(token);
             self.head += 1;
         }
@@ -60,8 +61,8 @@ impl RoutineTracker {
         }
     }
 
-    /// Would a `;` here be part of a body?
-    pub(super) const fn inside(&self) -> bool {
+    /// Whether a `;` at this point is part of a body.
+    pub(super) const fn is_in_body(&self) -> bool {
         self.blocks > 0
     }
 
@@ -70,7 +71,7 @@ impl RoutineTracker {
             ["TABLE", "VIEW", "INDEX", "AS", "SELECT", "DATABASE", "SCHEMA", "USER", "ROLE"];
         if self.head == 0 {
             return match token {
-                _ if token.is_one_of(&["CREATE", "ALTER"]) => Kind::Open,
+                _ if token.is_one_of(&["CREATE", "ALTER"]) => Kind::Unknown,
                 _ if token.is("BEGIN") => Kind::Begin,
                 _ => Kind::Plain,
             };
@@ -84,7 +85,7 @@ impl RoutineTracker {
         } else if token.is_one_of(&OTHER) || self.head >= MAX_HEAD {
             Kind::Plain
         } else {
-            Kind::Open
+            Kind::Unknown
         }
     }
 
@@ -93,7 +94,7 @@ impl RoutineTracker {
         let after_end = std::mem::take(&mut self.after_end);
         self.resolve(token);
         if after_end && token.is_one_of(&["IF", "CASE", "LOOP", "WHILE", "REPEAT", "FOR"]) {
-            return; // `END IF` is one end.
+            return; // `END IF` ends one block.
         }
         if token.is("END") {
             self.blocks = self.blocks.saturating_sub(1);

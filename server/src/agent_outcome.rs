@@ -1,12 +1,12 @@
-//! Conversions between protobuf types and the job's types.
+//! Conversion of the outcome that an agent reports to the job's type.
 
 use sqlflow_proto::agent::{self, outcome::Reason as WireReason};
 
 use sqlflow_job::{Outcome, Reason};
 
-/// The part of an agent's outcome that decides how the job continues.
+/// Converts an agent's outcome to the part that decides how the job continues.
 #[must_use]
-pub fn outcome(wire: &agent::Outcome) -> Outcome {
+pub fn from_wire(wire: &agent::Outcome) -> Outcome {
     let reason = match wire.reason() {
         WireReason::Succeeded => Reason::Succeeded,
         WireReason::Exited => Reason::Exited,
@@ -21,7 +21,7 @@ pub fn outcome(wire: &agent::Outcome) -> Outcome {
         WireReason::Lost => Reason::Lost,
         WireReason::LaunchFailed => Reason::LaunchFailed,
         WireReason::Deadline => Reason::Deadline,
-        // An unknown reason of a newer agent is at least a failure.
+        // An unknown reason of a newer agent counts as a failure.
         WireReason::AgentFailed | WireReason::Unspecified => Reason::AgentFailed,
     };
     // The last lines of a traceback are the most useful ones.
@@ -40,7 +40,7 @@ pub fn outcome(wire: &agent::Outcome) -> Outcome {
     }
 }
 
-/// `exit code 1; memory peak 63 MiB of 64 MiB; processor 3.2 s; largest process python3 (pid 7), 60 MiB`
+/// `exit code 1; memory peak 63 MiB of 64 MiB; CPU time 3.2 s; largest process python3 (pid 7), 60 MiB`
 fn evidence(wire: &agent::Outcome) -> String {
     let usage = wire.usage.clone().unwrap_or_default();
     let mib = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
@@ -56,14 +56,14 @@ fn evidence(wire: &agent::Outcome) -> String {
         all.push(format!("memory peak {}{limit}", mib(usage.memory_peak_bytes)));
     }
     if usage.cpu_micros > 0 {
-        all.push(format!("processor {:.1} s", usage.cpu_micros as f64 / 1e6));
+        all.push(format!("CPU time {:.1} s", usage.cpu_micros as f64 / 1e6));
     }
     if let Some(largest) = usage.largest {
         let size = mib(largest.memory_bytes);
         all.push(format!("largest process {} (pid {}), {size}", largest.name, largest.pid));
     }
     if !wire.ended_by.is_empty() {
-        all.push(format!("told to stop by {}", wire.ended_by));
+        all.push(format!("terminated by {}", wire.ended_by));
     }
     all.join("; ")
 }
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn long_detail_keeps_its_end() {
         let detail = "é".repeat(Outcome::MAX_DETAIL_BYTES) + "KeyError: x";
-        let kept = outcome(&agent::Outcome { detail, ..Default::default() }).detail;
+        let kept = from_wire(&agent::Outcome { detail, ..Default::default() }).detail;
         assert!(kept.ends_with("éKeyError: x") && kept.len() <= Outcome::MAX_DETAIL_BYTES, "{}", kept.len());
     }
 }

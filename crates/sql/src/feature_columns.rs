@@ -1,4 +1,5 @@
-//! Feature columns: what the functions of a COLUMN clause mean and which arguments they take.
+//! Feature columns: the functions of a COLUMN clause and their arguments. They are those of upstream SQLFlow, whose
+//! behaviour the shared test cases record.
 
 use super::expr::Expr;
 use super::suggest::nearest;
@@ -18,80 +19,80 @@ const FUNCTIONS: [&str; 11] = [
     "WEIGHTED_CATEGORY",
 ];
 
-/// A column of the SELECT and how its text is read.
+/// A column of the SELECT, and the format of its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
     /// The column's name, or a pattern of names.
     pub name: String,
     /// The type of its values: `float32` or `int64`.
     pub dtype: String,
-    /// What parts the values of a vector; empty if there is only one.
+    /// Delimiter of the values of a vector; empty for single values.
     pub delimiter: String,
-    /// What parts key and value of a sparse vector; empty if there are only keys.
+    /// Delimiter between key and value of a sparse vector; empty if there are only keys.
     pub key_value_delimiter: String,
-    /// The vector's shape; `None` where the column's function has none.
+    /// Shape of the vector; `None` if the function has no shape.
     pub shape: Option<Vec<i64>>,
-    /// Is only what is not zero written?
+    /// Whether the vector is sparse: only nonzero values are written.
     pub sparse: bool,
 }
 
-/// What a column means to a model.
+/// How a model reads a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeatureColumn {
-    /// A bare name, `DENSE`, `NUMERIC` or `SPARSE`: numbers.
+    /// A plain name, `DENSE`, `NUMERIC` or `SPARSE`: numbers.
     Numeric(Field),
-    /// `BUCKET(key, [1, 2])`: which interval a number is in.
+    /// `BUCKET(key, [1, 2])`: the interval of a number.
     Bucket {
         /// The number.
         key: Box<FeatureColumn>,
-        /// The borders as written, ascending.
+        /// Boundaries as written, in ascending order.
         boundaries: Vec<String>,
     },
-    /// `CATEGORY_ID`, `SEQ_CATEGORY_ID` or `CATEGORY_HASH`: one of so many categories.
+    /// `CATEGORY_ID`, `SEQ_CATEGORY_ID` or `CATEGORY_HASH`: a category.
     Category {
-        /// Which of the three.
+        /// How the category is determined.
         kind: CategoryKind,
         /// The column.
         field: Field,
-        /// How many categories.
+        /// Number of categories.
         bucket_size: i64,
     },
     /// `CROSS([a, b], size)`: each combination is a category.
     Cross {
-        /// What is combined.
+        /// The combined columns.
         keys: Vec<CrossKey>,
-        /// How many categories.
+        /// Number of categories.
         hash_bucket_size: i64,
     },
     /// `EMBEDDING(category, dimension, combiner, initializer)`.
     Embedding {
         /// The category.
         of: CategorySource,
-        /// The dimension.
+        /// Dimension of the vectors.
         dimension: i64,
-        /// How several categories are combined.
+        /// Method to combine several categories: `sum` by default.
         combiner: String,
-        /// How the weights begin; empty for the default.
+        /// Initializer of the weights; empty for the default.
         initializer: String,
     },
-    /// `INDICATOR(category)`: one number for each category.
+    /// `INDICATOR(category)`: one-hot encoding.
     Indicator(CategorySource),
-    /// `WEIGHTED_CATEGORY(category)`.
+    /// `WEIGHTED_CATEGORY(category)`: one number for each category, with weights.
     Weighted(Box<FeatureColumn>),
 }
 
-/// How a category is found.
+/// How a category is determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CategoryKind {
     /// The value is the category's number.
     Id,
-    /// The values are a sequence of numbers.
+    /// The values are a sequence of such numbers.
     Sequence,
-    /// The value's hash is.
+    /// The hash of the value is the category's number.
     Hash,
 }
 
-/// Part of a CROSS.
+/// An argument of CROSS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CrossKey {
     /// A column by its name.
@@ -100,27 +101,27 @@ pub enum CrossKey {
     Column(FeatureColumn),
 }
 
-/// Where an EMBEDDING or INDICATOR finds its category.
+/// Category of an EMBEDDING or INDICATOR.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CategorySource {
-    /// In a column whose categories are found from the data.
+    /// A column whose categories are derived from the data.
     Name(String),
-    /// In a category column.
+    /// A category column.
     Column(Box<FeatureColumn>),
 }
 
 impl FeatureColumn {
-    /// Reads a column of a COLUMN clause.
+    /// Interprets an expression of a COLUMN clause.
     ///
     /// # Errors
-    /// A message that says what the function needs.
+    /// A message that says which arguments the function expects.
     pub fn from_expr(expr: &Expr) -> Result<Self, String> {
         match expr {
             Expr::Ident(name) => Ok(Self::Numeric(dense(name, Some(vec![1])))),
             // A name, or a pattern of names.
             Expr::String(name) => Ok(Self::Numeric(dense(&name.value(), Some(vec![1])))),
             Expr::Call { name, args } => Self::from_call(name, args),
-            _ => Err(format!("{} is no column", expr.to_string().trim_start())),
+            _ => Err(format!("{} is not a column", expr.to_string().trim_start())),
         }
     }
 
@@ -149,8 +150,12 @@ impl FeatureColumn {
             },
             (name, _) => Err(usage(name).map_or_else(
                 || match nearest(function, &FUNCTIONS) {
-                    Some(meant) => format!("there is no column function {function}; did you mean {meant}?"),
-                    None => format!("there is no column function {function}, only {}", FUNCTIONS.join(", ")),
+                    Some(meant) => {
+                        format!("column function {function} does not exist; did you mean {meant}?")
+                    }
+                    None => {
+                        format!("column function {function} does not exist (known: {})", FUNCTIONS.join(", "))
+                    }
                 },
                 |usage| format!("expected {usage}"),
             )),
@@ -158,7 +163,7 @@ impl FeatureColumn {
     }
 }
 
-/// How a column function is called.
+/// Signature of a column function.
 fn usage(function: &str) -> Option<&'static str> {
     Some(match function {
         "DENSE" => "DENSE(column[, shape[, delimiter[, dtype]]])",
@@ -216,7 +221,7 @@ fn numeric(name: &Expr, rest: &[Expr], sparse: bool) -> Result<FeatureColumn, St
 
 fn bucket(key: &Expr, boundaries: &[Expr]) -> Result<FeatureColumn, String> {
     let FeatureColumn::Numeric(field) = FeatureColumn::from_expr(key)? else {
-        return Err("BUCKET takes a column or DENSE(…) as its first argument".to_owned());
+        return Err("the first argument of BUCKET must be a column or DENSE(…)".to_owned());
     };
     let numbers: Option<Vec<f64>> = boundaries.iter().map(Expr::as_float).collect();
     let ascending = numbers.is_some_and(|numbers| !numbers.is_empty() && numbers.is_sorted_by(|a, b| a < b));
@@ -233,7 +238,7 @@ fn category(kind: CategoryKind, key: &Expr, size: &Expr) -> Result<FeatureColumn
             FeatureColumn::Numeric(field) => field,
             _ => {
                 return Err(
-                    "a category takes a column, DENSE(…) or SPARSE(…) as its first argument".to_owned()
+                    "the first argument of a category must be a column, DENSE(…) or SPARSE(…)".to_owned()
                 );
             }
         },
@@ -249,7 +254,7 @@ fn cross_key(key: &Expr) -> Result<CrossKey, String> {
     }
 }
 
-/// A sparse vector serves as a category whose numbers are its keys.
+/// A sparse vector counts as a category whose numbers are its keys.
 fn category_source(key: &Expr) -> Result<CategorySource, String> {
     let Expr::Call { .. } = key else {
         return text(key).map(CategorySource::Name);
@@ -260,9 +265,7 @@ fn category_source(key: &Expr) -> Result<CategorySource, String> {
                 FeatureColumn::Category { kind: CategoryKind::Id, field, bucket_size }
             }
             _ => {
-                return Err(
-                    "only a category, a SPARSE(…) of one dimension or a column can stand there".to_owned()
-                );
+                return Err("expected a category, a SPARSE(…) of one dimension, or a column".to_owned());
             }
         },
         column => column,
@@ -292,7 +295,7 @@ fn text(expr: &Expr) -> Result<String, String> {
     }
 }
 
-/// A delimiter by name or as it is.
+/// A delimiter, by name or as text.
 fn delimiter(expr: &Expr) -> Result<String, String> {
     let text = text(expr)?;
     Ok(match (expr, text.to_ascii_uppercase().as_str()) {
@@ -306,38 +309,35 @@ fn delimiter(expr: &Expr) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clause_expr::parse_expression;
+    use super::super::expression_parser::parse_expression;
     use super::*;
 
     fn read(text: &str) -> Result<FeatureColumn, String> {
-        FeatureColumn::from_expr(&parse_expression(text).expect("it is an expression"))
+        FeatureColumn::from_expr(&parse_expression(text).expect("the expression parses"))
     }
 
     #[test]
-    fn refusals_say_what_is_needed() {
+    fn invalid_arguments_are_rejected_with_the_expected_ones() {
         for (text, message) in [
             ("DENSE(a, 0)", "a shape needs a size above 0, not 0"),
             ("DENSE(a, [2, -1])", "a shape needs a size above 0, not -1"),
             ("DENSE(a, 1, COMMA, text)", "the type text is neither int nor float"),
             ("SPARSE(a, 9, COMMA, int, \":\", int)", "the weights of SPARSE are float, not int"),
             ("BUCKET(a, [1, 1])", "the boundaries of BUCKET must be numbers in strictly ascending order"),
-            ("BUCKET(INDICATOR(a), [1])", "BUCKET takes a column or DENSE(…) as its first argument"),
+            ("BUCKET(INDICATOR(a), [1])", "the first argument of BUCKET must be a column or DENSE(…)"),
             ("CATEGORY_HASH(a, x)", "a category needs a size above 0, not x"),
             ("CROSS([a], 10)", "expected CROSS([column, column, …], bucket size)"),
-            (
-                "EMBEDDING(DENSE(a), 8)",
-                "only a category, a SPARSE(…) of one dimension or a column can stand there",
-            ),
+            ("EMBEDDING(DENSE(a), 8)", "expected a category, a SPARSE(…) of one dimension, or a column"),
             ("WEIGHTED_CATEGORY(a)", "WEIGHTED_CATEGORY needs CATEGORY_ID(…) or CATEGORY_HASH(…)"),
-            ("INDICATR(a)", "there is no column function INDICATR; did you mean INDICATOR?"),
-            ("1 + 2", "1 + 2 is no column"),
+            ("INDICATR(a)", "column function INDICATR does not exist; did you mean INDICATOR?"),
+            ("1 + 2", "1 + 2 is not a column"),
         ] {
             assert_eq!(read(text), Err(message.to_owned()), "{text}");
         }
     }
 
     #[test]
-    fn delimiters_have_names() {
+    fn delimiter_may_be_given_by_name() {
         let Ok(FeatureColumn::Numeric(field)) = read("sparse(\"re.*\", [10, 2], SPACE, int64, COLON, float)")
         else {
             panic!("SPARSE is numeric");

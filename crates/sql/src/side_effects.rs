@@ -1,9 +1,10 @@
-//! What a query does besides giving rows.
+//! Side effects of a query: what it changes besides returning rows. The lists of functions follow the manuals of MySQL,
+//! PostgreSQL and SQLite.
 
-use super::classify::Tokens;
-use super::scan::{Token, TokenKind};
+use super::scanner::{Token, TokenKind};
+use super::tokens::Tokens;
 
-/// Functions of the databases that change something which outlives the query.
+/// Built-in functions with an effect that outlives the query.
 const WRITING_FUNCTIONS: [&str; 14] = [
     "nextval",
     "setval",
@@ -20,21 +21,21 @@ const WRITING_FUNCTIONS: [&str; 14] = [
     "load_extension",
     "writefile",
 ];
-/// Families of such functions.
+/// Name prefixes of such functions.
 const WRITING_PREFIXES: [&str; 7] =
     ["dblink", "lo_", "pg_advisory_", "pg_create_", "pg_drop_", "pg_file_", "pg_try_advisory_"];
 
-/// Functions that may change names or settings: they run a text, load code, or set something.
+/// Functions that may change tables or settings: they execute SQL from a string, load code, or set something.
 const OPAQUE_FUNCTIONS: [&str; 6] =
     ["set_config", "query_to_xml", "pg_reload_conf", "load_extension", "writefile", "edit"];
-/// Families of such functions.
+/// Name prefixes of such functions.
 const OPAQUE_PREFIXES: [&str; 2] = ["dblink", "pg_file_"];
 
 fn is_writing_function(token: &Token<'_>) -> bool {
     token.is_one_of(&WRITING_FUNCTIONS) || begins_with(token, &WRITING_PREFIXES)
 }
 
-/// May a call of this function change names or settings?
+/// Whether a call of this function may change tables or settings.
 pub(super) fn is_opaque_function(token: &Token<'_>) -> bool {
     token.is_one_of(&OPAQUE_FUNCTIONS) || begins_with(token, &OPAQUE_PREFIXES)
 }
@@ -46,21 +47,21 @@ fn begins_with(token: &Token<'_>, prefixes: &[&str]) -> bool {
     token.kind == TokenKind::Word && prefixes.iter().any(matches)
 }
 
-/// What a query does besides giving rows.
+/// Side effects of a query.
 #[derive(Debug, Default)]
-pub(super) struct Effects {
-    /// It changes or locks something that outlives the session.
+pub(super) struct SideEffects {
+    /// The query changes or locks something that outlives the session.
     pub(super) lasting: bool,
-    /// It makes this temporary table.
+    /// Name of the temporary table that the query creates.
     pub(super) temporary: Option<String>,
-    /// It sets these session variables.
+    /// Names of the session variables that the query sets.
     pub(super) variables: Vec<String>,
 }
 
-/// Reads the rest of a query. `with`: could it hold an INSERT, as `WITH d AS (DELETE …)` can?
-pub(super) fn effects(tokens: &mut Tokens<'_>, with: bool) -> Effects {
-    let mut effects = Effects::default();
-    // The last three tokens, the latest first.
+/// Reads the rest of a query. `may_write`: the query may contain a statement that writes, as in `WITH d AS (DELETE …)`.
+pub(super) fn side_effects(tokens: &mut Tokens<'_>, may_write: bool) -> SideEffects {
+    let mut effects = SideEffects::default();
+    // The last three tokens, latest first.
     let mut passed: [Option<Token<'_>>; 3] = [None; 3];
     while let Some(token) = tokens.next() {
         let before = |words: &[&str]| passed[0].is_some_and(|token| token.is_one_of(words));
@@ -69,7 +70,7 @@ pub(super) fn effects(tokens: &mut Tokens<'_>, with: bool) -> Effects {
             into(tokens, &mut effects);
         } else if token.is_one_of(&["UPDATE", "SHARE"]) && before(&["FOR", "KEY", "IN"]) {
             effects.lasting = true;
-        } else if with
+        } else if may_write
             && after_bracket
             && token.is_one_of(&["INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE"])
         {
@@ -90,7 +91,7 @@ pub(super) fn effects(tokens: &mut Tokens<'_>, with: bool) -> Effects {
 }
 
 /// `INTO @a, @b`, `INTO TEMP t`, `INTO t`, `INTO OUTFILE 'f'`.
-fn into(tokens: &mut Tokens<'_>, effects: &mut Effects) {
+fn into(tokens: &mut Tokens<'_>, effects: &mut SideEffects) {
     if tokens.at_symbol('@') {
         while tokens.at_symbol('@') {
             tokens.next();

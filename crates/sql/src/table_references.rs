@@ -1,15 +1,15 @@
-//! The tables that a select names where a table stands.
+//! References to tables in a SELECT: the names in FROM and JOIN.
 
-use super::classify::Tokens;
 use super::dialect::Dialect;
-use super::scan::{Token, TokenKind};
+use super::scanner::{Token, TokenKind};
+use super::tokens::Tokens;
 
-/// What a level of brackets has had so far.
+/// State of one nesting level of parentheses.
 #[derive(Clone, Copy, Default)]
 struct Level {
-    /// A SELECT: without one, `FROM` is a word of a function, as in `TRIM(' ' FROM a)`.
+    /// Whether the level has a SELECT. Without one, `FROM` belongs to a function call, as in `TRIM(' ' FROM a)`.
     has_select: bool,
-    /// Its tables are being named; a comma brings another.
+    /// Whether the current position is in a list of tables, where a table follows a comma.
     in_tables: bool,
 }
 
@@ -28,13 +28,14 @@ const AFTER_TABLES: [&str; 12] = [
     "INTERSECT",
     "FOR",
 ];
-/// Tokens of a list of columns that are looked at, which keeps the time linear.
+/// Maximum number of tokens that are read of a list of columns. Keeps the time linear.
 const MAX_LOOKAHEAD: usize = 1000;
 /// Words that may stand between FROM or JOIN and a name.
 const BEFORE_NAME: [&str; 2] = ["ONLY", "LATERAL"];
 
-/// Each table as its parts, in lower case: `d.T` is `["d", "t"]`. What a WITH clause defines is none.
-pub(super) fn tables_read(select: &str, dialect: Dialect) -> Vec<Vec<String>> {
+/// The referenced tables, each as the parts of its name in lower case: `d.T` is `["d", "t"]`. Common table expressions (WITH)
+/// are left out.
+pub(super) fn referenced_tables(select: &str, dialect: Dialect) -> Vec<Vec<String>> {
     let mut tables: Vec<Vec<String>> = Vec::new();
     let mut defined: Vec<String> = Vec::new();
     let mut levels = vec![Level::default()];
@@ -46,7 +47,7 @@ pub(super) fn tables_read(select: &str, dialect: Dialect) -> Vec<Vec<String>> {
         let level = levels.last().copied().unwrap_or_default();
         let mut now = level;
         if token.is_symbol('(') {
-            // Tables in brackets: `FROM (a JOIN b)`.
+            // Parenthesized tables: `FROM (a JOIN b)`.
             levels.push(Level { has_select: expected, in_tables: expected });
             expects_table = expected;
             before = Some(token);
@@ -75,11 +76,11 @@ pub(super) fn tables_read(select: &str, dialect: Dialect) -> Vec<Vec<String>> {
                     tokens.next();
                     parts.extend(tokens.next().and_then(|part| name_of(&part, dialect)));
                 }
-                // A bracket after it makes it a function.
+                // A name before a parenthesis is a function.
                 if !tokens.at_symbol('(') {
                     tables.push(parts);
                 }
-            } else if !level.in_tables && !level.has_select && is_defined_here(&tokens) {
+            } else if !level.in_tables && !level.has_select && is_with_definition(&tokens) {
                 defined.push(first);
             }
         }
@@ -92,20 +93,20 @@ pub(super) fn tables_read(select: &str, dialect: Dialect) -> Vec<Vec<String>> {
     tables
 }
 
-/// `AS`, or `(a, b) AS`, follows a name that a WITH clause defines.
-fn is_defined_here(tokens: &Tokens<'_>) -> bool {
-    let mut ahead = tokens.clone();
-    if ahead.at_symbol('(') {
-        ahead.by_ref().take(MAX_LOOKAHEAD).find(|token| token.is_symbol(')'));
+/// Whether `AS` or `(a, b) AS` follows, as after a name that a WITH clause defines.
+fn is_with_definition(tokens: &Tokens<'_>) -> bool {
+    let mut lookahead = tokens.clone();
+    if lookahead.at_symbol('(') {
+        lookahead.by_ref().take(MAX_LOOKAHEAD).find(|token| token.is_symbol(')'));
     }
-    ahead.at(&["AS"])
+    lookahead.at(&["AS"])
 }
 
-/// A name as the database compares it: in PostgreSQL a quoted one keeps its case.
+/// A name as the database compares it. In PostgreSQL, a quoted name is case-sensitive.
 fn name_of(token: &Token<'_>, dialect: Dialect) -> Option<String> {
     let name = token.name()?;
     let is_exact = dialect == Dialect::Postgresql && token.kind == TokenKind::Quoted;
-    // What is not in lower case is no name that is written without quotes.
+    // PostgreSQL folds unquoted names to lower case, so a quoted name with upper case matches none of them.
     Some(if is_exact { token.text.trim_matches('"').to_owned() } else { name })
 }
 
@@ -114,11 +115,11 @@ mod tests {
     use super::*;
 
     fn tables(select: &str) -> Vec<String> {
-        tables_read(select, Dialect::Mysql).into_iter().map(|parts| parts.join(".")).collect()
+        referenced_tables(select, Dialect::Mysql).into_iter().map(|parts| parts.join(".")).collect()
     }
 
     #[test]
-    fn tables_are_found_where_tables_stand() {
+    fn names_in_from_and_join_are_tables() {
         for (select, found) in [
             ("SELECT a, t FROM T", vec!["t"]),
             ("SELECT s.a FROM `D`.`t` AS s, u JOIN v ON v.a = t.x, w WHERE x IN (SELECT y FROM z)", {
@@ -139,8 +140,8 @@ mod tests {
     }
 
     #[test]
-    fn a_quoted_name_keeps_its_case_where_the_database_keeps_it() {
-        let found = |dialect| tables_read("SELECT * FROM \"T\", u, \"v\"", dialect).concat();
+    fn quoted_name_keeps_its_case_in_postgresql_only() {
+        let found = |dialect| referenced_tables("SELECT * FROM \"T\", u, \"v\"", dialect).concat();
         assert_eq!(found(Dialect::Postgresql), ["T", "u", "v"]);
         assert_eq!(found(Dialect::Sqlite), ["t", "u", "v"]);
     }

@@ -1,42 +1,44 @@
 //! Settings that change where a string ends: MySQL's SQL mode `NO_BACKSLASH_ESCAPES`, and PostgreSQL's
 //! `standard_conforming_strings`.
 //!
-//! A program is split by the defaults. With such a setting, `'a\'` may end elsewhere for the database, and so may its
-//! statement. Not every way to change the setting can be seen, nor what it is set to. So a string is refused only if it
-//! may follow such a setting, and ends elsewhere with it. `'C:\temp'` ends where it ends with both.
+//! A program is split by the defaults of the database. With such a setting, the database may end `'a\'` and its statement
+//! elsewhere. Neither every change of the setting nor its value can be found in a program's text. So a string is rejected if
+//! such a setting may precede it, and if its end depends on the setting. The end of `'C:\temp'` does not.
 
 use super::ast::{Body, Statement};
-use super::classify::Tokens;
 use super::dialect::Dialect;
 use super::error::SqlError;
 use super::position::Position;
-use super::scan::{Scanner, Token, TokenKind};
+use super::scanner::{Scanner, Token, TokenKind};
+use super::tokens::Tokens;
 
+/// MySQL's SQL mode.
 const MODE: &str = "no_backslash_escapes";
-/// The number of that mode.
+/// Bit of this mode in the numeric form of `sql_mode`.
 const MODE_BIT: u64 = 1 << 20;
+/// PostgreSQL's setting.
 const CONFORMING: &str = "standard_conforming_strings";
 
-/// What the statements so far may have set. Each has the line of the statement that did.
+/// Settings that the statements so far may have changed from the default, each as the line of that statement.
 #[derive(Debug)]
-pub(super) struct StringRules {
+pub(super) struct EscapeSettings {
     dialect: Dialect,
-    /// In the session at hand, and as later sessions repeat it.
+    /// In the current session, and in later ones, which replay it.
     session: Option<usize>,
-    /// Until the transaction ends.
+    /// In the current transaction.
     transaction: Option<usize>,
-    /// In sessions that begin later.
+    /// In later sessions only.
     later: Option<usize>,
-    /// MySQL: the mode was named, perhaps in a variable.
-    named: bool,
+    /// MySQL: whether the mode was mentioned, for example in the value of a variable.
+    is_mode_mentioned: bool,
 }
 
-impl StringRules {
+impl EscapeSettings {
     pub(super) const fn new(dialect: Dialect) -> Self {
-        Self { dialect, session: None, transaction: None, later: None, named: false }
+        Self { dialect, session: None, transaction: None, later: None, is_mode_mentioned: false }
     }
 
-    /// Is there a string from byte `from` on that may end elsewhere? Looks at the tokens that begin before `to`.
+    /// Rejects a string whose end depends on a setting that may have been changed. Checks the tokens that begin in `from..to`.
     pub(super) fn check(&self, sql: &str, from: usize, to: usize) -> Result<(), SqlError> {
         let Some(line) = self.transaction.or(self.session) else {
             return Ok(());
@@ -48,24 +50,24 @@ impl StringRules {
             Dialect::Mysql => (
                 "may set NO_BACKSLASH_ESCAPES",
                 "a backslash escapes the next character",
-                "leave out this mode, and write each backslash of a string twice",
+                "remove this mode, and write each backslash of a string twice",
             ),
             Dialect::Postgresql | Dialect::Sqlite => (
                 "may turn standard_conforming_strings off",
                 "a backslash is an ordinary character",
-                "leave out this setting, and write strings with escapes as E'…'",
+                "remove this setting, and write strings with escapes as E'…'",
             ),
         };
         let message = format!(
-            "cannot tell where this string ends: line {line} {set}, and a program is split by the rule that {rule}; {fix}"
+            "cannot determine where this string ends: line {line} {set}, but programs are split by the rule that {rule}; {fix}"
         );
-        Err(SqlError::meaning(Position::of(sql, at), message))
+        Err(SqlError::semantic(Position::of(sql, at), message))
     }
 
-    /// Does what the statement does.
+    /// Applies the settings of a statement.
     pub(super) fn apply(&mut self, statement: &Statement) {
         let Body::Standard(_) = statement.body else {
-            // The next session begins.
+            // An extended statement begins a new session.
             self.transaction = None;
             self.session = self.session.or(self.later);
             return;
@@ -81,7 +83,7 @@ impl StringRules {
     fn apply_mysql(&mut self, text: &str, line: usize) {
         let mut tokens = Tokens::new(text, self.dialect);
         let Some(verb) = tokens.next() else { return };
-        // `/*!40101 SET sql_mode = '…' */`, with or without something after it.
+        // `/*!40101 SET sql_mode = '…' */`, perhaps with more text after it.
         if let Some(inner) = verb.executed() {
             self.apply_mysql_tokens(Tokens::new(inner, self.dialect), line);
         }
@@ -89,10 +91,10 @@ impl StringRules {
     }
 
     fn apply_mysql_tokens(&mut self, mut tokens: Tokens<'_>, line: usize) {
-        self.named |= tokens.clone().any(|token| names_mode(&token));
+        self.is_mode_mentioned |= tokens.clone().any(|token| names_mode(&token));
         let Some(verb) = tokens.next() else { return };
-        if verb.is_one_of(&["EXECUTE", "CALL"]) && self.named {
-            // What a text or a routine does cannot be seen.
+        if verb.is_one_of(&["EXECUTE", "CALL"]) && self.is_mode_mentioned {
+            // The effects of prepared statements and stored routines are not known.
             self.session = Some(line);
         }
         if !verb.is("SET") || tokens.at(&["STATEMENT"]) {
@@ -108,7 +110,7 @@ impl StringRules {
             }
             if depth == 0 && (token.is_symbol(',') || token.is_symbol(';')) {
                 self.assign(&assignment, line);
-                // The word GLOBAL holds for what follows, too.
+                // The keyword GLOBAL also applies to the assignments that follow.
                 assignment =
                     Assignment { follows_global: assignment.follows_global, ..Assignment::default() };
             } else {
@@ -120,8 +122,8 @@ impl StringRules {
 
     fn assign(&mut self, assignment: &Assignment, line: usize) {
         let is_literal = assignment.value.is_some();
-        let is_on = assignment.value.unwrap_or(self.named);
-        // With one `@`, it is a variable of the user.
+        let is_on = assignment.value.unwrap_or(self.is_mode_mentioned);
+        // A name with one `@` is a user variable.
         if !assignment.is_mode || assignment.signs == 1 || (!is_literal && !is_on) {
             return;
         }
@@ -163,12 +165,12 @@ impl StringRules {
                 self.later = Some(line);
             }
         } else if verb.is_one_of(&["SELECT", "WITH", "UPDATE", "DO", "EXECUTE", "CALL"]) {
-            self.hidden(verb.is("DO"), tokens, line);
+            self.apply_indirect(verb.is("DO"), tokens, line);
         }
     }
 
-    /// `set_config`, an UPDATE of `pg_settings`, and blocks of code.
-    fn hidden(&mut self, is_code: bool, tokens: Tokens<'_>, line: usize) {
+    /// Settings that are not changed by SET: by `set_config`, an UPDATE of `pg_settings`, or code.
+    fn apply_indirect(&mut self, is_code: bool, tokens: Tokens<'_>, line: usize) {
         let mut changes = is_code;
         let mut named = false;
         let mut value_on = None;
@@ -200,26 +202,26 @@ impl StringRules {
     }
 }
 
-/// One assignment of a SET.
+/// An assignment of a SET statement.
 #[derive(Debug, Default)]
 struct Assignment {
     is_mode: bool,
-    /// `@@global.`
+    /// Whether the variable is written as `@@global.…`.
     is_global: bool,
-    /// The word GLOBAL.
+    /// Whether the keyword GLOBAL precedes it.
     follows_global: bool,
-    /// Number of `@` before the name.
+    /// Number of `@` before the variable's name.
     signs: usize,
     has_equals: bool,
     values: usize,
-    /// Whether the value has the mode, if it is one literal.
+    /// Whether the value includes the mode; `None` unless the value is a single literal.
     value: Option<bool>,
 }
 
 impl Assignment {
     fn add(&mut self, token: &Token<'_>) {
         if token.kind == TokenKind::Executed {
-            // A part in a comment that is executed: whatever stands there.
+            // Part of the assignment is in an executed comment. Assume the worst.
             self.is_mode |= token.text.to_ascii_lowercase().contains("sql_mode");
             self.value = names_mode(token).then_some(true);
             self.values += 1;
@@ -240,7 +242,7 @@ impl Assignment {
     }
 }
 
-/// Whether a literal has the mode. A name may be a variable, but for DEFAULT.
+/// Whether a literal includes the mode.
 fn literal(token: &Token<'_>) -> Option<bool> {
     match token.kind {
         TokenKind::String | TokenKind::Quoted | TokenKind::Word => Some(names_mode(token)),
@@ -253,7 +255,7 @@ fn names_mode(token: &Token<'_>) -> bool {
     token.text.to_ascii_lowercase().contains(MODE)
 }
 
-/// Is it this setting's name, as a word, in quotes, or as a text?
+/// Whether the token is the setting's name: as a word, a quoted name or a string.
 fn names_conforming(token: &Token<'_>) -> bool {
     let text =
         token.text.strip_prefix(['E', 'e']).filter(|rest| rest.starts_with('\'')).unwrap_or(token.text);
@@ -265,7 +267,7 @@ fn is_on(token: &Token<'_>) -> bool {
     matches!(text.as_str(), "on" | "true" | "t" | "yes" | "y" | "1")
 }
 
-/// The first token from `from` on that differs with the other rule. Looks at those that begin before `to`.
+/// Offset of the first token that is different with the other backslash rule, among those that begin in `from..to`.
 fn first_difference(sql: &str, dialect: Dialect, from: usize, to: usize) -> Option<usize> {
     let mut one = Scanner::new(sql, dialect, from);
     let mut other = Scanner::with_other_backslash(sql, dialect, from);
@@ -277,7 +279,7 @@ fn first_difference(sql: &str, dialect: Dialect, from: usize, to: usize) -> Opti
                     return None;
                 }
             }
-            // The splitter reports it.
+            // The splitter reports the unclosed token.
             (Err(_), Err(_)) => return None,
             (Ok(Some(token)), _) | (_, Ok(Some(token))) => return (token.start < to).then_some(token.start),
             (Err(unclosed), _) | (_, Err(unclosed)) => {
@@ -288,5 +290,5 @@ fn first_difference(sql: &str, dialect: Dialect, from: usize, to: usize) -> Opti
 }
 
 #[cfg(test)]
-#[path = "string_rules_tests.rs"]
+#[path = "escape_settings_tests.rs"]
 mod tests;

@@ -1,7 +1,7 @@
-//! The parser of extended clauses: what follows `TO`, up to its `;`. One function per line of the grammar.
+//! Parser of extended clauses: from `TO` to the `;`, with a function for each rule of the grammar.
 //!
-//! Every test for a word that fails is noted in `wanted` until the next token is taken, so an error can say all that
-//! could have stood there.
+//! Keywords that were tried and did not match are collected in `wanted` until a token is consumed, so that an error lists
+//! all possible tokens.
 
 use std::collections::HashSet;
 
@@ -9,23 +9,23 @@ use super::ast::{
     Attribute, Body, Column, ColumnClause, Constraint, DescribeModel, Direction, DropModel, Evaluate,
     Explain, Name, Optimize, Predict, Run, ShowTrain, Train,
 };
+use super::clause_lexer::{Lexeme, LexemeKind, Lexer};
 use super::error::SqlError;
 use super::expr::{Expr, StringLiteral};
-use super::lex::{Lexeme, LexemeKind, Lexer};
 
-/// Name of the columns in a COLUMN clause without FOR.
+/// Target of a COLUMN clause without FOR.
 pub(super) const DEFAULT_TARGET: &str = "feature_columns";
-/// All columns but these: `* EXCEPT (a, b)`. Not reserved: a column may have that name.
+/// All columns except these: `* EXCEPT (a, b)`. The word is not reserved: a column may have this name.
 pub(super) const EXCEPT: &str = "EXCEPT";
 
-/// Reads one extended clause.
+/// Parses one extended clause.
 pub(super) struct ClauseParser<'a> {
     lexer: Lexer<'a>,
     pub(super) current: Lexeme<'a>,
-    /// Where the last token that was taken ends.
+    /// End of the last consumed token.
     end: usize,
     wanted: Vec<&'static str>,
-    /// How deep the expression at hand is nested, and how many operators it has had.
+    /// Nesting depth of the current expression, and its number of operators so far.
     pub(super) nesting: usize,
     pub(super) operators: usize,
 }
@@ -37,7 +37,7 @@ impl<'a> ClauseParser<'a> {
         Ok(Self { lexer, current, end: current.end, wanted: Vec::new(), nesting: 0, operators: 0 })
     }
 
-    /// Reads `TRAIN …`, `PREDICT …` and so on up to the end of the statement. Gives the byte after it.
+    /// Parses `TRAIN …`, `PREDICT …` and so on. Returns the content and the offset after the statement.
     pub(super) fn extended(mut self, select: &str) -> Result<(Body, usize), SqlError> {
         let select = select.to_owned();
         let body = if self.accept("TRAIN")? {
@@ -60,24 +60,24 @@ impl<'a> ClauseParser<'a> {
         self.finish(body)
     }
 
-    /// Reads what follows `SHOW TRAIN`.
+    /// Parses the rest of `SHOW TRAIN`.
     pub(super) fn show_train(mut self) -> Result<(Body, usize), SqlError> {
         let model = self.name("a model name")?;
         self.finish(Body::ShowTrain(ShowTrain { model }))
     }
 
-    /// Reads what follows `SHOW MODELS`: nothing.
+    /// Parses the rest of `SHOW MODELS`, which is empty.
     pub(super) fn show_models(self) -> Result<(Body, usize), SqlError> {
         self.finish(Body::ShowModels)
     }
 
-    /// Reads what follows `DESCRIBE MODEL`.
+    /// Parses the rest of `DESCRIBE MODEL`.
     pub(super) fn describe_model(mut self) -> Result<(Body, usize), SqlError> {
         let model = self.name("a model name")?;
         self.finish(Body::DescribeModel(DescribeModel { model }))
     }
 
-    /// Reads what follows `DROP MODEL`.
+    /// Parses the rest of `DROP MODEL`.
     pub(super) fn drop_model(mut self) -> Result<(Body, usize), SqlError> {
         let if_exists = self.accept("IF")?;
         let model = if if_exists {
@@ -167,7 +167,7 @@ impl<'a> ClauseParser<'a> {
             let name = parser.name("an attribute's name")?;
             if !seen.insert(name.text.clone()) {
                 let message = format!("attribute {} is given twice", name.text);
-                return Err(SqlError::meaning(name.position, message));
+                return Err(SqlError::semantic(name.position, message));
             }
             parser.require_symbol("=")?;
             let position = parser.current.position;
@@ -182,14 +182,14 @@ impl<'a> ClauseParser<'a> {
         while self.accept("COLUMN")? {
             let columns = self.separated(Self::column)?;
             let position = self.current.position;
-            // Only the first clause may leave its target out: a second would be lost among its columns.
+            // Only the first clause may omit its target; a second one would replace its columns.
             let target = match self.optional_name("FOR", "a name")? {
                 Some(name) => name.text,
                 None if clauses.is_empty() => DEFAULT_TARGET.to_owned(),
                 None => return Err(self.unexpected()),
             };
             if !seen.insert(target.clone()) {
-                return Err(SqlError::meaning(position, format!("columns for {target} are given twice")));
+                return Err(SqlError::semantic(position, format!("columns for {target} are given twice")));
             }
             clauses.push(ColumnClause { target, columns });
         }
@@ -221,7 +221,7 @@ impl<'a> ClauseParser<'a> {
         Ok(Expr::Call { name: EXCEPT.to_owned(), args })
     }
 
-    /// A column's name: a word, in backquotes, or a string.
+    /// A column's name: a word, a name in backquotes, or a string.
     fn any_column(&mut self) -> Result<Expr, SqlError> {
         if self.current.kind == LexemeKind::String {
             return self.string("a column").map(Expr::String);
@@ -312,7 +312,7 @@ impl<'a> ClauseParser<'a> {
         Ok(is_it)
     }
 
-    /// Moves past the current token and gives it.
+    /// Consumes the current token and returns it.
     pub(super) fn take(&mut self) -> Result<Lexeme<'a>, SqlError> {
         let taken = self.current;
         self.end = taken.end;
@@ -321,7 +321,7 @@ impl<'a> ClauseParser<'a> {
         Ok(taken)
     }
 
-    /// Notes what else could stand here and refuses what does.
+    /// The error that another token was expected.
     pub(super) fn expected(&mut self, what: &'static str) -> SqlError {
         self.wanted.push(what);
         self.unexpected()

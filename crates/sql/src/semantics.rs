@@ -1,29 +1,21 @@
-//! What is well formed and still cannot run: statements without a submitter, names that lead nowhere, values and
-//! columns that mean nothing.
+//! Semantic checks of a program that parses: unsupported statements, and invalid names, values and columns.
 
 use super::ast::{
     Attribute, Body, ColumnClause, Evaluate, Explain, Name, Predict, Program, Statement, Train,
 };
 use super::classify::{StandardKind, classify};
-use super::clause::EXCEPT;
-use super::columns::FeatureColumn;
+use super::clause_parser::EXCEPT;
 use super::dialect::Dialect;
 use super::error::SqlError;
 use super::expr::Expr;
+use super::feature_columns::FeatureColumn;
+use super::model_name::check_model_name;
 use super::pod_resources::PodResource;
-use super::tables_read::tables_read;
+use super::table_references::referenced_tables;
 
-/// The attribute by which a statement may replace a table that it reads, or that a person made.
+/// Attribute that allows a statement to replace a table that it reads, or that SQLFlow did not create.
 const REPLACE: &str = "result.replace";
-/// Longest segment of a model name in bytes: file names have 255, and the archive's name and that of the file which is
-/// written before it end in more.
-pub const MAX_MODEL_SEGMENT: usize = 200;
-/// Longest model name in bytes.
-pub const MAX_MODEL_NAME: usize = 1024;
-
-/// Refuses statements that parse but that no submitter can run.
-///
-/// Each at its place.
+/// Rejects statements that parse but that the submitter cannot execute. Returns an error for each, with its position.
 #[must_use]
 pub fn check_supported(program: &Program) -> Vec<SqlError> {
     let refused = program.statements.iter().filter(|it| matches!(it.body, Body::Run(_) | Body::Optimize(_)));
@@ -33,14 +25,12 @@ pub fn check_supported(program: &Program) -> Vec<SqlError> {
     refused.map(error).collect()
 }
 
-/// Refuses statements that cannot mean anything: a SELECT that writes, a result that is no table, a model name that is
-/// no path, an attribute that is no value, a column function with wrong arguments.
-///
-/// The first fault of each statement, at its place.
+/// Rejects inconsistent statements: a SELECT that writes, an invalid name of a result table or a model, an attribute that is
+/// not a value, a column function with wrong arguments. Returns the first error of each statement, with its position.
 #[must_use]
 pub fn check_semantics(program: &Program) -> Vec<SqlError> {
-    let faults = program.statements.iter().map(|statement| check_statement(statement, program.dialect));
-    faults.filter_map(Result::err).collect()
+    let results = program.statements.iter().map(|statement| check_statement(statement, program.dialect));
+    results.filter_map(Result::err).collect()
 }
 
 fn check_statement(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
@@ -70,23 +60,23 @@ fn check_statement(statement: &Statement, dialect: Dialect) -> Result<(), SqlErr
     }
 }
 
-/// Extended statements are repeated when an attempt is lost, so their SELECT may only read.
+/// Extended statements are repeated after a lost attempt, so their SELECT must be repeatable.
 fn check_select(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
     let Some(select) = statement.body.select() else {
         return Ok(());
     };
     let standard = classify(select, dialect);
-    // Variables set on the way, as in `SELECT @row := @row + 1`, end with the session.
+    // Variables that it sets, as in `SELECT @row := @row + 1`, end with the session.
     if standard.repeatable && matches!(standard.kind, StandardKind::Query | StandardKind::SetVariables { .. })
     {
         return Ok(());
     }
     let message = format!("the SELECT before {} must only read", statement.body.title());
-    Err(SqlError::meaning(statement.position, message))
+    Err(SqlError::semantic(statement.position, message))
 }
 
-/// A result that certainly takes the place of a table that its own SELECT reads must be asked for. Where the two names
-/// may or may not mean the same, as `t` and `d.t`, the submitter asks the database.
+/// A result table that the statement's own SELECT reads may be replaced only on request. If two names may mean the same
+/// table, such as `t` and `d.t`, the submitter decides with the database's help.
 fn check_result(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
     let position = match &statement.body {
         Body::Predict(predict) => predict.target.position,
@@ -95,24 +85,24 @@ fn check_result(statement: &Statement, dialect: Dialect) -> Result<(), SqlError>
         _ => return Ok(()),
     };
     let Some(table) = statement.body.result_table() else { return Ok(()) };
-    let is_asked_for = |it: &Attribute| it.name.text == REPLACE && it.value.as_bool() != Some(false);
+    let is_requested = |it: &Attribute| it.name.text == REPLACE && it.value.as_bool() != Some(false);
     let attributes = statement.body.attributes();
     let written: Vec<String> = table.to_lowercase().split('.').map(str::to_owned).collect();
     let select = statement.body.select().unwrap_or_default();
-    if attributes.iter().any(is_asked_for) || !tables_read(select, dialect).contains(&written) {
+    if attributes.iter().any(is_requested) || !referenced_tables(select, dialect).contains(&written) {
         return Ok(());
     }
     let message = format!(
         "cannot write table {table}: the statement reads it; choose another name (WITH {REPLACE} = true replaces it: what it \
          holds now is lost)"
     );
-    Err(SqlError::meaning(position, message))
+    Err(SqlError::semantic(position, message))
 }
 
 fn check_train(train: &Train) -> Result<(), SqlError> {
     if train.image_and_class().1.is_empty() {
-        let message = format!("{} names no model class after its last slash", train.estimator.text);
-        return Err(SqlError::meaning(train.estimator.position, message));
+        let message = format!("{} has no model class after its last slash", train.estimator.text);
+        return Err(SqlError::semantic(train.estimator.position, message));
     }
     check_attributes(&train.attributes)?;
     for column in train.columns.iter().flat_map(|ColumnClause { columns, .. }| columns) {
@@ -120,7 +110,7 @@ fn check_train(train: &Train) -> Result<(), SqlError> {
             continue;
         }
         FeatureColumn::from_expr(&column.expr)
-            .map_err(|message| SqlError::meaning(column.position, message))?;
+            .map_err(|message| SqlError::semantic(column.position, message))?;
     }
     train.using.as_ref().map_or(Ok(()), check_model)?;
     check_model(&train.into)
@@ -129,7 +119,7 @@ fn check_train(train: &Train) -> Result<(), SqlError> {
 fn check_attributes(attributes: &[Attribute]) -> Result<(), SqlError> {
     for Attribute { name, value, position } in attributes {
         if let Some(what) = name.text.strip_prefix(PodResource::PREFIX) {
-            PodResource::check(what, value).map_err(|message| SqlError::meaning(*position, message))?;
+            PodResource::check(what, value).map_err(|message| SqlError::semantic(*position, message))?;
         }
         if !is_value(value) {
             let message = format!(
@@ -137,7 +127,7 @@ fn check_attributes(attributes: &[Attribute]) -> Result<(), SqlError> {
                 name.text,
                 value.to_string().trim_start()
             );
-            return Err(SqlError::meaning(*position, message));
+            return Err(SqlError::semantic(*position, message));
         }
     }
     Ok(())
@@ -158,7 +148,7 @@ fn check_target(predict: &Predict) -> Result<(), SqlError> {
     let target = &predict.target;
     match predict.table_and_column() {
         Some(_) => Ok(()),
-        None => Err(SqlError::meaning(
+        None => Err(SqlError::semantic(
             target.position,
             format!("the result {} is not of the form [db.]table.column", target.text),
         )),
@@ -170,75 +160,42 @@ fn check_table(table: &Name) -> Result<(), SqlError> {
     if parts.len() <= 3 && parts.iter().all(|part| !part.is_empty()) {
         return Ok(());
     }
-    Err(SqlError::meaning(table.position, format!("the result {} is not of the form [db.]table", table.text)))
+    Err(SqlError::semantic(
+        table.position,
+        format!("the result {} is not of the form [db.]table", table.text),
+    ))
 }
 
 fn check_model(model: &Name) -> Result<(), SqlError> {
-    check_model_name(&model.text).map_err(|message| SqlError::meaning(model.position, message))
-}
-
-/// Can a model be stored under this name? It becomes a path below the models' root, so no segment of it may lead
-/// elsewhere.
-///
-/// # Errors
-/// A message that says what is wrong with it.
-pub fn check_model_name(name: &str) -> Result<(), String> {
-    if name.len() > MAX_MODEL_NAME {
-        return Err(format!("the model name has {} bytes, more than {MAX_MODEL_NAME}", name.len()));
-    }
-    for segment in name.split('/') {
-        if matches!(segment, "" | "." | "..") {
-            return Err(format!("the model name {name:?} has the segment {segment:?}, which is no name"));
-        }
-        if segment.len() > MAX_MODEL_SEGMENT {
-            let bytes = segment.len();
-            return Err(format!(
-                "the model name has a segment of {bytes} bytes, more than {MAX_MODEL_SEGMENT}"
-            ));
-        }
-        if segment.chars().any(|c| c.is_control() || c == '\\') {
-            return Err(format!("the model name {name:?} has a character that no file name should have"));
-        }
-    }
-    Ok(())
+    check_model_name(&model.text).map_err(|message| SqlError::semantic(model.position, message))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::split::parse_program;
+    use super::super::splitter::parse_program;
     use super::*;
 
     fn refusal(sql: &str) -> String {
-        let program = parse_program(sql, Dialect::Mysql).expect("it parses");
+        let program = parse_program(sql, Dialect::Mysql).expect("the program parses");
         let errors = [check_supported(&program), check_semantics(&program)].concat();
         errors.first().expect(sql).to_string()
     }
 
     #[test]
-    fn model_names_are_paths_that_stay_below_their_root() {
-        for good in ["m", "db.m1", "zoo.example.com/m1", "a..b", "...", &"x".repeat(MAX_MODEL_SEGMENT)] {
-            assert_eq!(check_model_name(good), Ok(()), "{good}");
-        }
-        for bad in ["", ".", "..", "/a", "a/", "a//b", "a/../b", "./a", "a\0b", "a\\b", &"x".repeat(256)] {
-            assert!(check_model_name(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_result_may_have_the_name_of_what_is_not_read_or_be_asked_to_replace() {
+    fn result_table_that_is_not_read_or_may_be_replaced_is_accepted() {
         for sql in [
             "SELECT t FROM a TO PREDICT t.y USING m",
             "SELECT * FROM b.t TO PREDICT a.t.y USING m",
             "SELECT * FROM t TO PREDICT t.y WITH result.replace=true USING m",
             "SELECT * FROM t TO EVALUATE m WITH result.replace=true LABEL y INTO t",
         ] {
-            let program = parse_program(sql, Dialect::Mysql).expect("it parses");
+            let program = parse_program(sql, Dialect::Mysql).expect("the program parses");
             assert_eq!(check_semantics(&program), [], "{sql}");
         }
     }
 
     #[test]
-    fn faults_have_places() {
+    fn semantic_error_has_message_and_position() {
         for (sql, message) in [
             ("SELECT 1;\nSELECT 1 TO RUN a:1 CMD 'x'", "line 2, column 1: TO RUN is not supported yet"),
             ("SELECT 1 TO MINIMIZE x WITH a=1 INTO t", "line 1, column 1: TO MINIMIZE is not supported yet"),
@@ -252,11 +209,11 @@ mod tests {
             ),
             (
                 "SHOW TRAIN a/../b",
-                "line 1, column 12: the model name \"a/../b\" has the segment \"..\", which is no name",
+                "line 1, column 12: the model name \"a/../b\" has the segment \"..\", which is not allowed",
             ),
             (
                 "SELECT 1 TO TRAIN a/ LABEL l INTO m",
-                "line 1, column 19: a/ names no model class after its last slash",
+                "line 1, column 19: a/ has no model class after its last slash",
             ),
             (
                 "SELECT 1 TO TRAIN E WITH a=1, b = 1+2 LABEL l INTO m",

@@ -1,28 +1,28 @@
-//! Tokens of standard SQL: just enough to know what is a word, what is quoted and what is comment.
+//! Tokens of standard SQL: words, quoted names, strings and comments, by the lexical rules of each database.
 //!
-//! The scanner never judges. It only has to agree with the database on where strings, quoted names and comments
-//! end, because a `;` or a `TO` in one of them is data.
+//! The scanner does not validate. It has to agree with the database on where strings, quoted names and comments end,
+//! because a `;` or a `TO` in one of them is data. The rules are those of the manuals of MySQL, PostgreSQL and SQLite.
 
 use super::dialect::Dialect;
 
-/// What a piece of standard SQL is.
+/// Kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenKind {
-    /// A bare name or keyword.
+    /// An unquoted name or keyword.
     Word,
-    /// A number, or what begins with a digit.
+    /// A number, or another token that begins with a digit.
     Number,
-    /// A quoted name, or in MySQL a string in double quotes: the two look alike.
+    /// A quoted name. In MySQL also a string in double quotes, which looks the same.
     Quoted,
     /// A string.
     String,
-    /// MySQL's `/*! … */`, a comment that is executed.
+    /// MySQL's `/*! … */`: a comment whose content is executed.
     Executed,
-    /// Any other single character.
+    /// Any other character.
     Symbol,
 }
 
-/// A token and where it stands.
+/// A token with its byte offsets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Token<'a> {
     pub(super) kind: TokenKind,
@@ -32,7 +32,7 @@ pub(super) struct Token<'a> {
 }
 
 impl Token<'_> {
-    /// Is it this keyword? Quoted names never are.
+    /// Whether it is this keyword. A quoted name is no keyword.
     pub(super) fn is(&self, keyword: &str) -> bool {
         self.kind == TokenKind::Word && self.text.eq_ignore_ascii_case(keyword)
     }
@@ -45,7 +45,7 @@ impl Token<'_> {
         self.kind == TokenKind::Symbol && self.text.starts_with(symbol)
     }
 
-    /// The name that a bare or quoted identifier stands for, in lower case so that two spellings compare equal.
+    /// The name without its quotes, in lower case so that two spellings compare equal. `None` if the token is no name.
     pub(super) fn name(&self) -> Option<String> {
         match self.kind {
             TokenKind::Word => Some(self.text.to_lowercase()),
@@ -60,7 +60,7 @@ impl Token<'_> {
 }
 
 impl<'a> Token<'a> {
-    /// What a comment holds that is executed: `SET NAMES utf8` of `/*!40101 SET NAMES utf8 */`.
+    /// Content of an executed comment: `SET NAMES utf8` of `/*!40101 SET NAMES utf8 */`.
     pub(super) fn executed(&self) -> Option<&'a str> {
         let inner = self.text.strip_suffix("*/").filter(|_| self.kind == TokenKind::Executed)?;
         let inner = inner.trim_start_matches(['/', '*', 'M', '!']);
@@ -68,23 +68,23 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Something was opened at `start` and never closed.
+/// A string, quoted name or comment that begins at `start` and has no end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unclosed {
     pub(super) start: usize,
-    /// What would close it, for a message.
+    /// Missing end, as text for a message.
     pub(super) expected: &'static str,
 }
 
-/// Reads tokens one by one. A clone looks ahead.
+/// Reads tokens one by one. Clone it to look ahead.
 #[derive(Debug, Clone)]
 pub(super) struct Scanner<'a> {
     sql: &'a str,
     dialect: Dialect,
     pos: usize,
-    /// Does a backslash in a string escape the next character?
+    /// Whether a backslash in a string escapes the next character.
     backslash: bool,
-    /// Up to here no `]` closes a `[`: keeps many open brackets on one line linear.
+    /// Offset up to which no `]` follows. Keeps the time linear if a line has many unclosed `[`.
     no_bracket_before: usize,
 }
 
@@ -95,8 +95,8 @@ impl<'a> Scanner<'a> {
         Self { sql, dialect, pos, backslash, no_bracket_before: 0 }
     }
 
-    /// Starts with the other rule for a backslash in a string: that of MySQL's `NO_BACKSLASH_ESCAPES`, or that of
-    /// PostgreSQL without `standard_conforming_strings`.
+    /// Starts with the opposite of the default rule for backslashes in strings: the rule of MySQL's `NO_BACKSLASH_ESCAPES`,
+    /// or of PostgreSQL without `standard_conforming_strings`.
     pub(super) const fn with_other_backslash(sql: &'a str, dialect: Dialect, pos: usize) -> Self {
         let mut scanner = Self::new(sql, dialect, pos);
         scanner.backslash = !scanner.backslash;
@@ -136,7 +136,7 @@ impl<'a> Scanner<'a> {
             'e' | 'E' if self.dialect == Dialect::Postgresql && self.rest()[1..].starts_with('\'') => {
                 self.pos += 1;
                 self.string(start, true)?;
-                // A string may go on behind a line break, by the rules of its beginning.
+                // A string may continue after a line break, by the rules of its first part.
                 while let Some(at) = self.continuation() {
                     self.pos = at;
                     self.string(start, true)?;
@@ -180,7 +180,7 @@ impl<'a> Scanner<'a> {
     fn at_line_comment(&self) -> bool {
         let rest = self.rest();
         match (self.dialect, rest.strip_prefix("--")) {
-            // MySQL reads `5--1` as 5 - (-1): its comment needs a blank after the dashes.
+            // MySQL reads `5--1` as 5 - (-1): its comments need whitespace after the dashes.
             (Dialect::Mysql, Some(after)) => {
                 after.chars().next().is_none_or(|c| c.is_whitespace() || c.is_control())
             }
@@ -215,7 +215,7 @@ impl<'a> Scanner<'a> {
             }
         }
         self.pos = self.sql.len();
-        // SQLite takes a comment that runs to the end of its input.
+        // SQLite accepts a comment that extends to the end of the input.
         match self.dialect {
             Dialect::Sqlite => Ok(()),
             Dialect::Mysql | Dialect::Postgresql => Err(Unclosed { start, expected: "a closing */" }),
@@ -227,22 +227,21 @@ impl<'a> Scanner<'a> {
         Ok(TokenKind::String)
     }
 
-    /// Where PostgreSQL continues the string that ends here: behind blanks with a line break among them, and comments to the
-    /// end of a line.
+    /// Offset at which PostgreSQL continues the string that ends here: after whitespace with a line break, and line comments.
     fn continuation(&self) -> Option<usize> {
-        let mut ahead = self.clone();
+        let mut lookahead = self.clone();
         loop {
-            ahead.take_while(char::is_whitespace);
-            if !ahead.at_line_comment() {
+            lookahead.take_while(char::is_whitespace);
+            if !lookahead.at_line_comment() {
                 break;
             }
-            ahead.take_while(|c| c != '\n');
+            lookahead.take_while(|c| c != '\n');
         }
-        let has_break = self.sql[self.pos..ahead.pos].contains(['\n', '\r']);
-        (has_break && ahead.rest().starts_with('\'')).then_some(ahead.pos)
+        let has_break = self.sql[self.pos..lookahead.pos].contains(['\n', '\r']);
+        (has_break && lookahead.rest().starts_with('\'')).then_some(lookahead.pos)
     }
 
-    /// Passes a quoted piece that begins at `pos`; a doubled quote is data.
+    /// Skips quoted text that begins at `pos`. A doubled quote is data.
     fn quoted(
         &mut self,
         quote: char,
@@ -268,7 +267,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// SQLite's `[name]`. One without its `]` on the same line is left to the database as a symbol.
+    /// SQLite's `[name]`. A `[` without `]` on the same line is a symbol.
     fn bracketed(&mut self) -> bool {
         if self.pos < self.no_bracket_before {
             return false;
@@ -284,7 +283,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// PostgreSQL's `$tag$ … $tag$`; `$1` is a parameter and none of it.
+    /// PostgreSQL's `$tag$ … $tag$`. `$1` is a parameter, not a quote.
     fn dollar_quoted(&mut self) -> Result<bool, Unclosed> {
         let rest = self.rest();
         let tag = rest[1..].find(|c: char| c == '$' || !is_word(c)).map_or("", |end| &rest[1..=end]);
@@ -303,8 +302,8 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// May `c` be part of a bare word? `$` may in all three dialects, though not begin one in PostgreSQL. So may all that is not
-/// ASCII, as an emoji or the signs of an Indic script, but we keep to the blanks of Unicode.
+/// Whether `c` may be part of an unquoted word. `$` may in all three dialects, but does not begin a word in PostgreSQL.
+/// Characters outside ASCII may, such as emoji or marks of Indic scripts, except whitespace and control characters.
 fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$' || !(c.is_ascii() || c.is_whitespace() || c.is_control())
 }

@@ -1,0 +1,74 @@
+//! The tokens of one standard statement, and the names in it, for the modules that interpret statements.
+
+use super::dialect::Dialect;
+use super::scanner::{Scanner, Token};
+
+/// Tokens of a statement, with a lookahead of one.
+#[derive(Clone)]
+pub(super) struct Tokens<'a> {
+    scanner: Scanner<'a>,
+    next: Option<Token<'a>>,
+}
+
+impl<'a> Tokens<'a> {
+    pub(super) fn new(sql: &'a str, dialect: Dialect) -> Self {
+        let mut tokens = Self { scanner: Scanner::new(sql, dialect, 0), next: None };
+        tokens.next();
+        tokens
+    }
+
+    /// The next token, which is not consumed.
+    pub(super) const fn peek(&self) -> Option<Token<'a>> {
+        self.next
+    }
+
+    /// Whether the next token is one of these words.
+    pub(super) fn at(&self, words: &[&str]) -> bool {
+        self.next.is_some_and(|token| token.is_one_of(words))
+    }
+
+    /// Consumes the first word. MariaDB's `SET STATEMENT a = 1 FOR INSERT …` is an INSERT.
+    pub(super) fn verb(&mut self, dialect: Dialect) -> Option<Token<'a>> {
+        let mut verb = self.next()?;
+        while dialect == Dialect::Mysql && verb.is("SET") && self.accept(&["STATEMENT"]) {
+            self.by_ref().find(|token| token.is("FOR"));
+            verb = self.next()?;
+        }
+        Some(verb)
+    }
+
+    /// Whether the next token is this symbol.
+    pub(super) fn at_symbol(&self, symbol: char) -> bool {
+        self.next.is_some_and(|token| token.is_symbol(symbol))
+    }
+
+    /// Consumes the next token if it is one of these words, and returns whether it is.
+    pub(super) fn accept(&mut self, words: &[&str]) -> bool {
+        let found = self.at(words);
+        if found {
+            self.next();
+        }
+        found
+    }
+
+    /// Consumes a qualified name. Returns its last part, and whether an earlier part is a schema for temporary objects.
+    pub(super) fn qualified_name(&mut self) -> Option<(String, bool)> {
+        let mut name = self.next()?.name()?;
+        let mut temporary = false;
+        while self.at_symbol('.') {
+            self.next();
+            temporary |= name == "temp" || name.starts_with("pg_temp");
+            name = self.next()?.name()?;
+        }
+        Some((name, temporary))
+    }
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = Token<'a>;
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        // The splitter rejects unclosed strings and comments. Should one get here, the statement ends at it.
+        std::mem::replace(&mut self.next, self.scanner.next().unwrap_or(None))
+    }
+}
