@@ -127,7 +127,7 @@ impl Pipeline {
         // The shutdown blocks.
         let ended = tokio::task::spawn_blocking(move || queue.processor.shutdown_with_timeout(timeout));
         let _ = tokio::time::timeout(timeout, ended).await;
-        let rest = self.0.queue.waiting.load(Ordering::Relaxed);
+        let rest = self.0.queue.waiting.swap(0, Ordering::Relaxed);
         if rest > 0 {
             self.0.queue.losses.add(rest, "the collector did not accept them within the timeout");
         }
@@ -195,7 +195,11 @@ impl SpanExporter for QueueExporter {
             tokio::time::timeout(timeout, export).await
         };
         let exported = self.runtime.spawn(export).await;
-        self.waiting.fetch_sub(count, Ordering::Relaxed);
+        let subtract = |waiting: usize| waiting.checked_sub(count);
+        if self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract).is_err() {
+            // `finish` has counted them as lost.
+            return Ok(());
+        }
         match exported {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(lost))) => self.losses.add(lost.spans, &lost.reason),

@@ -167,8 +167,10 @@ fn http_endpoint(given: &Variable, uri: Uri) -> anyhow::Result<Uri> {
         return Ok(uri);
     }
     let mut parts = uri.into_parts();
-    let path = parts.path_and_query.as_ref().map_or("", |it| it.path()).trim_end_matches('/');
-    parts.path_and_query = Some(format!("{path}{TRACES_PATH}").parse()?);
+    let given_path = parts.path_and_query.as_ref();
+    let path = given_path.map_or("", |it| it.path()).trim_end_matches('/');
+    let query = given_path.and_then(|it| it.query()).map(|it| format!("?{it}")).unwrap_or_default();
+    parts.path_and_query = Some(format!("{path}{TRACES_PATH}{query}").parse()?);
     Uri::from_parts(parts).with_context(|| given.error("it is not a URL"))
 }
 
@@ -219,6 +221,11 @@ mod tests {
             (vec![(ENDPOINT, "http://host:4318")], Protocol::Http, "http://host:4318/v1/traces"),
             (vec![(ENDPOINT, "http://host:4318/"), http], Protocol::Http, "http://host:4318/v1/traces"),
             (vec![(ENDPOINT, "https://host/otlp/"), http], Protocol::Http, "https://host/otlp/v1/traces"),
+            (
+                vec![(ENDPOINT, "https://host/otlp?key=1"), http],
+                Protocol::Http,
+                "https://host/otlp/v1/traces?key=1",
+            ),
             (vec![(ENDPOINT, "http://host/v1/traces")], Protocol::Http, "http://host/v1/traces"),
             (vec![(TRACES_ENDPOINT, "http://host/mine"), http], Protocol::Http, "http://host/mine"),
             (vec![(ENDPOINT, "http://host:4318"), http, grpc], Protocol::Grpc, "http://host:4318/"),
