@@ -1,4 +1,4 @@
-//! The cost of full tracing: the same with and without a collector, in turn.
+//! What full tracing costs: the same with a collector, over both transports, and without, in turn.
 
 use std::path::Path;
 use std::time::Instant;
@@ -23,21 +23,35 @@ const MOST_MEGABYTES: u64 = 1024;
 pub async fn all(folder: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
     let megabytes = scale.megabytes.min(MOST_MEGABYTES);
     let dir = TempDir::new_in(folder.canonicalize()?)?;
-    let collector = format!("http://127.0.0.1:{}", Jaeger::shared().port);
+    let jaeger = Jaeger::shared();
+    let collectors = [
+        ("untraced", None),
+        ("grpc", Some(format!("http://127.0.0.1:{}", jaeger.port))),
+        // The path says that it is HTTP.
+        ("http", Some(format!("http://127.0.0.1:{}/v1/traces", jaeger.http_port))),
+    ];
     let start = async |name: &str, megabytes| {
-        let plain = Side::start(&dir.path().join(format!("{name}-untraced")), megabytes, None).await?;
-        let collector = Some(collector.clone());
-        let traced = Side::start(&dir.path().join(format!("{name}-traced")), megabytes, collector).await?;
-        anyhow::Ok([plain, traced])
+        let mut sides = Vec::new();
+        for (transport, collector) in collectors.clone() {
+            let folder = dir.path().join(format!("{name}-{transport}"));
+            sides.push(Side::start(&folder, megabytes, collector).await?);
+        }
+        anyhow::Ok(sides)
     };
 
     let mut tokens = [
         Measurement::time("run_to_token_untraced", "  the same without a collector"),
-        Measurement::time("run_to_token_traced", "Run → token, fully traced").beside("run_to_token_untraced"),
+        Measurement::time("run_to_token_traced", "Run → token, traced over gRPC")
+            .beside("run_to_token_untraced"),
+        Measurement::time("run_to_token_traced_http", "Run → token, traced over HTTP")
+            .beside("run_to_token_untraced"),
     ];
     let mut streams = [
         Measurement::new("log_untraced", "MiB/s", "  the same without a collector"),
-        Measurement::new("log_traced", "MiB/s", "output made durable, fully traced").beside("log_untraced"),
+        Measurement::new("log_traced", "MiB/s", "output made durable, traced over gRPC")
+            .beside("log_untraced"),
+        Measurement::new("log_traced_http", "MiB/s", "output made durable, traced over HTTP")
+            .beside("log_untraced"),
     ];
     let mut sides = start("run", 0).await?;
     for _ in 0..scale.jobs {
