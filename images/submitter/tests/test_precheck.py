@@ -494,3 +494,13 @@ def test_column_without_values_is_not_required_later(source: Runner, agent: Stan
     assert_passes(agent, use("explain", select=twice), first=first)
     message = rejects(agent, use("explain"), first={**first, "select": "SELECT a, b, y, 'x' AS void FROM source"})
     assert "the model's column void does not exist" in message
+
+
+@pytest.mark.parametrize("attributes", [{"num_class": 3}, {"eval_metric": "mlogloss"}])
+def test_metric_must_fit_a_task_that_another_attribute_decides(
+    source: Runner, agent: StandInAgent, attributes: dict[str, Any]
+) -> None:
+    del source
+    later = use("evaluate", attributes={"validation.metrics": "rmse"})
+    message = rejects(agent, later, first={**TRAIN, "attributes": attributes})
+    assert "statement 2 (TO EVALUATE): metric rmse does not exist (for this model there are: accuracy" in message

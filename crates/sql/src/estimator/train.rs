@@ -39,6 +39,7 @@ pub(super) fn check(
     statement.validation(dialect);
     statement.early_stopping();
     statement.workers();
+    statement.names_of_one_attribute();
     let task = statement.objective();
     statement.eval_metrics(task);
     task
@@ -211,11 +212,23 @@ impl<'a> Statement<'a> {
         }
     }
 
+    /// XGBoost would take one of them, and not say which.
+    fn names_of_one_attribute(&mut self) {
+        let rules = self.rules;
+        for [name, other] in &rules.same {
+            if self.attribute(name).is_some() && self.attribute(other).is_some() {
+                let message = format!("attributes {name} and {other} are the same: give one of them");
+                self.refuse(other, message);
+            }
+        }
+    }
+
     /// What the objective predicts; `None` where there is none, or none that exists.
     fn objective(&mut self) -> Option<Task> {
         let task = match self.value("objective") {
             Some(Value::String(name)) => self.task_of(&name),
-            _ => None,
+            Some(_) => None,
+            None => self.attribute("num_class").map(|_| Task::Multi),
         };
         if task.is_some_and(|task| task != Task::Multi) && self.attribute("num_class").is_some() {
             self.refuse("num_class", "attribute num_class is for multi:softmax and multi:softprob only");
@@ -239,6 +252,14 @@ impl<'a> Statement<'a> {
                 self.refuse("objective", format!("objective {name} needs the attribute {needed}"));
             }
         }
+        if let Some(rule) = &objective.base_score
+            && let Some(base_score) = self.value("base_score")
+            // Otherwise it is refused already.
+            && self.number("base_score").is_some()
+            && let Err(message) = value::check_number("base_score", rule, &base_score)
+        {
+            self.refuse("base_score", format!("{message} for {name}"));
+        }
         Some(objective.task)
     }
 
@@ -258,6 +279,9 @@ impl<'a> Statement<'a> {
                 }
                 (Argument::None, Some(_)) => {
                     self.refuse("eval_metric", format!("eval_metric {name} takes no argument, found {full}"));
+                }
+                (_, Some(argument)) if !argument.parse::<f64>().is_ok_and(f64::is_finite) => {
+                    self.refuse("eval_metric", format!("eval_metric {full}: {argument} is not a number"));
                 }
                 _ => {}
             }
