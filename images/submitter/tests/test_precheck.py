@@ -504,3 +504,18 @@ def test_metric_must_fit_a_task_that_another_attribute_decides(
     later = use("evaluate", attributes={"validation.metrics": "rmse"})
     message = rejects(agent, later, first={**TRAIN, "attributes": attributes})
     assert "statement 2 (TO EVALUATE): metric rmse does not exist (for this model there are: accuracy" in message
+
+
+@pytest.mark.parametrize("what", ["TABLE second", "TEMPORARY TABLE second", "VIEW later_view"])
+def test_select_of_a_new_table_is_checked(source: Runner, agent: StandInAgent, what: str) -> None:
+    def created(select: str) -> dict[str, Any]:
+        return {"index": 1, "kind": "standard", "sql": f"CREATE {what} AS\n{select}", "effect": "objects"}
+
+    wrong = created("SELECT a, no_such FROM source")
+    if "VIEW" in what and "sqlite" in source.dsn:
+        assert_passes(agent, wrong)
+    else:
+        assert "statement 2 (CREATE): " in rejects(agent, wrong)
+    assert_passes(agent, created("WITH q AS (SELECT a FROM source) SELECT a FROM q -- end"))
+    # What depends on earlier statements, or has a further clause, is not checked.
+    assert_passes(agent, {**wrong, "hangs_on_row": True}, created("SELECT no_such FROM source WITH NO DATA"))
