@@ -519,3 +519,11 @@ def test_select_of_a_new_table_is_checked(source: Runner, agent: StandInAgent, w
     assert_passes(agent, created("WITH q AS (SELECT a FROM source) SELECT a FROM q -- end"))
     # What depends on earlier statements, or has a further clause, is not checked.
     assert_passes(agent, {**wrong, "hangs_on_row": True}, created("SELECT no_such FROM source WITH NO DATA"))
+
+
+def test_name_of_a_result_column_must_not_be_too_long(source: Runner, agent: StandInAgent) -> None:
+    later = use("predict", result_column="p" * 65)
+    if "mysql" in source.dsn:
+        assert "its name has 65 characters, and the database allows 64; choose" in rejects(agent, later)
+    else:
+        assert_passes(agent, later)
