@@ -79,6 +79,35 @@ def test_negative_numbers_and_lists_are_accepted() -> None:
     )
 
 
+def test_constraints_can_be_texts_in_the_notation_of_xgboost() -> None:
+    native = Parameters("gbtree", {"monotone_constraints": "(1,)", "interaction_constraints": "[[0, 1]]"}).native
+    assert (native["monotone_constraints"], native["interaction_constraints"]) == ("(1)", "[[0, 1]]")
+    assert Parameters("gbtree", {"monotone_constraints": "[1,-1]"}).native["monotone_constraints"] == "(1, -1)"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"monotone_constraints": [1, 0, 0]}, r"monotone_constraints has 3 values, and the model has 2 feature\(s\)"),
+        ({"interaction_constraints": [[0], [1, 9]]}, "names feature 9, and the model has the features 0 to 1"),
+    ],
+)
+def test_constraints_beyond_the_last_feature_are_rejected(attributes: dict[str, object], message: str) -> None:
+    parameters = Parameters("gbtree", attributes)
+    parameters.check_width(10)
+    with pytest.raises(UserError, match=message):
+        parameters.check_width(2)
+
+
+def test_base_score_must_fit_the_objective_of_the_label() -> None:
+    parameters = Parameters("gbtree", {"base_score": 2})
+    parameters.set_objective("reg:squarederror")
+    with pytest.raises(
+        UserError, match=r"base_score, with objective binary:logistic, is 2\.0; it must be a number, at"
+    ):
+        parameters.set_objective("binary:logistic")
+
+
 def test_metrics_can_have_an_argument() -> None:
     assert Parameters("gbtree", {"eval_metric": "error@0.7"}).native["eval_metric"] == ["error@0.7"]
 

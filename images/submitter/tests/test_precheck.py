@@ -494,3 +494,36 @@ def test_column_without_values_is_not_required_later(source: Runner, agent: Stan
     assert_passes(agent, use("explain", select=twice), first=first)
     message = rejects(agent, use("explain"), first={**first, "select": "SELECT a, b, y, 'x' AS void FROM source"})
     assert "the model's column void does not exist" in message
+
+
+@pytest.mark.parametrize("attributes", [{"num_class": 3}, {"eval_metric": "mlogloss"}])
+def test_metric_must_fit_a_task_that_another_attribute_decides(
+    source: Runner, agent: StandInAgent, attributes: dict[str, Any]
+) -> None:
+    del source
+    later = use("evaluate", attributes={"validation.metrics": "rmse"})
+    message = rejects(agent, later, first={**TRAIN, "attributes": attributes})
+    assert "statement 2 (TO EVALUATE): metric rmse does not exist (for this model there are: accuracy" in message
+
+
+@pytest.mark.parametrize("what", ["TABLE second", "TEMPORARY TABLE second", "VIEW later_view"])
+def test_select_of_a_new_table_is_checked(source: Runner, agent: StandInAgent, what: str) -> None:
+    def created(select: str) -> dict[str, Any]:
+        return {"index": 1, "kind": "standard", "sql": f"CREATE {what} AS\n{select}", "effect": "objects"}
+
+    wrong = created("SELECT a, no_such FROM source")
+    if "VIEW" in what and "sqlite" in source.dsn:
+        assert_passes(agent, wrong)
+    else:
+        assert "statement 2 (CREATE): " in rejects(agent, wrong)
+    assert_passes(agent, created("WITH q AS (SELECT a FROM source) SELECT a FROM q -- end"))
+    # What depends on earlier statements, or has a further clause, is not checked.
+    assert_passes(agent, {**wrong, "hangs_on_row": True}, created("SELECT no_such FROM source WITH NO DATA"))
+
+
+def test_name_of_a_result_column_must_not_be_too_long(source: Runner, agent: StandInAgent) -> None:
+    later = use("predict", result_column="p" * 65)
+    if "mysql" in source.dsn:
+        assert "its name has 65 characters, and the database allows 64; choose" in rejects(agent, later)
+    else:
+        assert_passes(agent, later)

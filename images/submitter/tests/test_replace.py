@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import conftest
 import pytest
 from conftest import Runner
 
@@ -81,6 +82,66 @@ def test_table_with_dependent_objects_is_rejected(tables: Runner) -> None:
         finally:
             tables.sql(remove)
         predict(tables)
+
+
+def test_table_with_enforced_foreign_keys_is_rejected_in_sqlite(
+    sqlite_runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DROP TABLE would delete the rows of the other table, or set them to NULL."""
+    runner = sqlite_runner
+    runner.sql("CREATE TABLE source (a INT, y INT)", "INSERT INTO source VALUES (1, 1), (2, 2)")
+    runner.train(SELECT, "y", attributes={"objective": "reg:squarederror", "train.num_boost_round": 1})
+    predict(runner)
+    runner.sql(
+        "CREATE UNIQUE INDEX ix ON outcome (a)",
+        "CREATE TABLE kid (id REFERENCES Outcome (a) ON DELETE CASCADE)",
+        "INSERT INTO kid VALUES (1)",
+    )
+    # As after `PRAGMA foreign_keys = ON` in the program.
+    replay = conftest.connect
+    monkeypatch.setattr(conftest, "connect", lambda dsn: replay(dsn, ["PRAGMA foreign_keys = ON"]))
+    for attributes in ({}, {"result.replace": True}):
+        with pytest.raises(UserError, match="foreign key of table kid depends on it, so the database cannot replace"):
+            predict(runner, attributes=attributes)
+    monkeypatch.undo()
+    # SQLite's default: foreign keys are not enforced.
+    predict(runner)
+    assert runner.sql("SELECT id FROM kid") == [("1",)]
+
+
+def test_name_of_another_object_is_rejected_before_any_work(tables: Runner) -> None:
+    objects = {
+        "sqlite": [
+            ("CREATE INDEX taken ON source (a)", "DROP INDEX taken", "taken", "it is an index"),
+            ("", "", "sqlite_own", "SQLite reserves names that begin with sqlite_"),
+        ],
+        "mysql": [("CREATE SEQUENCE taken", "DROP SEQUENCE taken", "taken", "it is a sequence")],
+        "postgresql": [
+            ("CREATE INDEX taken ON source (a)", "DROP INDEX taken", "taken", "it is an index"),
+            ("CREATE SEQUENCE taken", "DROP SEQUENCE taken", "taken", "it is a sequence"),
+            ("CREATE TYPE taken AS ENUM ('a')", "DROP TYPE taken", "taken", "it is a type"),
+            ("CREATE TYPE taken AS (a INT)", "DROP TYPE taken", "taken", "it is a composite type"),
+            ("CREATE DOMAIN taken AS INT", "DROP DOMAIN taken", "taken", "it is a type"),
+            ("", "", "pg_catalog.taken", "PostgreSQL reserves schema pg_catalog"),
+        ],
+    }
+    for make, remove, name, reason in objects[dialect(tables)]:
+        tables.sql(*filter(None, [make]))
+        try:
+            assert refused(tables, name) == f"cannot write table {name}: {reason}; choose another name"
+        finally:
+            tables.sql(*filter(None, [remove]))
+
+
+def test_array_type_gives_its_name_to_a_table(tables: Runner) -> None:
+    if dialect(tables) != "postgresql":
+        pytest.skip("only PostgreSQL has array types")
+    tables.sql("CREATE TYPE kind AS ENUM ('a')")
+    try:
+        predict(tables, "_kind")
+        predict(tables, "_kind")
+    finally:
+        tables.sql("DROP TABLE IF EXISTS _kind", "DROP TYPE kind")
 
 
 def test_table_that_refers_to_itself_is_replaced(tables: Runner, capfd: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,8 @@ static RULES: LazyLock<Option<Rules>> = LazyLock::new(|| serde_json::from_str(DO
 pub(super) struct Rules {
     pub(super) estimators: Vec<String>,
     pub(super) attributes: Attributes,
+    /// Pairs of names for one attribute of TRAIN.
+    pub(super) same: Vec<[String; 2]>,
     pub(super) objectives: BTreeMap<String, Objective>,
     /// XGBoost's objectives that are not supported, each with the reason.
     pub(super) unsupported_objectives: BTreeMap<String, String>,
@@ -38,7 +40,7 @@ pub(super) struct Attributes {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rule {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", default)]
     pub(super) kind: RuleType,
     pub(super) min: Option<f64>,
     /// Exclusive minimum.
@@ -49,9 +51,10 @@ pub(super) struct Rule {
 }
 
 /// Type of an attribute's values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum RuleType {
+    #[default]
     Number,
     #[serde(rename = "whole number")]
     WholeNumber,
@@ -61,7 +64,12 @@ pub(super) enum RuleType {
     #[serde(rename = "eval metrics")]
     EvalMetrics,
     Metrics,
-    Constraints,
+    /// Names of `choices`, separated by commas.
+    Names,
+    /// -1, 0 or 1 for each feature.
+    Directions,
+    /// Lists of numbers of features.
+    Groups,
 }
 
 /// What a model predicts.
@@ -81,6 +89,8 @@ pub(super) struct Objective {
     /// Required attributes.
     #[serde(default)]
     pub(super) needs: Vec<String>,
+    /// The values of `base_score`, if not all numbers are allowed.
+    pub(super) base_score: Option<Rule>,
 }
 
 /// A metric that XGBoost computes after each round.
@@ -132,6 +142,7 @@ mod tests {
         for objective in rules.objectives.values() {
             assert!(objective.needs.iter().all(|it| rules.attributes.train.contains_key(it)));
         }
+        assert!(rules.same.iter().flatten().all(|it| rules.attributes.train.contains_key(it)));
         for metric in rules.eval_metrics.values() {
             assert!(metric.objective.iter().all(|it| rules.objectives.contains_key(it)));
         }

@@ -31,6 +31,13 @@ fn valid_program_is_accepted() {
         GOOD.replace("reg:squarederror", "reg:quantileerror\", quantile_alpha=0.5, eval_metric=\"quantile"),
         GOOD.replace("reg:squarederror", "binary:logistic\", eval_metric=\"error@0.7"),
         GOOD.replace("WITH", "WITH monotone_constraints=[1, -1], interaction_constraints=[[0, 1], [2]],"),
+        GOOD.replace(
+            "WITH",
+            "WITH monotone_constraints=\"(1, -1)\", interaction_constraints=\"[[0, 1], [2]]\",",
+        ),
+        GOOD.replace("WITH", "WITH monotone_constraints=\"(1,)\", interaction_constraints=[],"),
+        GOOD.replace("WITH", "WITH updater=\"grow_colmaker, prune\", base_score=2,"),
+        GOOD.replace("reg:squarederror", "binary:logistic\", base_score=\"0.5"),
         GOOD.replace("LABEL", "COLUMN a, BUCKET(a, [1, 2]), \"x.*\" LABEL"),
         GOOD.replace(
             "LABEL y",
@@ -78,14 +85,43 @@ fn invalid_attribute_is_rejected() {
         ("max_depth=true", "it must be a whole number"),
         ("seed_per_iteration=2", "it must be true or false"),
         ("tree_method=gpu_hist", "value of attribute tree_method: gpu_hist does not exist"),
+        ("updater=shotgn", "value of attribute updater: shotgn does not exist; did you mean shotgun?"),
+        ("updater=\"grow_colmaker,prun\"", "did you mean prune?"),
+        (
+            "monotone_constraints=\"(7, up)\"",
+            "attribute monotone_constraints is '(7, up)'; it must be a list of -1, 0",
+        ),
+        ("monotone_constraints=[1, 2]", "it must be a list of -1, 0 and 1, as in [1, 0, -1]"),
+        ("interaction_constraints=[0, 1]", "it must be a list of lists of feature numbers from 0"),
+        ("interaction_constraints=[[0, -1]]", "it must be a list of lists of feature numbers from 0"),
+        (
+            "objective=\"binary:logistic\", base_score=2",
+            "attribute base_score is 2; it must be a number, at least 0 and at most 1 for binary:logistic",
+        ),
+        ("objective=\"reg:gamma\", base_score=\"0\"", "it must be a number, above 0 for reg:gamma"),
+        ("eval_metric=\"error@x\"", "eval_metric error@x: x is not a number"),
+        ("eta=0.1, learning_rate=0.3", "attributes eta and learning_rate are the same: give one of them"),
+        ("num_class=3, eval_metric=rmse", "eval_metric rmse does not fit the objective"),
         ("train.num_workers=2", "not supported yet"),
         ("train.early_stopping_rounds=2", "needs validation.select"),
         ("validation.select=\"DELETE FROM t\"", "must be a SELECT that only reads"),
+        ("validation.select=\"SELECT * FROM v; SELECT 1\"", "must be one statement"),
         ("validation.metrics=accurcy", "metric accurcy does not exist; did you mean accuracy?"),
     ] {
         let found = refusal(with);
         assert!(found.contains(message), "{with}: {found}");
     }
+}
+
+#[test]
+fn num_class_rejects_metrics_of_regression() {
+    let program = GOOD.replace("objective=\"reg:squarederror\"", "num_class=3")
+        + "SELECT * FROM t TO EVALUATE m WITH validation.metrics=rmse LABEL y;";
+    let found = refusals(&program);
+    assert!(
+        found[0].contains("metric rmse does not apply to this model, which predicts a class"),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -101,6 +137,7 @@ fn invalid_estimator_or_column_is_rejected() {
         ("LABEL y ", "", "xgboost.gbtree needs a label"),
         ("LABEL", "COLUMN a, b, a LABEL", "column a is named twice in COLUMN"),
         ("LABEL", "COLUMN a, `a` LABEL", "column a is named twice in COLUMN"),
+        ("LABEL", "COLUMN a, A LABEL", "column A is named twice in COLUMN"),
         ("LABEL", "COLUMN \"y\" LABEL", "column y is the label"),
         ("LABEL", "COLUMN *, * EXCEPT (a) LABEL", "COLUMN has * twice"),
         ("LABEL", "COLUMN * EXCEPT () LABEL", "found \")\", expected a column"),

@@ -9,6 +9,7 @@ use super::super::dialect::Dialect;
 use super::super::error::SqlError;
 use super::super::expr::Expr;
 use super::super::json::attribute_json;
+use super::super::splitter::parse_program;
 use super::rules::{Argument, Rules, Task};
 use super::{check_attributes, unknown, value};
 
@@ -34,11 +35,12 @@ pub(super) fn check(
         return None;
     }
     check_attributes(rules, &rules.attributes.train, &train.attributes, errors);
-    check_columns(train, errors);
+    check_columns(train, dialect, errors);
     let mut statement = Statement { rules, train, errors };
     statement.validation(dialect);
     statement.early_stopping();
     statement.workers();
+    statement.names_of_one_attribute();
     let task = statement.objective();
     statement.eval_metrics(task);
     task
@@ -76,7 +78,12 @@ fn check_estimator(rules: &Rules, train: &Train, errors: &mut Vec<SqlError>) {
 }
 
 /// Checks that no column is named twice, and that none is the label.
-fn check_columns(train: &Train, errors: &mut Vec<SqlError>) {
+fn check_columns(train: &Train, dialect: Dialect, errors: &mut Vec<SqlError>) {
+    // PostgreSQL has columns that differ in case only.
+    let is_same = |one: &str, other: &str| match dialect {
+        Dialect::Postgresql => one == other,
+        _ => one.to_lowercase() == other.to_lowercase(),
+    };
     let mut seen: Vec<String> = Vec::new();
     let mut has_star = false;
     for clause in &train.columns {
@@ -103,7 +110,7 @@ fn check_columns(train: &Train, errors: &mut Vec<SqlError>) {
                     refuse("COLUMN has * twice".to_owned());
                 }
             } else if let Some(name) = name_of(expr) {
-                if seen.contains(&name) {
+                if seen.iter().any(|it| is_same(it, &name)) {
                     refuse(format!("column {name} is named twice in COLUMN"));
                 } else {
                     seen.push(name);
@@ -177,6 +184,8 @@ impl<'a> Statement<'a> {
         let standard = classify(&select, dialect);
         if !standard.repeatable || standard.kind != StandardKind::Query {
             self.refuse("validation.select", "attribute validation.select must be a SELECT that only reads");
+        } else if parse_program(&select, dialect).is_ok_and(|it| it.statements.len() > 1) {
+            self.refuse("validation.select", "attribute validation.select must be one statement");
         }
     }
 
@@ -213,11 +222,23 @@ impl<'a> Statement<'a> {
         }
     }
 
+    /// XGBoost would take one of them, and not say which.
+    fn names_of_one_attribute(&mut self) {
+        let rules = self.rules;
+        for [name, other] in &rules.same {
+            if self.attribute(name).is_some() && self.attribute(other).is_some() {
+                let message = format!("attributes {name} and {other} are the same: give one of them");
+                self.refuse(other, message);
+            }
+        }
+    }
+
     /// Task of the objective; `None` if there is no objective, or an unknown one.
     fn objective(&mut self) -> Option<Task> {
         let task = match self.value("objective") {
             Some(Value::String(name)) => self.task_of(&name),
-            _ => None,
+            Some(_) => None,
+            None => self.attribute("num_class").map(|_| Task::Multi),
         };
         if task.is_some_and(|task| task != Task::Multi) && self.attribute("num_class").is_some() {
             self.refuse("num_class", "attribute num_class applies to multi:softmax and multi:softprob only");
@@ -241,6 +262,14 @@ impl<'a> Statement<'a> {
                 self.refuse("objective", format!("objective {name} needs the attribute {needed}"));
             }
         }
+        if let Some(rule) = &objective.base_score
+            && let Some(base_score) = self.value("base_score")
+            // Otherwise it is refused already.
+            && self.number("base_score").is_some()
+            && let Err(message) = value::check_number("base_score", rule, &base_score)
+        {
+            self.refuse("base_score", format!("{message} for {name}"));
+        }
         Some(objective.task)
     }
 
@@ -260,6 +289,9 @@ impl<'a> Statement<'a> {
                 }
                 (Argument::None, Some(_)) => {
                     self.refuse("eval_metric", format!("eval_metric {name} has no argument, found {full}"));
+                }
+                (_, Some(argument)) if !argument.parse::<f64>().is_ok_and(f64::is_finite) => {
+                    self.refuse("eval_metric", format!("eval_metric {full}: {argument} is not a number"));
                 }
                 _ => {}
             }

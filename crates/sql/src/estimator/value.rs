@@ -41,7 +41,51 @@ pub(super) fn check(rules: &Rules, name: &str, rule: &Rule, value: &Value) -> Re
                 .find(|it| !known.contains(&metric(rules, it).as_str()))
                 .map_or(Ok(()), |it| Err(unknown("metric", it, &known, "known")))
         }
-        RuleType::Constraints => Ok(()),
+        RuleType::Names => {
+            let choices: Vec<_> = rule.choices.iter().map(String::as_str).collect();
+            let what = format!("value of attribute {name}:");
+            names(value)
+                .iter()
+                .find(|it| !choices.contains(&it.as_str()))
+                .map_or(Ok(()), |it| Err(unknown(&what, it, &choices, "possible")))
+        }
+        RuleType::Directions => {
+            let listed = listed(value);
+            let items = listed.as_ref().and_then(Value::as_array);
+            let is_direction = |it: &Value| matches!(it.as_i64(), Some(-1..=1));
+            if items.is_some_and(|items| items.iter().all(is_direction)) {
+                return Ok(());
+            }
+            Err(format!(
+                "attribute {name} is {}; it must be a list of -1, 0 and 1, as in [1, 0, -1]",
+                shown(value)
+            ))
+        }
+        RuleType::Groups => {
+            let listed = listed(value);
+            let groups = listed.as_ref().and_then(Value::as_array);
+            let is_group = |it: &Value| it.as_array().is_some_and(|group| group.iter().all(Value::is_u64));
+            if groups.is_some_and(|groups| groups.iter().all(is_group)) {
+                return Ok(());
+            }
+            Err(format!(
+                "attribute {name} is {}; it must be a list of lists of feature numbers from 0, as in [[0, 1], [2]]",
+                shown(value)
+            ))
+        }
+    }
+}
+
+/// A list, also one in quotes: XGBoost writes `(1, -1)` and `[[0, 1]]`.
+fn listed(value: &Value) -> Option<Value> {
+    match value {
+        Value::String(text) => {
+            let text = text.trim();
+            let inner = text.strip_prefix('(').and_then(|it| it.strip_suffix(')'));
+            let list = inner.map(|it| format!("[{}]", it.trim().trim_end_matches(',')));
+            serde_json::from_str(list.as_deref().unwrap_or(text)).ok()
+        }
+        other => Some(other.clone()),
     }
 }
 
@@ -66,7 +110,7 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn check_number(name: &str, rule: &Rule, value: &Value) -> Result<(), String> {
+pub(super) fn check_number(name: &str, rule: &Rule, value: &Value) -> Result<(), String> {
     let whole = rule.kind == RuleType::WholeNumber;
     let kind = if whole { "a whole number" } else { "a number" };
     let number = match value {

@@ -31,6 +31,15 @@ CHECKED = {
 """First words of statements that all databases can prepare without executing them."""
 
 
+NAME = r"""(?:"[^"]+"|`[^`]+`|[\w$.]+)+"""
+CREATION = re.compile(
+    rf"\s*CREATE\s+(?:OR\s+REPLACE\s+)?(?:TEMP\s+|TEMPORARY\s+|UNLOGGED\s+)?(?:TABLE|(?P<view>VIEW))\s+{NAME}"
+    r"\s+AS\s+(?P<select>(?:SELECT|WITH)\b(?!.*\bWITH\s+(?:NO\s+DATA|DATA|CHECK|CASCADED|LOCAL)\b).*)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A table or view of a select without a further clause. The database analyses the select when it creates one."""
+
+
 class Kind(Enum):
     """The kinds of values, each with the Python type that a decoded column holds."""
 
@@ -138,8 +147,9 @@ class Database:
 
         Ignores other statements.
         """
-        if first_word(sql) in CHECKED:
-            self.describe(sql)
+        created = CREATION.fullmatch(sql)
+        if created or first_word(sql) in CHECKED:
+            self.describe(created["select"] if created else sql)
 
     tables_query: str
     """A query for the names of tables and views that need no schema, with at most MAX_TABLES rows."""

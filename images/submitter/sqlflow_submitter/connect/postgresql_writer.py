@@ -14,7 +14,17 @@ from sqlflow_submitter.connect.writer import ExistingTable, TableName, TableWrit
 from sqlflow_submitter.reads import postgresql
 from sqlflow_submitter.reads.postgresql import literal
 
-KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
+KINDS = {
+    "r": "table",
+    "p": "partitioned table",
+    "f": "foreign table",
+    "v": "view",
+    "m": "materialized view",
+    "i": "index",
+    "I": "index",
+    "S": "sequence",
+    "c": "composite type",
+}
 NUMBERS = (decode.ints, decode.floats, decode.decimals, bools)
 DECODERS = {Kind.BOOL: bools, Kind.INT: decode.ints, Kind.FLOAT: decode.floats, Kind.TEXT: decode.texts}
 
@@ -102,12 +112,19 @@ class PostgreSQLWriter(TableWriter):
     def creation_obstacle(self, table: TableName) -> str | None:
         schema = (table.schema or "").rpartition(".")[2]
         found = f"to_regnamespace({literal(self.quote(schema))})" if schema else "to_regnamespace(current_schema())"
-        ((oid, may_create),) = self._database.rows(
-            f"SELECT found::oid::text, coalesce(has_schema_privilege(found::oid, 'CREATE'), false)::text "
+        # A table has a type of its own name. An array type gives its name away.
+        ((oid, may_create, has_type),) = self._database.rows(
+            f"SELECT found::oid::text, coalesce(has_schema_privilege(found::oid, 'CREATE'), false)::text, "
+            f"EXISTS (SELECT 1 FROM pg_type WHERE typname = {literal(table.name)}::name "
+            "AND typnamespace = found::oid AND typrelid = 0 AND typcategory <> 'A')::text "
             f"FROM (SELECT {found} AS found) AS schema"
         )
         if oid is None:
             return f"schema {schema} does not exist" if schema else "no schema of the search path exists"
+        if schema.startswith("pg_"):
+            return f"PostgreSQL reserves schema {schema}"
+        if has_type == "true":
+            return "it is a type"
         return None if may_create == "true" else "this user may not create tables in its schema"
 
     def dependents(self, table: TableName) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
 from sqlflow_submitter.connect.database import (
     CHECKED,
+    CREATION,
     MAX_TABLES,
     Batch,
     ColumnInfo,
@@ -153,7 +154,11 @@ class SQLiteDatabase(Database):
 
     def check_query(self, sql: str) -> None:
         word = first_word(sql)
-        if word in CHECKED:
+        created = CREATION.fullmatch(sql)
+        # The select of a view is analysed when it is used.
+        if created and not created["view"]:
+            self.run(f"EXPLAIN {created['select']}")
+        elif word in CHECKED:
             # A view cannot be used: it may have no parameters.
             self.run(sql if word == "EXPLAIN" else f"EXPLAIN {sql}")
 

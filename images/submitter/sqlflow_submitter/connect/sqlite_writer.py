@@ -48,7 +48,7 @@ class SQLiteWriter(TableWriter):
         schema = self.quote(table.schema or "main")
         found = self._database.rows(
             f"SELECT type, coalesce(sql, ''), name FROM {schema}.sqlite_master "
-            f"WHERE lower(name) = lower({_literal(table.name)}) AND type IN ('table', 'view')"
+            f"WHERE lower(name) = lower({_literal(table.name)}) AND type IN ('table', 'view', 'index')"
         )
         if not found:
             return None
@@ -56,6 +56,18 @@ class SQLiteWriter(TableWriter):
         # A file has no name of its own, so the marker has none, either.
         expected = marker(name)
         return ExistingTable(kind, expected if f"({_comment(name)}" in sql else "", expected)
+
+    def dependents(self, table: TableName) -> list[str]:
+        # If foreign keys are enforced, DROP TABLE deletes all rows first: ON DELETE CASCADE empties the other table.
+        if not self._database.rows("SELECT 1 FROM pragma_foreign_keys WHERE foreign_keys"):
+            return []
+        schema, name = table.schema or "main", _literal(table.name)
+        found = self._database.rows(
+            f"SELECT DISTINCT 'foreign key of table ' || m.name FROM {self.quote(schema)}.sqlite_master AS m "
+            f'JOIN pragma_foreign_key_list(m.name, {_literal(schema)}) AS k ON lower(k."table") = lower({name}) '
+            f"WHERE m.type = 'table' AND lower(m.name) <> lower({name})"
+        )
+        return sorted(str(it) for (it,) in found)
 
     def attached(self, table: TableName) -> list[str]:
         found = self._database.rows(
@@ -69,6 +81,8 @@ class SQLiteWriter(TableWriter):
         schemas = [str(name) for (name,) in self._database.rows("SELECT name FROM pragma_database_list")]
         if table.schema and table.schema.lower() not in (name.lower() for name in [*schemas, "temp"]):
             return f"schema {table.schema} does not exist (known: {', '.join(schemas)})"
+        if table.name.lower().startswith("sqlite_"):
+            return "SQLite reserves names that begin with sqlite_"
         if self._database.is_read_only:
             return "the data source is opened with mode=ro"
         return None

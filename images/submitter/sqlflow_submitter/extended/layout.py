@@ -18,6 +18,9 @@ MAX_PROBABILITIES = 500
 MAX_NAME_BYTES = 63
 """Limit for a column's name in PostgreSQL. Other databases allow at least as many."""
 
+MAX_MYSQL_NAME = 64
+"""Limit for a column's name in MySQL, in characters. PostgreSQL truncates a longer name, and SQLite has no limit."""
+
 
 class Layout(NamedTuple):
     """The columns, in order."""
@@ -41,9 +44,15 @@ def result_layout(
         dialect: the database.
 
     Raises:
-        UserError: the select has a column twice, or one with the name of a probability column.
+        UserError: the select has a column twice, or one with the name of a probability column. Or the result column's
+            name is too long.
     """
     result = writer.column_name(statement.result_column or "")
+    if dialect == "mysql" and len(result) > MAX_MYSQL_NAME:
+        raise UserError(
+            f"cannot write column {result}: its name has {len(result)} characters, and the database allows "
+            f"{MAX_MYSQL_NAME}; choose another name"
+        )
     kept = [name for name in available if fold_case(name, dialect) != fold_case(result, dialect)]
     places = locate("column", kept, available)
     names = probability_names([writer.column_name(f"p_{text}") for text in classes], [*kept, result], dialect)

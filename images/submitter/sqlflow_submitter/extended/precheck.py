@@ -242,9 +242,13 @@ class _ProgramState:
         attributes = check_attributes(statement.attributes, rules.attributes(statement.kind))
         trained = self._plans.get(statement.model)
         meta = _meta(statement.model_dir) if trained is None else None
-        task = check_objective(meta.objective) if meta else trained.plan.parameters.task if trained else None
-        if task is not None:
-            _check_task(statement, task)
+        for_classes: bool | None = None
+        if meta is not None:
+            for_classes = check_objective(meta.objective) is not Task.NUMBER
+        elif trained is not None:
+            for_classes, _ = trained.plan.parameters.requested_task()
+        if for_classes is not None:
+            _check_task(statement, for_classes)
         if statement.depends_on_earlier:
             return
         described = self.database.describe(statement.select)
@@ -325,9 +329,8 @@ def _check_continuation(statement: Statement, earlier: TrainPlan) -> None:
         check_estimator(statement, earlier.estimator)
 
 
-def _check_task(statement: Statement, task: Task) -> None:
-    """Raises UserError if the statement requests what a model of this task cannot compute."""
-    for_classes = task is not Task.NUMBER
+def _check_task(statement: Statement, for_classes: bool) -> None:
+    """Raises UserError if the statement requests what a model of classes, or of numbers, cannot compute."""
     if statement.kind == "evaluate" and "validation.metrics" in statement.attributes:
         from sqlflow_submitter import metrics
 

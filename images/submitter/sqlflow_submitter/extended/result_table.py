@@ -43,7 +43,8 @@ def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[s
     if existing is None:
         return
     if existing.kind != "table":
-        raise UserError(f"cannot write table {table}: it is a {existing.kind}; choose another name")
+        article = "an" if existing.kind == "index" else "a"
+        raise UserError(f"cannot write table {table}: it is {article} {existing.kind}; choose another name")
     obstacle = writer.replacement_obstacle(table)
     if obstacle:
         raise UserError(f"cannot write table {table}: {obstacle}; choose another name")

@@ -37,6 +37,8 @@ def train(statement: Statement, step: Step, database: Database, channel: Stateme
     with channel.spans.span("load"):
         data = load_training_data(plan, statement.select, database, channel)
 
+    plan.parameters.check_width(data.train[0].data.shape[1])
+
     from sqlflow_submitter.xgb import booster as xgb
 
     earlier = xgb.load_booster(Path(statement.pretrained)) if statement.pretrained else None

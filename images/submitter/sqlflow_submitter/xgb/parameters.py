@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from sqlflow_submitter.errors import UserError, unknown_name
@@ -16,6 +18,9 @@ NUMBER_EVAL_METRICS = ("rmse", "rmsle", "mae", "mape", "mphe", "quantile")
 
 SQLFLOW_PREFIXES = ("train.", "validation.")
 """Prefixes of the attributes that SQLFlow reads itself and does not pass to XGBoost."""
+
+
+MONOTONE, INTERACTION = CONSTRAINTS = ("monotone_constraints", "interaction_constraints")
 
 
 class Parameters:
@@ -34,11 +39,11 @@ class Parameters:
             name: value for name, value in values.items() if not name.startswith(SQLFLOW_PREFIXES)
         }
         self.native["booster"] = booster
-        for constraint in ("monotone_constraints", "interaction_constraints"):
-            if isinstance(self.native.get(constraint), list):
-                # The library expects Python notation: a tuple, or a list of lists.
-                value = self.native[constraint]
-                self.native[constraint] = str(tuple(value) if constraint.startswith("mono") else value)
+        self._constraints = {name: _parsed(self.native[name]) for name in CONSTRAINTS if name in self.native}
+        for name, value in self._constraints.items():
+            # The library expects a tuple in brackets, or a list of lists.
+            directions = ", ".join(map(str, value))
+            self.native[name] = f"({directions})" if name == MONOTONE else str(value)
         self.task: Task | None = None
         """The task of the objective. None if no objective is set, until the label decides."""
         if "objective" in self.native:
@@ -90,8 +95,29 @@ class Parameters:
                 return name in CLASS_EVAL_METRICS, f"the statement has eval_metric {metric}"
         return None, ""
 
+    def check_width(self, width: int) -> None:
+        """Checks that all constraints are about features of the model. XGBoost ignores some that are not.
+
+        Raises:
+            UserError: one is not.
+        """
+        directions = self._constraints.get(MONOTONE, [])
+        if len(directions) > width:
+            raise UserError(
+                f"attribute {MONOTONE} has {len(directions)} values, and the model has {width} feature(s); "
+                "give one value for each feature"
+            )
+        last = max((number for group in self._constraints.get(INTERACTION, []) for number in group), default=0)
+        if last >= width:
+            raise UserError(
+                f"attribute {INTERACTION} names feature {last}, and the model has the features 0 to {width - 1}"
+            )
+
     def _check_objective(self, objective: str) -> None:
         """Checks that the other attributes fit the objective."""
+        rule = rules.base_score(objective)
+        if rule is not None and "base_score" in self.native:
+            _checked_number(f"base_score, with objective {objective},", self.native["base_score"], rule)
         for needed in rules.document()["objectives"][objective].get("needs", ()):
             if needed not in self.native:
                 raise UserError(f"objective {objective} needs the attribute {needed}")
@@ -99,6 +125,23 @@ class Parameters:
             raise UserError(f"attribute num_class is for multi:softmax and multi:softprob, not for {objective}")
         for metric in self.native.get("eval_metric", []):
             check_metric_task(str(metric), objective)
+
+
+def _parsed(value: Any) -> list[Any]:
+    """Returns a constraint as a list. As a text it is in XGBoost's notation: `(1, -1)` or `[[0, 1]]`.
+
+    Raises:
+        UserError: it is not a list.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        if text.startswith("(") and text.endswith(")"):
+            text = f"[{text[1:-1].strip().removesuffix(',')}]"
+        with suppress(ValueError):
+            value = json.loads(text)
+    if not isinstance(value, list):
+        raise UserError(f"a constraint is {value!r}; it must be a list")
+    return value
 
 
 def check_attributes(attributes: Mapping[str, Any], known: Mapping[str, Rule]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ class Rule(NamedTuple):
     """The allowed values of an attribute."""
 
     type: str
-    """`number`, `whole number`, `boolean`, `text`, `objective`, `metrics`, `eval metrics` or `constraints`."""
+    """`number`, `whole number`, `boolean`, `text`, `objective`, `metrics`, `eval metrics`, `names`, `directions` or
+    `groups`."""
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
@@ -54,9 +55,15 @@ def eval_metrics() -> dict[str, EvalMetric]:
     }
 
 
+def base_score(objective: str) -> Rule | None:
+    """Returns the allowed values of `base_score` for an objective, or None if all numbers are allowed."""
+    rule = document()["objectives"][objective].get("base_score")
+    return None if rule is None else _rule(rule)
+
+
 def _rule(rule: dict[str, Any]) -> Rule:
     return Rule(
-        rule["type"],
+        rule.get("type", "number"),
         rule.get("above", rule.get("min")),
         rule.get("max"),
         tuple(rule.get("choices", ())),
