@@ -71,7 +71,7 @@ async fn each_error_of_a_statement_is_printed_once() {
     let made = world.run("CREATE TABLE once (a PRIMARY KEY); INSERT INTO once VALUES (1);", "text");
     assert!(made.status.success(), "{made:?}");
     for (sql, error) in [
-        ("SELEC 1", "near \"SELEC\": syntax error"),
+        ("SELECT FROM iris", "near \"FROM\": syntax error"),
         ("SELECT 1; SELECT * FROM irs;", "no such table: irs; did you mean iris?"),
         ("DROP TABLE nosuch", "no such table: nosuch"),
         ("DELETE FROM nosuch", "no such table: nosuch"),

@@ -6,15 +6,21 @@ use super::ast::{
 use super::classify::{StandardKind, classify};
 use super::clause_parser::EXCEPT;
 use super::dialect::Dialect;
-use super::error::SqlError;
+use super::error::{Found, SqlError};
 use super::expr::Expr;
 use super::feature_columns::FeatureColumn;
 use super::model_name::check_model_name;
 use super::pod_resources::PodResource;
+use super::scanner::TokenKind;
 use super::table_references::referenced_tables;
+use super::tokens::Tokens;
 
 /// Attribute that allows a statement to replace a table that it reads, or that SQLFlow did not create.
 const REPLACE: &str = "result.replace";
+/// First words of statements. No database has another statement whose first word differs from one of these by one letter.
+const FIRST_WORDS: [&str; 8] =
+    ["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "REPLACE", "TRUNCATE"];
+
 /// Rejects statements that parse but that the submitter cannot execute. Returns an error for each, with its position.
 #[must_use]
 pub fn check_supported(program: &Program) -> Vec<SqlError> {
@@ -37,7 +43,8 @@ fn check_statement(statement: &Statement, dialect: Dialect) -> Result<(), SqlErr
     check_select(statement, dialect)?;
     check_result(statement, dialect)?;
     match &statement.body {
-        Body::Standard(_) | Body::ShowModels | Body::Run(_) | Body::Optimize(_) => Ok(()),
+        Body::Standard(_) => check_first_word(statement, dialect),
+        Body::ShowModels | Body::Run(_) | Body::Optimize(_) => Ok(()),
         Body::Train(train) => check_train(train),
         Body::Predict(predict) => {
             check_attributes(&predict.attributes)?;
@@ -166,6 +173,17 @@ fn check_table(table: &Name) -> Result<(), SqlError> {
     ))
 }
 
+/// Rejects a misspelt first word. The database would find it only when the statement's turn comes, perhaps after hours.
+fn check_first_word(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
+    let Some(first) = Tokens::new(&statement.text, dialect).next() else { return Ok(()) };
+    let word = first.text.to_uppercase();
+    let is_near = |it: &&&str| first.kind == TokenKind::Word && strsim::osa_distance(&word, it) == 1;
+    match FIRST_WORDS.iter().find(is_near) {
+        Some(meant) => Err(SqlError::syntax(statement.position, Found::Text(first.text), &[meant])),
+        None => Ok(()),
+    }
+}
+
 fn check_model(model: &Name) -> Result<(), SqlError> {
     check_model_name(&model.text).map_err(|message| SqlError::semantic(model.position, message))
 }
@@ -198,6 +216,14 @@ mod tests {
     fn semantic_error_has_message_and_position() {
         for (sql, message) in [
             ("SELECT 1;\nSELECT 1 TO RUN a:1 CMD 'x'", "line 2, column 1: TO RUN is not supported yet"),
+            (
+                "SELECT 1;\n -- x\n selec 1",
+                "line 3, column 2: found \"selec\", expected SELECT; did you mean SELECT?",
+            ),
+            (
+                "CREAET TABLE t (a INT)",
+                "line 1, column 1: found \"CREAET\", expected CREATE; did you mean CREATE?",
+            ),
             ("SELECT 1 TO MINIMIZE x WITH a=1 INTO t", "line 1, column 1: TO MINIMIZE is not supported yet"),
             (
                 "SELECT 1 TO PREDICT t USING m",
@@ -239,6 +265,20 @@ mod tests {
             ),
         ] {
             assert_eq!(refusal(sql), message);
+        }
+    }
+
+    #[test]
+    fn first_word_of_any_statement_is_accepted() {
+        let words = "ABORT ANALYZE ATTACH BEGIN CALL CHECKPOINT CLOSE CLUSTER COMMENT COMMIT COPY DEALLOCATE DECLARE DESC \
+            DESCRIBE DETACH DISCARD DO DROP END EXECUTE EXPLAIN FETCH FLUSH GRANT HANDLER IMPORT INSTALL KILL LISTEN LOAD \
+            LOCK MERGE MOVE NOTIFY OPTIMIZE PRAGMA PREPARE PURGE REASSIGN REFRESH REINDEX RELEASE RENAME REPAIR RESET \
+            REVOKE ROLLBACK SAVEPOINT SECURITY SET SHOW SIGNAL START TABLE UNLISTEN UNLOCK USE VACUUM VALUES WITH XA";
+        for word in words.split_whitespace().chain(FIRST_WORDS) {
+            for dialect in [Dialect::Mysql, Dialect::Postgresql, Dialect::Sqlite] {
+                let program = parse_program(&format!("{word} x"), dialect).expect("the program parses");
+                assert_eq!(check_semantics(&program), [], "{word}");
+            }
         }
     }
 }
