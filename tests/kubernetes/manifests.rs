@@ -133,6 +133,8 @@ async fn deployed_server_trains_restarts_and_predicts() {
     let (_, listed) = hdfs.command(&["dfs", "-ls", "-R", "-C", "/models"]);
     assert!(listed.contains("flowers.m/sqlflow.gob"), "{listed}");
 
+    // A job's Pod keeps its finalizer until the server has removed it: without a server it would stay.
+    namespace.wait_for("the server's Pod alone", || namespace.pods().len() == 1);
     namespace.kubectl(&["delete", "-k", overlay.to_str().unwrap()]);
     namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
 }
