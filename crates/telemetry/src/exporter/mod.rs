@@ -199,12 +199,10 @@ fn reason(error: &OTelSdkError, cause: Option<String>) -> String {
         (None, cause) => (text.replace("HTTP export failed with status code: ", "HTTP status "), cause),
     };
     match cause {
-        // A server of HTTP/1.1 answers with something that is not HTTP/2.
-        Some(it) if it.contains("http2 error") => {
-            format!(
-                "the collector does not support OTLP over gRPC ({it}); set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
-            )
-        }
+        // A server of HTTP/1.1 answers with something that is not HTTP/2, or closes the connection.
+        Some(it) if it.contains("http2 error") || it.contains("connection error") => format!(
+            "cannot reach the collector: {it}; if it does not support OTLP over gRPC, set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+        ),
         Some(it) => format!("cannot reach the collector: {it}"),
         None => format!("the collector answered {code}"),
     }
