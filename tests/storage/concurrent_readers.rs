@@ -1,6 +1,7 @@
 //! A reader polls a model while it is retrained and its writers are killed.
 
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use rand::RngExt as _;
@@ -15,7 +16,9 @@ fn reader_always_gets_one_complete_model() {
     let rounds = std::env::var("SQLFLOW_DRILL_RETRAINS").map_or(12, |text| text.parse().unwrap());
     for place in Place::all_and_files("retrained") {
         place.make();
+        let begun = Instant::now();
         assert_eq!(train(place, 0).0.end().code, Some(0));
+        let mut longest = begun.elapsed();
         std::thread::scope(|scope| {
             // Dropped by a panic too, which ends the reader.
             let (go_on, over) = mpsc::channel::<()>();
@@ -27,13 +30,19 @@ fn reader_always_gets_one_complete_model() {
                 }
                 reads
             });
-            let mut killed = 0;
+            let mut killed = 0_u32;
             for round in 1..=rounds {
                 let (running, _out) = train(place, round);
                 // A random time before, during or after publishing.
-                std::thread::sleep(std::time::Duration::from_millis(rand::rng().random_range(1..400)));
+                let pause = rand::rng().random_range(Duration::ZERO..=longest);
+                std::thread::sleep(pause);
                 running.signal(Signal::SIGKILL);
-                killed += u32::from(running.end().code != Some(0));
+                if running.end().code == Some(0) {
+                    // It was too late, as the first writer was slower: on any machine some are killed before their end.
+                    longest = pause;
+                } else {
+                    killed += 1;
+                }
                 if reader.is_finished() {
                     break;
                 }
