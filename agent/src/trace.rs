@@ -3,12 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sqlflow_proto::agent::{self, Outcome, Phase, outcome::Reason};
+use sqlflow_proto::agent::{self, Assignment, Outcome, Phase, outcome::Reason};
 
 use sqlflow_os::clock::now_micros;
 use sqlflow_telemetry::{
-    Batch, Exporter, KeyValue, Settings, SpanData, SpanDataExt as _, TraceContext, Value, event, resource,
-    span,
+    Batch, Exporter, KeyValue, Settings, SpanData, SpanDataExt as _, TraceContext, Value, event, span,
 };
 
 /// Timeout for the export at the exit.
@@ -44,9 +43,7 @@ impl Trace {
     /// # Errors
     /// The settings name a file that cannot be used.
     pub fn of_attempt(settings: Settings, attempt: TraceContext) -> anyhow::Result<Self> {
-        let variable = |name: &str| std::env::var(name).ok();
-        let process = resource::process(format!("{:016x}", rand::random::<u64>()), &variable);
-        let exporter = Exporter::new(settings.with_max_timeout(EXPORT_TIMEOUT), process)?;
+        let exporter = Exporter::new(settings.with_max_timeout(EXPORT_TIMEOUT))?;
         Ok(Self {
             exporter,
             attempt,
@@ -67,6 +64,20 @@ impl Trace {
         let attempt = parent.map_or_else(TraceContext::random, |parent| parent.child(&unique));
         let attempt = attempt.sampled(settings.sampling.keeps(attempt, parent));
         Ok(Self { own: Some(parent), ..Self::of_attempt(settings, attempt)? })
+    }
+
+    /// Of an assignment, with the collector of the agent's environment or of the assignment. `None`: there is no
+    /// collector, or the variables are wrong, which is logged.
+    pub fn assigned(assignment: &Assignment) -> Option<Self> {
+        let attempt = assignment.traceparent.parse().ok()?;
+        let variable =
+            |name: &str| std::env::var(name).ok().or_else(|| assignment.environment.get(name).cloned());
+        let settings = Settings::from_variables(&variable);
+        let trace = settings.and_then(|it| it.map(|it| Self::of_attempt(it, attempt)).transpose());
+        trace.unwrap_or_else(|error| {
+            tracing::warn!("cannot send spans: {error:#}");
+            None
+        })
     }
 
     fn run(&self) -> TraceContext {

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use sqlflow_os::clock::now_micros;
 use sqlflow_telemetry::{
-    Batch, ExportError, Exporter, Propagation, Settings, SpanDataExt as _, SpanKind, TraceContext, resource,
-    span,
+    Batch, ExportError, Exporter, Propagation, Settings, SpanDataExt as _, SpanKind, TraceContext, span,
 };
 use tonic::metadata::MetadataMap;
 
@@ -41,7 +40,7 @@ impl Trace {
         let unique = format!("{:016x}", rand::random::<u64>());
         let own = parent.map_or_else(TraceContext::random, |it| it.child(&format!("sqlflowctl {unique}")));
         let own = own.sampled(settings.sampling.keeps(own, parent));
-        let exporter = Exporter::new(settings, resource::process(unique, &variable))?;
+        let exporter = Exporter::new(settings)?;
         let (context, begin_micros) = (Some(own), now_micros());
         Ok(Self { exporter: Some(exporter), propagation, parent, context, begin_micros })
     }

@@ -24,7 +24,6 @@ use sqlflow_model_storage::RetryPolicy;
 use sqlflow_os::failpoint;
 use sqlflow_proto::agent::{Assignment, CommitRequest, Outcome};
 use sqlflow_proto::record::{ModelPublished, record::Payload};
-use sqlflow_telemetry::Settings;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
@@ -290,7 +289,7 @@ impl Runner {
             self.link.outbox.set_limit(usize::try_from(assignment.spool_bytes).unwrap_or(usize::MAX));
         }
         tracing::info!(job = attempt_of(&assignment).job_id, command = ?assignment.command.first(), "assigned");
-        if let Some(trace) = self.config.trace.take().or_else(|| assigned_trace(&assignment)) {
+        if let Some(trace) = self.config.trace.take().or_else(|| Trace::assigned(&assignment)) {
             assignment.traceparent = trace.traceparent();
             tracing::Span::current().record("trace_id", trace.trace_id());
             self.trace = Some(Arc::new(Mutex::new(trace)));
@@ -435,17 +434,4 @@ impl Runner {
     fn warn(&self, text: String) {
         self.link.outbox.warn(text);
     }
-}
-
-/// Trace of the assignment, with the collector of the assignment or of the agent's environment.
-fn assigned_trace(assignment: &Assignment) -> Option<Trace> {
-    let attempt = assignment.traceparent.parse().ok()?;
-    let variable =
-        |name: &str| std::env::var(name).ok().or_else(|| assignment.environment.get(name).cloned());
-    let settings = Settings::from_variables(&variable);
-    let trace = settings.and_then(|it| it.map(|it| Trace::of_attempt(it, attempt)).transpose());
-    trace.unwrap_or_else(|error| {
-        tracing::warn!("cannot send spans: {error:#}");
-        None
-    })
 }

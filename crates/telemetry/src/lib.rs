@@ -2,6 +2,7 @@
 //! server, agent and submitter use the same ids without communication. [`span()`] creates a finished span, and [`Exporter`]
 //! sends spans to a collector. The `OTEL_*` variables configure it, see [`Settings`].
 
+mod batch;
 mod batching;
 mod context;
 #[cfg_attr(not(feature = "otlp"), path = "no_exporter.rs")]
@@ -13,15 +14,17 @@ pub mod live;
 mod loss_log;
 mod propagation;
 mod remote_context;
-pub mod resource;
+#[cfg(feature = "otlp")]
+mod resource;
 mod sampling;
 mod settings;
 mod span;
 mod variables;
 
+pub use batch::{Batch, ExportError};
 pub use batching::Batching;
 pub use context::TraceContext;
-pub use exporter::{Batch, ExportError, Exporter};
+pub use exporter::Exporter;
 pub use limits::SpanLimits;
 pub use propagation::Propagation;
 pub use remote_context::RemoteContext;

@@ -1,7 +1,9 @@
 //! Log of lost spans: counts them immediately, and writes at most one log line a minute.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+use sqlflow_sync::lock;
 
 /// Minimum time between two log lines.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -42,7 +44,7 @@ impl LossLog {
         if let Some(count) = self.count.get() {
             count(spans);
         }
-        let due = self.throttle.lock().unwrap_or_else(PoisonError::into_inner).add(spans, Instant::now());
+        let due = lock(&self.throttle).add(spans, Instant::now());
         if let Some(spans) = due {
             tracing::warn!(spans, "dropped spans: {reason}; jobs are not affected");
         }
@@ -50,8 +52,7 @@ impl LossLog {
 
     /// Logs the losses since the last line.
     pub(crate) fn flush(&self) {
-        let spans =
-            std::mem::take(&mut self.throttle.lock().unwrap_or_else(PoisonError::into_inner).unreported);
+        let spans = std::mem::take(&mut lock(&self.throttle).unreported);
         if spans > 0 {
             tracing::warn!(spans, "dropped more spans; jobs are not affected");
         }

@@ -7,12 +7,11 @@ use opentelemetry::KeyValue;
 /// File with the namespace of a Pod, from the volume of its service account.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// Attributes of this process. `get` returns environment variables: SQLFlow's Pods have their name, uid, namespace and node
-/// in `K8S_*`.
-#[must_use]
-pub fn process(instance: String, get: &dyn Fn(&str) -> Option<String>) -> Vec<KeyValue> {
+/// Attributes of this process. SQLFlow's Pods have their name, uid, namespace and node in environment variables `K8S_*`.
+pub(crate) fn process() -> Vec<KeyValue> {
+    let get = |name: &str| std::env::var(name).ok();
     let mut all = vec![
-        KeyValue::new("service.instance.id", instance),
+        KeyValue::new("service.instance.id", format!("{:016x}", rand::random::<u64>())),
         KeyValue::new("process.pid", i64::from(std::process::id())),
     ];
     let mut add = |key: &'static str, value: Option<String>| {

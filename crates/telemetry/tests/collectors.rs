@@ -28,7 +28,7 @@ fn exporter(endpoint: &str, more: Variables<'_>) -> Exporter {
         let found = more.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         found.or_else(|| (name == "OTEL_EXPORTER_OTLP_ENDPOINT").then(|| endpoint.to_owned()))
     };
-    Exporter::new(Settings::from_variables(&get).unwrap().unwrap(), Vec::new()).unwrap()
+    Exporter::new(Settings::from_variables(&get).unwrap().unwrap()).unwrap()
 }
 
 fn spans(count: usize) -> Vec<SpanData> {

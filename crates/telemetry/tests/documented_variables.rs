@@ -68,7 +68,7 @@ fn documented() -> BTreeSet<String> {
 fn start(get: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
     Propagation::from_variables(get)?;
     if let Some(settings) = Settings::from_variables(get)? {
-        sqlflow_telemetry::Exporter::new(settings, Vec::new())?;
+        sqlflow_telemetry::Exporter::new(settings)?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sqlflow_job::Job;
 use sqlflow_telemetry::live::Pipeline;
-use sqlflow_telemetry::{Exporter, Settings, SpanData, resource};
+use sqlflow_telemetry::{Exporter, Settings, SpanData};
 
 use crate::metrics::Metrics;
 
@@ -87,8 +87,7 @@ pub fn exporter() -> anyhow::Result<Option<Exporter>> {
     let variable = |name: &str| std::env::var(name).ok();
     let exporter = || {
         let Some(settings) = Settings::from_variables(&variable)? else { return Ok(None) };
-        let instance = format!("{:016x}", rand::random::<u64>());
-        Exporter::new(settings, resource::process(instance, &variable)).map(Some)
+        Exporter::new(settings).map(Some)
     };
     exporter().context("spans cannot be sent as the OTEL_* variables say")
 }

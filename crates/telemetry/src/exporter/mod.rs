@@ -5,7 +5,7 @@ mod http;
 mod observer;
 mod tls;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry::KeyValue;
@@ -14,9 +14,11 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as 
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
-use thiserror::Error;
+use sqlflow_sync::lock;
 use tracing::instrument::WithSubscriber as _;
 
+use crate::batch::{Batch, ExportError};
+use crate::resource;
 use crate::settings::{Protocol, Settings};
 
 use observer::Observer;
@@ -42,38 +44,17 @@ enum Transport {
     Http(Arc<http::Client>),
 }
 
-/// Spans of one service.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// Name of the service, unless `OTEL_SERVICE_NAME` replaces it.
-    pub service: &'static str,
-    /// Attributes of the service's process, if it is not this one. Only those of a service's first batch are used.
-    pub process: Vec<KeyValue>,
-    /// The spans.
-    pub spans: Vec<SpanData>,
-}
-
-/// Spans that the collector did not accept.
-#[derive(Debug, Error)]
-#[error("{reason}")]
-pub struct ExportError {
-    /// Their number.
-    pub spans: usize,
-    /// Reason, for a message.
-    pub reason: String,
-}
-
 impl Exporter {
-    /// Creates an exporter. `process`: attributes of this process (see [`crate::resource`]).
+    /// Creates an exporter. Its resource has the attributes of this process.
     ///
     /// # Errors
     /// A certificate, a key or the endpoint cannot be used. The message names the variable.
-    pub fn new(settings: Settings, process: Vec<KeyValue>) -> anyhow::Result<Self> {
+    pub fn new(settings: Settings) -> anyhow::Result<Self> {
         let transport = match settings.protocol {
             Protocol::Grpc => Transport::Grpc(Box::new(grpc::Connection::new(&settings)?)),
             Protocol::Http => Transport::Http(Arc::new(http::Client::new(&settings)?)),
         };
-        let (services, observer) = (Mutex::default(), Observer::new());
+        let (process, services, observer) = (resource::process(), Mutex::default(), Observer::new());
         Ok(Self(Arc::new(Shared { settings, transport, process, services, observer })))
     }
 
@@ -134,7 +115,7 @@ impl Exporter {
         service: &'static str,
         process: Vec<KeyValue>,
     ) -> Result<Arc<SpanExporter>, ExporterBuildError> {
-        let mut all = self.0.services.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.0.services);
         if let Some((_, known)) = all.iter().find(|(name, _)| *name == service) {
             return Ok(Arc::clone(known));
         }

@@ -2,8 +2,9 @@
 //! of a failure.
 
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
+use sqlflow_sync::lock;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -55,10 +56,6 @@ impl Observer {
     pub(super) fn cause(&self) -> Option<String> {
         lock(&self.seen).cause.take()
     }
-}
-
-fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Events(Arc<Mutex<Seen>>);
