@@ -211,7 +211,9 @@ impl JobReconciler {
     /// Reads the job and takes one action.
     async fn advance(&mut self) -> Result<(), ReconcileError> {
         let JobSnapshot { job, source } = self.read_job().await?;
-        trace::link_current(&job);
+        if self.context.tracer.is_on() {
+            trace::link_current(&job);
+        }
         let mut changes = self.changes.clone();
         if !self.has_trace_id {
             self.has_trace_id = true;
