@@ -17,13 +17,13 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times();
 /// Longest delay until a pause notices that it was hurried or abandoned.
 const PAUSE_STEP: Duration = Duration::from_millis(50);
-/// Time after which a user is told that a storage fails: shorter failures are common.
+/// Minimum duration of a failure that the job's log reports. Shorter failures are common.
 const NOTICE_DELAY: Duration = Duration::from_secs(2);
 
 /// Retry policy of one attempt for its storages: the timeout, and whether it was cut short.
 pub struct RetryPolicy {
     timeout: Duration,
-    /// Receives a sentence about a storage that keeps failing.
+    /// Receives a message about a storage that keeps failing.
     notify: OnceLock<Box<dyn Fn(String) + Send + Sync>>,
     /// Failures are final from now on.
     hurried: AtomicBool,
@@ -42,7 +42,7 @@ impl RetryPolicy {
         }
     }
 
-    /// Sets who is told, once for each call, that a storage keeps failing and is tried again. Only the first counts.
+    /// Sets the receiver of a message, one for each call, that a storage keeps failing and is retried. Only the first is kept.
     pub fn on_failing(&self, notify: impl Fn(String) + Send + Sync + 'static) {
         let _ = self.notify.set(Box::new(notify));
     }
@@ -72,7 +72,7 @@ impl RetryPolicy {
         is_retryable: impl Fn(&E) -> bool,
     ) -> Result<T, E> {
         let mut backoff = BACKOFF.build();
-        let (mut failing_since, mut is_told) = (None, false);
+        let (mut failing_since, mut is_reported) = (None, false);
         loop {
             let error = match work() {
                 Err(error) if is_retryable(&error) => error,
@@ -81,9 +81,9 @@ impl RetryPolicy {
             let since = *failing_since.get_or_insert_with(Instant::now);
             let Some(pause) = backoff.next().filter(|_| !self.is_over(since)) else { return Err(error) };
             tracing::warn!(%error, pause_ms = pause.as_millis(), "storage failed; retrying");
-            if !is_told && since.elapsed() >= NOTICE_DELAY {
-                is_told = true;
-                self.tell(&error);
+            if !is_reported && since.elapsed() >= NOTICE_DELAY {
+                is_reported = true;
+                self.report(&error);
             }
             let next = Instant::now() + pause;
             while Instant::now() < next && !self.is_over(since) {
@@ -92,7 +92,7 @@ impl RetryPolicy {
         }
     }
 
-    fn tell(&self, error: &impl std::fmt::Display) {
+    fn report(&self, error: &impl std::fmt::Display) {
         if let Some(notify) = self.notify.get() {
             let timeout = self.timeout.as_secs();
             notify(format!("the model storage fails: {error}; it is tried again for up to {timeout} s"));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn user_is_told_once_of_a_storage_that_keeps_failing() {
+    fn user_is_reported_once_of_a_storage_that_keeps_failing() {
         let policy = RetryPolicy::new(Duration::from_secs(60));
         let told = Arc::new(Mutex::new(Vec::new()));
         let tells = Arc::clone(&told);
