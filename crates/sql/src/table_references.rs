@@ -1,5 +1,7 @@
 //! References to tables in a SELECT: the names in FROM and JOIN.
 
+use std::collections::HashSet;
+
 use super::dialect::Dialect;
 use super::scanner::{Token, TokenKind};
 use super::tokens::Tokens;
@@ -37,7 +39,7 @@ const BEFORE_NAME: [&str; 2] = ["ONLY", "LATERAL"];
 /// are left out.
 pub(super) fn referenced_tables(select: &str, dialect: Dialect) -> Vec<Vec<String>> {
     let mut tables: Vec<Vec<String>> = Vec::new();
-    let mut defined: Vec<String> = Vec::new();
+    let mut defined: HashSet<String> = HashSet::new();
     let mut levels = vec![Level::default()];
     let mut expects_table = false;
     let mut tokens = Tokens::new(select, dialect);
@@ -81,7 +83,7 @@ pub(super) fn referenced_tables(select: &str, dialect: Dialect) -> Vec<Vec<Strin
                     tables.push(parts);
                 }
             } else if !level.in_tables && !level.has_select && is_with_definition(&tokens) {
-                defined.push(first);
+                defined.insert(first);
             }
         }
         if let Some(level) = levels.last_mut() {

@@ -106,6 +106,10 @@ fn invalid_attribute_is_rejected() {
         ("train.early_stopping_rounds=2", "needs validation.select"),
         ("validation.select=\"DELETE FROM t\"", "must be a SELECT that only reads"),
         ("validation.select=\"SELECT * FROM v; SELECT 1\"", "must be one statement"),
+        (
+            "validation.select=\"SELECT * FROM v WHERE a = 'x\"",
+            "validation.select cannot be read: line 1, column",
+        ),
         ("validation.metrics=accurcy", "metric accurcy does not exist; did you mean accuracy?"),
     ] {
         let found = refusal(with);

@@ -1,9 +1,11 @@
 //! Checks that the estimator, objective, metrics and columns of a TRAIN statement are consistent.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
-use super::super::ast::{Attribute, Column, Train};
-use super::super::classify::{StandardKind, classify};
+use super::super::ast::{Attribute, Body, Column, Train};
+use super::super::classify::StandardKind;
 use super::super::clause_parser::EXCEPT;
 use super::super::dialect::Dialect;
 use super::super::error::SqlError;
@@ -80,11 +82,11 @@ fn check_estimator(rules: &Rules, train: &Train, errors: &mut Vec<SqlError>) {
 /// Checks that no column is named twice, and that none is the label.
 fn check_columns(train: &Train, dialect: Dialect, errors: &mut Vec<SqlError>) {
     // PostgreSQL has columns that differ in case only.
-    let is_same = |one: &str, other: &str| match dialect {
-        Dialect::Postgresql => one == other,
-        _ => one.to_lowercase() == other.to_lowercase(),
+    let folded = |name: &str| match dialect {
+        Dialect::Postgresql => name.to_owned(),
+        Dialect::Mysql | Dialect::Sqlite => name.to_lowercase(),
     };
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: HashSet<String> = HashSet::new();
     let mut has_star = false;
     for clause in &train.columns {
         if clause.target != FEATURES {
@@ -109,12 +111,10 @@ fn check_columns(train: &Train, dialect: Dialect, errors: &mut Vec<SqlError>) {
                 if std::mem::replace(&mut has_star, true) {
                     refuse("COLUMN has * twice".to_owned());
                 }
-            } else if let Some(name) = name_of(expr) {
-                if seen.iter().any(|it| is_same(it, &name)) {
-                    refuse(format!("column {name} is named twice in COLUMN"));
-                } else {
-                    seen.push(name);
-                }
+            } else if let Some(name) = name_of(expr)
+                && !seen.insert(folded(&name))
+            {
+                refuse(format!("column {name} is named twice in COLUMN"));
             }
         }
     }
@@ -181,12 +181,17 @@ impl<'a> Statement<'a> {
 
     fn validation(&mut self, dialect: Dialect) {
         let Some(Value::String(select)) = self.value("validation.select") else { return };
-        let standard = classify(&select, dialect);
-        if !standard.repeatable || standard.kind != StandardKind::Query {
-            self.refuse("validation.select", "attribute validation.select must be a SELECT that only reads");
-        } else if parse_program(&select, dialect).is_ok_and(|it| it.statements.len() > 1) {
-            self.refuse("validation.select", "attribute validation.select must be one statement");
-        }
+        let program = parse_program(&select, dialect);
+        let fault = match program.as_ref().map(|it| it.statements.as_slice()) {
+            Ok([_, _, ..]) => "must be one statement".to_owned(),
+            Ok([one]) if matches!(&one.body, Body::Standard(it) if it.repeatable && it.kind == StandardKind::Query) =>
+            {
+                return;
+            }
+            Ok(_) => "must be a SELECT that only reads".to_owned(),
+            Err(error) => format!("cannot be read: {error}"),
+        };
+        self.refuse("validation.select", format!("attribute validation.select {fault}"));
     }
 
     fn early_stopping(&mut self) {
