@@ -4,6 +4,8 @@
 //! of its own, in which earlier `USE` and `SET` statements are replayed. A temporary table, a computed session variable
 //! or an open transaction cannot be replayed. A program that needs one in a later step is rejected before anything runs.
 
+use std::collections::HashMap;
+
 use super::ast::{Body, Program, Statement};
 use super::classify::StandardKind;
 use super::dialect::Dialect;
@@ -154,14 +156,22 @@ impl Planner<'_> {
     /// The settings of a run that later sessions replay. PostgreSQL rolls back those of a transaction that is rolled back.
     fn lasting_settings(&self, run: &[usize]) -> Vec<usize> {
         let mut settings = Vec::new();
-        // The number of settings when the open transaction began.
+        // The number of settings when the open transaction began, and at each of its savepoints.
         let mut begun: Option<usize> = None;
+        let mut savepoints: HashMap<String, usize> = HashMap::new();
         for &index in run {
             let statement = &self.program.statements[index];
             if is_setting(statement) {
                 settings.push(index);
             }
             let Body::Standard(standard) = &statement.body else { continue };
+            if let StandardKind::Savepoint { name } = &standard.kind {
+                savepoints.insert(name.clone(), settings.len());
+            } else if standard.kind == StandardKind::Other
+                && let Some(name) = rollback_target(&statement.text, self.program.dialect)
+            {
+                settings.truncate(savepoints.get(&name).copied().unwrap_or(settings.len()));
+            }
             // ROLLBACK AND CHAIN also begins a transaction.
             let begins = standard.kind == StandardKind::BeginTransaction;
             if !begins && standard.kind != StandardKind::EndTransaction {
@@ -171,6 +181,7 @@ impl Planner<'_> {
                 settings.truncate(begun.unwrap_or(settings.len()));
             }
             begun = begins.then_some(settings.len());
+            savepoints.clear();
         }
         settings
     }
@@ -230,6 +241,16 @@ impl Planner<'_> {
 /// Whether a statement that begins or ends a transaction is a ROLLBACK that also undoes settings.
 fn rolls_back(sql: &str, dialect: Dialect) -> bool {
     dialect == Dialect::Postgresql && Tokens::new(sql, dialect).at(&["ROLLBACK", "ABORT"])
+}
+
+/// The savepoint of `ROLLBACK TO a`, which undoes settings made after it.
+fn rollback_target(sql: &str, dialect: Dialect) -> Option<String> {
+    let mut tokens = Tokens::new(sql, dialect);
+    if !rolls_back(sql, dialect) || !tokens.by_ref().any(|token| token.is("TO")) {
+        return None;
+    }
+    tokens.accept(&["SAVEPOINT"]);
+    tokens.next()?.name()
 }
 
 fn is_setting(statement: &Statement) -> bool {
@@ -326,6 +347,10 @@ mod tests {
                    BEGIN; SET e = 5; ROLLBACK AND CHAIN; SET f = 6; ROLLBACK;";
         assert_eq!(replayed(sql, Dialect::Postgresql), Some(vec![0, 4, 7]));
         assert_eq!(replayed(sql, Dialect::Mysql), Some(vec![0, 2, 4, 7, 10, 12]));
+        let sql = "BEGIN; SET a = 1; SAVEPOINT s; SET b = 2; ROLLBACK TO SAVEPOINT s; SET c = 3; ROLLBACK TO s; \
+                   SET d = 4; ROLLBACK TO other; COMMIT;";
+        assert_eq!(replayed(sql, Dialect::Postgresql), Some(vec![1, 7]));
+        assert_eq!(replayed(sql, Dialect::Mysql), Some(vec![1, 3, 5, 7]));
     }
 
     #[test]
