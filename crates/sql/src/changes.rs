@@ -144,8 +144,9 @@ impl Reader<'_> {
             },
             "BEGIN" | "START" if standard.kind == StandardKind::BeginTransaction => Change::Nothing,
             "COMMIT" | "END" => Change::EndOfTransaction { rolls_back: false },
+            // Settings outlast PREPARE TRANSACTION.
             "PREPARE" if standard.kind == StandardKind::EndTransaction => {
-                Change::EndOfTransaction { rolls_back: true }
+                Change::EndOfTransaction { rolls_back: false }
             }
             "ROLLBACK" | "ABORT" => Change::EndOfTransaction { rolls_back: true },
             // Settings of the current transaction.
@@ -167,7 +168,7 @@ impl Reader<'_> {
         let mut before: Option<Token<'_>> = None;
         while let Some(token) = self.tokens.next() {
             let after = |words: &[&str]| before.is_some_and(|it| it.is_one_of(words));
-            if token.kind == TokenKind::Word && self.tokens.at_symbol('(') && is_opaque_function(&token) {
+            if self.tokens.at_symbol('(') && is_opaque_function(&token) {
                 return Change::Unknown;
             }
             let begins = before.is_some_and(|it| it.is_symbol('(') || it.is_symbol(')'));
@@ -234,8 +235,11 @@ impl Reader<'_> {
             self.tokens.accept(&["ONLY"]);
             names.extend(self.tokens.qualified_name().map(|(name, _)| name));
         }
-        let calls_opaque = self.tokens.clone().any(|token| is_opaque_function(&token));
-        if names.is_empty() || calls_opaque { Change::Unknown } else { Change::Objects { names, drops } }
+        if names.is_empty() || self.tokens.calls(is_opaque_function) {
+            Change::Unknown
+        } else {
+            Change::Objects { names, drops }
+        }
     }
 
     fn drop(&mut self) -> Change {
@@ -310,6 +314,7 @@ mod tests {
             ("CREATE OR REPLACE VIEW v AS SELECT 1", Postgresql, objects(&["v"], true)),
             ("CREATE UNIQUE INDEX CONCURRENTLY i ON ONLY s.t (a)", Postgresql, objects(&["i", "t"], false)),
             ("CREATE INDEX ON t (a)", Postgresql, objects(&["t"], false)),
+            ("CREATE TABLE t (a INT, dblink_x TEXT)", Postgresql, objects(&["t"], false)),
             ("DROP TABLE IF EXISTS t, s.u", Postgresql, objects(&["t", "u"], true)),
             ("DROP INDEX i ON t", Mysql, objects(&["i", "t"], true)),
             ("DROP MATERIALIZED VIEW v", Postgresql, objects(&["v"], true)),

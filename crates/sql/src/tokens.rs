@@ -51,6 +51,17 @@ impl<'a> Tokens<'a> {
         found
     }
 
+    /// Whether one of the following tokens is a call of such a function.
+    pub(super) fn calls(&self, is_function: impl Fn(&Token<'_>) -> bool) -> bool {
+        let mut tokens = self.clone();
+        while let Some(token) = tokens.next() {
+            if tokens.at_symbol('(') && is_function(&token) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Consumes a qualified name. Returns its last part, and whether an earlier part is a schema for temporary objects.
     pub(super) fn qualified_name(&mut self) -> Option<(String, bool)> {
         let mut name = self.next()?.name()?;
