@@ -52,6 +52,9 @@ pub async fn run(
     tracer: Tracer,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let propagation = Propagation::from_variables(&variable)?;
+    sqlflow_telemetry::unsupported(&variable).iter().for_each(|it| tracing::warn!("{it}"));
     let state_dir = prepare_state_dir(&options.state_dir)?;
     let models = options.models_uri(&state_dir)?;
     options.check_data_source()?;
@@ -102,9 +105,6 @@ pub async fn run(
         LauncherOption::Kubernetes => kubernetes(&options).await?,
     };
     tracer.count_losses(metrics.clone());
-    let variable = |name: &str| std::env::var(name).ok();
-    let propagation = Propagation::from_variables(&variable)?;
-    sqlflow_telemetry::unsupported(&variable).iter().for_each(|it| tracing::warn!("{it}"));
     let assign = AssignOptions {
         python: python.clone(),
         models,

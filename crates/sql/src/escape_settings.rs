@@ -91,7 +91,7 @@ impl EscapeSettings {
     }
 
     fn apply_mysql_tokens(&mut self, mut tokens: Tokens<'_>, line: usize) {
-        self.is_mode_mentioned |= tokens.clone().any(|token| names_mode(&token));
+        self.is_mode_mentioned = self.is_mode_mentioned || tokens.clone().any(|token| names_mode(&token));
         let Some(verb) = tokens.next() else { return };
         if verb.is_one_of(&["EXECUTE", "CALL"]) && self.is_mode_mentioned {
             // The effects of prepared statements and stored routines are not known.
@@ -252,7 +252,8 @@ fn literal(token: &Token<'_>) -> Option<bool> {
 }
 
 fn names_mode(token: &Token<'_>) -> bool {
-    token.text.to_ascii_lowercase().contains(MODE)
+    // Without a copy: a string may have megabytes.
+    token.text.as_bytes().windows(MODE.len()).any(|it| it.eq_ignore_ascii_case(MODE.as_bytes()))
 }
 
 /// Whether the token is the setting's name: as a word, a quoted name or a string.

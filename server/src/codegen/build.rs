@@ -138,8 +138,6 @@ fn add_prechecks(spec: &mut StepSpec, prechecks: &[Precheck], statements: &[Stat
     for Precheck { statement, effect_only, effect } in prechecks {
         let statement = *statement;
         let body = &statements[statement].body;
-        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-        let mut document = document(statement, &statements[statement], &mut inputs, &mut outputs);
         let mut has_text = false;
         if matches!(body, Body::Standard(_)) {
             let length = statements[statement].text.len();
@@ -155,6 +153,8 @@ fn add_prechecks(spec: &mut StepSpec, prechecks: &[Precheck], statements: &[Stat
             }
             changes_unseen_rows |= !has_text && *effect == PrecheckEffect::Rows;
         }
+        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+        let mut document = document(statement, &statements[statement], &mut inputs, &mut outputs);
         document.retain(|name, _| match name.as_str() {
             "output" | "model_dir" | "pretrained" => false,
             "sql" => has_text,
