@@ -34,10 +34,10 @@ def run_step(path: str) -> None:
     statement: Statement | None = None
     try:
         channel = open_channel()
-        attach_context()
         step = load_step(path)
         dsn = channel.secrets().get(SECRET, "")
         redactor.add_dsn(dsn)
+        attach_context()
         with connect(dsn, step.replay, may_create=bool(step.clean_up) or step.may_create_table()) as database:
             if step.clean_up:
                 from sqlflow_submitter.extended.clean_up import clean_up

@@ -72,13 +72,17 @@ def attach_context() -> None:
     finds_collector = any(name.startswith("OTEL_EXPORTER_OTLP_") for name in os.environ)
     if "TRACEPARENT" not in os.environ or not finds_collector:
         return
+    carrier = {name: os.environ.get(name.upper(), "") for name in ("traceparent", "tracestate", "baggage")}
     try:
         from opentelemetry import context, propagate
+
+        # Propagates baggage, and obeys OTEL_PROPAGATORS.
+        context.attach(propagate.extract({name: value for name, value in carrier.items() if value}))
     except ImportError:
         return
-    # `extract` also reads the baggage, and follows OTEL_PROPAGATORS.
-    carrier = {name: os.environ.get(name.upper(), "") for name in ("traceparent", "tracestate", "baggage")}
-    context.attach(propagate.extract({name: value for name, value in carrier.items() if value}))
+    except Exception as error:
+        # For example, the image's variables name a propagator that it does not have.
+        print(f"note: spans of user code have no parent: {error}", file=sys.stderr)
 
 
 def _process() -> dict[str, Value]:

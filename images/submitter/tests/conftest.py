@@ -132,3 +132,16 @@ def with_iris_model(runner: Runner) -> Runner:
     runner.sql(*iris_statements(), "DROP TABLE IF EXISTS outcome", "DROP TABLE IF EXISTS outcome__01jtest_1_1")
     runner.train(f"SELECT {FEATURES}, name FROM iris", "name", attributes={"objective": "multi:softmax"})
     return runner
+
+
+@pytest.fixture
+def source(runner: Runner) -> Runner:
+    """Creates a table `source`, and drops the tables and views that the programs create."""
+    runner.sql(
+        "DROP VIEW IF EXISTS later_view",
+        'DROP VIEW IF EXISTS "2021_view"' if "mysql" not in runner.dsn else "DROP VIEW IF EXISTS 2021_view",
+        *(f"DROP TABLE IF EXISTS {name}" for name in ("outcome", "second", "source")),
+        "CREATE TABLE source (a INT, b INT, y INT)",
+        "INSERT INTO source VALUES (1, 2, 1), (2, 1, 2), (3, 3, 3)",
+    )
+    return runner

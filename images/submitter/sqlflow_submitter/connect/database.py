@@ -31,13 +31,21 @@ CHECKED = {
 """First words of statements that all databases can prepare without executing them."""
 
 
-NAME = r"""(?:"[^"]+"|`[^`]+`|[\w$.]+)+"""
-CREATION = re.compile(
-    rf"\s*CREATE\s+(?:OR\s+REPLACE\s+)?(?:TEMP\s+|TEMPORARY\s+|UNLOGGED\s+)?(?:TABLE|(?P<view>VIEW))\s+{NAME}"
-    r"\s+AS\s+(?P<select>(?:SELECT|WITH)\b(?!.*\bWITH\s+(?:NO\s+DATA|DATA|CHECK|CASCADED|LOCAL)\b).*)",
-    re.IGNORECASE | re.DOTALL,
+# Possessive: a long name must not be divided in every way.
+_NAME = r"""(?:"[^"]+"|`[^`]+`|[\w$.])++"""
+_CREATION = (
+    rf"\s*CREATE\s+(?:OR\s+REPLACE\s+)?(?:TEMP\s+|TEMPORARY\s+|UNLOGGED\s+)?(?:TABLE|(?P<view>VIEW))\s+{_NAME}"
+    r"\s+AS\s+(?P<select>(?:SELECT|WITH)\b(?!.*\bWITH\s+(?:NO\s+DATA|DATA|CHECK|CASCADED|LOCAL)\b).*)"
 )
-"""A table or view of a select without a further clause. The database analyses the select when it creates one."""
+
+
+def created_select(sql: str) -> re.Match[str] | None:
+    """Matches the creation of a table or view of a `select` without a further clause.
+
+    The database analyses the select when it creates one.
+    """
+    # Compiled at its first use: most steps have none.
+    return re.fullmatch(_CREATION, sql, re.IGNORECASE | re.DOTALL)
 
 
 class Kind(Enum):
@@ -147,9 +155,13 @@ class Database:
 
         Ignores other statements.
         """
-        created = CREATION.fullmatch(sql)
-        if created or first_word(sql) in CHECKED:
-            self.describe(created["select"] if created else sql)
+        created = created_select(sql)
+        if created:
+            # Errors have the line of the whole statement.
+            lines = sql.count("\n", 0, created.start("select"))
+            self.describe("\n" * lines + created["select"])
+        elif first_word(sql) in CHECKED:
+            self.describe(sql)
 
     tables_query: str
     """A query for the names of tables and views that need no schema, with at most MAX_TABLES rows."""

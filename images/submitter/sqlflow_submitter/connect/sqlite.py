@@ -13,7 +13,6 @@ from typing import Any
 from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
 from sqlflow_submitter.connect.database import (
     CHECKED,
-    CREATION,
     MAX_TABLES,
     Batch,
     ColumnInfo,
@@ -21,6 +20,7 @@ from sqlflow_submitter.connect.database import (
     Kind,
     ResultSet,
     Values,
+    created_select,
 )
 from sqlflow_submitter.errors import DatabaseBusy, SubmitterError, UserError, unknown_name
 from sqlflow_submitter.step import first_word
@@ -154,7 +154,7 @@ class SQLiteDatabase(Database):
 
     def check_query(self, sql: str) -> None:
         word = first_word(sql)
-        created = CREATION.fullmatch(sql)
+        created = created_select(sql)
         # The select of a view is analysed when it is used.
         if created and not created["view"]:
             self.run(f"EXPLAIN {created['select']}")

@@ -6,6 +6,7 @@ No statement is rejected that could succeed after the earlier statements.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -107,7 +108,6 @@ class _ProgramState:
         self._changed_tables: set[str] = set()
         self._may_drop = False
         self._may_change_rows = False
-        self._has_creator: bool | None = None
         self._dependencies_of: tuple[int, list[DatabaseObject]] = (-1, [])
         if now.kind == "train":
             self._plans[now.model] = Plan(TrainPlan(now, database), may_differ=False)
@@ -138,13 +138,13 @@ class _ProgramState:
             self._changed_tables |= set(statement.changed_names)
             self._may_drop |= statement.may_drop
             # Rows of a new table are read only by statements that depend on it.
-            self.is_unknown |= self.database.dialect == "postgresql" and self._has_event_triggers()
+            self.is_unknown |= self.database.dialect == "postgresql" and self._has_event_triggers
         if self.database.dialect != "sqlite" and statement.effect != "session":
             self._record_calls(statement)
 
     def _record_calls(self, statement: Statement) -> None:
         """Records what functions and triggers may do."""
-        if self._may_change_rows and not self._may_routines_change_names():
+        if self._may_change_rows and not self._may_routines_change_names:
             # This saves the lookups for each of many INSERT statements.
             return
         if statement.kind == "standard" and not statement.sql:
@@ -155,12 +155,12 @@ class _ProgramState:
         self.is_unknown |= may_change_names(found, self.database.dialect)
         self._may_change_rows |= any(it.kind == "function" for it in found)
 
+    @cached_property
     def _may_routines_change_names(self) -> bool:
-        """Returns whether the database has any routine or trigger that may change names."""
-        if self._has_creator is None:
-            self._has_creator = has_creator(self.database.dialect, self.database.rows)
-        return self._has_creator
+        """Whether the database has any routine or trigger that may change names."""
+        return has_creator(self.database.dialect, self.database.rows)
 
+    @cached_property
     def _has_event_triggers(self) -> bool:
         return bool(self.database.rows("SELECT 1 FROM pg_event_trigger WHERE evtenabled <> 'D' LIMIT 1"))
 
@@ -301,7 +301,7 @@ class _ProgramState:
                 if self._is_read(trained, name):
                     raise
         if label:
-            as_number = trained.plan.parameters.task is Task.NUMBER
+            as_number = trained.plan.parameters.requested_task()[0] is False
             check_label(label, described, self.database.dialect, as_number=as_number)
         if not self._may_change_rows:
             # A column that is not read may be missing.

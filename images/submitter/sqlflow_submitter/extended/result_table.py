@@ -9,7 +9,7 @@ from typing import Any
 from sqlflow_submitter.connect.database import ColumnInfo, Database
 from sqlflow_submitter.connect.open_writer import open_writer
 from sqlflow_submitter.connect.writer import ExistingTable, TableName, TableWriter
-from sqlflow_submitter.errors import SubmitterError, UserError
+from sqlflow_submitter.errors import SubmitterError, UserError, listing
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement
 
@@ -136,8 +136,7 @@ class ResultTable:
         new = {column.name.lower() for column in self._columns}
         old = self.writer.columns(self.name)
         lost = [*self.writer.attached(self.name), *(f"column {name}" for name in old if name.lower() not in new)]
-        more = f" and {len(lost) - MAX_NAMED} more" if len(lost) > MAX_NAMED else ""
-        listed = f"; lost with it: {', '.join(lost[:MAX_NAMED])}{more}" if lost else ""
+        listed = f"; lost with it: {listing(lost, MAX_NAMED)}" if lost else ""
         return f"({_rows(self.writer, self.name)}){listed}"
 
     def clear(self) -> None:
