@@ -13,7 +13,7 @@
 //! complete, and then those files are removed. Readers that find both ignore the replaced files.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -101,7 +101,21 @@ impl Folder {
         Self { path: dir.join(shard).join(id), created_micros, disk }
     }
 
-    /// The floor of a process that started at this time; see `positions`.
+    /// Writes a file atomically. Its caller holds the log's lock, so one temporary name is enough.
+    pub(super) fn install(&self, name: SegmentName, bytes: &[u8]) -> Result<(), LogError> {
+        let unfinished = self.path.join("kept.tmp");
+        let mut file = File::create(&unfinished).map_err(LogError::io("create", &unfinished))?;
+        let written = file.write_all(bytes).map_err(LogError::io("write", &unfinished));
+        if let Err(error) = written.and_then(|()| self.disk.sync_file(&file, &unfinished)) {
+            // It uses space, which may be what is missing.
+            let _ = fs::remove_file(&unfinished);
+            return Err(error);
+        }
+        fs::rename(&unfinished, self.file(name)).map_err(LogError::io("rename", &unfinished))?;
+        self.disk.sync_folder(&self.path)
+    }
+
+    /// The floor of a process that started at this time; see `reader_positions`.
     pub(super) fn floor(&self, begun_micros: i64) -> u64 {
         u64::try_from(begun_micros.saturating_sub(self.created_micros)).unwrap_or(0)
     }

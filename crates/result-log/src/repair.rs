@@ -5,8 +5,8 @@
 //!
 //! Memory: twice the bytes of the damaged file.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -220,7 +220,7 @@ fn replace(
     }
 }
 
-/// Writes a file atomically; returns its length.
+/// Writes a file of these records; returns its length.
 fn install(
     folder: &Folder,
     name: SegmentName,
@@ -230,16 +230,7 @@ fn install(
     let mut bytes = HEADER.to_vec();
     push_summary(&mut bytes, before);
     records.iter().for_each(|record| push_record(&mut bytes, record));
-    let unfinished = folder.path.join("repair.tmp");
-    let mut file = File::create(&unfinished).map_err(LogError::io("create", &unfinished))?;
-    let written = file.write_all(&bytes).map_err(LogError::io("write", &unfinished));
-    if let Err(error) = written.and_then(|()| folder.disk.sync_file(&file, &unfinished)) {
-        // It uses space, which may be what is missing.
-        let _ = fs::remove_file(&unfinished);
-        return Err(error);
-    }
-    fs::rename(&unfinished, folder.file(name)).map_err(LogError::io("rename", &unfinished))?;
-    folder.disk.sync_folder(&folder.path)?;
+    folder.install(name, &bytes)?;
     Ok(bytes.len() as u64)
 }
 

@@ -4,8 +4,7 @@
 //! Disk: besides the kept records, one gap record for each run of output between two of them. A compacted file below
 //! half a segment is joined with the next one. Memory: the files that are joined.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 
 use super::LogError;
 use super::compact::Compactor;
@@ -76,23 +75,9 @@ impl Retention {
         for record in compactor.finish() {
             push_record(&mut buffer, &record);
         }
-        install(folder, SegmentName { first: first.first, kept_to: Some(last) }, &buffer)?;
+        folder.install(SegmentName { first: first.first, kept_to: Some(last) }, &buffer)?;
         sources.into_iter().try_for_each(|source| remove(folder, source))
     }
-}
-
-/// Writes a file atomically.
-fn install(folder: &Folder, name: SegmentName, bytes: &[u8]) -> Result<(), LogError> {
-    let unfinished = folder.path.join("kept.tmp");
-    let mut file = File::create(&unfinished).map_err(LogError::io("create", &unfinished))?;
-    let written = file.write_all(bytes).map_err(LogError::io("write", &unfinished));
-    if let Err(error) = written.and_then(|()| folder.disk.sync_file(&file, &unfinished)) {
-        // It uses space, which may be what is missing.
-        let _ = fs::remove_file(&unfinished);
-        return Err(error);
-    }
-    fs::rename(&unfinished, folder.file(name)).map_err(LogError::io("rename", &unfinished))?;
-    folder.disk.sync_folder(&folder.path)
 }
 
 fn remove(folder: &Folder, name: SegmentName) -> Result<(), LogError> {
