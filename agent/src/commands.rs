@@ -8,7 +8,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sqlflow_model_storage::cache::Cache;
 use sqlflow_proto::agent::AttemptRef;
-use sqlflow_telemetry::Settings;
+use sqlflow_telemetry::{Propagation, Settings};
 
 use crate::cli::{AttachOptions, CommonOptions, ExecOptions};
 use crate::control_plane::ControlPlane;
@@ -83,19 +83,16 @@ pub fn exec(options: ExecOptions, tees: [Tee; 2]) -> u8 {
 fn try_exec(options: ExecOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
     let working_dir = std::env::current_dir().context("cannot find the working folder")?;
     let variable = |name: &str| std::env::var(name).ok();
-    let traceparent = variable("TRACEPARENT");
-    let alone = |settings| Trace::alone(settings, traceparent.as_deref());
+    let alone = |settings| {
+        let propagation = Propagation::from_variables(&variable)?;
+        let traceparent = variable("TRACEPARENT").filter(|_| propagation.trace_context);
+        Trace::alone(settings, traceparent.as_deref())
+    };
     // Without spans of the agent, the command gets the agent's TRACEPARENT.
     let trace = match &options.trace {
         Some(collector) => Some(Settings::for_collector(collector, &variable).and_then(alone)?),
         // The variables may be meant for the command, so an error does not keep it from running.
-        None => {
-            let trace = Settings::from_variables(&variable).and_then(|it| it.map(alone).transpose());
-            trace.unwrap_or_else(|error| {
-                tracing::warn!("cannot send spans: {error:#}");
-                None
-            })
-        }
+        None => Trace::from_variables(&variable, alone),
     };
     let attempt = AttemptRef { job_id: format!("exec-{:016x}", rand::random::<u64>()), step: 0, attempt: 1 };
     // Output that is logged, dropped or changed on its way must go through the agent.

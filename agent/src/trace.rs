@@ -61,8 +61,7 @@ impl Trace {
     pub fn alone(settings: Settings, traceparent: Option<&str>) -> anyhow::Result<Self> {
         let parent = traceparent.and_then(|text| text.parse::<TraceContext>().ok());
         let unique = format!("attempt {:016x}", rand::random::<u64>());
-        let attempt = parent.map_or_else(TraceContext::random, |parent| parent.child(&unique));
-        let attempt = attempt.sampled(settings.sampling.keeps(attempt, parent));
+        let attempt = settings.begin(&unique, parent);
         Ok(Self { own: Some(parent), ..Self::of_attempt(settings, attempt)? })
     }
 
@@ -72,8 +71,15 @@ impl Trace {
         let attempt = assignment.traceparent.parse().ok()?;
         let variable =
             |name: &str| std::env::var(name).ok().or_else(|| assignment.environment.get(name).cloned());
-        let settings = Settings::from_variables(&variable);
-        let trace = settings.and_then(|it| it.map(|it| Self::of_attempt(it, attempt)).transpose());
+        Self::from_variables(&variable, |settings| Self::of_attempt(settings, attempt))
+    }
+
+    /// Of the variables that `get` returns. `None`: there is no collector, or the variables are wrong, which is logged.
+    pub fn from_variables(
+        get: &dyn Fn(&str) -> Option<String>,
+        create: impl FnOnce(Settings) -> anyhow::Result<Self>,
+    ) -> Option<Self> {
+        let trace = Settings::from_variables(get).and_then(|it| it.map(create).transpose());
         trace.unwrap_or_else(|error| {
             tracing::warn!("cannot send spans: {error:#}");
             None

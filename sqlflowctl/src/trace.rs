@@ -38,8 +38,7 @@ impl Trace {
             return Ok(Self { exporter: None, propagation, parent, context: parent, begin_micros });
         };
         let unique = format!("{:016x}", rand::random::<u64>());
-        let own = parent.map_or_else(TraceContext::random, |it| it.child(&format!("sqlflowctl {unique}")));
-        let own = own.sampled(settings.sampling.keeps(own, parent));
+        let own = settings.begin(&format!("sqlflowctl {unique}"), parent);
         let exporter = Exporter::new(settings)?;
         let (context, begin_micros) = (Some(own), now_micros());
         Ok(Self { exporter: Some(exporter), propagation, parent, context, begin_micros })

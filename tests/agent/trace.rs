@@ -80,6 +80,18 @@ async fn attempt_is_one_span_tree_in_the_given_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn propagators_decide_whether_the_trace_of_the_environment_is_joined() {
+    for (propagators, is_joined) in [("none", false), ("baggage", false), ("tracecontext", true)] {
+        let (address, mut spans) = collector().await;
+        let exec = Exec::new().flags(["--trace", &format!("http://{address}")]);
+        let ended = run(exec.env("TRACEPARENT", PARENT).env("OTEL_PROPAGATORS", propagators), "exit 0").await;
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        let trace = hex(&spans.try_recv().expect("spans were sent").trace_id);
+        assert_eq!(trace == PARENT[3..35], is_joined, "{propagators}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unsampled_trace_sends_no_spans_and_traceparent_is_passed_without_a_collector() {
     let (address, mut spans) = collector().await;
     let unsampled = format!("{}00", &PARENT[..53]);

@@ -2,10 +2,10 @@
 //!
 //! - `reader` makes records of the command's pipes and channel; `tee` copies the bytes to the agent's own stdout and stderr,
 //!   and `progress` condenses progress bars for readers of lines.
-//! - `outbox` holds unacknowledged records, within a bound. Without a server its `tail` moves to the `overflow` file and
-//!   is decoded again by `frame`. After a damaged part, reading resumes at one of the `starts`. When all is full, the
+//! - `outbox` holds unacknowledged records, within a bound. Without a server its `overflow_queue` moves to the `overflow` file and
+//!   is decoded again by `frame`. After a damaged part, reading resumes at one of the `resync_points`. When all is full, the
 //!   command waits, or output is dropped and a gap record stands for it.
-//! - `link` shares the outbox and the attempt's requests with the control plane. `sent` is the state of one stream, `speed`
+//! - `link` shares the outbox and the attempt's requests with the control plane. `stream_progress` is the state of one stream, `ack_rate`
 //!   measures the link, `window` bounds the bytes in flight, `compress` compresses for slow links.
 //! - `spool` writes unacknowledged records to disk at the end; `terminal_records` keeps those for the termination message.
 

@@ -11,7 +11,7 @@ const TARGET: Duration = Duration::from_secs(3);
 const SMALLEST: u64 = 64 << 10;
 /// Number of batches in a window, so that the server gets a complete message about once a second.
 const BATCHES: u64 = 3;
-/// LargestProcess batch, in bytes of uncompressed records.
+/// Largest batch, in bytes of uncompressed records.
 const LARGEST_BATCH: u64 = 1 << 20;
 
 /// Grows with early acknowledgements, and shrinks with late ones. It needs no other measure of the link: if `n` bytes

@@ -1,4 +1,4 @@
-//! The command and its descendants: `spawn` starts it, `unstartable` explains why it cannot be started, `reaper` owns
+//! The command and its descendants: `spawn` starts it, `start_diagnosis` explains why it cannot be started, `reaper` owns
 //! every exit status, `tree` lists descendants, without `preexisting` processes. `signals` reads signals to the agent,
 //! `terminal` moves the foreground of a terminal, `stop` stops the agent with its command, `cgroup` reads memory limits
 //! and OOM kills.

@@ -1,4 +1,4 @@
-//! Starts the command, answers its submitter, and signals it and its remaining.
+//! Starts the command, answers its submitter, and signals it and its remaining processes.
 
 use std::ffi::OsString;
 use std::io;

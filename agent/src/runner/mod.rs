@@ -1,7 +1,7 @@
 //! Runs one attempt: feeds events to the supervisor and carries out its actions. It decides nothing.
 //!
 //! `prepare` makes workspace and inputs, `command` starts and signals the command, `job_control` handles stops at a
-//! terminal, `publishing` models, `flushing` output, `timers` the supervisor's timers, and `leaving` the end.
+//! terminal, `publishing` models, `flushing` output, `timers` the supervisor's timers, and `shutdown` the end.
 
 mod command;
 mod config;
@@ -94,7 +94,7 @@ struct Runner {
     all_exited: bool,
     /// Processes that got the signal to end.
     signaled: SignaledProcesses,
-    /// Remaining that a warning has named.
+    /// Remaining processes that a warning has named.
     warned: SignaledProcesses,
     /// The controlling terminal, for job control.
     terminal: Option<Terminal>,

@@ -49,7 +49,7 @@ impl Pipeline {
     /// Starts the export. Must be called in a Tokio runtime.
     ///
     /// Memory: about 400 bytes for each span with its attributes. There are at most
-    /// [`max_queue_size`](crate::Batching::max_queue_size) in the queue, and a batch that is being sent.
+    /// [`max_queue_size`](crate::Batching::max_queue_size), those that are being sent included.
     #[must_use]
     pub fn start(service: &'static str, exporter: Exporter) -> Self {
         let settings = exporter.settings().clone();

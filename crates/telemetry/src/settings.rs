@@ -9,7 +9,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use opentelemetry::KeyValue;
 
 use crate::variables::{self, Variable, Variables, boolean, choice, duration};
-use crate::{Batching, Sampling, SpanLimits};
+use crate::{Batching, Sampling, SpanLimits, TraceContext};
 
 /// The specification's default.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -114,6 +114,19 @@ impl Settings {
             limits: SpanLimits::of(variables)?,
             batching: Batching::of(variables)?,
         })
+    }
+
+    /// Whether the connection is encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.endpoint.scheme_str() == Some("https")
+    }
+
+    /// Begins a trace with a span of this name, or a part of the parent's trace. The sampler decides whether it is kept.
+    #[must_use]
+    pub fn begin(&self, name: &str, parent: Option<TraceContext>) -> TraceContext {
+        let own = parent.map_or_else(TraceContext::random, |parent| parent.child(name));
+        own.sampled(self.sampling.keeps(own, parent))
     }
 
     /// Limits the timeout of an export to this maximum.

@@ -207,9 +207,7 @@ impl RemoteControlPlane {
             Message::OutcomeAck(_) => Event::Report(ReportEvent::OutcomeAcked),
         };
         // A grant counts only for a pending request: two streams may have carried the same one.
-        if matches!(event, Event::Grant(GrantEvent::Granted) | Event::Grant(GrantEvent::CommitRefused(_)))
-            && stream.link.attempt.settle_commit() == Settled::NotAsked
-        {
+        if matches!(event, Event::Grant(_)) && stream.link.attempt.settle_commit() == Settled::NotAsked {
             return Ok(());
         }
         let _ = stream.incoming.send(Incoming::Event(event));

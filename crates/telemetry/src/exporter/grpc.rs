@@ -21,9 +21,8 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
         let uri = settings.endpoint.clone();
-        let is_encrypted = uri.scheme_str() == Some("https");
         let mut endpoint = Endpoint::from(uri).timeout(settings.timeout).connect_timeout(settings.timeout);
-        if is_encrypted {
+        if settings.is_encrypted() {
             let config = tls::tonic_config(&settings.tls)?;
             endpoint = endpoint.tls_config(config).context("cannot use the collector's TLS settings")?;
         }

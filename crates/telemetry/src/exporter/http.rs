@@ -21,7 +21,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
-        let config = tls::rustls_config(&settings.tls)?;
+        let config = tls::rustls_config(settings)?;
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
         let inner = HyperClient::new(connector, settings.timeout, None);

@@ -1,18 +1,19 @@
 //! TLS of the connection to the collector, for both transports.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use tonic::transport::{ClientTlsConfig, Identity};
 
-use crate::settings::TlsFiles;
+use crate::settings::{Settings, TlsFiles};
 
 pub(super) fn tonic_config(files: &TlsFiles) -> anyhow::Result<ClientTlsConfig> {
     sqlflow_tls::install_provider();
-    let mut config = ClientTlsConfig::new().trust_anchors(roots(files)?.roots);
+    let roots = roots(files)?;
+    let mut config = ClientTlsConfig::new().trust_anchors(roots.roots.clone());
     if let Some((certificate, key)) = &files.identity {
         // Only for its errors, which name the variable.
-        rustls_config(files)?;
+        with_identity(roots, files)?;
         let read = |path: &std::path::Path| {
             std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
         };
@@ -21,9 +22,18 @@ pub(super) fn tonic_config(files: &TlsFiles) -> anyhow::Result<ClientTlsConfig> 
     Ok(config)
 }
 
-pub(super) fn rustls_config(files: &TlsFiles) -> anyhow::Result<ClientConfig> {
+/// Without certificates for an endpoint that is not encrypted: reading the system's takes time, and may fail.
+pub(super) fn rustls_config(settings: &Settings) -> anyhow::Result<ClientConfig> {
     sqlflow_tls::install_provider();
-    let builder = ClientConfig::builder().with_root_certificates(roots(files)?);
+    if settings.is_encrypted() {
+        with_identity(roots(&settings.tls)?, &settings.tls)
+    } else {
+        with_identity(RootCertStore::empty(), &TlsFiles::default())
+    }
+}
+
+fn with_identity(roots: RootCertStore, files: &TlsFiles) -> anyhow::Result<ClientConfig> {
+    let builder = ClientConfig::builder().with_root_certificates(roots);
     let Some((certificate, key)) = &files.identity else { return Ok(builder.with_no_client_auth()) };
     let chain = sqlflow_tls::certificates(certificate).with_context(|| {
         format!("cannot use OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE {}", certificate.display())
@@ -41,6 +51,12 @@ fn roots(files: &TlsFiles) -> anyhow::Result<RootCertStore> {
         None => sqlflow_tls::trusted_certificates()?,
     };
     // The system's certificates may include some that rustls cannot parse.
-    roots.add_parsable_certificates(certificates);
+    let (added, _) = roots.add_parsable_certificates(certificates);
+    if let Some(path) = files.trusted.as_ref().filter(|_| added == 0) {
+        bail!(
+            "cannot use OTEL_EXPORTER_OTLP_CERTIFICATE {}: it contains no usable certificate",
+            path.display()
+        );
+    }
     Ok(roots)
 }
