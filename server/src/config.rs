@@ -1,5 +1,5 @@
 //! Options of the server: from flags, the environment, or a TOML file, in this order of precedence. `locations` and
-//! `values` check their values, `check` is `--check`, `file` reads the TOML file.
+//! `values` check their values, `check` is `--check`, `toml_file` reads the TOML file.
 
 mod check;
 pub(crate) mod files;

@@ -68,7 +68,6 @@ pub struct LocalLauncher {
     scope: String,
 }
 
-/// See [`Launcher::name`].
 /// Interval at which a running agent is observed without a reported change.
 const SAFETY_PERIOD: Duration = Duration::from_secs(300);
 

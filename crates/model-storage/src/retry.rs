@@ -128,7 +128,7 @@ mod calls {
 
     /// Timeout for one call: a server that neither answers nor closes the connection must not block an attempt forever.
     const CALL_TIMEOUT: Duration = Duration::from_secs(300);
-    /// Timeout for a cleanup. A later attempt removes what is left: see `staging` and `uploads`.
+    /// Timeout for a cleanup. A later attempt removes what is left: see `staging` and `abandoned_uploads`.
     const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
 
     /// Runs asynchronous calls of a storage on a thread that may block, within the limits of a retry policy.

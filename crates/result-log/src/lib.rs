@@ -9,13 +9,13 @@
 //! The modules:
 //! - pure: `frame` (bytes of a file), `summary` (what must be known of all earlier records), `append_plan` (which
 //!   records are taken and where), `compact` (what retention leaves), `salvage` (what damage leaves), `index` (where in
-//!   a file a position is), `frame_order` (what may follow what in a file), `reader_positions` (what readers see of
+//!   a file a position is), `frame_reader` and `frame_order` (what may follow what in a file), `reader_positions` (what readers see of
 //!   positions);
-//! - I/O: `disk` (reading, syncing and errors), `contents` (a whole file, as far as the disk can read it), `folder` (a
+//! - I/O: `file_io` (reading, syncing and errors), `partial_read` (a whole file, as far as the disk can read it), `folder` (a
 //!   job's files and their names), `lock` (who may append, and how far the log is durable), `scan` and `log_state` (the
 //!   log as this process knows it), `write`, `read`, `retention`, `repair`;
 //! - `job_log` puts these together for one job, `segment_log` for all of them;
-//! - `small` is what small logs are, `tiered` puts them and the folders together, `move_to_folder` makes a folder of a
+//! - `small_log` is what small logs are, `tiered` puts them and the folders together, `move_to_folder` makes a folder of a
 //!   small log, `log_cache` is what a process keeps of logs in memory;
 //! - `inspect` checks a whole log without its lock, and `maintenance` is what an operator's tool may do with logs.
 

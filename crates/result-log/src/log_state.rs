@@ -301,7 +301,7 @@ fn is_untouched(folder: &Folder, committed: CommittedOffset) -> Result<bool, Log
 }
 
 /// Truncates a torn tail, and makes durable what may not be. Those bytes are written again, because after a failed sync
-/// the kernel may committed pages clean that never reached the disk.
+/// the kernel may mark pages clean that never reached the disk.
 fn complete(folder: &Folder, path: &Path, scan: &Scan, durable: u64) -> Result<(), LogError> {
     tracing::info!(
         file = %path.display(), durable, found = scan.contents.bytes.len(), kept = scan.good, torn = scan.bad,

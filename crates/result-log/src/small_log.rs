@@ -25,7 +25,7 @@ pub enum SmallWrite {
 /// Storage of small logs. Each method is one transaction.
 #[async_trait]
 pub trait SmallLogs: Send + Sync + 'static {
-    /// The log after its first `log_cache` bytes.
+    /// The log after its first `known` bytes.
     async fn read(&self, job: &JobId, known: u64) -> Result<SmallLog, SmallLogError>;
 
     /// Appends the bytes, if the log has exactly `length` bytes and is not frozen.

@@ -1,6 +1,6 @@
 //! HTTP: probes and metrics for operators, web pages for users.
 //!
-//! `access` checks links. `view` reads a job's log for its page; `statements`, `series` and `bar` are parts of it,
+//! `access` checks links. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
 //! and `tail` finds the last lines. `pages` renders HTML, `live` sends updates. `serve` is the protocol.
 
 mod access;

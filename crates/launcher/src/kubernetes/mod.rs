@@ -3,7 +3,7 @@
 //!
 //! `pod` builds a Pod, and `claim` its volume claim. `observe` reads a Pod, and `termination_message` what its agent
 //! left in it. `changes` knows which Pods have changed, `terminating_pods` which are being deleted, `garbage_reports`
-//! which have no job. `identity` verifies an agent's token. `calls` changes objects; `bounded` gives each
+//! which have no job. `identity` verifies an agent's token. `calls` changes objects; `timeout_client` gives each
 //! call a timeout.
 
 mod calls;
