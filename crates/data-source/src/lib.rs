@@ -1,8 +1,15 @@
 //! Data sources: `Session.db_conn_str`. Only the form is checked here. The submitter connects.
 
+mod postgresql;
+
 use std::path::{Path, PathBuf};
 
 use sqlflow_sql::Dialect;
+
+pub use postgresql::{
+    ChannelBinding, Keepalives, Password, PostgresqlHost, PostgresqlSource, PostgresqlTls, SslMode, SslRoot,
+    postgresql,
+};
 
 /// The reason to reject a data source. The message does not contain its text, which has a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,11 +36,32 @@ pub enum DataSourceError {
         "the SQLite data source has an option that is not supported; supported: ?mode=ro, ?mode=rw and ?mode=rwc"
     )]
     SqliteOption,
+    /// An option that PostgreSQL data sources do not have.
+    #[error("the PostgreSQL data source has the option {0}, which does not exist; see libpq's options")]
+    PostgresqlOption(String),
+    /// An option of libpq that is not supported.
+    #[error("option {0} of the PostgreSQL data source is not supported; leave it out")]
+    PostgresqlUnsupported(&'static str),
+    /// A value of an option is not supported.
+    #[error("option {option} of the PostgreSQL data source must be {expected}")]
+    PostgresqlValue {
+        /// Name of the option.
+        option: &'static str,
+        /// What is supported.
+        expected: &'static str,
+    },
+    /// An option requires another one.
+    #[error("the PostgreSQL data source has the option {given} without {missing}; add {missing}")]
+    PostgresqlOptionMissing {
+        /// Name of the option that is missing.
+        missing: &'static str,
+        /// Name of the option that requires it.
+        given: &'static str,
+    },
 }
 
 const SQLITE_FORM: &str = "sqlite:////absolute/path/to/file.db";
 const MYSQL_FORM: &str = "mysql://user:password@tcp(host:3306)/database";
-const POSTGRESQL_FORM: &str = "postgresql://user:password@host:5432/database";
 
 /// Checks the form of a data source; returns its SQL dialect.
 ///
@@ -57,7 +85,7 @@ pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
             Ok(Dialect::Mysql)
         }
         "postgresql" | "postgres" => {
-            check(has_host(after_credentials(rest)), POSTGRESQL_FORM)?;
+            postgresql(data_source)?;
             Ok(Dialect::Postgresql)
         }
         // The scheme is shown. Other text could be secret if it contains no `://`.
