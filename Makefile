@@ -99,7 +99,7 @@ cluster: build agent venv ## Bring the test cluster up, and print its KUBECONFIG
 cluster-down: ## End the test cluster and remove all of it
 	@tests/cluster/cluster.sh down
 
-test-submitter: packages venv-dev ## The submitter against SQLite, MariaDB and PostgreSQL
+test-submitter: packages build venv-dev ## The submitter against SQLite, MariaDB and PostgreSQL
 	cd $(SUBMITTER) && $(VENV)/bin/python -m pytest -q
 
 test-quickstart: quickstart

@@ -77,13 +77,43 @@ pub fn sqlite_path(data_source: &str) -> Option<PathBuf> {
     Some(Path::new("/").join(path.trim_start_matches('/')))
 }
 
-/// How a submitter opens an SQLite file.
+/// An SQLite data source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqliteSource {
+    /// Path of the file: always absolute, since the user does not know the working folder of a step. `/:memory:` is a
+    /// database in memory.
+    pub path: PathBuf,
+    /// How the file is opened.
+    pub mode: SqliteMode,
+}
+
+/// How an SQLite file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SqliteMode {
+pub enum SqliteMode {
+    /// To read.
     ReadOnly,
+    /// To read and write. It must exist.
     ReadWrite,
-    /// And creates it: the default.
+    /// To read and write. It may be created: the default.
     Create,
+}
+
+impl SqliteMode {
+    /// Its name in a data source, and in URIs of SQLite.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "ro",
+            Self::ReadWrite => "rw",
+            Self::Create => "rwc",
+        }
+    }
+}
+
+/// Parses an SQLite data source. `None`: not SQLite, or of another form.
+#[must_use]
+pub fn sqlite(data_source: &str) -> Option<SqliteSource> {
+    Some(SqliteSource { path: sqlite_path(data_source)?, mode: sqlite_mode(data_source)? })
 }
 
 /// As submitters read the options. `None`: they reject one of them.

@@ -1,7 +1,15 @@
 //! The tokens of one standard statement, and the names in it, for the modules that interpret statements.
 
 use super::dialect::Dialect;
-use super::scanner::{Scanner, Token};
+use super::scanner::{Scanner, Token, TokenKind};
+
+/// The first words of a statement in upper case, without comments and opening parentheses; at most `count`.
+#[must_use]
+pub fn leading_words(sql: &str, dialect: Dialect, count: usize) -> Vec<String> {
+    let tokens = Tokens::new(sql, dialect).skip_while(|token| token.is_symbol('('));
+    let words = tokens.take_while(|token| token.kind == TokenKind::Word);
+    words.take(count).map(|token| token.text.to_uppercase()).collect()
+}
 
 /// Tokens of a statement, with a lookahead of one.
 #[derive(Clone)]

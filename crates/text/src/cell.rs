@@ -146,7 +146,8 @@ fn length(values: &Values) -> usize {
     }
 }
 
-fn cell(column: &Column, row: usize) -> Cell<'_> {
+/// The value of a row of a column.
+pub fn cell(column: &Column, row: usize) -> Cell<'_> {
     if column.nulls.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1) {
         return Cell::Null;
     }

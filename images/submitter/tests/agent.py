@@ -22,6 +22,9 @@ from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import AgentFrame, Fai
 MAIN = 'from sqlflow_submitter import run_step\n\nrun_step("step.json")\n'
 PACKAGE = Path(__file__).resolve().parent.parent
 
+DATA_PROCESS_DIALECTS = ("sqlite",)
+"""Databases whose standard statements the data process runs."""
+
 
 class Run:
     """The recorded run of a submitter."""
@@ -133,10 +136,15 @@ class StandInAgent:
         agent_end, submitter_end = socket.socketpair()
         environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "SQLFLOW_CHANNEL_FD": str(submitter_end.fileno())}
         environment["PYTHONUNBUFFERED"] = "1"
+        is_standard = (
+            all(isinstance(it, str) or it["kind"] == "standard" for it in statements) and "clean_up" not in step
+        )
+        has_data_process = self.dsn.partition(":")[0].replace("sqlite3", "sqlite") in DATA_PROCESS_DIALECTS
+        command = [data_process(), "step.json"] if is_standard and has_data_process else [sys.executable, "main.py"]
         run = Run()
         with open(self.folder / "stdout", "w+") as stdout, open(self.folder / "stderr", "w+") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "main.py"],
+                command,
                 cwd=self.folder,
                 env=environment,
                 pass_fds=[submitter_end.fileno()],
@@ -182,6 +190,12 @@ class StandInAgent:
                     chosen = self.answer_commit(process) if self.answer_commit else answer
                     if chosen is not None:
                         send(chosen)
+
+
+def data_process() -> str:
+    """Returns the program `sqlflow-data`, which `cargo build` makes."""
+    target = os.environ.get("CARGO_TARGET_DIR") or PACKAGE.parent.parent / "target"
+    return str(Path(target, "debug", "sqlflow-data"))
 
 
 def _statement(place: int, statement: dict[str, Any] | str) -> dict[str, Any]:

@@ -1,0 +1,42 @@
+//! Opens connections.
+
+use std::sync::Arc;
+
+use crate::sqlite::SqliteDatabase;
+use crate::{Database, Error};
+
+/// Options of a connection.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    /// Statements that change settings of the session, to run first.
+    pub replay: Vec<String>,
+    /// Whether a missing SQLite file is created. Otherwise its database is empty, and no change is kept.
+    pub may_create: bool,
+    /// Receives messages to the user.
+    pub notify: Arc<dyn Fn(Notice) + Send + Sync>,
+}
+
+/// A message to the user beside the results.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Something that the user should know about the connection.
+    Note(String),
+    /// A message of the database, as its command line prints it.
+    Server(String),
+}
+
+/// Connects to a data source, and replays the session's statements.
+///
+/// # Errors
+/// `User`: the data source is malformed, or the database rejected the user, its name, or a statement. `Unavailable`: the
+/// database does not respond. Messages do not contain the password.
+pub fn connect(data_source: &str, options: ConnectOptions) -> Result<Box<dyn Database>, Error> {
+    use sqlflow_sql::Dialect;
+
+    let dialect =
+        sqlflow_data_source::dialect(data_source).map_err(|error| Error::user(error.to_string()))?;
+    match dialect {
+        Dialect::Sqlite => Ok(Box::new(SqliteDatabase::open(data_source, options)?)),
+        Dialect::Mysql | Dialect::Postgresql => Err(Error::user("cannot connect: the data process has no driver for this database")),
+    }
+}

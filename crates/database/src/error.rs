@@ -1,0 +1,68 @@
+//! Errors of databases, by who can fix them.
+
+/// An error. Its message is one line that a person can act on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// Kind.
+    pub kind: ErrorKind,
+    /// Message.
+    pub message: String,
+    /// A name that does not exist, if that is the error.
+    pub missing: Option<Missing>,
+}
+
+/// Who can fix an error, and whether the statement may be run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The user: in the SQL, the data or the data source.
+    User,
+    /// The database cannot be reached, or the connection was lost. The same statement may succeed later.
+    Unavailable,
+    /// The database rejected the statement and rolled it back, because of a lock or a deadlock.
+    Busy,
+    /// The results could not be delivered. The statement may have been executed.
+    Undelivered,
+}
+
+/// A name that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    /// A table or view.
+    Table(String),
+    /// A column.
+    Column(String),
+}
+
+impl Error {
+    /// An error that the user can fix.
+    pub fn user(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::User, message: one_line(&message.into()), missing: None }
+    }
+
+    /// An error of a database that cannot be reached.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Unavailable, ..Self::user(message) }
+    }
+
+    /// An error of a statement that was rolled back because of a lock.
+    pub fn busy(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Busy, ..Self::user(message) }
+    }
+
+    /// An error of results that could not be delivered.
+    pub fn undelivered(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Undelivered, ..Self::user(message) }
+    }
+
+    /// Adds the name that does not exist.
+    #[must_use]
+    pub fn with_missing(self, missing: Option<Missing>) -> Self {
+        Self { missing, ..self }
+    }
+}
+
+/// Joins the lines of a message.
+pub(crate) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,57 @@
+//! SQLite's errors.
+
+use std::path::PathBuf;
+
+use rusqlite::ErrorCode;
+
+use crate::{Error, Missing};
+
+/// What errors of a connection mention.
+#[derive(Debug, Clone)]
+pub(super) struct ErrorContext {
+    pub(super) path: PathBuf,
+    /// Whether the file did not exist when it was opened.
+    pub(super) was_absent: bool,
+}
+
+impl ErrorContext {
+    pub(super) fn translate(&self, error: &rusqlite::Error) -> Error {
+        let message = message(error);
+        let file = || format!("SQLite file {}: {message}", self.path.display());
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => return Error::busy(file()),
+            Some(
+                ErrorCode::CannotOpen
+                | ErrorCode::NotADatabase
+                | ErrorCode::ReadOnly
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::DiskFull,
+            ) => return Error::user(file()),
+            _ => {}
+        }
+        // SQLite has no error code for these.
+        let table = after(&message, "no such table: ");
+        if self.was_absent && table.is_some() {
+            let path = self.path.display();
+            return Error::user(format!("{message}; SQLite file {path} did not exist, check its path"));
+        }
+        let column = after(&message, "no such column: ").or_else(|| after(&message, "has no column named "));
+        let missing = table.map(Missing::Table).or(column.map(Missing::Column));
+        Error::user(message).with_missing(missing)
+    }
+}
+
+/// SQLite's own message.
+pub(super) fn message(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(message))
+        | rusqlite::Error::SqlInputError { msg: message, .. } => message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The word after a text in a message, without double quotes.
+fn after(message: &str, text: &str) -> Option<String> {
+    let word = message.split_once(text)?.1.split_whitespace().next()?;
+    Some(word.trim_matches('"').to_owned())
+}

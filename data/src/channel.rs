@@ -1,0 +1,197 @@
+//! The channel to the agent: frames over a socket that this process inherits. Each is preceded by its length as a
+//! varint.
+
+use std::collections::HashMap;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+
+use prost::Message as _;
+use sqlflow_proto::agent::{AgentFrame, Failure, SubmitterFrame, agent_frame, submitter_frame::Frame};
+
+use crate::console::Console;
+
+/// The variable with the number of the descriptor.
+const DESCRIPTOR: &str = "SQLFLOW_CHANNEL_FD";
+/// Maximum length of a frame.
+pub const MAX_FRAME: usize = 16 << 20;
+
+/// The agent's answer to a request that this attempt cannot go on.
+#[derive(Debug)]
+pub enum ChannelError {
+    /// The agent has exited, or sent something else than a frame.
+    Io(io::Error),
+    /// The attempt must not go on.
+    Refused(String),
+}
+
+impl From<io::Error> for ChannelError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Where a step is reported to.
+pub enum Channel {
+    /// The agent.
+    Agent(AgentChannel),
+    /// The terminal, if the program is run by hand.
+    Console(Console),
+}
+
+/// The channel to an agent.
+pub struct AgentChannel {
+    socket: UnixStream,
+    last_ack_id: u64,
+    buffer: Vec<u8>,
+}
+
+impl Channel {
+    /// Opens the channel that the agent left in the environment.
+    ///
+    /// # Errors
+    /// In one line.
+    pub fn open() -> Result<Self, String> {
+        let Ok(descriptor) = std::env::var(DESCRIPTOR) else { return Ok(Self::Console(Console::default())) };
+        let broken =
+            |cause: &str| format!("cannot open the agent's channel: {DESCRIPTOR}={descriptor}: {cause}");
+        let number = descriptor.parse().map_err(|_| broken("not a number"))?;
+        let socket = descriptor::take(number).map_err(|error| broken(&error.to_string()))?;
+        Ok(Self::Agent(AgentChannel { socket, last_ack_id: 0, buffer: Vec::new() }))
+    }
+
+    /// The assignment's secrets by name. Must be called once, first.
+    ///
+    /// # Errors
+    /// The agent has exited, or is another program.
+    pub fn secrets(&mut self) -> io::Result<HashMap<String, String>> {
+        match self {
+            Self::Console(_) => Ok(Console::secrets()),
+            Self::Agent(channel) => match channel.receive()? {
+                Some(agent_frame::Frame::Start(start)) => Ok(start.secrets),
+                _ => Err(io::Error::other("the agent's first frame is not a start frame")),
+            },
+        }
+    }
+
+    /// Sends a frame without waiting for a reply.
+    ///
+    /// # Errors
+    /// The agent has exited.
+    pub fn send(&mut self, statement: Option<u32>, frame: Frame) -> io::Result<()> {
+        match self {
+            Self::Console(console) => console.show(&frame),
+            Self::Agent(channel) => {
+                channel.send(&SubmitterFrame { statement, ack_id: 0, frame: Some(frame) })
+            }
+        }
+    }
+
+    /// Sends a frame and waits until a server has acknowledged it as durable.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub fn send_durable(&mut self, statement: u32, frame: Frame) -> Result<(), ChannelError> {
+        match self {
+            Self::Console(console) => Ok(console.show(&frame)?),
+            Self::Agent(channel) => channel.send_durable(statement, frame),
+        }
+    }
+
+    /// Sends rows, as an encoded `Rows` message.
+    ///
+    /// # Errors
+    /// The agent has exited.
+    pub fn send_rows(&mut self, statement: u32, rows: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Console(console) => console.show_rows(rows),
+            Self::Agent(channel) => channel.send_rows(statement, rows),
+        }
+    }
+
+    /// Sends the failure with which the process is about to exit. Returns whether the agent will print it.
+    pub fn send_failure(&mut self, statement: Option<u32>, failure: Failure) -> bool {
+        match self {
+            Self::Console(_) => false,
+            Self::Agent(_) => self.send(statement, Frame::Failure(failure)).is_ok(),
+        }
+    }
+}
+
+impl AgentChannel {
+    fn send(&mut self, frame: &SubmitterFrame) -> io::Result<()> {
+        self.socket.write_all(&frame.encode_length_delimited_to_vec())
+    }
+
+    fn send_durable(&mut self, statement: u32, frame: Frame) -> Result<(), ChannelError> {
+        self.last_ack_id += 1;
+        let ack_id = self.last_ack_id;
+        self.send(&SubmitterFrame { statement: Some(statement), ack_id, frame: Some(frame) })?;
+        loop {
+            match self.receive()? {
+                Some(agent_frame::Frame::Ack(ack)) if ack.ack_id == ack_id => return Ok(()),
+                Some(agent_frame::Frame::Refused(refused)) => {
+                    return Err(ChannelError::Refused(refused.reason));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn send_rows(&mut self, statement: u32, rows: &[u8]) -> io::Result<()> {
+        use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+
+        // Fields 1 and 5 of SubmitterFrame.
+        let length = rows.len() as u64;
+        let body =
+            key_len(1) + encoded_len_varint(statement.into()) + key_len(5) + encoded_len_varint(length);
+        let mut head = Vec::with_capacity(32);
+        encode_varint((body + rows.len()) as u64, &mut head);
+        encode_key(1, WireType::Varint, &mut head);
+        encode_varint(statement.into(), &mut head);
+        encode_key(5, WireType::LengthDelimited, &mut head);
+        encode_varint(length, &mut head);
+        self.socket.write_all(&head)?;
+        self.socket.write_all(rows)
+    }
+
+    fn receive(&mut self) -> io::Result<Option<agent_frame::Frame>> {
+        let mut length = 0_usize;
+        for shift in (0..).step_by(7) {
+            let mut byte = [0];
+            self.socket.read_exact(&mut byte)?;
+            length |= usize::from(byte[0] & 0x7f) << shift;
+            if length > MAX_FRAME || shift > 28 {
+                return Err(io::Error::other("the agent's frame is malformed or too long"));
+            }
+            if byte[0] < 0x80 {
+                break;
+            }
+        }
+        self.buffer.resize(length, 0);
+        self.socket.read_exact(&mut self.buffer)?;
+        let frame = AgentFrame::decode(&self.buffer[..]).map_err(io::Error::other)?;
+        Ok(frame.frame)
+    }
+}
+
+/// The one place with `unsafe`.
+#[expect(unsafe_code)]
+mod descriptor {
+    use std::io;
+    use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+    use std::os::unix::net::UnixStream;
+
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+    /// Takes a socket that this process inherited. Programs that it starts do not inherit it.
+    pub(super) fn take(number: RawFd) -> io::Result<UnixStream> {
+        if number < 3 || std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
+            return Err(io::Error::other("no such descriptor"));
+        }
+        // SAFETY: the descriptor is open. The agent leaves it to this process, whose other descriptors are opened by the
+        // standard library; this is called once, before any other is opened and kept.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+        fcntl(&descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        Ok(UnixStream::from(descriptor))
+    }
+}

@@ -1,0 +1,69 @@
+//! The failure of a step, as the agent reports it.
+
+use sqlflow_database::{Error, ErrorKind};
+use sqlflow_proto::agent::Failure;
+
+use crate::channel::ChannelError;
+
+/// Maximum length of a message, in characters: a database's message may quote the whole statement.
+const MAX_MESSAGE: usize = 2_000;
+
+/// Why a step failed.
+#[derive(Debug)]
+pub enum StepError {
+    /// An error of the database.
+    Database(Error),
+    /// An error of the channel. Nobody may be there to read it.
+    Channel(ChannelError),
+    /// An error of this program or its surroundings.
+    Other(String),
+}
+
+impl From<Error> for StepError {
+    fn from(error: Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<ChannelError> for StepError {
+    fn from(error: ChannelError) -> Self {
+        Self::Channel(error)
+    }
+}
+
+impl From<std::io::Error> for StepError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Channel(ChannelError::Io(error))
+    }
+}
+
+impl StepError {
+    /// The failure, with a message in one line of bounded length.
+    pub fn failure(&self) -> Failure {
+        let (message, kind) = match self {
+            Self::Database(error) => (error.message.clone(), Some(error.kind)),
+            Self::Channel(ChannelError::Refused(reason)) => {
+                (format!("cannot continue: this attempt was stopped: {reason}"), None)
+            }
+            Self::Channel(ChannelError::Io(error)) => (format!("cannot reach the agent: {error}"), None),
+            Self::Other(message) => (message.clone(), None),
+        };
+        Failure {
+            message: shortened(&message),
+            detail: String::new(),
+            user_error: kind == Some(ErrorKind::User) || kind == Some(ErrorKind::Undelivered),
+            transient: matches!(kind, Some(ErrorKind::Unavailable | ErrorKind::Busy)),
+            unclear: kind == Some(ErrorKind::Undelivered),
+            not_executed: kind == Some(ErrorKind::Busy),
+            unprinted: true,
+        }
+    }
+}
+
+/// At most [`MAX_MESSAGE`] characters, cut between words if possible.
+fn shortened(text: &str) -> String {
+    let Some((end, _)) = text.char_indices().nth(MAX_MESSAGE) else { return text.to_owned() };
+    let cut = &text[..end];
+    let words = cut.rsplit_once(' ').map_or("", |(words, _)| words);
+    format!("{} …", if words.len() > end / 2 { words } else { cut })
+}

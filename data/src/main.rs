@@ -1,0 +1,45 @@
+//! `sqlflow-data`: the data process of an attempt. It runs the statements of a step in the user's database, and reports
+//! to the agent over the submitter channel. It is the only process of a job that holds the credentials of the database.
+//!
+//! ```text
+//! agent ─ fd ─▶ channel ─▶ runner ─▶ Database (crate sqlflow-database)
+//!                  ▲         │
+//!                  └─ rows ◀─┘
+//! ```
+
+mod channel;
+mod console;
+mod failure;
+mod redact;
+mod rows;
+mod runner;
+mod shutdown;
+mod span;
+mod step;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.as_slice() {
+        [path] if path == "--version" => {
+            print_line(concat!("sqlflow-data ", env!("CARGO_PKG_VERSION")));
+            ExitCode::SUCCESS
+        }
+        [path] if !path.starts_with('-') => runner::run(path.as_ref()),
+        _ => {
+            print_line(
+                "Usage: sqlflow-data STEP\n\nRuns the standard statements of the step document STEP (step.json). Agents \
+                 start it. By hand, the data source is taken from SQLFLOW_DATASOURCE, and rows are printed.",
+            );
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Prints a line. Nobody may be reading it.
+fn print_line(line: &str) {
+    use std::io::Write as _;
+
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

@@ -1,0 +1,53 @@
+//! Keeps secrets out of messages. This program puts no data source into its own messages. Redaction is the second line
+//! of defence, for messages of databases.
+
+use percent_encoding::percent_decode_str;
+
+const MASK: &str = "***";
+/// Minimum length of a password to mask: masking every `a` would make a message unreadable and reveal the password.
+const MIN_SECRET: usize = 4;
+
+/// Masks a data source and its password in texts.
+#[derive(Debug, Default)]
+pub struct Redactor {
+    secrets: Vec<String>,
+}
+
+impl Redactor {
+    /// For the text of a data source.
+    pub fn new(data_source: &str) -> Self {
+        let mut secrets = vec![data_source.to_owned()];
+        let rest = data_source.split_once("://").map_or("", |(_, rest)| rest);
+        // A password may contain an unescaped `@`.
+        let login = rest.rsplit_once('@').map_or("", |(login, _)| login);
+        let options = rest.split(['?', '&']).filter_map(|option| option.strip_prefix("password="));
+        let passwords = login.split_once(':').map(|(_, password)| password).into_iter().chain(options);
+        for password in passwords {
+            secrets.push(password.to_owned());
+            secrets.push(percent_decode_str(password).decode_utf8_lossy().into_owned());
+        }
+        secrets.retain(|secret| secret.len() >= MIN_SECRET);
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Self { secrets }
+    }
+
+    /// The text with every secret masked.
+    pub fn redact(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), MASK))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_source_and_password_are_masked() {
+        let redactor = Redactor::new("mysql://ana:p@ss%2Fword@tcp(db:3306)/shop");
+        assert_eq!(redactor.redact("bad p@ss%2Fword or p@ss/word at db"), "bad *** or *** at db");
+        assert_eq!(redactor.redact("mysql://ana:p@ss%2Fword@tcp(db:3306)/shop"), "***");
+        let redactor = Redactor::new("postgresql://h/d?user=u&password=secret");
+        assert_eq!(redactor.redact("secret and u"), "*** and u");
+        assert_eq!(Redactor::new("mysql://a:abc@h/d").redact("abc"), "abc");
+    }
+}

@@ -1,0 +1,189 @@
+//! Runs a step from its document to its exit code.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sqlflow_database::{
+    Batch, Column, ConnectOptions, Database, Error, Missing, Notice, Results, add_suggestions,
+};
+use sqlflow_proto::agent::submitter_frame::Frame;
+use sqlflow_proto::record::{StatementEnded, StatementStarted};
+use sqlflow_proto::v1::{ColumnType, Head};
+
+use crate::channel::{Channel, MAX_FRAME};
+use crate::failure::StepError;
+use crate::redact::Redactor;
+use crate::shutdown::Shutdown;
+use crate::step::{Statement, Step};
+use crate::{rows, span};
+
+/// Name of the secret with the data source.
+pub const DATA_SOURCE: &str = "db_conn_str";
+
+/// Runs the step of a document.
+pub fn run(path: &Path) -> ExitCode {
+    // Other processes of the user must not read the credentials from this one's memory.
+    let _ = nix::sys::prctl::set_dumpable(false);
+    let shutdown = Shutdown::listen();
+    let mut channel = match Channel::open() {
+        Ok(channel) => channel,
+        Err(message) => {
+            print_error(&message);
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut run = Run { channel: &mut channel, redactor: Redactor::default(), statement: None };
+    let Err(error) = run.step(path, &shutdown) else { return ExitCode::SUCCESS };
+    if shutdown.is_requested() {
+        // The agent knows why.
+        return ExitCode::from(143);
+    }
+    run.report(&error);
+    ExitCode::FAILURE
+}
+
+struct Run<'a> {
+    channel: &'a mut Channel,
+    redactor: Redactor,
+    /// The statement that runs.
+    statement: Option<u32>,
+}
+
+impl Run<'_> {
+    fn step(&mut self, path: &Path, shutdown: &Shutdown) -> Result<(), StepError> {
+        let mut secrets =
+            self.channel.secrets().map_err(|error| StepError::Other(format!("cannot start: {error}")))?;
+        let step = Step::read(path).map_err(StepError::Other)?;
+        let data_source = secrets.remove(DATA_SOURCE).unwrap_or_default();
+        self.redactor = Redactor::new(&data_source);
+        let options = ConnectOptions {
+            replay: step.replay.iter().map(|it| it.sql.clone()).collect(),
+            may_create: step.may_create_table(),
+            notify: Arc::new(print_notice),
+        };
+        let mut database = sqlflow_database::connect(&data_source, options)?;
+        shutdown.set_canceller(database.canceller());
+        for statement in &step.statements {
+            self.statement = Some(statement.index);
+            let begin = span::now();
+            let result = self.run_statement(statement, &mut *database);
+            if span::is_traced() {
+                let error = result.is_err().then_some("error");
+                self.channel.send(self.statement, Frame::Span(span::statement(begin, error)))?;
+            }
+            result?;
+        }
+        self.statement = None;
+        Ok(())
+    }
+
+    fn run_statement(&mut self, statement: &Statement, database: &mut dyn Database) -> Result<(), StepError> {
+        if statement.kind != "standard" {
+            let kind = &statement.kind;
+            return Err(StepError::Other(format!(
+                "cannot run a statement of kind {kind} in the data process"
+            )));
+        }
+        let started = Frame::Started(StatementStarted {});
+        if statement.repeatable {
+            self.channel.send(Some(statement.index), started)?;
+        } else {
+            self.channel.send_durable(statement.index, started)?;
+        }
+        let started_at = Instant::now();
+        let mut results =
+            Sender { channel: self.channel, index: statement.index, changed: None, returned_rows: false };
+        if let Err(error) = database.execute(&statement.sql, &mut results) {
+            return Err(with_hints(error, statement, database).into());
+        }
+        let rows_affected = if results.returned_rows { None } else { results.changed };
+        let duration_micros = u64::try_from(started_at.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let ended = StatementEnded { duration_micros, rows_affected };
+        Ok(self.channel.send(Some(statement.index), Frame::Ended(ended))?)
+    }
+
+    fn report(&mut self, error: &StepError) {
+        let mut failure = error.failure();
+        failure.message = self.redactor.redact(&failure.message);
+        let message = failure.message.clone();
+        if !self.channel.send_failure(self.statement, failure) {
+            print_error(&message);
+        }
+    }
+}
+
+/// Adds similar names and the statement's hint to an error.
+fn with_hints(mut error: Error, statement: &Statement, database: &mut dyn Database) -> Error {
+    if error.kind != sqlflow_database::ErrorKind::User {
+        return error;
+    }
+    // DROP gets no suggestions: the user might drop another table or column by mistake.
+    let words = sqlflow_sql::leading_words(&statement.sql, sqlflow_sql::Dialect::Sqlite, 1);
+    let word = words.first().map_or("", String::as_str);
+    let drops_column = word == "ALTER" && matches!(error.missing, Some(Missing::Column(_)));
+    if word != "DROP" && !drops_column {
+        add_suggestions(database, &mut error, &statement.sql);
+    }
+    if !statement.hint.is_empty() {
+        error.message = format!("{}; {}", error.message, statement.hint);
+    }
+    error
+}
+
+/// Sends the results of a statement.
+struct Sender<'a> {
+    channel: &'a mut Channel,
+    index: u32,
+    changed: Option<u64>,
+    returned_rows: bool,
+}
+
+impl Results for Sender<'_> {
+    fn result_set(&mut self, columns: &[Column]) -> Result<(), Error> {
+        self.returned_rows = true;
+        let head = Head {
+            column_names: columns.iter().map(|column| column.name.clone()).collect(),
+            column_types: columns
+                .iter()
+                .map(|column| ColumnType { database_type: column.database_type.clone() })
+                .collect(),
+        };
+        self.channel.send(Some(self.index), Frame::Head(head)).map_err(|error| undelivered(&error))
+    }
+
+    fn batch(&mut self, batch: Batch) -> Result<(), Error> {
+        let rows = rows::encode(&batch);
+        if rows.len() > MAX_FRAME - 64 {
+            return Err(Error::undelivered(format!(
+                "cannot send rows: a batch of {} bytes is too large to be shown; select smaller columns (limit: \
+                 {MAX_FRAME} bytes)",
+                rows.len()
+            )));
+        }
+        self.channel.send_rows(self.index, &rows).map_err(|error| undelivered(&error))
+    }
+
+    fn changed(&mut self, rows: Option<u64>) {
+        self.changed = rows.or(self.changed);
+    }
+}
+
+fn undelivered(error: &std::io::Error) -> Error {
+    Error::undelivered(format!("cannot send the result: {error}"))
+}
+
+fn print_notice(notice: Notice) {
+    match notice {
+        Notice::Note(text) => crate::print_line(&text),
+        Notice::Server(text) => print_error(&text),
+    }
+}
+
+/// Prints a line to standard error. Nobody may be reading it.
+fn print_error(line: &str) {
+    use std::io::Write as _;
+
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
