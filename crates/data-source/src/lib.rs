@@ -1,11 +1,13 @@
 //! Data sources: `Session.db_conn_str`. Only the form is checked here. The submitter connects.
 
+mod mysql;
 mod postgresql;
 
 use std::path::{Path, PathBuf};
 
 use sqlflow_sql::Dialect;
 
+pub use mysql::{MysqlAddress, MysqlSource, MysqlTls, mysql};
 pub use postgresql::{
     ChannelBinding, Keepalives, Password, PostgresqlHost, PostgresqlSource, PostgresqlTls, SslMode, SslRoot,
     postgresql,
@@ -58,10 +60,14 @@ pub enum DataSourceError {
         /// Name of the option that requires it.
         given: &'static str,
     },
+    /// An unknown value of the option `tls` of a MySQL data source.
+    #[error(
+        "the MySQL data source has an unknown value of the option tls; write tls=true, tls=skip-verify, tls=preferred or tls=false"
+    )]
+    MysqlTls,
 }
 
 const SQLITE_FORM: &str = "sqlite:////absolute/path/to/file.db";
-const MYSQL_FORM: &str = "mysql://user:password@tcp(host:3306)/database";
 
 /// Checks the form of a data source; returns its SQL dialect.
 ///
@@ -81,7 +87,7 @@ pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
             Ok(Dialect::Sqlite)
         }
         "mysql" => {
-            check(is_socket(after_credentials(rest)) || has_host(mysql_address(rest)), MYSQL_FORM)?;
+            mysql::parse(rest)?;
             Ok(Dialect::Mysql)
         }
         "postgresql" | "postgres" => {
@@ -192,28 +198,6 @@ pub fn missing_sqlite_file(data_source: &str) -> Option<String> {
     }
     let is_lost = is_missing && !folder.is_dir();
     is_lost.then(|| format!("the folder {} does not exist", folder.display()))
-}
-
-/// Passwords may contain `@` and `/`, so the address begins after the last `@`.
-fn after_credentials(rest: &str) -> &str {
-    rest.rsplit_once('@').map_or(rest, |(_, address)| address)
-}
-
-/// `unix(/path)/db`.
-fn is_socket(address: &str) -> bool {
-    address.strip_prefix("unix(/").is_some_and(|path| path.contains(')'))
-}
-
-/// `tcp(host:port)/db` or `host:port/db`.
-fn mysql_address(rest: &str) -> &str {
-    let address = after_credentials(rest);
-    address.strip_prefix("tcp(").and_then(|inner| inner.split_once(')')).map_or(address, |(host, _)| host)
-}
-
-fn has_host(address: &str) -> bool {
-    let host = address.split(['/', '?']).next().unwrap_or_default();
-    let (name, port) = host.rsplit_once(':').unwrap_or((host, "1"));
-    !name.is_empty() && !name.contains(['(', ')', ' ']) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 #[cfg(test)]

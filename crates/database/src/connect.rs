@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::mysql::MysqlDatabase;
 use crate::postgresql::PostgresqlDatabase;
 use crate::sqlite::SqliteDatabase;
 use crate::{Database, Error};
@@ -38,9 +39,7 @@ pub fn connect(data_source: &str, options: ConnectOptions) -> Result<Box<dyn Dat
         sqlflow_data_source::dialect(data_source).map_err(|error| Error::user(error.to_string()))?;
     match dialect {
         Dialect::Sqlite => Ok(Box::new(SqliteDatabase::open(data_source, options)?)),
+        Dialect::Mysql => Ok(Box::new(MysqlDatabase::open(data_source, options)?)),
         Dialect::Postgresql => Ok(Box::new(PostgresqlDatabase::open(data_source, &options)?)),
-        Dialect::Mysql => {
-            Err(Error::user("cannot connect: the data process has no driver for this database"))
-        }
     }
 }

@@ -13,6 +13,7 @@
 mod batcher;
 mod connect;
 mod error;
+mod mysql;
 mod postgresql;
 mod printed;
 mod sqlite;
