@@ -16,6 +16,8 @@ mod messages;
 mod rows;
 mod session;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod types;
 
