@@ -1,4 +1,4 @@
-//! Data sources: `Session.db_conn_str`. Only the form is checked here. The submitter connects.
+//! Data sources: `Session.db_conn_str`. Only the form is read here; crate sqlflow-database connects.
 
 mod mysql;
 mod postgresql;
