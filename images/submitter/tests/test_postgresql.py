@@ -171,6 +171,9 @@ def test_files_of_libpq_in_the_home_folder_are_used(tls_server: Server, certific
     assert "not trusted" in run(tmp_path, f"{tls_server.dsn}?sslmode=require", USES_TLS).failure().message
     root.write_bytes((certificates / "ca.crt").read_bytes())
     run(tmp_path, f"{tls_server.dsn}?sslmode=verify-ca", USES_TLS).succeeded()
+    (folder / "root.crl").touch()
+    failure = run(tmp_path, f"{tls_server.dsn}?sslmode=verify-ca", USES_TLS).failure()
+    assert failure.message.startswith(f"cannot use the file {folder}/root.crl: revocation lists are not supported")
 
 
 def test_certificate_that_is_its_own_authority_is_accepted(server: Server, certificates: Path, tmp_path: Path) -> None:
@@ -194,6 +197,10 @@ def test_client_certificate_replaces_the_password(tls_server: Server, certificat
     failure = run(tmp_path, source, "SELECT current_user").failure()
     assert failure.user_error
     assert "certificate" in failure.message
+    untrusted = key.replace("/certified.", "/other.")
+    failure = run(tmp_path, f"{source}&{untrusted}", "SELECT current_user").failure()
+    assert failure.user_error
+    assert "it ended the TLS handshake with the alert UnknownCA; check sslcert and sslkey" in failure.message
 
 
 def test_server_without_tls_is_reported_if_tls_is_demanded(postgresql_dsn: str, tmp_path: Path) -> None:

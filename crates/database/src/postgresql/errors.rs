@@ -54,7 +54,7 @@ pub(super) fn translate(address: &str, error: &ServerMessage, sql: &str, connect
 /// Translates an error that the server reported while the connection was opened.
 pub(super) fn rejected(address: &str, error: &ServerMessage) -> Error {
     // It starts, shuts down, or has too many connections.
-    let is_temporary = ["57P", "53", "08"].iter().any(|class| error.state.starts_with(class));
+    let is_temporary = ["57P", "53"].iter().any(|class| error.state.starts_with(class));
     if is_temporary || error.state.is_empty() {
         return unreachable(address, &full_message(error));
     }

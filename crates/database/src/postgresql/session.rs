@@ -115,13 +115,21 @@ enum OpenError {
 
 impl From<io::Error> for OpenError {
     fn from(error: io::Error) -> Self {
-        Self::Unreachable(errors::system_message(&error))
+        // Some servers reject a client's certificate only after the handshake.
+        if tls::is_alert(&error) {
+            Self::Handshake(error)
+        } else {
+            Self::Unreachable(errors::system_message(&error))
+        }
     }
 }
 
 impl From<FrameError> for OpenError {
     fn from(error: FrameError) -> Self {
-        Self::Unreachable(errors::cause(&error))
+        match error {
+            FrameError::Io(error) => error.into(),
+            other => Self::Unreachable(errors::cause(&other)),
+        }
     }
 }
 
@@ -187,7 +195,7 @@ impl Opener<'_> {
                 Err(OpenError::Unreachable(cause)) => failure = cause,
                 Err(OpenError::Rejected(message)) => return Err(errors::rejected(&address, &message)),
                 Err(OpenError::User(cause)) => return Err(Error::user(errors::at(&address, &cause))),
-                Err(OpenError::Handshake(error)) => match tls::certificate_problem(&error, &host.name) {
+                Err(OpenError::Handshake(error)) => match tls::problem(&error, &host.name) {
                     Some(problem) => return Err(Error::user(errors::at(&address, &problem))),
                     None => failure = format!("the TLS handshake failed: {}", errors::system_message(&error)),
                 },
@@ -204,12 +212,14 @@ impl Opener<'_> {
         match self.source.tls.mode {
             _ if matches!(endpoint, Endpoint::Unix(_)) => open(Security::Plain),
             SslMode::Disable => open(Security::Plain),
-            SslMode::Allow => open(Security::Plain).or_else(|plain| match open(Security::Tls) {
-                Err(_) if !not_allowed(&plain) => Err(plain),
-                Err(OpenError::User(_)) => Err(plain),
-                other if not_allowed(&plain) => other,
-                _ => Err(plain),
-            }),
+            SslMode::Allow => match open(Security::Plain) {
+                Err(plain) if not_allowed(&plain) => match open(Security::Tls) {
+                    // It does not support TLS.
+                    Err(OpenError::User(_)) => Err(plain),
+                    tls => tls,
+                },
+                plain => plain,
+            },
             SslMode::Prefer => open(Security::TlsIfSupported).or_else(|tls| {
                 let is_handshake = matches!(tls, OpenError::Handshake(_));
                 if is_handshake || not_allowed(&tls) { open(Security::Plain) } else { Err(tls) }

@@ -85,11 +85,25 @@ pub(super) fn handshake(
     Ok(Stream::Tls(Box::new(StreamOwned::new(connection, socket))))
 }
 
-/// Why the server's certificate is rejected, if that is the error of a handshake.
-pub(super) fn certificate_problem(error: &io::Error, host: &str) -> Option<String> {
-    let Some(rustls::Error::InvalidCertificate(problem)) = error.get_ref()?.downcast_ref::<rustls::Error>()
-    else {
-        return None;
+/// Whether the other side has ended TLS with an alert.
+pub(super) fn is_alert(error: &io::Error) -> bool {
+    matches!(tls_error(error), Some(rustls::Error::AlertReceived(_)))
+}
+
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// What the user can correct after a handshake failed: the server's certificate, or the client's.
+pub(super) fn problem(error: &io::Error, host: &str) -> Option<String> {
+    let problem = match tls_error(error)? {
+        rustls::Error::InvalidCertificate(problem) => problem,
+        rustls::Error::AlertReceived(alert) => {
+            return Some(format!(
+                "it ended the TLS handshake with the alert {alert:?}; check sslcert and sslkey"
+            ));
+        }
+        _ => return None,
     };
     let problem = match problem {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
@@ -186,6 +200,11 @@ fn verifier(tls: &PostgresqlTls, provider: &Arc<CryptoProvider>) -> Result<Verif
         }
         Some(SslRoot::File(_)) | None => Vec::new(),
     };
+    if let Some(list) = default_file("root.crl").filter(|_| !anchors.is_empty()) {
+        let unsupported =
+            io::Error::other("revocation lists are not supported; remove it, or use another HOME");
+        return Err(unusable("the file", &list, &unsupported));
+    }
     let algorithms = provider.signature_verification_algorithms;
     if anchors.is_empty() {
         return Ok(Verifier { chain: None, anchors, checks_name: false, algorithms });
