@@ -1,13 +1,58 @@
 //! Ends the running statement from another thread.
 
+use std::io::{self, Read as _, Write as _};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use sqlflow_data_source::Keepalives;
 
 use super::session::Session;
+use super::stream::{Endpoint, Socket, Stream};
+use super::tls::{self, Answer};
 use crate::Error;
 
+/// Timeout of a request.
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for the statement to end after the request. A server that stalls does not end it.
 const TIME_TO_END: Duration = Duration::from_secs(1);
+
+/// Ends the running statement of a session, over a connection of its own.
+#[derive(Clone)]
+pub(super) struct CancelRequest {
+    pub(super) endpoint: Endpoint,
+    pub(super) keepalives: Keepalives,
+    /// TLS, if the session has it.
+    pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// Number and secret key of the server's process.
+    pub(super) process: Option<(i32, i32)>,
+}
+
+impl CancelRequest {
+    /// Sends the request, and waits until the server has received it.
+    pub(super) fn send(&self) -> io::Result<()> {
+        let Some((number, key)) = self.process else { return Ok(()) };
+        let deadline = Some(Instant::now() + TIMEOUT);
+        let mut socket = Socket::open(&self.endpoint, &self.keepalives, deadline)?;
+        let mut stream = match &self.tls {
+            Some((configuration, name)) if tls::request(&mut socket)? == Answer::Supported => {
+                tls::handshake(socket, Arc::clone(configuration), name.clone())?
+            }
+            Some(_) => return Err(io::Error::other("the server no longer supports TLS")),
+            None => Stream::Plain(socket),
+        };
+        let mut request = BytesMut::new();
+        frontend::cancel_request(number, key, &mut request);
+        stream.write_all(&request)?;
+        stream.flush()?;
+        // It closes the connection after it has sent the signal, so the signal cannot meet a later statement.
+        let _ = stream.read(&mut [0]);
+        Ok(())
+    }
+}
 
 /// Whether a statement is running, for the thread that ends it.
 #[derive(Debug, Clone, Default)]

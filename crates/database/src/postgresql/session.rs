@@ -1,17 +1,18 @@
-//! A session: its connection, opened and authenticated, and what cancels its statements.
+//! A session: its connection, opened and authenticated.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::ToSocketAddrs as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use sqlflow_data_source::{Keepalives, Password, PostgresqlHost, PostgresqlSource, SslMode};
+use sqlflow_data_source::{Password, PostgresqlHost, PostgresqlSource, SslMode};
 
 use super::authentication::{Authentication, Next};
+use super::cancel::CancelRequest;
 use super::errors;
 use super::frames::{Frame, FrameError, Frames, MAX_FRAME};
 use super::messages::{self, ServerMessage, chunk};
@@ -21,9 +22,6 @@ use crate::{Error, Notice};
 
 /// Receives messages to the user.
 pub(super) type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
-
-/// Timeout for each step of a cancel request.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A session.
 pub(super) struct Session {
@@ -67,44 +65,10 @@ impl Reports {
     }
 }
 
-/// Ends the running statement of a session, over a connection of its own.
-#[derive(Clone)]
-pub(super) struct CancelRequest {
-    endpoint: Endpoint,
-    keepalives: Keepalives,
-    /// TLS, if the session has it.
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-    /// Number and secret key of the server's process.
-    process: Option<(i32, i32)>,
-}
-
-impl CancelRequest {
-    /// Sends the request, and waits until the server has received it.
-    pub(super) fn send(&self) -> io::Result<()> {
-        let Some((number, key)) = self.process else { return Ok(()) };
-        let deadline = Some(Instant::now() + CANCEL_TIMEOUT);
-        let mut socket = Socket::open(&self.endpoint, &self.keepalives, deadline)?;
-        let mut stream = match &self.tls {
-            Some((configuration, name)) if tls::request(&mut socket)? == Answer::Supported => {
-                tls::handshake(socket, Arc::clone(configuration), name.clone())?
-            }
-            Some(_) => return Err(io::Error::other("the server no longer supports TLS")),
-            None => Stream::Plain(socket),
-        };
-        let mut request = BytesMut::new();
-        frontend::cancel_request(number, key, &mut request);
-        stream.write_all(&request)?;
-        stream.flush()?;
-        // It closes the connection after it has sent the signal, so the signal cannot meet a later statement.
-        let _ = stream.read(&mut [0]);
-        Ok(())
-    }
-}
-
 /// Why a connection cannot be opened.
 enum OpenError {
     /// The server rejected it.
-    Rejected(ServerMessage),
+    Rejected(Box<ServerMessage>),
     /// The server does not respond, or not as a PostgreSQL server.
     Unreachable(String),
     /// The TLS handshake failed.
@@ -305,7 +269,7 @@ impl Opener<'_> {
                 }
                 b'E' => {
                     let error = messages::server_message(frame.body).ok_or(FrameError::Malformed)?;
-                    return Err(OpenError::Rejected(error));
+                    return Err(OpenError::Rejected(Box::new(error)));
                 }
                 b'K' if is_authenticated => {
                     let mut body = frame.body;

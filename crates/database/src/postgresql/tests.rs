@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -51,7 +52,8 @@ impl Server {
     }
 
     fn assert_cancelled(&self) {
-        assert_eq!(self.cancelled.recv().unwrap(), [CANCEL_REQUEST, PROCESS].concat());
+        let request = self.cancelled.recv_timeout(Duration::from_secs(60)).expect("no cancel request");
+        assert_eq!(request, [CANCEL_REQUEST, PROCESS].concat());
     }
 }
 
