@@ -5,7 +5,8 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,14 @@ def no_files_of_libpq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+
+
 class SignalledAgent(StandInAgent):
-    """Kills the process once a condition holds."""
+    """Tells its process, which a test may kill."""
 
     process: subprocess.Popen[bytes]
 
@@ -61,8 +68,7 @@ class Server:
         loaded_at = "SELECT pg_conf_load_time()::text"
         before = self.value(loaded_at)
         self.sql("SELECT pg_reload_conf()")
-        while self.value(loaded_at) == before:
-            pass
+        eventually(lambda: self.value(loaded_at) != before)
 
     def allow(self, *rules: str) -> None:
         """Puts rules before those of pg_hba.conf."""
@@ -286,8 +292,7 @@ SLEEPING = "FROM pg_stat_activity WHERE application_name = 'sleeper' AND state =
 
 
 def await_sleepers(server: Server, count: int) -> None:
-    while server.value(f"SELECT count(*) {SLEEPING}") != str(count):
-        pass
+    eventually(lambda: server.value(f"SELECT count(*) {SLEEPING}") == str(count))
 
 
 @pytest.mark.parametrize(

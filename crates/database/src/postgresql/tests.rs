@@ -297,6 +297,30 @@ fn server_that_sends_nothing_is_left_in_time() {
     );
 }
 
+#[test]
+fn server_of_another_protocol_is_reported() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut session, _) = listener.accept().unwrap();
+            session.write_all(b"J\0\0\0\x0a11.4.2-MariaDB\0").unwrap();
+            let _ = session.read_to_end(&mut Vec::new());
+        }
+    });
+    let options = ConnectOptions { replay: Vec::new(), may_create: false, notify: Arc::new(|_| {}) };
+    for (mode, cause) in [
+        ("prefer", "it does not answer like a PostgreSQL server; check host and port"),
+        ("disable", "it sent a message that is not one of PostgreSQL's protocol"),
+    ] {
+        let source = format!("postgresql://u:p@{address}/d?sslmode={mode}");
+        let error = PostgresqlDatabase::open(&source, &options).err().unwrap();
+        let message = format!("cannot reach PostgreSQL server at {address}: {cause}");
+        assert_eq!(error, Error::unavailable(message));
+    }
+    server.join().unwrap();
+}
+
 /// A server that sends these bytes, in place of a session or after it has begun.
 fn answered_with(bytes: Vec<u8>, is_started: bool) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -68,7 +68,7 @@ pub(super) fn request(socket: &mut Socket) -> io::Result<Answer> {
     match answer {
         [b'S'] => Ok(Answer::Supported),
         [b'N'] => Ok(Answer::Unsupported),
-        _ => Err(io::Error::other("the answer to the request for TLS is malformed")),
+        _ => Err(io::Error::other("it does not answer like a PostgreSQL server; check host and port")),
     }
 }
 
