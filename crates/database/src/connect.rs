@@ -37,6 +37,8 @@ pub fn connect(data_source: &str, options: ConnectOptions) -> Result<Box<dyn Dat
         sqlflow_data_source::dialect(data_source).map_err(|error| Error::user(error.to_string()))?;
     match dialect {
         Dialect::Sqlite => Ok(Box::new(SqliteDatabase::open(data_source, options)?)),
-        Dialect::Mysql | Dialect::Postgresql => Err(Error::user("cannot connect: the data process has no driver for this database")),
+        Dialect::Mysql | Dialect::Postgresql => {
+            Err(Error::user("cannot connect: the data process has no driver for this database"))
+        }
     }
 }
