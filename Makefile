@@ -38,9 +38,11 @@ PREFIX ?= $(HOME)/.local
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-agent: ## Build the static agent that ships
+agent: ## Build the static agent and data process that ship
+	@# One by one: together, each would have the other's features of their dependencies.
 	RUSTFLAGS='$(AGENT_FLAGS)' cargo build --profile dist -p sqlflow-agent --target $(HOST)
-	strip --remove-section=.eh_frame $(STATIC_AGENT)
+	RUSTFLAGS='$(AGENT_FLAGS)' cargo build --profile dist -p sqlflow-data --target $(HOST)
+	strip --remove-section=.eh_frame $(STATIC_AGENT) $(dir $(STATIC_AGENT))sqlflow-data
 	@echo "the static agent is $(STATIC_AGENT)"
 
 agent-path:
@@ -54,7 +56,7 @@ ifdef INSTALL_PROGRAMS
 	@scripts/install.sh "$(PREFIX)" "$(INSTALL_PROGRAMS)"
 else
 	@# Not the static agent, for which all that both need would be built a second time.
-	cargo build --release --locked -p sqlflow-server -p sqlflow-agent --bins
+	cargo build --release --locked -p sqlflow-server -p sqlflow-agent -p sqlflow-data --bins
 	@scripts/install.sh "$(PREFIX)" "$(CARGO_TARGET_DIR)/release"
 endif
 
