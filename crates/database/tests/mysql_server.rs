@@ -298,26 +298,37 @@ fn rows_of_a_slow_query_do_not_wait_for_more_rows() {
 }
 
 #[test]
-fn statement_is_cancelled_though_the_server_stalls_in_a_row() {
-    let (stalled, has_stalled) = channel();
-    let source = serve(move |peer| {
-        peer.log_in();
-        peer.receive();
-        peer.send_all(&[&[1], COLUMN, EOF]);
-        peer.stream.write_all(b"\x09\0\0\x04\x08half").unwrap();
-        stalled.send(()).unwrap();
-    });
-    let mut database = open(&source).unwrap();
-    let cancel = database.canceller();
-    let cancels = std::thread::spawn(move || {
-        has_stalled.recv().unwrap();
-        cancel();
-    });
-    let error = database.execute("SELECT v", &mut Discard).unwrap_err();
-    assert_eq!(error.message, "the statement was cancelled");
-    let next = database.execute("SELECT v", &mut Discard).unwrap_err();
-    assert!(next.message.ends_with("the connection was lost"), "{next}");
-    cancels.join().unwrap();
+fn statement_is_cancelled_though_the_server_stalls_in_a_row_or_sends_on() {
+    for stalls in [true, false] {
+        let (began, has_begun) = channel();
+        let source = serve(move |peer| {
+            peer.log_in();
+            peer.receive();
+            peer.send_all(&[&[1], COLUMN, EOF]);
+            began.send(()).unwrap();
+            if stalls {
+                peer.stream.write_all(b"\x09\0\0\x04\x08half").unwrap();
+            } else {
+                let mut rows = Vec::new();
+                while peer.stream.write_all(&rows).is_ok() {
+                    rows.clear();
+                    rows.extend([2, 0, 0, peer.sequence, 1, b'x']);
+                    peer.sequence = peer.sequence.wrapping_add(1);
+                }
+            }
+        });
+        let mut database = open(&source).unwrap();
+        let cancel = database.canceller();
+        let cancels = std::thread::spawn(move || {
+            has_begun.recv().unwrap();
+            cancel();
+        });
+        let error = database.execute("SELECT v", &mut Discard).unwrap_err();
+        assert_eq!(error.message, "the statement was cancelled");
+        let next = database.execute("SELECT v", &mut Discard).unwrap_err();
+        assert!(next.message.ends_with("the connection was lost"), "{next}");
+        cancels.join().unwrap();
+    }
 }
 
 #[test]
