@@ -6,9 +6,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
-use sqlflow_database::{
-    Batch, Column, ConnectOptions, Database, Discard, Error, ErrorKind, Notice, Results, connect,
-};
+
+use crate::{Batch, Column, ConnectOptions, Database, Discard, Error, ErrorKind, Notice, Results, connect};
 
 const PASSWORD: &str = "hunter2";
 const OK: &[u8] = &[0, 0, 0, 2, 0, 0, 0];
@@ -215,6 +214,30 @@ fn password_is_not_sent_in_clear_text() {
 }
 
 #[test]
+fn password_is_sent_hashed_or_encrypted() {
+    let source = serve(|peer| {
+        peer.greet("caching_sha2_password");
+        let login = peer.receive();
+        assert!(login.windows(22).any(|it| it == b"caching_sha2_password\0"));
+        // The account is not in the server's cache.
+        peer.send(&[1, 4]);
+        assert_eq!(peer.receive(), [2], "the request for the server's key");
+        peer.send(b"\x01no key");
+    });
+    let error = open(&source).err().unwrap();
+    assert!(error.message.ends_with("a malformed challenge during authentication"), "{error}");
+    let source = serve(|peer| {
+        peer.greet("caching_sha2_password");
+        peer.receive();
+        peer.send(&[1, 3]);
+        peer.send(OK);
+        peer.receive();
+        peer.send(OK);
+    });
+    open(&source).unwrap();
+}
+
+#[test]
 fn login_fails_with_one_clear_error() {
     type Response = fn(&mut Peer);
     let cases: [(&str, Response, ErrorKind, &str); 6] = [
@@ -355,6 +378,22 @@ fn error_of_the_receiver_ends_the_statement_and_the_connection() {
     let mut database = open(&source).unwrap();
     assert_eq!(database.execute("SELECT v", &mut Full).unwrap_err().message, "full");
     assert_eq!(database.execute("SELECT 1", &mut Discard).unwrap_err().kind, ErrorKind::Unavailable);
+}
+
+#[test]
+fn statements_that_change_the_encoding_are_recognized() {
+    for sql in [
+        "SET NAMES latin1",
+        " set\tnames 'latin1'",
+        "SET CHARACTER  SET latin1",
+        "SET @@session.character_set_client = 'latin1'",
+        "SET a = 1, CHARSET latin1",
+    ] {
+        assert!(super::changes_encoding(sql), "{sql}");
+    }
+    for sql in ["SET NAMES utf8mb4", "SET x = 1", "SELECT names", "SET character = 1, set_x = 2", ""] {
+        assert!(!super::changes_encoding(sql), "{sql}");
+    }
 }
 
 #[test]
