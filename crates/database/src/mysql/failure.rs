@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustls::CertificateError;
 use sqlflow_data_source::MysqlAddress;
 
 use crate::{Error, Missing};
@@ -13,6 +14,9 @@ const NO_SUCH_COLUMN: u16 = 1054;
 
 /// Maximum size of a row, as MySQL's `max_allowed_packet` has by default.
 pub(super) const MAX_ROW: usize = 64 << 20;
+
+/// Maximum number of columns in a result. Tables have 4096 at most; a select without a table may have more.
+pub(super) const MAX_COLUMNS: u64 = 1 << 18;
 
 /// What ended a statement or a login.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub(super) enum Failure {
     Protocol(&'static str),
     /// A row is larger than [`MAX_ROW`].
     RowTooLarge,
+    /// A result has more columns than [`MAX_COLUMNS`].
+    TooManyColumns(u64),
     /// The canceller was called, and the server did not react.
     Cancelled,
     /// Any other error, also of the receiver of results.
@@ -77,6 +83,9 @@ impl Failure {
                 "cannot read the result: a row is larger than the limit of {} MiB; select fewer or smaller columns",
                 MAX_ROW >> 20
             )),
+            Self::TooManyColumns(count) => Error::undelivered(format!(
+                "cannot read the result: it has {count} columns, above the limit of {MAX_COLUMNS}; select fewer columns"
+            )),
             Self::Cancelled => Error::user("the statement was cancelled"),
             Self::Other(error) => error,
         }
@@ -98,8 +107,8 @@ fn io_error(error: &io::Error, address: &MysqlAddress) -> Error {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::InvalidCertificate(cause)) => Error::user(format!(
-            "cannot connect to MySQL server at {address}: its certificate is not accepted: {cause}; name the server as \
-             in its certificate and the issuer's certificate in SSL_CERT_FILE, or write tls=skip-verify"
+            "cannot verify the certificate of MySQL server at {address}: {}, or write tls=skip-verify",
+            certificate_problem(cause)
         )),
         Some(other) => Error::user(format!(
             "cannot connect to MySQL server at {address}: TLS failed: {other}; tls=false connects without TLS"
@@ -113,5 +122,23 @@ fn io_error(error: &io::Error, address: &MysqlAddress) -> Error {
             let text = text.split(" (os error ").next().unwrap_or_default();
             Error::unavailable(format!("MySQL server at {address}: {text}"))
         }
+    }
+}
+
+/// Why a certificate is rejected, and what helps.
+fn certificate_problem(cause: &CertificateError) -> String {
+    match cause {
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "it is not for this host; correct the host, have its name added to the certificate (SAN)"
+                .to_owned()
+        }
+        CertificateError::UnknownIssuer => {
+            "its authority is not trusted; name a file with the authority's certificate by SSL_CERT_FILE"
+                .to_owned()
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "it has expired; renew it".to_owned()
+        }
+        other => format!("{other}; correct the certificate"),
     }
 }

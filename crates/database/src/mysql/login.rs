@@ -229,3 +229,35 @@ fn serialized(packet: &impl MySerialize) -> Vec<u8> {
     packet.serialize(&mut bytes);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn login_has_a_deadline() {
+        for sends in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                if sends {
+                    stream.write_all(b"\xff\xff\0\0").unwrap();
+                }
+                // A long packet, one byte at a time, until the client gives up.
+                while sends && stream.write_all(b"\0").is_ok() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                let _ = std::io::Read::read(&mut stream, &mut [0]);
+            });
+            let source = sqlflow_data_source::mysql(&format!("mysql://u:p@127.0.0.1:{port}/")).unwrap();
+            let error =
+                log_in(&source, Duration::from_millis(300)).err().unwrap().into_error(&source.address);
+            let expected = format!("MySQL server at 127.0.0.1:{port}: no response in time");
+            assert_eq!((error.kind, error.message), (crate::ErrorKind::Unavailable, expected), "{sends}");
+        }
+    }
+}

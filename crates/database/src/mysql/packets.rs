@@ -235,6 +235,8 @@ impl Packets {
 
     /// Receives once. Returns whether anything has arrived.
     fn fill(&mut self) -> Result<bool, Failure> {
+        // A server may send one byte at a time, or rows that nobody wants.
+        self.check_time()?;
         if self.unread.is_empty() {
             self.unread = 0..0;
         } else if self.unread.end == BUFFER {
@@ -249,7 +251,6 @@ impl Packets {
                 Ok(true)
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                self.check_time()?;
                 Ok(false)
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
@@ -258,13 +259,12 @@ impl Packets {
     }
 
     fn check_time(&mut self) -> Result<(), Failure> {
-        let now = Instant::now();
-        if self.deadline.is_some_and(|deadline| now >= deadline) {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(io::Error::from(io::ErrorKind::TimedOut).into());
         }
         if self.is_cancelled.load(Ordering::SeqCst) {
-            let since = *self.cancelled_at.get_or_insert(now);
-            if now - since >= TIME_TO_CANCEL {
+            let since = *self.cancelled_at.get_or_insert_with(Instant::now);
+            if since.elapsed() >= TIME_TO_CANCEL {
                 return Err(Failure::Cancelled);
             }
         }

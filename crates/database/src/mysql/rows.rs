@@ -1,6 +1,6 @@
 //! Rows of the text protocol, in batches.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::failure::Failure;
 use super::packets::Packets;
@@ -46,8 +46,8 @@ pub(super) fn receive_rows(
             since = Instant::now();
         }
         batcher.add(size);
-        // The clock is read for whole batches of short rows only: reading it costs as much as a value.
-        let age = if batcher.rows() % 64 == 0 { since.elapsed() } else { std::time::Duration::ZERO };
+        // Reading the clock costs as much as reading a value.
+        let age = if batcher.rows().is_multiple_of(64) { since.elapsed() } else { Duration::ZERO };
         if batcher.is_full(age) {
             send(&mut columns, &mut batcher)?;
         }
