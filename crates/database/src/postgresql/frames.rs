@@ -50,6 +50,14 @@ impl Frames {
         self.limit = limit;
     }
 
+    /// Whether the next frame has arrived.
+    pub(super) fn has_next(&self) -> bool {
+        let bytes = &self.buffer[self.start..self.end];
+        let length =
+            bytes.first_chunk::<HEADER>().map(|[_, a, b, c, d]| u32::from_be_bytes([*a, *b, *c, *d]));
+        length.is_some_and(|length| bytes.len() > length as usize)
+    }
+
     /// The next frame.
     pub(super) fn next(&mut self, stream: &mut impl Read) -> Result<Frame<'_>, FrameError> {
         self.fill(stream, HEADER)?;
@@ -175,6 +183,8 @@ pub(super) mod tests {
             let mut frames = Frames::new();
             frames.set_limit(MAX_FRAME);
             for (tag, body) in &bodies {
+                let has_next = frames.end - frames.start >= body.len() + HEADER;
+                prop_assert_eq!(frames.has_next(), has_next);
                 prop_assert_eq!(frames.next(&mut stream).unwrap(), Frame { tag: *tag, body });
             }
             prop_assert!(matches!(frames.next(&mut stream), Err(FrameError::Closed)));

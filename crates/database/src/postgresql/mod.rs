@@ -113,6 +113,15 @@ impl PostgresqlDatabase {
         let mut outcome = Outcome::Completed;
         let mut reader: Option<RowReader> = None;
         loop {
+            // Rows do not wait for the next one of a slow query.
+            if let Some(reader) = &mut reader
+                && let Some(time) = reader.time_left()
+                && !frames.has_next()
+                && !stream.is_readable_within(time)
+                && let Some(batch) = reader.rest()
+            {
+                results.batch(batch).map_err(Abandoned::Undelivered)?;
+            }
             let frame = match frames.next(stream) {
                 Err(error) => return outcome.when_lost(error),
                 Ok(frame) => frame,

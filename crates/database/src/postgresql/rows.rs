@@ -1,10 +1,10 @@
 //! The rows of a result set, collected into batches.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::messages::{self, Field};
 use super::types;
-use crate::batcher::Batcher;
+use crate::batcher::{Batcher, MAX_DELAY};
 use crate::printed::{self, Decoder, PrintedColumn};
 use crate::{Batch, Column};
 
@@ -36,6 +36,11 @@ impl RowReader {
         let size = messages::add_row(body, &mut self.columns)?;
         self.batcher.add(size);
         Some(self.batcher.is_full(now - self.since).then(|| self.take()))
+    }
+
+    /// Time for which the rows of the batch may wait for more rows. `None`: there are none.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        (self.batcher.rows() > 0).then(|| MAX_DELAY.saturating_sub(self.since.elapsed()))
     }
 
     /// The remaining rows, if any.

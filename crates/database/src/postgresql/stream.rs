@@ -2,10 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustls::{ClientConnection, StreamOwned};
 use socket2::{SockRef, TcpKeepalive};
 use sqlflow_data_source::Keepalives;
@@ -69,6 +71,16 @@ impl Socket {
         };
     }
 
+    fn is_readable_within(&self, time: Duration) -> bool {
+        let descriptor = match &self.inner {
+            Inner::Tcp(tcp) => tcp.as_fd(),
+            Inner::Unix(unix) => unix.as_fd(),
+        };
+        let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+        // After an error, a read tells what is wrong.
+        poll(&mut [PollFd::new(descriptor, PollFlags::POLLIN)], timeout) != Ok(0)
+    }
+
     /// Removes the deadline.
     fn remove_deadline(&mut self) -> io::Result<()> {
         self.deadline = None;
@@ -130,6 +142,17 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(tls) => &tls.sock,
+        }
+    }
+
+    /// Whether bytes arrive in this time, or the connection ends.
+    pub(super) fn is_readable_within(&mut self, time: Duration) -> bool {
+        match self {
+            Self::Plain(socket) => socket.is_readable_within(time),
+            Self::Tls(tls) => {
+                let state = tls.conn.process_new_packets();
+                state.is_ok_and(|it| it.plaintext_bytes_to_read() > 0) || tls.sock.is_readable_within(time)
+            }
         }
     }
 

@@ -134,6 +134,21 @@ impl Results for Record {
     }
 }
 
+/// Reports each batch.
+struct Report(mpsc::Sender<usize>);
+
+impl Results for Report {
+    fn result_set(&mut self, _: &[Column]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn batch(&mut self, batch: Batch) -> Result<(), Error> {
+        self.0.send(batch.rows).map_err(|error| Error::undelivered(error.to_string()))
+    }
+
+    fn changed(&mut self, _: Option<u64>) {}
+}
+
 /// Rejects every batch.
 struct Reject;
 
@@ -163,6 +178,23 @@ fn statement_can_have_several_results() {
     let mut record = Record::default();
     database.execute("-- nothing", &mut record).unwrap();
     assert_eq!(record.0, ["changed None"]);
+}
+
+#[test]
+fn rows_of_a_slow_query_do_not_wait_for_the_next_one() {
+    let (batches, reported) = mpsc::channel();
+    let server = Server::start(move |session| {
+        let part = &row("c")[..7];
+        answer(session, &[description(), row("a"), row("b"), part.to_vec()]);
+        // It sends more only after these have arrived.
+        assert_eq!(reported.recv().unwrap(), 2);
+        session.write_all(&[&row("c")[7..], &complete("SELECT 3"), &ready()].concat()).unwrap();
+        assert_eq!(reported.recv().unwrap(), 1);
+        answer(session, &[ready()]);
+    });
+    let mut database = server.connect();
+    database.execute("SELECT …", &mut Report(batches)).unwrap();
+    database.execute("SELECT …", &mut Discard).unwrap();
 }
 
 #[test]
