@@ -64,7 +64,8 @@ impl PostgresqlHost {
 /// `host:port`, for messages.
 impl fmt::Display for PostgresqlHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.name, self.port)
+        let Self { name, port, .. } = self;
+        if name.contains(':') { write!(f, "[{name}]:{port}") } else { write!(f, "{name}:{port}") }
     }
 }
 
@@ -498,6 +499,7 @@ mod tests {
         assert_eq!((source.tls.mode, source.tls.root), (SslMode::Prefer, None));
         let source = parsed("postgres://[::1]/d?user=u&password=a%26b&application_name=x&connect_timeout=0");
         assert_eq!(source.hosts, [host("::1", 5432)]);
+        assert_eq!(source.hosts[0].to_string(), "[::1]:5432");
         assert_eq!(source.password, Some(Password("a&b".into())));
         assert_eq!(source.connect_timeout, None);
         assert!(!format!("{source:?}").contains("a&b"));

@@ -169,6 +169,13 @@ def test_sslmode_decides_about_tls_and_what_is_verified(tls_server: Server, cert
         assert message in failure.message, source
 
 
+def test_many_rows_arrive_over_tls(tls_server: Server, tmp_path: Path) -> None:
+    agent = StandInAgent(tmp_path, f"{tls_server.dsn}?sslmode=require", keep_rows=False)
+    result = agent.run("SELECT i, repeat('x', i % 3000) FROM generate_series(1, 20000) AS i").succeeded()
+    assert agent.row_count == 20000
+    assert result.peak_rss < 40 << 20
+
+
 def test_files_of_libpq_in_the_home_folder_are_used(tls_server: Server, certificates: Path, tmp_path: Path) -> None:
     folder = tmp_path / ".postgresql"
     folder.mkdir()
