@@ -1,8 +1,12 @@
 //! Data sources: `Session.db_conn_str`. Only the form is checked here. The submitter connects.
 
+mod mysql;
+
 use std::path::{Path, PathBuf};
 
 use sqlflow_sql::Dialect;
+
+pub use mysql::{MysqlAddress, MysqlSource, MysqlTls, mysql};
 
 /// The reason to reject a data source. The message does not contain its text, which has a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,10 +33,14 @@ pub enum DataSourceError {
         "the SQLite data source has an option that is not supported; supported: ?mode=ro, ?mode=rw and ?mode=rwc"
     )]
     SqliteOption,
+    /// An unknown value of the option `tls` of a MySQL data source.
+    #[error(
+        "the MySQL data source has an unknown value of the option tls; write tls=true, tls=skip-verify, tls=preferred or tls=false"
+    )]
+    MysqlTls,
 }
 
 const SQLITE_FORM: &str = "sqlite:////absolute/path/to/file.db";
-const MYSQL_FORM: &str = "mysql://user:password@tcp(host:3306)/database";
 const POSTGRESQL_FORM: &str = "postgresql://user:password@host:5432/database";
 
 /// Checks the form of a data source; returns its SQL dialect.
@@ -53,7 +61,7 @@ pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
             Ok(Dialect::Sqlite)
         }
         "mysql" => {
-            check(is_socket(after_credentials(rest)) || has_host(mysql_address(rest)), MYSQL_FORM)?;
+            mysql::parse(rest)?;
             Ok(Dialect::Mysql)
         }
         "postgresql" | "postgres" => {
@@ -169,17 +177,6 @@ pub fn missing_sqlite_file(data_source: &str) -> Option<String> {
 /// Passwords may contain `@` and `/`, so the address begins after the last `@`.
 fn after_credentials(rest: &str) -> &str {
     rest.rsplit_once('@').map_or(rest, |(_, address)| address)
-}
-
-/// `unix(/path)/db`.
-fn is_socket(address: &str) -> bool {
-    address.strip_prefix("unix(/").is_some_and(|path| path.contains(')'))
-}
-
-/// `tcp(host:port)/db` or `host:port/db`.
-fn mysql_address(rest: &str) -> &str {
-    let address = after_credentials(rest);
-    address.strip_prefix("tcp(").and_then(|inner| inner.split_once(')')).map_or(address, |(host, _)| host)
 }
 
 fn has_host(address: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::mysql::MysqlDatabase;
 use crate::sqlite::SqliteDatabase;
 use crate::{Database, Error};
 
@@ -37,7 +38,8 @@ pub fn connect(data_source: &str, options: ConnectOptions) -> Result<Box<dyn Dat
         sqlflow_data_source::dialect(data_source).map_err(|error| Error::user(error.to_string()))?;
     match dialect {
         Dialect::Sqlite => Ok(Box::new(SqliteDatabase::open(data_source, options)?)),
-        Dialect::Mysql | Dialect::Postgresql => {
+        Dialect::Mysql => Ok(Box::new(MysqlDatabase::open(data_source, options)?)),
+        Dialect::Postgresql => {
             Err(Error::user("cannot connect: the data process has no driver for this database"))
         }
     }

@@ -13,6 +13,8 @@
 mod batcher;
 mod connect;
 mod error;
+mod mysql;
+mod printed;
 mod sqlite;
 mod suggestions;
 mod values;

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import AgentFrame, Fai
 MAIN = 'from sqlflow_submitter import run_step\n\nrun_step("step.json")\n'
 PACKAGE = Path(__file__).resolve().parent.parent
 
-DATA_PROCESS_DIALECTS = ("sqlite",)
+DATA_PROCESS_DIALECTS = ("sqlite", "mysql")
 """Databases whose standard statements the data process runs."""
 
 
@@ -118,6 +119,8 @@ class StandInAgent:
         self.answer_commit = answer_commit
         self.row_count = 0
         self.before_acknowledging: Callable[[], None] | None = None
+        self.while_running: Callable[[subprocess.Popen[bytes]], None] | None = None
+        """Is called in a thread of its own."""
 
     def run(self, *statements: dict[str, Any] | str, replay: tuple[str, ...] = (), **step: Any) -> Run:
         """Runs a step. A string is a standard statement."""
@@ -152,6 +155,8 @@ class StandInAgent:
                 stderr=stderr,
             )
             submitter_end.close()
+            if self.while_running:
+                threading.Thread(target=self.while_running, args=(process,), daemon=True).start()
             # It ends when the submitter exits, which closes the channel.
             self._converse(agent_end, process, run)
             run.exit_code = process.wait()

@@ -64,7 +64,7 @@ def stop(process: subprocess.Popen[str], signal: int) -> None:
 
 
 @contextmanager
-def mariadb() -> Iterator[str]:
+def mariadb(*options: str) -> Iterator[str]:
     """Runs MariaDB. Yields the DSN of an empty database, in Go's format, with `mysql://`."""
     server = program("mariadbd", "mariadb-server", "/usr/sbin")
     installer = program("mariadb-install-db", "mariadb-server")
@@ -105,6 +105,7 @@ def mariadb() -> Iterator[str]:
                 "--innodb-buffer-pool-size=64M",
                 "--max-allowed-packet=64M",
                 "--skip-name-resolve",
+                *options,
                 *user,
             ],
             stderr=subprocess.PIPE,

@@ -1,25 +1,24 @@
 """Each column type of each database, with a value and with NULL."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from agent import Recorder, StandInAgent
+from agent import StandInAgent
 
 from sqlflow_submitter.connect import connect
 from sqlflow_submitter.proto.sqlflow.v1.data_pb2 import Column
-from sqlflow_submitter.standard import run_standard
-from sqlflow_submitter.statement import StatementChannel
 
 DAY = 86_400_000_000
 
 
 def columns_of(dsn: str, sql: str) -> tuple[list[tuple[str, str]], list[Column]]:
     """Returns the names and types of the head, and the columns of the single batch."""
-    recorder = Recorder()
-    with connect(dsn) as database:
-        run_standard(sql, database, StatementChannel(recorder, 0))
-    (head,) = recorder.run.payloads("head")
-    (rows,) = recorder.run.payloads("rows")
+    with TemporaryDirectory() as folder:
+        run = StandInAgent(Path(folder), dsn).run(sql).succeeded()
+    (head,) = run.payloads("head")
+    (rows,) = run.payloads("rows")
     types = [column_type.database_type for column_type in head.column_types]
     return list(zip(head.column_names, types, strict=True)), list(rows.columns)
 
