@@ -129,7 +129,7 @@ fn assign(
     cleanup: Option<Cleanup>,
     data_source: &Secret,
 ) -> Assignment {
-    let plain_sql = cleanup.is_none() && spec.is_plain_sql() && has_driver(data_source.expose());
+    let plain_sql = cleanup.is_none() && spec.is_plain_sql();
     let mut document = json!({
         "version": STEP_VERSION,
         "job": attempt.job,
@@ -208,11 +208,6 @@ fn assign(
         listings,
         required,
     }
-}
-
-/// Whether the data process has a driver for the database.
-fn has_driver(data_source: &str) -> bool {
-    sqlflow_data_source::dialect(data_source).is_ok_and(|it| it == sqlflow_sql::Dialect::Sqlite)
 }
 
 fn program(attempt: &AttemptId, title: &str) -> String {
