@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
-/// Time in which the main thread has to end after the statement was cancelled.
+/// Time in which the main thread has to end after the signal.
 const TIME_TO_END: Duration = Duration::from_secs(3);
 
 /// What ends the running statement.
@@ -36,12 +36,14 @@ impl Shutdown {
         std::thread::spawn(move || {
             let Ok(signal) = signals.wait() else { return };
             shared.requested.store(true, Ordering::SeqCst);
+            // For example, nobody reads the channel, or the database does not respond to the cancel request either.
+            std::thread::spawn(move || {
+                std::thread::sleep(TIME_TO_END);
+                std::process::exit(exit_code(signal));
+            });
             if let Some(cancel) = &*shared.canceller.lock().unwrap_or_else(PoisonError::into_inner) {
                 cancel();
             }
-            std::thread::sleep(TIME_TO_END);
-            // For example, nobody reads the channel.
-            std::process::exit(exit_code(signal));
         });
         shutdown
     }
