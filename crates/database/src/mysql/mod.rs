@@ -2,6 +2,8 @@
 //!
 //! The clients built on that library make an object of each value. Here the bytes of a row go from the receive buffer to
 //! the columns of a batch.
+//!
+//! Selects of floats, and those of extended statements, are prepared and use the binary protocol.
 
 mod binary;
 mod failure;
@@ -28,7 +30,7 @@ use sqlflow_data_source::MysqlSource;
 use sqlflow_sql::Dialect;
 
 use self::binary::BinaryColumn;
-use self::failure::{Failure, MAX_COLUMNS, NOT_PREPARABLE};
+use self::failure::{Failure, MAX_COLUMNS, NEEDS_PREPARATION, NOT_PREPARABLE};
 use self::login::{Session, log_in};
 use self::types::Field;
 use crate::printed::{Decoder, PrintedColumn};
@@ -95,6 +97,66 @@ impl MysqlDatabase {
         result
     }
 
+    fn execute_text(&mut self, sql: &str, results: &mut dyn Results) -> Result<(), Error> {
+        let receive = |session: &mut Session| receive_results(session, &Protocol::Text, results);
+        let is_refused = self
+            .command(Command::COM_QUERY, sql.as_bytes(), receive)
+            .map_err(|failure| self.error(failure))?;
+        if is_refused {
+            return Err(Error::user(
+                "cannot execute LOAD DATA LOCAL: files of this machine are not sent to the database; use INSERT",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Executes a select of floats, which a server prints slowly: the values are the same. Returns whether it did.
+    fn execute_prepared(&mut self, sql: &str, results: &mut dyn Results) -> Result<bool, Failure> {
+        if !may_be_prepared(sql) {
+            return Ok(false);
+        }
+        let prepared = match self.prepare(sql) {
+            Ok(Some(prepared)) => prepared,
+            // The same error follows, or none.
+            Ok(None) | Err(Failure::Server { .. }) => return Ok(false),
+            Err(other) => return Err(other),
+        };
+        if !prepared.fields.iter().any(Field::is_float) {
+            self.close(prepared.id)?;
+            return Ok(false);
+        }
+        match self.run(&prepared, None, results) {
+            Err(Failure::Server { code: NEEDS_PREPARATION, .. }) => Ok(false),
+            result => result.map(|()| true),
+        }
+    }
+
+    /// Prepares a statement. `None`: it cannot be prepared, or has a `?`, which is an error.
+    fn prepare(&mut self, sql: &str) -> Result<Option<Prepared>, Failure> {
+        match self.command(Command::COM_STMT_PREPARE, sql.as_bytes(), receive_prepared) {
+            Err(Failure::Server { code: NOT_PREPARABLE, .. }) => Ok(None),
+            Ok(prepared) if prepared.parameters > 0 => self.close(prepared.id).map(|()| None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Executes a prepared statement, and closes it.
+    fn run(
+        &mut self,
+        prepared: &Prepared,
+        zone: Option<TimeZone>,
+        results: &mut dyn Results,
+    ) -> Result<(), Failure> {
+        // No cursor, one execution.
+        let argument = [&prepared.id.to_le_bytes()[..], &[0, 1, 0, 0, 0]].concat();
+        let receive = |session: &mut Session| receive_results(session, &Protocol::Binary { zone }, results);
+        let result = self.command(Command::COM_STMT_EXECUTE, &argument, receive);
+        if !self.is_broken {
+            self.close(prepared.id)?;
+        }
+        result.map(|_| ())
+    }
+
     /// Closes a prepared statement. There is no response.
     fn close(&mut self, statement: u32) -> Result<(), Failure> {
         self.command(Command::COM_STMT_CLOSE, &statement.to_le_bytes(), |_| Ok(()))
@@ -123,14 +185,8 @@ impl MysqlDatabase {
 
 impl Database for MysqlDatabase {
     fn execute(&mut self, sql: &str, results: &mut dyn Results) -> Result<(), Error> {
-        let receive = |session: &mut Session| receive_results(session, &Protocol::Text, results);
-        let is_refused = self
-            .command(Command::COM_QUERY, sql.as_bytes(), receive)
-            .map_err(|failure| self.error(failure))?;
-        if is_refused {
-            return Err(Error::user(
-                "cannot execute LOAD DATA LOCAL: files of this machine are not sent to the database; use INSERT",
-            ));
+        if !self.execute_prepared(sql, results).map_err(|failure| self.error(failure))? {
+            self.execute_text(sql, results)?;
         }
         if changes_encoding(sql) {
             // Texts are sent and received in UTF-8.
@@ -143,24 +199,11 @@ impl Database for MysqlDatabase {
     }
 
     fn read(&mut self, select: &str, results: &mut dyn Results) -> Result<(), Error> {
-        let prepared = match self.command(Command::COM_STMT_PREPARE, select.as_bytes(), receive_prepared) {
-            Err(Failure::Server { code: NOT_PREPARABLE, .. }) => return self.execute(select, results),
-            other => other.map_err(|failure| self.error(failure))?,
+        let Some(prepared) = self.prepare(select).map_err(|failure| self.error(failure))? else {
+            return self.execute_text(select, results);
         };
-        if prepared.parameters > 0 {
-            self.close(prepared.id).map_err(|failure| self.error(failure))?;
-            // It has a `?`, which is an error.
-            return self.execute(select, results);
-        }
         let zone = if prepared.fields.iter().any(Field::is_zoned) { self.time_zone()? } else { None };
-        // No cursor, one execution.
-        let argument = [&prepared.id.to_le_bytes()[..], &[0, 1, 0, 0, 0]].concat();
-        let receive = |session: &mut Session| receive_results(session, &Protocol::Binary { zone }, results);
-        let result = self.command(Command::COM_STMT_EXECUTE, &argument, receive);
-        if !self.is_broken {
-            self.close(prepared.id).map_err(|failure| self.error(failure))?;
-        }
-        result.map(|_| ()).map_err(|failure| self.error(failure))
+        self.run(&prepared, zone, results).map_err(|failure| self.error(failure))
     }
 
     fn describe(&mut self, select: &str) -> Result<Vec<Column>, Error> {
@@ -330,6 +373,25 @@ fn receive_prepared(session: &mut Session) -> Result<Prepared, Failure> {
     receive_fields(session, prepared.num_params().into())?;
     let fields = receive_fields(session, prepared.num_columns().into())?;
     Ok(Prepared { id: prepared.statement_id(), parameters: prepared.num_params(), fields })
+}
+
+/// Whether a statement is a select that is the same if it is prepared first. Preparing may change the values of
+/// `ROW_COUNT()`, `@@warning_count` and the like, and fixes the types of variables.
+fn may_be_prepared(sql: &str) -> bool {
+    /// Length of a statement beyond which it is not parsed twice.
+    const MAX_LENGTH: usize = 64 << 10;
+
+    if sql.len() > MAX_LENGTH || sql.contains('@') {
+        return false;
+    }
+    let word = sqlflow_sql::leading_words(sql, Dialect::Mysql, 1);
+    if !word.first().is_some_and(|word| matches!(word.as_str(), "SELECT" | "WITH")) {
+        return false;
+    }
+    let sql = sql.to_ascii_uppercase();
+    let mut words = sql.split(|it: char| !it.is_alphanumeric() && it != '_');
+    let of_the_session = ["ROW_COUNT", "FOUND_ROWS", "LAST_INSERT_ID"];
+    words.clone().any(|word| word == "FROM") && !words.any(|word| of_the_session.contains(&word))
 }
 
 /// Whether a statement changes the encoding of the session to another one than UTF-8.

@@ -107,7 +107,11 @@ fn read(database: &mut dyn Database, sql: &str) -> Kept {
 /// Both protocols must have the same columns and values.
 fn assert_same(database: &mut dyn Database, select: &str) -> Kept {
     let mut text = Kept::default();
-    database.execute(select, &mut text).unwrap();
+    // Statements with a variable are not prepared.
+    database.execute(&format!("{select} /* @ */"), &mut text).unwrap();
+    let mut executed = Kept::default();
+    database.execute(select, &mut executed).unwrap();
+    assert_eq!((&text.columns, text.rows), (&executed.columns, executed.rows));
     let binary = read(database, select);
     assert_eq!(text.columns, binary.columns);
     let all = |kept: &Kept, column: usize| {
@@ -116,7 +120,9 @@ fn assert_same(database: &mut dyn Database, select: &str) -> Kept {
     // The sizes of rows differ, and so do batches.
     if text.batches.len() == 1 {
         for column in 0..text.columns.len() {
-            assert_eq!(all(&text, column), all(&binary, column), "{}", text.columns[column].database_type);
+            let name = &text.columns[column].database_type;
+            assert_eq!(all(&text, column), all(&binary, column), "{name}");
+            assert_eq!(all(&text, column), all(&executed, column), "{name}");
         }
     }
     binary
@@ -183,6 +189,7 @@ fn values_are_those_of_the_text_protocol() {
     assert_eq!((large.rows, large.batches.len() > 10), (100_000, true));
 
     statements_that_are_not_plain_selects(database);
+    state_of_the_session_stays(database);
     timestamps_are_instants(&server);
 }
 
@@ -201,6 +208,30 @@ fn statements_that_are_not_plain_selects(database: &mut dyn Database) {
         assert_eq!(error.message, database.execute(wrong, &mut Discard).unwrap_err().message);
     }
     assert_eq!(database.describe("SELECT 1.5e0 AS v, c7 FROM types").unwrap()[1].database_type, "BIGINT");
+}
+
+/// Statements that are prepared first leave the same state as others.
+fn state_of_the_session_stays(database: &mut dyn Database) {
+    let count = |database: &mut dyn Database, sql: &str| crate::texts(database, sql).unwrap().len();
+    run(database, "SET sql_mode = 'ERROR_FOR_DIVISION_BY_ZERO'");
+    for variable in ["", " /* @ */"] {
+        run(database, &format!("SELECT d, CAST('x' AS INT) FROM floats LIMIT 3{variable}"));
+        assert_eq!(count(database, "SHOW WARNINGS"), 3, "{variable}");
+        run(database, &format!("SELECT SQL_CALC_FOUND_ROWS d FROM floats LIMIT 3{variable}"));
+        assert_eq!(crate::texts(database, "SELECT FOUND_ROWS()").unwrap(), ["92"], "{variable}");
+        run(database, "UPDATE floats SET d = 1 WHERE f = 0");
+        run(database, "UPDATE floats SET d = 2 WHERE f = 0");
+        assert_eq!(
+            crate::texts(database, "SELECT ROW_COUNT() FROM floats LIMIT 1").unwrap(),
+            ["1"],
+            "{variable}"
+        );
+        run(database, "DO LAST_INSERT_ID(7)");
+        assert_eq!(crate::texts(database, "SELECT LAST_INSERT_ID(), d FROM floats LIMIT 1").unwrap(), ["7"]);
+    }
+    // Nothing stays prepared.
+    let prepared = "SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'Prepared_stmt_count'";
+    assert_eq!(crate::texts(database, prepared).unwrap(), ["0"]);
 }
 
 fn timestamps_are_instants(server: &MariaDb) {

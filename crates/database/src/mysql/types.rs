@@ -57,6 +57,11 @@ impl Field {
         Form::of(ColumnType::try_from(self.code).ok(), is_unsigned, self.scale)
     }
 
+    /// Whether the values are floating point numbers.
+    pub(super) fn is_float(&self) -> bool {
+        matches!(self.form(), Form::Float(_) | Form::Double(_))
+    }
+
     /// Whether the server shows the values in the session's time zone.
     pub(super) fn is_zoned(&self) -> bool {
         matches!(ColumnType::try_from(self.code), Ok(ColumnType::MYSQL_TYPE_TIMESTAMP))
