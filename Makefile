@@ -23,10 +23,10 @@ ifeq ($(filter x86_64-%,$(HOST)),)
 LLD_FLAGS += -C link-arg=-fuse-ld=lld -C link-arg=-B$(RUST_LLD)
 endif
 endif
+STATIC_FLAGS := -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom" $(LLD_FLAGS)
 # A program that aborts on panic needs no unwind tables, which the compiler emits anyway: half a megabyte more. Nothing may
 # unwind the stack then, so a requested backtrace is empty.
-AGENT_FLAGS := -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom" \
-	$(LLD_FLAGS) -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Wl,--wrap=_Unwind_Backtrace
+AGENT_LINK_FLAGS := -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Wl,--wrap=_Unwind_Backtrace
 export SQLFLOW_TEST_STATIC_AGENT ?= $(STATIC_AGENT)
 
 # Where `make install` installs. With INSTALL_PROGRAMS it takes programs from that folder, and builds none.
@@ -38,8 +38,10 @@ PREFIX ?= $(HOME)/.local
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-agent: ## Build the static agent that ships
-	RUSTFLAGS='$(AGENT_FLAGS)' cargo build --profile dist -p sqlflow-agent --target $(HOST)
+agent: ## Build the static agent and data process that ship
+	@# One by one: together, each would have the other's features of their dependencies.
+	RUSTFLAGS='$(STATIC_FLAGS)' cargo rustc --profile dist -p sqlflow-agent --bin sqlflow-agent --target $(HOST) -- $(AGENT_LINK_FLAGS)
+	RUSTFLAGS='$(STATIC_FLAGS)' cargo build --profile dist -p sqlflow-data --target $(HOST)
 	strip --remove-section=.eh_frame $(STATIC_AGENT)
 	@echo "the static agent is $(STATIC_AGENT)"
 
@@ -54,7 +56,7 @@ ifdef INSTALL_PROGRAMS
 	@scripts/install.sh "$(PREFIX)" "$(INSTALL_PROGRAMS)"
 else
 	@# Not the static agent, for which all that both need would be built a second time.
-	cargo build --release --locked -p sqlflow-server -p sqlflow-agent --bins
+	cargo build --release --locked -p sqlflow-server -p sqlflow-agent -p sqlflow-data --bins
 	@scripts/install.sh "$(PREFIX)" "$(CARGO_TARGET_DIR)/release"
 endif
 

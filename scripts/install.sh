@@ -38,6 +38,7 @@ put() { # FILE NAME MODE
 put "$programs/sqlflow-server" bin/sqlflow-server 755
 put "$programs/sqlflowctl" bin/sqlflowctl 755
 put "$programs/sqlflow-agent" bin/sqlflow-agent 755
+put "$programs/sqlflow-data" bin/sqlflow-data 755
 "$programs/sqlflowctl" man "$copy/man" 2> /dev/null
 "$programs/sqlflow-manual" "$copy/man"
 for page in "$copy"/man/*.1; do

@@ -55,7 +55,7 @@ pub enum Command {
     Attach(Box<AttachOptions>),
     /// Supervise a command without a server
     Exec(Box<ExecOptions>),
-    /// Copy this program into a folder, as `sqlflow-agent`
+    /// Copy this program into a folder, as `sqlflow-agent`, and `sqlflow-data` if it lies beside this program
     Install(InstallOptions),
 }
 

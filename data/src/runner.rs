@@ -93,11 +93,17 @@ impl Run<'_> {
             self.channel.send_durable(statement.index, started)?;
         }
         let started_at = Instant::now();
-        let mut results =
-            Sender { channel: self.channel, index: statement.index, changed: None, returned_rows: false };
+        let mut results = Sender {
+            channel: self.channel,
+            index: statement.index,
+            head: None,
+            changed: None,
+            returned_rows: false,
+        };
         if let Err(error) = database.execute(&statement.sql, &mut results) {
             return Err(with_hints(error, statement, database).into());
         }
+        results.send_head()?;
         let rows_affected = if results.returned_rows { None } else { results.changed };
         let duration_micros = u64::try_from(started_at.elapsed().as_micros()).unwrap_or(u64::MAX);
         let ended = StatementEnded { duration_micros, rows_affected };
@@ -136,24 +142,35 @@ fn with_hints(mut error: Error, statement: &Statement, database: &mut dyn Databa
 struct Sender<'a> {
     channel: &'a mut Channel,
     index: u32,
+    /// The head of the result set, until its first rows. A repeatable statement may be run again until then.
+    head: Option<Head>,
     changed: Option<u64>,
     returned_rows: bool,
 }
 
+impl Sender<'_> {
+    fn send_head(&mut self) -> Result<(), Error> {
+        let Some(head) = self.head.take() else { return Ok(()) };
+        self.channel.send(Some(self.index), Frame::Head(head)).map_err(|error| undelivered(&error))
+    }
+}
+
 impl Results for Sender<'_> {
     fn result_set(&mut self, columns: &[Column]) -> Result<(), Error> {
+        self.send_head()?;
         self.returned_rows = true;
-        let head = Head {
+        self.head = Some(Head {
             column_names: columns.iter().map(|column| column.name.clone()).collect(),
             column_types: columns
                 .iter()
                 .map(|column| ColumnType { database_type: column.database_type.clone() })
                 .collect(),
-        };
-        self.channel.send(Some(self.index), Frame::Head(head)).map_err(|error| undelivered(&error))
+        });
+        Ok(())
     }
 
     fn batch(&mut self, batch: Batch) -> Result<(), Error> {
+        self.send_head()?;
         let rows = rows::encode(&batch);
         if rows.len() > MAX_FRAME - 64 {
             return Err(Error::undelivered(format!(

@@ -247,6 +247,7 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
             server,
             image: given.pod_image.clone().with_context(|| missing("--pod-image"))?,
             agent_image: given.pod_agent_image.clone(),
+            sql_image: given.pod_sql_image.clone(),
             template: given.pod_template.as_deref().map_or_else(|| Ok(serde_json::json!({})), read_yaml)?,
             ca_config_map: given.agent_ca.clone(),
             finalizer: given.pod_finalizer,

@@ -6,6 +6,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_tests::agent::{Exec, shipped};
+use sqlflow_tests::server::program;
 
 /// A pid namespace in which the agent is PID 1.
 const AS_PID_1: [&str; 5] = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
@@ -109,8 +110,43 @@ fn install_copies_an_executable_agent() {
     let installed = dir.path().join("sqlflow-agent");
     let mode = std::os::unix::fs::PermissionsExt::mode(&installed.metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o755);
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    let left = std::fs::read_dir(dir.path()).unwrap().map(|it| it.unwrap().file_name());
+    let left: Vec<_> = left.filter(|it| it != "sqlflow-agent" && it != "sqlflow-data").collect();
+    assert!(left.is_empty(), "{left:?}");
     assert_eq!(Exec::with_agent(&[], &installed).shell("exit 7").end().code, Some(7));
     let refused = Command::new(shipped()).args(["install", "/no/such/folder"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(64));
+}
+
+/// Both have one version, so they are installed together.
+#[test]
+fn install_copies_the_data_process_beside_the_agent() {
+    let image = tempfile::tempdir().unwrap();
+    let volume = tempfile::tempdir().unwrap();
+    let agent = image.path().join("agent");
+    std::fs::copy(program("sqlflow-agent"), &agent).unwrap();
+    let install = || {
+        let ended = Command::new(&agent).arg("install").arg(volume.path()).output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    let (code, said) = install();
+    assert_eq!((code, said.lines().count()), (Some(0), 1), "{said}");
+    assert!(said.contains("there is no sqlflow-data in"), "{said}");
+    assert!(!volume.path().join("sqlflow-data").exists());
+
+    std::fs::write(image.path().join("sqlflow-data"), "#!/bin/sh\necho data\n").unwrap();
+    assert_eq!(install(), (Some(0), String::new()));
+    let installed = volume.path().join("sqlflow-data");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&installed.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o755);
+    assert_eq!(Command::new(installed).output().unwrap().stdout, b"data\n");
+    assert!(volume.path().join("sqlflow-agent").exists());
+
+    // Neither is installed if one cannot be.
+    std::fs::remove_file(image.path().join("sqlflow-data")).unwrap();
+    std::fs::create_dir(image.path().join("sqlflow-data")).unwrap();
+    std::fs::remove_file(volume.path().join("sqlflow-agent")).unwrap();
+    let (code, said) = install();
+    assert_eq!(code, Some(65), "{said}");
+    assert!(!volume.path().join("sqlflow-agent").exists());
 }

@@ -10,6 +10,7 @@ mod memory;
 mod output;
 mod process_limit;
 mod publishing;
+mod siblings;
 mod sidecars;
 mod signals;
 mod terminal;

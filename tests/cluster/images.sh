@@ -6,6 +6,7 @@ cd "$(dirname "$0")/../.."
 cache=${SQLFLOW_CACHE:-$HOME/.cache/sqlflow}/images
 programs=${CARGO_TARGET_DIR:-target}/debug
 agent=$SQLFLOW_TEST_STATIC_AGENT
+data=$(dirname "$agent")/sqlflow-data
 mkdir -p "$cache"
 
 base=$cache/bookworm-python3.tar
@@ -40,9 +41,10 @@ image() { # NAME ARGUMENTS…
     tests/cluster/cluster.sh import "$cache/$name.tar"
     rm "$cache/$name.tar"
 }
-image agent --entrypoint /sqlflow-agent --file "$agent=/sqlflow-agent"
+image agent --entrypoint /sqlflow-agent --file "$agent=/sqlflow-agent" --file "$data=/sqlflow-data"
 image server --layer "$base" --entrypoint /usr/local/bin/sqlflow-server --file "$programs/sqlflow-server=/usr/local/bin/sqlflow-server" \
     --file "$programs/sqlflowctl=/usr/local/bin/sqlflowctl"
 image submitter --layer "$base" --layer "$packages_layer" --entrypoint /sqlflow-agent \
     --env PYTHONPATH=/opt/sqlflow:/opt/packages --env PYTHONDONTWRITEBYTECODE=1 \
-    --file "images/submitter/sqlflow_submitter=/opt/sqlflow/sqlflow_submitter" --file "$agent=/sqlflow-agent"
+    --file "images/submitter/sqlflow_submitter=/opt/sqlflow/sqlflow_submitter" --file "$agent=/sqlflow-agent" \
+    --file "$data=/sqlflow-data"

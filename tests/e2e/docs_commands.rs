@@ -177,6 +177,7 @@ fn readme_commands_install_train_and_uninstall() {
     assert!(said.contains("SQLFlow is installed in"), "{said}");
     for file in [
         "bin/sqlflow-agent",
+        "bin/sqlflow-data",
         "share/man/man1/sqlflowctl-run.1",
         "share/bash-completion/completions/sqlflowctl",
     ] {

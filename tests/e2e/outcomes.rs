@@ -136,7 +136,7 @@ async fn cancelled_submitter_gets_its_whole_grace_period() {
     let program = stand_in::python_that(dir.path(), "submitter", SLOW_TO_EXIT);
     let server = setup(dir.path()).flag(format!("--python={}", program.display())).start().unwrap();
     let mut client = server.client().await.unwrap();
-    let token = client.run("SELECT 1;").await.unwrap();
+    let token = client.run(stand_in::STEP).await.unwrap();
     let begun = Instant::now();
     while !dir.path().join("submitter.started").exists() {
         assert!(begun.elapsed() < LIMIT, "the submitter does not start");

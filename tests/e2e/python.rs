@@ -22,7 +22,7 @@ async fn broken_python_fails_jobs_until_it_is_repaired() {
     let server = setup.flag(format!("--python={}", broken.display())).start().unwrap();
     let mut client = server.client().await.unwrap();
 
-    let token = client.run("SELECT 1;").await.unwrap();
+    let token = client.run("SHOW MODELS;").await.unwrap();
     let ended = client.follow(&token).await.unwrap();
     assert_eq!((ended.status.code(), ended.status.cause()), (Code::Failed, Cause::LaunchFailed));
     let sentence =
@@ -42,7 +42,7 @@ async fn broken_python_fails_jobs_until_it_is_repaired() {
     let real = python::program();
     fs::write(&broken, format!("#!/bin/sh\nexec {} \"$@\"\n", real.display())).unwrap();
     let ended = loop {
-        let token = client.run("SELECT 1;").await.unwrap();
+        let token = client.run("SHOW MODELS;").await.unwrap();
         let ended = client.follow(&token).await.unwrap();
         // The result of the check is cached for a moment.
         if ended.status.code() == Code::Succeeded || !ended.status.message.contains(sentence) {
@@ -61,6 +61,6 @@ async fn relative_pythonpath_is_resolved_in_the_servers_folder() {
     // Tests run in the folder of their crate.
     let server = setup.env("PYTHONPATH", "../images/submitter").start().unwrap();
     let mut client = server.client().await.unwrap();
-    let token = client.run("SELECT 1;").await.unwrap();
+    let token = client.run("SHOW MODELS;").await.unwrap();
     assert_eq!(client.follow(&token).await.unwrap().status.code(), Code::Succeeded);
 }

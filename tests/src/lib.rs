@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod api_relay;
+pub mod attach;
 pub mod cgroup;
 pub mod client;
 pub mod cluster;

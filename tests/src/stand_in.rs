@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::python;
 use crate::server::{Setup, program};
 
-/// SQL of one step. The stand-in ignores it.
-pub const STEP: &str = "SELECT 1";
+/// A step that needs Python. The stand-in ignores its SQL.
+pub const STEP: &str = "SHOW MODELS";
 
 /// Python function `pieces(seed, megabytes)`: pseudo-random bytes by seed, in pieces of a megabyte.
 pub const PIECES: &str = "

@@ -46,6 +46,9 @@ const COLLECTOR_PREFIX: &str = "OTEL_EXPORTER_OTLP_";
 /// PATH if none is set.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
+/// Beginning of the names of the programs that are installed together with the agent, and have its version.
+const SIBLING_PREFIX: &[u8] = b"sqlflow-";
+
 /// A running command.
 #[derive(Debug)]
 pub struct Started {
@@ -95,7 +98,8 @@ pub struct Spawning<'a> {
     pub command: &'a [OsString],
     /// Its working folder.
     pub working_dir: &'a Path,
-    /// It gets a channel and an empty stdin. Other commands read from the agent's stdin.
+    /// A server assigned it: it gets a channel and an empty stdin, and may be a program beside the agent. Other commands
+    /// read from the agent's stdin.
     pub is_submitter: bool,
     /// See [`Streams`].
     pub streams: Streams,
@@ -113,7 +117,8 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> Result<Started, Not
     let (agent_end, command_end) = if how.is_submitter { channel()? } else { (None, None) };
 
     let environment = environment(assignment, how);
-    let paths = paths(program, environment.get(OsStr::new("PATH")));
+    let siblings = siblings_folder().filter(|_| how.is_submitter && is_sibling(program));
+    let paths = paths(program, environment.get(OsStr::new("PATH")), siblings.as_deref());
     let executable = executable(&paths, program, arguments, &environment)
         .with_context(|| format!("cannot start {}", program.display()))?;
     let mut command = Command::new(program);
@@ -135,7 +140,8 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> Result<Started, Not
         terminal.take_back(None);
     }
     let found = || start_diagnosis::find(&paths, how.working_dir);
-    let mut child = spawned.map_err(|error| start_diagnosis::explain(error, program, found()))?;
+    let mut child =
+        spawned.map_err(|error| start_diagnosis::explain(error, program, found(), siblings.as_deref()))?;
 
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("pids are positive i32 in Linux"));
     let stdout = read_end(child.stdout.take().map(OwnedFd::from))?;
@@ -156,14 +162,28 @@ fn read_end(pipe: Option<OwnedFd>) -> anyhow::Result<OwnedFd> {
     }
 }
 
-/// Candidate paths of the program, in order.
-fn paths(program: &OsStr, path: Option<&OsString>) -> Vec<PathBuf> {
+/// Folder of the agent's own program, in which the programs lie that were installed with it. `None`: not known.
+pub fn siblings_folder() -> Option<PathBuf> {
+    // Also of a program that was replaced since: its link ends with ` (deleted)`, behind the folder.
+    std::env::current_exe().ok()?.parent().map(Path::to_owned)
+}
+
+/// Whether the program is looked up beside the agent. Not any name: a `python3` that happens to lie there, for example
+/// in `/usr/local/bin`, may not be the one that PATH names.
+fn is_sibling(program: &OsStr) -> bool {
+    let name = program.as_encoded_bytes();
+    name.starts_with(SIBLING_PREFIX) && !name.contains(&b'/')
+}
+
+/// Candidate paths of the program, in order; first in the folder `siblings`.
+fn paths(program: &OsStr, path: Option<&OsString>, siblings: Option<&Path>) -> Vec<PathBuf> {
     if program.as_encoded_bytes().contains(&b'/') || program.is_empty() {
         return vec![program.into()];
     }
     let path = path.map_or(OsStr::new(DEFAULT_PATH), OsString::as_os_str);
     // An empty entry is the working folder.
-    std::env::split_paths(path).map(|folder| Path::new(".").join(folder).join(program)).collect()
+    let folders = std::env::split_paths(path).map(|folder| Path::new(".").join(folder));
+    siblings.map(Path::to_owned).into_iter().chain(folders).map(|folder| folder.join(program)).collect()
 }
 
 fn executable(

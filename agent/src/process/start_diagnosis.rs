@@ -40,8 +40,14 @@ pub(super) fn find(paths: &[PathBuf], working_dir: &Path) -> Option<PathBuf> {
     all.clone().find(is_executable).or_else(|| all.find(|path| path.exists()))
 }
 
-/// Explains the `error` of a start of `program`, whose file is `found`.
-pub(super) fn explain(error: io::Error, program: &OsStr, found: Option<PathBuf>) -> NotStarted {
+/// Explains the `error` of a start of `program`, whose file is `found`. `siblings` is the agent's folder, if it was
+/// searched too.
+pub(super) fn explain(
+    error: io::Error,
+    program: &OsStr,
+    found: Option<PathBuf>,
+    siblings: Option<&Path>,
+) -> NotStarted {
     let name = program.display();
     let not = |fault, cause: String| NotStarted { fault, error: anyhow!("cannot start {name}: {cause}") };
     let errno = error.raw_os_error().map(Errno::from_raw);
@@ -56,7 +62,14 @@ pub(super) fn explain(error: io::Error, program: &OsStr, found: Option<PathBuf>)
             not(StartFault::NotFound, "its name is empty".to_owned())
         }
         (Some(Errno::ENOENT | Errno::ENOTDIR), None) => {
-            not(StartFault::NotFound, "not found in any folder of PATH".to_owned())
+            let cause = match siblings {
+                Some(folder) => format!(
+                    "found neither beside the agent, in {}, nor in any folder of PATH",
+                    folder.display()
+                ),
+                None => "not found in any folder of PATH".to_owned(),
+            };
+            not(StartFault::NotFound, cause)
         }
         (Some(Errno::EACCES), Some(file)) => not(StartFault::NotExecutable, forbidden(&file)),
         (Some(Errno::ENOEXEC), Some(file)) => not(StartFault::NotExecutable, foreign(&file)),

@@ -1,12 +1,17 @@
-//! Data sources: `Session.db_conn_str`. Only the form is checked here. The submitter connects.
+//! Data sources: `Session.db_conn_str`. Only the form is read here; crate sqlflow-database connects.
 
 mod mysql;
+mod postgresql;
 
 use std::path::{Path, PathBuf};
 
 use sqlflow_sql::Dialect;
 
 pub use mysql::{MysqlAddress, MysqlSource, MysqlTls, mysql};
+pub use postgresql::{
+    ChannelBinding, Keepalives, Password, PostgresqlHost, PostgresqlSource, PostgresqlTls, SslMode, SslRoot,
+    postgresql,
+};
 
 /// The reason to reject a data source. The message does not contain its text, which has a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +38,28 @@ pub enum DataSourceError {
         "the SQLite data source has an option that is not supported; supported: ?mode=ro, ?mode=rw and ?mode=rwc"
     )]
     SqliteOption,
+    /// An option that PostgreSQL data sources do not have.
+    #[error("the PostgreSQL data source has the option {0}, which does not exist; see libpq's options")]
+    PostgresqlOption(String),
+    /// An option of libpq that is not supported.
+    #[error("option {0} of the PostgreSQL data source is not supported; leave it out")]
+    PostgresqlUnsupported(&'static str),
+    /// A value of an option is not supported.
+    #[error("option {option} of the PostgreSQL data source must be {expected}")]
+    PostgresqlValue {
+        /// Name of the option.
+        option: &'static str,
+        /// What is supported.
+        expected: &'static str,
+    },
+    /// An option requires another one.
+    #[error("the PostgreSQL data source has the option {given} without {missing}; add {missing}")]
+    PostgresqlOptionMissing {
+        /// Name of the option that is missing.
+        missing: &'static str,
+        /// Name of the option that requires it.
+        given: &'static str,
+    },
     /// An unknown value of the option `tls` of a MySQL data source.
     #[error(
         "the MySQL data source has an unknown value of the option tls; write tls=true, tls=skip-verify, tls=preferred or tls=false"
@@ -41,7 +68,6 @@ pub enum DataSourceError {
 }
 
 const SQLITE_FORM: &str = "sqlite:////absolute/path/to/file.db";
-const POSTGRESQL_FORM: &str = "postgresql://user:password@host:5432/database";
 
 /// Checks the form of a data source; returns its SQL dialect.
 ///
@@ -65,7 +91,7 @@ pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
             Ok(Dialect::Mysql)
         }
         "postgresql" | "postgres" => {
-            check(has_host(after_credentials(rest)), POSTGRESQL_FORM)?;
+            postgresql(data_source)?;
             Ok(Dialect::Postgresql)
         }
         // The scheme is shown. Other text could be secret if it contains no `://`.
@@ -172,17 +198,6 @@ pub fn missing_sqlite_file(data_source: &str) -> Option<String> {
     }
     let is_lost = is_missing && !folder.is_dir();
     is_lost.then(|| format!("the folder {} does not exist", folder.display()))
-}
-
-/// Passwords may contain `@` and `/`, so the address begins after the last `@`.
-fn after_credentials(rest: &str) -> &str {
-    rest.rsplit_once('@').map_or(rest, |(_, address)| address)
-}
-
-fn has_host(address: &str) -> bool {
-    let host = address.split(['/', '?']).next().unwrap_or_default();
-    let (name, port) = host.rsplit_once(':').unwrap_or((host, "1"));
-    !name.is_empty() && !name.contains(['(', ')', ' ']) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 #[cfg(test)]

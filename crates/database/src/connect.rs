@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::mysql::MysqlDatabase;
+use crate::postgresql::PostgresqlDatabase;
 use crate::sqlite::SqliteDatabase;
 use crate::{Database, Error};
 
@@ -39,8 +40,6 @@ pub fn connect(data_source: &str, options: ConnectOptions) -> Result<Box<dyn Dat
     match dialect {
         Dialect::Sqlite => Ok(Box::new(SqliteDatabase::open(data_source, options)?)),
         Dialect::Mysql => Ok(Box::new(MysqlDatabase::open(data_source, options)?)),
-        Dialect::Postgresql => {
-            Err(Error::user("cannot connect: the data process has no driver for this database"))
-        }
+        Dialect::Postgresql => Ok(Box::new(PostgresqlDatabase::open(data_source, &options)?)),
     }
 }

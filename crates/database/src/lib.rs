@@ -14,6 +14,7 @@ mod batcher;
 mod connect;
 mod error;
 mod mysql;
+mod postgresql;
 mod printed;
 mod sqlite;
 mod suggestions;

@@ -41,6 +41,8 @@ pub use sqlflow_termination_message::TerminalRecords;
 pub struct LaunchRequirements {
     /// Resources that its step requests for its Pod.
     pub pod_resources: PodResources,
+    /// Whether its step is plain SQL, which needs no Python.
+    pub plain_sql: bool,
     /// Whether it has output to publish.
     pub publishes: bool,
     /// Whether it only drops staging tables, which takes a minute at most. Such an attempt needs no run slot: its job

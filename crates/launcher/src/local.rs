@@ -222,7 +222,7 @@ impl Launcher for LocalLauncher {
             // own.
             return Ok(Launched::default());
         }
-        if !requirements.only_publishes {
+        if !requirements.only_publishes && !requirements.plain_sql {
             self.options.python.usable().await.map_err(|why| match why {
                 Unusable::No(message) => LaunchError::Refused { message, retryable: false },
                 Unusable::NotKnown(message) => LaunchError::Later(message),

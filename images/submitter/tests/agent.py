@@ -23,7 +23,7 @@ from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import AgentFrame, Fai
 MAIN = 'from sqlflow_submitter import run_step\n\nrun_step("step.json")\n'
 PACKAGE = Path(__file__).resolve().parent.parent
 
-DATA_PROCESS_DIALECTS = ("sqlite", "mysql")
+DATA_PROCESS_DIALECTS = ("mysql", "postgresql", "sqlite")
 """Databases whose standard statements the data process runs."""
 
 

@@ -20,6 +20,11 @@ use crate::trace;
 /// Name of the secret that holds the data source.
 pub const DATA_SOURCE: &str = "db_conn_str";
 
+/// The program that runs plain SQL. Agents have it beside them.
+const DATA_PROCESS: &str = "sqlflow-data";
+/// Name of the step document in the workspace.
+const STEP_DOCUMENT: &str = "step.json";
+
 /// Settings of assignments.
 #[derive(Debug, Clone)]
 pub struct AssignOptions {
@@ -124,6 +129,7 @@ fn assign(
     cleanup: Option<Cleanup>,
     data_source: &Secret,
 ) -> Assignment {
+    let plain_sql = cleanup.is_none() && spec.is_plain_sql();
     let mut document = json!({
         "version": STEP_VERSION,
         "job": attempt.job,
@@ -147,10 +153,13 @@ fn assign(
         spec.required.clear();
         spec.precheck_models.clear();
     }
-    let files = vec![
-        text_file("main.py", program(attempt, &spec.title)),
-        text_file("step.json", document.to_string()),
-    ];
+    let mut files = vec![text_file(STEP_DOCUMENT, document.to_string())];
+    let command = if plain_sql {
+        [DATA_PROCESS, STEP_DOCUMENT].map(str::to_owned).to_vec()
+    } else {
+        files.push(text_file("main.py", program(attempt, &spec.title)));
+        vec![options.python.program(), "main.py".to_owned()]
+    };
     let model_uri = |model: &str| format!("{}/{model}", options.models);
     let inputs = spec.inputs.into_iter().map(|input| Input {
         uri: model_uri(&input.model),
@@ -184,7 +193,7 @@ fn assign(
             attempt: attempt.number,
         }),
         files,
-        command: vec![options.python.program(), "main.py".to_owned()],
+        command,
         environment: options.collector.clone(),
         trace_user_code: options.trace_user_code,
         secrets: HashMap::from([(DATA_SOURCE.to_owned(), data_source.expose().to_owned())]),

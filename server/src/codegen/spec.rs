@@ -41,6 +41,14 @@ pub struct StepSpec {
     pub pod: PodResources,
 }
 
+impl StepSpec {
+    /// Whether all statements are standard ones: such a step needs no Python.
+    #[must_use]
+    pub fn is_plain_sql(&self) -> bool {
+        self.statements.iter().all(|it| it["kind"] == "standard")
+    }
+}
+
 /// An earlier statement to execute first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReplaySpec {

@@ -46,6 +46,10 @@ pub struct KubernetesArgs {
     #[arg(long, env = "SQLFLOW_POD_AGENT_IMAGE", value_name = "IMAGE")]
     pub pod_agent_image: Option<String>,
 
+    /// Image for steps of plain SQL, with the agent and the data process [default: --pod-agent-image, or --pod-image]
+    #[arg(long, env = "SQLFLOW_POD_SQL_IMAGE", value_name = "IMAGE", alias = "sql-image")]
+    pub pod_sql_image: Option<String>,
+
     /// YAML file that is laid over every Pod: resources, node selector, volumes, labels. Its container is `submitter`
     #[arg(long, env = "SQLFLOW_POD_TEMPLATE", value_name = "FILE")]
     pub pod_template: Option<PathBuf>,

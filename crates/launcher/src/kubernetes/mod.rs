@@ -61,6 +61,8 @@ pub struct KubernetesOptions {
     pub image: String,
     /// Image of the agent, for submitter images without one.
     pub agent_image: Option<String>,
+    /// Image for steps of plain SQL; see [`Self::sql_image`].
+    pub sql_image: Option<String>,
     /// Template that is merged into the Pod, as JSON.
     pub template: serde_json::Value,
     /// ConfigMap whose `ca.crt` signed the server's certificate.
@@ -79,6 +81,15 @@ pub struct KubernetesOptions {
     pub linger: Duration,
     /// Timeout for attaching, while the agent runs.
     pub attach: Duration,
+}
+
+impl KubernetesOptions {
+    /// Image for steps of plain SQL, which has the agent and the data process: the one that is set, otherwise the image of
+    /// the agent, or the image of submitters, which then has both.
+    #[must_use]
+    pub fn sql_image(&self) -> &str {
+        self.sql_image.as_ref().or(self.agent_image.as_ref()).unwrap_or(&self.image)
+    }
 }
 
 /// Identifies a cluster by its certificate authority. Within Pods the URL is the same in all clusters, and a state

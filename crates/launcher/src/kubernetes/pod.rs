@@ -77,11 +77,10 @@ pub(super) fn pod(
     requirements: &LaunchRequirements,
 ) -> Result<Pod, serde_json::Error> {
     let Target { attempt, executor } = target;
-    let agent = if options.agent_image.is_some() {
-        format!("{INJECTED}/sqlflow-agent")
-    } else {
-        "/sqlflow-agent".to_owned()
-    };
+    let sql_image = requirements.plain_sql.then(|| options.sql_image());
+    let injected = options.agent_image.as_ref().filter(|_| sql_image.is_none());
+    let agent =
+        if injected.is_some() { format!("{INJECTED}/sqlflow-agent") } else { "/sqlflow-agent".to_owned() };
     let grace = options.grace + AGENT_GRACE;
     let claimed = options.workspace_claim.is_some() && requirements.publishes;
     let work = if claimed {
@@ -151,11 +150,15 @@ pub(super) fn pod(
             ],
         },
     });
-    if let Some(image) = &options.agent_image {
+    if let Some(image) = injected {
         inject(&mut pod, image, &security);
     }
     merge(&mut pod, &options.template);
     grant(&mut pod, &requirements.pod_resources);
+    if let (Some(image), Some(container)) = (sql_image, submitter(&mut pod)) {
+        // The template's image is for Python.
+        container["image"] = json!(image);
+    }
     // What no template may change.
     pod["spec"]["terminationGracePeriodSeconds"] = json!(grace.as_secs());
     pod["metadata"]["name"] = json!(name(executor));
@@ -186,12 +189,14 @@ fn environment() -> Value {
     ])
 }
 
+/// The container of the agent.
+fn submitter(pod: &mut Value) -> Option<&mut Value> {
+    pod["spec"]["containers"].as_array_mut()?.iter_mut().find(|it| it["name"] == CONTAINER)
+}
+
 /// The resources of a step override the template.
 fn grant(pod: &mut Value, resources: &PodResources) {
-    let containers = pod["spec"]["containers"].as_array_mut();
-    let Some(container) = containers.and_then(|all| all.iter_mut().find(|it| it["name"] == CONTAINER)) else {
-        return;
-    };
+    let Some(container) = submitter(pod) else { return };
     let PodResources { cpu, memory, gpu, image } = resources;
     let cpu = cpu.as_ref().map(|value| json!({ "requests": { "cpu": value } }));
     let memory = memory
@@ -267,6 +272,7 @@ mod tests {
             server: "https://sqlflow-server:7443".into(),
             image: "submitter:1".into(),
             agent_image: None,
+            sql_image: None,
             template,
             ca_config_map: "sqlflow-ca".into(),
             finalizer: true,
@@ -342,6 +348,30 @@ mod tests {
         let all = ["a/b".to_owned(), FINALIZER.to_owned()];
         assert_eq!(without_ours(&all), Some(vec![&all[0]]));
         assert_eq!(without_ours(&all[..1]), None);
+    }
+
+    #[test]
+    fn plain_sql_runs_on_the_image_of_the_agent() {
+        let template = json!({ "spec": { "containers": [{ "name": CONTAINER, "image": "own:2" }] } });
+        let sql = |agent: Option<&str>, sql: Option<&str>| {
+            let options = KubernetesOptions {
+                agent_image: agent.map(str::to_owned),
+                sql_image: sql.map(str::to_owned),
+                ..options(template.clone())
+            };
+            let requirements = LaunchRequirements { plain_sql: true, ..LaunchRequirements::default() };
+            pod(&options, &Target::own(attempt()), &requirements).unwrap().spec.unwrap()
+        };
+        for (agent, given, expected) in [
+            (None, None, "submitter:1"),
+            (Some("agent:1"), None, "agent:1"),
+            (Some("agent:1"), Some("sql:1"), "sql:1"),
+        ] {
+            let spec = sql(agent, given);
+            assert_eq!(spec.containers[0].image.as_deref(), Some(expected));
+            assert_eq!(spec.containers[0].command.as_ref().unwrap()[0], "/sqlflow-agent");
+            assert!(spec.init_containers.is_none(), "the image has the agent");
+        }
     }
 
     #[test]

@@ -18,12 +18,13 @@ impl JobReconciler {
         let spec = self.context.store.step_spec(&attempt.job, attempt.step).await?;
         // An unreadable document is reported when the agent asks for it.
         let spec = spec.and_then(|text| serde_json::from_str::<StepSpec>(&text).ok());
+        let cleans_up = job.attempt(attempt).is_some_and(|it| it.role == Role::Cleanup);
         let requirements = spec.map_or_else(LaunchRequirements::default, |spec| LaunchRequirements {
+            plain_sql: spec.is_plain_sql() && !cleans_up,
             publishes: !spec.outputs.is_empty(),
             pod_resources: spec.pod,
             ..LaunchRequirements::default()
         });
-        let cleans_up = job.attempt(attempt).is_some_and(|it| it.role == Role::Cleanup);
         let step = job.steps.get(attempt.step as usize);
         let only_publishes = step.is_some_and(|step| step.kept_output().is_some());
         let requirements = LaunchRequirements { cleans_up, only_publishes, ..requirements };

@@ -1,0 +1,596 @@
+//! Data sources of PostgreSQL: the URIs of libpq. An option has the meaning that libpq gives it. What only libpq can do
+//! is rejected by name. The environment (`PGHOST` and the like) is not read.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::DataSourceError;
+
+/// The form, for messages.
+pub(crate) const FORM: &str = "postgresql://user:password@host:5432/database, with special characters of the password \
+                               escaped, such as %40 for @";
+const DEFAULT_PORT: u16 = 5432;
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum number of hosts, which are tried in order.
+const MAX_HOSTS: usize = 16;
+
+/// A PostgreSQL data source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresqlSource {
+    /// Servers, which are tried in order; at least one.
+    pub hosts: Vec<PostgresqlHost>,
+    /// Name of the user. `None`: the user of the process.
+    pub user: Option<String>,
+    /// Password.
+    pub password: Option<Password>,
+    /// Name of the database. `None`: the user's name.
+    pub database: Option<String>,
+    /// Options of the server's command line, such as `-c work_mem=64MB`.
+    pub options: Option<String>,
+    /// Name of the program in the server's views.
+    pub application_name: Option<String>,
+    /// Timeout for connecting to one server. `None`: no limit.
+    pub connect_timeout: Option<Duration>,
+    /// TCP keepalives.
+    pub keepalives: Keepalives,
+    /// TLS.
+    pub tls: PostgresqlTls,
+    /// Whether the authentication is bound to the TLS connection.
+    pub channel_binding: ChannelBinding,
+}
+
+/// A server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresqlHost {
+    /// Name, or an absolute path: the folder of the server's Unix socket.
+    pub name: String,
+    /// Address to connect to in place of the name's, which then is used for the certificate only.
+    pub address: Option<IpAddr>,
+    /// Port.
+    pub port: u16,
+}
+
+impl PostgresqlHost {
+    /// Path of the Unix socket; `None`: TCP.
+    #[must_use]
+    pub fn socket(&self) -> Option<String> {
+        let is_socket = self.address.is_none() && self.name.starts_with('/');
+        is_socket.then(|| format!("{}/.s.PGSQL.{}", self.name.trim_end_matches('/'), self.port))
+    }
+}
+
+/// `host:port`, for messages.
+impl fmt::Display for PostgresqlHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.port)
+    }
+}
+
+/// A password. It is not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// TCP keepalives. `None`: the system's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keepalives {
+    /// Whether they are sent.
+    pub enabled: bool,
+    /// Time without traffic until the first one.
+    pub idle: Option<Duration>,
+    /// Time between two.
+    pub interval: Option<Duration>,
+    /// Number of lost ones after which the connection is lost.
+    pub count: Option<u32>,
+    /// Time after which the connection is lost if sent data is not acknowledged.
+    pub user_timeout: Option<Duration>,
+}
+
+/// TLS of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresqlTls {
+    /// When TLS is used, and what is verified.
+    pub mode: SslMode,
+    /// Certificates to trust. `None`: those of libpq's default file, if it exists.
+    pub root: Option<SslRoot>,
+    /// File of the client's certificate.
+    pub certificate: Option<String>,
+    /// File of its key.
+    pub key: Option<String>,
+    /// Whether the server's name is sent in clear text.
+    pub sni: bool,
+    /// Whether TLS 1.2 is refused.
+    pub only_tls_1_3: bool,
+}
+
+/// Certificates to trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SslRoot {
+    /// Those of the system.
+    System,
+    /// Those of a file.
+    File(String),
+}
+
+/// When TLS is used, and what is verified: `sslmode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SslMode {
+    /// Never.
+    Disable,
+    /// If the server rejects a connection without it.
+    Allow,
+    /// If the server supports it.
+    Prefer,
+    /// Always.
+    Require,
+    /// Always, with a certificate of a trusted authority.
+    VerifyCa,
+    /// Always, with a certificate of a trusted authority for this host.
+    VerifyFull,
+}
+
+/// Whether the authentication is bound to the TLS connection: `channel_binding`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Never.
+    Disable,
+    /// If the server supports it.
+    Prefer,
+    /// Always.
+    Require,
+}
+
+/// libpq's options that are rejected, because only libpq supports them.
+const UNSUPPORTED: [&str; 23] = [
+    "gssdelegation",
+    "gsslib",
+    "krbsrvname",
+    "max_protocol_version",
+    "min_protocol_version",
+    "oauth_client_id",
+    "oauth_client_secret",
+    "oauth_issuer",
+    "oauth_scope",
+    "passfile",
+    "replication",
+    "require_auth",
+    "requirepeer",
+    "scram_client_key",
+    "scram_server_key",
+    "service",
+    "servicefile",
+    "ssl_max_protocol_version",
+    "sslcertmode",
+    "sslcrl",
+    "sslcrldir",
+    "sslkeylogfile",
+    "sslpassword",
+];
+
+const SUPPORTED: [&str; 29] = [
+    "application_name",
+    "channel_binding",
+    "client_encoding",
+    "connect_timeout",
+    "dbname",
+    "fallback_application_name",
+    "gssencmode",
+    "host",
+    "hostaddr",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "load_balance_hosts",
+    "options",
+    "password",
+    "port",
+    "ssl_min_protocol_version",
+    "sslcert",
+    "sslcompression",
+    "sslkey",
+    "sslmode",
+    "sslnegotiation",
+    "sslrootcert",
+    "sslsni",
+    "target_session_attrs",
+    "tcp_user_timeout",
+    "user",
+    "ssl",
+];
+
+/// Parses a PostgreSQL data source, `postgresql://` or `postgres://`.
+///
+/// # Errors
+/// In one line, without the password.
+pub fn postgresql(data_source: &str) -> Result<PostgresqlSource, DataSourceError> {
+    let rest = ["postgresql://", "postgres://"].iter().find_map(|scheme| data_source.strip_prefix(scheme));
+    let values = Values::parse(rest.ok_or(malformed())?)?;
+    values.only("target_session_attrs", &["any"])?;
+    values.only("load_balance_hosts", &["disable"])?;
+    values.only("gssencmode", &["disable", "prefer"])?;
+    values.only("sslnegotiation", &["postgres"])?;
+    let mode = match values.get("sslmode") {
+        None if values.get("sslrootcert") == Some("system") => SslMode::VerifyFull,
+        None | Some("prefer") => SslMode::Prefer,
+        Some("disable") => SslMode::Disable,
+        Some("allow") => SslMode::Allow,
+        Some("require") => SslMode::Require,
+        Some("verify-ca") => SslMode::VerifyCa,
+        Some("verify-full") => SslMode::VerifyFull,
+        Some(_) => {
+            return Err(value("sslmode", "disable, allow, prefer, require, verify-ca or verify-full"));
+        }
+    };
+    let root = values.get("sslrootcert").map(|it| match it {
+        "system" => SslRoot::System,
+        path => SslRoot::File(path.to_owned()),
+    });
+    if root == Some(SslRoot::System) && mode != SslMode::VerifyFull {
+        return Err(value("sslmode", "verify-full, since sslrootcert=system trusts every public authority"));
+    }
+    let channel_binding = match values.get("channel_binding") {
+        None | Some("prefer") => ChannelBinding::Prefer,
+        Some("disable") => ChannelBinding::Disable,
+        Some("require") => ChannelBinding::Require,
+        Some(_) => return Err(value("channel_binding", "disable, prefer or require")),
+    };
+    let only_tls_1_3 = match values.get("ssl_min_protocol_version") {
+        None | Some("TLSv1" | "TLSv1.1" | "TLSv1.2") => false,
+        Some("TLSv1.3") => true,
+        Some(_) => return Err(value("ssl_min_protocol_version", "TLSv1.2 or TLSv1.3")),
+    };
+    let connect_timeout = match values.integer("connect_timeout")? {
+        None => Some(DEFAULT_TIMEOUT),
+        Some(..=0) => None,
+        // As libpq does.
+        Some(seconds) => Some(Duration::from_secs(seconds.max(2).unsigned_abs().into())),
+    };
+    let certificate = values.text("sslcert");
+    let key = values.text("sslkey");
+    if certificate.is_some() != key.is_some() {
+        let (missing, given) = if key.is_none() { ("sslkey", "sslcert") } else { ("sslcert", "sslkey") };
+        return Err(DataSourceError::PostgresqlOptionMissing { missing, given });
+    }
+    Ok(PostgresqlSource {
+        hosts: values.hosts()?,
+        user: values.text("user"),
+        password: values.text("password").map(Password),
+        database: values.text("dbname"),
+        options: values.text("options"),
+        application_name: values
+            .text("application_name")
+            .or_else(|| values.text("fallback_application_name")),
+        connect_timeout,
+        keepalives: Keepalives {
+            enabled: values.integer("keepalives")? != Some(0),
+            idle: values.duration("keepalives_idle", Duration::from_secs)?,
+            interval: values.duration("keepalives_interval", Duration::from_secs)?,
+            count: values
+                .integer("keepalives_count")?
+                .and_then(|it| u32::try_from(it).ok())
+                .filter(|it| *it > 0),
+            user_timeout: values.duration("tcp_user_timeout", Duration::from_millis)?,
+        },
+        tls: PostgresqlTls {
+            mode,
+            root,
+            certificate,
+            key,
+            sni: values.integer("sslsni")? != Some(0),
+            only_tls_1_3,
+        },
+        channel_binding,
+    })
+}
+
+fn malformed() -> DataSourceError {
+    DataSourceError::Malformed { form: FORM }
+}
+
+fn value(option: &'static str, expected: &'static str) -> DataSourceError {
+    DataSourceError::PostgresqlValue { option, expected }
+}
+
+/// The values of a URI by libpq's names. The last one of a name counts.
+struct Values(HashMap<&'static str, String>);
+
+impl Values {
+    fn parse(rest: &str) -> Result<Self, DataSourceError> {
+        let mut values = Self(HashMap::new());
+        // The user ends before the first `/`, and an `@` elsewhere is part of a password that is not escaped: it would
+        // be taken for a host or port, and shown in messages.
+        let (place, options) = match rest.find(['@', '/']) {
+            Some(end) if rest[end..].starts_with('@') => {
+                values.login(&rest[..end])?;
+                split_options(&rest[end + 1..])
+            }
+            _ => split_options(rest),
+        };
+        if place.contains('@') {
+            return Err(malformed());
+        }
+        let (servers, database) = place.split_once('/').unwrap_or((place, ""));
+        values.servers(servers)?;
+        values.set("dbname", database)?;
+        for option in options.split('&').filter(|option| !option.is_empty()) {
+            let (name, value) = option.split_once('=').ok_or(malformed())?;
+            values.option(&decode(name)?, value, !options.contains('@'))?;
+        }
+        Ok(values)
+    }
+
+    fn login(&mut self, login: &str) -> Result<(), DataSourceError> {
+        let (user, password) = login.split_once(':').unwrap_or((login, ""));
+        self.set("user", user)?;
+        self.set("password", password)
+    }
+
+    /// `host:port,host:port`.
+    fn servers(&mut self, servers: &str) -> Result<(), DataSourceError> {
+        let (mut names, mut ports) = (Vec::new(), Vec::new());
+        for server in servers.split(',') {
+            let (name, port) = match server.strip_prefix('[') {
+                Some(address) => {
+                    let (address, rest) = address.split_once(']').ok_or(malformed())?;
+                    let port = if rest.is_empty() { Some("") } else { rest.strip_prefix(':') };
+                    (address, port.ok_or(malformed())?)
+                }
+                None => server.split_once(':').unwrap_or((server, "")),
+            };
+            names.push(name);
+            ports.push(port);
+        }
+        self.set("host", &names.join(","))?;
+        let has_port = ports.iter().any(|port| !port.is_empty());
+        if has_port { self.set("port", &ports.join(",")) } else { Ok(()) }
+    }
+
+    fn option(&mut self, name: &str, value: &str, may_show: bool) -> Result<(), DataSourceError> {
+        if (name, value) == ("ssl", "true") {
+            // As libpq does, for JDBC's URIs.
+            return self.set("sslmode", "require");
+        }
+        if let Some(name) = UNSUPPORTED.iter().find(|it| **it == name) {
+            return Err(DataSourceError::PostgresqlUnsupported(name));
+        }
+        let known = SUPPORTED.iter().find(|it| **it == name && name != "ssl");
+        let is_word = name.len() <= 32 && name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_');
+        match known {
+            Some(name) => self.set(name, value),
+            // Other text could be a part of a password.
+            None if may_show && is_word => Err(DataSourceError::PostgresqlOption(name.to_owned())),
+            None => Err(malformed()),
+        }
+    }
+
+    fn set(&mut self, name: &'static str, value: &str) -> Result<(), DataSourceError> {
+        let value = decode(value)?;
+        if value.is_empty() {
+            self.0.remove(name);
+        } else {
+            self.0.insert(name, value);
+        }
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.0.get(name).cloned()
+    }
+
+    fn integer(&self, name: &'static str) -> Result<Option<i32>, DataSourceError> {
+        let number = self.get(name).map(|it| it.trim().parse().map_err(|_| value(name, "a whole number")));
+        number.transpose()
+    }
+
+    /// A positive number. Others mean the system's value.
+    fn duration(
+        &self,
+        name: &'static str,
+        unit: impl Fn(u64) -> Duration,
+    ) -> Result<Option<Duration>, DataSourceError> {
+        Ok(self.integer(name)?.filter(|it| *it > 0).map(|it| unit(it.unsigned_abs().into())))
+    }
+
+    /// Rejects values that only libpq supports.
+    fn only(&self, name: &'static str, supported: &'static [&'static str]) -> Result<(), DataSourceError> {
+        match self.get(name) {
+            Some(given) if !supported.contains(&given) => Err(value(name, supported[0])),
+            _ => Ok(()),
+        }
+    }
+
+    fn hosts(&self) -> Result<Vec<PostgresqlHost>, DataSourceError> {
+        let list = |name| self.get(name).map(|it| it.split(',').collect::<Vec<_>>()).unwrap_or_default();
+        let (names, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
+        let count = names.len().max(addresses.len());
+        let fits = |list: &[&str]| list.is_empty() || list.len() == count;
+        if count == 0
+            || count > MAX_HOSTS
+            || !fits(&names)
+            || !fits(&addresses)
+            || ports.len() > 1 && !fits(&ports)
+        {
+            return Err(malformed());
+        }
+        (0..count)
+            .map(|place| {
+                let address = addresses.get(place).copied().unwrap_or_default();
+                let name = names.get(place).filter(|it| !it.is_empty()).copied().unwrap_or(address);
+                let port = ports.get(place).or(ports.first()).copied().unwrap_or_default();
+                Ok(PostgresqlHost {
+                    name: host_name(name)?,
+                    address: match address {
+                        "" => None,
+                        text => Some(text.parse().map_err(|_| value("hostaddr", "an IP address"))?),
+                    },
+                    port: match port {
+                        "" => DEFAULT_PORT,
+                        port => port.parse().ok().filter(|port| *port > 0).ok_or(malformed())?,
+                    },
+                })
+            })
+            .collect()
+    }
+}
+
+fn host_name(name: &str) -> Result<String, DataSourceError> {
+    let is_name = !name.is_empty() && (name.starts_with('/') || !name.contains(['(', ')', ' ', '/', '@']));
+    if is_name { Ok(name.to_owned()) } else { Err(malformed()) }
+}
+
+fn split_options(text: &str) -> (&str, &str) {
+    text.split_once('?').unwrap_or((text, ""))
+}
+
+/// Decodes `%40`. An invalid escape and a NUL character are errors, as in libpq.
+fn decode(text: &str) -> Result<String, DataSourceError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let byte = match byte {
+            b'%' => {
+                let mut digit = || rest.next().and_then(|it| char::from(it).to_digit(16)).ok_or(malformed());
+                let code = digit()? * 16 + digit()?;
+                u8::try_from(code).map_err(|_| malformed())?
+            }
+            byte => byte,
+        };
+        if byte == 0 {
+            return Err(malformed());
+        }
+        bytes.push(byte);
+    }
+    String::from_utf8(bytes).map_err(|_| malformed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> PostgresqlSource {
+        postgresql(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    fn host(name: &str, port: u16) -> PostgresqlHost {
+        PostgresqlHost { name: name.to_owned(), address: None, port }
+    }
+
+    #[test]
+    fn parts_of_a_uri_are_read_as_by_libpq() {
+        let source = parsed("postgresql://an%40a:p%2Fw%3A%40d:x?y@db.example:5433/sh%20op");
+        assert_eq!(source.user.as_deref(), Some("an@a"));
+        assert_eq!(source.password, Some(Password("p/w:@d:x?y".into())));
+        assert_eq!(source.database.as_deref(), Some("sh op"));
+        assert_eq!(source.hosts, [host("db.example", 5433)]);
+        assert_eq!(source.connect_timeout, Some(Duration::from_secs(10)));
+        assert_eq!((source.tls.mode, source.tls.root), (SslMode::Prefer, None));
+        let source = parsed("postgres://[::1]/d?user=u&password=a%26b&application_name=x&connect_timeout=0");
+        assert_eq!(source.hosts, [host("::1", 5432)]);
+        assert_eq!(source.password, Some(Password("a&b".into())));
+        assert_eq!(source.connect_timeout, None);
+        assert!(!format!("{source:?}").contains("a&b"));
+        let source = parsed("postgresql://%2Frun%2Fpostgresql:5444/d");
+        assert_eq!(source.hosts[0].socket().as_deref(), Some("/run/postgresql/.s.PGSQL.5444"));
+        let source = parsed("postgresql:///d?host=/tmp&port=1");
+        assert_eq!(source.hosts[0].socket().as_deref(), Some("/tmp/.s.PGSQL.1"));
+        let source =
+            parsed("postgresql://u@h?hostaddr=10.0.0.1&sslmode=verify-full&sslrootcert=/ca.pem&ssl=true");
+        assert_eq!(source.hosts[0].address, Some([10, 0, 0, 1].into()));
+        assert_eq!(
+            (source.tls.mode, source.tls.root),
+            (SslMode::Require, Some(SslRoot::File("/ca.pem".into())))
+        );
+        assert_eq!(parsed("postgresql://h/d?sslrootcert=system").tls.mode, SslMode::VerifyFull);
+    }
+
+    #[test]
+    fn several_hosts_are_tried_in_order() {
+        assert_eq!(parsed("postgresql://a:1,b:2/d").hosts, [host("a", 1), host("b", 2)]);
+        assert_eq!(parsed("postgresql://a,b/d?port=7").hosts, [host("a", 7), host("b", 7)]);
+        assert_eq!(parsed("postgresql://a:1,b/d").hosts, [host("a", 1), host("b", 5432)]);
+        for wrong in
+            ["postgresql://a,b/d?port=1,2,3", "postgresql://a,/d", "postgresql://a,b/d?hostaddr=10.0.0.1"]
+        {
+            assert_eq!(postgresql(wrong), Err(malformed()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn options_that_only_libpq_supports_are_rejected_by_name() {
+        for option in UNSUPPORTED {
+            let error = postgresql(&format!("postgresql://h/d?{option}=hunter2")).unwrap_err().to_string();
+            assert!(error.contains(&format!("option {option} ")) && !error.contains("hunter2"), "{error}");
+        }
+        for (option, message) in [
+            ("gssencmode=require", "option gssencmode of the PostgreSQL data source must be disable"),
+            (
+                "target_session_attrs=primary",
+                "option target_session_attrs of the PostgreSQL data source must be any",
+            ),
+            (
+                "sslmode=hunter2",
+                "option sslmode of the PostgreSQL data source must be disable, allow, prefer, require, verify-ca or \
+                 verify-full",
+            ),
+            (
+                "sslmode=require&sslrootcert=system",
+                "option sslmode of the PostgreSQL data source must be verify-full, since sslrootcert=system trusts \
+                 every public authority",
+            ),
+            (
+                "connect_timeout=soon",
+                "option connect_timeout of the PostgreSQL data source must be a whole number",
+            ),
+            ("hostaddr=localhost", "option hostaddr of the PostgreSQL data source must be an IP address"),
+            (
+                "sslcert=/c.pem",
+                "the PostgreSQL data source has the option sslcert without sslkey; add sslkey",
+            ),
+            (
+                "ssl_mode=x",
+                "the PostgreSQL data source has the option ssl_mode, which does not exist; see libpq's options",
+            ),
+        ] {
+            let error = postgresql(&format!("postgresql://h/d?{option}")).unwrap_err().to_string();
+            assert_eq!(error, message);
+        }
+    }
+
+    #[test]
+    fn malformed_uris_are_rejected_without_password() {
+        for text in [
+            "postgresql://",
+            "postgresql:///d",
+            "postgresql://u:hunter2@",
+            "postgresql://u:hunter2@:5432/d",
+            "postgresql://u:hunter2/pa@ss@h:1/d",
+            "postgresql://u:1234/hunter2@h:1/d",
+            "postgresql://u:x@hunter2@h:1/d",
+            "postgresql://u:1/x?hunter2=3@h/d",
+            "postgresql://u:1/x?hunter2@h",
+            "postgresql://u:p@h:hunter2/d",
+            "postgresql://u:p@h:0/d",
+            "postgresql://u:hunter2%@h/d",
+            "postgresql://u:hunter2%g0@h/d",
+            "postgresql://u:hunter2%00@h/d",
+            "postgresql://u:hunter2%ff@h/d",
+            "postgresql://[::1/hunter2",
+            "postgresql://[::1]hunter2/d",
+            "postgresql://h/d?hunter2",
+        ] {
+            assert_eq!(postgresql(text), Err(malformed()), "{text}");
+        }
+    }
+}

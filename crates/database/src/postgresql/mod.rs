@@ -1,0 +1,295 @@
+//! PostgreSQL, over its own protocol (version 3.0). Statements use the simple query protocol, like psql: the text is sent
+//! unchanged, and the server prints the values. Unlike other clients of that protocol, this one keeps the OIDs of types.
+//!
+//! ```text
+//! session (stream, tls, authentication) ─▶ frames ─▶ messages ─▶ rows ─▶ batches
+//! ```
+//!
+//! Memory is bounded by a batch, and three copies of a row: as it arrived, as it waits in the batch, and decoded. A row
+//! has at most 64 MiB.
+
+mod authentication;
+mod cancel;
+mod errors;
+mod frames;
+mod messages;
+mod rows;
+mod session;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod types;
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+
+use self::cancel::Running;
+use self::errors::Connection;
+use self::frames::FrameError;
+use self::messages::{Field, ServerMessage};
+use self::rows::RowReader;
+use self::session::Session;
+use crate::{Column, ConnectOptions, Database, Discard, Error, MAX_TABLES, Results, texts};
+
+/// The formats that the decoders need. All other settings of the session are the user's.
+const OUTPUT_SETTINGS: &str = "SET datestyle TO ISO; SET bytea_output TO hex";
+const ENCODING_NOTE: &str =
+    "the encoding of the session stays UTF-8: the database converts texts to and from its own encoding";
+
+/// A PostgreSQL server.
+pub(crate) struct PostgresqlDatabase {
+    session: Session,
+    running: Running,
+    has_noted_encoding: bool,
+}
+
+/// How the server's answer to a statement ends, if not with an error of the connection.
+enum Outcome {
+    Completed,
+    /// The server rejected it, and perhaps ended the connection.
+    Rejected(ServerMessage, Connection),
+    /// This client rejected it.
+    Refused(Error),
+}
+
+/// Why the answer cannot be read to its end.
+enum Abandoned {
+    Lost(FrameError),
+    /// The results cannot be delivered.
+    Undelivered(Error),
+}
+
+impl From<FrameError> for Abandoned {
+    fn from(error: FrameError) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl Outcome {
+    /// The outcome if the connection is lost before the end of the answer. The server may have said why.
+    fn when_lost(self, error: FrameError) -> Result<Self, Abandoned> {
+        match self {
+            Self::Rejected(message, _) => Ok(Self::Rejected(message, Connection::Lost)),
+            _ => Err(error.into()),
+        }
+    }
+}
+
+impl PostgresqlDatabase {
+    /// Connects to a data source.
+    pub(crate) fn open(data_source: &str, options: &ConnectOptions) -> Result<Self, Error> {
+        let source =
+            sqlflow_data_source::postgresql(data_source).map_err(|error| Error::user(error.to_string()))?;
+        let session = session::open(&source, &options.notify)?;
+        let mut database = Self { session, running: Running::default(), has_noted_encoding: false };
+        database.execute(OUTPUT_SETTINGS, &mut Discard)?;
+        for sql in &options.replay {
+            database.execute(sql, &mut Discard)?;
+        }
+        Ok(database)
+    }
+
+    /// Sends messages, which begin an answer.
+    fn send(&mut self, messages: &[u8]) -> Result<(), Error> {
+        self.session
+            .write(messages)
+            .map_err(|error| errors::lost(&self.session.address, &FrameError::Io(error)))
+    }
+
+    /// Runs a statement.
+    fn run(&mut self, sql: &str, results: &mut dyn Results) -> Result<(), Error> {
+        let mut out = BytesMut::new();
+        frontend::query(sql, &mut out).map_err(|error| invalid(sql, &error))?;
+        self.send(&out)?;
+        drop(out);
+        let answer = self.read_answer(results);
+        self.conclude(answer, sql)
+    }
+
+    /// Reads the answer to a statement.
+    fn read_answer(&mut self, results: &mut dyn Results) -> Result<Outcome, Abandoned> {
+        let Session { stream, frames, reports, cancel, .. } = &mut self.session;
+        let mut outcome = Outcome::Completed;
+        let mut reader: Option<RowReader> = None;
+        loop {
+            // Rows do not wait for the next one of a slow query.
+            if let Some(reader) = &mut reader
+                && let Some(time) = reader.time_left()
+                && !frames.has_next()
+                && !stream.is_readable_within(time)
+                && let Some(batch) = reader.rest()
+            {
+                results.batch(batch).map_err(Abandoned::Undelivered)?;
+            }
+            let frame = match frames.next(stream) {
+                Err(error) => return outcome.when_lost(error),
+                Ok(frame) => frame,
+            };
+            match frame.tag {
+                b'D' => {
+                    let reader = reader.as_mut().ok_or(FrameError::Malformed)?;
+                    if let Some(batch) = reader.add(frame.body).ok_or(FrameError::Malformed)? {
+                        results.batch(batch).map_err(Abandoned::Undelivered)?;
+                    }
+                }
+                b'T' => {
+                    let fields = messages::fields(frame.body).ok_or(FrameError::Malformed)?;
+                    results.result_set(&rows::columns(&fields)).map_err(Abandoned::Undelivered)?;
+                    reader = Some(RowReader::new(&fields));
+                }
+                b'C' => {
+                    let changed = messages::changed_rows(frame.body).ok_or(FrameError::Malformed)?;
+                    match reader.take() {
+                        None => results.changed(changed),
+                        Some(mut reader) => {
+                            if let Some(batch) = reader.rest() {
+                                results.batch(batch).map_err(Abandoned::Undelivered)?;
+                            }
+                        }
+                    }
+                }
+                b'I' => results.changed(None),
+                b'E' => {
+                    let error = messages::server_message(frame.body).ok_or(FrameError::Malformed)?;
+                    // What follows a refusal is its consequence.
+                    if !matches!(outcome, Outcome::Refused(_)) {
+                        outcome = Outcome::Rejected(error, Connection::Usable);
+                    }
+                    reader = None;
+                }
+                // COPY from the client, to it, or both.
+                b'G' | b'H' | b'W' => {
+                    outcome = Outcome::Refused(Error::user(
+                        "cannot run COPY to or from the client: a job has no access to the client's files",
+                    ));
+                    if frame.tag == b'H' {
+                        // Rows that were sent in the meantime are skipped.
+                        let _ = cancel.send();
+                    } else {
+                        use std::io::Write as _;
+
+                        let mut out = BytesMut::new();
+                        let failed = frontend::copy_fail("refused by the client", &mut out);
+                        failed.and_then(|()| stream.write_all(&out)).map_err(FrameError::Io)?;
+                    }
+                }
+                b'd' | b'c' if matches!(outcome, Outcome::Refused(_)) => {}
+                b'N' | b'S' | b'A' => reports.take(frame).ok_or(FrameError::Malformed)?,
+                b'Z' => return Ok(outcome),
+                _ => return Err(FrameError::Malformed.into()),
+            }
+        }
+    }
+
+    /// Translates the end of an answer. Ends the session if the answer was not read to its end.
+    fn conclude(&mut self, answer: Result<Outcome, Abandoned>, sql: &str) -> Result<(), Error> {
+        let address = &self.session.address;
+        let error = match answer {
+            Ok(Outcome::Completed) => return Ok(()),
+            Ok(Outcome::Refused(error)) => return Err(error),
+            Ok(Outcome::Rejected(error, connection)) => {
+                return Err(errors::translate(address, &error, sql, connection));
+            }
+            Err(Abandoned::Undelivered(error)) => error,
+            Err(Abandoned::Lost(error)) => errors::lost(address, &error),
+        };
+        // Otherwise, the query would go on until the server finds that nobody reads.
+        let _ = self.session.cancel.send();
+        self.session.stream.socket().shut_down();
+        Err(error)
+    }
+
+    /// Reads the columns of a statement that was prepared.
+    fn read_description(&mut self) -> Result<(Vec<Field>, Outcome), Abandoned> {
+        let Session { stream, frames, reports, .. } = &mut self.session;
+        let mut fields = Vec::new();
+        let mut outcome = Outcome::Completed;
+        loop {
+            let frame = match frames.next(stream) {
+                Err(error) => return outcome.when_lost(error).map(|outcome| (fields, outcome)),
+                Ok(frame) => frame,
+            };
+            match frame.tag {
+                b'T' => fields = messages::fields(frame.body).ok_or(FrameError::Malformed)?,
+                b'E' => {
+                    let error = messages::server_message(frame.body).ok_or(FrameError::Malformed)?;
+                    outcome = Outcome::Rejected(error, Connection::Usable);
+                }
+                // Parsed; types of parameters; no columns.
+                b'1' | b't' | b'n' => {}
+                b'N' | b'S' | b'A' => reports.take(frame).ok_or(FrameError::Malformed)?,
+                b'Z' => return Ok((fields, outcome)),
+                _ => return Err(FrameError::Malformed.into()),
+            }
+        }
+    }
+
+    /// The connection always uses UTF-8.
+    fn keep_encoding(&mut self) -> Result<(), Error> {
+        if self.session.reports.encoding.as_deref().is_none_or(|it| it == "UTF8") {
+            return Ok(());
+        }
+        if !self.has_noted_encoding {
+            self.has_noted_encoding = true;
+            self.session.reports.note(ENCODING_NOTE);
+        }
+        self.run("SET client_encoding TO 'UTF8'", &mut Discard)
+    }
+}
+
+impl Database for PostgresqlDatabase {
+    fn execute(&mut self, sql: &str, results: &mut dyn Results) -> Result<(), Error> {
+        check(sql)?;
+        let _running = self.running.begin()?;
+        self.run(sql, results)?;
+        self.keep_encoding()
+    }
+
+    fn describe(&mut self, select: &str) -> Result<Vec<Column>, Error> {
+        check(select)?;
+        let _running = self.running.begin()?;
+        // Preparing a statement returns its columns and does not execute it. An unnamed one is replaced by the next.
+        let mut out = BytesMut::new();
+        frontend::parse("", select, [], &mut out)
+            .and_then(|()| frontend::describe(b'S', "", &mut out))
+            .map_err(|error| invalid(select, &error))?;
+        frontend::sync(&mut out);
+        self.send(&out)?;
+        let (fields, answer) = match self.read_description() {
+            Ok((fields, outcome)) => (fields, Ok(outcome)),
+            Err(abandoned) => (Vec::new(), Err(abandoned)),
+        };
+        self.conclude(answer, select)?;
+        Ok(rows::columns(&fields))
+    }
+
+    fn tables(&mut self) -> Result<Vec<String>, Error> {
+        let sql = "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND \
+                   pg_table_is_visible(oid) AND relnamespace <> 'pg_catalog'::regnamespace";
+        texts(self, &format!("{sql} LIMIT {MAX_TABLES}"))
+    }
+
+    fn canceller(&self) -> Box<dyn Fn() + Send> {
+        self.running.canceller(&self.session)
+    }
+}
+
+impl Drop for PostgresqlDatabase {
+    fn drop(&mut self) {
+        let mut out = BytesMut::new();
+        frontend::terminate(&mut out);
+        let _ = self.session.write(&out);
+    }
+}
+
+fn check(sql: &str) -> Result<(), Error> {
+    if sql.contains('\0') {
+        return Err(Error::user("the statement contains a NUL character, which PostgreSQL does not support"));
+    }
+    Ok(())
+}
+
+fn invalid(sql: &str, error: &std::io::Error) -> Error {
+    Error::user(format!("cannot send a statement of {} bytes: {error}", sql.len()))
+}

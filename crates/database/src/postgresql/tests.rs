@@ -1,0 +1,396 @@
+//! Servers that misbehave. Tests with a real server drive the data process: `images/submitter/tests`.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::PostgresqlDatabase;
+use super::frames::tests::frame;
+use crate::{Batch, Column, ConnectOptions, Database, Discard, Error, ErrorKind, Notice, Results};
+
+const CANCEL_REQUEST: [u8; 8] = [0, 0, 0, 16, 4, 210, 22, 46];
+const PROCESS: [u8; 8] = [0, 0, 0, 7, 0, 0, 0, 9];
+
+/// A server of one session, run by a script.
+struct Server {
+    address: SocketAddr,
+    /// Cancel requests.
+    cancelled: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Server {
+    fn start(script: impl FnOnce(&mut TcpStream) + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, cancelled) = mpsc::channel();
+        thread::spawn(move || {
+            let (mut session, _) = listener.accept().unwrap();
+            thread::spawn(move || {
+                start_up(&mut session);
+                script(&mut session);
+            });
+            while let Ok((mut other, _)) = listener.accept() {
+                let mut request = Vec::new();
+                let mut bytes = [0; 16];
+                if other.read_exact(&mut bytes).is_ok() {
+                    request.extend_from_slice(&bytes);
+                }
+                if sender.send(request).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { address, cancelled }
+    }
+
+    fn connect(&self) -> PostgresqlDatabase {
+        connect(self.address, Arc::default()).unwrap()
+    }
+
+    fn assert_cancelled(&self) {
+        let request = self.cancelled.recv_timeout(Duration::from_secs(60)).expect("no cancel request");
+        assert_eq!(request, [CANCEL_REQUEST, PROCESS].concat());
+    }
+}
+
+fn connect(address: SocketAddr, notices: Arc<Mutex<Vec<Notice>>>) -> Result<PostgresqlDatabase, Error> {
+    let options = ConnectOptions {
+        replay: Vec::new(),
+        may_create: false,
+        notify: Arc::new(move |notice| notices.lock().unwrap().push(notice)),
+    };
+    PostgresqlDatabase::open(&format!("postgresql://u:p@{address}/d?sslmode=disable"), &options)
+}
+
+fn start_up(session: &mut TcpStream) {
+    let mut length = [0; 4];
+    session.read_exact(&mut length).unwrap();
+    let mut message = vec![0; u32::from_be_bytes(length) as usize - 4];
+    session.read_exact(&mut message).unwrap();
+    session.write_all(&[frame(b'R', &[0; 4]), frame(b'K', &PROCESS), ready()].concat()).unwrap();
+    answer(session, &[complete("SET"), complete("SET"), ready()]);
+}
+
+/// Reads a message of the client. Returns its body; `None`: it has closed the connection.
+fn receive(session: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut header = [0; 5];
+    session.read_exact(&mut header).ok()?;
+    let [_, length @ ..] = header;
+    let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
+    session.read_exact(&mut body).ok()?;
+    Some(body)
+}
+
+/// Answers the next message.
+fn answer(session: &mut TcpStream, frames: &[Vec<u8>]) {
+    if receive(session).is_some() {
+        let _ = session.write_all(&frames.concat());
+    }
+}
+
+fn ready() -> Vec<u8> {
+    frame(b'Z', b"I")
+}
+
+fn complete(tag: &str) -> Vec<u8> {
+    frame(b'C', &[tag.as_bytes(), b"\0"].concat())
+}
+
+/// Describes a result set with one column of type text.
+fn description() -> Vec<u8> {
+    frame(b'T', b"\0\x01v\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0")
+}
+
+fn row(value: &str) -> Vec<u8> {
+    let length = u32::try_from(value.len()).unwrap();
+    frame(b'D', &[b"\0\x01", &length.to_be_bytes()[..], value.as_bytes()].concat())
+}
+
+fn error(state: &str, message: &str) -> Vec<u8> {
+    frame(b'E', format!("SERROR\0C{state}\0M{message}\0\0").as_bytes())
+}
+
+/// Records results as texts.
+#[derive(Default)]
+struct Record(Vec<String>);
+
+impl Results for Record {
+    fn result_set(&mut self, columns: &[Column]) -> Result<(), Error> {
+        self.0.push(format!("columns {}", columns.len()));
+        Ok(())
+    }
+
+    fn batch(&mut self, batch: Batch) -> Result<(), Error> {
+        self.0.extend((0..batch.rows).filter_map(|row| batch.columns[0].text(row)));
+        Ok(())
+    }
+
+    fn changed(&mut self, rows: Option<u64>) {
+        self.0.push(format!("changed {rows:?}"));
+    }
+}
+
+/// Reports each batch.
+struct Report(mpsc::Sender<usize>);
+
+impl Results for Report {
+    fn result_set(&mut self, _: &[Column]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn batch(&mut self, batch: Batch) -> Result<(), Error> {
+        self.0.send(batch.rows).map_err(|error| Error::undelivered(error.to_string()))
+    }
+
+    fn changed(&mut self, _: Option<u64>) {}
+}
+
+/// Rejects every batch.
+struct Reject;
+
+impl Results for Reject {
+    fn result_set(&mut self, _: &[Column]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn batch(&mut self, _: Batch) -> Result<(), Error> {
+        Err(Error::undelivered("nobody reads"))
+    }
+
+    fn changed(&mut self, _: Option<u64>) {}
+}
+
+#[test]
+fn statement_can_have_several_results() {
+    let server = Server::start(|session| {
+        let first = [complete("UPDATE 2"), description(), row("a"), row("b"), complete("SELECT 2")].concat();
+        answer(session, &[first, description(), complete("SELECT 0"), ready()]);
+        answer(session, &[frame(b'I', b""), ready()]);
+    });
+    let mut database = server.connect();
+    let mut record = Record::default();
+    database.execute("UPDATE …; SELECT …; SELECT …", &mut record).unwrap();
+    assert_eq!(record.0, ["changed Some(2)", "columns 1", "a", "b", "columns 1"]);
+    let mut record = Record::default();
+    database.execute("-- nothing", &mut record).unwrap();
+    assert_eq!(record.0, ["changed None"]);
+}
+
+#[test]
+fn rows_of_a_slow_query_do_not_wait_for_the_next_one() {
+    let (batches, reported) = mpsc::channel();
+    let server = Server::start(move |session| {
+        let part = &row("c")[..7];
+        answer(session, &[description(), row("a"), row("b"), part.to_vec()]);
+        // It sends more only after these have arrived.
+        assert_eq!(reported.recv().unwrap(), 2);
+        session.write_all(&[&row("c")[7..], &complete("SELECT 3"), &ready()].concat()).unwrap();
+        assert_eq!(reported.recv().unwrap(), 1);
+        answer(session, &[ready()]);
+    });
+    let mut database = server.connect();
+    database.execute("SELECT …", &mut Report(batches)).unwrap();
+    database.execute("SELECT …", &mut Discard).unwrap();
+}
+
+#[test]
+fn copy_is_refused_and_the_session_goes_on() {
+    let server = Server::start(|session| {
+        answer(session, &[frame(b'G', b"\0\0\0")]);
+        assert_eq!(receive(session).unwrap(), b"refused by the client\0");
+        session.write_all(&[error("57014", "COPY failed"), ready()].concat()).unwrap();
+        let copied =
+            [frame(b'H', b"\0\0\0"), frame(b'd', b"x\n"), frame(b'c', b""), complete("COPY 1"), ready()];
+        answer(session, &copied);
+        answer(session, &[description(), row("a"), complete("SELECT 1"), ready()]);
+    });
+    let mut database = server.connect();
+    for sql in ["COPY t FROM STDIN", "COPY t TO STDOUT"] {
+        let error = database.execute(sql, &mut Discard).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::User);
+        assert!(error.message.starts_with("cannot run COPY to or from the client"), "{error}");
+    }
+    server.assert_cancelled();
+    let mut record = Record::default();
+    database.execute("SELECT 'a'", &mut record).unwrap();
+    assert_eq!(record.0, ["columns 1", "a"]);
+}
+
+#[test]
+fn encoding_of_the_session_stays_utf8() {
+    let server = Server::start(|session| {
+        for _ in 0..2 {
+            answer(session, &[frame(b'S', b"client_encoding\0LATIN1\0"), complete("SET"), ready()]);
+            assert_eq!(receive(session).unwrap(), b"SET client_encoding TO 'UTF8'\0");
+            let reset = [frame(b'S', b"client_encoding\0UTF8\0"), complete("SET"), ready()];
+            session.write_all(&reset.concat()).unwrap();
+        }
+    });
+    let notices = Arc::default();
+    let mut database = connect(server.address, Arc::clone(&notices)).unwrap();
+    for _ in 0..2 {
+        database.execute("SET NAMES 'latin1'", &mut Discard).unwrap();
+    }
+    let note = "note: the encoding of the session stays UTF-8: the database converts texts to and from its own encoding";
+    assert_eq!(*notices.lock().unwrap(), [Notice::Server(note.into())]);
+}
+
+#[test]
+fn row_beyond_the_limit_is_refused_and_its_query_cancelled() {
+    let server = Server::start(|session| {
+        let header = [&b"D"[..], &(1_u32 << 30).to_be_bytes()[..]].concat();
+        answer(session, &[description(), header, vec![b'x'; 1000]]);
+        assert_eq!(receive(session), None);
+    });
+    let mut database = server.connect();
+    let error = database.execute("SELECT …", &mut Discard).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Undelivered);
+    assert_eq!(
+        error.message,
+        "cannot read a row of 1073741820 bytes: it is too long; select fewer or smaller columns (limit: 67108864 bytes)"
+    );
+    server.assert_cancelled();
+}
+
+#[test]
+fn query_is_cancelled_if_nobody_takes_its_rows() {
+    let server = Server::start(|session| {
+        answer(session, &[description(), row("a").repeat(200)]);
+        assert_eq!(receive(session), None);
+    });
+    let mut database = server.connect();
+    assert_eq!(database.execute("SELECT …", &mut Reject), Err(Error::undelivered("nobody reads")));
+    server.assert_cancelled();
+}
+
+#[test]
+fn connection_lost_within_a_row_is_one_line() {
+    let server = Server::start(|session| answer(session, &[description(), b"D\0\0\x10\0half".to_vec()]));
+    let mut database = server.connect();
+    let address = server.address;
+    let lost = format!("PostgreSQL server at {address}: server closed the connection unexpectedly");
+    assert_eq!(database.execute("SELECT …", &mut Discard), Err(Error::unavailable(lost)));
+    assert_eq!(database.execute("SELECT …", &mut Discard).unwrap_err().kind, ErrorKind::Unavailable);
+}
+
+#[test]
+fn error_before_the_end_of_a_connection_is_its_cause() {
+    let server = Server::start(|session| answer(session, &[error("XX000", "it crashed")]));
+    let error = server.connect().execute("SELECT …", &mut Discard).unwrap_err();
+    assert_eq!(error, Error::unavailable(format!("PostgreSQL server at {}: it crashed", server.address)));
+}
+
+#[test]
+fn server_that_stalls_within_a_row_can_be_left() {
+    let (stalled, stalls) = mpsc::channel();
+    let server = Server::start(move |session| {
+        answer(session, &[description(), b"D\0\0\x10\0half".to_vec()]);
+        stalled.send(()).unwrap();
+        assert_eq!(receive(session), None);
+    });
+    let mut database = server.connect();
+    let cancel = database.canceller();
+    let reader = thread::spawn(move || (database.execute("SELECT …", &mut Discard), database));
+    stalls.recv().unwrap();
+    cancel();
+    server.assert_cancelled();
+    let (result, mut database) = reader.join().unwrap();
+    assert_eq!(result.unwrap_err().kind, ErrorKind::Unavailable);
+    let next = database.execute("SELECT 1", &mut Discard).unwrap_err();
+    assert_eq!(next.message, "the statement was cancelled before it began");
+}
+
+#[test]
+fn unavailable_hosts_are_passed_over() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = Server::start(|_| {});
+    let options = ConnectOptions { replay: Vec::new(), may_create: false, notify: Arc::new(|_| {}) };
+    let source = |second| format!("postgresql://u:p@{closed},{second}/d?sslmode=disable");
+    PostgresqlDatabase::open(&source(server.address), &options).unwrap();
+    let error = PostgresqlDatabase::open(&source(closed), &options).err().unwrap();
+    let refused = format!("cannot reach PostgreSQL server at {closed}: Connection refused");
+    assert_eq!(error, Error::unavailable(format!("{refused}; {refused}")));
+}
+
+#[test]
+fn server_that_sends_nothing_is_left_in_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let options = ConnectOptions { replay: Vec::new(), may_create: false, notify: Arc::new(|_| {}) };
+    let source = format!("postgresql://u:p@{address}/d?connect_timeout=1");
+    let error = PostgresqlDatabase::open(&source, &options).err().unwrap();
+    assert_eq!(
+        error,
+        Error::unavailable(format!("cannot reach PostgreSQL server at {address}: timeout expired"))
+    );
+}
+
+#[test]
+fn server_of_another_protocol_is_reported() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut session, _) = listener.accept().unwrap();
+            session.write_all(b"J\0\0\0\x0a11.4.2-MariaDB\0").unwrap();
+            let _ = session.read_to_end(&mut Vec::new());
+        }
+    });
+    let options = ConnectOptions { replay: Vec::new(), may_create: false, notify: Arc::new(|_| {}) };
+    for (mode, cause) in [
+        ("prefer", "it does not answer like a PostgreSQL server; check host and port"),
+        ("disable", "it sent a message that is not one of PostgreSQL's protocol"),
+    ] {
+        let source = format!("postgresql://u:p@{address}/d?sslmode={mode}");
+        let error = PostgresqlDatabase::open(&source, &options).err().unwrap();
+        let message = format!("cannot reach PostgreSQL server at {address}: {cause}");
+        assert_eq!(error, Error::unavailable(message));
+    }
+    server.join().unwrap();
+}
+
+/// A server that sends these bytes, in place of a session or after it has begun.
+fn answered_with(bytes: Vec<u8>, is_started: bool) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let (mut session, _) = listener.accept().unwrap();
+        drop(listener);
+        if is_started {
+            start_up(&mut session);
+            receive(&mut session);
+        }
+        // The client may have left.
+        let _ = session.write_all(&bytes);
+        let _ = session.shutdown(std::net::Shutdown::Write);
+        let _ = session.read_to_end(&mut Vec::new());
+    });
+    if let Ok(mut database) = connect(address, Arc::default()) {
+        let _ = database.execute("SELECT 1", &mut Record::default());
+        let _ = database.describe("SELECT 1");
+    }
+    server.join().unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_answer_panics(
+        frames in proptest::collection::vec(("[RKZTDCIEGHWdcNSAv1tn]|[ -~]", any::<Vec<u8>>()), 0..8),
+        valid in any::<bool>(),
+        rest: Vec<u8>,
+        is_started in any::<bool>(),
+    ) {
+        let mut bytes = if valid && is_started { [description(), row("a")].concat() } else { Vec::new() };
+        for (tag, body) in frames {
+            bytes.extend(frame(tag.as_bytes()[0], &body));
+        }
+        bytes.extend(rest);
+        answered_with(bytes, is_started);
+    }
+}
