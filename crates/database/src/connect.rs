@@ -43,3 +43,14 @@ pub fn connect(data_source: &str, options: ConnectOptions) -> Result<Box<dyn Dat
         Dialect::Postgresql => Ok(Box::new(PostgresqlDatabase::open(data_source, &options)?)),
     }
 }
+
+/// Name of the user of this process, for a data source without a user.
+pub(crate) fn system_user() -> Result<String, Error> {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
+    user.map(|it| it.name).ok_or_else(|| {
+        Error::user(
+            "cannot connect: the data source has no user, and the user of this process has no name; add the user to the \
+             data source",
+        )
+    })
+}

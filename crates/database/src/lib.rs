@@ -34,6 +34,15 @@ pub trait Database: Send {
     /// The database rejected the statement, or the connection was lost; or an error of `results`.
     fn execute(&mut self, sql: &str, results: &mut dyn Results) -> Result<(), Error>;
 
+    /// Runs a select like [`Database::execute`], for decoding: by the faster protocol, if there are two. Settings of the
+    /// session do not change the values.
+    ///
+    /// # Errors
+    /// As of [`Database::execute`].
+    fn read(&mut self, select: &str, results: &mut dyn Results) -> Result<(), Error> {
+        self.execute(select, results)
+    }
+
     /// The columns of a select, which is not executed.
     ///
     /// # Errors

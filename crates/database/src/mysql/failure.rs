@@ -9,6 +9,10 @@ use crate::{Error, Missing};
 
 /// Too many connections, server shutting down, lock wait timeout, deadlock, connection killed or idle for too long.
 const RETRYABLE: [u16; 7] = [1040, 1053, 1203, 1205, 1213, 1927, 4031];
+/// The statement cannot be prepared.
+pub(super) const NOT_PREPARABLE: u16 = 1295;
+/// A table has changed since the statement was prepared.
+pub(super) const NEEDS_PREPARATION: u16 = 1615;
 const NO_SUCH_TABLE: u16 = 1146;
 const NO_SUCH_COLUMN: u16 = 1054;
 

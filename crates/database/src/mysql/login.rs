@@ -104,7 +104,7 @@ fn authenticate(
     greeting: &HandshakePacket<'_>,
     capabilities: CapabilityFlags,
 ) -> Result<(), Failure> {
-    let user = if source.user.is_empty() { system_user() } else { source.user.clone() };
+    let user = if source.user.is_empty() { crate::connect::system_user()? } else { source.user.clone() };
     let mut login = Login {
         password: source.password.as_bytes(),
         is_encrypted: packets.stream().is_encrypted(),
@@ -217,11 +217,6 @@ impl Context for &Login<'_> {
 
 fn plugin_failed(_: mysql_common::auth::plugins::Error) -> Failure {
     Failure::Protocol("a malformed challenge during authentication")
-}
-
-/// Without a user, servers get the name of the system's user, as from MySQL's command line.
-fn system_user() -> String {
-    ["LOGNAME", "USER"].iter().find_map(|name| std::env::var(name).ok()).unwrap_or_else(|| "root".to_owned())
 }
 
 fn serialized(packet: &impl MySerialize) -> Vec<u8> {

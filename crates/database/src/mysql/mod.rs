@@ -2,30 +2,38 @@
 //!
 //! The clients built on that library make an object of each value. Here the bytes of a row go from the receive buffer to
 //! the columns of a batch.
+//!
+//! Selects of floats, and those of extended statements, are prepared and use the binary protocol.
 
+mod binary;
 mod failure;
 mod login;
 mod packets;
+#[cfg(test)]
+mod real_tests;
 mod rows;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod types;
+mod zone;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use mysql_common::constants::{CapabilityFlags, Command};
 use mysql_common::io::ParseBuf;
 use mysql_common::packets::{CommonOkPacket, OkPacket, OkPacketDeserializer, StmtPacket};
 use sqlflow_data_source::MysqlSource;
 use sqlflow_sql::Dialect;
 
-use self::failure::{Failure, MAX_COLUMNS};
+use self::binary::BinaryColumn;
+use self::failure::{Failure, MAX_COLUMNS, NEEDS_PREPARATION, NOT_PREPARABLE};
 use self::login::{Session, log_in};
 use self::types::Field;
-use crate::printed::Decoder;
+use crate::printed::{Decoder, PrintedColumn};
 use crate::{Column, ConnectOptions, Database, Discard, Error, MAX_TABLES, Notice, Results, texts};
 
 /// Time in which a connection is established and the login is complete.
@@ -42,6 +50,7 @@ pub(crate) struct MysqlDatabase {
     source: MysqlSource,
     notify: Arc<dyn Fn(Notice) + Send + Sync>,
     has_noted_encoding: bool,
+    has_warned_of_zone: bool,
     /// Whether a response was not read to its end, so that the connection cannot be used any more.
     is_broken: bool,
 }
@@ -52,8 +61,14 @@ impl MysqlDatabase {
         let source =
             sqlflow_data_source::mysql(data_source).map_err(|error| Error::user(error.to_string()))?;
         let session = log_in(&source, CONNECT_TIMEOUT).map_err(|error| error.into_error(&source.address))?;
-        let mut database =
-            Self { session, source, notify: options.notify, has_noted_encoding: false, is_broken: false };
+        let mut database = Self {
+            session,
+            source,
+            notify: options.notify,
+            has_noted_encoding: false,
+            has_warned_of_zone: false,
+            is_broken: false,
+        };
         // The collation is the server's default for this encoding.
         database.execute("SET NAMES utf8mb4", &mut Discard)?;
         for (name, value) in database.source.variables.clone() {
@@ -71,27 +86,107 @@ impl MysqlDatabase {
         command: Command,
         argument: &[u8],
         respond: impl FnOnce(&mut Session) -> Result<T, Failure>,
-    ) -> Result<T, Error> {
-        let address = &self.source.address;
+    ) -> Result<T, Failure> {
         if self.is_broken {
-            return Err(Error::unavailable(format!("MySQL server at {address}: the connection was lost")));
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
         }
         let session = &mut self.session;
         let result = session.packets.send_command(command as u8, argument).and_then(|()| respond(session));
         // After the server's own error it awaits the next command.
         self.is_broken = !matches!(result, Ok(_) | Err(Failure::Server { .. }));
-        result.map_err(|failure| failure.into_error(address))
+        result
+    }
+
+    fn execute_text(&mut self, sql: &str, results: &mut dyn Results) -> Result<(), Error> {
+        let receive = |session: &mut Session| receive_results(session, &Protocol::Text, results);
+        let is_refused = self
+            .command(Command::COM_QUERY, sql.as_bytes(), receive)
+            .map_err(|failure| self.error(failure))?;
+        if is_refused {
+            return Err(Error::user(
+                "cannot execute LOAD DATA LOCAL: files of this machine are not sent to the database; use INSERT",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Executes a select of floats, which a server prints slowly: the values are the same. Returns whether it did.
+    fn execute_prepared(&mut self, sql: &str, results: &mut dyn Results) -> Result<bool, Failure> {
+        if !may_be_prepared(sql) {
+            return Ok(false);
+        }
+        let prepared = match self.prepare(sql) {
+            Ok(Some(prepared)) => prepared,
+            // The same error follows, or none.
+            Ok(None) | Err(Failure::Server { .. }) => return Ok(false),
+            Err(other) => return Err(other),
+        };
+        if !prepared.fields.iter().any(Field::is_float) {
+            self.close(prepared.id)?;
+            return Ok(false);
+        }
+        match self.run(&prepared, None, results) {
+            Err(Failure::Server { code: NEEDS_PREPARATION, .. }) => Ok(false),
+            result => result.map(|()| true),
+        }
+    }
+
+    /// Prepares a statement. `None`: it cannot be prepared, or has a `?`, which is an error.
+    fn prepare(&mut self, sql: &str) -> Result<Option<Prepared>, Failure> {
+        match self.command(Command::COM_STMT_PREPARE, sql.as_bytes(), receive_prepared) {
+            Err(Failure::Server { code: NOT_PREPARABLE, .. }) => Ok(None),
+            Ok(prepared) if prepared.parameters > 0 => self.close(prepared.id).map(|()| None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Executes a prepared statement, and closes it.
+    fn run(
+        &mut self,
+        prepared: &Prepared,
+        zone: Option<TimeZone>,
+        results: &mut dyn Results,
+    ) -> Result<(), Failure> {
+        // No cursor, one execution.
+        let argument = [&prepared.id.to_le_bytes()[..], &[0, 1, 0, 0, 0]].concat();
+        let receive = |session: &mut Session| receive_results(session, &Protocol::Binary { zone }, results);
+        let result = self.command(Command::COM_STMT_EXECUTE, &argument, receive);
+        if !self.is_broken {
+            self.close(prepared.id)?;
+        }
+        result.map(|_| ())
+    }
+
+    /// Closes a prepared statement. There is no response.
+    fn close(&mut self, statement: u32) -> Result<(), Failure> {
+        self.command(Command::COM_STMT_CLOSE, &statement.to_le_bytes(), |_| Ok(()))
+    }
+
+    fn error(&self, failure: Failure) -> Error {
+        failure.into_error(&self.source.address)
+    }
+
+    /// The session's time zone. `None`: it is not known, after a warning.
+    fn time_zone(&mut self) -> Result<Option<TimeZone>, Error> {
+        let names = texts(self, "SELECT CONCAT(@@session.time_zone, ' ', @@system_time_zone)")?;
+        let names = names.first().map_or("", String::as_str);
+        let (session, system) = names.split_once(' ').unwrap_or((names, ""));
+        let zone = zone::time_zone(session, system);
+        if zone.is_none() && !std::mem::replace(&mut self.has_warned_of_zone, true) {
+            let name = if session == "SYSTEM" { system } else { session };
+            (self.notify)(Notice::Note(format!(
+                "warning: columns of type TIMESTAMP are read in the server's time zone {name}, and not in UTC; write \
+                 SET time_zone = '+00:00' before the statement"
+            )));
+        }
+        Ok(zone)
     }
 }
 
 impl Database for MysqlDatabase {
     fn execute(&mut self, sql: &str, results: &mut dyn Results) -> Result<(), Error> {
-        let refused =
-            self.command(Command::COM_QUERY, sql.as_bytes(), |session| receive_results(session, results))?;
-        if refused {
-            return Err(Error::user(
-                "cannot execute LOAD DATA LOCAL: files of this machine are not sent to the database; use INSERT",
-            ));
+        if !self.execute_prepared(sql, results).map_err(|failure| self.error(failure))? {
+            self.execute_text(sql, results)?;
         }
         if changes_encoding(sql) {
             // Texts are sent and received in UTF-8.
@@ -103,12 +198,21 @@ impl Database for MysqlDatabase {
         Ok(())
     }
 
+    fn read(&mut self, select: &str, results: &mut dyn Results) -> Result<(), Error> {
+        let Some(prepared) = self.prepare(select).map_err(|failure| self.error(failure))? else {
+            return self.execute_text(select, results);
+        };
+        let zone = if prepared.fields.iter().any(Field::is_zoned) { self.time_zone()? } else { None };
+        self.run(&prepared, zone, results).map_err(|failure| self.error(failure))
+    }
+
     fn describe(&mut self, select: &str) -> Result<Vec<Column>, Error> {
         // Preparing a statement returns its columns and does not execute it.
-        let (statement, columns) =
-            self.command(Command::COM_STMT_PREPARE, select.as_bytes(), receive_prepared)?;
-        self.command(Command::COM_STMT_CLOSE, &statement.to_le_bytes(), |_| Ok(()))?;
-        Ok(columns)
+        let prepared = self
+            .command(Command::COM_STMT_PREPARE, select.as_bytes(), receive_prepared)
+            .map_err(|failure| self.error(failure))?;
+        self.close(prepared.id).map_err(|failure| self.error(failure))?;
+        Ok(prepared.fields.into_iter().map(|field| field.column().0).collect())
     }
 
     fn tables(&mut self) -> Result<Vec<String>, Error> {
@@ -150,8 +254,23 @@ impl Drop for MysqlDatabase {
     }
 }
 
+/// How rows are encoded.
+enum Protocol {
+    /// As texts.
+    Text,
+    /// As the database stores them.
+    Binary {
+        /// The session's time zone, if it is known and needed.
+        zone: Option<TimeZone>,
+    },
+}
+
 /// Receives the results of a statement. Returns whether it was refused, since it would read a local file.
-fn receive_results(session: &mut Session, results: &mut dyn Results) -> Result<bool, Failure> {
+fn receive_results(
+    session: &mut Session,
+    protocol: &Protocol,
+    results: &mut dyn Results,
+) -> Result<bool, Failure> {
     let mut is_refused = false;
     loop {
         let packet = session.packets.receive()?;
@@ -175,14 +294,38 @@ fn receive_results(session: &mut Session, results: &mut dyn Results) -> Result<b
                 if count > MAX_COLUMNS {
                     return Err(Failure::TooManyColumns(count));
                 }
-                let (columns, decoders): (Vec<Column>, Vec<Decoder>) =
-                    receive_fields(session, count)?.into_iter().map(Field::column).unzip();
-                results.result_set(&columns)?;
-                rows::receive_rows(&mut session.packets, &decoders, results)?
+                let fields = receive_fields(session, count)?;
+                receive_rows(session, fields, protocol, results)?
             }
         };
         if !has_more {
             return Ok(is_refused);
+        }
+    }
+}
+
+/// Receives the rows of a result set. Returns whether another result follows.
+fn receive_rows(
+    session: &mut Session,
+    fields: Vec<Field>,
+    protocol: &Protocol,
+    results: &mut dyn Results,
+) -> Result<bool, Failure> {
+    let encodings: Vec<_> = fields.iter().map(|field| (field.form(), field.is_zoned())).collect();
+    let (columns, decoders): (Vec<Column>, Vec<Decoder>) = fields.into_iter().map(Field::column).unzip();
+    results.result_set(&columns)?;
+    let packets = &mut session.packets;
+    match protocol {
+        Protocol::Text => {
+            let columns: Vec<_> = decoders.into_iter().map(|it| (PrintedColumn::default(), it)).collect();
+            rows::receive_rows(packets, columns, results)
+        }
+        Protocol::Binary { zone } => {
+            let column = |((form, is_zoned), decoder): ((_, bool), _)| {
+                BinaryColumn::new(form, decoder, zone.clone().filter(|_| is_zoned))
+            };
+            let columns: Vec<BinaryColumn> = encodings.into_iter().zip(decoders).map(column).collect();
+            rows::receive_rows(packets, columns, results)
         }
     }
 }
@@ -213,8 +356,14 @@ fn receive_fields(session: &mut Session, count: u64) -> Result<Vec<Field>, Failu
     Ok(fields)
 }
 
-/// The id of a prepared statement, and its columns.
-fn receive_prepared(session: &mut Session) -> Result<(u32, Vec<Column>), Failure> {
+/// A prepared statement.
+struct Prepared {
+    id: u32,
+    parameters: u16,
+    fields: Vec<Field>,
+}
+
+fn receive_prepared(session: &mut Session) -> Result<Prepared, Failure> {
     let packet = session.packets.receive()?;
     if let [0xff, ..] = packet {
         return Err(Failure::from_packet(packet));
@@ -223,7 +372,26 @@ fn receive_prepared(session: &mut Session) -> Result<(u32, Vec<Column>), Failure
         ParseBuf(packet).parse(()).map_err(|_| Failure::Protocol("a malformed prepared statement"))?;
     receive_fields(session, prepared.num_params().into())?;
     let fields = receive_fields(session, prepared.num_columns().into())?;
-    Ok((prepared.statement_id(), fields.into_iter().map(|field| field.column().0).collect()))
+    Ok(Prepared { id: prepared.statement_id(), parameters: prepared.num_params(), fields })
+}
+
+/// Whether a statement is a select that is the same if it is prepared first. Preparing may change the values of
+/// `ROW_COUNT()`, `@@warning_count` and the like, and fixes the types of variables.
+fn may_be_prepared(sql: &str) -> bool {
+    /// Length of a statement beyond which it is not parsed twice.
+    const MAX_LENGTH: usize = 64 << 10;
+
+    if sql.len() > MAX_LENGTH || sql.contains('@') {
+        return false;
+    }
+    let word = sqlflow_sql::leading_words(sql, Dialect::Mysql, 1);
+    if !word.first().is_some_and(|word| matches!(word.as_str(), "SELECT" | "WITH")) {
+        return false;
+    }
+    let sql = sql.to_ascii_uppercase();
+    let mut words = sql.split(|it: char| !it.is_alphanumeric() && it != '_');
+    let of_the_session = ["ROW_COUNT", "FOUND_ROWS", "LAST_INSERT_ID"];
+    words.clone().any(|word| word == "FROM") && !words.any(|word| of_the_session.contains(&word))
 }
 
 /// Whether a statement changes the encoding of the session to another one than UTF-8.

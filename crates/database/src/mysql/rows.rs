@@ -1,4 +1,4 @@
-//! Rows of the text protocol, in batches.
+//! Rows in batches, and those of the text protocol.
 
 use std::time::{Duration, Instant};
 
@@ -6,23 +6,27 @@ use super::failure::Failure;
 use super::packets::Packets;
 use crate::batcher::{Batcher, MAX_DELAY};
 use crate::printed::{self, Decoder, PrintedColumn};
-use crate::{Batch, Results};
+use crate::{Batch, Results, Values};
+
+/// The columns of the batch that is being filled.
+pub(super) trait Columns {
+    /// Adds a row. `None`: it is malformed.
+    fn push_row(&mut self, row: &[u8]) -> Option<()>;
+
+    /// Takes the values, and begins the next batch.
+    fn take(&mut self) -> Vec<Values>;
+}
 
 /// Receives the rows of a result set. Returns whether another result follows.
 pub(super) fn receive_rows(
     packets: &mut Packets,
-    decoders: &[Decoder],
+    mut columns: impl Columns,
     results: &mut dyn Results,
 ) -> Result<bool, Failure> {
-    let mut columns: Vec<PrintedColumn> = decoders.iter().map(|_| PrintedColumn::default()).collect();
     let mut batcher = Batcher::new();
     let mut since = Instant::now();
-    let mut send = |columns: &mut [PrintedColumn], batcher: &mut Batcher| {
-        let columns = columns
-            .iter_mut()
-            .zip(decoders)
-            .map(|(column, decoder)| printed::decode(&column.take(), *decoder));
-        let batch = Batch { rows: batcher.rows(), columns: columns.collect() };
+    let mut send = |columns: &mut dyn Columns, batcher: &mut Batcher| {
+        let batch = Batch { rows: batcher.rows(), columns: columns.take() };
         batcher.next();
         results.batch(batch)
     };
@@ -41,7 +45,7 @@ pub(super) fn receive_rows(
             return Ok(has_more);
         }
         let size = packet.len();
-        push_row(packet, &mut columns).ok_or(Failure::Protocol("a malformed row"))?;
+        columns.push_row(packet).ok_or(Failure::Protocol("a malformed row"))?;
         if batcher.rows() == 0 {
             since = Instant::now();
         }
@@ -71,28 +75,41 @@ pub(super) fn has_more_results(end: &[u8]) -> bool {
     end.get(3).is_some_and(|status| status & MORE_RESULTS != 0)
 }
 
-/// Adds a row. `None`: it is malformed.
-fn push_row(row: &[u8], columns: &mut [PrintedColumn]) -> Option<()> {
-    let mut rest = row;
-    for column in columns {
-        let (&first, after) = rest.split_first()?;
-        let (length, after) = match first {
-            0..=250 => (usize::from(first), after),
-            251 => {
+/// Columns of the text protocol.
+impl Columns for Vec<(PrintedColumn, Decoder)> {
+    fn push_row(&mut self, row: &[u8]) -> Option<()> {
+        const NULL: u8 = 251;
+
+        let mut rest = row;
+        for (column, _) in self {
+            if let [NULL, after @ ..] = rest {
                 column.push_null();
                 rest = after;
-                continue;
+            } else {
+                let (value, after) = length_encoded(rest)?;
+                column.push(value);
+                rest = after;
             }
-            252 => long_length::<2>(after)?,
-            253 => long_length::<3>(after)?,
-            254 => long_length::<8>(after)?,
-            255 => return None,
-        };
-        let (value, after) = after.split_at_checked(length)?;
-        column.push(value);
-        rest = after;
+        }
+        rest.is_empty().then_some(())
     }
-    rest.is_empty().then_some(())
+
+    fn take(&mut self) -> Vec<Values> {
+        self.iter_mut().map(|(column, decoder)| printed::decode(&column.take(), *decoder)).collect()
+    }
+}
+
+/// The value with which the bytes begin, after its length, and the bytes after it.
+pub(super) fn length_encoded(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&first, after) = bytes.split_first()?;
+    let (length, after) = match first {
+        0..=250 => (usize::from(first), after),
+        251 | 255 => return None,
+        252 => long_length::<2>(after)?,
+        253 => long_length::<3>(after)?,
+        254 => long_length::<8>(after)?,
+    };
+    after.split_at_checked(length)
 }
 
 /// A length of `N` bytes, and the bytes after it.

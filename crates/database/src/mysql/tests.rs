@@ -397,6 +397,26 @@ fn statements_that_change_the_encoding_are_recognized() {
 }
 
 #[test]
+fn selects_that_may_be_prepared_are_recognized() {
+    for sql in ["SELECT * FROM t", " /* x */ select f\nfrom t", "WITH q AS (SELECT 1) SELECT * FROM q"] {
+        assert!(super::may_be_prepared(sql), "{sql}");
+    }
+    let long = format!("SELECT * FROM t WHERE f IN ({})", "1, ".repeat(30_000));
+    for sql in [
+        "SELECT 1",
+        "SELECT fromage",
+        "SHOW TABLES FROM d",
+        "SELECT @x FROM t",
+        "SELECT row_count() FROM t",
+        "DELETE FROM t",
+        &long,
+        "",
+    ] {
+        assert!(!super::may_be_prepared(sql), "{sql}");
+    }
+}
+
+#[test]
 fn encoding_note_is_sent_once() {
     let source = serve(|peer| {
         peer.log_in();

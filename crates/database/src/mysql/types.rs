@@ -5,6 +5,7 @@ use mysql_common::collations::{Collation, CollationId};
 use mysql_common::constants::{ColumnFlags, ColumnType};
 use mysql_common::io::ParseBuf;
 
+use super::binary::Form;
 use crate::printed::{self, Decoder};
 use crate::{Column, Values};
 
@@ -48,6 +49,22 @@ impl Field {
     pub(super) fn column(self) -> (Column, Decoder) {
         let (database_type, decoder) = self.type_and_decoder();
         (Column { name: self.name, database_type }, decoder)
+    }
+
+    /// How the binary protocol encodes the values.
+    pub(super) fn form(&self) -> Form {
+        let is_unsigned = self.flags.contains(ColumnFlags::UNSIGNED_FLAG);
+        Form::of(ColumnType::try_from(self.code).ok(), is_unsigned, self.scale)
+    }
+
+    /// Whether the values are floating point numbers.
+    pub(super) fn is_float(&self) -> bool {
+        matches!(self.form(), Form::Float(_) | Form::Double(_))
+    }
+
+    /// Whether the server shows the values in the session's time zone.
+    pub(super) fn is_zoned(&self) -> bool {
+        matches!(ColumnType::try_from(self.code), Ok(ColumnType::MYSQL_TYPE_TIMESTAMP))
     }
 
     fn type_and_decoder(&self) -> (String, Decoder) {

@@ -114,7 +114,7 @@ pub(super) fn open(source: &PostgresqlSource, notify: &Notify) -> Result<Session
     let tls = if uses_tls { Some(tls::configuration(&source.tls)?) } else { None };
     let user = match &source.user {
         Some(user) => user.clone(),
-        None => system_user()?,
+        None => crate::connect::system_user()?,
     };
     let opener = Opener { source, notify, tls, user };
     let mut failures: Vec<Error> = Vec::new();
@@ -127,17 +127,6 @@ pub(super) fn open(source: &PostgresqlSource, notify: &Notify) -> Result<Session
     }
     let messages: Vec<_> = failures.iter().map(|it| it.message.as_str()).collect();
     Err(Error::unavailable(messages.join("; ")))
-}
-
-/// Name of the user of this process.
-fn system_user() -> Result<String, Error> {
-    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
-    user.map(|it| it.name).ok_or_else(|| {
-        Error::user(
-            "cannot connect to PostgreSQL: the data source has no user, and the user of this process has no name; add \
-             the user to the data source",
-        )
-    })
 }
 
 struct Opener<'a> {
