@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 from agent import Recorder, StandInAgent
+from protos.sqlflow.v1.data_pb2 import Column
 
 from sqlflow_submitter.connect import connect
-from sqlflow_submitter.proto.sqlflow.v1.data_pb2 import Column
 from sqlflow_submitter.standard import run_standard
 from sqlflow_submitter.statement import StatementChannel
 
