@@ -74,16 +74,16 @@ def _little_endian(numbers: array[int] | array[float]) -> bytes:
 
 
 def _lanes(lane: int) -> int:
-    """Returns an integer with the same 64 bits in every lane. A wide block has two lanes for each value."""
-    return int.from_bytes(lane.to_bytes(LANE, "little") * (2 * BLOCK), "little")
+    """Returns an integer with the same 64 bits in every lane."""
+    return int.from_bytes(lane.to_bytes(LANE, "little") * BLOCK, "little")
 
 
 ONE = _lanes(1)
 EVEN = _lanes(0xFFFFFFFFFFFFFFFE)
+LOW_8_BITS = _lanes(0xFF)
+LOW_56_BITS = _lanes(0x00FFFFFFFFFFFFFF)
 ABOVE_7_BITS = _lanes(0xFFFFFFFFFFFFFF80)
 ABOVE_55_BITS = _lanes(0xFF80000000000000)
-LOW_56_BITS = _lanes(0x00FFFFFFFFFFFFFF)
-HIGH_8_BITS = _lanes(0xFF00000000000000)
 GROUPS = _lanes(0x7F7F7F7F7F7F7F7F)
 SPREAD = [
     (_lanes(0x000000000FFFFFFF), _lanes(0x00FFFFFFF0000000), 4),
@@ -91,15 +91,16 @@ SPREAD = [
     (_lanes(0x007F007F007F007F), _lanes(0x3F803F803F803F80), 1),
 ]
 """Masks of what stays and what moves, and how far, until 56 bits are eight groups of 7 bits, one in each byte."""
-FLAGS = _lanes(0x8080808080808080)
-"""Bit 7 of each byte."""
-FLAGS_1, FLAGS_4, FLAGS_6, FLAGS_7 = (_lanes((1 << 8 * n) - 1 & 0x8080808080808080) for n in (1, 4, 6, 7))
+ALL_FLAGS = 0x8080808080808080
+"""Bit 7 of each byte: the varint goes on."""
+FLAGS = _lanes(ALL_FLAGS)
+FLAGS_1, FLAGS_4, FLAGS_6, FLAGS_7 = (_lanes((1 << 8 * n) - 1 & ALL_FLAGS) for n in (1, 4, 6, 7))
 """Bit 7 of the lowest bytes of each lane."""
-WIDE_FLAGS_1 = int.from_bytes((b"\x80" + bytes(15)) * BLOCK, "little")
-WIDE_MORE = int.from_bytes((b"\x80" * 15 + b"\0") * BLOCK, "little")
+NINTH = bytes([high & 0x7F | (0x80 if high > 0x7F else 0) for high in range(256)])
+TENTH = bytes([high >> 7 for high in range(256)])
+"""The last bytes of a varint by the high 8 bits of its value."""
 ZERO = b"\xff" * 7 + b"\x7f"
-WIDE_ZERO = b"\x80" * 9 + b"\x7f"
-"""Varints that stand for 0 until the bytes that are 0 are removed. No value of a block has them."""
+"""The varint of 2**56 - 1, and the end of longer ones. It stands for 0 until the bytes that are 0 are removed."""
 
 
 def _block(data: bytes, zigzag: bool) -> bytes:
@@ -108,15 +109,14 @@ def _block(data: bytes, zigzag: bool) -> bytes:
     size = len(data)
     if zigzag:
         lanes = (lanes << 1 & EVEN) ^ (lanes >> 63 & ONE) * 0xFFFFFFFFFFFFFFFF
+        data = lanes.to_bytes(size, "little")
     if not lanes & ABOVE_7_BITS:
-        return lanes.to_bytes(size, "little")[::LANE]
-    is_wide = lanes & ABOVE_55_BITS != 0
-    if is_wide:
-        # The even lane of a value has 56 bits of it, and the odd lane the other 8.
-        pairs = array("Q", bytes(2 * size))
-        pairs[::2] = array("Q", lanes.to_bytes(size, "little"))
-        lanes, size = int.from_bytes(pairs.tobytes(), "little"), 2 * size
-        lanes = lanes & LOW_56_BITS | (lanes & HIGH_8_BITS) << 8
+        return data[::LANE]
+    high, has_high = b"", 0
+    if lanes & ABOVE_55_BITS:
+        high = data[LANE - 1 :: LANE]
+        has_high = ((lanes >> 56 & LOW_8_BITS) + LOW_8_BITS >> 8 & ONE) * ALL_FLAGS
+        lanes &= LOW_56_BITS
     for stays, moves, distance in SPREAD:
         lanes = lanes & stays | (lanes & moves) << distance
     # The flag of a byte: it or a higher byte of the value is not 0.
@@ -124,13 +124,21 @@ def _block(data: bytes, zigzag: bool) -> bytes:
     flags |= flags >> 8 & FLAGS_7
     flags |= flags >> 16 & FLAGS_6
     flags |= flags >> 32 & FLAGS_4
-    if is_wide:
-        flags |= (flags >> 64 & WIDE_FLAGS_1) * 0x0101010101010101
-    lanes |= flags >> 8 & (WIDE_MORE if is_wide else FLAGS_7)
+    lanes |= flags >> 8 & FLAGS_7 | has_high
     # Bytes that are 0 belong to no varint, except that of the value 0.
-    first, mark = (WIDE_FLAGS_1, WIDE_ZERO) if is_wide else (FLAGS_1, ZERO)
-    zeros = (flags ^ first) & first & (1 << 8 * size) - 1
-    if zeros:
-        lanes |= (zeros >> 7) * int.from_bytes(mark, "little")
-    encoded = lanes.to_bytes(size, "little").translate(None, b"\0")
-    return encoded.replace(mark, b"\0") if zeros else encoded
+    first = FLAGS_1 if size == BLOCK * LANE else FLAGS_1 & (1 << 8 * size) - 1
+    zeros = (flags | has_high) & first ^ first
+    lanes |= (zeros >> 7) * int.from_bytes(ZERO, "little")
+    encoded = lanes.to_bytes(size, "little")
+    if high:
+        longest = bytearray(len(high) * 10)
+        for place in range(LANE):
+            longest[place::10] = encoded[place::LANE]
+        longest[8::10] = high.translate(NINTH)
+        longest[9::10] = high.translate(TENTH)
+        encoded = bytes(longest)
+    encoded = encoded.translate(None, b"\0")
+    if zeros and high and encoded.count(ZERO) != zeros.bit_count():
+        # A value has these bytes, too.
+        return b"".join([wire.varint(int.from_bytes(data[at : at + LANE], "little")) for at in range(0, size, LANE)])
+    return encoded.replace(ZERO, b"\0") if zeros else encoded

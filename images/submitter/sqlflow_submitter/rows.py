@@ -57,12 +57,8 @@ def encode_column(column: Values) -> list[bytes]:
 
 def null_bits(values: Sequence[Any]) -> bytes:
     """Returns the bitmap of None values. Row r is bit r % 8 of byte r / 8, least significant bit first."""
-    digits = bytes([value is None for value in values])[::-1].translate(DIGITS)
+    digits = "".join(["1" if value is None else "0" for value in reversed(values)])
     return int(digits, 2).to_bytes((len(values) + 7) // 8, "little")
-
-
-DIGITS = b"01" + bytes(254)
-"""Translates the bytes 0 and 1 to digits."""
 
 
 Encoded = tuple[int, list[bytes]]

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types."""
+ONE_BYTE = [bytes([value]) for value in range(0x80)]
 
 
 def varint(value: int) -> bytes:
     """Encodes an integer. A negative one is encoded as its two's complement in 64 bits."""
+    if 0 <= value <= 0x7F:
+        return ONE_BYTE[value]
     if value < 0:
         value += 1 << 64
     encoded = bytearray()
