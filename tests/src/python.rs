@@ -37,6 +37,8 @@ fn repository_of(crate_folder: Option<OsString>) -> PathBuf {
 pub fn run(code: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new(program());
     command.arg("-c").arg(code).args(arguments).env("PYTHONPATH", package_path());
+    // As on a user's machine: benchmarks would measure the compiler.
+    command.env_remove("PYTHONDONTWRITEBYTECODE");
     let Output { status, stdout, stderr } = command
         .stdin(Stdio::null())
         .output()
