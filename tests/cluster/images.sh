@@ -26,7 +26,8 @@ compile() { # FOLDER PATH: adds bytecode to a folder that will be PATH in the im
     work=$(mktemp -d "$root/tmp/compile.XXXXXX")
     mv "$1" "$work/files"
     # The image's Python, because each version has bytecode of its own.
-    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" python3 -m compileall -qf --invalidation-mode unchecked-hash \
+    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+        chroot "$root" python3 -m compileall -qf --invalidation-mode unchecked-hash \
         -s "${work#"$root"}/files" -p "$2" "${work#"$root"}/files"
     mv "$work/files" "$1"
     rmdir "$work"
