@@ -24,7 +24,7 @@ scripts/venv.sh "$lib/venv" "$submitter/requirements.txt"
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -R "$submitter/sqlflow_submitter" "$submitter/pyproject.toml" "$copy"
-"$lib/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --force-reinstall "$copy"
+"$lib/venv/bin/pip" install --quiet --disable-pip-version-check --compile --no-deps --force-reinstall "$copy"
 (cd / && PYTHONPATH='' "$lib/venv/bin/python" -c 'import sqlflow_submitter, xgboost')
 
 echo "== programs, manual pages and completion"

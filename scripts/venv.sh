@@ -15,6 +15,6 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
 wanted=$(cat "$(dirname "$requirements")"/requirements*.txt; echo "$package")
 stamp=$venv/.holds-$(basename "$requirements")
 if [ "$wanted" != "$(cat "$stamp" 2> /dev/null)" ]; then
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" ${package:+"$package"}
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --compile -r "$requirements" ${package:+"$package"}
     echo "$wanted" > "$stamp"
 fi

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Generates `sqlflow_submitter/proto` from the project's .proto files.
+"""Generates `tests/protos` from the project's .proto files, for the fake agent of the tests.
 
     python generate_protos.py            writes the modules
     python generate_protos.py --check    exits with 1 if the modules are not up to date
 
-protoc writes absolute imports (`from sqlflow.v1 import …`). A package named `sqlflow` would collide with that of the
-published client, so the imports are changed to this package.
+The submitter itself does not use them: it has an encoder of its own (`wire.py`). protoc writes absolute imports
+(`from sqlflow.v1 import …`). A package named `sqlflow` would collide with that of the published client, so the imports
+are changed to this package.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PROTO_ROOT = HERE.parent.parent / "proto"
-TARGET = HERE / "sqlflow_submitter" / "proto"
+TARGET = HERE / "tests" / "protos"
 FILES = ("sqlflow/v1/data.proto", "sqlflow/record/v1/record.proto", "sqlflow/agent/v1/channel.proto")
 
 ABSOLUTE_IMPORT = re.compile(r"^from sqlflow\.", re.MULTILINE)
@@ -33,7 +34,7 @@ def generate() -> dict[Path, str]:
         if protoc.main(arguments) != 0:
             raise SystemExit("protoc failed")
         for path in sorted(Path(folder).rglob("*.py*")):
-            text = ABSOLUTE_IMPORT.sub("from sqlflow_submitter.proto.sqlflow.", path.read_text())
+            text = ABSOLUTE_IMPORT.sub("from protos.sqlflow.", path.read_text())
             texts[path.relative_to(folder)] = text
     for package in {parent for path in texts for parent in path.parents}:
         texts[package / "__init__.py"] = ""

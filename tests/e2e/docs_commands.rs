@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use sqlflow_tests::documents::{blocks, commands};
 use sqlflow_tests::http;
-use sqlflow_tests::python::repository;
+use sqlflow_tests::python::{self, repository};
 use sqlflow_tests::server::program;
 
 /// The test that runs a block of commands.
@@ -183,6 +183,12 @@ fn readme_commands_install_train_and_uninstall() {
     ] {
         assert!(person.path(".local").join(file).is_file(), "{file}");
     }
+    // Also modules that the installation did not import.
+    let venv = person.path(".local/lib/sqlflow/venv");
+    let import =
+        format!("'{}/bin/python' -Bv -c 'import sqlflow_submitter.console, pymysql' 2>&1", venv.display());
+    let said = person.run(&import, person.home.path());
+    python::expect_only_bytecode(&said, &[&venv.display().to_string()]);
 
     let served = person.serve(&commands("README.md", "sqlflow-server --state-dir"));
     let said = person.run(&commands("README.md", "sqlflowctl run -f"), &clone);

@@ -138,3 +138,20 @@ async fn statement_sets_image_and_gpu_if_allowed() {
     client.api.cancel(token.clone()).await.unwrap();
     assert_eq!(client.follow(&token).await.unwrap().status.code(), Code::Failed);
 }
+
+/// The image has the bytecode of all that a step imports: Python does not compile it at each start.
+#[tokio::test(flavor = "multi_thread")]
+async fn python_in_a_pod_compiles_nothing() {
+    let namespace = Namespace::new("bytecode");
+    let template = "spec: {containers: [{name: submitter, env: [{name: PYTHONVERBOSE, value: '1'}]}]}";
+    let server = namespace.setup(SQLITE, template).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let program = "SELECT 1 AS a, 2 AS y UNION ALL SELECT 2, 4 TO TRAIN xgboost.gbtree LABEL y INTO m;";
+    let token = client.run(program).await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    ended.expect_success();
+    python::expect_only_bytecode(
+        &said(&ended),
+        &["/opt/sqlflow/", "/opt/packages/numpy/", "/usr/lib/python3"],
+    );
+}

@@ -37,12 +37,27 @@ fn repository_of(crate_folder: Option<OsString>) -> PathBuf {
 pub fn run(code: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new(program());
     command.arg("-c").arg(code).args(arguments).env("PYTHONPATH", package_path());
+    // As on a user's machine: benchmarks would measure the compiler.
+    command.env_remove("PYTHONDONTWRITEBYTECODE");
     let Output { status, stdout, stderr } = command
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot start {}", program().display()))?;
     ensure!(status.success(), "python failed: {}", String::from_utf8_lossy(&stderr));
     Ok(String::from_utf8(stdout)?)
+}
+
+/// Expects of the output of `python -v` that no module was compiled, and that some are from each of these folders.
+pub fn expect_only_bytecode(output: &str, folders: &[&str]) {
+    let loaded: Vec<&str> =
+        output.lines().filter_map(|line| line.trim().strip_prefix("# code object from ")).collect();
+    // Only names of files with bytecode are in quotes.
+    let compiled: Vec<&&str> = loaded.iter().filter(|file| file.starts_with('/')).collect();
+    assert!(compiled.is_empty(), "compiled from source: {compiled:?}");
+    for folder in folders {
+        let is_there = loaded.iter().any(|file| file.starts_with(&format!("'{folder}")));
+        assert!(is_there, "nothing of {folder} was loaded, only {loaded:?}");
+    }
 }
 
 /// Creates an SQLite file with Fisher's irises in the table `iris`. Returns its DSN.

@@ -102,6 +102,8 @@ impl Setup {
         command.arg("--state-dir").arg(&self.state_dir).args(["--datasource", &self.datasource]);
         command.arg("--python").arg(python::program()).args(&self.flags);
         command.env("PYTHONPATH", python::package_path()).env("RUST_LOG", "info");
+        // Submitters have bytecode, as on a user's machine: benchmarks would measure the compiler.
+        command.env_remove("PYTHONDONTWRITEBYTECODE");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(process.stderr.take().expect("stderr is piped")).lines();

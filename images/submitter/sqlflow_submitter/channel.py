@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 
+from sqlflow_submitter import frames, wire
 from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError
-from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import AgentFrame, SubmitterFrame
+from sqlflow_submitter.frames import Frame, Reply
 
 DESCRIPTOR_VARIABLE = "SQLFLOW_CHANNEL_FD"
 MAX_FRAME_BYTES = 16 * 1024 * 1024
@@ -22,11 +23,11 @@ class Channel:
         """Returns the assignment's secrets by name. Must be called once, before any frame is sent."""
         raise NotImplementedError
 
-    def send(self, frame: SubmitterFrame) -> None:
+    def send(self, frame: Frame) -> None:
         """Sends a frame without waiting for a reply."""
         raise NotImplementedError
 
-    def send_durable(self, frame: SubmitterFrame) -> None:
+    def send_durable(self, frame: Frame) -> None:
         """Sends a frame and waits until a server has acknowledged it as durable."""
         raise NotImplementedError
 
@@ -51,46 +52,43 @@ class AgentChannel(Channel):
 
     def secrets(self) -> dict[str, str]:
         frame = self._receive()
-        if frame.WhichOneof("frame") != "start":
+        if not isinstance(frame, frames.Start):
             raise SubmitterError("cannot start: the agent's first frame is not a start frame")
-        return dict(frame.start.secrets)
+        return frame.secrets
 
-    def send(self, frame: SubmitterFrame) -> None:
-        body = frame.SerializeToString()
-        if len(body) > MAX_FRAME_BYTES:
+    def send(self, frame: Frame) -> None:
+        parts = frame.encode()
+        size = sum(map(len, parts))
+        if size > MAX_FRAME_BYTES:
             raise UserError(
-                f"cannot send rows: a batch of {len(body)} bytes is too large to be shown; "
+                f"cannot send rows: a batch of {size} bytes is too large to be shown; "
                 f"select smaller columns (limit: {MAX_FRAME_BYTES} bytes)"
             )
-        data = memoryview(_varint(len(body)) + body)
+        data = memoryview(b"".join([wire.varint(size), *parts]))
         while data:
             data = data[os.write(self._descriptor, data) :]
 
-    def send_durable(self, frame: SubmitterFrame) -> None:
+    def send_durable(self, frame: Frame) -> None:
         self._last_ack_id += 1
         frame.ack_id = self._last_ack_id
         self.send(frame)
         while True:
-            answer = self._receive()
-            kind = answer.WhichOneof("frame")
-            if kind == "ack" and answer.ack.ack_id == frame.ack_id:
-                return
-            if kind == "refused":
-                raise CommitRefused(f"cannot continue: this attempt was stopped: {answer.refused.reason}")
+            match self._receive():
+                case frames.Ack(ack_id=ack_id) if ack_id == frame.ack_id:
+                    return
+                case frames.Refused(reason=reason):
+                    raise CommitRefused(f"cannot continue: this attempt was stopped: {reason}")
 
     def commit(self, statement: int) -> None:
-        frame = SubmitterFrame(statement=statement)
-        frame.commit.SetInParent()
-        self.send(frame)
+        self.send(Frame(frames.Commit(), statement))
         while True:
-            answer = self._receive()
-            kind = answer.WhichOneof("frame")
-            if kind == "granted":
-                return
-            if kind == "refused":
-                raise CommitRefused(f"cannot commit: the agent refused the grant: {answer.refused.reason}")
+            match self._receive():
+                case frames.Granted():
+                    return
+                case frames.Refused(reason=reason):
+                    raise CommitRefused(f"cannot commit: the agent refused the grant: {reason}")
 
-    def _receive(self) -> AgentFrame:
+    def _receive(self) -> Reply | None:
         size = shift = 0
         while True:
             byte = self._read_exactly(1)[0]
@@ -104,19 +102,13 @@ class AgentChannel(Channel):
             raise SubmitterError(
                 f"cannot read from the agent: a frame has {size} bytes, and the limit is {MAX_FRAME_BYTES}"
             )
-        return AgentFrame.FromString(self._read_exactly(size))
+        try:
+            return frames.decode(self._read_exactly(size))
+        except ValueError as error:
+            raise SubmitterError(f"cannot read from the agent: a frame is malformed: {error}") from error
 
     def _read_exactly(self, size: int) -> bytes:
         data = self._reader.read(size)
         if len(data) < size:
             raise SubmitterError("cannot read from the agent: it closed the channel")
         return data
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

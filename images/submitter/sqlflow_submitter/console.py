@@ -11,8 +11,9 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlflow_submitter.channel import Channel
-from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import SubmitterFrame
-from sqlflow_submitter.proto.sqlflow.v1.data_pb2 import Column, Rows
+from sqlflow_submitter.connect.database import Kind, Values
+from sqlflow_submitter.frames import Display, Ended, Frame, Head, Metrics
+from sqlflow_submitter.rows import Rows
 
 DATASOURCE_VARIABLE = "SQLFLOW_DATASOURCE"
 EPOCH = datetime(1970, 1, 1)
@@ -21,31 +22,27 @@ EPOCH = datetime(1970, 1, 1)
 class Console(Channel):
     """Prints frames instead of sending them."""
 
-    def __init__(self) -> None:
-        self._names: list[str] = []
-
     def secrets(self) -> dict[str, str]:
         return {"db_conn_str": os.environ.get(DATASOURCE_VARIABLE, "")}
 
-    def send(self, frame: SubmitterFrame) -> None:
-        match frame.WhichOneof("frame"):
-            case "head":
-                self._names = list(frame.head.column_names)
-                if not self._names:
+    def send(self, frame: Frame) -> None:
+        match frame.content:
+            case Head(names=names):
+                if not names:
                     print("(no columns)")
-                print("\t".join(self._names), flush=True)
-            case "rows":
-                print_rows(frame.rows)
-            case "ended" if frame.ended.HasField("rows_affected"):
-                print(f"{frame.ended.rows_affected} row(s) affected", flush=True)
-            case "metrics" if not frame.metrics.HasField("step"):
-                print("  ".join(f"{metric.name}={metric.value:g}" for metric in frame.metrics.metrics), flush=True)
-            case "display":
-                print(f"({frame.display.media_type}, {len(frame.display.data)} bytes)", flush=True)
+                print("\t".join(names), flush=True)
+            case Rows() as rows:
+                print_rows(rows)
+            case Ended(rows_affected=int(affected)):
+                print(f"{affected} row(s) affected", flush=True)
+            case Metrics(step=None, values=values):
+                print("  ".join(f"{name}={value:g}" for name, value in values.items()), flush=True)
+            case Display(media_type=media_type, data=data):
+                print(f"({media_type}, {len(data)} bytes)", flush=True)
             case _:
                 pass
 
-    def send_durable(self, frame: SubmitterFrame) -> None:
+    def send_durable(self, frame: Frame) -> None:
         self.send(frame)
 
     def commit(self, statement: int) -> None:
@@ -54,34 +51,24 @@ class Console(Channel):
 
 def print_rows(rows: Rows) -> None:
     """Prints one line for each row, with tabs between the values."""
-    columns = [cells(column, rows.count) for column in rows.columns]
-    for row in zip(*columns, strict=True):
+    for row in zip(*map(cells, rows.columns), strict=True):
         print("\t".join(row))
     print(end="", flush=True)
 
 
-def cells(column: Column, count: int) -> list[str]:
+def cells(column: Values) -> list[str]:
     """Formats a column's values as text."""
-    kind = column.WhichOneof("values")
-    if kind is None:
-        return ["NULL"] * count
-    values = [_text(kind, value) for value in getattr(column, kind).values]
-    for row in range(count):
-        if column.nulls and column.nulls[row // 8] >> row % 8 & 1:
-            values[row] = "NULL"
-    if kind == "timestamps" and column.timestamps.has_zone:
-        values = [value if value == "NULL" else f"{value}+00:00" for value in values]
-    return values
+    return ["NULL" if value is None else _text(column.kind, value) for value in column.values]
 
 
-def _text(kind: str, value: Any) -> str:
-    if kind == "mixed":
-        field = value.WhichOneof("value")
-        return _text(field.removesuffix("_value") + "s", getattr(value, field)) if field else "NULL"
-    if kind == "dates":
-        return str(date.fromordinal(date(1970, 1, 1).toordinal() + value))
-    if kind == "timestamps":
-        return str(EPOCH + timedelta(microseconds=value))
-    if kind == "blobs":
-        return "0x" + bytes(value).hex()
-    return str(value)
+def _text(kind: Kind, value: Any) -> str:
+    match kind, value:
+        case Kind.DATE, int():
+            return str(date.fromordinal(EPOCH.toordinal() + value))
+        case ((Kind.TIMESTAMP | Kind.TIMESTAMP_UTC), int()):
+            zone = "+00:00" if kind is Kind.TIMESTAMP_UTC else ""
+            return f"{EPOCH + timedelta(microseconds=value)}{zone}"
+        case _, bytes():
+            return f"0x{value.hex()}"
+        case _:
+            return str(value)

@@ -6,8 +6,6 @@ for tracebacks.
 
 from __future__ import annotations
 
-import re
-
 MASK = "***"
 MIN_SECRET_LENGTH = 4
 """Minimum length of a password to mask: masking every `a` would make a message unreadable and reveal the password."""
@@ -21,6 +19,8 @@ class Redactor:
 
     def add_dsn(self, dsn: str) -> None:
         """Adds a DSN: the whole of it and its password are masked from now on."""
+        import re
+
         # The user information ends at the last `@`: a password may contain an unescaped one.
         found = re.findall(r"^[a-zA-Z0-9+]+://[^:@/]*:(.*)@|[?&]password=([^&]*)", dsn, re.DOTALL)
         passwords = {password for groups in found for password in groups}

@@ -1,43 +1,58 @@
-"""Encodes result sets as Head and Rows messages, which are passed to the client unchanged."""
+"""Encodes result sets as Head and Rows messages, which are passed to the client unchanged.
+
+The documentation of the messages is in `proto/sqlflow/v1/data.proto`.
+"""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sqlflow_submitter import packed, wire
 from sqlflow_submitter.connect.database import Batch, ColumnInfo, Kind, Values
-from sqlflow_submitter.proto.sqlflow.v1.data_pb2 import Column, Head, Rows
+from sqlflow_submitter.frames import Content, Head
 
 
-def encode_head(columns: Sequence[ColumnInfo]) -> Head:
+class Rows(Content):
+    """A batch of rows, by column."""
+
+    FIELD = 5
+
+    def __init__(self, count: int, columns: list[Values]) -> None:
+        self.count = count
+        self.columns = columns
+
+    def encode(self) -> list[bytes]:
+        parts = [wire.integer(1, self.count)]
+        for column in self.columns:
+            parts += wire.message(2, encode_column(column))
+        return parts
+
+
+def head_of(columns: Sequence[ColumnInfo]) -> Head:
     """Describes the columns of a result set."""
-    head = Head(column_names=[column.name for column in columns])
-    for column in columns:
-        head.column_types.add(database_type=column.database_type)
-    return head
+    return Head([column.name for column in columns], [column.database_type for column in columns])
 
 
-def encode_rows(columns: Sequence[ColumnInfo], batch: Batch) -> Rows:
-    """Encodes a batch of rows."""
-    rows = Rows(count=batch.rows)
-    for column, raw in zip(columns, batch.raw, strict=True):
-        encode_column(column.decode(raw), rows.columns.add())
-    return rows
+def rows_of(columns: Sequence[ColumnInfo], batch: Batch) -> Rows:
+    """Decodes a batch of rows."""
+    return Rows(batch.rows, [column.decode(raw) for column, raw in zip(columns, batch.raw, strict=True)])
 
 
-def encode_column(decoded: Values, column: Column) -> None:
-    """Encodes one column. For speed, each value is processed in C, except in columns with NULLs."""
-    kind, values = decoded
-    if kind is Kind.MIXED:
-        _mixed(values, column)
-        return
+def encode_column(column: Values) -> list[bytes]:
+    """Encodes one column as a Column message, in parts. For speed, each value is processed in C."""
+    kind, values = column
+    nulls = b""
     if None in values:
-        column.nulls = null_bits(values)
+        nulls = wire.blob(1, null_bits(values))
         if values.count(None) == len(values):
-            return
-        zero = ZEROS[kind]
-        values = [zero if value is None else value for value in values]
-    ENCODERS[kind](column, values)
+            return [nulls]
+        if kind is not Kind.MIXED:
+            zero = ZEROS[kind]
+            values = [zero if value is None else value for value in values]
+    field, encoded = ENCODERS[kind](values)
+    return [nulls, *wire.message(field, encoded)]
 
 
 def null_bits(values: Sequence[Any]) -> bytes:
@@ -46,63 +61,90 @@ def null_bits(values: Sequence[Any]) -> bytes:
     return int(digits, 2).to_bytes((len(values) + 7) // 8, "little")
 
 
-def _ints(column: Column, values: Sequence[int]) -> None:
+Encoded = tuple[int, list[bytes]]
+"""A field of Column, and the message in it, in parts."""
+
+
+def _bools(values: Sequence[bool]) -> Encoded:
+    return 2, wire.message(1, [bytes(values)])
+
+
+def _ints(values: Sequence[int]) -> Encoded:
     try:
-        column.int64s.values.extend(values)
-    except ValueError:
+        return 3, wire.message(1, [packed.varints(array("q", values))])
+    except OverflowError:
+        pass
+    try:
         # Some values exceed int64. MySQL's BIGINT UNSIGNED fits uint64.
-        column.ClearField("int64s")
-        if min(values) >= 0 and max(values) < 2**64:
-            column.uint64s.values.extend(values)
-        else:
-            column.decimals.values.extend(map(str, values))
+        return 4, wire.message(1, [packed.varints(array("Q", values))])
+    except OverflowError:
+        return _decimals(list(map(str, values)))
 
 
-def _timestamps_utc(column: Column, values: Sequence[int]) -> None:
-    column.timestamps.has_zone = True
-    column.timestamps.values.extend(values)
+def _floats(values: Sequence[float]) -> Encoded:
+    return 5, wire.message(1, [packed.doubles(values)])
 
 
-def _mixed(values: Sequence[Any], column: Column) -> None:
-    encoded = column.mixed.values
-    for place, value in enumerate(values):
-        cell = encoded.add()
-        if value is None:
-            if not column.nulls:
-                column.nulls = null_bits(values)
-        elif isinstance(value, bool):
-            cell.bool_value = value
-        elif isinstance(value, int):
-            _mixed_int(cell, value)
-        elif isinstance(value, float):
-            cell.double_value = value
-        elif isinstance(value, str):
-            cell.string_value = value
-        elif isinstance(value, bytes):
-            cell.blob_value = value
-        else:
-            raise TypeError(f"row {place} of a mixed column holds a {type(value).__name__}")
+def _texts(values: Sequence[str]) -> Encoded:
+    return 6, [packed.strings(1, values)]
 
 
-def _mixed_int(cell: Any, value: int) -> None:
-    if -(2**63) <= value < 2**63:
-        cell.int64_value = value
-    elif 0 <= value < 2**64:
-        cell.uint64_value = value
-    else:
-        cell.decimal_value = str(value)
+def _blobs(values: Sequence[bytes]) -> Encoded:
+    return 7, [packed.blobs(1, values)]
 
 
-ENCODERS: dict[Kind, Callable[[Column, Sequence[Any]], None]] = {
-    Kind.BOOL: lambda column, values: column.bools.values.extend(values),
+def _decimals(values: Sequence[str]) -> Encoded:
+    return 8, [packed.strings(1, values)]
+
+
+def _dates(values: Sequence[int]) -> Encoded:
+    return 9, wire.message(1, [packed.varints(array("q", values), zigzag=True)])
+
+
+def _timestamps(values: Sequence[int]) -> Encoded:
+    return 10, wire.message(1, [packed.varints(array("q", values), zigzag=True)])
+
+
+def _timestamps_utc(values: Sequence[int]) -> Encoded:
+    field, encoded = _timestamps(values)
+    return field, [*encoded, wire.integer(2, 1)]
+
+
+def _mixed(values: Sequence[Any]) -> Encoded:
+    return 11, [packed.blobs(1, [_cell(value) for value in values])]
+
+
+def _cell(value: Any) -> bytes:
+    """Encodes one value of a mixed column."""
+    match value:
+        case None:
+            return b""
+        case str():
+            return wire.present_bytes(5, value.encode())
+        case bool():
+            return wire.present_integer(1, value)
+        case int():
+            if -(2**63) <= value < 2**63:
+                return wire.present_integer(2, value)
+            return wire.present_integer(3, value) if 0 <= value < 2**64 else wire.present_text(7, str(value))
+        case float():
+            return wire.present_double(4, value)
+        case bytes():
+            return wire.present_bytes(6, value)
+    raise TypeError(f"a mixed column holds a {type(value).__name__}")
+
+
+ENCODERS: dict[Kind, Callable[[Any], Encoded]] = {
+    Kind.BOOL: _bools,
     Kind.INT: _ints,
-    Kind.FLOAT: lambda column, values: column.doubles.values.extend(values),
-    Kind.TEXT: lambda column, values: column.strings.values.extend(values),
-    Kind.BLOB: lambda column, values: column.blobs.values.extend(values),
-    Kind.DECIMAL: lambda column, values: column.decimals.values.extend(values),
-    Kind.DATE: lambda column, values: column.dates.values.extend(values),
-    Kind.TIMESTAMP: lambda column, values: column.timestamps.values.extend(values),
+    Kind.FLOAT: _floats,
+    Kind.TEXT: _texts,
+    Kind.BLOB: _blobs,
+    Kind.DECIMAL: _decimals,
+    Kind.DATE: _dates,
+    Kind.TIMESTAMP: _timestamps,
     Kind.TIMESTAMP_UTC: _timestamps_utc,
+    Kind.MIXED: _mixed,
 }
 
 ZEROS: dict[Kind, Any] = {

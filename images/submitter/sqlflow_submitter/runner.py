@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from typing import NoReturn
 
 from sqlflow_submitter.channel import DESCRIPTOR_VARIABLE, AgentChannel, Channel
-from sqlflow_submitter.connect import connect
-from sqlflow_submitter.connect.database import Database
 from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError, one_line, shortened
-from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import SubmitterFrame
+from sqlflow_submitter.frames import Failure, Frame
 from sqlflow_submitter.redact import Redactor
 from sqlflow_submitter.spans import attach_context
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step, first_word, load_step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from sqlflow_submitter.connect.database import Database
 
 SECRET = "db_conn_str"
 MAX_MESSAGE = 2_000
@@ -33,6 +35,8 @@ def run_step(path: str) -> None:
     channel: Channel | None = None
     statement: Statement | None = None
     try:
+        from sqlflow_submitter.connect import connect
+
         channel = open_channel()
         step = load_step(path)
         dsn = channel.secrets().get(SECRET, "")
@@ -100,37 +104,36 @@ def _run(statement: Statement, step: Step, database: Database, channel: Statemen
 def _report_failure(
     error: Exception, channel: Channel | None, statement: Statement | None, redactor: Redactor
 ) -> NoReturn:
-    frame = SubmitterFrame()
-    if statement is not None:
-        frame.statement = statement.index
     message = str(error)
-    if isinstance(error, SubmitterError):
-        frame.failure.user_error = error.user_error
-        frame.failure.transient = error.retryable
-        frame.failure.unclear = error.unclear
-        frame.failure.not_executed = error.not_executed and not error.unclear
-    else:
-        frame.failure.unclear = True
+    if not isinstance(error, SubmitterError):
         message = f"the submitter failed: {type(error).__name__}: {error}"
-    message = redactor.redact(one_line(message))
     # A database's message may quote the whole statement.
-    frame.failure.message = shortened(message, MAX_MESSAGE)
+    failure = Failure(shortened(redactor.redact(one_line(message)), MAX_MESSAGE))
+    if isinstance(error, SubmitterError):
+        failure.user_error = error.user_error
+        failure.transient = error.retryable
+        failure.unclear = error.unclear
+        failure.not_executed = error.not_executed and not error.unclear
+    else:
+        failure.unclear = True
     if not isinstance(error, UserError | CommitRefused):
         import traceback
 
-        frame.failure.detail = redactor.redact("".join(traceback.format_exception(error)))[-MAX_DETAIL:]
+        failure.detail = redactor.redact("".join(traceback.format_exception(error)))[-MAX_DETAIL:]
+    import contextlib
+
     # The agent reads both before it appends the message.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     is_printed = False
     if channel is not None:
-        frame.failure.unprinted = True
+        failure.unprinted = True
         # If the agent has exited, only the line on standard error remains.
         with contextlib.suppress(OSError):
-            channel.send(frame)
+            channel.send(Frame(failure, statement.index if statement else None))
             is_printed = isinstance(channel, AgentChannel)
     if not is_printed:
-        print(frame.failure.message, file=sys.stderr, flush=True)
+        print(failure.message, file=sys.stderr, flush=True)
     # Exit at once: threads and atexit handlers of user code must not change the exit code or keep the process alive.
     os._exit(1)

@@ -8,16 +8,18 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 
-from sqlflow_submitter.channel import Channel
-from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import Attribute, Span, SubmitterFrame
+from sqlflow_submitter.frames import Event, Frame, Span
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlflow_submitter.channel import Channel
+    from sqlflow_submitter.frames import Value
 
 MAX_EVENTS = 1000
 """Maximum number of events of a span; later events are dropped."""
-
-Value = str | int | float
 
 
 class Spans:
@@ -30,38 +32,53 @@ class Spans:
         self._open: list[Span] = []
         self._last_id = 0
 
-    @contextmanager
-    def span(self, name: str, attributes: Mapping[str, Value] | None = None) -> Iterator[None]:
-        """Opens a span. Spans that are opened inside the block become its children."""
+    def span(self, name: str, attributes: Mapping[str, Value] | None = None) -> OpenSpan:
+        """Returns a context manager that opens a span. Spans that are opened inside the block become its children."""
+        return OpenSpan(self, name, attributes or {})
+
+    def begin(self, name: str, attributes: Mapping[str, Value]) -> Span | None:
+        """Opens a span, or does nothing if the job is not traced."""
         if not self._is_traced:
-            yield
-            return
+            return None
         self._last_id += 1
-        span = Span(id=self._last_id, name=name, begin_unix_micros=_now())
-        span.parent = self._open[-1].id if self._open else 0
-        _add(span.attributes, attributes or {})
-        if not self._open:
-            _add(span.attributes, _process())
+        span = Span(self._last_id, self._open[-1].number if self._open else 0, name, _now())
+        span.attributes.update(attributes if self._open else {**attributes, **_process()})
         self._open.append(span)
+        return span
+
+    def end(self, span: Span, error: BaseException | None) -> None:
+        self._open.remove(span)
+        span.end_unix_micros = _now()
+        # Only the type, because the message may quote data. The outcome has the message.
+        span.error = type(error).__name__ if isinstance(error, Exception) else ""
         try:
-            yield
-        except Exception as error:
-            # Only the type, because the message may quote data. The outcome has the message.
-            span.error = type(error).__name__
-            raise
-        finally:
-            self._open.remove(span)
-            span.end_unix_micros = _now()
-            # If the agent has exited, this must not hide another error.
-            with suppress(OSError):
-                self._channel.send(SubmitterFrame(statement=self._statement, span=span))
+            self._channel.send(Frame(span, self._statement))
+        except OSError:
+            # The agent has exited. This must not hide the error of the block.
+            return
 
     def event(self, name: str, attributes: Mapping[str, Value]) -> None:
         """Adds an event to the innermost open span."""
         if not self._open or len(self._open[-1].events) >= MAX_EVENTS:
             return
-        event = self._open[-1].events.add(name=name, time_unix_micros=_now())
-        _add(event.attributes, attributes)
+        self._open[-1].events.append(Event(name, _now(), attributes))
+
+
+class OpenSpan:
+    """The block of a span. It is a class because `contextlib` takes time to import."""
+
+    def __init__(self, spans: Spans, name: str, attributes: Mapping[str, Value]) -> None:
+        self._spans = spans
+        self._name = name
+        self._attributes = attributes
+        self._span: Span | None = None
+
+    def __enter__(self) -> None:
+        self._span = self._spans.begin(self._name, self._attributes)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._span is not None:
+            self._spans.end(self._span, error)
 
 
 def attach_context() -> None:
@@ -96,15 +113,3 @@ def _process() -> dict[str, Value]:
 
 def _now() -> int:
     return time.time_ns() // 1000
-
-
-def _add(attributes: object, values: Mapping[str, Value]) -> None:
-    for key, value in values.items():
-        attribute: Attribute = attributes.add(key=key)  # type: ignore[attr-defined]
-        match value:
-            case str():
-                attribute.text = value
-            case int():
-                attribute.integer = value
-            case float():
-                attribute.number = value

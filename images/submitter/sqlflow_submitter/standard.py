@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sqlflow_submitter.connect.database import Database, ResultSet
 from sqlflow_submitter.errors import SubmitterError
-from sqlflow_submitter.rows import encode_head, encode_rows
+from sqlflow_submitter.rows import head_of, rows_of
 from sqlflow_submitter.statement import StatementChannel
 
 
@@ -30,11 +30,11 @@ def run_standard(sql: str, database: Database, channel: StatementChannel) -> int
 def send_result_set(result: ResultSet, channel: StatementChannel) -> None:
     """Sends a result set: the head, even if there are no rows, and then each batch of rows as it arrives."""
     with _marked_unclear():
-        channel.head(encode_head(result.columns))
+        channel.send(head_of(result.columns))
     # An error of `batches` is not marked, because the database reports it about the statement.
     for batch in result.batches():
         with _marked_unclear():
-            channel.rows(encode_rows(result.columns, batch))
+            channel.send(rows_of(result.columns, batch))
 
 
 @contextmanager

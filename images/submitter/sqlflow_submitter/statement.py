@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
 
-from sqlflow_submitter.channel import Channel
-from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import SubmitterFrame
-from sqlflow_submitter.proto.sqlflow.v1.data_pb2 import Head, Rows
+from sqlflow_submitter.frames import Content, Display, Ended, Frame, Metrics, Progress, Started
 from sqlflow_submitter.spans import Spans
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlflow_submitter.channel import Channel
 
 PROGRESS_INTERVAL_SECONDS = 0.1
 
@@ -26,8 +29,7 @@ class StatementChannel:
 
     def started(self, repeatable: bool) -> None:
         """Reports the start. If the statement is not repeatable, waits until the report is durable."""
-        frame = SubmitterFrame(statement=self._index)
-        frame.started.SetInParent()
+        frame = Frame(Started(), self._index)
         if repeatable:
             self._channel.send(frame)
         else:
@@ -36,17 +38,10 @@ class StatementChannel:
 
     def ended(self, rows_affected: int | None) -> None:
         """Reports success, and the number of changed rows if it is known."""
-        frame = SubmitterFrame(statement=self._index)
-        frame.ended.duration_micros = int((time.monotonic() - self._started_at) * 1e6)
-        if rows_affected is not None:
-            frame.ended.rows_affected = rows_affected
-        self._channel.send(frame)
+        self.send(Ended(int((time.monotonic() - self._started_at) * 1e6), rows_affected))
 
-    def head(self, head: Head) -> None:
-        self._channel.send(SubmitterFrame(statement=self._index, head=head))
-
-    def rows(self, rows: Rows) -> None:
-        self._channel.send(SubmitterFrame(statement=self._index, rows=rows))
+    def send(self, content: Content) -> None:
+        self._channel.send(Frame(content, self._index))
 
     def progress(self, phase: str, done: int, total: int, unit: str, always: bool = False) -> None:
         """Reports the progress of a phase, at most ten times a second. The end of a phase is always reported.
@@ -57,31 +52,17 @@ class StatementChannel:
         if done != total and not always and now < self._next_progress_at.get(phase, 0.0):
             return
         self._next_progress_at[phase] = now + PROGRESS_INTERVAL_SECONDS
-        frame = SubmitterFrame(statement=self._index)
-        frame.progress.phase = phase
-        frame.progress.done = done
-        frame.progress.total = total
-        frame.progress.unit = unit
-        self._channel.send(frame)
+        self.send(Progress(phase, done, total, unit))
 
     def metrics(self, values: Mapping[str, float], step: int | None = None, kept: bool = False) -> None:
         """Sends the metrics of one round, or final metrics if `step` is None.
 
         `kept`: the model of this round is kept. Its metrics were sent before.
         """
-        frame = SubmitterFrame(statement=self._index)
-        frame.metrics.kept = kept
-        if step is not None:
-            frame.metrics.step = step
-        for name, value in values.items():
-            frame.metrics.metrics.add(name=name, value=value)
-        self._channel.send(frame)
+        self.send(Metrics(values, step, kept))
 
     def display(self, media_type: str, data: bytes) -> None:
-        frame = SubmitterFrame(statement=self._index)
-        frame.display.media_type = media_type
-        frame.display.data = data
-        self._channel.send(frame)
+        self.send(Display(media_type, data))
 
     def commit(self) -> None:
         """Waits for the grant to make the effect visible. Raises CommitRefused if it is refused."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
-from typing import Any
-
 from sqlflow_submitter.errors import SubmitterError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
 
 VERSION = 1
 
-Expression = dict[str, Any]
+Expression: TypeAlias = "dict[str, Any]"
 """A node of a COLUMN clause: `{"ident": "x"}`, `{"call": "NUMERIC", "args": […]}` …"""
 
 
@@ -93,15 +93,18 @@ CREATE_FILE = [["CREATE", "TABLE"], ["CREATE", "VIRTUAL"], ["CREATE", "VIEW"]]
 
 # Whitespace, parentheses and comments.
 BEFORE_WORD = r"(?:[\s(]|--[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z))*+"
-NEXT_WORD = re.compile(rf"{BEFORE_WORD}(\w+)", re.DOTALL)
+NEXT_WORD = rf"{BEFORE_WORD}(\w+)"
 
 
 def first_words(sql: str, count: int) -> list[str]:
     """Returns the first words of a statement in upper case, without comments and opening parentheses."""
+    import re
+
+    next_word = re.compile(NEXT_WORD, re.DOTALL)
     found: list[str] = []
     at = 0
     while len(found) < count:
-        match = NEXT_WORD.match(sql, at)
+        match = next_word.match(sql, at)
         if match is None:
             break
         found.append(match.group(1).upper())
@@ -120,6 +123,8 @@ def load_step(path: str) -> Step:
     Raises:
         SubmitterError: the file does not exist, is not JSON, or has another version.
     """
+    import json
+
     try:
         # Without pathlib: a standard step would import it for this line only.
         with open(path, "rb") as file:

@@ -12,13 +12,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from protos.sqlflow.agent.v1.channel_pb2 import AgentFrame, Failure, SubmitterFrame
+from protos.sqlflow.v1.data_pb2 import Column
+
 from sqlflow_submitter.channel import Channel
-from sqlflow_submitter.console import cells
 from sqlflow_submitter.errors import CommitRefused
-from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import AgentFrame, Failure, SubmitterFrame
+from sqlflow_submitter.frames import Commit, Frame
 
 MAIN = 'from sqlflow_submitter import run_step\n\nrun_step("step.json")\n'
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -82,16 +85,14 @@ class Recorder(Channel):
     def secrets(self) -> dict[str, str]:
         return {}
 
-    def send(self, frame: SubmitterFrame) -> None:
-        self.run.frames.append(frame)
+    def send(self, frame: Frame) -> None:
+        self.run.frames.append(SubmitterFrame.FromString(b"".join(frame.encode())))
 
-    def send_durable(self, frame: SubmitterFrame) -> None:
+    def send_durable(self, frame: Frame) -> None:
         self.send(frame)
 
     def commit(self, statement: int) -> None:
-        frame = SubmitterFrame(statement=statement)
-        frame.commit.SetInParent()
-        self.send(frame)
+        self.send(Frame(Commit(), statement))
         if not self._grant:
             raise CommitRefused("cannot commit: another attempt has started")
 
@@ -207,6 +208,33 @@ def _statement(place: int, statement: dict[str, Any] | str) -> dict[str, Any]:
     if isinstance(statement, str):
         statement = {"kind": "standard", "sql": statement, "repeatable": False}
     return {"index": place, "repeatable": True, "sql": "", **statement}
+
+
+def cells(column: Column, count: int) -> list[str]:
+    """Formats a column's values as text."""
+    kind = column.WhichOneof("values")
+    if kind is None:
+        return ["NULL"] * count
+    values = [_text(kind, value) for value in getattr(column, kind).values]
+    for row in range(count):
+        if column.nulls and column.nulls[row // 8] >> row % 8 & 1:
+            values[row] = "NULL"
+    if kind == "timestamps" and column.timestamps.has_zone:
+        values = [value if value == "NULL" else f"{value}+00:00" for value in values]
+    return values
+
+
+def _text(kind: str, value: Any) -> str:
+    if kind == "mixed":
+        field = value.WhichOneof("value")
+        return _text(field.removesuffix("_value") + "s", getattr(value, field)) if field else "NULL"
+    if kind == "dates":
+        return str(date.fromordinal(date(1970, 1, 1).toordinal() + value))
+    if kind == "timestamps":
+        return str(datetime(1970, 1, 1) + timedelta(microseconds=value))
+    if kind == "blobs":
+        return "0x" + bytes(value).hex()
+    return str(value)
 
 
 def peak_rss(pid: int) -> int:

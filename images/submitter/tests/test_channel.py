@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from agent import read_frame, varint
+from protos.sqlflow.agent.v1.channel_pb2 import AgentFrame, SubmitterFrame
 
 from sqlflow_submitter.channel import MAX_FRAME_BYTES, AgentChannel
 from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError
-from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import AgentFrame, SubmitterFrame
+from sqlflow_submitter.frames import Display, Frame, Started
 
 
 @pytest.fixture
@@ -25,10 +26,8 @@ def answer(agent_end: socket.socket, frame: AgentFrame) -> None:
     agent_end.sendall(bytes(varint(len(body))) + body)
 
 
-def started() -> SubmitterFrame:
-    frame = SubmitterFrame(statement=3)
-    frame.started.SetInParent()
-    return frame
+def started() -> Frame:
+    return Frame(Started(), 3)
 
 
 def test_secrets_come_in_the_first_frame(pair: tuple[AgentChannel, socket.socket]) -> None:
@@ -99,7 +98,13 @@ def test_malformed_or_huge_length_is_an_error(pair: tuple[AgentChannel, socket.s
 
 def test_frame_above_the_limit_is_not_sent(pair: tuple[AgentChannel, socket.socket]) -> None:
     channel, _ = pair
-    frame = SubmitterFrame(statement=0)
-    frame.display.data = b"x" * MAX_FRAME_BYTES
     with pytest.raises(UserError, match="limit"):
-        channel.send(frame)
+        channel.send(Frame(Display("text/plain", b"x" * MAX_FRAME_BYTES), 0))
+
+
+@pytest.mark.parametrize("body", [b"\x0a\x05ab", b"\x80", b"\x0b", b"\x22\x03\x0a\x01\xff"])
+def test_malformed_frame_is_an_error(pair: tuple[AgentChannel, socket.socket], body: bytes) -> None:
+    channel, agent_end = pair
+    agent_end.sendall(bytes([len(body)]) + body)
+    with pytest.raises(SubmitterError, match="cannot read from the agent: a frame is malformed: "):
+        channel.secrets()

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from agent import StandInAgent
+from protos.sqlflow.v1.data_pb2 import Column
 
 from sqlflow_submitter.connect import connect
-from sqlflow_submitter.proto.sqlflow.v1.data_pb2 import Column
 
 DAY = 86_400_000_000
 

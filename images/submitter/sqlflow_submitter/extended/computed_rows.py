@@ -7,13 +7,13 @@ from typing import Any
 
 from sqlflow_submitter.connect.database import Batch, ColumnInfo
 from sqlflow_submitter.connect.sqlite import decode
-from sqlflow_submitter.rows import encode_head, encode_rows
+from sqlflow_submitter.rows import head_of, rows_of
 from sqlflow_submitter.statement import StatementChannel
 
 
 def send_rows(names: Sequence[str], columns: Sequence[Sequence[Any]], channel: StatementChannel) -> None:
     """Sends a result set, given by column. Without columns it has no rows. The values of a column decide its kind."""
     described = [ColumnInfo(name, "", decode) for name in names]
-    channel.head(encode_head(described))
+    channel.send(head_of(described))
     if columns:
-        channel.rows(encode_rows(described, Batch(len(columns[0]), columns)))
+        channel.send(rows_of(described, Batch(len(columns[0]), columns)))

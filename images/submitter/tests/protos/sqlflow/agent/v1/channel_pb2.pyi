@@ -1,5 +1,5 @@
-from sqlflow_submitter.proto.sqlflow.record.v1 import record_pb2 as _record_pb2
-from sqlflow_submitter.proto.sqlflow.v1 import data_pb2 as _data_pb2
+from protos.sqlflow.record.v1 import record_pb2 as _record_pb2
+from protos.sqlflow.v1 import data_pb2 as _data_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message

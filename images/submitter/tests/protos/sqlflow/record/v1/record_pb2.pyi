@@ -1,4 +1,4 @@
-from sqlflow_submitter.proto.sqlflow.v1 import data_pb2 as _data_pb2
+from protos.sqlflow.v1 import data_pb2 as _data_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
