@@ -176,7 +176,7 @@ impl Visit for Ids {
             "trace_id" => self.trace = TraceId::from_hex(value).ok(),
             "span_id" => self.span = SpanId::from_hex(value).ok(),
             "trace_flags" => {
-                self.flags = u8::from_str_radix(value, 16).map(TraceFlags::new).unwrap_or_default()
+                self.flags = u8::from_str_radix(value, 16).map(TraceFlags::new).unwrap_or_default();
             }
             _ => {}
         }

@@ -13,7 +13,7 @@ use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::metrics::{InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Temporality};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 pub use opentelemetry::metrics::{AsyncInstrument, Histogram, Meter};
 
@@ -81,13 +81,14 @@ impl Metrics {
         let waiting = Arc::clone(&sender.waiting);
         let task = tokio::spawn(async move {
             let mut metrics = ResourceMetrics::default();
-            let mut times = interval_at(Instant::now() + interval, interval);
-            times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut begun = Instant::now();
             loop {
+                // Unlike `tokio::time::interval`, it takes any duration.
                 let is_last = tokio::select! {
-                    _ = times.tick() => false,
+                    () = sleep(interval.saturating_sub(begun.elapsed())) => false,
                     _ = &mut closed => true,
                 };
+                begun = Instant::now();
                 prepare();
                 sender.send(&mut metrics).await;
                 if is_last {

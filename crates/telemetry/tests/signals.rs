@@ -143,7 +143,9 @@ async fn rejected_lines_are_lost_and_counted() {
 
 /// Metrics with one counter and one gauge, which are sent at the end.
 fn metrics(endpoint: &str) -> (Running, Arc<AtomicUsize>) {
-    let settings = MetricSettings::from_variables(&on(endpoint, &[])).unwrap().unwrap();
+    // Any number is an interval.
+    let interval = [("OTEL_METRIC_EXPORT_INTERVAL", "18446744073709551615")];
+    let settings = MetricSettings::from_variables(&on(endpoint, &interval)).unwrap().unwrap();
     let metrics = Metrics::new("test", settings).unwrap();
     let (lost, count) = counter();
     metrics.count_losses(count);
