@@ -21,5 +21,6 @@ pub mod open_files;
 mod read_recorder;
 pub mod reconciler;
 pub mod server;
+pub mod telemetry;
 pub mod trace;
 pub mod web;

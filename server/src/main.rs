@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlflow_cli::ctrl_c::CtrlC;
 use sqlflow_server::config::{Command, LogFormat, Options};
-use sqlflow_server::trace::Tracer;
+use sqlflow_server::telemetry::Telemetry;
 use sqlflow_server::{doctor, open_files};
 use sqlflow_telemetry::live::Pipeline;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +19,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// Log filter: the HTTP/2 library warns about each acknowledgement of a PING that it did not send itself. `api::delivery`
 /// sends such PINGs.
 const NO_PING_WARNINGS: &str = "h2::proto::ping_pong=error";
+/// Fields of the spans around a log line that are exported with it.
+const LOG_FIELDS: [&str; 2] = ["job", "attempt"];
 /// Timeout for pending system calls at the end, such as those of a disk that does not answer.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
@@ -49,12 +51,12 @@ async fn run() -> anyhow::Result<ExitCode> {
     if options.check {
         return Ok(options.check().await);
     }
-    let tracer = Tracer::from_env()?;
-    start_logging(options.log_format, &tracer);
+    let telemetry = Telemetry::from_env()?;
+    start_logging(options.log_format, &telemetry);
     let open_files_limit = open_files::raise_limit();
     let shutdown = CancellationToken::new();
     cancel_on_signal(shutdown.clone())?;
-    Box::pin(sqlflow_server::server::run(options, open_files_limit, tracer, shutdown)).await?;
+    Box::pin(sqlflow_server::server::run(options, open_files_limit, telemetry, shutdown)).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -72,14 +74,16 @@ fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Log lines to stderr, and live spans to the collector, if there is one.
-fn start_logging(format: LogFormat, tracer: &Tracer) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+/// Log lines to stderr; live spans and log lines to the collector, if they are exported.
+fn start_logging(format: LogFormat, telemetry: &Telemetry) {
     // The server reports the failures of exports itself.
     let own = [NO_PING_WARNINGS, "opentelemetry_sdk=off", "sqlflow_live=off"];
-    let filter = own.iter().fold(filter, |filter, directive| {
-        filter.add_directive(directive.parse().expect("it is a directive"))
-    });
+    let filter = || {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        own.iter().fold(filter, |filter, directive| {
+            filter.add_directive(directive.parse().expect("it is a directive"))
+        })
+    };
     // The reader of the log may be gone: reporting that on the same stream would panic wherever a line is written.
     let lines = tracing_subscriber::fmt::layer()
         .log_internal_errors(false)
@@ -91,6 +95,7 @@ fn start_logging(format: LogFormat, tracer: &Tracer) {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
-    let spans = tracer.pipeline().map(Pipeline::layer);
-    tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).init();
+    let spans = telemetry.tracer().pipeline().map(Pipeline::layer);
+    let exported = telemetry.logs().map(|it| it.layer(filter(), &LOG_FIELDS));
+    tracing_subscriber::registry().with(spans).with(lines.with_filter(filter())).with(exported).init();
 }

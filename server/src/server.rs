@@ -26,9 +26,10 @@ use crate::codegen::{AssignOptions, Assigner};
 use crate::config::files::{find_agent, read_yaml};
 use crate::config::{LauncherOption, Options};
 use crate::memory_peaks::MemoryPeaks;
-use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
+use crate::metrics::{MeasuredLog, MeasuredStore};
 use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
-use crate::trace::{Tracer, variables_of_agents};
+use crate::telemetry::Telemetry;
+use crate::trace::variables_of_agents;
 use crate::web::{JobViews, Links, Web};
 
 /// Size of a segment of the result log.
@@ -42,14 +43,14 @@ const POD_ATTACH_TIMEOUT: Duration = Duration::from_secs(120);
 const CLOSE_TIME: Duration = Duration::from_millis(500);
 
 /// Runs a server until `shutdown` is cancelled. Jobs continue without it. `open_files` is the soft limit of open
-/// files for the programs of local agents; `None`: this process's own. `tracer` exports spans.
+/// files for the programs of local agents; `None`: this process's own.
 ///
 /// # Errors
 /// It could not start, or a listener failed.
 pub async fn run(
     options: Options,
     open_files: Option<u64>,
-    tracer: Tracer,
+    mut telemetry: Telemetry,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let variable = |name: &str| std::env::var(name).ok();
@@ -75,7 +76,7 @@ pub async fn run(
     let pages = TcpListener::bind(options.http_listen).await.with_context(|| {
         format!("cannot listen on {} (from {})", options.http_listen, options.origin("http-listen"))
     })?;
-    let metrics = Metrics::default();
+    let (tracer, metrics) = (telemetry.tracer().clone(), telemetry.metrics());
 
     let sqlite =
         SqliteStore::open(&state_dir.join("state.db")).await.context("cannot open the server's state")?;
@@ -104,7 +105,6 @@ pub async fn run(
         LauncherOption::Local => local(&options, python.clone(), open_files, &state_dir)?,
         LauncherOption::Kubernetes => kubernetes(&options).await?,
     };
-    tracer.count_losses(metrics.clone());
     let assign = AssignOptions {
         python: python.clone(),
         models,
@@ -131,7 +131,7 @@ pub async fn run(
                 retain_jobs: options.retain_jobs,
                 silence: SILENCE,
             },
-            tracer: tracer.clone(),
+            tracer,
             metrics: metrics.clone(),
         },
         shutdown.clone(),
@@ -176,7 +176,7 @@ pub async fn run(
     looking.abort();
     housekeeping.abort();
     let _ = housekeeping.await;
-    tracer.finish().await;
+    telemetry.finish().await;
     // The last server leaves one file: it writes the write-ahead log back.
     let _ = tokio::time::timeout(CLOSE_TIME, state.close()).await;
     served.map(|_| ())

@@ -26,7 +26,7 @@ enum By {
 }
 
 /// Each block of commands: its page, a text that is only in this block, and its test.
-const BLOCKS: [(&str, &str, By); 18] = [
+const BLOCKS: [(&str, &str, By); 19] = [
     ("README.md", "make quickstart", By::Elsewhere("make test")),
     ("README.md", "make install", By::Here),
     ("README.md", "sqlflow-server --state-dir", By::Here),
@@ -35,7 +35,8 @@ const BLOCKS: [(&str, &str, By); 18] = [
     ("docs/agent-in-your-image.md", "make agent", By::Here),
     ("docs/agent-in-your-image.md", "--output out=file:///models", By::Here),
     ("docs/running-a-server.md", "sqlflow-server doctor", By::Elsewhere("tests/e2e/doctor.rs")),
-    ("docs/observing.md", "OTEL_EXPORTER_OTLP_ENDPOINT", By::Elsewhere("tests/observe/traces.rs")),
+    ("docs/observing.md", "sqlflowctl run -f program.sql", By::Elsewhere("tests/observe/traces.rs")),
+    ("docs/observing.md", "OTEL_LOGS_EXPORTER=otlp", By::Elsewhere("tests/observe/exported.rs")),
     ("docs/kubernetes.md", "docker build", By::Elsewhere("tests/kubernetes/docs_manifests.rs")),
     ("docs/kubernetes.md", "cat >> manifests/overlays", By::Elsewhere("tests/kubernetes/docs_manifests.rs")),
     (

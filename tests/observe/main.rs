@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod collector;
+mod exported;
 mod logs;
 mod metrics;
 mod pages;

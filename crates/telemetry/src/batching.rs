@@ -1,4 +1,4 @@
-//! Queue of a long-running program, configured by `OTEL_BSP_*`.
+//! Queues of a long-running program, configured by `OTEL_BSP_*` for spans and by `OTEL_BLRP_*` for log lines.
 
 use std::time::Duration;
 
@@ -6,63 +6,61 @@ use anyhow::bail;
 
 use crate::variables::Variables;
 
-/// The specification's defaults.
-const SCHEDULE_DELAY: Duration = Duration::from_secs(5);
-const EXPORT_TIMEOUT: Duration = Duration::from_secs(30);
-const MAX_EXPORT_BATCH_SIZE: usize = 512;
-/// Four times the specification's default, because all spans of a job are queued at its end. The SDK allocates the queue at
-/// the start: about 3 MB.
-const MAX_QUEUE_SIZE: usize = 8192;
-/// Bounds the queue's memory, which is allocated at the start, to 25 MB.
+/// Bounds the queue's memory. That of spans is allocated at the start, to 25 MB.
 const QUEUE_LIMIT: usize = 65_536;
 
-/// Settings of the queue of spans.
+/// Settings of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batching {
-    /// Maximum time that a span waits for others.
+    /// Maximum time that an item waits for others.
     pub schedule_delay: Duration,
     /// Timeout of an export, its retries included.
     pub export_timeout: Duration,
-    /// Maximum number of queued spans. Further ones are dropped.
+    /// Maximum number of queued items. Further ones are dropped.
     pub max_queue_size: usize,
-    /// Maximum number of spans in a request.
+    /// Maximum number of items in a request.
     pub max_export_batch_size: usize,
 }
 
-impl Default for Batching {
-    fn default() -> Self {
-        Self {
-            schedule_delay: SCHEDULE_DELAY,
-            export_timeout: EXPORT_TIMEOUT,
-            max_queue_size: MAX_QUEUE_SIZE,
-            max_export_batch_size: MAX_EXPORT_BATCH_SIZE,
-        }
-    }
-}
-
 impl Batching {
-    pub(crate) fn of(variables: &Variables<'_>) -> anyhow::Result<Self> {
-        let default = Self::default();
-        let count = |name: &str, default, limit| {
-            let Some(number) = variables.number(name)? else { return anyhow::Ok(default) };
+    /// The specification's defaults for spans, except the size of the queue: four times that, because all spans of a job are
+    /// queued at its end. The SDK allocates the queue at the start: about 3 MB.
+    pub const SPANS: Self = Self {
+        schedule_delay: Duration::from_secs(5),
+        export_timeout: Duration::from_secs(30),
+        max_queue_size: 8192,
+        max_export_batch_size: 512,
+    };
+    /// The specification's defaults for log lines.
+    pub const LOG_LINES: Self =
+        Self { schedule_delay: Duration::from_secs(1), max_queue_size: 2048, ..Self::SPANS };
+
+    pub(crate) fn of_spans(variables: &Variables<'_>) -> anyhow::Result<Self> {
+        Self::of("OTEL_BSP", Self::SPANS, variables)
+    }
+
+    #[cfg(feature = "live")]
+    pub(crate) fn of_log_lines(variables: &Variables<'_>) -> anyhow::Result<Self> {
+        Self::of("OTEL_BLRP", Self::LOG_LINES, variables)
+    }
+
+    fn of(prefix: &str, default: Self, variables: &Variables<'_>) -> anyhow::Result<Self> {
+        let count = |setting: &str, default, limit| {
+            let name = format!("{prefix}_{setting}");
+            let Some(number) = variables.number(&name)? else { return anyhow::Ok(default) };
             if !(1..=limit).contains(&number) {
                 bail!("cannot use {name}={number}: it is not a number from 1 to {limit}");
             }
             Ok(number)
         };
-        let queue = count("OTEL_BSP_MAX_QUEUE_SIZE", default.max_queue_size, QUEUE_LIMIT)?;
-        let batch = count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", default.max_export_batch_size.min(queue), queue)?;
-        let time = |name: &str, default| {
-            let time = variables.duration(name)?.unwrap_or(default);
-            if time.is_zero() {
-                // Without a delay, the SDK's thread would poll the queue in a busy loop.
-                bail!("cannot use {name}=0: it is not a number of milliseconds from 1");
-            }
-            anyhow::Ok(time)
-        };
+        let queue = count("MAX_QUEUE_SIZE", default.max_queue_size, QUEUE_LIMIT)?;
+        let batch = count("MAX_EXPORT_BATCH_SIZE", default.max_export_batch_size.min(queue), queue)?;
+        // Without a delay, the SDK's thread would poll the queue in a busy loop.
+        let time =
+            |setting: &str, default| variables.positive_duration(&format!("{prefix}_{setting}"), default);
         Ok(Self {
-            schedule_delay: time("OTEL_BSP_SCHEDULE_DELAY", default.schedule_delay)?,
-            export_timeout: time("OTEL_BSP_EXPORT_TIMEOUT", default.export_timeout)?,
+            schedule_delay: time("SCHEDULE_DELAY", default.schedule_delay)?,
+            export_timeout: time("EXPORT_TIMEOUT", default.export_timeout)?,
             max_queue_size: queue,
             max_export_batch_size: batch,
         })
@@ -76,12 +74,12 @@ mod tests {
     fn batching(variables: &[(&str, &str)]) -> anyhow::Result<Batching> {
         let get =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        Batching::of(&Variables(&get))
+        Batching::of_spans(&Variables(&get))
     }
 
     #[test]
     fn variables_set_the_queue() {
-        assert_eq!(batching(&[]).unwrap(), Batching::default());
+        assert_eq!(batching(&[]).unwrap(), Batching::SPANS);
         let all = batching(&[
             ("OTEL_BSP_SCHEDULE_DELAY", "1"),
             ("OTEL_BSP_EXPORT_TIMEOUT", "2"),

@@ -5,7 +5,6 @@
 //! children of a job's span, they would leave a gap in the job's trace.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use opentelemetry::Context;
@@ -23,8 +22,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::loss_log::LossLog;
-use crate::{Batch, Exporter, Sampling, TraceContext};
+use crate::backlog::Backlog;
+use crate::{Batch, Exporter, Sampling, Settings, Signal, TraceContext};
 
 /// Target of live spans that begin a trace. A layer that writes log lines must exclude this target and those below it.
 pub const ROOT: &str = "sqlflow_live";
@@ -50,37 +49,32 @@ impl Pipeline {
     ///
     /// Memory: about 400 bytes for each span with its attributes. There are at most
     /// [`max_queue_size`](crate::Batching::max_queue_size), those that are being sent included.
-    #[must_use]
-    pub fn start(service: &'static str, exporter: Exporter) -> Self {
-        let settings = exporter.settings().clone();
-        let (waiting, losses) = (Arc::new(AtomicUsize::new(0)), Arc::new(LossLog::default()));
-        let sending = QueueExporter {
-            service,
-            exporter,
-            runtime: Handle::current(),
-            timeout: settings.batching.export_timeout,
-            waiting: Arc::clone(&waiting),
-            losses: Arc::clone(&losses),
-        };
-        let batching = &settings.batching;
+    ///
+    /// # Errors
+    /// As [`Exporter::new`].
+    pub fn start(service: &'static str, settings: Settings) -> anyhow::Result<Self> {
+        let (batching, sampling) = (settings.batching.clone(), settings.sampling.clone());
+        let exporter = Exporter::new(settings.with_max_timeout(batching.export_timeout))?;
+        let backlog = Arc::new(Backlog::new(Signal::Traces, batching.max_queue_size));
+        let sending =
+            QueueExporter { service, exporter, runtime: Handle::current(), backlog: Arc::clone(&backlog) };
         let config = BatchConfigBuilder::default()
             .with_max_queue_size(batching.max_queue_size)
             .with_max_export_batch_size(batching.max_export_batch_size)
             .with_scheduled_delay(batching.schedule_delay)
             .build();
         let processor = BatchSpanProcessor::builder(sending).with_batch_config(config).build();
-        let (processor, is_closed) = (Arc::new(processor), Arc::default());
-        let queue = Queue { processor, waiting, max: batching.max_queue_size, is_closed, losses };
+        let queue = Queue { processor: Arc::new(processor), backlog };
         let provider = SdkTracerProvider::builder()
-            .with_sampler(settings.sampling.sampler())
+            .with_sampler(sampling.sampler())
             .with_span_processor(queue.clone())
             .build();
-        Self(Arc::new(Shared { service, queue, provider, sampling: settings.sampling }))
+        Ok(Self(Arc::new(Shared { service, queue, provider, sampling })))
     }
 
     /// Sets the function that counts lost spans.
     pub fn count_losses(&self, count: impl Fn(usize) + Send + Sync + 'static) {
-        self.0.queue.losses.set_counter(count);
+        self.0.queue.backlog.losses.set_counter(count);
     }
 
     /// Queues finished spans. Does not block: if the queue is full, spans are dropped and counted.
@@ -123,15 +117,8 @@ impl Pipeline {
     /// Sends the queued spans, and waits for at most this time.
     pub async fn finish(self, timeout: Duration) {
         let queue = self.0.queue.clone();
-        queue.is_closed.store(true, Ordering::Relaxed);
-        // The shutdown blocks.
-        let ended = tokio::task::spawn_blocking(move || queue.processor.shutdown_with_timeout(timeout));
-        let _ = tokio::time::timeout(timeout, ended).await;
-        let rest = self.0.queue.waiting.swap(0, Ordering::Relaxed);
-        if rest > 0 {
-            self.0.queue.losses.add(rest, "the collector did not accept them within the timeout");
-        }
-        self.0.queue.losses.flush();
+        let shutdown = move || drop(queue.processor.shutdown_with_timeout(timeout));
+        self.0.queue.backlog.end(timeout, shutdown).await;
     }
 }
 
@@ -144,26 +131,16 @@ pub fn link(live: &tracing::Span, to: TraceContext) {
 #[derive(Debug, Clone)]
 struct Queue {
     processor: Arc<BatchSpanProcessor>,
-    waiting: Arc<AtomicUsize>,
-    max: usize,
-    is_closed: Arc<AtomicBool>,
-    losses: Arc<LossLog>,
+    backlog: Arc<Backlog>,
 }
 
 impl SpanProcessor for Queue {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
-        if self.is_closed.load(Ordering::Relaxed) {
-            // A live span of the shutdown.
-            return;
+        if self.backlog.admit().is_some() {
+            self.processor.on_end(span);
         }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.max {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.losses.add(1, "the collector is too slow");
-            return;
-        }
-        self.processor.on_end(span);
     }
 
     fn force_flush(&self) -> OTelSdkResult {
@@ -175,37 +152,21 @@ impl SpanProcessor for Queue {
     }
 }
 
-/// Exports batches of the SDK's queue. The SDK calls it on a thread of its own, outside the Tokio runtime.
+/// Exports batches of the SDK's queue.
 #[derive(Debug)]
 struct QueueExporter {
     service: &'static str,
     exporter: Exporter,
     runtime: Handle,
-    timeout: Duration,
-    waiting: Arc<AtomicUsize>,
-    losses: Arc<LossLog>,
+    backlog: Arc<Backlog>,
 }
 
 impl SpanExporter for QueueExporter {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let count = batch.len();
-        let (service, exporter, timeout) = (self.service, self.exporter.clone(), self.timeout);
-        let export = async move {
-            let export = exporter.export(vec![Batch { service, spans: batch, ..Batch::default() }]);
-            tokio::time::timeout(timeout, export).await
-        };
-        let exported = self.runtime.spawn(export).await;
-        let subtract = |waiting: usize| waiting.checked_sub(count);
-        if self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract).is_err() {
-            // `finish` has counted them as lost.
-            return Ok(());
-        }
-        match exported {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(lost))) => self.losses.add(lost.spans, &lost.reason),
-            Ok(Err(_)) => self.losses.add(count, "no response from the collector within the timeout"),
-            Err(_) => self.losses.add(count, "the program ends"),
-        }
+    async fn export(&self, spans: Vec<SpanData>) -> OTelSdkResult {
+        let (count, exporter) = (spans.len(), self.exporter.clone());
+        let batch = Batch { service: self.service, spans, ..Batch::default() };
+        let export = async move { exporter.export(vec![batch]).await.map_err(Into::into) };
+        self.backlog.send(&self.runtime, count, export).await;
         Ok(())
     }
 }

@@ -1,14 +1,34 @@
-//! Attributes of the process that sends spans, by OpenTelemetry's semantic conventions.
+//! The resource: attributes of the process that sends telemetry, by OpenTelemetry's semantic conventions.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use opentelemetry::KeyValue;
+use opentelemetry_sdk::Resource;
+
+use crate::Identity;
 
 /// File with the namespace of a Pod, from the volume of its service account.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// Attributes of this process. SQLFlow's Pods have their name, uid, namespace and node in environment variables `K8S_*`.
-pub(crate) fn process() -> Vec<KeyValue> {
+/// Attributes of this process: the same for all signals.
+static PROCESS: LazyLock<Vec<KeyValue>> = LazyLock::new(process);
+
+/// Resource of a service. `process`: attributes of its process, if it is not this one. Attributes from variables override
+/// detected ones.
+pub(crate) fn of_service(service: &'static str, process: Vec<KeyValue>, identity: &Identity) -> Resource {
+    let name = identity.service.clone().unwrap_or_else(|| service.to_owned());
+    Resource::builder_empty()
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_attributes(PROCESS.iter().cloned())
+        .with_attributes(process)
+        .with_attributes(identity.resource.iter().cloned())
+        .with_service_name(name)
+        .build()
+}
+
+/// SQLFlow's Pods have their name, uid, namespace and node in environment variables `K8S_*`.
+fn process() -> Vec<KeyValue> {
     let get = |name: &str| std::env::var(name).ok();
     let mut all = vec![
         KeyValue::new("service.instance.id", format!("{:016x}", rand::random::<u64>())),

@@ -1,58 +1,50 @@
-//! Settings of traces, parsed from the `OTEL_*` variables. `docs/observing.md` has the table of all variables.
+//! Settings of each signal, parsed from the `OTEL_*` variables. `docs/observing.md` has the table of all variables.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use hyper::Uri;
-use hyper::header::{HeaderName, HeaderValue};
 use opentelemetry::KeyValue;
+#[cfg(feature = "live")]
+use opentelemetry_sdk::metrics::Temporality;
 
-use crate::variables::{self, Variable, Variables, boolean, choice, duration};
+use crate::collector::{Collector, Signal};
+use crate::variables::{self, Variable, Variables};
 use crate::{Batching, Sampling, SpanLimits, TraceContext};
 
-/// The specification's default.
-const TIMEOUT: Duration = Duration::from_secs(10);
-const HTTP_PORT: u16 = 4318;
-const TRACES_PATH: &str = "/v1/traces";
+/// The specification's defaults.
+#[cfg(feature = "live")]
+const METRIC_EXPORT_INTERVAL: Duration = Duration::from_secs(60);
+#[cfg(feature = "live")]
+const METRIC_EXPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Protocol of the export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// OTLP over gRPC.
-    Grpc,
-    /// OTLP over HTTP, with Protocol Buffers.
-    Http,
+/// The service that sends, as variables describe it.
+#[derive(Debug, Clone, Default)]
+pub struct Identity {
+    /// Its name, which replaces the program's default.
+    pub service: Option<String>,
+    /// Attributes of the resource.
+    pub resource: Vec<KeyValue>,
 }
 
-/// Files of a TLS connection to the collector.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Certificates to trust, instead of the system's.
-    pub trusted: Option<PathBuf>,
-    /// Certificate and key of the client.
-    pub identity: Option<(PathBuf, PathBuf)>,
+impl Identity {
+    fn of(variables: &Variables<'_>) -> anyhow::Result<Self> {
+        let named = variables.get("OTEL_RESOURCE_ATTRIBUTES");
+        let resource = named.map(|it| variables::pairs(&it)).transpose()?.unwrap_or_default();
+        let of_resource = |name: &str| resource.iter().find(|(key, _)| key == name).map(|(_, it)| it.clone());
+        let service = variables.get("OTEL_SERVICE_NAME").map(|it| it.value);
+        Ok(Self {
+            service: service.or_else(|| of_resource("service.name")),
+            resource: resource.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect(),
+        })
+    }
 }
 
 /// Settings of traces.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Complete URL of the collector.
-    pub endpoint: Uri,
-    /// Transport.
-    pub protocol: Protocol,
-    /// Headers of each request. Their values may be secrets.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether requests are compressed with gzip.
-    pub gzip: bool,
-    /// Timeout of an export, its retries included.
-    pub timeout: Duration,
-    /// Files for TLS.
-    pub tls: TlsFiles,
-    /// Name of the service, which replaces the program's default.
-    pub service: Option<String>,
-    /// Attributes of the resource.
-    pub resource: Vec<KeyValue>,
+    /// Where spans are sent.
+    pub collector: Collector,
+    /// Who sends them.
+    pub identity: Identity,
     /// Sampler of traces.
     pub sampling: Sampling,
     /// Limits of each span.
@@ -70,7 +62,7 @@ impl Settings {
         let variables = Variables(get);
         let is_disabled = variables.boolean("OTEL_SDK_DISABLED")?;
         let exporter = variables.choice("OTEL_TRACES_EXPORTER", ["otlp", "none"])?;
-        let endpoint = variables.exporter("ENDPOINT");
+        let endpoint = variables.exporter(Signal::Traces, "ENDPOINT");
         if is_disabled || exporter == Some("none") {
             return Ok(None);
         }
@@ -87,39 +79,13 @@ impl Settings {
     }
 
     fn for_endpoint(given: &Variable, variables: &Variables<'_>) -> anyhow::Result<Self> {
-        let uri = uri(given, variables)?;
-        let protocol = match variables.exporter("PROTOCOL") {
-            Some(it) if choice(&it, ["grpc", "http/protobuf"])? == "grpc" => Protocol::Grpc,
-            Some(_) => Protocol::Http,
-            None if uri.port_u16() == Some(HTTP_PORT) || is_traces_path(&uri) => Protocol::Http,
-            None => Protocol::Grpc,
-        };
-        let gzip = variables.exporter("COMPRESSION").map(|it| choice(&it, ["gzip", "none"])).transpose()?;
-        let timeout = variables.exporter("TIMEOUT").map(|it| duration(&it)).transpose()?;
-        let timeout = timeout.filter(|it| !it.is_zero()).unwrap_or(TIMEOUT);
-        let named = variables.get("OTEL_RESOURCE_ATTRIBUTES");
-        let resource = named.map(|it| variables::pairs(&it)).transpose()?.unwrap_or_default();
-        let of_resource = |name: &str| resource.iter().find(|(key, _)| key == name).map(|(_, it)| it.clone());
-        let service = variables.get("OTEL_SERVICE_NAME").map(|it| it.value);
         Ok(Self {
-            endpoint: if protocol == Protocol::Http { http_endpoint(given, uri)? } else { uri },
-            protocol,
-            headers: variables.exporter("HEADERS").map(|it| headers(&it)).transpose()?.unwrap_or_default(),
-            gzip: gzip == Some("gzip"),
-            timeout,
-            tls: tls(variables)?,
-            service: service.or_else(|| of_resource("service.name")),
-            resource: resource.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect(),
+            collector: Collector::at(given, Signal::Traces, variables)?,
+            identity: Identity::of(variables)?,
             sampling: Sampling::of(variables)?,
             limits: SpanLimits::of(variables)?,
-            batching: Batching::of(variables)?,
+            batching: Batching::of_spans(variables)?,
         })
-    }
-
-    /// Whether the connection is encrypted.
-    #[must_use]
-    pub fn is_encrypted(&self) -> bool {
-        self.endpoint.scheme_str() == Some("https")
     }
 
     /// Begins a trace with a span of this name, or a part of the parent's trace. The sampler decides whether it is kept.
@@ -131,9 +97,74 @@ impl Settings {
 
     /// Limits the timeout of an export to this maximum.
     #[must_use]
-    pub fn with_max_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = self.timeout.min(timeout);
-        self
+    pub fn with_max_timeout(self, timeout: Duration) -> Self {
+        Self { collector: self.collector.with_max_timeout(timeout), ..self }
+    }
+}
+
+/// Settings of log lines.
+#[cfg(feature = "live")]
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// Where log lines are sent.
+    pub collector: Collector,
+    /// Who sends them.
+    pub identity: Identity,
+    /// Their queue.
+    pub batching: Batching,
+}
+
+#[cfg(feature = "live")]
+impl LogSettings {
+    /// Parses the variables that `get` returns. `None` unless `OTEL_LOGS_EXPORTER` is `otlp`.
+    ///
+    /// # Errors
+    /// A variable is malformed, or no collector is set. The message names the variable.
+    pub fn from_variables(get: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Option<Self>> {
+        let variables = Variables(get);
+        let Some(collector) = Collector::if_requested(Signal::Logs, &variables)? else { return Ok(None) };
+        let batching = Batching::of_log_lines(&variables)?;
+        let collector = collector.with_max_timeout(batching.export_timeout);
+        Ok(Some(Self { collector, identity: Identity::of(&variables)?, batching }))
+    }
+}
+
+/// Settings of metrics.
+#[cfg(feature = "live")]
+#[derive(Debug, Clone)]
+pub struct MetricSettings {
+    /// Where metrics are sent.
+    pub collector: Collector,
+    /// Who sends them.
+    pub identity: Identity,
+    /// Time between two exports.
+    pub interval: Duration,
+    /// Whether sums are since the start, or since the last export.
+    pub temporality: Temporality,
+}
+
+#[cfg(feature = "live")]
+impl MetricSettings {
+    /// Parses the variables that `get` returns. `None` unless `OTEL_METRICS_EXPORTER` is `otlp`.
+    ///
+    /// # Errors
+    /// A variable is malformed, or no collector is set. The message names the variable.
+    pub fn from_variables(get: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Option<Self>> {
+        let variables = Variables(get);
+        let Some(collector) = Collector::if_requested(Signal::Metrics, &variables)? else { return Ok(None) };
+        let timeout = variables.positive_duration("OTEL_METRIC_EXPORT_TIMEOUT", METRIC_EXPORT_TIMEOUT)?;
+        let preference = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+        let temporality = match variables.choice(preference, ["cumulative", "delta", "lowmemory"])? {
+            Some("delta") => Temporality::Delta,
+            Some("lowmemory") => Temporality::LowMemory,
+            _ => Temporality::Cumulative,
+        };
+        Ok(Some(Self {
+            collector: collector.with_max_timeout(timeout),
+            identity: Identity::of(&variables)?,
+            interval: variables.positive_duration("OTEL_METRIC_EXPORT_INTERVAL", METRIC_EXPORT_INTERVAL)?,
+            temporality,
+        }))
     }
 }
 
@@ -142,9 +173,15 @@ impl Settings {
 pub fn unsupported(get: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
     let all = [
         ("OTEL_CONFIG_FILE", "", "set the variables that it would set"),
-        ("OTEL_LOGS_EXPORTER", "none", "log lines go to stderr"),
-        ("OTEL_METRICS_EXPORTER", "none", "a collector's Prometheus receiver takes /metrics"),
         ("OTEL_LOG_LEVEL", "", "set RUST_LOG"),
+        ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "", "log lines are sent whole"),
+        ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "", "log lines are sent whole"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "always_off", "metrics have no exemplars"),
+        (
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+            "explicit_bucket_histogram",
+            "histograms have the buckets of /metrics",
+        ),
     ];
     let set = |(name, harmless, instead): (&str, &str, &str)| {
         let it = Variables(get).get(name).filter(|it| it.value != harmless)?;
@@ -153,68 +190,10 @@ pub fn unsupported(get: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
     all.into_iter().filter_map(set).collect()
 }
 
-/// Parses an endpoint. That of gRPC may lack its scheme, which `OTEL_EXPORTER_OTLP_INSECURE` then decides.
-fn uri(given: &Variable, variables: &Variables<'_>) -> anyhow::Result<Uri> {
-    let hint = "it is not the URL of a collector, such as http://host:4317";
-    let insecure = variables.exporter("INSECURE").map(|it| boolean(&it)).transpose()?.unwrap_or(false);
-    let mut text = given.value.clone();
-    if !text.contains("://") {
-        text = format!("{}://{text}", if insecure { "http" } else { "https" });
-    }
-    let uri: Uri = text.parse().map_err(|_| given.error(hint))?;
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-    if !is_http || uri.host().is_none_or(str::is_empty) {
-        bail!(given.error(hint));
-    }
-    Ok(uri)
-}
-
-fn is_traces_path(uri: &Uri) -> bool {
-    uri.path().trim_end_matches('/').ends_with(TRACES_PATH)
-}
-
-/// Appends the path of traces to the endpoint of all signals, unless the endpoint has it. An endpoint of traces only is
-/// unchanged.
-fn http_endpoint(given: &Variable, uri: Uri) -> anyhow::Result<Uri> {
-    if given.name.contains("_TRACES_") || is_traces_path(&uri) {
-        return Ok(uri);
-    }
-    let mut parts = uri.into_parts();
-    let given_path = parts.path_and_query.as_ref();
-    let path = given_path.map_or("", |it| it.path()).trim_end_matches('/');
-    let query = given_path.and_then(|it| it.query()).map(|it| format!("?{it}")).unwrap_or_default();
-    parts.path_and_query = Some(format!("{path}{TRACES_PATH}{query}").parse()?);
-    Uri::from_parts(parts).with_context(|| given.error("it is not a URL"))
-}
-
-fn headers(it: &Variable) -> anyhow::Result<Vec<(HeaderName, HeaderValue)>> {
-    let header = |(name, value): (String, String)| {
-        let name = name
-            .to_lowercase()
-            .parse()
-            .map_err(|_| it.error_without_value(format!("{name:?} is not a header name")))?;
-        let value: Result<HeaderValue, _> = value.parse();
-        let mut value = value.map_err(|_| it.error_without_value("a value is not allowed in a header"))?;
-        value.set_sensitive(true);
-        Ok((name, value))
-    };
-    variables::pairs(it)?.into_iter().map(header).collect()
-}
-
-fn tls(variables: &Variables<'_>) -> anyhow::Result<TlsFiles> {
-    let file = |setting: &str| variables.exporter(setting);
-    let identity = match (file("CLIENT_CERTIFICATE"), file("CLIENT_KEY")) {
-        (Some(certificate), Some(key)) => Some((certificate.value.into(), key.value.into())),
-        (None, None) => None,
-        (Some(it), None) => bail!(it.error_without_value("OTEL_EXPORTER_OTLP_CLIENT_KEY is missing")),
-        (None, Some(it)) => bail!(it.error_without_value("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE is missing")),
-    };
-    Ok(TlsFiles { trusted: file("CERTIFICATE").map(|it| it.value.into()), identity })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Protocol;
 
     const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
     const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
@@ -256,7 +235,7 @@ mod tests {
         ] {
             let it = settings(&variables).unwrap();
             assert_eq!(
-                (it.protocol, it.endpoint.to_string().as_str()),
+                (it.collector.protocol, it.collector.endpoint.to_string().as_str()),
                 (protocol, endpoint),
                 "{variables:?}"
             );
@@ -284,7 +263,7 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_HEADERS", "a=1"),
             ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "Api-Key=a%20b"),
         ]);
-        let it = it.unwrap();
+        let it = it.unwrap().collector;
         assert_eq!((it.timeout, it.gzip), (Duration::from_millis(500), true));
         assert_eq!(it.clone().with_max_timeout(Duration::from_millis(9)).timeout, Duration::from_millis(9));
         assert_eq!(it.headers.len(), 1);
@@ -295,22 +274,19 @@ mod tests {
     #[test]
     fn unsupported_variable_is_reported() {
         let get = |name: &str| match name {
-            "OTEL_LOGS_EXPORTER" => Some("otlp".to_owned()),
-            "OTEL_METRICS_EXPORTER" => Some("none".to_owned()),
+            "OTEL_LOG_LEVEL" => Some("debug".to_owned()),
+            "OTEL_METRICS_EXEMPLAR_FILTER" => Some("always_off".to_owned()),
             _ => None,
         };
-        assert_eq!(
-            unsupported(&get),
-            ["OTEL_LOGS_EXPORTER=\"otlp\" is not supported; log lines go to stderr"]
-        );
+        assert_eq!(unsupported(&get), ["OTEL_LOG_LEVEL=\"debug\" is not supported; set RUST_LOG"]);
     }
 
     #[test]
     fn service_name_overrides_the_resource_attribute() {
         let resource = ("OTEL_RESOURCE_ATTRIBUTES", "team=ml,service.name=x");
         let it = settings(&[(ENDPOINT, "http://host"), resource]).unwrap();
-        assert_eq!((it.service.as_deref(), it.resource.len()), (Some("x"), 2));
+        assert_eq!((it.identity.service.as_deref(), it.identity.resource.len()), (Some("x"), 2));
         let it = settings(&[(ENDPOINT, "http://host"), resource, ("OTEL_SERVICE_NAME", "y")]).unwrap();
-        assert_eq!(it.service.as_deref(), Some("y"));
+        assert_eq!(it.identity.service.as_deref(), Some("y"));
     }
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use crate::collector::Signal;
+
 /// Source of variables: the environment, or an assignment.
 pub(crate) struct Variables<'a>(pub(crate) &'a dyn Fn(&str) -> Option<String>);
 
@@ -42,10 +44,10 @@ impl Variables<'_> {
         (!value.is_empty()).then(|| Variable { name: name.to_owned(), value })
     }
 
-    /// A setting of the exporter: the variable for traces, or else the one for all signals.
-    pub(crate) fn exporter(&self, setting: &str) -> Option<Variable> {
-        let of_traces = self.get(&format!("OTEL_EXPORTER_OTLP_TRACES_{setting}"));
-        of_traces.or_else(|| self.get(&format!("OTEL_EXPORTER_OTLP_{setting}")))
+    /// A setting of the exporter: the variable for this signal, or else the one for all signals.
+    pub(crate) fn exporter(&self, signal: Signal, setting: &str) -> Option<Variable> {
+        let of_signal = self.get(&format!("OTEL_EXPORTER_OTLP_{}_{setting}", signal.variable()));
+        of_signal.or_else(|| self.get(&format!("OTEL_EXPORTER_OTLP_{setting}")))
     }
 
     /// `true` or `false`; false if it is unset.
@@ -63,6 +65,15 @@ impl Variables<'_> {
     /// A number of milliseconds.
     pub(crate) fn duration(&self, name: &str) -> anyhow::Result<Option<Duration>> {
         self.get(name).as_ref().map(duration).transpose()
+    }
+
+    /// A number of milliseconds that is not 0.
+    pub(crate) fn positive_duration(&self, name: &str, default: Duration) -> anyhow::Result<Duration> {
+        let time = self.duration(name)?.unwrap_or(default);
+        if time.is_zero() {
+            bail!("cannot use {name}=0: it is not a number of milliseconds from 1");
+        }
+        Ok(time)
     }
 
     /// One of these values.

@@ -2,10 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+mod fakes;
+
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
@@ -21,14 +22,14 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-type Variables<'a> = &'a [(&'a str, &'a str)];
+use fakes::{Variables, http, variables};
+
+fn settings(endpoint: &str, more: Variables<'_>) -> Settings {
+    Settings::from_variables(&variables(endpoint, more)).unwrap().unwrap()
+}
 
 fn exporter(endpoint: &str, more: Variables<'_>) -> Exporter {
-    let get = |name: &str| {
-        let found = more.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        found.or_else(|| (name == "OTEL_EXPORTER_OTLP_ENDPOINT").then(|| endpoint.to_owned()))
-    };
-    Exporter::new(Settings::from_variables(&get).unwrap().unwrap()).unwrap()
+    Exporter::new(settings(endpoint, more)).unwrap()
 }
 
 fn spans(count: usize) -> Vec<SpanData> {
@@ -44,42 +45,6 @@ fn partial_success() -> ExportTraceServiceResponse {
     let partial_success =
         ExportTracePartialSuccess { rejected_spans: 2, error_message: "too old".to_owned() };
     ExportTraceServiceResponse { partial_success: Some(partial_success) }
-}
-
-/// A collector that speaks HTTP/1.1, and gives these answers (status line and headers, body), the last one for ever.
-fn http(answers: Vec<(&'static str, Vec<u8>)>) -> (String, mpsc::Receiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1/traces", listener.local_addr().unwrap());
-    let (sender, heads) = mpsc::channel();
-    let next = Arc::new(AtomicUsize::new(0));
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (mut stream, sender, answers, next) =
-                (stream.unwrap(), sender.clone(), answers.clone(), Arc::clone(&next));
-            std::thread::spawn(move || {
-                let mut reader = BufReader::new(stream.try_clone().unwrap());
-                loop {
-                    let mut head = String::new();
-                    while !head.ends_with("\r\n\r\n") {
-                        if reader.read_line(&mut head).unwrap_or(0) == 0 {
-                            return;
-                        }
-                    }
-                    let lower = head.to_lowercase();
-                    let length = lower.lines().find_map(|it| it.strip_prefix("content-length: "));
-                    let mut body = vec![0; length.map_or(0, |it| it.parse().unwrap())];
-                    reader.read_exact(&mut body).unwrap();
-                    let _ = sender.send(head);
-                    let at = next.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1);
-                    let (status, body) = &answers[at];
-                    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", body.len());
-                    stream.write_all(head.as_bytes()).unwrap();
-                    stream.write_all(body).unwrap();
-                }
-            });
-        }
-    });
-    (url, heads)
 }
 
 struct Collector {
@@ -186,7 +151,7 @@ async fn silent_collector_costs_no_more_than_the_timeout() {
 async fn pipeline_ends_in_time_and_counts_what_waits() {
     let hole = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", hole.local_addr().unwrap());
-    let pipeline = Pipeline::start("test", exporter(&url, &[("OTEL_BSP_MAX_QUEUE_SIZE", "10")]));
+    let pipeline = Pipeline::start("test", settings(&url, &[("OTEL_BSP_MAX_QUEUE_SIZE", "10")])).unwrap();
     let lost = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&lost);
     pipeline.count_losses(move |count| {

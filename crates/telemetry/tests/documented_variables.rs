@@ -5,10 +5,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use sqlflow_telemetry::{Propagation, Settings};
+use sqlflow_telemetry::logs::Logs;
+use sqlflow_telemetry::metrics::Metrics;
+use sqlflow_telemetry::{LogSettings, MetricSettings, Propagation, Settings};
 
-/// Variables of the specification about traces.
-const GENERAL: [&str; 20] = [
+/// Variables of the specification, except those of the exporter.
+const GENERAL: [&str; 28] = [
     "OTEL_SDK_DISABLED",
     "OTEL_RESOURCE_ATTRIBUTES",
     "OTEL_SERVICE_NAME",
@@ -28,9 +30,17 @@ const GENERAL: [&str; 20] = [
     "OTEL_SPAN_LINK_COUNT_LIMIT",
     "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
     "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_LOGS_EXPORTER",
+    "OTEL_BLRP_SCHEDULE_DELAY",
+    "OTEL_BLRP_EXPORT_TIMEOUT",
+    "OTEL_BLRP_MAX_QUEUE_SIZE",
+    "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE",
+    "OTEL_METRICS_EXPORTER",
+    "OTEL_METRIC_EXPORT_INTERVAL",
+    "OTEL_METRIC_EXPORT_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
 ];
-/// Settings of the exporter, for all signals and for traces.
+/// Settings of the exporter, for all signals and for each.
 const EXPORTER: [&str; 9] = [
     "ENDPOINT",
     "INSECURE",
@@ -48,9 +58,8 @@ const FREE: [&str; 1] = ["OTEL_SERVICE_NAME"];
 const NONSENSE: &str = "no=such,%ff";
 
 fn known() -> BTreeSet<String> {
-    let all = EXPORTER
-        .iter()
-        .flat_map(|it| [format!("OTEL_EXPORTER_OTLP_{it}"), format!("OTEL_EXPORTER_OTLP_TRACES_{it}")]);
+    let signals = ["", "TRACES_", "LOGS_", "METRICS_"];
+    let all = EXPORTER.iter().flat_map(|it| signals.map(|signal| format!("OTEL_EXPORTER_OTLP_{signal}{it}")));
     all.chain(GENERAL.map(str::to_owned)).collect()
 }
 
@@ -70,6 +79,12 @@ fn start(get: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<()> {
     if let Some(settings) = Settings::from_variables(get)? {
         sqlflow_telemetry::Exporter::new(settings)?;
     }
+    if let Some(settings) = LogSettings::from_variables(get)? {
+        Logs::start("test", settings)?;
+    }
+    if let Some(settings) = MetricSettings::from_variables(get)? {
+        Metrics::new("test", settings)?;
+    }
     Ok(())
 }
 
@@ -78,12 +93,13 @@ fn table_has_every_variable_of_the_specification() {
     assert_eq!(documented(), known());
 }
 
-#[test]
-fn malformed_variable_is_an_error_that_names_it() {
+#[tokio::test]
+async fn malformed_variable_is_an_error_that_names_it() {
     for name in known().iter().filter(|it| !FREE.contains(&it.as_str())) {
         let get = |asked: &str| match asked {
             asked if asked == name => Some(NONSENSE.to_owned()),
             "OTEL_EXPORTER_OTLP_ENDPOINT" => Some("https://127.0.0.1:9".to_owned()),
+            "OTEL_LOGS_EXPORTER" | "OTEL_METRICS_EXPORTER" => Some("otlp".to_owned()),
             // One without the other is an error of its own.
             "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE" if name.ends_with("CLIENT_KEY") => {
                 Some("/nowhere".to_owned())
@@ -94,7 +110,9 @@ fn malformed_variable_is_an_error_that_names_it() {
             _ => None,
         };
         let error = format!("{:#}", start(&get).expect_err(name));
-        let general = name.replace("_TRACES_", "_");
+        let general = ["_TRACES_", "_LOGS_", "_METRICS_"]
+            .iter()
+            .fold(name.clone(), |it, signal| it.replace(signal, "_"));
         let is_named =
             error.contains(name.as_str()) || error.contains(&general) || error.contains("CLIENT_CERTIFICATE");
         assert!(error.starts_with("cannot use ") && is_named, "{name}: {error}");

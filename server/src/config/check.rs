@@ -10,7 +10,7 @@ use sqlflow_telemetry::Propagation;
 
 use super::files::{find_agent, read_yaml};
 use super::{LauncherOption, Options};
-use crate::trace;
+use crate::telemetry::Telemetry;
 
 /// Checks everything, prints `ok` or all problems, and returns the exit status.
 pub(super) async fn run(options: &Options) -> ExitCode {
@@ -52,7 +52,7 @@ async fn problems(options: &Options) -> Vec<String> {
     take(options.models_uri(Path::new("/")).map(drop));
     take(options.check_data_source());
     take(options.missing_data_source().map_or(Ok(()), |why| Err(anyhow::Error::msg(why))));
-    take(trace::exporter().map(drop));
+    take(Telemetry::from_env().map(drop));
     take(Propagation::from_variables(&|name: &str| std::env::var(name).ok()).map(drop));
     match options.launcher {
         LauncherOption::Local => {

@@ -38,7 +38,7 @@ impl MeasuredStore {
         let span = live::store(operation);
         let done = work.instrument(span.clone()).await;
         let label = Operation { operation };
-        self.metrics.0.store.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
+        self.metrics.0.store.observe(&label, begun.elapsed().as_secs_f64());
         // Reported from the start, so that the first failure is an increase.
         let failures = self.metrics.0.store_failures.get_or_create_owned(&label);
         let is_failed = done.as_ref().is_err_and(is_failure);

@@ -3,7 +3,9 @@
 
 mod instrumented;
 pub(crate) mod live;
+mod otlp;
 mod process;
+mod timing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -11,17 +13,23 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use sqlflow_proto::agent::PhaseTime;
+use sqlflow_telemetry::KeyValue;
+use sqlflow_telemetry::metrics::Meter;
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 
 use sqlflow_job::{Event, Job, JobState, Phase};
 
 pub use instrumented::{MeasuredLog, MeasuredStore};
+pub(crate) use otlp::Instruments;
+use timing::{LONG, Labels, QUICK, Registries, Timing, Timings};
+
+/// What the names of all metrics of the server begin with.
+const PREFIX: &str = "sqlflow";
 
 /// All metrics of a server.
 #[derive(Debug, Clone)]
@@ -36,102 +44,86 @@ struct Inner {
     jobs_taken: Counter,
     jobs_ended: Family<State, Counter>,
     attempts_ended: Family<Reason, Counter>,
-    phases: Family<PhaseLabel, Histogram, Buckets>,
-    calls: Family<Call, Histogram, Buckets>,
-    store: Family<Operation, Histogram, Buckets>,
+    phases: Timings<PhaseLabel>,
+    calls: Timings<Call>,
+    store: Timings<Operation>,
     store_failures: Family<Operation, Counter>,
     log_bytes: Counter,
-    log_appends: Histogram,
+    log_appends: Timing,
     agents: Gauge,
     spool_bytes: Gauge<i64, AtomicI64>,
-    reconcile_lag: Histogram,
-    housekeeping: Family<TaskLabel, Histogram, Buckets>,
+    reconcile_lag: Timing,
+    housekeeping: Timings<TaskLabel>,
     housekeeping_failures: Counter,
     reconciler_panics: Counter,
     spans_lost: Counter<u64, AtomicU64>,
+    log_lines_lost: Counter<u64, AtomicU64>,
+    metric_values_lost: Counter<u64, AtomicU64>,
     launcher_ready: Gauge,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct State {
-    state: &'static str,
+/// Sets of labels.
+macro_rules! labels {
+    ($($name:ident { $($label:ident),+ })+) => {$(
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        struct $name {
+            $($label: &'static str,)+
+        }
+
+        impl Labels for $name {
+            fn attributes(&self) -> Vec<KeyValue> {
+                vec![$(KeyValue::new(stringify!($label), self.$label)),+]
+            }
+        }
+    )+};
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Version {
-    version: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PhaseLabel {
-    phase: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Call {
-    method: &'static str,
-    code: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Operation {
-    operation: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TaskLabel {
-    task: &'static str,
-}
-
-/// Bucket bounds, each twice or four times the previous one.
-#[derive(Debug, Clone, Copy)]
-struct Buckets {
-    first: f64,
-    factor: f64,
-    count: u16,
-}
-
-/// 0.5 ms to 8 s: response times.
-const QUICK: Buckets = Buckets { first: 0.0005, factor: 2.0, count: 15 };
-/// 10 ms to 12 days: durations of jobs.
-const LONG: Buckets = Buckets { first: 0.01, factor: 4.0, count: 14 };
-
-impl MetricConstructor<Histogram> for Buckets {
-    fn new_metric(&self) -> Histogram {
-        Histogram::new(exponential_buckets(self.first, self.factor, self.count))
-    }
+labels! {
+    State { state }
+    Version { version }
+    Reason { reason }
+    PhaseLabel { phase }
+    Call { method, code }
+    Operation { operation }
+    TaskLabel { task }
 }
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+impl Metrics {
+    /// New metrics. `meter`: creates the same histograms for OpenTelemetry, if metrics are exported.
+    #[must_use]
+    pub fn new(meter: Option<&Meter>) -> Self {
         let mut inner = Inner {
-            registry: Registry::with_prefix("sqlflow"),
+            registry: Registry::with_prefix(PREFIX),
             common: Registry::default(),
             jobs: Family::default(),
             jobs_taken: Counter::default(),
             jobs_ended: Family::default(),
             attempts_ended: Family::default(),
-            phases: Family::new_with_constructor(LONG),
-            calls: Family::new_with_constructor(QUICK),
-            store: Family::new_with_constructor(QUICK),
+            phases: Timings::new(LONG),
+            calls: Timings::new(QUICK),
+            store: Timings::new(QUICK),
             store_failures: Family::default(),
             log_bytes: Counter::default(),
-            log_appends: QUICK.new_metric(),
+            log_appends: Timing::new(QUICK),
             agents: Gauge::default(),
             spool_bytes: Gauge::default(),
-            reconcile_lag: QUICK.new_metric(),
-            housekeeping: Family::new_with_constructor(QUICK),
+            reconcile_lag: Timing::new(QUICK),
+            housekeeping: Timings::new(QUICK),
             housekeeping_failures: Counter::default(),
             reconciler_panics: Counter::default(),
             spans_lost: Counter::default(),
+            log_lines_lost: Counter::default(),
+            metric_values_lost: Counter::default(),
             launcher_ready: Gauge::default(),
         };
         inner.register();
+        inner.register_timings(meter);
         for state in JobState::NAMES {
             inner.jobs.get_or_create(&State { state }).set(0);
         }
@@ -155,51 +147,14 @@ impl Inner {
             "Attempts whose end this server recorded",
             self.attempts_ended.clone(),
         );
-        let seconds = || Unit::Seconds;
-        all.register_with_unit(
-            "attempt_phase_duration",
-            "Time that attempts spent: launch, schedule, pull and start as the server sees them, the others as agents tell",
-            seconds(),
-            self.phases.clone(),
-        );
-        all.register_with_unit(
-            "rpc_duration",
-            "Time to answer a client's call",
-            seconds(),
-            self.calls.clone(),
-        );
-        all.register_with_unit(
-            "store_operation_duration",
-            "Time of a transaction",
-            seconds(),
-            self.store.clone(),
-        );
         all.register("store_failures", "Transactions that failed", self.store_failures.clone());
         all.register_with_unit("log_appended", "Records made durable", Unit::Bytes, self.log_bytes.clone());
-        all.register_with_unit(
-            "log_append_duration",
-            "Time until a batch of records was durable",
-            seconds(),
-            self.log_appends.clone(),
-        );
         all.register("agents_attached", "Agents that are attached to this server", self.agents.clone());
         all.register_with_unit(
             "agent_spool",
             "What attached agents hold that no server has acknowledged",
             Unit::Bytes,
             self.spool_bytes.clone(),
-        );
-        all.register_with_unit(
-            "reconcile_lag",
-            "Time from the end of an attempt to what follows from it, pauses before a new attempt included",
-            seconds(),
-            self.reconcile_lag.clone(),
-        );
-        all.register_with_unit(
-            "housekeeping_pass_duration",
-            "Time of a pass of the periodic work; each kind has a task of its own",
-            seconds(),
-            self.housekeeping.clone(),
         );
         all.register(
             "housekeeping_failures",
@@ -212,10 +167,38 @@ impl Inner {
             self.reconciler_panics.clone(),
         );
         all.register("spans_lost", "Spans that no collector took", self.spans_lost.clone());
+        all.register("log_lines_lost", "Log lines that no collector took", self.log_lines_lost.clone());
+        all.register(
+            "metric_values_lost",
+            "Values of metrics that no collector took",
+            self.metric_values_lost.clone(),
+        );
         all.register(
             "launcher_ready",
             "1: attempts can be started, as far as the launcher knows; 0: not now",
             self.launcher_ready.clone(),
+        );
+    }
+
+    fn register_timings(&mut self, meter: Option<&Meter>) {
+        let all = &mut Registries { prometheus: &mut self.registry, otlp: meter };
+        self.phases.register(
+            "attempt_phase_duration",
+            "Time that attempts spent: launch, schedule, pull and start as the server sees them, the others as agents tell",
+            all,
+        );
+        self.calls.register("rpc_duration", "Time to answer a client's call", all);
+        self.store.register("store_operation_duration", "Time of a transaction", all);
+        self.log_appends.register("log_append_duration", "Time until a batch of records was durable", all);
+        self.reconcile_lag.register(
+            "reconcile_lag",
+            "Time from the end of an attempt to what follows from it, pauses before a new attempt included",
+            all,
+        );
+        self.housekeeping.register(
+            "housekeeping_pass_duration",
+            "Time of a pass of the periodic work; each kind has a task of its own",
+            all,
         );
     }
 }
@@ -308,7 +291,7 @@ impl Metrics {
     }
 
     fn note_phase(&self, phase: &'static str, seconds: f64) {
-        self.0.phases.get_or_create(&PhaseLabel { phase }).observe(seconds);
+        self.0.phases.observe(&PhaseLabel { phase }, seconds);
     }
 
     /// The latest end of an attempt up to this step, and now.
@@ -351,7 +334,7 @@ impl Metrics {
         let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
         live::answered(&span, code);
         let call = Call { method, code: code_name(code) };
-        self.0.calls.get_or_create(&call).observe(begun.elapsed().as_secs_f64());
+        self.0.calls.observe(&call, begun.elapsed().as_secs_f64());
         answer
     }
 
@@ -369,7 +352,7 @@ impl Metrics {
 
     /// A pass of this housekeeping task has ended.
     pub fn note_housekeeping(&self, task: &'static str, took: Duration) {
-        self.0.housekeeping.get_or_create(&TaskLabel { task }).observe(took.as_secs_f64());
+        self.0.housekeeping.observe(&TaskLabel { task }, took.as_secs_f64());
     }
 
     /// A job's reconciler panicked.
@@ -380,6 +363,16 @@ impl Metrics {
     /// Spans were dropped.
     pub fn spans_lost(&self, count: usize) {
         self.0.spans_lost.inc_by(count as u64);
+    }
+
+    /// Log lines were not sent.
+    pub fn log_lines_lost(&self, count: usize) {
+        self.0.log_lines_lost.inc_by(count as u64);
+    }
+
+    /// Values of metrics were not sent.
+    pub fn metric_values_lost(&self, count: usize) {
+        self.0.metric_values_lost.inc_by(count as u64);
     }
 }
 

@@ -70,10 +70,8 @@ pub(super) struct JobReconciler {
     has_changed_job: bool,
     /// Observations of the current attempt.
     observations: Option<AttemptObservations>,
-    /// Span of log lines about the job.
-    log_span: Span,
-    /// Whether its log lines have the trace's id.
-    has_trace_id: bool,
+    /// Span of log lines about the job, until it has the trace's id.
+    unnamed_log_span: Option<Span>,
     /// State of the cleanup of each ended attempt.
     cleaned: Cleaned,
     /// Cleanups that failed and were logged.
@@ -154,8 +152,7 @@ impl JobReconciler {
             id,
             lease,
             observations: None,
-            log_span: Span::none(),
-            has_trace_id: false,
+            unnamed_log_span: None,
             cleaned: Cleaned::new(),
             logged_failures: LogThrottle::default(),
         }
@@ -169,7 +166,7 @@ impl JobReconciler {
             span_id = tracing::field::Empty,
             trace_flags = tracing::field::Empty
         );
-        self.log_span = span.clone();
+        self.unnamed_log_span = Some(span.clone());
         self.reconcile().instrument(span).await;
     }
 
@@ -215,9 +212,8 @@ impl JobReconciler {
             trace::link_current(&job);
         }
         let mut changes = self.changes.clone();
-        if !self.has_trace_id {
-            self.has_trace_id = true;
-            trace::name_log_lines(&self.log_span, &job, self.context.tracer.is_on());
+        if let Some(log_span) = self.unnamed_log_span.take() {
+            trace::name_log_lines(&log_span, &job, self.context.tracer.is_on());
         }
         let evidence = self.evidence(&job).await?;
         let next = job.next(evidence);

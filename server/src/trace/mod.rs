@@ -12,7 +12,7 @@ use tracing::Span;
 use sqlflow_job::{AttemptId, Job};
 
 pub use spans::spans;
-pub use tracer::{Tracer, exporter, variables_of_agents};
+pub use tracer::{Tracer, variables_of_agents};
 
 /// Trace context of the client's span, if there is one.
 fn client(job: &Job) -> Option<TraceContext> {

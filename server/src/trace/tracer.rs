@@ -4,39 +4,30 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use sqlflow_job::Job;
 use sqlflow_telemetry::live::Pipeline;
-use sqlflow_telemetry::{Exporter, Settings, SpanData};
+use sqlflow_telemetry::{Settings, SpanData};
 
 use crate::metrics::Metrics;
+use crate::telemetry::SERVICE;
 
-const SERVICE: &str = "sqlflow-server";
-/// Timeout for the last spans at the end of the server.
-const LAST_TIME: Duration = Duration::from_secs(2);
-/// Variables that concern the server's process or its files, and are not passed to agents.
-const SERVERS_OWN: [&str; 8] = [
-    "OTEL_SERVICE_NAME",
-    "OTEL_RESOURCE_ATTRIBUTES",
-    "OTEL_EXPORTER_OTLP_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_CLIENT_KEY",
-    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
-];
+/// Variables that concern the server's process, and are not passed to agents.
+const SERVERS_OWN: [&str; 2] = ["OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"];
+/// Ends of the names of variables that are about files of the server, for any signal.
+const SERVERS_FILES: [&str; 2] = ["_CERTIFICATE", "_CLIENT_KEY"];
 
 /// Exports spans, if a collector is set.
 #[derive(Clone, Default)]
 pub struct Tracer(Option<Pipeline>);
 
 impl Tracer {
-    /// Starts the export that the `OTEL_*` variables configure. Must be called in a Tokio runtime.
+    /// Starts the export that the variables configure. Must be called in a Tokio runtime.
     ///
     /// # Errors
     /// A malformed variable, which the message names.
-    pub fn from_env() -> anyhow::Result<Self> {
-        Ok(Self(exporter()?.map(|exporter| Pipeline::start(SERVICE, exporter))))
+    pub fn from_variables(get: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
+        let settings = Settings::from_variables(get)?;
+        settings.map(|it| Pipeline::start(SERVICE, it)).transpose().map(Self)
     }
 
     /// The pipeline, if spans are exported.
@@ -71,25 +62,12 @@ impl Tracer {
         }
     }
 
-    /// Waits shortly for the remaining spans.
-    pub async fn finish(self) {
+    /// Waits for the remaining spans for at most this time.
+    pub async fn finish(self, timeout: Duration) {
         if let Some(pipeline) = self.0 {
-            pipeline.finish(LAST_TIME).await;
+            pipeline.finish(timeout).await;
         }
     }
-}
-
-/// Exporter of the `OTEL_*` variables, if they name a collector.
-///
-/// # Errors
-/// A malformed variable, which the message names.
-pub fn exporter() -> anyhow::Result<Option<Exporter>> {
-    let variable = |name: &str| std::env::var(name).ok();
-    let exporter = || {
-        let Some(settings) = Settings::from_variables(&variable)? else { return Ok(None) };
-        Exporter::new(settings).map(Some)
-    };
-    exporter().context("spans cannot be sent as the OTEL_* variables say")
 }
 
 /// Settings for agents and submitters, which send spans of the same jobs, by variable name.
@@ -100,7 +78,9 @@ pub fn variables_of_agents() -> HashMap<String, String> {
 
 /// Variables that are not UTF-8 are left out: no setting of the SDK is.
 fn agent_variables(all: impl Iterator<Item = (OsString, OsString)>) -> HashMap<String, String> {
-    let is_for_agents = |name: &str| name.starts_with("OTEL_") && !SERVERS_OWN.contains(&name);
+    let is_file = |name: &str| SERVERS_FILES.iter().any(|it| name.ends_with(it));
+    let is_for_agents =
+        |name: &str| name.starts_with("OTEL_") && !SERVERS_OWN.contains(&name) && !is_file(name);
     let utf8 = all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     utf8.filter(|(name, _)| is_for_agents(name)).collect()
 }
@@ -117,6 +97,8 @@ mod tests {
         let all = [
             variable("OTEL_EXPORTER_OTLP_ENDPOINT", b"http://host"),
             variable("OTEL_SERVICE_NAME", b"server"),
+            variable("OTEL_EXPORTER_OTLP_CERTIFICATE", b"/etc/ca.pem"),
+            variable("OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY", b"/etc/key.pem"),
             variable("PATH", b"/bin"),
             variable("OTEL_EXPORTER_OTLP_HEADERS", b"not UTF-8: \xff"),
             variable("LOCALE", b"\xff"),

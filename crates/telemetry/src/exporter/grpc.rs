@@ -9,7 +9,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::tls;
-use crate::settings::Settings;
+use crate::Collector;
 
 /// A connection that is opened on first use, because opening it needs a Tokio runtime.
 #[derive(Debug)]
@@ -19,11 +19,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
-        let uri = settings.endpoint.clone();
-        let mut endpoint = Endpoint::from(uri).timeout(settings.timeout).connect_timeout(settings.timeout);
-        if settings.is_encrypted() {
-            let config = tls::tonic_config(&settings.tls)?;
+    pub(super) fn new(collector: &Collector) -> anyhow::Result<Self> {
+        let uri = collector.endpoint.clone();
+        let mut endpoint = Endpoint::from(uri).timeout(collector.timeout).connect_timeout(collector.timeout);
+        if collector.is_encrypted() {
+            let config = tls::tonic_config(&collector.tls)?;
             endpoint = endpoint.tls_config(config).context("cannot use the collector's TLS settings")?;
         }
         Ok(Self { endpoint, channel: OnceLock::new() })
@@ -35,9 +35,9 @@ impl Connection {
 }
 
 /// Sets the headers. They replace those that the library read from the process's environment.
-pub(super) fn headers(settings: &Settings) -> impl Interceptor + Send + Sync + Clone + 'static {
+pub(super) fn headers(collector: &Collector) -> impl Interceptor + Send + Sync + Clone + 'static {
     let mut headers = MetadataMap::new();
-    for (name, value) in &settings.headers {
+    for (name, value) in &collector.headers {
         let key = MetadataKey::from_bytes(name.as_str().as_bytes());
         if let (Ok(key), Ok(value)) = (key, MetadataValue::try_from(value.as_bytes())) {
             headers.insert(key, value);

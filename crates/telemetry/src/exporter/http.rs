@@ -10,7 +10,7 @@ use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{Bytes, HttpClient, HttpError};
 
 use super::tls;
-use crate::settings::Settings;
+use crate::Collector;
 
 /// The library's client, with the headers, and with causes in its errors.
 #[derive(Debug)]
@@ -20,12 +20,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
-        let config = tls::rustls_config(settings)?;
+    pub(super) fn new(collector: &Collector) -> anyhow::Result<Self> {
+        let config = tls::rustls_config(collector)?;
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
-        let inner = HyperClient::new(connector, settings.timeout, None);
-        Ok(Self { inner, headers: settings.headers.clone() })
+        let inner = HyperClient::new(connector, collector.timeout, None);
+        Ok(Self { inner, headers: collector.headers.clone() })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Export of spans to a collector, by the SDK's OTLP exporter.
 
+mod connection;
 mod grpc;
 mod http;
 mod observer;
@@ -9,19 +10,15 @@ use std::sync::{Arc, Mutex};
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{Compression, ExporterBuildError, Protocol as Wire, RetryPolicy};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkError;
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use sqlflow_sync::lock;
-use tracing::instrument::WithSubscriber as _;
 
 use crate::batch::{Batch, ExportError};
 use crate::resource;
-use crate::settings::{Protocol, Settings};
+use crate::settings::Settings;
 
-use observer::Observer;
+pub(crate) use connection::{Connection, Lost};
 
 /// Sends spans to a collector, over one connection. Clones share it.
 #[derive(Debug, Clone)]
@@ -30,18 +27,9 @@ pub struct Exporter(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     settings: Settings,
-    transport: Transport,
-    /// Attributes of this process.
-    process: Vec<KeyValue>,
+    connection: Connection,
     /// The SDK's exporter of each service.
     services: Mutex<Vec<(&'static str, Arc<SpanExporter>)>>,
-    observer: Observer,
-}
-
-#[derive(Debug)]
-enum Transport {
-    Grpc(Box<grpc::Connection>),
-    Http(Arc<http::Client>),
 }
 
 impl Exporter {
@@ -50,12 +38,8 @@ impl Exporter {
     /// # Errors
     /// A certificate, a key or the endpoint cannot be used. The message names the variable.
     pub fn new(settings: Settings) -> anyhow::Result<Self> {
-        let transport = match settings.protocol {
-            Protocol::Grpc => Transport::Grpc(Box::new(grpc::Connection::new(&settings)?)),
-            Protocol::Http => Transport::Http(Arc::new(http::Client::new(&settings)?)),
-        };
-        let (process, services, observer) = (resource::process(), Mutex::default(), Observer::new());
-        Ok(Self(Arc::new(Shared { settings, transport, process, services, observer })))
+        let connection = Connection::new(settings.collector.clone())?;
+        Ok(Self(Arc::new(Shared { settings, connection, services: Mutex::default() })))
     }
 
     /// The settings.
@@ -88,7 +72,7 @@ impl Exporter {
                 waiting -= count;
             }
         };
-        if tokio::time::timeout(self.0.settings.timeout, exported).await.is_err() {
+        if tokio::time::timeout(self.0.settings.collector.timeout, exported).await.is_err() {
             let reason = "no response from the collector within the timeout".to_owned();
             lost = Some(join(lost, ExportError { spans: waiting, reason }));
         }
@@ -97,17 +81,10 @@ impl Exporter {
 
     async fn export_one(&self, batch: Batch) -> Result<(), ExportError> {
         let count = batch.spans.len();
-        let lost = |reason: String| ExportError { spans: count, reason };
-        let exporter =
-            self.of_service(batch.service, batch.process).map_err(|error| lost(error.to_string()))?;
-        let observer = &self.0.observer;
-        observer.clear();
-        let exported = exporter.export(batch.spans).with_subscriber(observer.dispatch()).await;
-        match (exported, observer.rejected()) {
-            (Ok(()), None) => Ok(()),
-            (Ok(()), Some(rejected)) => Err(rejected),
-            (Err(error), _) => Err(lost(reason(&error, observer.cause()))),
-        }
+        let exporter = self
+            .of_service(batch.service, batch.process)
+            .map_err(|error| ExportError { spans: count, reason: error.to_string() })?;
+        self.0.connection.wait(count, exporter.export(batch.spans)).await.map_err(ExportError::from)
     }
 
     fn of_service(
@@ -119,73 +96,29 @@ impl Exporter {
         if let Some((_, known)) = all.iter().find(|(name, _)| *name == service) {
             return Ok(Arc::clone(known));
         }
-        let mut new = self.0.build()?;
-        new.set_resource(&self.0.resource(service, process));
+        let mut new = self.0.connection.exporter(
+            || SpanExporter::builder().with_tonic(),
+            |it| it.build(),
+            || SpanExporter::builder().with_http(),
+            |it| it.build(),
+        )?;
+        new.set_resource(&resource::of_service(service, process, &self.0.settings.identity));
         let new = Arc::new(new);
         all.push((service, Arc::clone(&new)));
         Ok(new)
     }
 }
 
-impl Shared {
-    fn build(&self) -> Result<SpanExporter, ExporterBuildError> {
-        let settings = &self.settings;
-        match &self.transport {
-            Transport::Grpc(connection) => {
-                let builder = SpanExporter::builder()
-                    .with_tonic()
-                    .with_channel(connection.channel())
-                    .with_interceptor(grpc::headers(settings))
-                    .with_retry_policy(RetryPolicy::recommended())
-                    .with_timeout(settings.timeout);
-                if settings.gzip { builder.with_compression(Compression::Gzip) } else { builder }.build()
-            }
-            Transport::Http(client) => {
-                let builder = SpanExporter::builder()
-                    .with_http()
-                    .with_protocol(Wire::HttpBinary)
-                    .with_endpoint(settings.endpoint.to_string())
-                    .with_shared_http_client(Arc::<http::Client>::clone(client))
-                    .with_retry_policy(RetryPolicy::recommended())
-                    .with_timeout(settings.timeout);
-                if settings.gzip { builder.with_compression(Compression::Gzip) } else { builder }.build()
-            }
-        }
-    }
-
-    /// Resource of a service. Attributes from variables override detected ones.
-    fn resource(&self, service: &'static str, process: Vec<KeyValue>) -> Resource {
-        let name = self.settings.service.clone().unwrap_or_else(|| service.to_owned());
-        Resource::builder_empty()
-            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-            .with_attributes(self.process.iter().cloned())
-            .with_attributes(process)
-            .with_attributes(self.settings.resource.iter().cloned())
-            .with_service_name(name)
-            .build()
+impl From<Lost> for ExportError {
+    fn from(lost: Lost) -> Self {
+        Self { spans: lost.count, reason: lost.reason }
     }
 }
 
-/// Reason of a failure, for an operator: the status of the response, or the cause of a failed connection. The library has
-/// both only in the text of its error and in its log events. Nothing is decided by these words.
-fn reason(error: &OTelSdkError, cause: Option<String>) -> String {
-    let text = match error {
-        OTelSdkError::InternalFailure(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let code = text.split_once("gRPC code: ").map(|(_, rest)| rest);
-    let (code, cause) = match (code.map(|it| it.split_once(": ").unwrap_or((it, ""))), cause) {
-        (Some((code, "")), _) => (format!("gRPC status {code}"), None),
-        (Some((code, cause)), _) => (code.to_owned(), Some(cause.to_owned())),
-        (None, cause) => (text.replace("HTTP export failed with status code: ", "HTTP status "), cause),
-    };
-    match cause {
-        // A server of HTTP/1.1 answers with something that is not HTTP/2, or closes the connection.
-        Some(it) if it.contains("http2 error") || it.contains("connection error") => format!(
-            "cannot reach the collector: {it}; if it does not support OTLP over gRPC, set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
-        ),
-        Some(it) => format!("cannot reach the collector: {it}"),
-        None => format!("the collector answered {code}"),
+#[cfg(feature = "live")]
+impl From<ExportError> for Lost {
+    fn from(error: ExportError) -> Self {
+        Self { count: error.spans, reason: error.reason }
     }
 }
 

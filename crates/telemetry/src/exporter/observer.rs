@@ -1,4 +1,4 @@
-//! Details of an export that the library reports only as log events: the spans that the collector rejected, and the cause
+//! Details of an export that the library reports only as log events: what the collector rejected, and the cause
 //! of a failure.
 
 use std::fmt::Debug;
@@ -10,7 +10,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Event, Metadata, Subscriber};
 
-use super::ExportError;
+use super::Lost;
 
 /// Target of the library's events.
 const LIBRARY: &str = "opentelemetry-otlp";
@@ -45,11 +45,11 @@ impl Observer {
         *lock(&self.seen) = Seen::default();
     }
 
-    /// Rejected spans of a partial success.
-    pub(super) fn rejected(&self) -> Option<ExportError> {
+    /// Rejected items of a partial success.
+    pub(super) fn rejected(&self) -> Option<Lost> {
         let seen = lock(&self.seen);
-        let spans = usize::try_from(seen.rejected).ok().filter(|it| *it > 0)?;
-        Some(ExportError { spans, reason: format!("the collector rejected them: {}", seen.message) })
+        let count = usize::try_from(seen.rejected).ok().filter(|it| *it > 0)?;
+        Some(Lost { count, reason: format!("the collector rejected them: {}", seen.message) })
     }
 
     /// Cause of a transport failure.
@@ -88,7 +88,7 @@ impl Subscriber for Events {
 
 impl Visit for Seen {
     fn record_i64(&mut self, field: &Field, value: i64) {
-        if field.name() == "rejected_spans" {
+        if matches!(field.name(), "rejected_spans" | "rejected_log_records" | "rejected_data_points") {
             self.rejected = value;
         }
     }

@@ -5,7 +5,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use tonic::transport::{ClientTlsConfig, Identity};
 
-use crate::settings::{Settings, TlsFiles};
+use crate::{Collector, TlsFiles};
 
 pub(super) fn tonic_config(files: &TlsFiles) -> anyhow::Result<ClientTlsConfig> {
     sqlflow_tls::install_provider();
@@ -23,10 +23,10 @@ pub(super) fn tonic_config(files: &TlsFiles) -> anyhow::Result<ClientTlsConfig> 
 }
 
 /// Without certificates for an endpoint that is not encrypted: reading the system's takes time, and may fail.
-pub(super) fn rustls_config(settings: &Settings) -> anyhow::Result<ClientConfig> {
+pub(super) fn rustls_config(collector: &Collector) -> anyhow::Result<ClientConfig> {
     sqlflow_tls::install_provider();
-    if settings.is_encrypted() {
-        with_identity(roots(&settings.tls)?, &settings.tls)
+    if collector.is_encrypted() {
+        with_identity(roots(&collector.tls)?, &collector.tls)
     } else {
         with_identity(RootCertStore::empty(), &TlsFiles::default())
     }
