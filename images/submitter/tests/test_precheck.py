@@ -137,7 +137,9 @@ def test_every_form_of_a_query_is_checked(source: Runner, agent: StandInAgent) -
         "DELETE FROM nosuch": "DELETE",
         "SELECT * FROM source WHERE": "SELECT",
     }
-    right = ["EXPLAIN SELECT a FROM source", "INSERT INTO source VALUES (9, 9, 9)", "DELETE FROM source", "SET @x = 1"]
+    right = ["EXPLAIN SELECT a FROM source", "INSERT INTO source VALUES (9, 9, 9)", "DELETE FROM source"]
+    if "mysql" in source.dsn:
+        right += ["SET @x = 1"]
     if "sqlite" not in source.dsn:
         wrong |= {"(SELECT a FROM nosuch)": "SELECT", "((SELECT 1 AS a) UNION (SELECT nosuch FROM source))": "SELECT"}
         right += ["(SELECT a FROM source)", "((SELECT 1 AS a) UNION (SELECT 2 AS a)) ORDER BY 1"]

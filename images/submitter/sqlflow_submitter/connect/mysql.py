@@ -63,6 +63,7 @@ NO_SUCH_COLUMN = 1054
 PRIVILEGE_MISSING = {1044, 1142, 1143, 1227}
 # A foreign key refers to the table, or to a row of it.
 REFERENCED = {1217, 1451, 3730}
+SYNTAX_ERROR = 1064
 # MySQL cannot prepare EXPLAIN.
 NOT_PREPARABLE = 1295
 # Too many connections, server shutting down or gone, lock wait timeout, deadlock, connection killed.
@@ -219,7 +220,8 @@ class MySQLDatabase(Database):
             name = missing.group(1) if missing else None
             return UserError(text, name) if code == NO_SUCH_TABLE else UserError(text, missing_column=name)
         line = re.search(r" at line (\d+)$", text)
-        return UserError(f"line {line.group(1)}: {text[: line.start()]}" if line else text)
+        message = f"line {line.group(1)}: {text[: line.start()]}" if line else text
+        return UserError(message, is_syntax=code == SYNTAX_ERROR)
 
 
 class MySQLResultSet(ResultSet):

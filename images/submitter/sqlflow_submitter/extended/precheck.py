@@ -6,6 +6,7 @@ No statement is rejected that could succeed after the earlier statements.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from sqlflow_submitter.connect.database import ColumnInfo, Database
 from sqlflow_submitter.connect.open_writer import open_writer
 from sqlflow_submitter.errors import DatabaseUnavailable, SubmitterError, UserError
 from sqlflow_submitter.extended.column_kinds import certainly_has_values, check_kinds, check_label
+from sqlflow_submitter.extended.later_tables import check_tables
 from sqlflow_submitter.extended.plan import (
     TrainPlan,
     check_continuation,
@@ -36,6 +38,14 @@ from sqlflow_submitter.xgb.parameters import Parameters, as_list, check_attribut
 
 MAX_REPORTED = 10
 """Maximum number of errors in one message."""
+
+
+class Known(Enum):
+    """What is known of the database when a later statement runs."""
+
+    NAMES = "tables, columns and settings"
+    GRAMMAR = "the grammar of statements only"
+    NOTHING = "nothing"
 
 
 class Plan(NamedTuple):
@@ -61,14 +71,16 @@ def check_later_statements(now: Statement, later: Iterable[Statement], database:
     errors = []
     with _ProgramState(now, database) as row:
         for statement in later:
-            if row.is_unknown:
+            if row.known is Known.NOTHING:
                 break
             try:
                 try:
                     row.check(statement)
                 except UserError as error:
-                    if not row.depends_on_change(statement):
+                    if error.is_syntax or not row.depends_on_change(statement):
                         row.database.add_suggestions(error)
+                        if statement.hint:
+                            error.args = (f"{error}; {statement.hint}",)
                         errors.append(f"statement {statement.index + 1} ({_title(statement)}): {error}")
                         if statement.effect == "session":
                             break
@@ -100,8 +112,7 @@ class _ProgramState:
         self.database = database
         self.has_session = False
         """Settings of the program hold in a session of its own, `database`."""
-        self.is_unknown = False
-        """The names of tables and columns are unknown from here on."""
+        self.known = Known.NAMES
         self._plans: dict[str, Plan] = {}
         # Result tables of earlier statements: they may be replaced, because SQLFlow creates them. Also tables and views
         # that standard statements create, change or drop.
@@ -124,6 +135,11 @@ class _ProgramState:
 
     def record_effects(self, statement: Statement) -> None:
         """Records the effects that a statement will have."""
+        if statement.effect == "unknown":
+            # The server has checked that the grammar stays the same.
+            self.known = Known.GRAMMAR
+        if self.known is not Known.NAMES:
+            return
         if statement.result_table:
             self._changed_tables.add(_own_name(statement.result_table))
         if statement.kind == "standard":
@@ -138,7 +154,8 @@ class _ProgramState:
             self._changed_tables |= set(statement.changed_names)
             self._may_drop |= statement.may_drop
             # Rows of a new table are read only by statements that depend on it.
-            self.is_unknown |= self.database.dialect == "postgresql" and self._has_event_triggers
+            if self.database.dialect == "postgresql" and self._has_event_triggers:
+                self._forget_names()
         if self.database.dialect != "sqlite" and statement.effect != "session":
             self._record_calls(statement)
 
@@ -149,11 +166,16 @@ class _ProgramState:
             return
         if statement.kind == "standard" and not statement.sql:
             # The server omits the text of a long one.
-            self.is_unknown = True
+            self._forget_names()
             return
         found = self._dependencies(statement)
-        self.is_unknown |= may_change_names(found, self.database.dialect)
+        if may_change_names(found, self.database.dialect):
+            self._forget_names()
         self._may_change_rows |= any(it.kind == "function" for it in found)
+
+    def _forget_names(self) -> None:
+        """Records that names or settings are unknown. In MySQL, the grammar depends on settings."""
+        self.known = Known.NOTHING if self.database.dialect == "mysql" else Known.GRAMMAR
 
     @cached_property
     def _may_routines_change_names(self) -> bool:
@@ -183,15 +205,16 @@ class _ProgramState:
     def _set(self, statement: Statement) -> None:
         """Changes a setting as the program will do, in another session."""
         if not statement.sql:
-            self.is_unknown = True
+            self._forget_names()
             return
         if not self.has_session:
             session = self._session()
             if session is None:
-                self.is_unknown = True
+                self._forget_names()
                 return
             self.database, self.has_session = session, True
-        self.is_unknown |= not self.database.add_setting(statement.sql)
+        if not self.database.add_setting(statement.sql):
+            self._forget_names()
 
     def _session(self) -> Database | None:
         try:
@@ -202,18 +225,40 @@ class _ProgramState:
 
     def check(self, statement: Statement) -> None:
         """Raises UserError if a statement cannot succeed."""
+        if self.known is not Known.NAMES:
+            statement.depends_on_earlier = True
+        if statement.depends_on_earlier:
+            self._check_syntax(statement)
         match statement.kind:
             case "standard":
-                if statement.effect == "session":
+                if statement.depends_on_earlier:
+                    pass
+                elif statement.effect == "session":
                     self._set(statement)
-                elif not statement.depends_on_earlier:
+                else:
                     self.database.check_query(statement.sql)
+                    check_tables(statement.sql, self.database, may_drop=self._may_drop)
             case "train":
                 self._check_train(statement)
             case "predict" | "evaluate" | "explain":
                 self._check_use(statement)
             case "drop_model":
                 self._plans.pop(statement.model, None)
+
+    def _check_syntax(self, statement: Statement) -> None:
+        """Raises UserError if the syntax of a statement, or of its selects, is wrong."""
+        if statement.kind == "standard":
+            self._check_text(statement.sql)
+            return
+        self._check_text(statement.select)
+        with prefix_validation_errors():
+            self._check_text(str(statement.attributes.get("validation.select", "")))
+
+    def _check_text(self, sql: str) -> None:
+        # Unknown settings of PostgreSQL decide how it reads a backslash.
+        is_unclear = self.database.dialect == "postgresql" and "\\" in sql
+        if sql and not is_unclear:
+            self.database.check_syntax(sql)
 
     def _check_train(self, statement: Statement) -> None:
         earlier = self._plans.get(statement.using) if statement.using else None
