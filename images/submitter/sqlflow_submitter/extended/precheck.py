@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -15,7 +15,12 @@ from typing import NamedTuple
 from sqlflow_submitter.connect.database import ColumnInfo, Database
 from sqlflow_submitter.connect.open_writer import open_writer
 from sqlflow_submitter.errors import DatabaseUnavailable, SubmitterError, UserError
-from sqlflow_submitter.extended.column_kinds import certainly_has_values, check_kinds, check_label
+from sqlflow_submitter.extended.column_kinds import (
+    certainly_has_values,
+    check_kinds,
+    check_label,
+)
+from sqlflow_submitter.extended.label_kinds import check_words, label_has_classes
 from sqlflow_submitter.extended.later_tables import check_tables
 from sqlflow_submitter.extended.plan import (
     TrainPlan,
@@ -281,6 +286,8 @@ class _ProgramState:
             resolve_column("label", statement.label or "", _names(self.database.describe(statement.select)))
         else:
             plan = TrainPlan(statement, self.database, may_differ=self._may_change_rows)
+            if not self._may_change_rows:
+                plan.check_label_words(self.database)
             self._plans[statement.model] = Plan(plan, self._may_change_rows)
 
     def _check_use(self, statement: Statement) -> None:
@@ -291,7 +298,7 @@ class _ProgramState:
         if meta is not None:
             for_classes = check_objective(meta.objective) is not Task.NUMBER
         elif trained is not None:
-            for_classes, _ = trained.plan.parameters.requested_task()
+            for_classes = self._for_classes(trained, statement)
         if for_classes is not None:
             _check_task(statement, for_classes)
         if statement.depends_on_earlier:
@@ -307,8 +314,10 @@ class _ProgramState:
             locate("the model's column", meta.inputs(), available)
             if label:
                 check_label(label, described, self.database.dialect, as_number=meta.classes is None)
+                if meta.classes is None and not self._may_change_rows:
+                    check_words(label, described, statement.select, self.database, "the model predicts a number")
             if not self._may_change_rows:
-                check_kinds(meta.features, described, statement.select, self.database)
+                check_kinds(meta.features, described, statement.select, self.database, of_model=True)
         if statement.kind == "predict":
             from sqlflow_submitter.extended.layout import probability_classes, result_layout
 
@@ -320,6 +329,16 @@ class _ProgramState:
         # What depends on a result table may be dropped before.
         if not self._may_drop and _own_name(statement.result_table or "") not in self._changed_tables:
             check_result_table(statement, attributes, self.database)
+
+    def _for_classes(self, trained: Plan, statement: Statement) -> bool | None:
+        """Returns whether a model that the program trains will predict classes. None: unknown."""
+        plan = trained.plan
+        requested, _ = plan.parameters.requested_task()
+        asks = _asks_for_task(statement)
+        if requested is not None or trained.may_differ or not asks or self.has_session:
+            # In another session, the names in its select may mean other tables.
+            return requested
+        return label_has_classes(plan.label, plan.described, plan.select, self.database)
 
     def _check_same_inputs(self, statement: Statement, earlier: Plan, available: Sequence[str], label: str) -> None:
         """Raises UserError if COLUMN names other columns than the earlier model will read."""
@@ -348,10 +367,13 @@ class _ProgramState:
         if label:
             as_number = trained.plan.parameters.requested_task()[0] is False
             check_label(label, described, self.database.dialect, as_number=as_number)
+            if as_number and not self._may_change_rows:
+                check_words(label, described, select, self.database, "the model predicts a number")
         if not self._may_change_rows:
             # A column that is not read may be missing.
             features = [it for it in trained.plan.features if all(available.count(name) == 1 for name in it.columns())]
-            check_kinds(features, described, select, self.database, lambda name: self._is_read(trained, name))
+            is_read = partial(self._is_read, trained)
+            check_kinds(features, described, select, self.database, is_read, of_model=True)
 
     def _is_read(self, trained: Plan, column: str) -> bool:
         """Returns whether a model will certainly read a column. Training omits a derived one without a value."""
@@ -372,6 +394,11 @@ def _check_continuation(statement: Statement, earlier: TrainPlan) -> None:
         check_continuation(statement, parameters, earlier.estimator, objective)
     else:
         check_estimator(statement, earlier.estimator)
+
+
+def _asks_for_task(statement: Statement) -> bool:
+    """Returns whether a statement requests what only models of classes, or of numbers, can compute."""
+    return not {"validation.metrics", "predict.probabilities"}.isdisjoint(statement.attributes)
 
 
 def _check_task(statement: Statement, for_classes: bool) -> None:
