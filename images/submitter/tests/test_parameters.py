@@ -143,9 +143,19 @@ def test_attributes_that_the_booster_ignores_are_known(booster: str) -> None:
 
     plain = predictions()
     for name, value in {
-        "max_depth": 2, "max_leaves": 3, "gamma": 9, "min_child_weight": 60, "subsample": 0.5, "max_bin": 4,
-        "colsample_bytree": 0.3, "num_parallel_tree": 3, "monotone_constraints": "(1, 1, 1, 1)", "lambda": 50,
-        "rate_drop": 0.9, "one_drop": 1, "alpha": 20,
+        "max_depth": 2,
+        "max_leaves": 3,
+        "gamma": 9,
+        "min_child_weight": 60,
+        "subsample": 0.5,
+        "max_bin": 4,
+        "colsample_bytree": 0.3,
+        "num_parallel_tree": 3,
+        "monotone_constraints": "(1, 1, 1, 1)",
+        "lambda": 50,
+        "rate_drop": 0.9,
+        "one_drop": 1,
+        "alpha": 20,
     }.items():
         is_ignored = name in Parameters(booster, {name: value}).without_effect
         assert np.array_equal(plain, predictions(**{name: value})) == is_ignored, name

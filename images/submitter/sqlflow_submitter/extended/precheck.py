@@ -30,7 +30,7 @@ from sqlflow_submitter.extended.plan import (
     plan_inputs,
     prefix_validation_errors,
 )
-from sqlflow_submitter.extended.result_table import check_column_case, check_result_table
+from sqlflow_submitter.extended.result_table import check_column_case, check_result_name, check_result_table
 from sqlflow_submitter.features.clause import Clause, locate, resolve_column
 from sqlflow_submitter.model import META, ModelMeta
 from sqlflow_submitter.reads.dependencies import DatabaseObject
@@ -318,6 +318,8 @@ class _ProgramState:
                     check_words(label, described, statement.select, self.database, "the model predicts a number")
             if not self._may_change_rows:
                 check_kinds(meta.features, described, statement.select, self.database, of_model=True)
+        # What depends on a result table may be dropped before.
+        is_known = not self._may_drop and _own_name(statement.result_table or "") not in self._changed_tables
         if statement.kind == "predict":
             from sqlflow_submitter.extended.layout import probability_classes, result_layout
 
@@ -325,9 +327,10 @@ class _ProgramState:
             classes = probability_classes(meta, statement.model) if meta is not None and wants_probabilities else []
             with open_writer(self.database) as writer:
                 kept = result_layout(statement, available, classes, writer, self.database.dialect).kept
-            check_column_case(statement, kept, self.database)
-        # What depends on a result table may be dropped before.
-        if not self._may_drop and _own_name(statement.result_table or "") not in self._changed_tables:
+                check_column_case(statement, kept, self.database)
+                if is_known:
+                    check_result_name(statement, attributes, writer)
+        elif is_known:
             check_result_table(statement, attributes, self.database)
 
     def _for_classes(self, trained: Plan, statement: Statement) -> bool | None:
