@@ -1,6 +1,6 @@
 //! Changes by standard statements that prechecks of later statements depend on: tables, columns, types and settings. A
-//! statement whose changes are not known is [`Change::Unknown`], which ends a precheck group. The lists follow the manuals
-//! of MySQL, MariaDB, PostgreSQL and SQLite.
+//! statement whose changes are not known is [`Change::Unknown`]: of what follows it, only the syntax is checked. The lists
+//! follow the manuals of MySQL, MariaDB, PostgreSQL and SQLite.
 
 use super::classify::{StandardKind, StandardStatement};
 use super::dialect::Dialect;
@@ -73,6 +73,23 @@ const NO_CHANGE: [&str; 16] = [
     "UNLISTEN",
     "FLUSH",
 ];
+
+/// Verbs in MySQL of statements that may set `sql_mode` by a text or body that is not seen here.
+const OPAQUE_VERBS: [&str; 11] =
+    ["CALL", "EXECUTE", "BEGIN", "IF", "CASE", "LOOP", "WHILE", "REPEAT", "FOR", "DECLARE", "LOAD"];
+
+/// Whether the database reads later statements by the same grammar, whatever else a statement changes. In MySQL, the
+/// grammar depends on `sql_mode`. In PostgreSQL it depends on settings for a backslash in strings only, for which the
+/// submitter looks.
+pub(super) fn keeps_grammar(sql: &str, standard: &StandardStatement, dialect: Dialect) -> bool {
+    let mut tokens = Tokens::new(sql, dialect);
+    let is_opaque = |verb: Token<'_>| {
+        verb.kind == TokenKind::Executed
+            || (verb.is_one_of(&OPAQUE_VERBS) && standard.kind == StandardKind::Other)
+    };
+    dialect != Dialect::Mysql
+        || (!sql.to_ascii_lowercase().contains("sql_mode") && !tokens.verb(dialect).is_some_and(is_opaque))
+}
 
 /// Determines the change by a standard statement.
 pub(super) fn change(sql: &str, standard: &StandardStatement, dialect: Dialect) -> Change {

@@ -18,6 +18,10 @@ pub(super) const DEFAULT_TARGET: &str = "feature_columns";
 /// All columns except these: `* EXCEPT (a, b)`. The word is not reserved: a column may have this name.
 pub(super) const EXCEPT: &str = "EXCEPT";
 
+/// What may follow a column in COLUMN, and in LABEL.
+const AFTER_COLUMN: [&str; 7] = [",", ")", "FOR", "COLUMN", "LABEL", "USING", "INTO"];
+const AFTER_LABEL: [&str; 2] = ["USING", "INTO"];
+
 /// Parses one extended clause.
 pub(super) struct ClauseParser<'a> {
     lexer: Lexer<'a>,
@@ -202,8 +206,10 @@ impl<'a> ClauseParser<'a> {
             if self.accept(EXCEPT)? { self.all_except()? } else { Expr::Ident("*".to_owned()) }
         } else if matches!(self.current.kind, LexemeKind::String | LexemeKind::Quoted) {
             self.any_column()?
+        } else if self.is_column_keyword(&AFTER_COLUMN)? {
+            Expr::Ident(self.take()?.text.to_owned())
         } else {
-            let name = self.name("a column")?;
+            let name = self.column_word()?;
             self.call_or_name(name.text)?
         };
         Ok(Column { expr, position })
@@ -226,7 +232,37 @@ impl<'a> ClauseParser<'a> {
         if self.current.kind == LexemeKind::String {
             return self.string("a column").map(Expr::String);
         }
-        self.any_name("a column").map(|name| Expr::Ident(name.text))
+        if self.is_column_keyword(&AFTER_COLUMN)? {
+            return Ok(Expr::Ident(self.take()?.text.to_owned()));
+        }
+        match self.current.name() {
+            Some(text) => self.take().map(|_| Expr::Ident(text)),
+            None => self.column_word().map(|name| Expr::Ident(name.text)),
+        }
+    }
+
+    /// Whether the current keyword is the name of a column, such as `label`: only if the next token cannot begin the name
+    /// that the keyword needs.
+    pub(super) fn is_column_keyword(&self, after: &[&str]) -> Result<bool, SqlError> {
+        if self.current.kind != LexemeKind::Keyword {
+            return Ok(false);
+        }
+        let next = self.lexer.clone().next()?;
+        Ok(match next.kind {
+            LexemeKind::Semicolon | LexemeKind::End => true,
+            _ => after.iter().any(|it| next.is(it) || next.is_symbol(it)),
+        })
+    }
+
+    /// A column's name that is a word. The error for a keyword says how to write a column of that name.
+    fn column_word(&mut self) -> Result<Name, SqlError> {
+        let keyword = self.current;
+        self.name("a column").map_err(|error| match keyword.kind {
+            LexemeKind::Keyword => {
+                error.with_note(&format!("; a column of that name needs quotes, as in \"{}\"", keyword.text))
+            }
+            _ => error,
+        })
     }
 
     /// A name: a word, or any text in backquotes.
@@ -246,7 +282,14 @@ impl<'a> ClauseParser<'a> {
             let text = self.string("a column")?.value();
             return Ok(Some(Name { text, position }));
         }
-        self.any_name("a column").map(Some)
+        if self.is_column_keyword(&AFTER_LABEL)? {
+            let taken = self.take()?;
+            return Ok(Some(Name { text: taken.text.to_owned(), position: taken.position }));
+        }
+        match self.current.name() {
+            Some(text) => Ok(Some(Name { text, position: self.take()?.position })),
+            None => self.column_word().map(Some),
+        }
     }
 
     /// `item {"," item}`.
@@ -275,7 +318,9 @@ impl<'a> ClauseParser<'a> {
     fn name(&mut self, what: &'static str) -> Result<Name, SqlError> {
         if self.current.kind != LexemeKind::Name {
             self.wanted.push(what);
-            return Err(self.unexpected());
+            let is_quoted = matches!(self.current.kind, LexemeKind::String | LexemeKind::Quoted);
+            let note = if is_quoted { ", without quotes" } else { "" };
+            return Err(self.unexpected().with_note(note));
         }
         let taken = self.take()?;
         Ok(Name { text: taken.text.to_owned(), position: taken.position })

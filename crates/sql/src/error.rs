@@ -65,6 +65,14 @@ impl SqlError {
         )
     }
 
+    /// Adds to what a syntax error expected.
+    pub(super) fn with_note(mut self, note: &str) -> Self {
+        if let SqlErrorKind::Syntax { expected, .. } = &mut self.kind {
+            expected.push_str(note);
+        }
+        self
+    }
+
     pub(super) fn semantic(at: Position, message: impl Into<String>) -> Self {
         Self::new(at, SqlErrorKind::Semantic(clip(message.into())))
     }
@@ -177,6 +185,15 @@ impl fmt::Display for Found<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::End => f.write_str("the end of the program"),
+            // A string in double quotes has its own.
+            Self::Text(text)
+                if text.len() > 1
+                    && text.starts_with('"')
+                    && text.ends_with('"')
+                    && text.chars().count() <= MAX_QUOTED =>
+            {
+                f.write_str(text)
+            }
             Self::Text(text) => match text.char_indices().nth(MAX_QUOTED) {
                 None => write!(f, "\"{text}\""),
                 Some((cut, _)) => write!(f, "\"{}…\"", &text[..cut]),

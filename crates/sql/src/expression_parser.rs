@@ -54,6 +54,10 @@ impl ClauseParser<'_> {
                 self.call_or_name(name)?
             }
             LexemeKind::Quoted => Expr::Ident(self.any_name("a name")?.text),
+            // The argument of a function, such as `label` in `INDICATOR(label)`.
+            LexemeKind::Keyword if self.is_column_keyword(&[",", ")", "]"])? => {
+                Expr::Ident(self.take()?.text.to_owned())
+            }
             _ if self.current.is("NOT") => self.unary(UnaryOp::Not)?,
             _ if self.current.is_symbol("-") => self.unary(UnaryOp::Minus)?,
             _ if self.current.is_symbol("(") => {

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::ast::{Body, Program, Statement};
-use super::changes::{Change, change};
+use super::changes::{Change, change, keeps_grammar};
 use super::classify::StandardKind;
 use super::dialect::Dialect;
 use super::overwrites::bare_name;
@@ -20,9 +20,9 @@ const MAX_PREFIX: usize = 256;
 pub struct Precheck {
     /// Index of the statement in the program.
     pub statement: usize,
-    /// Whether the statement itself cannot be checked, because it names an object that the group creates or changes, or
-    /// because the settings of its session are not known. Its effect still counts.
-    pub effect_only: bool,
+    /// Whether only the statement's syntax can be checked, because it names an object that the group creates or changes,
+    /// or because the tables, columns or settings by then are not known. Its effect still counts.
+    pub syntax_only: bool,
     /// Its effect on the checks of later statements.
     pub effect: PrecheckEffect,
 }
@@ -43,13 +43,16 @@ pub enum PrecheckEffect {
         /// Whether they may be dropped.
         drops: bool,
     },
+    /// Possibly anything, except the grammar: of what follows, only the syntax can be checked.
+    Unknown,
 }
 
 /// Sets the prechecks of each step that begins a precheck group: the statements that follow in its group.
 ///
-/// A statement with an unknown effect ends all groups. Within a group, a statement is not checked if it names an object
-/// that the group creates. Therefore the next extended statement after a created object begins a second group. A statement
-/// is in at most two groups, the first and the latest, so the plan's size is linear in the program.
+/// Within a group, only the syntax of a statement is checked if it names an object that the group creates, or if it follows
+/// a statement with an unknown effect. Therefore the next extended statement after such a one begins a second group. A
+/// statement that may change the grammar ends all groups. A statement is in at most two groups, the first and the latest,
+/// so the plan's size is linear in the program.
 pub(super) fn plan_prechecks(program: &Program, steps: &mut [Step]) {
     let mut planner = Planner { program, steps, groups: Vec::new() };
     for step in 0..planner.steps.len() {
@@ -66,6 +69,8 @@ struct Group {
     step: usize,
     /// Names of the objects that its statements create or change, in lower case.
     changed: HashSet<String>,
+    /// Whether a statement of the group has an unknown effect.
+    is_unknown: bool,
 }
 
 struct Planner<'a> {
@@ -89,9 +94,9 @@ struct RunSession {
 impl Planner<'_> {
     fn extended(&mut self, step: usize, statement: usize) {
         self.add(statement, false, &PrecheckEffect::None);
-        if self.groups.last().is_none_or(|group| !group.changed.is_empty()) {
+        if self.groups.last().is_none_or(|group| group.is_unknown || !group.changed.is_empty()) {
             self.groups.truncate(1);
-            self.groups.push(Group { step, changed: HashSet::new() });
+            self.groups.push(Group { step, changed: HashSet::new(), is_unknown: false });
         }
         if let Some(table) = self.program.statements[statement].body.result_table() {
             self.add_changed(&[bare_name(table)]);
@@ -107,12 +112,36 @@ impl Planner<'_> {
             match self.effect(index, &mut session) {
                 Some(effect) => {
                     self.add(index, session.has_local, &effect);
-                    if let PrecheckEffect::Objects { names, .. } = &effect {
-                        self.add_changed(names);
+                    match &effect {
+                        PrecheckEffect::Objects { names, .. } => self.add_changed(names),
+                        // The checks after an unknown effect have no settings.
+                        PrecheckEffect::Session if !self.keeps_grammar(index) => {
+                            self.groups.retain(|group| !group.is_unknown);
+                        }
+                        _ => {}
                     }
                 }
-                None => self.groups.clear(),
+                None => self.unknown(index, session.has_local),
             }
+        }
+    }
+
+    /// Adds a statement with an unknown effect. After it, only the first group continues, for the syntax.
+    fn unknown(&mut self, index: usize, has_unknown_session: bool) {
+        self.add(index, has_unknown_session, &PrecheckEffect::Unknown);
+        if self.keeps_grammar(index) {
+            self.groups.truncate(1);
+            self.groups.iter_mut().for_each(|group| group.is_unknown = true);
+        } else {
+            self.groups.clear();
+        }
+    }
+
+    fn keeps_grammar(&self, index: usize) -> bool {
+        let statement = &self.program.statements[index];
+        match &statement.body {
+            Body::Standard(standard) => keeps_grammar(&statement.text, standard, self.program.dialect),
+            _ => true,
         }
     }
 
@@ -150,9 +179,10 @@ impl Planner<'_> {
     /// Adds a statement to the groups. `has_unknown_session`: the settings of its session are not known.
     fn add(&mut self, statement: usize, has_unknown_session: bool, effect: &PrecheckEffect) {
         for group in &self.groups {
-            let effect_only = has_unknown_session
+            let syntax_only = has_unknown_session
+                || group.is_unknown
                 || references(&self.program.statements[statement], self.program, &group.changed);
-            let precheck = Precheck { statement, effect_only, effect: effect.clone() };
+            let precheck = Precheck { statement, syntax_only, effect: effect.clone() };
             self.steps[group.step].prechecks.push(precheck);
         }
     }
@@ -211,12 +241,12 @@ mod tests {
         format!("SELECT * FROM {from} TO PREDICT {into}.y USING m;\n")
     }
 
-    /// Indexes of the prechecked statements of each step, negative where only the effect counts.
+    /// Indexes of the prechecked statements of each step, negative where only the syntax is checked.
     fn prechecks(sql: &str, dialect: Dialect) -> Vec<Vec<i64>> {
         let compiled = compile(sql, dialect).unwrap_or_else(|error| panic!("{sql}: {error}"));
         let number = |it: super::Precheck| {
             let index = i64::try_from(it.statement).unwrap();
-            if it.effect_only { -index } else { index }
+            if it.syntax_only { -index } else { index }
         };
         compiled.steps.into_iter().map(|step| step.prechecks.into_iter().map(number).collect()).collect()
     }
@@ -243,13 +273,34 @@ mod tests {
     }
 
     #[test]
-    fn statement_with_unknown_effect_ends_the_group() {
-        for between in ["ALTER TABLE t ADD b INT;", "CALL p();"] {
-            let changed = [train("t"), between.to_owned(), predict("u", "p"), predict("v", "q")].concat();
-            assert_eq!(prechecks(&changed, Dialect::Mysql), [vec![], vec![], vec![3], vec![]], "{between}");
+    fn only_the_syntax_is_checked_after_a_statement_with_unknown_effect() {
+        for between in ["ALTER TABLE t ADD b INT;", "GRANT SELECT ON t TO u;", "CREATE TABEL t (a INT);"] {
+            let changed =
+                [train("t"), between.to_owned(), predict("u", "p"), "USE d;".into(), predict("v", "q")]
+                    .concat();
+            assert_eq!(
+                prechecks(&changed, Dialect::Mysql),
+                [vec![1, -2, -3, -4], vec![], vec![3, 4], vec![], vec![]],
+                "{between}"
+            );
         }
+        let depends = [train("t"), predict("t", "p"), "ALTER TABLE p ADD b INT;".into(), train("p")].concat();
+        assert_eq!(prechecks(&depends, Dialect::Mysql), [vec![1, -2, -3], vec![], vec![], vec![]]);
         let by_variable = train("t") + "SET @a = (SELECT 1); SET x = @a; SELECT 1;";
-        assert_eq!(prechecks(&by_variable, Dialect::Mysql), [vec![1], vec![]]);
+        assert_eq!(prechecks(&by_variable, Dialect::Mysql), [vec![1, 2, -3], vec![]]);
+    }
+
+    #[test]
+    fn statement_that_may_change_the_grammar_ends_the_group() {
+        for between in ["CALL p();", "EXECUTE s;", "SET sql_mode = f();"] {
+            let changed = [train("t"), between.to_owned(), predict("u", "p"), predict("v", "q")].concat();
+            assert_eq!(prechecks(&changed, Dialect::Mysql), [vec![1], vec![], vec![3], vec![]], "{between}");
+        }
+        // After an unknown effect, no setting is replayed.
+        let set = [train("t"), "ALTER TABLE t ADD b INT; SET sql_mode = ''; SELECT 1;".into()].concat();
+        assert_eq!(prechecks(&set, Dialect::Mysql), [vec![1, -2], vec![]]);
+        let called = [train("t"), "CALL p();".into(), "SELECT 1;".into()].concat();
+        assert_eq!(prechecks(&called, Dialect::Postgresql), [vec![1, -2], vec![]]);
     }
 
     #[test]
@@ -287,6 +338,6 @@ mod tests {
         let local = "BEGIN; SET LOCAL search_path = s; DELETE FROM a; COMMIT; DELETE FROM b;";
         assert_eq!(planned(local), [1, -2, -3, 4, 5, 6]);
         assert_eq!(planned("BEGIN; SET search_path = s; COMMIT; DELETE FROM b;"), [1, 2, 3, 4, 5]);
-        assert_eq!(planned("BEGIN; SET search_path = s; ROLLBACK; DELETE FROM b;"), [1, 2]);
+        assert_eq!(planned("BEGIN; SET search_path = s; ROLLBACK; DELETE FROM b;"), [1, 2, 3, -4, -5]);
     }
 }

@@ -28,12 +28,21 @@ class UserError(SubmitterError):
 
     user_error = True
 
-    def __init__(self, message: str, missing_table: str | None = None, missing_column: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        missing_table: str | None = None,
+        missing_column: str | None = None,
+        *,
+        is_syntax: bool = False,
+    ) -> None:
         super().__init__(message)
         self.missing_table = missing_table
         """The table, if the error is that it does not exist."""
         self.missing_column = missing_column
         """The column, if the error is that it does not exist."""
+        self.is_syntax = is_syntax
+        """Whether the text is not a statement of the database's language, whatever tables and columns exist."""
 
 
 class DatabaseUnavailable(SubmitterError):

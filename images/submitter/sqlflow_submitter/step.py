@@ -39,10 +39,11 @@ class Statement:
         self.using: str | None = document.get("using")
         """In a later TRAIN statement: the model that USING names."""
         self.depends_on_earlier: bool = document.get("hangs_on_row", False)
-        """In a later statement: only its effect counts, because it names a table that an earlier statement will create,
-        or because the settings of its session are not known."""
+        """In a later statement: only its syntax and effect count, because it names a table that an earlier statement
+        will create, or because the tables, columns or settings by then are not known."""
         self.effect: str = document.get("effect", "")
-        """In a later standard statement: what it changes. `rows`, `session` (settings) or `objects` (tables, views)."""
+        """In a later standard statement: what it changes. `rows`, `session` (settings), `objects` (tables, views) or
+        `unknown` (anything, except the grammar)."""
         self.changed_names: list[str] = document.get("names") or []
         """Effect `objects`: the names of the tables and views, in lower case and without their schema."""
         self.may_drop: bool = document.get("drops", False)

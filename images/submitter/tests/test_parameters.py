@@ -1,5 +1,8 @@
 """The attributes of XGBoost statements."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from sqlflow_submitter.errors import UserError
@@ -124,6 +127,42 @@ def test_metrics_can_have_an_argument() -> None:
 )
 def test_estimator_decides_the_booster(name: str, booster: str) -> None:
     assert resolve_booster(name) == booster
+
+
+@pytest.mark.parametrize("booster", ["gbtree", "dart", "gblinear"])
+def test_attributes_that_the_booster_ignores_are_known(booster: str) -> None:
+    """Compares with the library: an ignored attribute changes no prediction."""
+    xgboost = pytest.importorskip("xgboost")
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(200, 4))
+    data = xgboost.DMatrix(rows, label=rows[:, 0] * rows[:, 1] + rows[:, 2])
+
+    def predictions(**attributes: Any) -> Any:
+        parameters = {"booster": booster, "seed": 1, "nthread": 1, "verbosity": 0, "eta": 0.3, **attributes}
+        return xgboost.train(parameters, data, num_boost_round=5).predict(data)
+
+    plain = predictions()
+    for name, value in {
+        "max_depth": 2,
+        "max_leaves": 3,
+        "gamma": 9,
+        "min_child_weight": 60,
+        "subsample": 0.5,
+        "max_bin": 4,
+        "colsample_bytree": 0.3,
+        "num_parallel_tree": 3,
+        "monotone_constraints": "(1, 1, 1, 1)",
+        "lambda": 50,
+        "rate_drop": 0.9,
+        "one_drop": 1,
+        "alpha": 20,
+    }.items():
+        is_ignored = name in Parameters(booster, {name: value}).without_effect
+        assert np.array_equal(plain, predictions(**{name: value})) == is_ignored, name
+    assert Parameters("gblinear", {"max_depth": 3, "eta": 0.1, "max_leaves": 2}).without_effect == [
+        "max_depth",
+        "max_leaves",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -212,4 +212,6 @@ def test_select_of_a_new_table_is_checked(source: Runner, agent: StandInAgent, w
         assert "line 2: " in rejects(agent, created("SELECT a, no_such\nFROM source"))
     assert_passes(agent, created("WITH q AS (SELECT a FROM source) SELECT a FROM q -- end"))
     # What depends on earlier statements, or has a further clause, is not checked.
-    assert_passes(agent, {**wrong, "hangs_on_row": True}, created("SELECT no_such FROM source WITH NO DATA"))
+    assert_passes(agent, {**wrong, "hangs_on_row": True})
+    if "postgresql" in source.dsn and "VIEW" not in what:
+        assert_passes(agent, created("SELECT no_such FROM source WITH NO DATA"))

@@ -186,6 +186,14 @@ def test_regression_learns(sqlite_runner: Runner, booster: str) -> None:
     assert last < first / 10
 
 
+def test_attribute_without_effect_is_reported(sqlite_runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
+    numbers(sqlite_runner)
+    attributes = {"max_depth": 3, "eta": 0.5, "max_leaves": 7, "train.num_boost_round": 1}
+    for booster, warned in (("gblinear", True), ("gbtree", False)):
+        sqlite_runner.train("SELECT a, b, y FROM numbers", "y", estimator=f"xgboost.{booster}", attributes=attributes)
+        assert ("warning: gblinear ignores: max_depth, max_leaves\n" in capsys.readouterr().out) == warned
+
+
 @pytest.mark.parametrize("booster", ["gbtree", "gblinear"])
 def test_derived_vocabulary_distinguishes_colours(sqlite_runner: Runner, booster: str) -> None:
     numbers(sqlite_runner)

@@ -204,7 +204,8 @@ def test_missing_input_column_is_named(iris: Runner) -> None:
 def test_unreadable_value_leaves_the_old_table(iris: Runner) -> None:
     iris.predict()
     bad = "SELECT sepal_length, sepal_width, petal_length, name AS petal_width FROM iris"
-    with pytest.raises(UserError, match="column petal_width, row 1: 'setosa' is not a number"):
+    advice = "the model reads a number there: select a number"
+    with pytest.raises(UserError, match=f"column petal_width, row 1: 'setosa' is not a number; {advice}$"):
         iris.predict(bad)
     assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
     assert tables(iris) == {"outcome"}

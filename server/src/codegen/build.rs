@@ -119,23 +119,19 @@ fn step_spec(step: &Step, statements: &[Statement], dialect: Dialect, user: &str
             spec.listing = Some(LISTING.to_owned());
         }
         let mut document = document(index, &statements[index], &mut spec.inputs, &mut spec.outputs);
-        if matches!(body, Body::Standard(_))
-            && let Some(hint) = sqlflow_sql::hint(&statements[index].text, dialect)
-        {
-            document.insert("hint".to_owned(), json!(hint));
-        }
+        add_hint(&mut document, &statements[index], dialect);
         spec.statements.push(Value::Object(document));
     }
-    add_prechecks(&mut spec, &step.prechecks, statements);
+    add_prechecks(&mut spec, &step.prechecks, statements, dialect);
     spec
 }
 
 /// Adds the statements to precheck. For models that none of them makes, the metadata is fetched before the step starts.
-fn add_prechecks(spec: &mut StepSpec, prechecks: &[Precheck], statements: &[Statement]) {
+fn add_prechecks(spec: &mut StepSpec, prechecks: &[Precheck], statements: &[Statement], dialect: Dialect) {
     let mut own: HashSet<String> = spec.outputs.iter().map(|output| output.model.clone()).collect();
     let (mut standard, mut bytes) = (0_usize, 0_usize);
     let mut changes_unseen_rows = false;
-    for Precheck { statement, effect_only, effect } in prechecks {
+    for Precheck { statement, syntax_only, effect } in prechecks {
         let statement = *statement;
         let body = &statements[statement].body;
         let mut has_text = false;
@@ -160,7 +156,10 @@ fn add_prechecks(spec: &mut StepSpec, prechecks: &[Precheck], statements: &[Stat
             "sql" => has_text,
             _ => true,
         });
-        if *effect_only {
+        if has_text {
+            add_hint(&mut document, &statements[statement], dialect);
+        }
+        if *syntax_only {
             document.insert("hangs_on_row".to_owned(), json!(true));
         }
         add_effect(&mut document, effect);
@@ -179,12 +178,22 @@ fn add_prechecks(spec: &mut StepSpec, prechecks: &[Precheck], statements: &[Stat
     }
 }
 
+/// Adds what to write instead of a statement of another database.
+fn add_hint(document: &mut Map<String, Value>, statement: &Statement, dialect: Dialect) {
+    if matches!(statement.body, Body::Standard(_))
+        && let Some(hint) = sqlflow_sql::hint(&statement.text, dialect)
+    {
+        document.insert("hint".to_owned(), json!(hint));
+    }
+}
+
 fn add_effect(document: &mut Map<String, Value>, effect: &PrecheckEffect) {
     let (name, objects) = match effect {
         PrecheckEffect::None => return,
         PrecheckEffect::Rows => ("rows", None),
         PrecheckEffect::Session => ("session", None),
         PrecheckEffect::Objects { names, drops } => ("objects", Some((names, drops))),
+        PrecheckEffect::Unknown => ("unknown", None),
     };
     document.insert("effect".to_owned(), json!(name));
     if let Some((names, drops)) = objects {
@@ -351,6 +360,10 @@ mod tests {
         let statements = &step_specs(&compiled, "")[0].statements;
         assert_eq!(statements[0].get("hint"), None);
         assert!(statements[1]["hint"].as_str().is_some_and(|hint| hint.contains("sqlite_master")));
+        let later = "SELECT * FROM t TO TRAIN xgboost.gbtree LABEL y INTO m; SHOW TABLES;";
+        let compiled = compile(later, Dialect::Sqlite).expect("a good program");
+        let precheck = &step_specs(&compiled, "")[0].prechecks[0];
+        assert!(precheck["hint"].as_str().is_some_and(|hint| hint.contains("sqlite_master")));
     }
 
     #[test]
@@ -388,7 +401,7 @@ mod tests {
         let old = json!("ahead/old");
         assert_eq!(
             folders(first),
-            [Value::Null, Value::Null, old.clone(), old.clone(), Value::Null, Value::Null]
+            [Value::Null, Value::Null, old.clone(), old.clone(), Value::Null, Value::Null, Value::Null]
         );
         assert_eq!((&first.prechecks[1]["sql"], first.prechecks[0].get("sql")), (&json!("SELECT 1;"), None));
         assert_eq!(first.prechecks[3]["using"], "old");
@@ -407,9 +420,15 @@ mod tests {
             let compiled = compile(&format!("{train}{between}"), Dialect::Mysql).expect("a good program");
             step_specs(&compiled, "").remove(0).prechecks
         };
-        let found = prechecks("DELETE FROM t;USE d;DROP TABLE x;SELECT 1;");
+        let found = prechecks("DELETE FROM t;USE d;DROP TABLE x;SELECT 1;ALTER TABLE z ADD a INT;SELECT 2;");
         let effects: Vec<_> = found.iter().map(|it| it.get("effect").cloned().unwrap_or_default()).collect();
-        assert_eq!(effects, [json!("rows"), json!("session"), json!("objects"), Value::Null]);
+        let unknown = json!("unknown");
+        assert_eq!(
+            effects,
+            [json!("rows"), json!("session"), json!("objects"), Value::Null, unknown, Value::Null]
+        );
+        assert_eq!(found[5]["sql"], "SELECT 2;");
+        assert_eq!((found[4].get("hangs_on_row"), &found[5]["hangs_on_row"]), (None, &json!(true)));
         assert_eq!(found[0]["sql"], "DELETE FROM t;");
         assert_eq!((&found[2]["names"], &found[2]["drops"]), (&json!(["x"]), &json!(true)));
         let many = prechecks(&"DELETE FROM t;SELECT 1;".repeat(MAX_CHECKED));

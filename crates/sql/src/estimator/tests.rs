@@ -30,6 +30,9 @@ fn valid_program_is_accepted() {
         GOOD.replace("reg:squarederror", "multi:softprob\", num_class=3, eval_metric=\"merror"),
         GOOD.replace("reg:squarederror", "reg:quantileerror\", quantile_alpha=0.5, eval_metric=\"quantile"),
         GOOD.replace("reg:squarederror", "binary:logistic\", eval_metric=\"error@0.7"),
+        GOOD.replace("reg:squarederror", "reg:squarederror\", eval_metric=\"error@1.5"),
+        GOOD.replace("reg:squarederror", "binary:logitraw\", eval_metric=\"error@-2"),
+        GOOD.replace("reg:squarederror", "binary:logistic\", eval_metric=\"error@1"),
         GOOD.replace("WITH", "WITH monotone_constraints=[1, -1], interaction_constraints=[[0, 1], [2]],"),
         GOOD.replace(
             "WITH",
@@ -99,6 +102,14 @@ fn invalid_attribute_is_rejected() {
             "attribute base_score is 2; it must be a number, at least 0 and at most 1 for binary:logistic",
         ),
         ("objective=\"reg:gamma\", base_score=\"0\"", "it must be a number, above 0 for reg:gamma"),
+        (
+            "eval_metric=\"error@1.5\"",
+            "the threshold is 1.5, and predictions are probabilities; write a number from 0",
+        ),
+        (
+            "objective=\"binary:logistic\", eval_metric=\"logloss,error@-1\"",
+            "eval_metric error@-1: the threshold is -1",
+        ),
         ("eval_metric=\"error@x\"", "eval_metric error@x: x is not a number"),
         ("eta=0.1, learning_rate=0.3", "attributes eta and learning_rate are the same: give one of them"),
         ("num_class=3, eval_metric=rmse", "eval_metric rmse does not fit the objective"),

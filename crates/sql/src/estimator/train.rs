@@ -17,6 +17,8 @@ use super::{check_attributes, unknown, value};
 
 /// The only target of COLUMN clauses for XGBoost.
 const FEATURES: &str = "feature_columns";
+/// Objectives whose predictions are probabilities, for the threshold of `error@0.7`.
+const PROBABILITIES: [&str; 2] = ["binary:logistic", "reg:logistic"];
 /// Column functions that XGBoost's models do not support, each with the alternative.
 const UNSUPPORTED_FUNCTIONS: [(&str, &str); 2] = [
     ("EMBEDDING", "use INDICATOR or CATEGORY_HASH"),
@@ -281,6 +283,9 @@ impl<'a> Statement<'a> {
     fn eval_metrics(&mut self, task: Option<Task>) {
         let Some(value) = self.value("eval_metric") else { return };
         let objective = self.value("objective");
+        // Without an objective, this metric selects classes.
+        let is_of_probabilities =
+            objective.as_ref().is_none_or(|it| it.as_str().is_some_and(|it| PROBABILITIES.contains(&it)));
         for full in value::names(&value) {
             let (name, argument) =
                 full.split_once('@').map_or((full.as_str(), None), |it| (it.0, Some(it.1)));
@@ -297,6 +302,16 @@ impl<'a> Statement<'a> {
                 }
                 (_, Some(argument)) if !argument.parse::<f64>().is_ok_and(f64::is_finite) => {
                     self.refuse("eval_metric", format!("eval_metric {full}: {argument} is not a number"));
+                }
+                (Argument::Optional, Some(argument))
+                    if is_of_probabilities
+                        && !argument.parse().is_ok_and(|it: f64| (0.0..=1.0).contains(&it)) =>
+                {
+                    let message = format!(
+                        "eval_metric {full}: the threshold is {argument}, and predictions are probabilities; write a \
+                         number from 0 to 1, as in {name}@0.7"
+                    );
+                    self.refuse("eval_metric", message);
                 }
                 _ => {}
             }

@@ -147,6 +147,42 @@ fn position_of_a_statement_is_its_first_word() {
 }
 
 #[test]
+fn keywords_are_names_of_columns_where_no_other_reading_is_possible() {
+    let train = |clause: &str| {
+        let sql = format!("SELECT 1 TO TRAIN E {clause}");
+        let program = parse_program(&sql, Mysql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let Body::Train(train) = program.statements[0].body.clone() else { panic!("it trains") };
+        let columns: Vec<_> =
+            train.columns.iter().flat_map(|it| &it.columns).map(|it| it.expr.to_string()).collect();
+        (columns.join(" "), train.label.map(|it| it.text), train.into.text)
+    };
+    let label = |text: &str| Some(text.to_owned());
+    for (clause, columns, expected) in [
+        ("LABEL label INTO m", "", label("label")),
+        ("LABEL Into INTO m", "", label("Into")),
+        ("LABEL using USING n INTO m", "", label("using")),
+        ("COLUMN label, with, a LABEL not INTO m", "label with a", label("not")),
+        ("COLUMN a, label LABEL y INTO m", "a label", label("y")),
+        ("COLUMN column COLUMN for FOR b LABEL y INTO m", "column for", label("y")),
+        ("COLUMN label INTO m", "label", None),
+        (
+            "COLUMN INDICATOR(label), CROSS([to, for], 3) LABEL y INTO m",
+            "INDICATOR(label) CROSS([to,for],3)",
+            label("y"),
+        ),
+        ("COLUMN * EXCEPT (label, show) LABEL y INTO m", "EXCEPT(label,show)", label("y")),
+        ("COLUMN * EXCEPT run LABEL y INTO m", "EXCEPT(run)", label("y")),
+    ] {
+        let (found, found_label, into) = train(clause);
+        let plain = |text: &str| text.replace(' ', "");
+        assert_eq!((plain(&found), found_label, into.as_str()), (plain(columns), expected, "m"), "{clause}");
+    }
+    let evaluated =
+        parse_program("SELECT 1 TO EVALUATE m LABEL label; SELECT 1 TO EVALUATE m LABEL show", Mysql);
+    assert_eq!(evaluated.expect("it parses").statements.len(), 2);
+}
+
+#[test]
 fn syntax_error_lists_all_possible_tokens() {
     for (sql, message) in [
         (
@@ -162,6 +198,23 @@ fn syntax_error_lists_all_possible_tokens() {
         (
             "SELECT 1 TO PREDICT t.c USNG m;",
             "line 1, column 25: found \"USNG\", expected WITH or USING; did you mean USING?",
+        ),
+        (
+            "SELECT 1 TO PREDICT \"a.b\".c USING m;",
+            "line 1, column 21: found \"a.b\", expected [db.]table.column, without quotes",
+        ),
+        (
+            "SELECT 1 TO EVALUATE m LABEL l INTO `a.b`;",
+            "line 1, column 37: found \"`a.b`\", expected a table name, without quotes",
+        ),
+        (
+            "SELECT 1 TO TRAIN E LABEL INTO m",
+            "line 1, column 27: found \"INTO\", expected a column; a column of that name needs quotes, as in \"INTO\"",
+        ),
+        (
+            "SELECT 1 TO TRAIN E COLUMN a, LABEL l INTO m",
+            "line 1, column 31: found \"LABEL\", expected \"*\" or a column; a column of that name needs quotes, as in \
+             \"LABEL\"",
         ),
         (
             "SELECT 1 TO TRAIN E WITH a=1,\n a=2 LABEL l INTO m",

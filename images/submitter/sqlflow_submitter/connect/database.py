@@ -153,7 +153,7 @@ class Database:
     def check_query(self, sql: str) -> None:
         """Raises UserError if the database rejects a query or a change of rows. Does not execute it.
 
-        Ignores other statements.
+        Of another statement, checks the syntax.
         """
         created = created_select(sql)
         if created:
@@ -162,6 +162,19 @@ class Database:
             self.describe("\n" * lines + created["select"])
         elif first_word(sql) in CHECKED:
             self.describe(sql)
+        else:
+            self.check_syntax(sql)
+
+    def check_syntax(self, sql: str) -> None:
+        """Raises UserError if the syntax of a statement is wrong. Does not execute it.
+
+        Tables and columns may be missing: an earlier statement may create them.
+        """
+        try:
+            self.describe(sql)
+        except UserError as error:
+            if error.is_syntax:
+                raise
 
     tables_query: str
     """A query for the names of tables and views that need no schema, with at most MAX_TABLES rows."""

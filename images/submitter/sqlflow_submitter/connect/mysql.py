@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from datetime import tzinfo
+from functools import cached_property
 from typing import Any
 
 import pymysql
@@ -63,6 +64,9 @@ NO_SUCH_COLUMN = 1054
 PRIVILEGE_MISSING = {1044, 1142, 1143, 1227}
 # A foreign key refers to the table, or to a row of it.
 REFERENCED = {1217, 1451, 3730}
+SYNTAX_ERROR = 1064
+# Right statements, as far as the syntax is concerned. They are prepared, and not executed.
+RIGHT_STATEMENTS = ("DROP TABLE IF EXISTS sqlflow_no_such_table", "SELECT 1 FROM sqlflow_no_such_table")
 # MySQL cannot prepare EXPLAIN.
 NOT_PREPARABLE = 1295
 # Too many connections, server shutting down or gone, lock wait timeout, deadlock, connection killed.
@@ -167,6 +171,23 @@ class MySQLDatabase(Database):
             if error_code(error) != NOT_PREPARABLE:
                 raise
 
+    def check_syntax(self, sql: str) -> None:
+        try:
+            super().check_syntax(sql)
+        except UserError:
+            # Some servers with MySQL's protocol have this code for all errors, or cannot prepare all statements.
+            if self._reports_syntax_errors:
+                raise
+
+    @cached_property
+    def _reports_syntax_errors(self) -> bool:
+        try:
+            for sql in RIGHT_STATEMENTS:
+                super().check_syntax(sql)
+        except UserError:
+            return False
+        return True
+
     def denied(self, sql: str) -> str | None:
         """Runs a statement that must fail. Returns the message if the user lacks a privilege for it, or None."""
         return self._failure(sql, PRIVILEGE_MISSING)
@@ -219,7 +240,8 @@ class MySQLDatabase(Database):
             name = missing.group(1) if missing else None
             return UserError(text, name) if code == NO_SUCH_TABLE else UserError(text, missing_column=name)
         line = re.search(r" at line (\d+)$", text)
-        return UserError(f"line {line.group(1)}: {text[: line.start()]}" if line else text)
+        message = f"line {line.group(1)}: {text[: line.start()]}" if line else text
+        return UserError(message, is_syntax=code == SYNTAX_ERROR)
 
 
 class MySQLResultSet(ResultSet):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import count
 from typing import Any, ClassVar
 
@@ -67,7 +68,12 @@ class MySQLWriter(TableWriter):
 
     def _schema(self, table: TableName) -> str | None:
         """Returns the table's database, or None if neither the table nor the data source names one."""
-        return table.schema or self._database.rows("SELECT DATABASE()")[0][0]
+        return table.schema or self._default_schema
+
+    @cached_property
+    def _default_schema(self) -> str | None:
+        schema: str | None = self._database.rows("SELECT DATABASE()")[0][0]
+        return schema
 
     def creation_obstacle(self, table: TableName) -> str | None:
         if len(table.name) > MAX_NAME:

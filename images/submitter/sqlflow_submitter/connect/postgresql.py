@@ -40,6 +40,9 @@ NUL_CHARACTER = "the statement holds a NUL character, which PostgreSQL does not 
 # SQLSTATE for a table or column that does not exist.
 NO_SUCH_TABLE = "42P01"
 NO_SUCH_COLUMN = "42703"
+# SQLSTATE, and the files of the server that report errors of the grammar. What depends on tables has the same SQLSTATE.
+SYNTAX_ERROR = "42601"
+GRAMMAR = ("gram.y", "scan.l", "parser.c")
 # Classes of SQLSTATE: connection, operator intervention.
 CONNECTION_LOST = ("08", "57P")
 # Resources, serialization failure, deadlock.
@@ -198,6 +201,7 @@ class PostgreSQLDatabase(Database):
             one_line(f"line {line}: {message}" if line else message),
             table.group(1) if table else None,
             column.group(1) if column else None,
+            is_syntax=state == SYNTAX_ERROR and field(DiagnosticField.SOURCE_FILE) in GRAMMAR,
         )
 
 

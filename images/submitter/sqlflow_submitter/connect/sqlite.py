@@ -7,6 +7,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -23,11 +24,16 @@ from sqlflow_submitter.connect.database import (
     created_select,
 )
 from sqlflow_submitter.errors import DatabaseBusy, SubmitterError, UserError, unknown_name
-from sqlflow_submitter.step import first_word
+from sqlflow_submitter.step import first_word, first_words
 
 BUSY_TIMEOUT_SECONDS = 30.0
 QUICK_SECONDS = 0.01
 MODES = ("ro", "rw", "rwc")
+
+SYNTAX_ERROR = re.compile(r'near ".*": syntax error|incomplete input|unrecognized token: .*', re.DOTALL)
+"""SQLite has no error code for these."""
+MAX_PLACEHOLDERS = 10
+"""Maximum number of tables and databases that a check of the syntax creates in memory."""
 
 KIND_OF_TYPE = {int: Kind.INT, float: Kind.FLOAT, str: Kind.TEXT, bytes: Kind.BLOB}
 
@@ -161,6 +167,26 @@ class SQLiteDatabase(Database):
         elif word in CHECKED:
             # A view cannot be used: it may have no parameters.
             self.run(sql if word == "EXPLAIN" else f"EXPLAIN {sql}")
+        else:
+            self.check_syntax(sql)
+
+    def check_syntax(self, sql: str) -> None:
+        words = first_words(sql, 2)
+        if "PRAGMA" in words:
+            # SQLite may execute it when it compiles it.
+            return
+        explained = sql if words[:1] == ["EXPLAIN"] else f"EXPLAIN {sql}"
+        # In the database itself, an existing or a missing table would hide an error after its name.
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
+            for _ in range(MAX_PLACEHOLDERS):
+                try:
+                    memory.execute(explained).close()
+                    return
+                except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+                    if SYNTAX_ERROR.fullmatch(str(error)):
+                        raise self._errors().translate(error) from error
+                    if not _add_placeholder(memory, str(error)):
+                        return
 
     def tables_read(self, select: str) -> set[tuple[str, str]]:
         """Returns the tables that a select reads, with their schemas. SQLite reports them when it compiles a select."""
@@ -213,6 +239,26 @@ class SQLiteDatabase(Database):
 
     def _errors(self) -> _Errors:
         return _Errors(self._path, self._was_absent)
+
+
+def _add_placeholder(memory: sqlite3.Connection, message: str) -> bool:
+    """Creates what a statement misses. Returns whether something was created."""
+    database = re.fullmatch(r"unknown database \"?(.+?)\"?", message)
+    table = re.fullmatch(r"no such table: (?:(\w+)\.)?(.+)", message)
+    try:
+        if database:
+            memory.execute(f"ATTACH ':memory:' AS {_quoted(database[1])}")
+        elif table:
+            memory.execute(f"CREATE TABLE {_quoted(table[1] or 'main')}.{_quoted(table[2])} (sqlflow_placeholder)")
+        else:
+            return False
+    except sqlite3.Error:
+        return False
+    return True
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _deny_creation(action: int, file: str | None, *_: object) -> int:
@@ -312,4 +358,9 @@ class _Errors:
         # SQLite has no error code for these.
         table = re.search(r"no such table: (\S+)", str(error))
         column = re.search(r"(?:no such column:|has no column named) \"?([^\s\"]+)", str(error))
-        return UserError(str(error), table.group(1) if table else None, column.group(1) if column else None)
+        return UserError(
+            str(error),
+            table.group(1) if table else None,
+            column.group(1) if column else None,
+            is_syntax=SYNTAX_ERROR.fullmatch(str(error)) is not None,
+        )

@@ -19,6 +19,11 @@ SAMPLED_ROWS = 100
 NUMERIC_KINDS = (Kind.BOOL, Kind.INT, Kind.FLOAT, Kind.DECIMAL)
 DATE_KINDS = (Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMP_UTC)
 NUMERIC_TYPES = (Declared.BOOLEAN, Declared.INTEGER, Declared.DECIMAL, Declared.NUMBER)
+DECODED = {
+    "sqlite": "CAST({} AS TEXT)",
+    "mysql": "CONVERT({} USING utf8mb4)",
+    "postgresql": "convert_from({}, 'UTF8')",
+}
 AS_TEXT = {"sqlite": "hex({})", "mysql": "HEX({})", "postgresql": "encode({}, 'hex')"}
 
 
@@ -74,6 +79,8 @@ def check_kinds(
     select: str,
     database: Database,
     is_read: Callable[[str], bool] = lambda _: True,
+    *,
+    of_model: bool = False,
 ) -> None:
     """Checks that a model can read the types of its columns.
 
@@ -83,6 +90,7 @@ def check_kinds(
         select: the select. Some of its rows are read if a type is unsuitable.
         database: the database.
         is_read: whether the model certainly reads a column. Training omits one without a value.
+        of_model: whether a trained model decides which columns are read.
 
     Raises:
         UserError: a column with a value has binary data, PostgreSQL's type `money`, or a date where the model reads a
@@ -91,7 +99,7 @@ def check_kinds(
     names = [column.name for column in described]
     for name, expected in _columns(features):
         column = described[locate("column", [name], names)[name]]
-        reason = _reason(column, expected, database.dialect)
+        reason = _reason(column, expected, database.dialect, of_model=of_model)
         if reason is not None and is_read(name) and _has_typed_value(select, column, database):
             raise UserError(f"cannot read column {name}{reason}")
 
@@ -105,14 +113,18 @@ def check_label(label: str, described: Sequence[ColumnInfo], dialect: str, *, as
     names = [column.name for column in described]
     column = described[locate("label", [label], names)[label]]
     if declared_kind(column) is Kind.BLOB:
-        raise UserError(f"cannot read label {label}{_binary(column, dialect)}")
+        raise UserError(
+            f"cannot read label {label}: its type is {column.database_type.lower()}, "
+            "and a label is a number, a text or a boolean; "
+            f"if it holds text, write {DECODED[dialect].format(label)} AS {label} in the select"
+        )
     if as_number and _is_money(column, dialect):
         raise UserError(f"cannot read column {label} as a number{_money(label)}")
 
 
 def certainly_has_values(select: str, column: str, database: Database) -> bool:
     """Returns whether a column certainly has a value that is not missing. Training omits a column without one."""
-    return any(map(is_never_missing, _sample(select, column, database)))
+    return any(map(is_never_missing, sample(select, column, database)))
 
 
 def _columns(features: Iterable[Feature]) -> Iterator[tuple[str, Expected]]:
@@ -129,11 +141,11 @@ def _columns(features: Iterable[Feature]) -> Iterator[tuple[str, Expected]]:
             yield feature.column, Expected.ANY
 
 
-def _reason(column: ColumnInfo, expected: Expected, dialect: str) -> str | None:
+def _reason(column: ColumnInfo, expected: Expected, dialect: str, *, of_model: bool) -> str | None:
     """Returns the rest of the message if a value of this column cannot be read."""
     kind = declared_kind(column)
     if kind is Kind.BLOB or (dialect == "sqlite" and "blob" in column.database_type.lower()):
-        return _binary(column, dialect)
+        return _binary(column, dialect, of_model=of_model)
     if expected is not Expected.ANY and _is_money(column, dialect):
         return f" as a number{_money(column.name)}"
     is_wrong = (expected is Expected.NUMBER and kind in DATE_KINDS) or (
@@ -143,12 +155,10 @@ def _reason(column: ColumnInfo, expected: Expected, dialect: str) -> str | None:
     return f": its type is {column.database_type.lower()}, and {other}" if is_wrong else None
 
 
-def _binary(column: ColumnInfo, dialect: str) -> str:
-    convert = AS_TEXT[dialect].format(column.name)
-    return (
-        f": its type is {column.database_type.lower()}, and a model reads no binary data; "
-        f"omit it, or write {convert} AS {column.name} in the select"
-    )
+def _binary(column: ColumnInfo, dialect: str, *, of_model: bool) -> str:
+    convert = f"write {AS_TEXT[dialect].format(column.name)} AS {column.name} in the select"
+    advice = f"if the model was trained so, {convert}" if of_model else f"omit it, or {convert}"
+    return f": its type is {column.database_type.lower()}, and a model reads no binary data; {advice}"
 
 
 def _is_money(column: ColumnInfo, dialect: str) -> bool:
@@ -166,13 +176,13 @@ def _money(name: str) -> str:
 def _has_typed_value(select: str, column: ColumnInfo, database: Database) -> bool:
     """Returns whether some row certainly has a value of the declared type."""
     if database.dialect == "sqlite":
-        return bool(_sample(select, column.name, database, of_type="blob"))
+        return bool(sample(select, column.name, database, of_type="blob"))
     # A date outside every calendar, such as `infinity`, is a text, and is missing.
     is_date = declared_kind(column) in DATE_KINDS
-    return any(not is_date or isinstance(value, int) for value in _sample(select, column.name, database))
+    return any(not is_date or isinstance(value, int) for value in sample(select, column.name, database))
 
 
-def _sample(select: str, column: str, database: Database, of_type: str | None = None) -> list[Any]:
+def sample(select: str, column: str, database: Database, of_type: str | None = None) -> list[Any]:
     """Returns some values of a column that are not NULL. None are found if the select cannot be read.
 
     Args:

@@ -44,16 +44,17 @@ def result_layout(
         dialect: the database.
 
     Raises:
-        UserError: the select has a column twice, or one with the name of a probability column. Or the result column's
-            name is too long.
+        UserError: the select has a column twice, or one with the name of a probability column. Or a name is too long.
     """
     result = writer.column_name(statement.result_column or "")
-    if dialect == "mysql" and len(result) > MAX_MYSQL_NAME:
-        raise UserError(
-            f"cannot write column {result}: its name has {len(result)} characters, and the database allows "
-            f"{MAX_MYSQL_NAME}; choose another name"
-        )
     kept = [name for name in available if fold_case(name, dialect) != fold_case(result, dialect)]
+    for name in (result, *kept):
+        if dialect == "mysql" and len(name) > MAX_MYSQL_NAME:
+            advice = "choose another name" if name == result else "rename it with AS in the select"
+            raise UserError(
+                f"cannot write column {name}: its name has {len(name)} characters, and the database allows "
+                f"{MAX_MYSQL_NAME}; {advice}"
+            )
     places = locate("column", kept, available)
     names = probability_names([writer.column_name(f"p_{text}") for text in classes], [*kept, result], dialect)
     return Layout(places, result, names)

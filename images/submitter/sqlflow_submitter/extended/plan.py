@@ -8,7 +8,13 @@ from pathlib import Path
 
 from sqlflow_submitter.connect.database import ColumnInfo, Database
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.extended.column_kinds import certainly_has_values, check_kinds, check_label, learned_features
+from sqlflow_submitter.extended.column_kinds import (
+    certainly_has_values,
+    check_kinds,
+    check_label,
+    learned_features,
+)
+from sqlflow_submitter.extended.label_kinds import check_words
 from sqlflow_submitter.features.clause import Clause, locate, resolve_column
 from sqlflow_submitter.model import ModelMeta
 from sqlflow_submitter.step import Statement
@@ -113,6 +119,19 @@ class TrainPlan:
         check_label(self.label, described, database.dialect, as_number=self.has_number_label)
         if not may_differ:
             check_kinds(self.features, described, select, database, is_read)
+
+    def check_label_words(self, database: Database) -> None:
+        """Raises UserError if the label has words in its first rows, and the statement asks for numbers.
+
+        Training would find it in the first batch.
+        """
+        as_classes, reason = self.parameters.requested_task()
+        if as_classes is not False:
+            return
+        if self.parameters.task is not None:
+            reason = f"objective {self.parameters.native['objective']} predicts a number"
+        advice = f"{reason}; for classes use an objective such as multi:softprob or binary:logistic"
+        check_words(self.label, self.described, self.select, database, advice)
 
     def _earlier(self, statement: Statement) -> ModelMeta | None:
         """Returns the model that USING names, if any."""

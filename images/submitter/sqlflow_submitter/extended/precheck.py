@@ -6,7 +6,8 @@ No statement is rejected that could succeed after the earlier statements.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from enum import Enum
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -14,7 +15,13 @@ from typing import NamedTuple
 from sqlflow_submitter.connect.database import ColumnInfo, Database
 from sqlflow_submitter.connect.open_writer import open_writer
 from sqlflow_submitter.errors import DatabaseUnavailable, SubmitterError, UserError
-from sqlflow_submitter.extended.column_kinds import certainly_has_values, check_kinds, check_label
+from sqlflow_submitter.extended.column_kinds import (
+    certainly_has_values,
+    check_kinds,
+    check_label,
+)
+from sqlflow_submitter.extended.label_kinds import check_words, label_has_classes
+from sqlflow_submitter.extended.later_tables import check_tables
 from sqlflow_submitter.extended.plan import (
     TrainPlan,
     check_continuation,
@@ -23,7 +30,7 @@ from sqlflow_submitter.extended.plan import (
     plan_inputs,
     prefix_validation_errors,
 )
-from sqlflow_submitter.extended.result_table import check_column_case, check_result_table
+from sqlflow_submitter.extended.result_table import check_column_case, check_result_name, check_result_table
 from sqlflow_submitter.features.clause import Clause, locate, resolve_column
 from sqlflow_submitter.model import META, ModelMeta
 from sqlflow_submitter.reads.dependencies import DatabaseObject
@@ -36,6 +43,14 @@ from sqlflow_submitter.xgb.parameters import Parameters, as_list, check_attribut
 
 MAX_REPORTED = 10
 """Maximum number of errors in one message."""
+
+
+class Known(Enum):
+    """What is known of the database when a later statement runs."""
+
+    NAMES = "tables, columns and settings"
+    GRAMMAR = "the grammar of statements only"
+    NOTHING = "nothing"
 
 
 class Plan(NamedTuple):
@@ -61,14 +76,16 @@ def check_later_statements(now: Statement, later: Iterable[Statement], database:
     errors = []
     with _ProgramState(now, database) as row:
         for statement in later:
-            if row.is_unknown:
+            if row.known is Known.NOTHING:
                 break
             try:
                 try:
                     row.check(statement)
                 except UserError as error:
-                    if not row.depends_on_change(statement):
+                    if error.is_syntax or not row.depends_on_change(statement):
                         row.database.add_suggestions(error)
+                        if statement.hint:
+                            error.args = (f"{error}; {statement.hint}",)
                         errors.append(f"statement {statement.index + 1} ({_title(statement)}): {error}")
                         if statement.effect == "session":
                             break
@@ -100,8 +117,7 @@ class _ProgramState:
         self.database = database
         self.has_session = False
         """Settings of the program hold in a session of its own, `database`."""
-        self.is_unknown = False
-        """The names of tables and columns are unknown from here on."""
+        self.known = Known.NAMES
         self._plans: dict[str, Plan] = {}
         # Result tables of earlier statements: they may be replaced, because SQLFlow creates them. Also tables and views
         # that standard statements create, change or drop.
@@ -124,6 +140,11 @@ class _ProgramState:
 
     def record_effects(self, statement: Statement) -> None:
         """Records the effects that a statement will have."""
+        if statement.effect == "unknown":
+            # The server has checked that the grammar stays the same.
+            self.known = Known.GRAMMAR
+        if self.known is not Known.NAMES:
+            return
         if statement.result_table:
             self._changed_tables.add(_own_name(statement.result_table))
         if statement.kind == "standard":
@@ -138,7 +159,8 @@ class _ProgramState:
             self._changed_tables |= set(statement.changed_names)
             self._may_drop |= statement.may_drop
             # Rows of a new table are read only by statements that depend on it.
-            self.is_unknown |= self.database.dialect == "postgresql" and self._has_event_triggers
+            if self.database.dialect == "postgresql" and self._has_event_triggers:
+                self._forget_names()
         if self.database.dialect != "sqlite" and statement.effect != "session":
             self._record_calls(statement)
 
@@ -149,11 +171,16 @@ class _ProgramState:
             return
         if statement.kind == "standard" and not statement.sql:
             # The server omits the text of a long one.
-            self.is_unknown = True
+            self._forget_names()
             return
         found = self._dependencies(statement)
-        self.is_unknown |= may_change_names(found, self.database.dialect)
+        if may_change_names(found, self.database.dialect):
+            self._forget_names()
         self._may_change_rows |= any(it.kind == "function" for it in found)
+
+    def _forget_names(self) -> None:
+        """Records that names or settings are unknown. In MySQL, the grammar depends on settings."""
+        self.known = Known.NOTHING if self.database.dialect == "mysql" else Known.GRAMMAR
 
     @cached_property
     def _may_routines_change_names(self) -> bool:
@@ -183,15 +210,16 @@ class _ProgramState:
     def _set(self, statement: Statement) -> None:
         """Changes a setting as the program will do, in another session."""
         if not statement.sql:
-            self.is_unknown = True
+            self._forget_names()
             return
         if not self.has_session:
             session = self._session()
             if session is None:
-                self.is_unknown = True
+                self._forget_names()
                 return
             self.database, self.has_session = session, True
-        self.is_unknown |= not self.database.add_setting(statement.sql)
+        if not self.database.add_setting(statement.sql):
+            self._forget_names()
 
     def _session(self) -> Database | None:
         try:
@@ -202,18 +230,40 @@ class _ProgramState:
 
     def check(self, statement: Statement) -> None:
         """Raises UserError if a statement cannot succeed."""
+        if self.known is not Known.NAMES:
+            statement.depends_on_earlier = True
+        if statement.depends_on_earlier:
+            self._check_syntax(statement)
         match statement.kind:
             case "standard":
-                if statement.effect == "session":
+                if statement.depends_on_earlier:
+                    pass
+                elif statement.effect == "session":
                     self._set(statement)
-                elif not statement.depends_on_earlier:
+                else:
                     self.database.check_query(statement.sql)
+                    check_tables(statement.sql, self.database, may_drop=self._may_drop)
             case "train":
                 self._check_train(statement)
             case "predict" | "evaluate" | "explain":
                 self._check_use(statement)
             case "drop_model":
                 self._plans.pop(statement.model, None)
+
+    def _check_syntax(self, statement: Statement) -> None:
+        """Raises UserError if the syntax of a statement, or of its selects, is wrong."""
+        if statement.kind == "standard":
+            self._check_text(statement.sql)
+            return
+        self._check_text(statement.select)
+        with prefix_validation_errors():
+            self._check_text(str(statement.attributes.get("validation.select", "")))
+
+    def _check_text(self, sql: str) -> None:
+        # Unknown settings of PostgreSQL decide how it reads a backslash.
+        is_unclear = self.database.dialect == "postgresql" and "\\" in sql
+        if sql and not is_unclear:
+            self.database.check_syntax(sql)
 
     def _check_train(self, statement: Statement) -> None:
         earlier = self._plans.get(statement.using) if statement.using else None
@@ -236,6 +286,8 @@ class _ProgramState:
             resolve_column("label", statement.label or "", _names(self.database.describe(statement.select)))
         else:
             plan = TrainPlan(statement, self.database, may_differ=self._may_change_rows)
+            if not self._may_change_rows:
+                plan.check_label_words(self.database)
             self._plans[statement.model] = Plan(plan, self._may_change_rows)
 
     def _check_use(self, statement: Statement) -> None:
@@ -246,7 +298,7 @@ class _ProgramState:
         if meta is not None:
             for_classes = check_objective(meta.objective) is not Task.NUMBER
         elif trained is not None:
-            for_classes, _ = trained.plan.parameters.requested_task()
+            for_classes = self._for_classes(trained, statement)
         if for_classes is not None:
             _check_task(statement, for_classes)
         if statement.depends_on_earlier:
@@ -262,8 +314,12 @@ class _ProgramState:
             locate("the model's column", meta.inputs(), available)
             if label:
                 check_label(label, described, self.database.dialect, as_number=meta.classes is None)
+                if meta.classes is None and not self._may_change_rows:
+                    check_words(label, described, statement.select, self.database, "the model predicts a number")
             if not self._may_change_rows:
-                check_kinds(meta.features, described, statement.select, self.database)
+                check_kinds(meta.features, described, statement.select, self.database, of_model=True)
+        # What depends on a result table may be dropped before.
+        is_known = not self._may_drop and _own_name(statement.result_table or "") not in self._changed_tables
         if statement.kind == "predict":
             from sqlflow_submitter.extended.layout import probability_classes, result_layout
 
@@ -271,10 +327,21 @@ class _ProgramState:
             classes = probability_classes(meta, statement.model) if meta is not None and wants_probabilities else []
             with open_writer(self.database) as writer:
                 kept = result_layout(statement, available, classes, writer, self.database.dialect).kept
-            check_column_case(statement, kept, self.database)
-        # What depends on a result table may be dropped before.
-        if not self._may_drop and _own_name(statement.result_table or "") not in self._changed_tables:
+                check_column_case(statement, kept, self.database)
+                if is_known:
+                    check_result_name(statement, attributes, writer)
+        elif is_known:
             check_result_table(statement, attributes, self.database)
+
+    def _for_classes(self, trained: Plan, statement: Statement) -> bool | None:
+        """Returns whether a model that the program trains will predict classes. None: unknown."""
+        plan = trained.plan
+        requested, _ = plan.parameters.requested_task()
+        asks = _asks_for_task(statement)
+        if requested is not None or trained.may_differ or not asks or self.has_session:
+            # In another session, the names in its select may mean other tables.
+            return requested
+        return label_has_classes(plan.label, plan.described, plan.select, self.database)
 
     def _check_same_inputs(self, statement: Statement, earlier: Plan, available: Sequence[str], label: str) -> None:
         """Raises UserError if COLUMN names other columns than the earlier model will read."""
@@ -303,10 +370,13 @@ class _ProgramState:
         if label:
             as_number = trained.plan.parameters.requested_task()[0] is False
             check_label(label, described, self.database.dialect, as_number=as_number)
+            if as_number and not self._may_change_rows:
+                check_words(label, described, select, self.database, "the model predicts a number")
         if not self._may_change_rows:
             # A column that is not read may be missing.
             features = [it for it in trained.plan.features if all(available.count(name) == 1 for name in it.columns())]
-            check_kinds(features, described, select, self.database, lambda name: self._is_read(trained, name))
+            is_read = partial(self._is_read, trained)
+            check_kinds(features, described, select, self.database, is_read, of_model=True)
 
     def _is_read(self, trained: Plan, column: str) -> bool:
         """Returns whether a model will certainly read a column. Training omits a derived one without a value."""
@@ -327,6 +397,11 @@ def _check_continuation(statement: Statement, earlier: TrainPlan) -> None:
         check_continuation(statement, parameters, earlier.estimator, objective)
     else:
         check_estimator(statement, earlier.estimator)
+
+
+def _asks_for_task(statement: Statement) -> bool:
+    """Returns whether a statement requests what only models of classes, or of numbers, can compute."""
+    return not {"validation.metrics", "predict.probabilities"}.isdisjoint(statement.attributes)
 
 
 def _check_task(statement: Statement, for_classes: bool) -> None:

@@ -161,13 +161,17 @@ def check_result_table(statement: Statement, attributes: Mapping[str, Any], data
     """
     if statement.result_table:
         with open_writer(database) as writer:
-            table = writer.table_name(statement.result_table)
-            reason = writer.creation_obstacle(table)
-            if reason is not None:
-                raise UserError(f"cannot write table {table}: {reason}; choose another name")
-            selects = [statement.select, str(attributes.get("validation.select", ""))]
-            replace = attributes.get(REPLACE, False)
-            check_replaceable(writer, table, selects, replace)
+            check_result_name(statement, attributes, writer)
+
+
+def check_result_name(statement: Statement, attributes: Mapping[str, Any], writer: TableWriter) -> None:
+    """Like `check_result_table`, with an open writer. The statement must have a result table."""
+    table = writer.table_name(statement.result_table or "")
+    reason = writer.creation_obstacle(table)
+    if reason is not None:
+        raise UserError(f"cannot write table {table}: {reason}; choose another name")
+    selects = [statement.select, str(attributes.get("validation.select", ""))]
+    check_replaceable(writer, table, selects, attributes.get(REPLACE, False))
 
 
 def fold_case(name: str, dialect: str) -> str:

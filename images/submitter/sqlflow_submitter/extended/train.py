@@ -31,6 +31,10 @@ def train(statement: Statement, step: Step, database: Database, channel: Stateme
         plan = TrainPlan(statement, database)
     channel.print_line(f"TRAIN {statement.estimator}: label {plan.label}, features {', '.join(plan.inputs())}")
 
+    if plan.parameters.without_effect:
+        names = ", ".join(plan.parameters.without_effect)
+        channel.print_line(f"warning: {plan.parameters.native['booster']} ignores: {names}")
+
     # Large imports start here: numpy, and later xgboost.
     from sqlflow_submitter.extended.training_data import load_training_data
 

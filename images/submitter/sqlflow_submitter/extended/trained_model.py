@@ -40,7 +40,7 @@ class TrainedModel:
     def check_columns(self, described: Sequence[ColumnInfo], select: str, database: Database) -> None:
         """Raises UserError if a select lacks a column that the model reads, or if the column cannot be read."""
         locate("the model's column", self.meta.inputs(), [column.name for column in described])
-        check_kinds(self.meta.features, described, select, database)
+        check_kinds(self.meta.features, described, select, database, of_model=True)
 
     def booster(self) -> Any:
         """Loads the weights."""
@@ -69,7 +69,7 @@ class TrainedModel:
         return Predicted([classes[code] for code in class_codes(margins, self.task).tolist()], margins)
 
     def label_reader(self, column: str) -> LabelReader:
-        return LabelReader(column, self.meta.classes, self.meta.classes is not None)
+        return LabelReader(column, self.meta.classes, self.meta.classes is not None, of_model=True)
 
 
 def class_codes(margins: Any, task: Task) -> Any:

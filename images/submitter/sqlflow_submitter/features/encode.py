@@ -74,6 +74,8 @@ class Encoder:
         self._tally = tally or Tally(feature.column)
         form = Form(feature.form) if feature.form else Form.NUMBER if feature.kind == CATEGORY_ID else None
         advice = f"; for text use INDICATOR(CATEGORY_HASH({feature.column}, 100)) or CATEGORY_HASH"
+        if not checks_precision:
+            advice = "; the model reads a number there: select a number"
         if form is Form.DATE:
             advice = ""
         self._reader = NumberReader(f"column {feature.column}", form, self._tally, advice, is_boolean=feature.boolean)

@@ -54,6 +54,8 @@ class LabelReader:
         as_classes: bool | None,
         database_type: str = "",
         form: Form | None = None,
+        *,
+        of_model: bool = False,
     ) -> None:
         """Args:
         column: name of the label, for messages.
@@ -61,6 +63,7 @@ class LabelReader:
         as_classes: True for classes, False for numbers, None if `finish` decides.
         database_type: the database's name for its declared type; empty if it has none.
         form: NUMBER or DATE if the labels of training have this form; None if unknown.
+        of_model: whether a trained model decides what labels are.
         """
         self.column = column
         self.form = form
@@ -87,6 +90,8 @@ class LabelReader:
         self._has_texts = False
         self._has_codes = False
         advice = f"; for classes use an objective such as {CLASS_OBJECTIVES}"
+        if of_model:
+            advice = "; the model predicts a number: exclude such rows, or convert the label in the select"
         self._reader = NumberReader(
             f"label {column}",
             None,

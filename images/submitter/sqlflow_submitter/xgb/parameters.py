@@ -20,6 +20,19 @@ SQLFLOW_PREFIXES = ("train.", "validation.")
 """Prefixes of the attributes that SQLFlow reads itself and does not pass to XGBoost."""
 
 
+TREES = frozenset(
+    (
+        *("gamma", "min_split_loss", "max_depth", "min_child_weight", "subsample", "sampling_method"),
+        *("colsample_bytree", "colsample_bylevel", "colsample_bynode", "tree_method", "refresh_leaf", "process_type"),
+        *("grow_policy", "max_leaves", "max_bin", "num_parallel_tree", "monotone_constraints", "multi_strategy"),
+        *("interaction_constraints", "max_cat_to_onehot", "max_cat_threshold"),
+    )
+)
+DROPOUT = frozenset(("sample_type", "normalize_type", "rate_drop", "one_drop", "skip_drop"))
+LINEAR = frozenset(("feature_selector", "top_k"))
+WITHOUT_EFFECT = {"gbtree": DROPOUT | LINEAR, "dart": LINEAR, "gblinear": TREES | DROPOUT}
+"""The attributes that XGBoost ignores with each booster. An objective reads `max_delta_step`, too."""
+
 MONOTONE, INTERACTION = CONSTRAINTS = ("monotone_constraints", "interaction_constraints")
 
 
@@ -39,6 +52,8 @@ class Parameters:
             name: value for name, value in values.items() if not name.startswith(SQLFLOW_PREFIXES)
         }
         self.native["booster"] = booster
+        self.without_effect = sorted(self.native.keys() & WITHOUT_EFFECT[booster])
+        """Attributes that the booster ignores."""
         self._constraints = {name: _parsed(self.native[name]) for name in CONSTRAINTS if name in self.native}
         for name, value in self._constraints.items():
             # The library expects a tuple in brackets, or a list of lists.
