@@ -59,7 +59,10 @@ impl Runner {
                 let (channel, answer_half) = UnixStream::from_std(channel)?.into_split();
                 let (answers, queue) = mpsc::channel(replies::MAX_WAITING);
                 self.answers = Some(answers.clone());
-                let start = Start { secrets: assignment.secrets.clone() };
+                let start = Start {
+                    secrets: assignment.secrets.clone(),
+                    agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+                };
                 let acked = self.link.outbox.acked();
                 tokio::spawn(async move {
                     // An error means that the command closed its end, which the reader handles.

@@ -198,6 +198,7 @@ fn assign(
         publish_attempt: 0,
         listings,
         required,
+        companions: Vec::new(),
     }
 }
 

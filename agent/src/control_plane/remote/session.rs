@@ -263,6 +263,8 @@ impl RemoteControlPlane {
             attempt: self.attempt.clone(),
             has_assignment: self.has_assignment,
             rank: 0,
+            // Set with the code that starts them.
+            supports_companions: false,
         };
         AttachRequest { message: Some(attach_request::Message::Hello(hello)) }
     }
