@@ -263,8 +263,7 @@ impl RemoteControlPlane {
             attempt: self.attempt.clone(),
             has_assignment: self.has_assignment,
             rank: 0,
-            // Set with the code that starts them.
-            supports_companions: false,
+            supports_companions: true,
         };
         AttachRequest { message: Some(attach_request::Message::Hello(hello)) }
     }

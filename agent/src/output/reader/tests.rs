@@ -56,7 +56,7 @@ async fn recorded(command: impl FnOnce(&mut Command)) -> Vec<String> {
         events,
         stdout: output(out, Stream::Stdout),
         stderr: output(err, Stream::Stderr),
-        channel: Some(Channel::new(incoming, answers)),
+        channels: vec![Channel::new(Program::Command, Rights::All, incoming, answers)],
         when_full: WhenFull::Block,
         trace: None,
         stop,
