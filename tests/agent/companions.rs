@@ -339,6 +339,60 @@ fn results_are_accepted_from_the_companion_only() {
     }
 }
 
+#[test]
+fn broken_channel_names_its_program() {
+    let broken = "receive(); channel.sendall(b'\\x05hello'); signal.pause()";
+    let (outcome, _) = end(start(broken, &format!("receive(); {PEER_LOST}")));
+    assert_eq!(outcome.reason(), Reason::AgentFailed, "{outcome:?}");
+    assert!(
+        outcome.message.starts_with("the command: the submitter channel is broken"),
+        "{}",
+        outcome.message
+    );
+    let (outcome, _) = end(start(&format!("receive(); {PEER_LOST}"), broken));
+    assert_eq!(outcome.reason(), Reason::AgentFailed, "{outcome:?}");
+    assert!(
+        outcome.message.starts_with("sqlflow-data: the submitter channel is broken"),
+        "{}",
+        outcome.message
+    );
+}
+
+/// Each program's TERM reaches its own descendants, also those in a session of their own.
+#[test]
+fn descendants_get_the_signal_of_their_program() {
+    let with_child = |name: &str| {
+        format!(
+            "
+import subprocess
+child = '''import os, signal, time
+def handle(*_):
+    open(os.environ['DIR'] + '/notes', 'a').write('{name}-child ')
+    os._exit(0)
+signal.signal(signal.SIGTERM, handle)
+os.write(1, b'{name}-child %d is up\\\\n' % os.getpid())
+time.sleep(600)'''
+subprocess.Popen([sys.executable, '-c', child], start_new_session=True)
+def handle(*_):
+    # The child notes it first.
+    while '{name}-child' not in open(os.environ['DIR'] + '/notes').read(): time.sleep(0.01)
+    note('{name}')
+    os._exit(143)
+signal.signal(signal.SIGTERM, handle)
+{UP}; time.sleep(600)"
+        )
+    };
+    let run = start(&with_child("command"), &with_child("companion"));
+    std::fs::write(run.dir().join("notes"), "").unwrap();
+    for name in ["command-child", "companion-child", "command", "companion"] {
+        pid(&run, &format!("{name} "));
+    }
+    cancel(&run, 3600);
+    let (outcome, ended) = end(run);
+    assert_eq!(outcome.reason(), Reason::Cancelled, "{outcome:?}");
+    assert_eq!(notes(ended.dir.path()), "command-child command companion-child companion");
+}
+
 fn cancel(run: &Attach, grace_seconds: u32) {
     run.send(Message::Cancel(Cancel { reason: "by the user".to_owned(), grace_seconds }));
 }

@@ -72,6 +72,8 @@ pub enum Rights {
         /// Name of the companion.
         companion: String,
     },
+    /// All. The sender is the companion of this name.
+    OfCompanion(String),
 }
 
 impl Rights {
@@ -81,7 +83,16 @@ impl Rights {
                 "cannot accept the frame `{kind}` from the command: only {companion} may send it; \
                  use the submitter of the agent's version"
             )),
-            (Self::NoResults { .. }, None) | (Self::All, _) => Ok(()),
+            (Self::NoResults { .. }, None) | (Self::All | Self::OfCompanion(_), _) => Ok(()),
+        }
+    }
+
+    /// Names the sender of a bad frame, if there are two.
+    fn blame(&self, cause: &str) -> String {
+        match self {
+            Self::All => cause.to_owned(),
+            Self::NoResults { .. } => format!("the command: {cause}"),
+            Self::OfCompanion(name) => format!("{name}: {cause}"),
         }
     }
 }
@@ -399,7 +410,7 @@ impl Reader {
         let mut stop = self.stop.clone();
         // Once per read of the channel, so that many short statements do not make it read more than there is room for.
         let mut may_drain = true;
-        while let Some(frame) = next_frame(buffer).map_err(|bad| bad.to_string())? {
+        while let Some(frame) = next_frame(buffer).map_err(|bad| rights.blame(&bad.to_string()))? {
             let ReceivedFrame { statement, ack_id, content } = frame;
             frames.fetch_add(1, Ordering::Relaxed);
             rights.check(&content)?;
@@ -432,7 +443,7 @@ impl Reader {
                 }
                 Content::Span(span) => {
                     if let Some(trace) = &self.trace {
-                        lock(trace).add(statement, span);
+                        lock(trace).add(*program, statement, span);
                     }
                     self.link.outbox.last_seq()
                 }
@@ -443,9 +454,9 @@ impl Reader {
             };
             if ack_id != 0 {
                 answers.try_send(Answer::AckAt { seq, ack_id }).or_else(|error| match error {
-                    mpsc::error::TrySendError::Full(_) => Err(
+                    mpsc::error::TrySendError::Full(_) => Err(rights.blame(
                         "the submitter channel is broken: the submitter does not read its acknowledgements",
-                    ),
+                    )),
                     // It closed its end, so it does not wait for acknowledgements.
                     mpsc::error::TrySendError::Closed(_) => Ok(()),
                 })?;

@@ -132,7 +132,8 @@ impl Runner {
         let companion = assignment.companions.first();
         let mut channels = Vec::new();
         if let (Some(channel), Some(companion)) = (started.companion_channel, companion) {
-            let channel = self.open_channel(channel, Program::Companion, Rights::All, &companion.secrets)?;
+            let rights = Rights::OfCompanion(companion_name(companion));
+            let channel = self.open_channel(channel, Program::Companion, rights, &companion.secrets)?;
             self.companion_frames = channel.frames();
             channels.push(channel);
         }
@@ -170,7 +171,7 @@ impl Runner {
     ) -> anyhow::Result<Channel> {
         let (incoming, outgoing) = UnixStream::from_std(channel)?.into_split();
         let (answers, queue) = mpsc::channel(replies::MAX_WAITING);
-        if rights == Rights::All {
+        if !matches!(rights, Rights::NoResults { .. }) {
             self.answers = Some(answers.clone());
         }
         let start = Start { secrets: secrets.clone(), agent_version: env!("CARGO_PKG_VERSION").to_owned() };

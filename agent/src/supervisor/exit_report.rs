@@ -196,6 +196,8 @@ pub(super) struct Evidence<'a> {
     pub(super) program: &'a str,
     /// Its end.
     pub(super) exit: Option<Exit>,
+    /// A signal of the agent ended it.
+    pub(super) is_by_agent: bool,
     /// What it reported.
     pub(super) failure: Option<&'a Failure>,
     /// The result of the last statement is unknown.
@@ -270,6 +272,11 @@ fn own_end(exit: Exit, evidence: Evidence<'_>, detail: String) -> ExitReport {
             lacks_reason = said.is_none();
             let message = said.unwrap_or_else(|| format!("{program} {}", ended(exit.status)));
             (Reason::Exited, message, failure.is_some_and(|failure| failure.transient))
+        }
+        // It had reported its failure before the signal.
+        ExitStatus::Signal(_) if evidence.is_by_agent && said.is_some() => {
+            let retryable = failure.is_some_and(|failure| failure.transient);
+            (Reason::Exited, said.unwrap_or_default(), retryable)
         }
         ExitStatus::Signal(signal) => {
             let message = format!("{program} {}, which the agent did not send", ended(exit.status));
@@ -350,7 +357,7 @@ mod tests {
 
     fn report(exit: Option<Exit>, failure: Option<&Failure>) -> ExitReport {
         let leaves_open = failure.is_none_or(|failure| failure.unclear);
-        exit_report(None, Evidence { program: COMMAND, exit, failure, leaves_open })
+        exit_report(None, Evidence { program: COMMAND, exit, is_by_agent: false, failure, leaves_open })
     }
 
     #[test]

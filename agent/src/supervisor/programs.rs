@@ -66,11 +66,14 @@ impl Facts {
         let Ended { exit, told } = self.ended?;
         let own = if told.is_none() { Rank::Failed } else { Rank::FailedAfterSignal };
         let peer_lost = self.failure.as_ref().is_some_and(|failure| failure.peer_lost);
+        let has_reported = self.failure.is_some() && !peer_lost;
         Some(match exit.status {
             ExitStatus::Code(0) => return None,
             ExitStatus::Code(_) if peer_lost => Rank::PeerLost,
             ExitStatus::Code(_) => own,
             ExitStatus::Signal(signal) => match Signal::try_from(signal) {
+                // It was about to exit, which takes a program with much memory a while.
+                Ok(signal) if is_by_agent(signal, told) && has_reported => own,
                 Ok(signal) if is_by_agent(signal, told) => Rank::Told,
                 // It wrote to the socket between the two.
                 Ok(Signal::SIGPIPE) => Rank::PeerLost,
@@ -107,6 +110,8 @@ pub(super) struct Programs {
 pub(super) struct Cause<'a> {
     pub(super) program: Program,
     pub(super) exit: Exit,
+    /// A signal of the agent ended it.
+    pub(super) is_by_agent: bool,
     pub(super) failure: Option<&'a Failure>,
 }
 
@@ -163,13 +168,17 @@ impl Programs {
             None => return None,
         };
         let facts = self.facts(program);
-        let mut exit = facts.ended?.exit;
+        let Ended { mut exit, told } = facts.ended?;
+        let is_by_agent = match exit.status {
+            ExitStatus::Signal(signal) => Signal::try_from(signal).is_ok_and(|it| is_by_agent(it, told)),
+            ExitStatus::Code(_) => false,
+        };
         // They were counted for both programs together, and the last count is complete.
         for other in [&self.command, &self.companion].into_iter().filter_map(|it| it.ended) {
             exit.oom_kills = exit.oom_kills.max(other.exit.oom_kills);
             exit.memory_peak = exit.memory_peak.max(other.exit.memory_peak);
         }
-        Some(Cause { program, exit, failure: facts.failure.as_ref() })
+        Some(Cause { program, exit, is_by_agent, failure: facts.failure.as_ref() })
     }
 
     /// The failure that the outcome's details come from, also if the attempt did not end by itself.

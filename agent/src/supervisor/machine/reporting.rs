@@ -100,6 +100,7 @@ impl Attempt {
         let evidence = Evidence {
             program: self.name(cause.map_or(Program::Command, |cause| cause.program)),
             exit: cause.map(|cause| cause.exit),
+            is_by_agent: cause.is_some_and(|cause| cause.is_by_agent),
             failure: self.programs.failure(),
             leaves_open: self.programs.leave_open(),
         };

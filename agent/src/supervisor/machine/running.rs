@@ -112,6 +112,9 @@ impl Attempt {
                 StopStage::TermSent | StopStage::KillSent | StopStage::LastMoment => self.kill(stop),
             },
             Event::TimeUp(Timer::CompanionTerm) if stop == StopStage::TermSent => self.terminate_companion(),
+            Event::TimeUp(Timer::Settle) if self.programs.has_failed() => {
+                self.terminate(stop, self.plan.grace)
+            }
             Event::Command(CommandEvent::CompanionSpoke) if self.is_completing() => {
                 vec![Action::SetTimer(Timer::Completion, COMPLETION_TIMEOUT)]
             }
@@ -187,9 +190,10 @@ impl Attempt {
     /// One of the programs has ended, and the `other` one runs.
     fn one_left(&mut self, stop: StopStage, other: Program, exit: Exit) -> Vec<Action> {
         match (stop, other) {
-            // The end of the one is the end of the other, whose signal may not have been due yet.
+            // The end of the one is the end of the other. That one gets a moment, so that one that is failing too can
+            // say why.
             (StopStage::None | StopStage::GracePeriod, _) if !exit.is_success() => {
-                self.terminate(stop, self.plan.grace)
+                vec![Action::ForgetCommit, Action::SetTimer(Timer::Settle, SETTLE)]
             }
             (StopStage::TermSent, Program::Companion) if !exit.is_success() || self.end.is_some() => {
                 self.terminate_companion()

@@ -19,6 +19,8 @@ enum Own {
     Succeeds,
     /// It fails, independent of the other one.
     Dies(Death),
+    /// It reports its failure and closes its socket, and exits later.
+    FailsSlowly,
     /// It loses its peer although that one runs.
     MissesPeer,
     /// It runs on.
@@ -237,7 +239,7 @@ impl Pair {
         let has_lost_peer = match other.state {
             State::Ending(status) | State::Dead(status) => is_bad(status),
             State::Reaped => other.has_acted && other.own != Own::Succeeds,
-            State::Runs => false,
+            State::Runs => other.own == Own::FailsSlowly && other.has_acted,
         };
         let Actor { own, reaction, state, .. } = self.actors[index];
         if state != State::Runs {
@@ -250,6 +252,11 @@ impl Pair {
                 }
                 Some(death.status())
             }
+            Own::FailsSlowly if !std::mem::replace(&mut self.actors[index].has_acted, true) => {
+                self.fail(index, false);
+                None
+            }
+            Own::FailsSlowly => Some(ExitStatus::Code(1)),
             Own::MissesPeer => {
                 self.fail(index, true);
                 Some(ExitStatus::Code(1))
@@ -406,6 +413,31 @@ proptest! {
         prop_assert!(!pair.is_companion_informed);
     }
 
+    /// It gets TERM for the loss that the other one reports, and dies by it.
+    #[test]
+    fn failure_before_a_slow_exit_is_the_cause(
+        failing in 0_usize..2,
+        mut first in any_actor(),
+        mut other in any_actor(),
+        steps in prop::collection::vec(any::<usize>(), 0..60),
+    ) {
+        (first.own, other.own) = (Own::FailsSlowly, Own::Runs);
+        if first.at_term == AtTerm::Succeeds {
+            first.at_term = AtTerm::Dies;
+        }
+        let actors = if failing == COMMAND { [first, other] } else { [other, first] };
+        let mut pair = Pair::new(actors);
+        for choice in steps {
+            if choice % 8 != 4 || (pair.actors[failing].has_acted && !pair.timers.contains(&Timer::GiveUp)) {
+                pair.step(choice);
+            }
+        }
+        pair.finish();
+        let expected = if failing == COMMAND { "python failed" } else { "data failed" };
+        let report = pair.report();
+        prop_assert_eq!((report.reason, report.message.as_str()), (Reason::Exited, expected), "{:?}", pair);
+    }
+
     /// A program that misses its peer is the cause only if the other one did not fail.
     #[test]
     fn lost_peer_is_no_cause_beside_a_failure(
@@ -487,5 +519,103 @@ proptest! {
         prop_assert!(pair.exit != Some(0) || report.reason == Reason::Succeeded, "{:?}", pair);
         prop_assert!(pair.exit != Some(0) || all_succeeded || command.at_term == AtTerm::Succeeds
             || companion.at_term == AtTerm::Succeeds, "{:?}", pair);
+    }
+}
+
+fn running_pair() -> Attempt {
+    let (mut machine, _) = Attempt::new(LINGER);
+    let plan = Plan { companion: Some("sqlflow-data".into()), ..plan(false) };
+    machine.apply(Event::Attach(AttachEvent::Assigned(plan)));
+    assert_eq!(machine.apply(Event::Prepare(PrepareEvent::Prepared)), [Action::Start]);
+    machine
+}
+
+fn reported(machine: &mut Attempt) -> ExitReport {
+    machine.apply(Event::Command(CommandEvent::AllExited));
+    let actions = machine.apply(Event::Command(CommandEvent::StreamsEnded { open: false }));
+    let report = actions.into_iter().find_map(|it| match it {
+        Action::Report(report, _) => Some(*report),
+        _ => None,
+    });
+    report.expect("it is over")
+}
+
+const COMPLETION: Action = Action::SetTimer(Timer::Completion, Duration::from_secs(600));
+const TERM_TO_COMPANION: Action = Action::Signal(Program::Companion, Signal::SIGTERM);
+
+#[test]
+fn silent_companion_is_ended_after_its_command() {
+    let mut machine = running_pair();
+    assert_eq!(machine.apply(Event::TimeUp(Timer::Completion)), [], "the command runs");
+    assert_eq!(machine.apply(exited(0)), [Action::ReportCommandEnd, COMPLETION]);
+    let spoke = Event::Command(CommandEvent::CompanionSpoke);
+    assert_eq!(machine.apply(spoke), [COMPLETION]);
+    let actions = machine.apply(Event::TimeUp(Timer::Completion));
+    assert!(actions.contains(&TERM_TO_COMPANION), "{actions:?}");
+    assert!(machine.apply(Event::TimeUp(Timer::Grace)).contains(&Action::Kill));
+    machine.apply(ended(Program::Companion, ExitStatus::Signal(9), Some(Signal::SIGKILL)));
+    let report = reported(&mut machine);
+    assert_eq!((report.reason, report.retryable), (Reason::AgentFailed, false));
+    assert_eq!(report.message, "sqlflow-data did not end after the command, and was silent for 600 s");
+}
+
+/// A server may be away for longer.
+#[test]
+fn wait_for_the_grant_does_not_count_as_silence() {
+    let mut machine = running_pair();
+    machine.apply(exited(0));
+    machine.apply(Event::Command(CommandEvent::CommitAsked));
+    assert_eq!(machine.apply(Event::TimeUp(Timer::Completion)), []);
+    let granted = machine.apply(Event::Grant(GrantEvent::Granted));
+    assert_eq!(granted, [Action::AnswerSubmitter(Ok(())), COMPLETION]);
+    assert!(machine.apply(Event::TimeUp(Timer::Completion)).contains(&TERM_TO_COMPANION));
+}
+
+#[test]
+fn companion_gets_term_after_its_command() {
+    let cancel = || Event::Cancel { reason: "by the user".into(), grace: Some(Duration::from_secs(8)) };
+    let stops = [
+        Action::ForgetCommit,
+        Action::Signal(Program::Command, Signal::SIGTERM),
+        Action::SetTimer(Timer::CompanionTerm, Duration::from_secs(4)),
+        Action::SetTimer(Timer::Grace, Duration::from_secs(8)),
+    ];
+    let mut machine = running_pair();
+    assert_eq!(machine.apply(cancel()), stops);
+    assert_eq!(machine.apply(ended(Program::Command, ExitStatus::Signal(15), None)), [TERM_TO_COMPANION]);
+    assert_eq!(machine.apply(Event::TimeUp(Timer::CompanionTerm)), [], "once");
+    assert!(machine.apply(Event::TimeUp(Timer::Grace)).contains(&Action::Kill));
+
+    let mut machine = running_pair();
+    machine.apply(cancel());
+    assert_eq!(machine.apply(Event::TimeUp(Timer::CompanionTerm)), [TERM_TO_COMPANION]);
+    assert_eq!(machine.apply(exited(0)), [], "once, and a cancelled companion completes nothing");
+}
+
+/// The first failure is the outcome, also if a Cancel or a TERM comes while the other program ends.
+#[test]
+fn failure_before_a_cancel_is_the_outcome() {
+    for event in [
+        Event::Cancel { reason: "by the user".into(), grace: None },
+        terminate(),
+        Event::Command(CommandEvent::ChannelBroken("no frame".into())),
+    ] {
+        let mut machine = running_pair();
+        machine.apply(ended(Program::Companion, ExitStatus::Code(3), None));
+        machine.apply(event);
+        machine.apply(ended(Program::Command, ExitStatus::Signal(15), Some(Signal::SIGTERM)));
+        let report = reported(&mut machine);
+        assert_eq!(report.message, "sqlflow-data exited with code 3");
+    }
+}
+
+/// A commit would make the effect of a failed statement visible.
+#[test]
+fn commit_after_the_failure_of_the_command_is_refused() {
+    let mut machine = running_pair();
+    machine.apply(exited(1));
+    for event in [Event::Command(CommandEvent::CommitAsked), Event::Grant(GrantEvent::Granted)] {
+        let answer = machine.apply(event);
+        assert!(matches!(answer[..], [Action::AnswerSubmitter(Err(_))]), "{answer:?}");
     }
 }
