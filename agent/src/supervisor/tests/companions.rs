@@ -619,3 +619,19 @@ fn commit_after_the_failure_of_the_command_is_refused() {
         assert!(matches!(answer[..], [Action::AnswerSubmitter(Err(_))]), "{answer:?}");
     }
 }
+
+/// A model is published only after the success of both.
+#[test]
+fn failed_companion_prevents_publishing() {
+    for (command, companion, is_staged) in [(0, 0, true), (0, 1, false), (1, 0, false)] {
+        let (mut machine, _) = Attempt::new(LINGER);
+        let plan = Plan { companion: Some("sqlflow-data".into()), ..plan(true) };
+        machine.apply(Event::Attach(AttachEvent::Assigned(plan)));
+        machine.apply(Event::Prepare(PrepareEvent::Prepared));
+        machine.apply(exited(command));
+        machine.apply(ended(Program::Companion, ExitStatus::Code(companion), None));
+        machine.apply(Event::Command(CommandEvent::AllExited));
+        let actions = machine.apply(Event::Command(CommandEvent::StreamsEnded { open: false }));
+        assert_eq!(actions.contains(&Action::Stage), is_staged, "{command}, {companion}: {actions:?}");
+    }
+}
