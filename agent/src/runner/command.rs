@@ -101,9 +101,7 @@ impl Runner {
             return Err(anyhow::anyhow!("cannot start {name}: its command is empty").into());
         }
         let command: Vec<_> = companion.command.iter().map(OsString::from).collect();
-        let mut how = self.config.spawning(&command);
-        how.command = &command;
-        let started = spawn::spawn(assignment, &how, ends, Some(link))?;
+        let started = spawn::spawn(assignment, &self.config.spawning(&command), ends, Some(link))?;
         self.programs.companion = self.runs(&started, Program::Companion);
         Ok(started)
     }

@@ -226,7 +226,7 @@ impl Attempt {
             return Vec::new();
         }
         self.is_companion_told = true;
-        vec![Action::Signal(Program::Companion, Signal::SIGTERM)]
+        vec![Action::ForgetCommit, Action::Signal(Program::Companion, Signal::SIGTERM)]
     }
 
     /// A granted commit has the grace period to complete. A TERM during it would leave a partial effect, or the effect
@@ -268,15 +268,18 @@ impl Attempt {
         match stop {
             StopStage::None | StopStage::GracePeriod => {
                 self.state = State::Running(StopStage::TermSent);
-                let mut actions = vec![Action::ForgetCommit];
-                if !self.programs.is_running(Program::Command) {
+                let mut actions = Vec::new();
+                let runs_command = self.programs.is_running(Program::Command);
+                if runs_command {
+                    actions.extend([Action::ForgetCommit, Action::Signal(Program::Command, signal)]);
+                }
+                // What the command has computed is worth some time, unless the attempt is being ended.
+                let is_late = !runs_command && (!self.is_completing() || self.end.is_some());
+                if is_late {
                     actions.extend(self.terminate_companion());
-                } else {
-                    actions.push(Action::Signal(Program::Command, signal));
-                    if self.programs.is_running(Program::Companion) {
-                        // At the latest then: it has to cancel its query and to drop its table.
-                        actions.push(Action::SetTimer(Timer::CompanionTerm, grace / 2));
-                    }
+                } else if self.programs.is_running(Program::Companion) {
+                    // At the latest then: it has to cancel its query and to drop its table.
+                    actions.push(Action::SetTimer(Timer::CompanionTerm, grace / 2));
                 }
                 actions.push(Action::SetTimer(Timer::Grace, grace));
                 actions

@@ -542,6 +542,7 @@ fn reported(machine: &mut Attempt) -> ExitReport {
 
 const COMPLETION: Action = Action::SetTimer(Timer::Completion, Duration::from_secs(600));
 const TERM_TO_COMPANION: Action = Action::Signal(Program::Companion, Signal::SIGTERM);
+const TERMS_COMPANION: [Action; 2] = [Action::ForgetCommit, TERM_TO_COMPANION];
 
 #[test]
 fn silent_companion_is_ended_after_its_command() {
@@ -582,14 +583,40 @@ fn companion_gets_term_after_its_command() {
     ];
     let mut machine = running_pair();
     assert_eq!(machine.apply(cancel()), stops);
-    assert_eq!(machine.apply(ended(Program::Command, ExitStatus::Signal(15), None)), [TERM_TO_COMPANION]);
+    assert_eq!(machine.apply(ended(Program::Command, ExitStatus::Signal(15), None)), TERMS_COMPANION);
     assert_eq!(machine.apply(Event::TimeUp(Timer::CompanionTerm)), [], "once");
     assert!(machine.apply(Event::TimeUp(Timer::Grace)).contains(&Action::Kill));
 
     let mut machine = running_pair();
     machine.apply(cancel());
-    assert_eq!(machine.apply(Event::TimeUp(Timer::CompanionTerm)), [TERM_TO_COMPANION]);
+    assert_eq!(machine.apply(Event::TimeUp(Timer::CompanionTerm)), TERMS_COMPANION);
     assert_eq!(machine.apply(exited(0)), [], "once, and a cancelled companion completes nothing");
+
+    let mut machine = running_pair();
+    machine.apply(exited(0));
+    assert!(machine.apply(cancel()).contains(&TERM_TO_COMPANION));
+}
+
+/// A TERM of the platform does not cost what the command has computed.
+#[test]
+fn companion_that_completes_keeps_half_of_the_grace_period_after_a_term() {
+    let is_half = |it: &Action| matches!(it, Action::SetTimer(Timer::CompanionTerm, _));
+    let (mut before, mut after) = (running_pair(), running_pair());
+    assert!(before.apply(terminate()).iter().any(is_half));
+    assert_eq!(before.apply(exited(0)), [Action::ReportCommandEnd, COMPLETION]);
+    after.apply(exited(0));
+    after.apply(Event::Command(CommandEvent::CommitAsked));
+    let actions = after.apply(terminate());
+    assert!(actions.iter().any(is_half) && !actions.contains(&Action::ForgetCommit), "{actions:?}");
+    assert_eq!(after.apply(Event::Grant(GrantEvent::Granted))[0], Action::AnswerSubmitter(Ok(())));
+    for mut machine in [before, after] {
+        let mut late = machine.clone();
+        assert_eq!(late.apply(Event::TimeUp(Timer::CompanionTerm)), TERMS_COMPANION);
+        late.apply(ended(Program::Companion, ExitStatus::Code(1), Some(Signal::SIGTERM)));
+        assert_eq!(reported(&mut late).reason, Reason::Terminated);
+        machine.apply(ended(Program::Companion, ExitStatus::Code(0), None));
+        assert_eq!(reported(&mut machine).reason, Reason::Succeeded);
+    }
 }
 
 /// The first failure is the outcome, also if a Cancel or a TERM comes while the other program ends.
