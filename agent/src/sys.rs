@@ -4,12 +4,13 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
@@ -19,6 +20,10 @@ use tokio::io::unix::AsyncFd;
 
 /// Descriptor of the submitter channel in the child.
 pub const CHANNEL_FD: RawFd = 3;
+/// Descriptor of the socket between command and companion in both.
+pub const COMPANION_FD: RawFd = 4;
+/// The child's descriptors are above this until they get their final numbers, so that none overwrites another.
+const PARKED_FD: RawFd = 10;
 
 /// Signal settings at the start of this process, which its command inherits.
 #[derive(Debug, Clone, Copy)]
@@ -88,27 +93,41 @@ impl Executable {
     }
 }
 
-/// Starts `executable` in a process group of its own, with `channel` as descriptor [`CHANNEL_FD`], so that the kernel
-/// kills it when the calling *thread* ends. Call it on a thread that lives as long as the agent: the main one. Its
-/// group is put into the foreground of `terminal`. It gets the signal settings of `inherited`, and working folder and
-/// streams of `command`.
+/// Descriptors for a child.
+#[derive(Debug, Default)]
+pub struct Descriptors {
+    /// For [`CHANNEL_FD`].
+    pub channel: Option<OwnedFd>,
+    /// For [`COMPANION_FD`].
+    pub companion: Option<OwnedFd>,
+}
+
+/// Starts `executable` in a process group of its own, with `descriptors`, so that the kernel kills it when the calling
+/// *thread* ends. Call it on a thread that lives as long as the agent: the main one. Its group is put into the
+/// foreground of `terminal`. It gets the signal settings of `inherited`, and working folder and streams of `command`.
 ///
 /// # Errors
 /// Those of fork and exec.
 pub fn spawn(
     command: &mut Command,
     executable: Executable,
-    channel: Option<OwnedFd>,
+    descriptors: Descriptors,
     inherited: Inherited,
     terminal: Option<RawFd>,
 ) -> io::Result<Child> {
-    let reserved = reserve(CHANNEL_FD)?;
+    let reserved = [reserve(CHANNEL_FD)?, reserve(COMPANION_FD)?];
     let agent = getpid();
-    let channel_fd = channel.as_ref().map(|channel| channel.as_raw_fd());
+    let mut parked = Vec::new();
+    for (descriptor, target) in [(descriptors.channel, CHANNEL_FD), (descriptors.companion, COMPANION_FD)] {
+        if let Some(descriptor) = descriptor {
+            parked.push((park(&descriptor)?, target));
+        }
+    }
+    let moves: Vec<_> = parked.iter().map(|(descriptor, target)| (descriptor.as_raw_fd(), *target)).collect();
     command.process_group(0);
     // SAFETY: the closure runs in the forked child and calls only async-signal-safe functions (prctl, getppid, dup2,
-    // fcntl, signal, sigprocmask, tcsetpgrp, execve); it allocates nothing and takes no lock. `channel` outlives the
-    // call of `spawn` below.
+    // signal, sigprocmask, tcsetpgrp, execve); it allocates nothing and takes no lock. `parked` outlives the call of
+    // `spawn` below.
     unsafe {
         command.pre_exec(move || {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -125,11 +144,8 @@ pub fn spawn(
                 }
             }
             inherited.blocked.thread_set_mask()?;
-            match channel_fd {
-                // dup2 onto itself would leave close-on-exec set.
-                Some(CHANNEL_FD) => check(libc::fcntl(CHANNEL_FD, libc::F_SETFD, 0))?,
-                Some(channel_fd) => check(libc::dup2(channel_fd, CHANNEL_FD))?,
-                None => {}
+            for (descriptor, target) in &moves {
+                check(libc::dup2(*descriptor, *target))?;
             }
             // Not by the standard library, which lets the C library fall back to a shell for files that are not
             // programs.
@@ -137,7 +153,7 @@ pub fn spawn(
         });
     }
     let child = command.spawn();
-    drop((channel, reserved));
+    drop((parked, reserved));
     child
 }
 
@@ -226,7 +242,14 @@ pub fn watch(signals: SignalFd) -> io::Result<AsyncFd<SignalFd>> {
     unsafe { AsyncFd::register(signals) }.map_err(io::Error::from)
 }
 
-/// Reserves the number of the child's channel, so that the exec-error pipe of the standard library cannot get it.
+/// Moves a descriptor out of the way of the child's numbers.
+fn park(descriptor: &OwnedFd) -> io::Result<OwnedFd> {
+    let parked = fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(PARKED_FD))?;
+    // SAFETY: the number is that of a new descriptor, which nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(parked) })
+}
+
+/// Reserves the number of a descriptor of the child, so that the exec-error pipe of the standard library cannot get it.
 fn reserve(fd: RawFd) -> io::Result<Option<std::fs::File>> {
     // SAFETY: F_GETFD has no effect on any number.
     if unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0 {

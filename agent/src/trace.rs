@@ -10,6 +10,8 @@ use sqlflow_telemetry::{
     Batch, Exporter, KeyValue, Settings, SpanData, SpanDataExt as _, TraceContext, Value, event, span,
 };
 
+use crate::supervisor::Program;
+
 /// Timeout for the export at the exit.
 const EXPORT_TIMEOUT: Duration = Duration::from_millis(1500);
 const AGENT: &str = "sqlflow-agent";
@@ -100,12 +102,17 @@ impl Trace {
         self.run().to_string()
     }
 
-    /// Adds a span that the submitter reports. What exceeds the limits is left out.
-    pub fn add(&mut self, statement: Option<u32>, reported: agent::Span) {
+    /// Adds a span that a program reports. What exceeds the limits is left out.
+    pub fn add(&mut self, program: Program, statement: Option<u32>, reported: agent::Span) {
         if self.submitter.len() >= MAX_SPANS {
             return;
         }
-        let of = |id: u32| self.run().child(&format!("submitter {} {id}", statement.unwrap_or(u32::MAX)));
+        // Each program numbers its spans from 1.
+        let who = match program {
+            Program::Command => "submitter",
+            Program::Companion => "companion",
+        };
+        let of = |id: u32| self.run().child(&format!("{who} {} {id}", statement.unwrap_or(u32::MAX)));
         let parent = if reported.parent == 0 { self.run() } else { of(reported.parent) };
         let times = (reported.begin_unix_micros, reported.end_unix_micros);
         let mut span = span(cut(reported.name), of(reported.id), Some(parent), times);
@@ -115,7 +122,7 @@ impl Trace {
         let is_of_process = |it: &KeyValue| it.key.as_str().starts_with("process.");
         let (process, own) = attributes(reported.attributes).partition::<Vec<_>, _>(is_of_process);
         span.attributes.extend(own);
-        if self.submitter_process.is_empty() {
+        if self.submitter_process.is_empty() && program == Program::Command {
             self.submitter_process = process;
         }
         if !reported.error.is_empty() {
@@ -218,7 +225,7 @@ mod tests {
         let event = || agent::SpanEvent { name: "é".repeat(1000), ..agent::SpanEvent::default() };
         let span = agent::Span { events: vec![event(); 100], ..agent::Span::default() };
         for id in 1..=1000 {
-            trace.add(Some(0), agent::Span { id, ..span.clone() });
+            trace.add(Program::Command, Some(0), agent::Span { id, ..span.clone() });
         }
         assert_eq!(trace.submitter.len(), MAX_SPANS);
         let events: Vec<_> = trace.submitter.iter().flat_map(|it| &it.events.events).collect();
@@ -231,11 +238,13 @@ mod tests {
         let span = |id, parent| agent::Span { id, parent, ..agent::Span::default() };
         let (mut one, mut other) = (trace(), trace());
         for trace in [&mut one, &mut other] {
-            trace.add(Some(3), span(1, 0));
-            trace.add(Some(3), span(2, 1));
+            trace.add(Program::Command, Some(3), span(1, 0));
+            trace.add(Program::Command, Some(3), span(2, 1));
+            trace.add(Program::Companion, Some(3), span(1, 0));
         }
         assert_eq!(one.submitter, other.submitter);
         assert_eq!(one.submitter[0].parent_span_id.to_bytes(), one.run().span_id);
         assert_eq!(one.submitter[1].parent_span_id, one.submitter[0].span_context.span_id());
+        assert_ne!(one.submitter[2].span_context.span_id(), one.submitter[0].span_context.span_id());
     }
 }

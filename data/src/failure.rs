@@ -56,6 +56,7 @@ impl StepError {
             unclear: kind == Some(ErrorKind::Undelivered),
             not_executed: kind == Some(ErrorKind::Busy),
             unprinted: true,
+            peer_lost: false,
         }
     }
 }

@@ -191,6 +191,12 @@ impl Attach {
         until(what, || is_there(&lock(&self.received)));
     }
 
+    /// Kills the agent, which reports nothing then.
+    pub fn kill(mut self) {
+        self.agent.kill().expect("it is a child");
+        self.agent.wait().expect("it is a child");
+    }
+
     /// Waits for the outcome and the agent's exit.
     pub fn end(mut self) -> AttachEnded {
         until("the agent exits", || self.agent.try_wait().expect("it is a child").is_some());

@@ -73,6 +73,20 @@ pub fn next_frame(buffer: &mut BytesMut) -> Result<Option<ReceivedFrame>, BadFra
     Ok(Some(ReceivedFrame { statement: frame.statement, ack_id: frame.ack_id, content }))
 }
 
+impl Content {
+    /// The name of a frame that is a result of a statement or makes it visible; `None`: it is another one.
+    pub fn result_kind(&self) -> Option<&'static str> {
+        match self {
+            Self::Record(Payload::Started(_)) => Some("started"),
+            Self::Record(Payload::Head(_)) => Some("head"),
+            Self::Record(Payload::Rows(_)) => Some("rows"),
+            Self::Record(Payload::Ended(_)) => Some("ended"),
+            Self::Commit => Some("commit"),
+            Self::Record(_) | Self::Failure(_) | Self::Span(_) => None,
+        }
+    }
+}
+
 impl From<Frame> for Content {
     fn from(frame: Frame) -> Self {
         match frame {

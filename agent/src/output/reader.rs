@@ -1,4 +1,4 @@
-//! Reads the command's stdout, stderr and channel, and makes records. Each turn reads the channel first, so that output
+//! Reads stdout, stderr and channels of the programs, and makes records. Each turn reads the channels first, so that output
 //! belongs to the statement that was just started. Output of a statement precedes the record of its end.
 //!
 //! When the outbox is full, the command waits, or its output is dropped and a gap record counts it, by the policy.
@@ -7,9 +7,11 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use sqlflow_proto::agent::Failure;
 use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Gap, Output, gap, record::Payload};
 use sqlflow_sync::lock;
@@ -23,7 +25,7 @@ use crate::channel::codec::{Content, ReceivedFrame, next_frame};
 use crate::channel::replies::Answer;
 use crate::output::WhenFull;
 use crate::output::tee::TeeMode;
-use crate::supervisor::{CommandEvent, Event};
+use crate::supervisor::{CommandEvent, Event, Program};
 use crate::trace::SharedTrace;
 
 /// Maximum length of one record of output.
@@ -50,8 +52,8 @@ pub struct Reader {
     pub stdout: OutputPipe,
     /// The command's stderr.
     pub stderr: OutputPipe,
-    /// The submitter channel; `None` after its end.
-    pub channel: Option<Channel>,
+    /// The submitter channels of the programs, without those that have ended.
+    pub channels: Vec<Channel>,
     /// Policy for output when the outbox is full.
     pub when_full: WhenFull,
     /// Takes the submitter's spans; `None`: spans are not sent.
@@ -60,9 +62,48 @@ pub struct Reader {
     pub stop: watch::Receiver<bool>,
 }
 
-/// The agent's end of the submitter channel.
+/// The frames that a program may send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rights {
+    /// All.
+    All,
+    /// Those that are no results. Only the companion of this name may send results.
+    NoResults {
+        /// Name of the companion.
+        companion: String,
+    },
+    /// All. The sender is the companion of this name.
+    OfCompanion(String),
+}
+
+impl Rights {
+    fn check(&self, content: &Content) -> Result<(), String> {
+        match (self, content.result_kind()) {
+            (Self::NoResults { companion }, Some(kind)) => Err(format!(
+                "cannot accept the frame `{kind}` from the command: only {companion} may send it; \
+                 use the submitter of the agent's version"
+            )),
+            (Self::NoResults { .. }, None) | (Self::All | Self::OfCompanion(_), _) => Ok(()),
+        }
+    }
+
+    /// Names the sender of a bad frame, if there are two.
+    fn blame(&self, cause: &str) -> String {
+        match self {
+            Self::All => cause.to_owned(),
+            Self::NoResults { .. } => format!("the command: {cause}"),
+            Self::OfCompanion(name) => format!("{name}: {cause}"),
+        }
+    }
+}
+
+/// The agent's end of a submitter channel.
 #[derive(Debug)]
 pub struct Channel {
+    program: Program,
+    rights: Rights,
+    /// Number of frames so far.
+    frames: Arc<AtomicU64>,
     incoming: OwnedReadHalf,
     /// The beginning of a frame.
     buffer: BytesMut,
@@ -72,8 +113,18 @@ pub struct Channel {
 
 impl Channel {
     /// With nothing read yet.
-    pub fn new(incoming: OwnedReadHalf, answers: mpsc::Sender<Answer>) -> Self {
-        Self { incoming, buffer: BytesMut::new(), answers }
+    pub fn new(
+        program: Program,
+        rights: Rights,
+        incoming: OwnedReadHalf,
+        answers: mpsc::Sender<Answer>,
+    ) -> Self {
+        Self { program, rights, frames: Arc::default(), incoming, buffer: BytesMut::new(), answers }
+    }
+
+    /// Number of frames so far.
+    pub fn frames(&self) -> Arc<AtomicU64> {
+        self.frames.clone()
     }
 }
 
@@ -288,70 +339,86 @@ impl Reader {
     }
 
     fn all_ended(&self) -> bool {
-        self.stdout.pipe.is_none() && self.stderr.pipe.is_none() && self.channel.is_none()
+        self.stdout.pipe.is_none() && self.stderr.pipe.is_none() && self.channels.is_empty()
     }
 
     async fn turn(&mut self, drops: bool) -> usize {
         let mut stop = self.stop.clone();
-        let mut read = if drops { 0 } else { self.channel_turn().await };
+        let mut read = if drops { 0 } else { self.channels_turn().await };
         read += self.stdout.turn(&self.link, drops, &mut stop).await;
         read += self.stderr.turn(&self.link, drops, &mut stop).await;
         read
     }
 
     async fn readable(&self, drops: bool) {
-        let channel = async {
-            match &self.channel {
-                Some(channel) if !drops => {
-                    let _ = channel.incoming.readable().await;
-                }
-                Some(_) | None => std::future::pending().await,
+        let channel = async |index: usize| match self.channels.get(index) {
+            Some(channel) if !drops => {
+                let _ = channel.incoming.readable().await;
             }
+            Some(_) | None => std::future::pending().await,
         };
         tokio::select! {
-            () = channel => {}
+            () = channel(0) => {}
+            () = channel(1) => {}
             () = self.stdout.readable() => {}
             () = self.stderr.readable() => {}
         }
     }
 
-    async fn channel_turn(&mut self) -> usize {
-        let Some(Channel { incoming, buffer, .. }) = &mut self.channel else { return 0 };
-        buffer.reserve(CHUNK);
-        match incoming.try_read_buf(buffer) {
+    async fn channels_turn(&mut self) -> usize {
+        let mut read = 0;
+        let mut channels = std::mem::take(&mut self.channels);
+        let mut next = 0;
+        while let Some(channel) = channels.get_mut(next) {
+            match self.channel_turn(channel).await {
+                Some(bytes) => {
+                    read += bytes;
+                    next += 1;
+                }
+                None => drop(channels.remove(next)),
+            }
+        }
+        self.channels = channels;
+        read
+    }
+
+    /// Returns the number of bytes that were read; `None`: the channel has ended.
+    async fn channel_turn(&mut self, channel: &mut Channel) -> Option<usize> {
+        channel.buffer.reserve(CHUNK);
+        match channel.incoming.try_read_buf(&mut channel.buffer) {
             Ok(0) => {
-                if !buffer.is_empty() {
+                if !channel.buffer.is_empty() {
                     let _ = self.events.send(Event::Command(CommandEvent::ChannelCut));
                 }
-                self.channel = None;
-                0
+                None
             }
-            Ok(read) => {
-                if let Err(why) = self.take_frames().await {
+            Ok(read) => match self.take_frames(channel).await {
+                Ok(()) => Some(read),
+                Err(why) => {
                     let _ = self.events.send(Event::Command(CommandEvent::ChannelBroken(why)));
-                    self.channel = None;
+                    None
                 }
-                read
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            // The command closed its end without reading all answers.
-            Err(_) => {
-                self.channel = None;
-                0
-            }
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(0),
+            // The program closed its end without reading all answers.
+            Err(_) => None,
         }
     }
 
-    async fn take_frames(&mut self) -> Result<(), String> {
-        let Some(Channel { buffer, answers, .. }) = &mut self.channel else { return Ok(()) };
+    async fn take_frames(&mut self, channel: &mut Channel) -> Result<(), String> {
+        let Channel { program, rights, frames, buffer, answers, .. } = channel;
         let mut stop = self.stop.clone();
         // Once per read of the channel, so that many short statements do not make it read more than there is room for.
         let mut may_drain = true;
-        while let Some(frame) = next_frame(buffer).map_err(|bad| bad.to_string())? {
+        while let Some(frame) = next_frame(buffer).map_err(|bad| rights.blame(&bad.to_string()))? {
             let ReceivedFrame { statement, ack_id, content } = frame;
+            frames.fetch_add(1, Ordering::Relaxed);
+            rights.check(&content)?;
+            // The message of a consequence would hide that of the cause.
+            let is_printed_now = |failure: &Failure| failure.unprinted && !failure.peer_lost;
             let follows_output = match &content {
                 Content::Record(Payload::Ended(_)) => std::mem::take(&mut may_drain),
-                Content::Failure(failure) => failure.unprinted,
+                Content::Failure(failure) => is_printed_now(failure),
                 Content::Record(_) | Content::Commit | Content::Span(_) => false,
             };
             if follows_output {
@@ -366,15 +433,17 @@ impl Reader {
             let seq = match content {
                 Content::Record(payload) => self.link.outbox.push(statement, payload),
                 Content::Failure(failure) => {
-                    if failure.unprinted {
+                    if is_printed_now(&failure) {
                         self.stderr.append_line(&failure.message, &self.link, &mut stop).await;
                     }
-                    let _ = self.events.send(Event::Command(CommandEvent::SubmitterFailed(failure)));
+                    let _ = self
+                        .events
+                        .send(Event::Command(CommandEvent::SubmitterFailed { program: *program, failure }));
                     self.link.outbox.last_seq()
                 }
                 Content::Span(span) => {
                     if let Some(trace) = &self.trace {
-                        lock(trace).add(statement, span);
+                        lock(trace).add(*program, statement, span);
                     }
                     self.link.outbox.last_seq()
                 }
@@ -385,9 +454,9 @@ impl Reader {
             };
             if ack_id != 0 {
                 answers.try_send(Answer::AckAt { seq, ack_id }).or_else(|error| match error {
-                    mpsc::error::TrySendError::Full(_) => Err(
+                    mpsc::error::TrySendError::Full(_) => Err(rights.blame(
                         "the submitter channel is broken: the submitter does not read its acknowledgements",
-                    ),
+                    )),
                     // It closed its end, so it does not wait for acknowledgements.
                     mpsc::error::TrySendError::Closed(_) => Ok(()),
                 })?;

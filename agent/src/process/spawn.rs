@@ -1,7 +1,8 @@
-//! Starts the command.
+//! Starts the command, and its companion.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
+use std::io::PipeWriter;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -13,13 +14,12 @@ use nix::unistd::Pid;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 use sqlflow_telemetry::TraceContext;
 
-use super::preexisting;
 use super::signals;
 use super::start_diagnosis;
 use super::terminal::Terminal;
 use crate::exhaustion::is_exhaustion;
 use crate::supervisor::StartFault;
-use crate::sys::{self, Executable};
+use crate::sys::{self, Descriptors, Executable};
 
 /// Prefix of the agent's own settings, which the command does not get.
 pub const ENV_PREFIX: &str = "SQLFLOW_AGENT_";
@@ -49,16 +49,55 @@ const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Beginning of the names of the programs that are installed together with the agent, and have its version.
 const SIBLING_PREFIX: &[u8] = b"sqlflow-";
 
-/// A running command.
+/// Where the programs write: stdout and stderr of the command, which its companion shares.
 #[derive(Debug)]
-pub struct Started {
-    /// The command's process, which is also its group.
-    pub pid: Pid,
-    /// Read end of the command's stdout. At its end already if the command has the terminal itself.
+pub struct Output {
+    /// Read end of stdout. At its end already if the command has the terminal itself.
     pub stdout: OwnedFd,
     /// The same of stderr.
     pub stderr: OwnedFd,
-    /// The agent's end of the submitter channel, non-blocking.
+}
+
+/// The write ends of [`Output`]; `None`: the agent's own streams. To be dropped once all programs have started.
+#[derive(Debug)]
+pub struct WriteEnds(Option<[PipeWriter; 2]>);
+
+impl Output {
+    /// Creates the pipes.
+    ///
+    /// # Errors
+    /// There is no descriptor left.
+    pub fn create(streams: Streams) -> anyhow::Result<(Self, WriteEnds)> {
+        let pipe = || std::io::pipe().context("cannot create a pipe");
+        let ((stdout, to_stdout), (stderr, to_stderr)) = (pipe()?, pipe()?);
+        for pipe in [&stdout, &stderr] {
+            // Failure costs only speed.
+            let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+        }
+        let ends = match streams {
+            Streams::Piped => Some([to_stdout, to_stderr]),
+            Streams::Inherited => None,
+        };
+        Ok((Self { stdout: stdout.into(), stderr: stderr.into() }, WriteEnds(ends)))
+    }
+}
+
+impl WriteEnds {
+    fn give_to(&self, command: &mut Command) -> std::io::Result<()> {
+        match &self.0 {
+            Some([stdout, stderr]) => command.stdout(stdout.try_clone()?).stderr(stderr.try_clone()?),
+            None => command.stdout(Stdio::inherit()).stderr(Stdio::inherit()),
+        };
+        Ok(())
+    }
+}
+
+/// A running program.
+#[derive(Debug)]
+pub struct Started {
+    /// Its process, which is also its group.
+    pub pid: Pid,
+    /// The agent's end of its submitter channel, non-blocking.
     pub channel: Option<UnixStream>,
     /// The terminal. The command's group may be in its foreground, and has to be removed from it after its end.
     pub terminal: Option<Terminal>,
@@ -66,12 +105,12 @@ pub struct Started {
     pub warning: Option<String>,
 }
 
-/// A command could not be started.
+/// A program could not be started.
 #[derive(Debug)]
 pub struct NotStarted {
     /// What is wrong with it.
     pub fault: StartFault,
-    /// A message that names the command.
+    /// A message that names the program.
     pub error: anyhow::Error,
 }
 
@@ -101,22 +140,30 @@ pub struct Spawning<'a> {
     /// A server assigned it: it gets a channel and an empty stdin, and may be a program beside the agent. Other commands
     /// read from the agent's stdin.
     pub is_submitter: bool,
-    /// See [`Streams`].
-    pub streams: Streams,
     /// It gets the address of the collector of spans, and its headers.
     pub finds_collector: bool,
 }
 
-/// Starts the command. Must be called on the main thread (see [`sys::spawn`]).
+/// Starts a program. Must be called on the main thread (see [`sys::spawn`]), after
+/// [`record_children`](super::preexisting::record_children). `companion` is its end of the socket between command and
+/// companion.
 ///
 /// # Errors
 /// See [`NotStarted`].
-pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> Result<Started, NotStarted> {
+pub fn spawn(
+    assignment: &Assignment,
+    how: &Spawning<'_>,
+    output: &WriteEnds,
+    companion: Option<OwnedFd>,
+) -> Result<Started, NotStarted> {
     let (program, arguments) =
         how.command.split_first().ok_or_else(|| anyhow!("cannot start the command: it is empty"))?;
     let (agent_end, command_end) = if how.is_submitter { channel()? } else { (None, None) };
 
-    let environment = environment(assignment, how);
+    let mut environment = environment(assignment, how);
+    if companion.is_some() {
+        environment.insert("SQLFLOW_COMPANION_FD".into(), sys::COMPANION_FD.to_string().into());
+    }
     let siblings = siblings_folder().filter(|_| how.is_submitter && is_sibling(program));
     let paths = paths(program, environment.get(OsStr::new("PATH")), siblings.as_deref());
     let executable = executable(&paths, program, arguments, &environment)
@@ -124,42 +171,33 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> Result<Started, Not
     let mut command = Command::new(program);
     command.current_dir(how.working_dir);
     command.stdin(if how.is_submitter { Stdio::null() } else { Stdio::inherit() });
-    let output = || match how.streams {
-        Streams::Piped => Stdio::piped(),
-        Streams::Inherited => Stdio::inherit(),
-    };
-    command.stdout(output()).stderr(output());
+    output.give_to(&mut command).with_context(|| format!("cannot start {}", program.display()))?;
     // A submitter does not read from a terminal, and must not be stopped by one.
     let mut terminal = if how.is_submitter { None } else { Terminal::of_self() };
-    preexisting::record_children();
     let foreground = terminal.as_mut().and_then(Terminal::for_command);
     let signals = signals::inherited();
-    let spawned = sys::spawn(&mut command, executable, command_end.map(OwnedFd::from), signals, foreground);
+    let descriptors = Descriptors { channel: command_end.map(OwnedFd::from), companion };
+    let spawned = sys::spawn(&mut command, executable, descriptors, signals, foreground);
     if let (Err(_), Some(terminal)) = (&spawned, &terminal) {
         // It took the terminal before its start failed.
         terminal.take_back(None);
     }
     let found = || start_diagnosis::find(&paths, how.working_dir);
-    let mut child =
+    let child =
         spawned.map_err(|error| start_diagnosis::explain(error, program, found(), siblings.as_deref()))?;
 
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("pids are positive i32 in Linux"));
-    let stdout = read_end(child.stdout.take().map(OwnedFd::from))?;
-    let stderr = read_end(child.stderr.take().map(OwnedFd::from))?;
-    for pipe in [&stdout, &stderr] {
-        // Failure costs only speed.
-        let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
-    }
     let warning = found().and_then(|file| start_diagnosis::carriage_return(&file));
-    Ok(Started { pid, stdout, stderr, channel: agent_end, terminal, warning })
+    Ok(Started { pid, channel: agent_end, terminal, warning })
 }
 
-/// Read end of the command's output; or a pipe at its end.
-fn read_end(pipe: Option<OwnedFd>) -> anyhow::Result<OwnedFd> {
-    match pipe {
-        Some(pipe) => Ok(pipe),
-        None => Ok(std::io::pipe().context("cannot create a pipe")?.0.into()),
-    }
+/// The socket between command and companion.
+///
+/// # Errors
+/// There is no descriptor left.
+pub fn companion_link() -> anyhow::Result<[OwnedFd; 2]> {
+    let (one, other) = UnixStream::pair().context("cannot create the socket to the companion")?;
+    Ok([one.into(), other.into()])
 }
 
 /// Folder of the agent's own program, in which the programs lie that were installed with it. `None`: not known.

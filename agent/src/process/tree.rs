@@ -26,8 +26,13 @@ pub struct Process {
 /// # Errors
 /// `/proc` cannot be read, for example since the agent has no free descriptor. There may be more descendants.
 pub fn descendants() -> io::Result<Vec<Pid>> {
+    descendants_of(std::process::id().to_string())
+}
+
+/// All descendants of a process.
+fn descendants_of(process: String) -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
-    let mut queue = VecDeque::from([std::process::id().to_string()]);
+    let mut queue = VecDeque::from([process]);
     while let Some(parent) = queue.pop_front() {
         let Some(threads) = unless_gone(fs::read_dir(format!("/proc/{parent}/task")))? else { continue };
         for thread in threads {
@@ -154,26 +159,60 @@ fn ignores(pid: Pid, signal: Signal) -> bool {
     is_ignored(&status, signal as i32)
 }
 
-/// Signals the group of a command that was not reaped yet, and every descendant outside of it. Returns the processes
-/// that refuse the signal, since they belong to another user.
+/// The processes of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// All descendants of the agent, also orphans.
+    All,
+    /// The same without those of another program.
+    AllBut(Pid),
+    /// The program, its group and its descendants.
+    Own,
+}
+
+impl Family {
+    fn list(self, group: Pid) -> io::Result<Vec<Pid>> {
+        match self {
+            Self::All => descendants(),
+            Self::AllBut(other) => {
+                let spared = descendants_of(other.to_string())?;
+                let is_spared = |pid: &Pid| spared.contains(pid) || is_in_group(*pid, other);
+                Ok(descendants()?.into_iter().filter(|pid| !is_spared(pid)).collect())
+            }
+            Self::Own => {
+                let own = descendants_of(group.to_string())?;
+                let is_own = |pid: &Pid| own.contains(pid) || is_in_group(*pid, group);
+                Ok(descendants()?.into_iter().filter(is_own).collect())
+            }
+        }
+    }
+}
+
+fn is_in_group(pid: Pid, group: Pid) -> bool {
+    nix::unistd::getpgid(Some(pid)) == Ok(group)
+}
+
+/// Signals the group of a program that was not reaped yet, and every process of its family outside of it. Returns the
+/// processes that refuse the signal, since they belong to another user.
 ///
 /// # Errors
-/// The descendants outside of the group could not be listed, so none of them got the signal.
-pub fn signal_command(
+/// The family could not be listed, so none of it outside of the group got the signal.
+pub fn signal_program(
     group: Pid,
+    family: Family,
     signal: Signal,
     signaled: &mut SignaledProcesses,
 ) -> io::Result<Vec<Process>> {
     // A process whose parent ends at the signal gets another parent during the listing.
-    let mut all = descendants().unwrap_or_default();
+    let mut all = family.list(group).unwrap_or_default();
     signaled.insert_all(&all, signal);
     // Succeeds if it reached one of the group, so each process is checked below.
     let _ = killpg(group, signal);
-    let after: Vec<_> = descendants()?.into_iter().filter(|pid| !all.contains(pid)).collect();
+    let after: Vec<_> = family.list(group)?.into_iter().filter(|pid| !all.contains(pid)).collect();
     // A process that a program starts to clean up after the signal counts as signaled too.
     signaled.insert_all(&after, signal);
     all.extend(after);
-    Ok(refusing(all, |pid| (nix::unistd::getpgid(Some(pid)) != Ok(group)).then_some(signal)))
+    Ok(refusing(all, |pid| (!is_in_group(pid, group)).then_some(signal)))
 }
 
 /// Signals every descendant, one by one: the command is gone, and its group's number may be used again. TERM is only

@@ -1,82 +1,156 @@
-//! Starts the command, answers its submitter, and signals it and its remaining processes.
+//! Starts the programs, answers the submitter, and signals them and their remaining processes.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use sqlflow_proto::agent::{Assignment, Granted, Refused, Start, agent_frame::Frame};
+use sqlflow_proto::agent::{
+    Assignment, CommandEnded, Companion, Granted, Refused, Start, agent_frame::Frame,
+};
 use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Gap, gap, record::Payload};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use super::{Command, Runner};
+use super::Runner;
+use super::programs::{Process, companion_name};
 use crate::channel::replies::{self, Answer};
-use crate::output::reader::{Channel, OutputPipe, Reader};
+use crate::output::reader::{Channel, OutputPipe, Reader, Rights};
 use crate::output::tee::Tee;
 use crate::output::tee::TeeMode;
-use crate::process::spawn::{self, NotStarted, Started};
-use crate::process::tree;
+use crate::process::spawn::{self, NotStarted, Output, Started, WriteEnds};
+use crate::process::tree::{self, Family};
+use crate::process::{preexisting, terminal::Terminal};
 use crate::resource_usage;
-use crate::supervisor::{CommandEvent, Event, StartFault};
+use crate::supervisor::{CommandEvent, Event, Program, StartFault};
 
 /// Number of remaining processes that are named in a warning; further ones are counted.
 const NAMED_PROCESSES: usize = 5;
 
+/// The programs of an attempt, just started.
+struct StartedAll {
+    output: Output,
+    channel: Option<net::UnixStream>,
+    companion_channel: Option<net::UnixStream>,
+    terminal: Option<Terminal>,
+}
+
 impl Runner {
-    /// Must run on the main thread: the kernel kills the command when the thread that started it ends.
+    /// Must run on the main thread: the kernel kills a program when the thread that started it ends.
     pub(super) fn start(&mut self) {
         let assignment = self.assignment();
-        let assigned: Vec<_> = assignment.command.iter().map(OsString::from).collect();
-        let mut started = match spawn::spawn(&assignment, &self.config.spawning(&assigned)) {
+        preexisting::record_children();
+        let mut started = match self.spawn_all(&assignment) {
             Ok(started) => started,
-            Err(NotStarted { fault, error }) => {
-                return self.send(Event::Command(CommandEvent::StartFailed {
-                    message: format!("{error:#}"),
-                    fault,
-                }));
-            }
+            Err(not_started) => return self.start_failed(not_started),
         };
-        if let Some(warning) = &started.warning {
-            self.warn(warning.clone());
-        }
-        let pid = started.pid;
-        self.command = Command::Running(pid);
         self.terminal = started.terminal.take();
-        tracing::info!(pid = pid.as_raw(), "the command runs");
         if let Err(error) = self.listen(started, &assignment) {
-            // Its output cannot be read. It has started, so a second one must not be started beside it.
-            let _ = killpg(pid, Signal::SIGKILL);
+            // Their output cannot be read. They have started, so others must not be started beside them.
+            for group in
+                [self.programs.command.group(), self.programs.companion.group()].into_iter().flatten()
+            {
+                let _ = killpg(group, Signal::SIGKILL);
+            }
             let message = format!("{error:#}");
             self.send(Event::Command(CommandEvent::StartFailed { message, fault: StartFault::Other }));
         }
     }
 
-    fn listen(&mut self, started: Started, assignment: &Assignment) -> anyhow::Result<()> {
-        let channel = match started.channel {
-            Some(channel) => {
-                let (channel, answer_half) = UnixStream::from_std(channel)?.into_split();
-                let (answers, queue) = mpsc::channel(replies::MAX_WAITING);
-                self.answers = Some(answers.clone());
-                let start = Start { secrets: assignment.secrets.clone() };
-                let acked = self.link.outbox.acked();
-                tokio::spawn(async move {
-                    // An error means that the command closed its end, which the reader handles.
-                    let _ = replies::write_answers(answer_half, start, queue, acked).await;
-                });
-                Some(Channel::new(channel, answers))
+    /// The companion first: it does nothing before its Start frame, which it gets once both run. So a failed start has
+    /// no effect.
+    fn spawn_all(&mut self, assignment: &Assignment) -> Result<StartedAll, NotStarted> {
+        let companion = match &assignment.companions[..] {
+            [] => None,
+            [companion] => Some(companion),
+            more => {
+                return Err(anyhow::anyhow!(
+                    "cannot start {} companions: this agent starts one at most; install the server's version",
+                    more.len()
+                )
+                .into());
             }
-            None => None,
         };
+        let (output, ends) = Output::create(self.config.streams)?;
+        let mut link = None;
+        let mut companion_channel = None;
+        if let Some(companion) = companion {
+            let [ours, theirs] = spawn::companion_link()?;
+            companion_channel = self.spawn_companion(assignment, companion, &ends, theirs)?.channel;
+            link = Some(ours);
+        }
+        let assigned: Vec<_> = assignment.command.iter().map(OsString::from).collect();
+        let started = spawn::spawn(assignment, &self.config.spawning(&assigned), &ends, link)?;
+        self.programs.command = self.runs(&started, Program::Command);
+        Ok(StartedAll { output, channel: started.channel, companion_channel, terminal: started.terminal })
+    }
+
+    fn spawn_companion(
+        &mut self,
+        assignment: &Assignment,
+        companion: &Companion,
+        ends: &WriteEnds,
+        link: OwnedFd,
+    ) -> Result<Started, NotStarted> {
+        if companion.command.is_empty() {
+            let name = companion_name(companion);
+            return Err(anyhow::anyhow!("cannot start {name}: its command is empty").into());
+        }
+        let command: Vec<_> = companion.command.iter().map(OsString::from).collect();
+        let started = spawn::spawn(assignment, &self.config.spawning(&command), ends, Some(link))?;
+        self.programs.companion = self.runs(&started, Program::Companion);
+        Ok(started)
+    }
+
+    fn runs(&self, started: &Started, program: Program) -> Process {
+        if let Some(warning) = &started.warning {
+            self.warn(warning.clone());
+        }
+        tracing::info!(pid = started.pid.as_raw(), ?program, "a program runs");
+        Process::running(started.pid)
+    }
+
+    /// Reports the failure, once a companion that has started is gone.
+    fn start_failed(&mut self, NotStarted { fault, error }: NotStarted) {
+        let failed = Event::Command(CommandEvent::StartFailed { message: format!("{error:#}"), fault });
+        match self.programs.companion.group() {
+            Some(group) => {
+                let _ = killpg(group, Signal::SIGKILL);
+                self.programs.failed_start = Some(failed);
+            }
+            None => self.send(failed),
+        }
+    }
+
+    fn listen(&mut self, started: StartedAll, assignment: &Assignment) -> anyhow::Result<()> {
+        let companion = assignment.companions.first();
+        let mut channels = Vec::new();
+        if let (Some(channel), Some(companion)) = (started.companion_channel, companion) {
+            let rights = Rights::OfCompanion(companion_name(companion));
+            let channel = self.open_channel(channel, Program::Companion, rights, &companion.secrets)?;
+            self.companion_frames = channel.frames();
+            channels.push(channel);
+        }
+        if let Some(channel) = started.channel {
+            let rights = match companion {
+                Some(companion) => Rights::NoResults { companion: companion_name(companion) },
+                None => Rights::All,
+            };
+            channels.push(self.open_channel(channel, Program::Command, rights, &assignment.secrets)?);
+        }
         let how = self.config.tee;
         let copied_to = |tee: &Tee| (how != TeeMode::None).then(|| tee.clone());
+        let Output { stdout, stderr } = started.output;
         let reader = Reader {
             link: self.link.clone(),
             events: self.events.clone(),
-            stdout: OutputPipe::new(started.stdout, Stream::Stdout, copied_to(&self.tees[0]), how)?,
-            stderr: OutputPipe::new(started.stderr, Stream::Stderr, copied_to(&self.tees[1]), how)?,
-            channel,
+            stdout: OutputPipe::new(stdout, Stream::Stdout, copied_to(&self.tees[0]), how)?,
+            stderr: OutputPipe::new(stderr, Stream::Stderr, copied_to(&self.tees[1]), how)?,
+            channels,
             when_full: self.config.when_full,
             trace: self.trace.clone(),
             stop: self.stop_reading.subscribe(),
@@ -86,17 +160,47 @@ impl Runner {
         Ok(())
     }
 
+    fn open_channel(
+        &mut self,
+        channel: net::UnixStream,
+        program: Program,
+        rights: Rights,
+        secrets: &HashMap<String, String>,
+    ) -> anyhow::Result<Channel> {
+        let (incoming, outgoing) = UnixStream::from_std(channel)?.into_split();
+        let (answers, queue) = mpsc::channel(replies::MAX_WAITING);
+        if !matches!(rights, Rights::NoResults { .. }) {
+            self.answers = Some(answers.clone());
+        }
+        let start = Start { secrets: secrets.clone(), agent_version: env!("CARGO_PKG_VERSION").to_owned() };
+        let acked = self.link.outbox.acked();
+        tokio::spawn(async move {
+            // An error means that the program closed its end, which the reader handles.
+            let _ = replies::write_answers(outgoing, start, queue, acked).await;
+        });
+        Ok(Channel::new(program, rights, incoming, answers))
+    }
+
     pub(super) fn take_terminal_back(&self, from: Option<Pid>) {
         if let Some(terminal) = &self.terminal {
             terminal.take_back(from);
         }
     }
 
-    pub(super) fn answer(&mut self, answer: Result<(), String>) {
+    pub(super) fn answer(&self, answer: Result<(), String>) {
         let frame = match answer {
             Ok(()) => Frame::Granted(Granted {}),
             Err(reason) => Frame::Refused(Refused { reason }),
         };
+        self.send_frame(frame);
+    }
+
+    /// To the companion, which alone has answers in an attempt with one.
+    pub(super) fn report_command_end(&self) {
+        self.send_frame(Frame::CommandEnded(CommandEnded {}));
+    }
+
+    fn send_frame(&self, frame: Frame) {
         if let Some(answers) = &self.answers {
             // Full or closed: the submitter does not read, and is ended after its grace period.
             let _ = answers.try_send(Answer::Now(frame));
@@ -123,11 +227,35 @@ impl Runner {
         self.warn_of_unreached(refused, signal);
     }
 
-    pub(super) fn signal_command(&mut self, signal: Signal) {
-        let Command::Running(group) = self.command else { return };
-        tracing::info!(%signal, "ending the command");
-        let refused = tree::signal_command(group, signal, &mut self.signaled);
+    pub(super) fn signal_program(&mut self, program: Program, signal: Signal) {
+        // One that has ended already has not ended by this signal.
+        self.reap();
+        let Some(group) = self.programs.tell(program, signal) else { return };
+        tracing::info!(%signal, ?program, "ending a program");
+        let family = match (program, self.programs.companion.group()) {
+            (Program::Command, Some(companion)) => Family::AllBut(companion),
+            (Program::Command, None) => Family::All,
+            (Program::Companion, _) => Family::Own,
+        };
+        let refused = tree::signal_program(group, family, signal, &mut self.signaled);
         self.warn_of_unreached(refused, signal);
+    }
+
+    pub(super) fn kill(&mut self) {
+        const SIGNAL: Signal = Signal::SIGKILL;
+        self.reap();
+        tracing::info!("killing the programs");
+        let companion = self.programs.tell(Program::Companion, SIGNAL);
+        let command = self.programs.tell(Program::Command, SIGNAL);
+        if let (Some(group), Some(_)) = (companion, command) {
+            // Also if the descendants below cannot be listed.
+            let _ = killpg(group, SIGNAL);
+        }
+        let refused = match command.or(companion) {
+            Some(group) => tree::signal_program(group, Family::All, SIGNAL, &mut self.signaled),
+            None => return,
+        };
+        self.warn_of_unreached(refused, SIGNAL);
     }
 
     /// Warns of processes that the signal did not reach. The supervisor sends a stronger signal later, and the server

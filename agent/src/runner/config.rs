@@ -62,7 +62,6 @@ impl RunConfig {
             command,
             working_dir: &self.working_dir,
             is_submitter: self.is_submitter,
-            streams: self.streams,
             finds_collector: self.finds_collector,
         }
     }

@@ -4,7 +4,8 @@
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::{Command, Runner};
+use super::Runner;
+use super::programs::Process;
 use crate::process::reaper;
 use crate::process::stop::{Scope, Stopped, stop};
 
@@ -19,9 +20,9 @@ pub(super) enum StopRequest {
 impl Runner {
     /// The command's group. A submitter has no terminal, and would not be continued.
     fn job(&self) -> Option<Pid> {
-        match self.command {
-            Command::Running(group) if !self.config.is_submitter => Some(group),
-            Command::Running(_) | Command::NotStarted | Command::Ended => None,
+        match self.programs.command {
+            Process::Running { group, .. } if !self.config.is_submitter => Some(group),
+            Process::Running { .. } | Process::NotStarted | Process::Ended => None,
         }
     }
 

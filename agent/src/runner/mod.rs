@@ -1,6 +1,6 @@
 //! Runs one attempt: feeds events to the supervisor and carries out its actions. It decides nothing.
 //!
-//! `prepare` makes workspace and inputs, `command` starts and signals the command, `job_control` handles stops at a
+//! `prepare` makes workspace and inputs, `programs` the programs that run, `command` starts and signals them, `job_control` handles stops at a
 //! terminal, `publishing` models, `flushing` output, `timers` the supervisor's timers, and `shutdown` the end.
 
 mod command;
@@ -8,18 +8,19 @@ mod config;
 mod flushing;
 mod job_control;
 mod prepare;
+mod programs;
 mod publishing;
 mod runtime;
 mod shutdown;
 mod timers;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use sqlflow_model_storage::RetryPolicy;
 use sqlflow_os::failpoint;
 use sqlflow_proto::agent::{Assignment, CommitRequest, Outcome};
@@ -43,14 +44,15 @@ use crate::process::terminal::Terminal;
 use crate::process::tree::SignaledProcesses;
 use crate::publish::Publication;
 use crate::supervisor::{
-    Action, AttachEvent, Attempt, Budget, CommandEvent, Event, Exit, Load, Plan, PrepareEvent, ReportEvent,
-    Timer,
+    Action, AttachEvent, Attempt, Budget, CommandEvent, Event, Exit, Load, Plan, PrepareEvent, Program,
+    ReportEvent, Timer,
 };
 use crate::trace::{SharedTrace, Trace};
 use crate::workspace;
 pub(crate) use config::RunConfig;
 use job_control::StopRequest;
 use prepare::prepare;
+use programs::{Process, Programs, companion_name};
 use timers::Timers;
 
 /// Default grace period.
@@ -89,8 +91,8 @@ struct Runner {
     inbox: mpsc::UnboundedReceiver<Event>,
     assignment: Option<Arc<Assignment>>,
     fetching: Arc<RetryPolicy>,
-    command: Command,
-    /// All processes of the command have ended.
+    programs: Programs,
+    /// All processes of the attempt have ended.
     all_exited: bool,
     /// Processes that got the signal to end.
     signaled: SignaledProcesses,
@@ -103,7 +105,12 @@ struct Runner {
     ends_tried: usize,
     stop_reading: watch::Sender<bool>,
     hurry_flush: watch::Sender<bool>,
+    /// To the program that may ask for the grant.
     answers: Option<mpsc::Sender<Answer>>,
+    /// Number of frames of the companion.
+    companion_frames: Arc<AtomicU64>,
+    /// The same when the Completion timer was set.
+    frames_at_completion: u64,
     publication: Option<Arc<Publication>>,
     staged: Vec<ModelPublished>,
     timers: Timers,
@@ -115,13 +122,6 @@ struct Runner {
     outcome_file: Option<Arc<OutcomeFile>>,
     /// File operations that the exit waits for.
     last_work: Vec<JoinHandle<()>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Command {
-    NotStarted,
-    Running(Pid),
-    Ended,
 }
 
 impl Runner {
@@ -145,7 +145,7 @@ impl Runner {
             inbox,
             assignment: None,
             fetching,
-            command: Command::NotStarted,
+            programs: Programs::default(),
             all_exited: false,
             signaled: SignaledProcesses::default(),
             warned: SignaledProcesses::default(),
@@ -155,6 +155,8 @@ impl Runner {
             stop_reading: watch::Sender::new(false),
             hurry_flush: watch::Sender::new(false),
             answers: None,
+            companion_frames: Arc::default(),
+            frames_at_completion: 0,
             publication: None,
             staged: Vec::new(),
             timers,
@@ -218,6 +220,11 @@ impl Runner {
                 self.send(event);
                 continue;
             }
+            if event == Event::TimeUp(Timer::Completion) && self.spoke_meanwhile() {
+                self.send(Event::Command(CommandEvent::CompanionSpoke));
+                self.send(event);
+                continue;
+            }
             if event == Event::Report(ReportEvent::OutcomeAcked)
                 && let Some(file) = &self.outcome_file
             {
@@ -254,7 +261,7 @@ impl Runner {
         let sender = sender.to_string();
         tracing::info!(%signal, sender, "got a termination signal");
         self.outcome_builder.terminated_by(&sender);
-        let grace = self.plan.map_or(DEFAULT_GRACE, |plan| plan.grace);
+        let grace = self.plan.as_ref().map_or(DEFAULT_GRACE, |plan| plan.grace);
         let load = Load {
             unacked_bytes: self.link.outbox.unacked_bytes(),
             link_speed: self.link.outbox.speed(),
@@ -278,6 +285,7 @@ impl Runner {
             seconds => Duration::from_secs(seconds.into()),
         };
         let plan = Plan {
+            companion: assignment.companions.first().map(companion_name),
             publishes: !assignment.outputs.is_empty(),
             is_publish_only: assignment.publish_attempt > 0,
             keeps_output: self.config.keeps_output,
@@ -294,7 +302,7 @@ impl Runner {
             tracing::Span::current().record("trace_id", trace.trace_id());
             self.trace = Some(Arc::new(Mutex::new(trace)));
         }
-        self.plan = Some(plan);
+        self.plan = Some(plan.clone());
         self.assignment = Some(Arc::new(assignment));
         Event::Attach(AttachEvent::Assigned(plan))
     }
@@ -302,19 +310,27 @@ impl Runner {
     fn reap(&mut self) {
         let reaped = self.reaper.reap();
         for (pid, status) in reaped.ended {
-            if self.command == Command::Running(pid) {
-                self.command = Command::Ended;
-                self.take_terminal_back(Some(pid));
-                tracing::info!(?status, "the command ended");
-                self.send(Event::Command(CommandEvent::Exited(Exit {
-                    status,
-                    oom_kills: self.outcome_builder.oom_kills(),
-                    memory_limit: self.outcome_builder.memory_limit(),
-                    memory_peak: self.outcome_builder.memory_peak(),
-                })));
+            let Some(program) = self.programs.program(pid) else { continue };
+            if let Some(failed) = self.programs.failed_start.take() {
+                // The companion of a command that could not be started. Nothing has run.
+                self.programs.companion = Process::NotStarted;
+                self.send(failed);
+                continue;
             }
+            let told = self.programs.ended(program);
+            if program == Program::Command {
+                self.take_terminal_back(Some(pid));
+            }
+            tracing::info!(?status, ?program, "a program ended");
+            let exit = Exit {
+                status,
+                oom_kills: self.outcome_builder.oom_kills(),
+                memory_limit: self.outcome_builder.memory_limit(),
+                memory_peak: self.outcome_builder.memory_peak(),
+            };
+            self.send(Event::Command(CommandEvent::Exited { program, exit, told }));
         }
-        if reaped.all_exited && self.command == Command::Ended {
+        if reaped.all_exited && self.programs.have_ended() {
             self.all_exited = true;
             self.send(Event::Command(CommandEvent::AllExited));
         }
@@ -329,9 +345,11 @@ impl Runner {
             Action::Prepare => self.prepare(),
             Action::AbandonPrepare => self.fetching.abandon(),
             Action::Start => self.start(),
-            Action::Signal(signal) => self.signal_command(signal),
+            Action::Signal(program, signal) => self.signal_program(program, signal),
+            Action::Kill => self.kill(),
+            Action::ReportCommandEnd => self.report_command_end(),
             Action::Forward(signal) => {
-                if let Command::Running(group) = self.command {
+                if let Process::Running { group, .. } = self.programs.command {
                     // It may have exited since.
                     let _ = killpg(group, signal);
                 }
@@ -375,8 +393,12 @@ impl Runner {
             }
             Action::Report(report, models) => self.report(*report, models),
             Action::SetTimer(timer, after) => {
-                if timer == Timer::Linger {
-                    self.acked_at_linger = self.link.outbox.acked_seq();
+                match timer {
+                    Timer::Linger => self.acked_at_linger = self.link.outbox.acked_seq(),
+                    Timer::Completion => {
+                        self.spoke_meanwhile();
+                    }
+                    _ => {}
                 }
                 self.timers.set(timer, after);
             }
@@ -388,6 +410,12 @@ impl Runner {
     fn was_acked_meanwhile(&mut self) -> bool {
         let acked = self.link.outbox.acked_seq();
         std::mem::replace(&mut self.acked_at_linger, acked) < acked
+    }
+
+    /// The same for frames of the companion and the Completion timer.
+    fn spoke_meanwhile(&mut self) -> bool {
+        let frames = self.companion_frames.load(Ordering::Relaxed);
+        std::mem::replace(&mut self.frames_at_completion, frames) < frames
     }
 
     fn assignment(&self) -> Arc<Assignment> {

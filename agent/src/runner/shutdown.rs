@@ -34,7 +34,7 @@ impl Runner {
             }
         }
         let mut outcome = self.outcome_builder.outcome(report, models, &self.link, self.reaper.largest());
-        outcome.nothing_left = self.all_exited || self.command == super::Command::NotStarted;
+        outcome.nothing_left = self.all_exited || self.programs.none_started();
         let (link, file) = (self.link.clone(), self.outcome_file.clone());
         let outcome_json = self.config.outcome_json.clone();
         let terminal_records = self.link.outbox.terminal_records();

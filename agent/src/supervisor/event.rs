@@ -8,10 +8,13 @@ use sqlflow_proto::record::ModelPublished;
 
 use super::budget::Budget;
 use super::exit_report::{Exit, ExitReport, PublishFault, StartFault};
+use super::programs::Program;
 
 /// The parts of the assignment and the options that the supervisor needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
+    /// Name of the companion that runs beside the command.
+    pub companion: Option<String>,
     /// There are models to publish.
     pub publishes: bool,
     /// The command ran in an earlier attempt; only publish its output.
@@ -124,23 +127,37 @@ pub enum CommandEvent {
         /// What is wrong.
         fault: StartFault,
     },
-    /// The command ended.
-    Exited(Exit),
-    /// No process of the attempt is left, after the command's end.
+    /// A program ended.
+    Exited {
+        /// Which one.
+        program: Program,
+        /// How.
+        exit: Exit,
+        /// The strongest signal to end that it got from the agent before.
+        told: Option<Signal>,
+    },
+    /// No process of the attempt is left, after the end of all programs.
     AllExited,
     /// Nothing more will be read from the command's pipes and channel.
     StreamsEnded {
         /// A process still holds one of them open.
         open: bool,
     },
-    /// The submitter reports why it is about to fail.
-    SubmitterFailed(Failure),
+    /// A program reports why it is about to fail.
+    SubmitterFailed {
+        /// Which one.
+        program: Program,
+        /// Its report.
+        failure: Failure,
+    },
     /// The bytes on the channel are not a frame.
     ChannelBroken(String),
     /// The channel ended within a frame.
     ChannelCut,
     /// The submitter asks for the commit grant.
     CommitAsked,
+    /// The companion sent a frame since [`Timer::Completion`] was set. Comes directly before it expires.
+    CompanionSpoke,
 }
 
 /// Answers to a request for the commit grant.
@@ -202,7 +219,11 @@ pub enum Timer {
     Linger,
     /// Until a stronger signal follows.
     Grace,
-    /// From KILL until an unkillable command is given up.
+    /// From the TERM to the command until its companion gets TERM too.
+    CompanionTerm,
+    /// Timeout for a companion whose command has succeeded. It begins again while the companion sends frames.
+    Completion,
+    /// From KILL until an unkillable program is given up.
     GiveUp,
     /// Until remaining processes are terminated.
     Settle,
@@ -223,10 +244,14 @@ pub enum Action {
     Prepare,
     /// Abandon preparing.
     AbandonPrepare,
-    /// Start the command; `StartFailed` follows at once if that fails.
+    /// Start the companion, if there is one, and the command. `StartFailed` follows if that fails; none of them runs then.
     Start,
-    /// Signal the command's group and all its descendants.
-    Signal(Signal),
+    /// Signal a program's group and all its descendants. Orphans belong to the command.
+    Signal(Program, Signal),
+    /// KILL all processes of the attempt.
+    Kill,
+    /// Report to the companion that the command has exited with 0.
+    ReportCommandEnd,
     /// Signal the command's group only.
     Forward(Signal),
     /// Signal the remaining processes of the ended command, with a warning that names them. TERM is only for those that

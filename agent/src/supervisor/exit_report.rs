@@ -6,8 +6,8 @@ use sqlflow_proto::agent::{Failure, outcome::Reason};
 pub const EXIT_FAULT: u8 = 65;
 /// Exit code that a shell reports for a process killed by TERM.
 const EXIT_TERMINATED: u8 = 128 + 15;
-/// For a command that KILL does not end: it hangs in the kernel, or belongs to another user.
-pub(super) const UNENDED: &str = "the command did not end after KILL";
+/// The command, in messages.
+pub(super) const COMMAND: &str = "the command";
 /// Maximum length of message and detail of an outcome, in bytes.
 const MESSAGE_LIMIT: usize = 4 << 10;
 const DETAIL_LIMIT: usize = 256 << 10;
@@ -55,7 +55,7 @@ pub enum PublishFault {
     Final,
 }
 
-/// Exit status of the command.
+/// Exit status of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
     /// It exited with this code.
@@ -64,7 +64,7 @@ pub enum ExitStatus {
     Signal(i32),
 }
 
-/// The end of the command.
+/// The end of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
     /// How it ended.
@@ -105,7 +105,7 @@ impl Exit {
     }
 }
 
-/// Why the attempt ended, if not by its command's own exit. The first cause counts.
+/// Why the attempt ended, if not by its programs' own exit. The first cause counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
     Cancelled(String),
@@ -113,6 +113,8 @@ pub(super) enum End {
     Refused(String),
     Superseded(String),
     ChannelBroken(String),
+    /// The companion did not complete its work after the command's success.
+    CompanionStuck(String),
     StartFailed {
         message: String,
         fault: StartFault,
@@ -143,10 +145,12 @@ impl End {
 pub struct ExitReport {
     /// Kind of the end.
     pub reason: Reason,
-    /// Exit status of the command, if it ran.
+    /// Exit status of the command, if it ran; or of the program whose end is the cause.
     pub status: Option<ExitStatus>,
     /// A message for people.
     pub message: String,
+    /// The message lacks a reason, which stderr may have.
+    lacks_reason: bool,
     /// Traceback and the like.
     pub detail: String,
     /// The same step may succeed in another attempt.
@@ -179,26 +183,37 @@ impl ExitReport {
 
     /// Appends the stderr tail, if nothing else explains the exit code.
     pub fn explain(&mut self, stderr_tail: &str) {
-        if let Some(ExitStatus::Code(code)) = self.status
-            && self.message == without_reason(code)
-        {
+        if self.lacks_reason {
             self.message = head(&format!("{}: {stderr_tail}", self.message), MESSAGE_LIMIT);
         }
     }
 }
 
-fn without_reason(code: i32) -> String {
-    format!("the command exited with code {code}")
+/// What the programs leave for the report.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Evidence<'a> {
+    /// The command, or the program whose end is the cause.
+    pub(super) program: &'a str,
+    /// Its end.
+    pub(super) exit: Option<Exit>,
+    /// A signal of the agent ended it.
+    pub(super) is_by_agent: bool,
+    /// What it reported.
+    pub(super) failure: Option<&'a Failure>,
+    /// The result of the last statement is unknown.
+    pub(super) leaves_open: bool,
 }
 
 /// The exit report of an attempt.
-pub(super) fn exit_report(end: Option<&End>, exit: Option<Exit>, failure: Option<&Failure>) -> ExitReport {
+pub(super) fn exit_report(end: Option<&End>, evidence: Evidence<'_>) -> ExitReport {
+    let Evidence { exit, failure, .. } = evidence;
     let status = exit.map(|exit| exit.status);
     let detail = failure.map(|failure| tail(&failure.detail, DETAIL_LIMIT)).unwrap_or_default();
     let simple = |reason, message: &str, retryable, user_error| ExitReport {
         reason,
         status,
         message: head(message, MESSAGE_LIMIT),
+        lacks_reason: false,
         detail: detail.clone(),
         retryable,
         user_error,
@@ -211,7 +226,7 @@ pub(super) fn exit_report(end: Option<&End>, exit: Option<Exit>, failure: Option
         // Not by a user: for example a drained node, or a preempted spot machine.
         Some(End::Terminated(why)) => simple(Reason::Terminated, why, true, false),
         Some(End::Refused(why) | End::Superseded(why)) => simple(Reason::Refused, why, false, false),
-        Some(End::ChannelBroken(why) | End::OutputLost(why)) => {
+        Some(End::ChannelBroken(why) | End::CompanionStuck(why) | End::OutputLost(why)) => {
             simple(Reason::AgentFailed, why, false, false)
         }
         // Nothing has started, so another attempt repeats no effect.
@@ -228,34 +243,43 @@ pub(super) fn exit_report(end: Option<&End>, exit: Option<Exit>, failure: Option
         Some(End::OutputMissing(why)) => simple(Reason::InputFailed, why, false, false),
         Some(End::AgentFailed(why)) => simple(Reason::AgentFailed, why, true, false),
         None => match exit {
-            Some(exit) => own_end(exit, failure, detail),
+            Some(exit) => own_end(exit, evidence, detail),
             None => simple(Reason::AgentFailed, "the command never ran", true, false),
         },
     }
 }
 
-/// Report of a command that ended by itself.
-fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> ExitReport {
+/// Report of a program that ended by itself.
+fn own_end(exit: Exit, evidence: Evidence<'_>, detail: String) -> ExitReport {
+    let Evidence { program, failure, .. } = evidence;
     let said = failure.map(|failure| head(&failure.message, MESSAGE_LIMIT)).filter(|said| !said.is_empty());
     let is_user_error = failure.is_some_and(|failure| failure.user_error);
     // In a shared cgroup, the killed process may belong to another attempt.
     let is_explained = is_user_error && matches!(exit.status, ExitStatus::Code(_));
+    let mut lacks_reason = false;
     let (reason, message, retryable) = match exit.status {
         ExitStatus::Code(0) => (Reason::Succeeded, String::new(), false),
         _ if exit.oom_kills > 0 && !is_explained => {
             let mut message = format!("out of memory: {}; give it more memory", exit.oom_sentence());
             if let Some(said) = said {
-                message = head(&format!("{message}; the command failed with: {said}"), MESSAGE_LIMIT);
+                message = head(&format!("{message}; {program} failed with: {said}"), MESSAGE_LIMIT);
+            } else if program != COMMAND {
+                message = format!("{message}; {program} {}", ended(exit.status));
             }
             (Reason::OutOfMemory, message, false)
         }
-        ExitStatus::Code(code) => {
-            let message = said.unwrap_or_else(|| without_reason(code));
+        ExitStatus::Code(_) => {
+            lacks_reason = said.is_none();
+            let message = said.unwrap_or_else(|| format!("{program} {}", ended(exit.status)));
             (Reason::Exited, message, failure.is_some_and(|failure| failure.transient))
         }
+        // It had reported its failure before the signal.
+        ExitStatus::Signal(_) if evidence.is_by_agent && said.is_some() => {
+            let retryable = failure.is_some_and(|failure| failure.transient);
+            (Reason::Exited, said.unwrap_or_default(), retryable)
+        }
         ExitStatus::Signal(signal) => {
-            let name = signal_name(signal);
-            let message = format!("the command was killed by {name}, which the agent did not send");
+            let message = format!("{program} {}, which the agent did not send", ended(exit.status));
             // KILL and TERM come from outside. Any other signal is a fault of the program, and will come again.
             (Reason::Signaled, message, matches!(signal, 9 | 15))
         }
@@ -264,11 +288,12 @@ fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> ExitReport 
         reason,
         status: Some(exit.status),
         message,
+        lacks_reason,
         detail,
         retryable,
         user_error: reason == Reason::Exited && is_user_error,
         output_kept: false,
-        unexplained: reason == Reason::Exited && failure.is_none_or(|failure| failure.unclear),
+        unexplained: reason == Reason::Exited && evidence.leaves_open,
         not_executed: reason == Reason::Exited && failure.is_some_and(|failure| failure.not_executed),
     };
     if exit.oom_kills > 0 && reason == Reason::Exited {
@@ -290,6 +315,14 @@ pub(super) fn exit_code(end: Option<&End>, exit: Option<Exit>) -> u8 {
         // The command succeeded or never ran, so its code does not show the fault.
         (Some(_), None | Some(0)) | (None, None) => EXIT_FAULT,
         (_, Some(code)) => code,
+    }
+}
+
+/// `was killed by SIGKILL`
+fn ended(status: ExitStatus) -> String {
+    match status {
+        ExitStatus::Code(code) => format!("exited with code {code}"),
+        ExitStatus::Signal(signal) => format!("was killed by {}", signal_name(signal)),
     }
 }
 
@@ -322,6 +355,11 @@ mod tests {
         Some(Exit { status, oom_kills, memory_limit: 0, memory_peak: 0 })
     }
 
+    fn report(exit: Option<Exit>, failure: Option<&Failure>) -> ExitReport {
+        let leaves_open = failure.is_none_or(|failure| failure.unclear);
+        exit_report(None, Evidence { program: COMMAND, exit, is_by_agent: false, failure, leaves_open })
+    }
+
     #[test]
     fn failure_of_the_submitter_is_the_message() {
         let failure = Failure {
@@ -331,7 +369,7 @@ mod tests {
             transient: false,
             ..Default::default()
         };
-        let report = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure));
+        let report = report(exited(ExitStatus::Code(1), 0), Some(&failure));
         assert_eq!(report.reason, Reason::Exited);
         assert_eq!(report.message, failure.message);
         assert_eq!(report.detail, "Traceback …");
@@ -340,18 +378,18 @@ mod tests {
 
     #[test]
     fn stderr_tail_explains_only_unexplained_exits() {
-        let mut silent = exit_report(None, exited(ExitStatus::Code(1), 0), None);
+        let mut silent = report(exited(ExitStatus::Code(1), 0), None);
         silent.explain("No module named 'x'");
         assert_eq!(silent.message, "the command exited with code 1: No module named 'x'");
         assert!(silent.unexplained, "stderr is not a report of the submitter");
         let unclear =
             Failure { message: "too large to be shown".into(), unclear: true, ..Default::default() };
-        assert!(exit_report(None, exited(ExitStatus::Code(1), 0), Some(&unclear)).unexplained);
+        assert!(report(exited(ExitStatus::Code(1), 0), Some(&unclear)).unexplained);
         let busy = Failure { transient: true, not_executed: true, ..Default::default() };
-        let refused = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&busy));
+        let refused = report(exited(ExitStatus::Code(1), 0), Some(&busy));
         assert!(refused.retryable && refused.not_executed && !refused.unexplained);
         let failure = Failure { message: "no such table: t".into(), ..Default::default() };
-        let mut explained = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure));
+        let mut explained = report(exited(ExitStatus::Code(1), 0), Some(&failure));
         explained.explain("some warning");
         assert_eq!(explained.message, "no such table: t");
     }
@@ -359,13 +397,13 @@ mod tests {
     #[test]
     fn transient_failure_is_retryable() {
         let failure = Failure { message: "connection refused".into(), transient: true, ..Default::default() };
-        assert!(exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure)).retryable);
+        assert!(report(exited(ExitStatus::Code(1), 0), Some(&failure)).retryable);
     }
 
     #[test]
     fn oom_kill_is_reported_for_any_exit_status() {
         for status in [ExitStatus::Signal(9), ExitStatus::Code(1)] {
-            let report = exit_report(None, exited(status, 1), None);
+            let report = report(exited(status, 1), None);
             assert_eq!((report.reason, report.retryable), (Reason::OutOfMemory, false));
         }
     }
@@ -373,15 +411,15 @@ mod tests {
     /// In a shared cgroup, the killed process may belong to another job.
     #[test]
     fn oom_kill_does_not_hide_a_user_error() {
-        let report = |status, user_error| {
+        let report_of = |status, user_error| {
             let failure = Failure { message: "no such table: t".into(), user_error, ..Default::default() };
-            exit_report(None, exited(status, 1), Some(&failure))
+            report(exited(status, 1), Some(&failure))
         };
-        let mistaken = report(ExitStatus::Code(1), true);
+        let mistaken = report_of(ExitStatus::Code(1), true);
         assert_eq!((mistaken.reason, mistaken.user_error), (Reason::Exited, true));
-        let failed = report(ExitStatus::Code(1), false);
+        let failed = report_of(ExitStatus::Code(1), false);
         assert_eq!((failed.reason, failed.user_error), (Reason::OutOfMemory, false));
-        let killed = report(ExitStatus::Signal(9), true);
+        let killed = report_of(ExitStatus::Signal(9), true);
         assert_eq!((killed.reason, killed.user_error), (Reason::OutOfMemory, false));
         for ExitReport { message, .. } in [mistaken, failed, killed] {
             assert!(
@@ -395,7 +433,7 @@ mod tests {
     fn oom_message_has_limit_and_peak() {
         let status = ExitStatus::Signal(9);
         let exit = Exit { status, oom_kills: 2, memory_limit: 64 << 20, memory_peak: 63 << 20 };
-        let message = exit_report(None, Some(exit), None).message;
+        let message = report(Some(exit), None).message;
         assert!(
             message.contains("killed 2 processes") && message.contains("limit 64 MiB, peak 63 MiB"),
             "{message}"
@@ -404,9 +442,9 @@ mod tests {
 
     #[test]
     fn external_kill_is_retryable() {
-        let killed = exit_report(None, exited(ExitStatus::Signal(9), 0), None);
+        let killed = report(exited(ExitStatus::Signal(9), 0), None);
         assert_eq!((killed.reason, killed.retryable), (Reason::Signaled, true));
-        let crashed = exit_report(None, exited(ExitStatus::Signal(11), 0), None);
+        let crashed = report(exited(ExitStatus::Signal(11), 0), None);
         assert_eq!((crashed.message.contains("SIGSEGV"), crashed.retryable), (true, false));
     }
 
@@ -435,7 +473,7 @@ mod tests {
     fn long_messages_are_cut_at_a_character() {
         let failure =
             Failure { message: "ü".repeat(10_000), detail: "é".repeat(1 << 20), ..Default::default() };
-        let report = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure));
+        let report = report(exited(ExitStatus::Code(1), 0), Some(&failure));
         assert!(report.message.len() <= MESSAGE_LIMIT && report.detail.len() <= DETAIL_LIMIT);
     }
 }

@@ -10,12 +10,12 @@ mod starting;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use sqlflow_proto::agent::Failure;
 use sqlflow_proto::record::ModelPublished;
 
 use super::budget::Budget;
 use super::event::{Action, AttachEvent, Event, Plan, PrepareEvent, Timer};
-use super::exit_report::{EXIT_FAULT, End, Exit, exit_code};
+use super::exit_report::{COMMAND, EXIT_FAULT, End, exit_code};
+use super::programs::{Program, Programs};
 use draining::Drain;
 use running::StopStage;
 
@@ -48,10 +48,9 @@ pub struct Attempt {
     /// A server has no attempt for this agent yet. Then there is no timeout.
     is_waiting_for_attempt: bool,
     end: Option<End>,
-    exit: Option<Exit>,
+    programs: Programs,
     /// Sum of all backoff pauses before starts of the command.
     start_paused: Duration,
-    failure: Option<Failure>,
     /// The bytes on the channel are not a frame; what follows is missing.
     channel_broken: Option<String>,
     /// The channel ended within a frame: a result is missing.
@@ -75,10 +74,14 @@ pub struct Attempt {
     is_publish_late: bool,
     /// The deadline for leaving has passed.
     is_late: bool,
-    /// KILL did not end the command.
+    /// KILL did not end a program.
     is_unended: bool,
+    /// The submitter waits for the grant of its commit.
+    is_asking: bool,
     /// The submitter's commit was granted: its effect may be visible at any moment.
     is_granted: bool,
+    /// The companion got TERM.
+    is_companion_told: bool,
 }
 
 impl Attempt {
@@ -90,9 +93,8 @@ impl Attempt {
             linger,
             is_waiting_for_attempt: false,
             end: None,
-            exit: None,
+            programs: Programs::default(),
             start_paused: Duration::ZERO,
-            failure: None,
             channel_broken: None,
             channel_cut: false,
             streams_ended: false,
@@ -106,7 +108,9 @@ impl Attempt {
             is_publish_late: false,
             is_late: false,
             is_unended: false,
+            is_asking: false,
             is_granted: false,
+            is_companion_told: false,
         };
         (attempt, vec![Action::SetTimer(Timer::Linger, linger)])
     }
@@ -171,9 +175,13 @@ impl Attempt {
     fn attaching(&mut self, event: Event) -> Vec<Action> {
         match event {
             Event::Attach(AttachEvent::Assigned(plan)) => {
-                self.plan = plan;
                 // Output is kept only of a command that succeeded.
-                self.exit = plan.is_publish_only.then_some(Exit::SUCCESS);
+                self.programs = if plan.is_publish_only {
+                    Programs::succeeded_earlier()
+                } else {
+                    Programs::new(plan.companion.is_some())
+                };
+                self.plan = plan;
                 self.state = State::Preparing;
                 vec![Action::Prepare]
             }
@@ -201,6 +209,8 @@ impl Attempt {
             | Event::Report(_)
             | Event::TimeUp(
                 Timer::Grace
+                | Timer::CompanionTerm
+                | Timer::Completion
                 | Timer::GiveUp
                 | Timer::Settle
                 | Timer::Drain
@@ -275,6 +285,14 @@ impl Attempt {
     }
 
     fn succeeded(&self) -> bool {
-        self.end.is_none() && self.exit.is_some_and(Exit::is_success)
+        self.end.is_none() && self.programs.succeeded()
+    }
+
+    /// The program in messages.
+    fn name(&self, program: Program) -> &str {
+        match (program, &self.plan.companion) {
+            (Program::Companion, Some(name)) => name,
+            (Program::Companion, None) | (Program::Command, _) => COMMAND,
+        }
     }
 }

@@ -10,12 +10,13 @@
 //! flushes: with a server the records hold all output, and are sent while reporting.
 //!
 //! `event` defines events and actions, `machine` states and transitions. `budget` divides the time after a TERM,
-//! `exit_report` makes the report at the end. Only [`crate::runner`] feeds events and carries out actions.
+//! `programs` finds the cause of the end of a command with a companion, `exit_report` makes the report at the end. Only [`crate::runner`] feeds events and carries out actions.
 
 mod budget;
 mod event;
 mod exit_report;
 mod machine;
+mod programs;
 #[cfg(test)]
 mod tests;
 
@@ -26,3 +27,4 @@ pub use event::{
 };
 pub use exit_report::{EXIT_FAULT, Exit, ExitReport, ExitStatus, PublishFault, StartFault};
 pub use machine::Attempt;
+pub use programs::Program;

@@ -1,6 +1,7 @@
 //! Property tests: the supervisor in worlds that misbehave in any order ends once, with a true report.
 
 mod cases;
+mod companions;
 
 use std::time::Duration;
 
@@ -18,12 +19,12 @@ fn plan(publishes: bool) -> Plan {
 }
 
 fn exited(code: i32) -> Event {
-    Event::Command(CommandEvent::Exited(Exit {
-        status: ExitStatus::Code(code),
-        oom_kills: 0,
-        memory_limit: 0,
-        memory_peak: 0,
-    }))
+    ended(Program::Command, ExitStatus::Code(code), None)
+}
+
+fn ended(program: Program, status: ExitStatus, told: Option<Signal>) -> Event {
+    let exit = Exit { status, oom_kills: 0, memory_limit: 0, memory_peak: 0 };
+    Event::Command(CommandEvent::Exited { program, exit, told })
 }
 
 /// A world around the supervisor, with its faults and its past.
@@ -82,8 +83,8 @@ impl World {
         let (machine, first) = Attempt::new(LINGER);
         let mut world = Self {
             machine,
+            pending: vec![Event::Attach(AttachEvent::Assigned(plan.clone()))],
             plan,
-            pending: vec![Event::Attach(AttachEvent::Assigned(plan))],
             timers: Vec::new(),
             is_stubborn,
             is_unkillable: false,
@@ -104,7 +105,7 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match &event {
-            Event::Command(CommandEvent::Exited(_)) => self.is_running = false,
+            Event::Command(CommandEvent::Exited { .. }) => self.is_running = false,
             Event::TimeUp(timer) => {
                 self.timers.retain(|set| set != timer);
                 self.given_up |= *timer == Timer::GiveUp;
@@ -146,16 +147,10 @@ impl World {
                         self.end_command(exited(self.exit_code));
                     }
                 }
-                Action::Signal(Signal::SIGKILL)
-                    if self.is_running && self.is_stubborn && !self.is_unkillable =>
-                {
+                Action::Kill if self.is_running && self.is_stubborn && !self.is_unkillable => {
                     self.is_stubborn = false;
-                    self.end_command(Event::Command(CommandEvent::Exited(Exit {
-                        status: ExitStatus::Signal(9),
-                        oom_kills: 0,
-                        memory_limit: 0,
-                        memory_peak: 0,
-                    })));
+                    let killed = ExitStatus::Signal(9);
+                    self.end_command(ended(Program::Command, killed, Some(Signal::SIGKILL)));
                 }
                 Action::StopReading if self.holds_pipes => {
                     self.holds_pipes = false;
@@ -237,7 +232,7 @@ impl World {
         match at_once.unwrap_or(choice % choices) {
             pending if pending < self.pending.len() => {
                 let event = self.pending.remove(pending);
-                let is_exit = matches!(event, Event::Command(CommandEvent::Exited(_)));
+                let is_exit = matches!(event, Event::Command(CommandEvent::Exited { .. }));
                 self.happen(event);
                 if is_exit {
                     self.pending.push(Event::Command(CommandEvent::AllExited));

@@ -207,6 +207,7 @@ fn assign(
         publish_attempt: 0,
         listings,
         required,
+        companions: Vec::new(),
     }
 }
 

@@ -263,6 +263,7 @@ impl RemoteControlPlane {
             attempt: self.attempt.clone(),
             has_assignment: self.has_assignment,
             rank: 0,
+            supports_companions: true,
         };
         AttachRequest { message: Some(attach_request::Message::Hello(hello)) }
     }

@@ -56,7 +56,7 @@ async fn recorded(command: impl FnOnce(&mut Command)) -> Vec<String> {
         events,
         stdout: output(out, Stream::Stdout),
         stderr: output(err, Stream::Stderr),
-        channel: Some(Channel::new(incoming, answers)),
+        channels: vec![Channel::new(Program::Command, Rights::All, incoming, answers)],
         when_full: WhenFull::Block,
         trace: None,
         stop,
@@ -104,6 +104,16 @@ async fn error_of_a_statement_follows_the_end_of_the_one_before() {
         command.fail("no such table: t", true);
     });
     assert_eq!(records.await, ["started", r#"0 "a warning\n""#, r#"10 "no such table: t\n""#]);
+    let records = recorded(|command| {
+        let message = "lost the data process".to_owned();
+        command.send(Frame::Failure(Failure {
+            message,
+            unprinted: true,
+            peer_lost: true,
+            ..Failure::default()
+        }));
+    });
+    assert_eq!(records.await, Vec::<String>::new(), "it would hide the cause");
     let records = recorded(|command| command.fail("printed already", false));
     assert_eq!(records.await, Vec::<String>::new());
     let records = recorded(|command| command.fail(&"é".repeat(LONGEST_LINE), true));

@@ -1,12 +1,12 @@
-//! After the command's end: its remaining processes are ended, and its pipes are read to their end.
+//! After the end of all programs: their remaining processes are ended, and their pipes are read to their end.
 
 use nix::sys::signal::Signal;
 
 use super::super::event::{Action, CommandEvent, Event, Timer};
-use super::super::exit_report::{End, UNENDED};
+use super::super::exit_report::End;
 use super::{Attempt, State};
 
-/// The time after the command's end.
+/// The time after the end of the programs.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Drain {
     /// No process of the attempt is left.
@@ -34,8 +34,8 @@ impl Attempt {
     pub(super) fn draining(&mut self, mut drain: Drain, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
-            // The command was given up too early.
-            Event::Command(CommandEvent::Exited(exit)) => self.exited(exit),
+            // It was given up too early.
+            Event::Command(CommandEvent::Exited { program, exit, told }) => self.exited(program, exit, told),
             Event::Command(CommandEvent::AllExited) => {
                 drain.all_exited = true;
                 if drain.remaining == Remaining::InGracePeriod {
@@ -84,7 +84,9 @@ impl Attempt {
                 }
                 actions.push(Action::StopReading);
             }
-            Event::Command(CommandEvent::SubmitterFailed(failure)) => self.failure = Some(failure),
+            Event::Command(CommandEvent::SubmitterFailed { program, failure }) => {
+                self.programs.failed(program, failure);
+            }
             Event::Command(CommandEvent::ChannelBroken(why)) => {
                 self.channel_broken = Some(why.clone());
                 actions.push(Action::Warn(why));
@@ -108,14 +110,22 @@ impl Attempt {
             }
             Event::Attach(_)
             | Event::Prepare(_)
-            | Event::Command(CommandEvent::StartFailed { .. } | CommandEvent::CommitAsked)
+            | Event::Command(
+                CommandEvent::StartFailed { .. } | CommandEvent::CommitAsked | CommandEvent::CompanionSpoke,
+            )
             | Event::Grant(_)
             | Event::Publish(_)
             | Event::Terminate { .. }
             | Event::Forward(_)
             | Event::Report(_)
             | Event::TimeUp(
-                Timer::Linger | Timer::Grace | Timer::GiveUp | Timer::Settle | Timer::StartAgain,
+                Timer::Linger
+                | Timer::Grace
+                | Timer::CompanionTerm
+                | Timer::Completion
+                | Timer::GiveUp
+                | Timer::Settle
+                | Timer::StartAgain,
             ) => {}
         }
         self.state = State::Draining(drain);
@@ -128,10 +138,12 @@ impl Attempt {
 
     pub(super) fn drained(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
-        self.is_unended = self.exit.is_none();
-        if self.is_unended {
-            self.end_by_termination();
-            actions.push(Action::Warn(format!("{UNENDED}; it is left behind")));
+        if let Some(running) = self.programs.running() {
+            self.is_unended = true;
+            if !self.programs.has_failed() {
+                self.end_by_termination();
+            }
+            actions.push(Action::Warn(format!("{}; it is left behind", self.unended(running))));
         }
         if let Some(why) = self.channel_broken.clone()
             && self.succeeded()
@@ -145,7 +157,7 @@ impl Attempt {
             }
             actions.push(Action::Warn(why));
         }
-        if let Some(exit) = self.exit
+        if let Some(exit) = self.programs.cause().map(|cause| cause.exit)
             && exit.oom_kills > 0
             && self.succeeded()
         {

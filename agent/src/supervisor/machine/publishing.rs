@@ -66,6 +66,8 @@ impl Attempt {
             | Event::TimeUp(
                 Timer::Linger
                 | Timer::Grace
+                | Timer::CompanionTerm
+                | Timer::Completion
                 | Timer::GiveUp
                 | Timer::Settle
                 | Timer::Drain
@@ -128,6 +130,8 @@ impl Attempt {
             | Event::TimeUp(
                 Timer::Linger
                 | Timer::Grace
+                | Timer::CompanionTerm
+                | Timer::Completion
                 | Timer::GiveUp
                 | Timer::Settle
                 | Timer::Drain

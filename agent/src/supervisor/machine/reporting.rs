@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::super::event::{Action, CommandEvent, Event, OutputSink, ReportEvent, Timer};
-use super::super::exit_report::{End, UNENDED, exit_code, exit_report};
+use super::super::exit_report::{End, Evidence, Exit, exit_code, exit_report};
+use super::super::programs::Program;
 use super::{Attempt, State};
 
 /// Time for the report if the deadline for leaving has passed before it.
@@ -32,8 +33,8 @@ impl Attempt {
     pub(super) fn flushing(&mut self, event: Event) -> Vec<Action> {
         match event {
             Event::Report(ReportEvent::Flushed { unwritten, unlogged }) => self.flushed(unwritten, unlogged),
-            Event::Command(CommandEvent::Exited(exit)) => {
-                self.exited(exit);
+            Event::Command(CommandEvent::Exited { program, exit, told }) => {
+                self.exited(program, exit, told);
                 Vec::new()
             }
             Event::Terminate { .. } if self.terminations > 1 => vec![Action::HurryFlush],
@@ -45,10 +46,11 @@ impl Attempt {
                 CommandEvent::StartFailed { .. }
                 | CommandEvent::AllExited
                 | CommandEvent::StreamsEnded { .. }
-                | CommandEvent::SubmitterFailed(_)
+                | CommandEvent::SubmitterFailed { .. }
                 | CommandEvent::ChannelBroken(_)
                 | CommandEvent::ChannelCut
-                | CommandEvent::CommitAsked,
+                | CommandEvent::CommitAsked
+                | CommandEvent::CompanionSpoke,
             )
             | Event::Grant(_)
             | Event::Publish(_)
@@ -61,6 +63,8 @@ impl Attempt {
             | Event::TimeUp(
                 Timer::Linger
                 | Timer::Grace
+                | Timer::CompanionTerm
+                | Timer::Completion
                 | Timer::GiveUp
                 | Timer::Settle
                 | Timer::Drain
@@ -92,12 +96,22 @@ impl Attempt {
 
     fn report_now(&mut self) -> Vec<Action> {
         self.state = State::Reporting;
-        let mut report = exit_report(self.end.as_ref(), self.exit, self.failure.as_ref());
+        let cause = self.programs.cause();
+        let evidence = Evidence {
+            program: self.name(cause.map_or(Program::Command, |cause| cause.program)),
+            exit: cause.map(|cause| cause.exit),
+            is_by_agent: cause.is_some_and(|cause| cause.is_by_agent),
+            failure: self.programs.failure(),
+            leaves_open: self.programs.leave_open(),
+        };
+        let mut report = exit_report(self.end.as_ref(), evidence);
         if self.plan.publishes && self.end.as_ref().is_some_and(End::leaves_output) {
             report.say_what_becomes_of_output(self.plan.keeps_output);
         }
-        if self.is_unended && self.exit.is_none() {
-            report.add(UNENDED);
+        if self.is_unended
+            && let Some(running) = self.programs.running()
+        {
+            report.add(&self.unended(running));
         }
         let mut actions = vec![Action::Report(Box::new(report), std::mem::take(&mut self.models))];
         if self.superseded.is_some() {
@@ -141,6 +155,8 @@ impl Attempt {
             | Event::Report(ReportEvent::Flushed { .. })
             | Event::TimeUp(
                 Timer::Grace
+                | Timer::CompanionTerm
+                | Timer::Completion
                 | Timer::GiveUp
                 | Timer::Settle
                 | Timer::Drain
@@ -151,7 +167,16 @@ impl Attempt {
     }
 
     fn finish(&mut self) -> Vec<Action> {
-        self.exit(exit_code(self.end.as_ref(), self.exit))
+        self.exit(exit_code(self.end.as_ref(), self.cause_exit()))
+    }
+
+    fn cause_exit(&self) -> Option<Exit> {
+        self.programs.cause().map(|cause| cause.exit)
+    }
+
+    /// For a program that KILL does not end: it hangs in the kernel, or belongs to another user.
+    pub(super) fn unended(&self, program: Program) -> String {
+        format!("{} did not end after KILL", self.name(program))
     }
 
     pub(super) fn exit(&mut self, code: u8) -> Vec<Action> {

@@ -143,7 +143,7 @@ fn cancelled_attempt_does_not_replace_a_newer_model() {
 #[test]
 fn publish_only_attempt_runs_no_command() {
     let plan = Plan { is_publish_only: true, keeps_output: true, ..plan(true) };
-    let mut world = World::new(plan, Fails::Nothing, 1, false, false);
+    let mut world = World::new(plan.clone(), Fails::Nothing, 1, false, false);
     while world.step(0) {}
     assert!(world.committed);
     assert_eq!((world.reports[0].reason, world.exit), (Reason::Succeeded, Some(0)));
@@ -255,9 +255,9 @@ fn cancel_gives_a_granted_commit_its_grace_period() {
     assert_eq!(machine.apply(cancel()), [Action::SetTimer(Timer::Grace, Duration::from_secs(3))]);
     assert_eq!(machine.apply(cancel()), [], "a server repeats its Cancel on every stream");
     let late = machine.apply(Event::TimeUp(Timer::Grace));
-    assert!(late.contains(&Action::Signal(Signal::SIGTERM)), "{late:?}");
+    assert!(late.contains(&Action::Signal(Program::Command, Signal::SIGTERM)), "{late:?}");
     let killed = machine.apply(Event::TimeUp(Timer::Grace));
-    assert!(killed.contains(&Action::Signal(Signal::SIGKILL)), "{killed:?}");
+    assert!(killed.contains(&Action::Kill), "{killed:?}");
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn term_after_a_cancel_keeps_its_grace_period() {
     let mut at_grace = machine.clone();
     for (machine, timer) in [(&mut at_grace, Timer::Grace), (&mut machine, Timer::LeaveBy)] {
         let killed = machine.apply(Event::TimeUp(timer));
-        assert!(killed.contains(&Action::Signal(Signal::SIGKILL)), "{timer:?}: {killed:?}");
+        assert!(killed.contains(&Action::Kill), "{timer:?}: {killed:?}");
     }
 }
 

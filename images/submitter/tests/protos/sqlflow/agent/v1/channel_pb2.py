@@ -26,7 +26,7 @@ from protos.sqlflow.record.v1 import record_pb2 as sqlflow_dot_record_dot_v1_dot
 from protos.sqlflow.v1 import data_pb2 as sqlflow_dot_v1_dot_data__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esqlflow/agent/v1/channel.proto\x12\x10sqlflow.agent.v1\x1a\x1esqlflow/record/v1/record.proto\x1a\x15sqlflow/v1/data.proto\"\xfb\x03\n\x0eSubmitterFrame\x12\x16\n\tstatement\x18\x01 \x01(\rH\x01\x88\x01\x01\x12\x0e\n\x06\x61\x63k_id\x18\x02 \x01(\x04\x12\x36\n\x07started\x18\x03 \x01(\x0b\x32#.sqlflow.record.v1.StatementStartedH\x00\x12 \n\x04head\x18\x04 \x01(\x0b\x32\x10.sqlflow.v1.HeadH\x00\x12 \n\x04rows\x18\x05 \x01(\x0b\x32\x10.sqlflow.v1.RowsH\x00\x12\x32\n\x05\x65nded\x18\x06 \x01(\x0b\x32!.sqlflow.record.v1.StatementEndedH\x00\x12(\n\x08progress\x18\x07 \x01(\x0b\x32\x14.sqlflow.v1.ProgressH\x00\x12&\n\x07metrics\x18\x08 \x01(\x0b\x32\x13.sqlflow.v1.MetricsH\x00\x12&\n\x07\x64isplay\x18\t \x01(\x0b\x32\x13.sqlflow.v1.DisplayH\x00\x12,\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x19.sqlflow.agent.v1.FailureH\x00\x12*\n\x06\x63ommit\x18\x0b \x01(\x0b\x32\x18.sqlflow.agent.v1.CommitH\x00\x12&\n\x04span\x18\x0c \x01(\x0b\x32\x16.sqlflow.agent.v1.SpanH\x00\x42\x07\n\x05\x66rameB\x0c\n\n_statement\"\x8b\x01\n\x07\x46\x61ilure\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x12\n\nuser_error\x18\x03 \x01(\x08\x12\x11\n\ttransient\x18\x04 \x01(\x08\x12\x0f\n\x07unclear\x18\x05 \x01(\x08\x12\x14\n\x0cnot_executed\x18\x06 \x01(\x08\x12\x11\n\tunprinted\x18\x07 \x01(\x08\"\xd1\x01\n\x04Span\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0e\n\x06parent\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x19\n\x11\x62\x65gin_unix_micros\x18\x04 \x01(\x03\x12\x17\n\x0f\x65nd_unix_micros\x18\x05 \x01(\x03\x12/\n\nattributes\x18\x06 \x03(\x0b\x32\x1b.sqlflow.agent.v1.Attribute\x12+\n\x06\x65vents\x18\x07 \x03(\x0b\x32\x1b.sqlflow.agent.v1.SpanEvent\x12\r\n\x05\x65rror\x18\x08 \x01(\t\"d\n\tSpanEvent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10time_unix_micros\x18\x02 \x01(\x03\x12/\n\nattributes\x18\x03 \x03(\x0b\x32\x1b.sqlflow.agent.v1.Attribute\"V\n\tAttribute\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x11\n\x07integer\x18\x03 \x01(\x03H\x00\x12\x10\n\x06number\x18\x04 \x01(\x01H\x00\x42\x07\n\x05value\"\x08\n\x06\x43ommit\"\xe9\x01\n\nAgentFrame\x12(\n\x05start\x18\x01 \x01(\x0b\x32\x17.sqlflow.agent.v1.StartH\x00\x12$\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x15.sqlflow.agent.v1.AckH\x00\x12,\n\x07granted\x18\x03 \x01(\x0b\x32\x19.sqlflow.agent.v1.GrantedH\x00\x12,\n\x07refused\x18\x04 \x01(\x0b\x32\x19.sqlflow.agent.v1.RefusedH\x00\x12&\n\x04step\x18\x05 \x01(\x0b\x32\x16.sqlflow.agent.v1.StepH\x00\x42\x07\n\x05\x66rame\"n\n\x05Start\x12\x35\n\x07secrets\x18\x01 \x03(\x0b\x32$.sqlflow.agent.v1.Start.SecretsEntry\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9e\x01\n\x04Step\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x03(\t\x12<\n\x0b\x65nvironment\x18\x03 \x03(\x0b\x32\'.sqlflow.agent.v1.Step.EnvironmentEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x15\n\x03\x41\x63k\x12\x0e\n\x06\x61\x63k_id\x18\x01 \x01(\x04\"\t\n\x07Granted\"\x19\n\x07Refused\x12\x0e\n\x06reason\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esqlflow/agent/v1/channel.proto\x12\x10sqlflow.agent.v1\x1a\x1esqlflow/record/v1/record.proto\x1a\x15sqlflow/v1/data.proto\"\xfb\x03\n\x0eSubmitterFrame\x12\x16\n\tstatement\x18\x01 \x01(\rH\x01\x88\x01\x01\x12\x0e\n\x06\x61\x63k_id\x18\x02 \x01(\x04\x12\x36\n\x07started\x18\x03 \x01(\x0b\x32#.sqlflow.record.v1.StatementStartedH\x00\x12 \n\x04head\x18\x04 \x01(\x0b\x32\x10.sqlflow.v1.HeadH\x00\x12 \n\x04rows\x18\x05 \x01(\x0b\x32\x10.sqlflow.v1.RowsH\x00\x12\x32\n\x05\x65nded\x18\x06 \x01(\x0b\x32!.sqlflow.record.v1.StatementEndedH\x00\x12(\n\x08progress\x18\x07 \x01(\x0b\x32\x14.sqlflow.v1.ProgressH\x00\x12&\n\x07metrics\x18\x08 \x01(\x0b\x32\x13.sqlflow.v1.MetricsH\x00\x12&\n\x07\x64isplay\x18\t \x01(\x0b\x32\x13.sqlflow.v1.DisplayH\x00\x12,\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x19.sqlflow.agent.v1.FailureH\x00\x12*\n\x06\x63ommit\x18\x0b \x01(\x0b\x32\x18.sqlflow.agent.v1.CommitH\x00\x12&\n\x04span\x18\x0c \x01(\x0b\x32\x16.sqlflow.agent.v1.SpanH\x00\x42\x07\n\x05\x66rameB\x0c\n\n_statement\"\x9e\x01\n\x07\x46\x61ilure\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x12\n\nuser_error\x18\x03 \x01(\x08\x12\x11\n\ttransient\x18\x04 \x01(\x08\x12\x0f\n\x07unclear\x18\x05 \x01(\x08\x12\x14\n\x0cnot_executed\x18\x06 \x01(\x08\x12\x11\n\tunprinted\x18\x07 \x01(\x08\x12\x11\n\tpeer_lost\x18\x08 \x01(\x08\"\xd1\x01\n\x04Span\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0e\n\x06parent\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x19\n\x11\x62\x65gin_unix_micros\x18\x04 \x01(\x03\x12\x17\n\x0f\x65nd_unix_micros\x18\x05 \x01(\x03\x12/\n\nattributes\x18\x06 \x03(\x0b\x32\x1b.sqlflow.agent.v1.Attribute\x12+\n\x06\x65vents\x18\x07 \x03(\x0b\x32\x1b.sqlflow.agent.v1.SpanEvent\x12\r\n\x05\x65rror\x18\x08 \x01(\t\"d\n\tSpanEvent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10time_unix_micros\x18\x02 \x01(\x03\x12/\n\nattributes\x18\x03 \x03(\x0b\x32\x1b.sqlflow.agent.v1.Attribute\"V\n\tAttribute\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x11\n\x07integer\x18\x03 \x01(\x03H\x00\x12\x10\n\x06number\x18\x04 \x01(\x01H\x00\x42\x07\n\x05value\"\x08\n\x06\x43ommit\"\xa2\x02\n\nAgentFrame\x12(\n\x05start\x18\x01 \x01(\x0b\x32\x17.sqlflow.agent.v1.StartH\x00\x12$\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x15.sqlflow.agent.v1.AckH\x00\x12,\n\x07granted\x18\x03 \x01(\x0b\x32\x19.sqlflow.agent.v1.GrantedH\x00\x12,\n\x07refused\x18\x04 \x01(\x0b\x32\x19.sqlflow.agent.v1.RefusedH\x00\x12&\n\x04step\x18\x05 \x01(\x0b\x32\x16.sqlflow.agent.v1.StepH\x00\x12\x37\n\rcommand_ended\x18\x06 \x01(\x0b\x32\x1e.sqlflow.agent.v1.CommandEndedH\x00\x42\x07\n\x05\x66rame\"\x85\x01\n\x05Start\x12\x35\n\x07secrets\x18\x01 \x03(\x0b\x32$.sqlflow.agent.v1.Start.SecretsEntry\x12\x15\n\ragent_version\x18\x02 \x01(\t\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x0e\n\x0c\x43ommandEnded\"\x9e\x01\n\x04Step\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x03(\t\x12<\n\x0b\x65nvironment\x18\x03 \x03(\x0b\x32\'.sqlflow.agent.v1.Step.EnvironmentEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x15\n\x03\x41\x63k\x12\x0e\n\x06\x61\x63k_id\x18\x01 \x01(\x04\"\t\n\x07Granted\"\x19\n\x07Refused\x12\x0e\n\x06reason\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,29 +40,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITTERFRAME']._serialized_start=108
   _globals['_SUBMITTERFRAME']._serialized_end=615
   _globals['_FAILURE']._serialized_start=618
-  _globals['_FAILURE']._serialized_end=757
-  _globals['_SPAN']._serialized_start=760
-  _globals['_SPAN']._serialized_end=969
-  _globals['_SPANEVENT']._serialized_start=971
-  _globals['_SPANEVENT']._serialized_end=1071
-  _globals['_ATTRIBUTE']._serialized_start=1073
-  _globals['_ATTRIBUTE']._serialized_end=1159
-  _globals['_COMMIT']._serialized_start=1161
-  _globals['_COMMIT']._serialized_end=1169
-  _globals['_AGENTFRAME']._serialized_start=1172
-  _globals['_AGENTFRAME']._serialized_end=1405
-  _globals['_START']._serialized_start=1407
-  _globals['_START']._serialized_end=1517
-  _globals['_START_SECRETSENTRY']._serialized_start=1471
-  _globals['_START_SECRETSENTRY']._serialized_end=1517
-  _globals['_STEP']._serialized_start=1520
-  _globals['_STEP']._serialized_end=1678
-  _globals['_STEP_ENVIRONMENTENTRY']._serialized_start=1628
-  _globals['_STEP_ENVIRONMENTENTRY']._serialized_end=1678
-  _globals['_ACK']._serialized_start=1680
-  _globals['_ACK']._serialized_end=1701
-  _globals['_GRANTED']._serialized_start=1703
-  _globals['_GRANTED']._serialized_end=1712
-  _globals['_REFUSED']._serialized_start=1714
-  _globals['_REFUSED']._serialized_end=1739
+  _globals['_FAILURE']._serialized_end=776
+  _globals['_SPAN']._serialized_start=779
+  _globals['_SPAN']._serialized_end=988
+  _globals['_SPANEVENT']._serialized_start=990
+  _globals['_SPANEVENT']._serialized_end=1090
+  _globals['_ATTRIBUTE']._serialized_start=1092
+  _globals['_ATTRIBUTE']._serialized_end=1178
+  _globals['_COMMIT']._serialized_start=1180
+  _globals['_COMMIT']._serialized_end=1188
+  _globals['_AGENTFRAME']._serialized_start=1191
+  _globals['_AGENTFRAME']._serialized_end=1481
+  _globals['_START']._serialized_start=1484
+  _globals['_START']._serialized_end=1617
+  _globals['_START_SECRETSENTRY']._serialized_start=1571
+  _globals['_START_SECRETSENTRY']._serialized_end=1617
+  _globals['_COMMANDENDED']._serialized_start=1619
+  _globals['_COMMANDENDED']._serialized_end=1633
+  _globals['_STEP']._serialized_start=1636
+  _globals['_STEP']._serialized_end=1794
+  _globals['_STEP_ENVIRONMENTENTRY']._serialized_start=1744
+  _globals['_STEP_ENVIRONMENTENTRY']._serialized_end=1794
+  _globals['_ACK']._serialized_start=1796
+  _globals['_ACK']._serialized_end=1817
+  _globals['_GRANTED']._serialized_start=1819
+  _globals['_GRANTED']._serialized_end=1828
+  _globals['_REFUSED']._serialized_start=1830
+  _globals['_REFUSED']._serialized_end=1855
 # @@protoc_insertion_point(module_scope)

@@ -37,7 +37,7 @@ class SubmitterFrame(_message.Message):
     def __init__(self, statement: _Optional[int] = ..., ack_id: _Optional[int] = ..., started: _Optional[_Union[_record_pb2.StatementStarted, _Mapping]] = ..., head: _Optional[_Union[_data_pb2.Head, _Mapping]] = ..., rows: _Optional[_Union[_data_pb2.Rows, _Mapping]] = ..., ended: _Optional[_Union[_record_pb2.StatementEnded, _Mapping]] = ..., progress: _Optional[_Union[_data_pb2.Progress, _Mapping]] = ..., metrics: _Optional[_Union[_data_pb2.Metrics, _Mapping]] = ..., display: _Optional[_Union[_data_pb2.Display, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., span: _Optional[_Union[Span, _Mapping]] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("message", "detail", "user_error", "transient", "unclear", "not_executed", "unprinted")
+    __slots__ = ("message", "detail", "user_error", "transient", "unclear", "not_executed", "unprinted", "peer_lost")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     USER_ERROR_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class Failure(_message.Message):
     UNCLEAR_FIELD_NUMBER: _ClassVar[int]
     NOT_EXECUTED_FIELD_NUMBER: _ClassVar[int]
     UNPRINTED_FIELD_NUMBER: _ClassVar[int]
+    PEER_LOST_FIELD_NUMBER: _ClassVar[int]
     message: str
     detail: str
     user_error: bool
@@ -52,7 +53,8 @@ class Failure(_message.Message):
     unclear: bool
     not_executed: bool
     unprinted: bool
-    def __init__(self, message: _Optional[str] = ..., detail: _Optional[str] = ..., user_error: _Optional[bool] = ..., transient: _Optional[bool] = ..., unclear: _Optional[bool] = ..., not_executed: _Optional[bool] = ..., unprinted: _Optional[bool] = ...) -> None: ...
+    peer_lost: bool
+    def __init__(self, message: _Optional[str] = ..., detail: _Optional[str] = ..., user_error: _Optional[bool] = ..., transient: _Optional[bool] = ..., unclear: _Optional[bool] = ..., not_executed: _Optional[bool] = ..., unprinted: _Optional[bool] = ..., peer_lost: _Optional[bool] = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("id", "parent", "name", "begin_unix_micros", "end_unix_micros", "attributes", "events", "error")
@@ -101,21 +103,23 @@ class Commit(_message.Message):
     def __init__(self) -> None: ...
 
 class AgentFrame(_message.Message):
-    __slots__ = ("start", "ack", "granted", "refused", "step")
+    __slots__ = ("start", "ack", "granted", "refused", "step", "command_ended")
     START_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     GRANTED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_ENDED_FIELD_NUMBER: _ClassVar[int]
     start: Start
     ack: Ack
     granted: Granted
     refused: Refused
     step: Step
-    def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., granted: _Optional[_Union[Granted, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ...) -> None: ...
+    command_ended: CommandEnded
+    def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., granted: _Optional[_Union[Granted, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., command_ended: _Optional[_Union[CommandEnded, _Mapping]] = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("secrets",)
+    __slots__ = ("secrets", "agent_version")
     class SecretsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -124,8 +128,14 @@ class Start(_message.Message):
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     SECRETS_FIELD_NUMBER: _ClassVar[int]
+    AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     secrets: _containers.ScalarMap[str, str]
-    def __init__(self, secrets: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    agent_version: str
+    def __init__(self, secrets: _Optional[_Mapping[str, str]] = ..., agent_version: _Optional[str] = ...) -> None: ...
+
+class CommandEnded(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Step(_message.Message):
     __slots__ = ("workspace", "arguments", "environment")
