@@ -298,7 +298,7 @@ async fn job_output_is_escaped_as_html() {
         "print('<script>alert(1)</script><img src=x onerror=alert(2)>')\nraise SystemExit('<b>bold</b>')";
     let server = stand_in::setup(dir.path(), code, None).start().unwrap();
     let mut client = server.client().await.unwrap();
-    let token = client.run("SELECT '<script>alert(3)</script>'").await.unwrap();
+    let token = client.run("SELECT '<script>alert(3)</script>' AS a; SHOW MODELS;").await.unwrap();
     client.follow(&token).await.unwrap();
     let page = get(&server.http, path_of(&token.job_tracer_url));
     assert!(page.body.contains("&lt;script&gt;alert(1)") && page.body.contains("&lt;script&gt;alert(3)"));

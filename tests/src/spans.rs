@@ -81,9 +81,9 @@ impl Spans {
         }
     }
 
-    /// Asserts that the children of each span of this name cover its time within a hundredth, or some milliseconds.
+    /// Asserts that the children of each span of this name cover its time within a fiftieth, or some milliseconds.
     pub fn expect_parts_of(&self, name: &str) {
-        self.expect_parts_within(100, name);
+        self.expect_parts_within(50, name);
     }
 
     /// The same within this fraction of that time. On a busy machine the gaps between the records of two processes are
