@@ -9,12 +9,17 @@
 
 mod channel;
 mod console;
+#[expect(unsafe_code)]
+mod descriptor;
 mod failure;
+mod link;
 mod redact;
 mod rows;
 mod runner;
 mod shutdown;
+mod serve;
 mod span;
+mod spool;
 mod step;
 
 use std::process::ExitCode;
