@@ -11,7 +11,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::{Deserialize, Serialize};
 use sqlflow_database::{Column, Error, ErrorKind, Missing};
 
-use crate::spool::Spooled;
+use crate::column_file::WrittenFile;
 
 /// The variable with the number of the descriptor.
 const DESCRIPTOR: &str = "SQLFLOW_COMPANION_FD";
@@ -24,7 +24,7 @@ const MAX_REQUEST: u64 = 64 << 10;
 pub enum Request {
     /// The columns of a select. The answer is [`Answer::Columns`].
     Describe(Select),
-    /// Reads a select. The answers are [`Answer::Rows`] while it is read, and then [`Answer::Spool`] with the file.
+    /// Reads a select. The answers are [`Answer::Rows`] while it is read, and then [`Answer::ColumnFile`] with the file.
     Read(Select),
 }
 
@@ -43,7 +43,7 @@ pub enum Select {
 enum Answer<'a> {
     Columns(Vec<(&'a str, &'a str)>),
     Rows(u64),
-    Spool { columns: Vec<(&'a str, &'a str)>, streams: Vec<(u64, u64)> },
+    ColumnFile { columns: Vec<(&'a str, &'a str)>, streams: Vec<(u64, u64)> },
     Error(Failed<'a>),
 }
 
@@ -70,7 +70,8 @@ impl Link {
     /// In one line.
     pub fn open() -> Result<Option<Self>, String> {
         let Ok(number) = std::env::var(DESCRIPTOR) else { return Ok(None) };
-        let broken = |cause: String| format!("cannot open the link to the submitter: {DESCRIPTOR}={number}: {cause}");
+        let broken =
+            |cause: String| format!("cannot open the link to the submitter: {DESCRIPTOR}={number}: {cause}");
         let descriptor = number.parse().map_err(|_| broken("not a number".to_owned()))?;
         let socket = crate::descriptor::take(descriptor).map_err(|error| broken(error.to_string()))?;
         let writer = socket.try_clone().map_err(|error| broken(error.to_string()))?;
@@ -111,9 +112,9 @@ impl Link {
     ///
     /// # Errors
     /// The submitter has ended.
-    pub fn spool(&mut self, spooled: &Spooled, columns: &[Column]) -> io::Result<()> {
-        let streams = spooled.streams.iter().map(|it| (it.offset, it.rows)).collect();
-        self.send_with(&Answer::Spool { columns: named(columns), streams }, Some(&spooled.file))
+    pub fn file(&mut self, written: &WrittenFile, columns: &[Column]) -> io::Result<()> {
+        let streams = written.streams.iter().map(|it| (it.offset, it.rows)).collect();
+        self.send_with(&Answer::ColumnFile { columns: named(columns), streams }, Some(&written.file))
     }
 
     /// Answers with an error.
@@ -145,7 +146,8 @@ impl Link {
         let descriptors: Vec<_> = file.iter().map(|file| file.as_raw_fd()).collect();
         let control = [ControlMessage::ScmRights(&descriptors)];
         let control = if descriptors.is_empty() { &[] } else { &control[..] };
-        let sent = sendmsg::<()>(self.writer.as_raw_fd(), &[IoSlice::new(&line)], control, MsgFlags::empty(), None)?;
+        let sent =
+            sendmsg::<()>(self.writer.as_raw_fd(), &[IoSlice::new(&line)], control, MsgFlags::empty(), None)?;
         self.writer.write_all(&line[sent..])
     }
 }

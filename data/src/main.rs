@@ -8,6 +8,7 @@
 //! ```
 
 mod channel;
+mod column_file;
 mod console;
 #[expect(unsafe_code)]
 mod descriptor;
@@ -16,10 +17,9 @@ mod link;
 mod redact;
 mod rows;
 mod runner;
-mod shutdown;
 mod serve;
+mod shutdown;
 mod span;
-mod spool;
 mod step;
 
 use std::process::ExitCode;

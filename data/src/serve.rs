@@ -2,13 +2,13 @@
 
 use sqlflow_database::{Database, Error, ErrorKind, add_suggestions};
 
+use crate::column_file::ColumnFile;
 use crate::failure::StepError;
 use crate::link::{Link, Request, Select};
-use crate::spool::Spool;
 use crate::step::Statement;
 
 /// Maximum size of the rows of one select in the workspace, in bytes.
-const MAX_SPOOL: u64 = 256 << 30;
+const MAX_FILE: u64 = 256 << 30;
 /// Number of rows after which progress is reported.
 const PROGRESS_ROWS: u64 = 50_000;
 
@@ -59,13 +59,13 @@ fn read(link: &mut Link, sql: &str, database: &mut dyn Database) -> Result<(), E
         reported = rows;
         link.rows(rows)
     };
-    let mut spool = Spool::create(MAX_SPOOL, &mut on_rows).map_err(|error| {
+    let mut file = ColumnFile::create(MAX_FILE, &mut on_rows).map_err(|error| {
         Error::user(format!("cannot store the rows of the select in the workspace: {error}"))
     })?;
-    database.read(sql, &mut spool)?;
-    let spooled = spool.finish()?;
-    let Some(columns) = &spooled.columns else {
+    database.read(sql, &mut file)?;
+    let written = file.finish()?;
+    let Some(columns) = &written.columns else {
         return Err(Error::user("cannot read the select: it returns no result set; write a SELECT"));
     };
-    link.spool(&spooled, columns).map_err(|error| Error::undelivered(error.to_string()))
+    link.file(&written, columns).map_err(|error| Error::undelivered(error.to_string()))
 }

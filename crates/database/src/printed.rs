@@ -52,8 +52,10 @@ impl PrintedColumn {
     pub(crate) fn take(&mut self) -> BinaryArray {
         // The next batch is likely to be as large.
         let (bytes, rows) = (self.data.len(), self.offsets.len());
-        let data =
-            std::mem::replace(&mut self.data, Vec::with_capacity(bytes.min(crate::batcher::Limits::COMPUTED.bytes)));
+        let data = std::mem::replace(
+            &mut self.data,
+            Vec::with_capacity(bytes.min(crate::batcher::Limits::COMPUTED.bytes)),
+        );
         let offsets = std::mem::replace(&mut self.offsets, Vec::with_capacity(rows));
         self.offsets.push(0);
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));

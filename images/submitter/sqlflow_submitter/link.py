@@ -1,7 +1,7 @@
 """The link to the data process: requests and answers, a line of JSON each.
 
-A request names a select of the step, and never SQL. The rows of a select come as a file, whose descriptor is passed with
-the answer.
+A request names a select of the step, and never SQL. The rows of a select come as a column file, whose descriptor is
+passed with the answer.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Link:
             answer = self._receive()
             if "rows" in answer:
                 on_rows(answer["rows"])
-            elif "spool" in answer:
-                return answer["spool"], self._descriptors.pop()
+            elif "column_file" in answer:
+                return answer["column_file"], self._descriptors.pop()
             else:
                 raise _error(answer["error"])
 
@@ -69,6 +69,8 @@ class Link:
 
 class PeerLost(SubmitterError):
     """The data process has ended. Its own end is the cause."""
+
+    peer_lost = True
 
 
 def open_link() -> Link | None:

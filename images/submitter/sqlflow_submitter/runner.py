@@ -120,6 +120,7 @@ def _report_failure(
         failure.user_error = error.user_error
         failure.transient = error.retryable
         failure.unclear = error.unclear
+        failure.peer_lost = error.peer_lost
         failure.not_executed = error.not_executed and not error.unclear
     else:
         failure.unclear = True

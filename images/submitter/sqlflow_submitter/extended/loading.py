@@ -36,10 +36,10 @@ def open_select(database: Database, select: str, name: str = "statement") -> Res
         UserError: the statement returns no result set.
     """
     if database.link is not None:
-        from sqlflow_submitter.spooled import SpooledResultSet
+        from sqlflow_submitter.column_file import FileResultSet
 
         database.link.request_rows(name)
-        return SpooledResultSet(*database.link.rows(lambda rows: None))
+        return FileResultSet(*database.link.rows(lambda rows: None))
     for result in database.read(select):
         if isinstance(result, ResultSet):
             return result
@@ -109,7 +109,7 @@ def _normalized(column: ColumnInfo, described: ColumnInfo | None, raw: Sequence[
     declared_type = described.database_type if described else ""
     if described and declared_type == column.database_type:
         column = described
-    is_spooled = isinstance(raw, Values)
+    is_decoded = isinstance(raw, Values)
     values = raw if isinstance(raw, Values) else column.decode(raw)
     if values.kind is not Kind.TEXT:
         return values
@@ -122,7 +122,7 @@ def _normalized(column: ColumnInfo, described: ColumnInfo | None, raw: Sequence[
         return Values(Kind.INT, [None if value is None else int(value, 2) for value in values.values])
     if declared(own_type) is Declared.DATE:
         # A date outside Python's calendar turns the whole batch into texts: decode each value by itself.
-        if is_spooled:
+        if is_decoded:
             raw = [None if value is None else value.encode() for value in values.values]
         return Values(column.decode([None]).kind, [column.decode([value]).values[0] for value in raw])
     if TIMESTAMP_TYPE.match(declared_type):

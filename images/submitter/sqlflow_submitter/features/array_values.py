@@ -15,16 +15,19 @@ class ArrayValues(Sequence[Any]):
     def __init__(self, array: NDArray[Any], missing: NDArray[np.bool_] | None) -> None:
         self.array = array
         self.missing = missing
-        self._list: list[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.array)
 
     def __getitem__(self, place: Any) -> Any:
-        return self._values()[place]
+        if isinstance(place, slice):
+            return ArrayValues(self.array[place], None if self.missing is None else self.missing[place])._values()
+        return None if self.missing is not None and self.missing[place] else self.array[place].item()
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._values())
+        # Often only the first values are read.
+        for start in range(0, len(self.array), 1024):
+            yield from self[start : start + 1024]
 
     def count(self, value: Any) -> int:
         if value is None:
@@ -35,9 +38,8 @@ class ArrayValues(Sequence[Any]):
         return self.count(value) > 0
 
     def _values(self) -> list[Any]:
-        if self._list is None:
-            self._list = self.array.tolist()
-            if self.missing is not None:
-                for place in np.flatnonzero(self.missing).tolist():
-                    self._list[place] = None
-        return self._list
+        values: list[Any] = self.array.tolist()
+        if self.missing is not None:
+            for place in np.flatnonzero(self.missing).tolist():
+                values[place] = None
+        return values

@@ -1,4 +1,4 @@
-//! The spool: the rows of a select in a file of the workspace, which another program maps.
+//! Column files: the rows of a select in a file of the workspace, for another program.
 //!
 //! The file has no name and goes with its last descriptor. It is a sequence of Arrow IPC streams. A column has one type in
 //! a stream; where a batch has another type, as SQLite allows, a new stream begins. So no type is decided by early rows.
@@ -32,7 +32,7 @@ pub struct Stream {
 }
 
 /// Writes the rows of a select.
-pub struct Spool<'a> {
+pub struct ColumnFile<'a> {
     columns: Vec<Column>,
     types: Vec<DataType>,
     schema: SchemaRef,
@@ -47,7 +47,7 @@ pub struct Spool<'a> {
 }
 
 /// What was written.
-pub struct Spooled {
+pub struct WrittenFile {
     /// The file.
     pub file: File,
     /// Its columns; `None`: the statement returned no result set.
@@ -56,7 +56,7 @@ pub struct Spooled {
     pub streams: Vec<Stream>,
 }
 
-impl<'a> Spool<'a> {
+impl<'a> ColumnFile<'a> {
     /// Creates the file in the working folder.
     ///
     /// # Errors
@@ -82,10 +82,10 @@ impl<'a> Spool<'a> {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn finish(mut self) -> Result<Spooled, Error> {
+    pub fn finish(mut self) -> Result<WrittenFile, Error> {
         self.end_stream()?;
         let columns = self.has_result.then_some(self.columns);
-        Ok(Spooled { file: self.file, columns, streams: self.streams })
+        Ok(WrittenFile { file: self.file, columns, streams: self.streams })
     }
 
     fn end_stream(&mut self) -> Result<(), Error> {
@@ -120,7 +120,7 @@ impl<'a> Spool<'a> {
     }
 }
 
-impl Results for Spool<'_> {
+impl Results for ColumnFile<'_> {
     fn limits(&self) -> Limits {
         Limits::COMPUTED
     }
@@ -209,4 +209,3 @@ impl Write for Counted {
         self.file.flush()
     }
 }
-

@@ -1,10 +1,10 @@
-"""Result sets that the data process has stored in a file, as Arrow IPC streams. The file is mapped, and not copied."""
+"""Column files: result sets that the data process has written, as Arrow IPC streams."""
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,27 +28,34 @@ KIND_OF_FORMAT = {
 }
 
 
-class SpooledResultSet(ResultSet):
+class FileResultSet(ResultSet):
     """The rows of a select. They can be read several times."""
 
     def __init__(self, answer: Any, descriptor: int) -> None:
-        self.columns = [ColumnInfo(name, kind, lambda raw: raw) for name, kind in answer["columns"]]  # type: ignore[arg-type, return-value]
+        self.columns = [ColumnInfo(name, kind, _unchanged) for name, kind in answer["columns"]]
         self._streams = answer["streams"]
-        size = os.fstat(descriptor).st_size
-        self._map = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) if size else None
-        os.close(descriptor)
+        # nanoarrow copies each batch. A mapped file would be in memory twice.
+        self._file = os.fdopen(descriptor, "rb", buffering=0)
 
     def batches(self) -> Iterator[Batch]:
-        ends = [*(offset for offset, _ in self._streams[1:]), None]
-        for (offset, _), end in zip(self._streams, ends, strict=False):
-            assert self._map is not None
-            stream = c_array_stream(ipc.InputStream.from_readable(memoryview(self._map)[offset:end]))
+        for offset, _ in self._streams:
+            self._file.seek(offset)
+            stream = c_array_stream(ipc.InputStream.from_readable(self._file))
             fields = list(stream.get_schema().children)
             for array in stream:
                 yield Batch(
                     array.length,
-                    [_values(field, child) for field, child in zip(fields, array.children, strict=True)],  # type: ignore[arg-type]
+                    [_values(field, child) for field, child in zip(fields, array.children, strict=True)],
                 )
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _unchanged(raw: Any) -> Values:
+    """The values of a batch are decoded already."""
+    assert isinstance(raw, Values)
+    return raw
 
 
 def _values(field: Any, array: Any) -> Values:
@@ -75,7 +82,7 @@ def _missing(view: Any) -> NDArray[np.bool_] | None:
     if not view.null_count:
         return None
     bits = np.unpackbits(np.asarray(view.buffer(0)), count=view.length, bitorder="little")
-    return bits == 0
+    return np.equal(bits, 0)
 
 
 def _slices(view: Any, is_text: bool) -> list[Any]:
@@ -83,8 +90,8 @@ def _slices(view: Any, is_text: bool) -> list[Any]:
     data = bytes(view.buffer(2))
     if is_text and data.isascii():
         text = data.decode("ascii")
-        return [text[start:end] for start, end in zip(offsets, offsets[1:], strict=False)]
-    slices = [data[start:end] for start, end in zip(offsets, offsets[1:], strict=False)]
+        return [text[start:end] for start, end in pairwise(offsets)]
+    slices = [data[start:end] for start, end in pairwise(offsets)]
     return [piece.decode() for piece in slices] if is_text else slices
 
 

@@ -60,6 +60,7 @@ pub(super) fn array(values: &[Value]) -> ArrayRef {
         Arc::new(blobs.finish()),
     ];
     let fields: UnionFields = fields.collect();
-    let union = UnionArray::try_new(fields, ScalarBuffer::from(kinds), Some(ScalarBuffer::from(offsets)), children);
+    let union =
+        UnionArray::try_new(fields, ScalarBuffer::from(kinds), Some(ScalarBuffer::from(offsets)), children);
     Arc::new(union.expect("each offset is within its child, by construction"))
 }
