@@ -55,7 +55,7 @@ impl Channel {
         let broken =
             |cause: &str| format!("cannot open the agent's channel: {DESCRIPTOR}={descriptor}: {cause}");
         let number = descriptor.parse().map_err(|_| broken("not a number"))?;
-        let socket = descriptor::take(number).map_err(|error| broken(&error.to_string()))?;
+        let socket = crate::descriptor::take(number).map_err(|error| broken(&error.to_string()))?;
         Ok(Self::Agent(AgentChannel { socket, last_ack_id: 0, buffer: Vec::new() }))
     }
 
@@ -106,6 +106,16 @@ impl Channel {
             Self::Console(console) => console.show_rows(rows),
             Self::Agent(channel) => channel.send_rows(statement, rows),
         }
+    }
+
+    /// Waits until the agent reports that the submitter has exited with 0.
+    ///
+    /// # Errors
+    /// The agent has exited.
+    pub fn wait_for_submitter(&mut self) -> io::Result<()> {
+        let Self::Agent(channel) = self else { return Ok(()) };
+        while !matches!(channel.receive()?, Some(agent_frame::Frame::CommandEnded(_))) {}
+        Ok(())
     }
 
     /// Sends the failure with which the process is about to exit. Returns whether the agent will print it.
@@ -171,27 +181,5 @@ impl AgentChannel {
         self.socket.read_exact(&mut self.buffer)?;
         let frame = AgentFrame::decode(&self.buffer[..]).map_err(io::Error::other)?;
         Ok(frame.frame)
-    }
-}
-
-/// The one place with `unsafe`.
-#[expect(unsafe_code)]
-mod descriptor {
-    use std::io;
-    use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
-    use std::os::unix::net::UnixStream;
-
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-
-    /// Takes a socket that this process inherited. Programs that it starts do not inherit it.
-    pub(super) fn take(number: RawFd) -> io::Result<UnixStream> {
-        if number < 3 || std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
-            return Err(io::Error::other("no such descriptor"));
-        }
-        // SAFETY: the descriptor is open. The agent leaves it to this process, whose other descriptors are opened by the
-        // standard library; this is called once, before any other is opened and kept.
-        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-        fcntl(&descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-        Ok(UnixStream::from(descriptor))
     }
 }

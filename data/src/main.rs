@@ -8,11 +8,16 @@
 //! ```
 
 mod channel;
+mod column_file;
 mod console;
+#[expect(unsafe_code)]
+mod descriptor;
 mod failure;
+mod link;
 mod redact;
 mod rows;
 mod runner;
+mod serve;
 mod shutdown;
 mod span;
 mod step;

@@ -14,7 +14,9 @@ use sqlflow_proto::v1::{ColumnType, Head};
 
 use crate::channel::{Channel, MAX_FRAME};
 use crate::failure::StepError;
+use crate::link::Link;
 use crate::redact::Redactor;
+use crate::serve::serve;
 use crate::shutdown::Shutdown;
 use crate::step::{Statement, Step};
 use crate::{rows, span};
@@ -80,12 +82,15 @@ impl Run<'_> {
     }
 
     fn run_statement(&mut self, statement: &Statement, database: &mut dyn Database) -> Result<(), StepError> {
-        if statement.kind != "standard" {
-            let kind = &statement.kind;
-            return Err(StepError::Other(format!(
-                "cannot run a statement of kind {kind} in the data process"
-            )));
-        }
+        let mut link = match (statement.kind.as_str(), Link::open().map_err(StepError::Other)?) {
+            ("standard", _) => None,
+            (_, Some(link)) => Some(link),
+            (kind, None) => {
+                return Err(StepError::Other(format!(
+                    "cannot run a statement of kind {kind}: it needs a submitter"
+                )));
+            }
+        };
         let started = Frame::Started(StatementStarted {});
         if statement.repeatable {
             self.channel.send(Some(statement.index), started)?;
@@ -93,6 +98,11 @@ impl Run<'_> {
             self.channel.send_durable(statement.index, started)?;
         }
         let started_at = Instant::now();
+        if let Some(link) = &mut link {
+            serve(link, statement, database)?;
+            self.channel.wait_for_submitter()?;
+            return self.ended(statement, started_at, None);
+        }
         let mut results = Sender {
             channel: self.channel,
             index: statement.index,
@@ -105,6 +115,15 @@ impl Run<'_> {
         }
         results.send_head()?;
         let rows_affected = if results.returned_rows { None } else { results.changed };
+        self.ended(statement, started_at, rows_affected)
+    }
+
+    fn ended(
+        &mut self,
+        statement: &Statement,
+        started_at: Instant,
+        rows_affected: Option<u64>,
+    ) -> Result<(), StepError> {
         let duration_micros = u64::try_from(started_at.elapsed().as_micros()).unwrap_or(u64::MAX);
         let ended = StatementEnded { duration_micros, rows_affected };
         Ok(self.channel.send(Some(statement.index), Frame::Ended(ended))?)

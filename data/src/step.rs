@@ -37,6 +37,12 @@ pub struct Statement {
     /// Whether it may be executed twice.
     #[serde(default)]
     pub repeatable: bool,
+    /// The select of an extended statement.
+    #[serde(default)]
+    pub select: String,
+    /// Attributes of an extended statement.
+    #[serde(default)]
+    pub attributes: serde_json::Map<String, serde_json::Value>,
     /// What to write instead, if the statement is of another database.
     #[serde(default)]
     pub hint: String,

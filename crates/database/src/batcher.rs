@@ -2,12 +2,24 @@
 
 use std::time::Duration;
 
-/// Maximum number of rows in a batch.
-pub(crate) const BATCH_ROWS: usize = 4096;
-/// Size of a batch in bytes, which the last row may exceed.
-pub(crate) const BATCH_BYTES: usize = 512 << 10;
-/// Maximum number of rows in the first batch, so that the first rows of a slow query arrive early.
-pub(crate) const FIRST_BATCH_ROWS: usize = 100;
+/// Bounds of a batch. Its last row may exceed the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Maximum number of rows in the first batch.
+    pub first_rows: usize,
+    /// Maximum number of rows in each other batch.
+    pub rows: usize,
+    /// Size in bytes.
+    pub bytes: usize,
+}
+
+impl Limits {
+    /// For results that people look at: the first rows of a slow query arrive early.
+    pub const SHOWN: Self = Self { first_rows: 100, rows: 4096, bytes: 512 << 10 };
+    /// For results that are only computed with.
+    pub const COMPUTED: Self = Self { first_rows: 65_536, rows: 65_536, bytes: 4 << 20 };
+}
+
 /// Maximum time for which the rows of a slow query wait for more rows.
 pub(crate) const MAX_DELAY: Duration = Duration::from_millis(200);
 
@@ -17,11 +29,12 @@ pub(crate) struct Batcher {
     rows: usize,
     bytes: usize,
     max_rows: usize,
+    limits: Limits,
 }
 
 impl Batcher {
-    pub(crate) fn new() -> Self {
-        Self { rows: 0, bytes: 0, max_rows: FIRST_BATCH_ROWS }
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { rows: 0, bytes: 0, max_rows: limits.first_rows, limits }
     }
 
     /// Adds a row of this size.
@@ -37,11 +50,11 @@ impl Batcher {
 
     /// Whether the batch is complete, when this time has passed since its first row.
     pub(crate) fn is_full(&self, age: Duration) -> bool {
-        self.rows >= self.max_rows || self.bytes >= BATCH_BYTES || (self.rows > 0 && age >= MAX_DELAY)
+        self.rows >= self.max_rows || self.bytes >= self.limits.bytes || (self.rows > 0 && age >= MAX_DELAY)
     }
 
     /// Begins the next batch.
     pub(crate) fn next(&mut self) {
-        (self.rows, self.bytes, self.max_rows) = (0, 0, BATCH_ROWS);
+        (self.rows, self.bytes, self.max_rows) = (0, 0, self.limits.rows);
     }
 }

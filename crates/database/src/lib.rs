@@ -20,6 +20,7 @@ mod sqlite;
 mod suggestions;
 mod values;
 
+pub use batcher::Limits;
 pub use connect::{ConnectOptions, Notice, connect};
 pub use error::{Error, ErrorKind, Missing};
 pub use suggestions::{add_suggestions, similar_names};
@@ -66,6 +67,11 @@ pub trait Database: Send {
 
 /// Receives the results of a statement.
 pub trait Results {
+    /// Bounds of the batches.
+    fn limits(&self) -> Limits {
+        Limits::SHOWN
+    }
+
     /// A result set begins.
     ///
     /// # Errors

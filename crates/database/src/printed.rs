@@ -43,7 +43,7 @@ impl PrintedColumn {
         self.end();
     }
 
-    /// A batch has at most one row beyond `BATCH_BYTES`, and a row has at most 64 MiB.
+    /// A batch has at most one row beyond its bytes, and a row has at most 64 MiB.
     fn end(&mut self) {
         self.offsets.push(i32::try_from(self.data.len()).unwrap_or(i32::MAX));
     }
@@ -52,8 +52,10 @@ impl PrintedColumn {
     pub(crate) fn take(&mut self) -> BinaryArray {
         // The next batch is likely to be as large.
         let (bytes, rows) = (self.data.len(), self.offsets.len());
-        let data =
-            std::mem::replace(&mut self.data, Vec::with_capacity(bytes.min(crate::batcher::BATCH_BYTES)));
+        let data = std::mem::replace(
+            &mut self.data,
+            Vec::with_capacity(bytes.min(crate::batcher::Limits::COMPUTED.bytes)),
+        );
         let offsets = std::mem::replace(&mut self.offsets, Vec::with_capacity(rows));
         self.offsets.push(0);
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));

@@ -19,6 +19,8 @@ class SubmitterError(Exception):
     """The same statement may succeed when it is executed again."""
     unclear = False
     """It is unknown whether the statement was executed."""
+    peer_lost = False
+    """The data process has ended, and its own end says why."""
     not_executed = False
     """For a retryable error: the database reports that it did not execute the statement, or rolled it back."""
 

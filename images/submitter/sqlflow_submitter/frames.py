@@ -130,6 +130,8 @@ class Failure(Content):
         self.unclear = False
         self.not_executed = False
         self.unprinted = False
+        self.peer_lost = False
+        """The failure is the consequence of the data process's end."""
 
     def encode(self) -> list[bytes]:
         return [
@@ -140,6 +142,7 @@ class Failure(Content):
             wire.integer(5, self.unclear),
             wire.integer(6, self.not_executed),
             wire.integer(7, self.unprinted),
+            wire.integer(8, self.peer_lost),
         ]
 
 

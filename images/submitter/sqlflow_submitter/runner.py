@@ -43,6 +43,10 @@ def run_step(path: str) -> None:
         redactor.add_dsn(dsn)
         attach_context()
         with connect(dsn, step.replay, may_create=bool(step.clean_up) or step.may_create_table()) as database:
+            if "SQLFLOW_COMPANION_FD" in os.environ:
+                from sqlflow_submitter.link import open_link
+
+                database.link = open_link()
             if step.clean_up:
                 from sqlflow_submitter.extended.clean_up import clean_up
 
@@ -71,9 +75,12 @@ def open_channel() -> Channel:
 
 def run_statement(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
     """Runs one statement, and sends the frames that mark its start and its end."""
-    channel.started(statement.repeatable)
+    if database.link is None:
+        channel.started(statement.repeatable)
     try:
-        channel.ended(_run(statement, step, database, channel))
+        rows_affected = _run(statement, step, database, channel)
+        if database.link is None:
+            channel.ended(rows_affected)
     except UserError as error:
         # DROP gets no suggestions: the user might drop another table or column by mistake.
         word = first_word(statement.sql)
@@ -113,6 +120,7 @@ def _report_failure(
         failure.user_error = error.user_error
         failure.transient = error.retryable
         failure.unclear = error.unclear
+        failure.peer_lost = error.peer_lost
         failure.not_executed = error.not_executed and not error.unclear
     else:
         failure.unclear = True

@@ -70,7 +70,7 @@ class Run:
         return found
 
     def succeeded(self) -> Run:
-        assert self.exit_code == 0, self.stderr
+        assert self.exit_code == 0, (self.stderr, self.payloads("failure"))
         assert not self.payloads("failure")
         return self
 

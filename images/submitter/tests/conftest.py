@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from agent import Recorder, Run, StandInAgent
+from data_process import served
 from iris import FEATURES, iris_statements
 from servers import mariadb, postgresql
 
@@ -64,19 +65,23 @@ class Runner:
         for field in ("output", "model_dir", "pretrained"):
             if statement.get(field):
                 statement[field] = str(self.folder / str(statement[field]))
-        step = Step(
-            {
-                "version": 1,
-                "job": "01jtest",
-                "step": 1,
-                "attempt": self.attempt,
-                "scratch_suffix": f"01jtest_1_{self.attempt}",
-                "statements": [{"index": 0, "repeatable": True, **statement}],
-            }
-        )
+        document = {
+            "version": 1,
+            "job": "01jtest",
+            "step": 1,
+            "attempt": self.attempt,
+            "scratch_suffix": f"01jtest_1_{self.attempt}",
+            "statements": [{"index": 0, "repeatable": True, **statement}],
+        }
+        step = Step(document)
         recorder = Recorder(self.grant)
+        channel = StatementChannel(recorder, 0)
         with connect(self.dsn) as database:
-            run_statement(step.statements[0], step, database, StatementChannel(recorder, 0))
+            if statement["kind"] == "train":
+                with served(document, self.dsn, self.folder) as database.link:
+                    run_statement(step.statements[0], step, database, channel)
+            else:
+                run_statement(step.statements[0], step, database, channel)
         return recorder.run
 
     def sql(self, *statements: str) -> list[tuple[str, ...]]:

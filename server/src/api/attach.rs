@@ -201,7 +201,7 @@ impl AttachContext {
         let bound = Bound { job, changes: changes.clone(), last_seq };
         let mut session = Session::new(self, attempt.clone(), instance.clone(), hello.rank, responses, bound);
         let served = tokio::select! {
-            served = session.run(requests, has_assignment).instrument(span) => served,
+            served = session.run(requests, has_assignment, hello.supports_companions).instrument(span) => served,
             () = replaced.cancelled() => {
                 Err(Status::aborted("a newer stream of this agent took over, or the server is shutting down"))
             }

@@ -9,7 +9,7 @@ use serde_json::json;
 use sqlflow_job::{self, AttemptId, Job, Role, Step};
 use sqlflow_job_store::{Secret, Store};
 use sqlflow_launcher::Python;
-use sqlflow_proto::agent::{Assignment, AttemptRef, File, Input, Listing, Output, Removal};
+use sqlflow_proto::agent::{Assignment, AttemptRef, Companion, File, Input, Listing, Output, Removal};
 use tonic::Status;
 
 use super::build::precheck_folder;
@@ -130,6 +130,7 @@ fn assign(
     data_source: &Secret,
 ) -> Assignment {
     let plain_sql = cleanup.is_none() && spec.is_plain_sql();
+    let reads_through_data_process = cleanup.is_none() && spec.is_training();
     let mut document = json!({
         "version": STEP_VERSION,
         "job": attempt.job,
@@ -159,6 +160,16 @@ fn assign(
     } else {
         files.push(text_file("main.py", program(attempt, &spec.title)));
         vec![options.python.program(), "main.py".to_owned()]
+    };
+    let secrets = HashMap::from([(DATA_SOURCE.to_owned(), data_source.expose().to_owned())]);
+    let companions = if reads_through_data_process {
+        vec![Companion {
+            name: DATA_PROCESS.to_owned(),
+            command: [DATA_PROCESS, STEP_DOCUMENT].map(str::to_owned).to_vec(),
+            secrets: secrets.clone(),
+        }]
+    } else {
+        Vec::new()
     };
     let model_uri = |model: &str| format!("{}/{model}", options.models);
     let inputs = spec.inputs.into_iter().map(|input| Input {
@@ -196,7 +207,7 @@ fn assign(
         command,
         environment: options.collector.clone(),
         trace_user_code: options.trace_user_code,
-        secrets: HashMap::from([(DATA_SOURCE.to_owned(), data_source.expose().to_owned())]),
+        secrets,
         inputs: inputs.collect(),
         outputs: outputs.collect(),
         grace_seconds: options.grace_seconds,
@@ -207,7 +218,7 @@ fn assign(
         publish_attempt: 0,
         listings,
         required,
-        companions: Vec::new(),
+        companions,
     }
 }
 

@@ -47,6 +47,12 @@ impl StepSpec {
     pub fn is_plain_sql(&self) -> bool {
         self.statements.iter().all(|it| it["kind"] == "standard")
     }
+
+    /// Whether it trains a model: its select is read by the data process.
+    #[must_use]
+    pub fn is_training(&self) -> bool {
+        self.statements.iter().all(|it| it["kind"] == "train")
+    }
 }
 
 /// An earlier statement to execute first.

@@ -23,7 +23,7 @@ pub(super) fn receive_rows(
     mut columns: impl Columns,
     results: &mut dyn Results,
 ) -> Result<bool, Failure> {
-    let mut batcher = Batcher::new();
+    let mut batcher = Batcher::new(results.limits());
     let mut since = Instant::now();
     let mut send = |columns: &mut dyn Columns, batcher: &mut Batcher| {
         let batch = Batch { rows: batcher.rows(), columns: columns.take() };

@@ -60,6 +60,14 @@ enum Abandoned {
     Undelivered(Error),
 }
 
+/// The formats in which values are read for a model. `ISO` keeps the order of day and month in the user's dates.
+const READ_SETTINGS: [(&str, &str); 4] = [
+    ("datestyle", "ISO"),
+    ("intervalstyle", "postgres"),
+    ("extra_float_digits", "3"),
+    ("bytea_output", "hex"),
+];
+
 impl From<FrameError> for Abandoned {
     fn from(error: FrameError) -> Self {
         Self::Lost(error)
@@ -136,7 +144,7 @@ impl PostgresqlDatabase {
                 b'T' => {
                     let fields = messages::fields(frame.body).ok_or(FrameError::Malformed)?;
                     results.result_set(&rows::columns(&fields)).map_err(Abandoned::Undelivered)?;
-                    reader = Some(RowReader::new(&fields));
+                    reader = Some(RowReader::new(&fields, results.limits()));
                 }
                 b'C' => {
                     let changed = messages::changed_rows(frame.body).ok_or(FrameError::Malformed)?;
@@ -246,6 +254,16 @@ impl Database for PostgresqlDatabase {
         self.keep_encoding()
     }
 
+    fn read(&mut self, select: &str, results: &mut dyn Results) -> Result<(), Error> {
+        for (name, value) in READ_SETTINGS {
+            let current = texts(self, &format!("SELECT current_setting('{name}')"))?;
+            if !current.first().is_some_and(|current| is_readable(name, current, value)) {
+                self.execute(&format!("SELECT set_config('{name}', '{value}', false)"), &mut Discard)?;
+            }
+        }
+        self.execute(select, results)
+    }
+
     fn describe(&mut self, select: &str) -> Result<Vec<Column>, Error> {
         check(select)?;
         let _running = self.running.begin()?;
@@ -280,6 +298,15 @@ impl Drop for PostgresqlDatabase {
         let mut out = BytesMut::new();
         frontend::terminate(&mut out);
         let _ = self.session.write(&out);
+    }
+}
+
+/// Whether values are printed such that they can be decoded without loss.
+fn is_readable(name: &str, current: &str, needed: &str) -> bool {
+    match name {
+        // From version 12 on, any positive number means the shortest exact text.
+        "extra_float_digits" => current.parse().is_ok_and(|digits: i32| digits > 0),
+        _ => current.starts_with(needed),
     }
 }
 

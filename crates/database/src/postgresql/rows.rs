@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::messages::{self, Field};
 use super::types;
-use crate::batcher::{Batcher, MAX_DELAY};
+use crate::batcher::{Batcher, Limits, MAX_DELAY};
 use crate::printed::{self, Decoder, PrintedColumn};
 use crate::{Batch, Column};
 
@@ -18,11 +18,11 @@ pub(super) struct RowReader {
 }
 
 impl RowReader {
-    pub(super) fn new(fields: &[Field]) -> Self {
+    pub(super) fn new(fields: &[Field], limits: Limits) -> Self {
         Self {
             columns: fields.iter().map(|_| PrintedColumn::default()).collect(),
             decoders: fields.iter().map(|field| types::decoder(field.oid)).collect(),
-            batcher: Batcher::new(),
+            batcher: Batcher::new(limits),
             since: Instant::now(),
         }
     }

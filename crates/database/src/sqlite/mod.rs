@@ -121,7 +121,7 @@ fn send_rows(
     results: &mut dyn Results,
     context: &ErrorContext,
 ) -> Result<(), Error> {
-    let mut batcher = Batcher::new();
+    let mut batcher = Batcher::new(results.limits());
     let mut cells: Vec<Cells> = (0..columns).map(|_| Cells::default()).collect();
     let mut since = Instant::now();
     while let Some(row) = rows.next().map_err(|error| context.translate(&error))? {

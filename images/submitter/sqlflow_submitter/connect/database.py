@@ -11,10 +11,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlflow_submitter.errors import SubmitterError, UserError, suggestions
 from sqlflow_submitter.step import first_word
+
+if TYPE_CHECKING:
+    from sqlflow_submitter.link import Link
 
 BATCH_ROWS = 4096
 BATCH_BYTES = 512 * 1024
@@ -125,6 +128,9 @@ class Database:
     """
 
     dialect: str
+
+    link: Link | None = None
+    """The link to the data process, if there is one."""
 
     def execute(self, sql: str) -> Iterator[ResultSet | int | None]:
         """Runs one statement, unchanged.

@@ -24,12 +24,22 @@ TRAILING_ZEROS = re.compile(r"(:\d\d)(?:\.0+|(\.\d*?)0+)(?=$|[-+])", re.ASCII)
 """Trailing zeros of a time's fraction, or the whole fraction if all its digits are zeros."""
 
 
-def open_select(database: Database, select: str) -> ResultSet:
+def open_select(database: Database, select: str, name: str = "statement") -> ResultSet:
     """Executes a select and returns its result set.
+
+    Args:
+        database: the database.
+        select: the select.
+        name: its name for the data process.
 
     Raises:
         UserError: the statement returns no result set.
     """
+    if database.link is not None:
+        from sqlflow_submitter.column_file import FileResultSet
+
+        database.link.request_rows(name)
+        return FileResultSet(*database.link.rows(lambda rows: None))
     for result in database.read(select):
         if isinstance(result, ResultSet):
             return result
@@ -99,7 +109,8 @@ def _normalized(column: ColumnInfo, described: ColumnInfo | None, raw: Sequence[
     declared_type = described.database_type if described else ""
     if described and declared_type == column.database_type:
         column = described
-    values = column.decode(raw)
+    is_decoded = isinstance(raw, Values)
+    values = raw if isinstance(raw, Values) else column.decode(raw)
     if values.kind is not Kind.TEXT:
         return values
     own_type = column.database_type
@@ -111,6 +122,8 @@ def _normalized(column: ColumnInfo, described: ColumnInfo | None, raw: Sequence[
         return Values(Kind.INT, [None if value is None else int(value, 2) for value in values.values])
     if declared(own_type) is Declared.DATE:
         # A date outside Python's calendar turns the whole batch into texts: decode each value by itself.
+        if is_decoded:
+            raw = [None if value is None else value.encode() for value in values.values]
         return Values(column.decode([None]).kind, [column.decode([value]).values[0] for value in raw])
     if TIMESTAMP_TYPE.match(declared_type):
         # SQLite stores them as texts; other databases print each moment in one form only.

@@ -113,7 +113,7 @@ def _load_validation(
     plan: TrainPlan, features: FixedFeatures, labels: LabelReader, database: Database, channel: StatementChannel
 ) -> Labelled:
     """Loads `validation.select` with the learned features."""
-    result = open_select(database, plan.parameters.validation_select)
+    result = open_select(database, plan.parameters.validation_select, "validation")
     inputs = [name for feature in features.features for name in feature.columns()]
     load(result, inputs, plan.validation, features.add, labels, channel, "load validation")
     found = features.build(), labels.finish()

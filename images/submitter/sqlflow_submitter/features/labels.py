@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError, listing
 from sqlflow_submitter.features import texts
+from sqlflow_submitter.features.array_values import ArrayValues
 from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.encode import text_of
 from sqlflow_submitter.features.numbers import DATE_KINDS, NumberReader, Numbers, preview, value_error
@@ -331,20 +332,25 @@ class LabelReader:
         return [value for value in self._codes if not isinstance(value, float)]
 
     def _class_codes(self, values: Values) -> NDArray[np.float64]:
-        codes = self._codes
-        found = np.empty(len(values.values))
-        for row, value in enumerate(values.values):
-            if value is None:
-                found[row] = np.nan
-                continue
-            known = self._class(row, value)
-            code = codes.get(known)
-            if code is None and not self._learn:
-                code = codes.get(self._class_of_model(known))
-            if code is None:
-                code = self._new_class(row, known)
-            found[row] = code
+        raw = values.values
+        if isinstance(raw, ArrayValues) and raw.array.dtype.kind in "iu" and not raw.count(None):
+            # Each different value once, in the order of the first rows.
+            different, rows, places = np.unique(raw.array, return_index=True, return_inverse=True)
+            codes = np.empty(len(different))
+            for place in np.argsort(rows).tolist():
+                codes[place] = self._class_code(int(rows[place]), int(different[place]))
+            return codes[places]
+        found = np.empty(len(raw))
+        for row, value in enumerate(raw):
+            found[row] = np.nan if value is None else self._class_code(row, value)
         return found
+
+    def _class_code(self, row: int, value: Any) -> int:
+        known = self._class(row, value)
+        code = self._codes.get(known)
+        if code is None and not self._learn:
+            code = self._codes.get(self._class_of_model(known))
+        return self._new_class(row, known) if code is None else code
 
     def _new_class(self, row: int, value: LabelValue) -> int:
         if not self._learn:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features import texts
+from sqlflow_submitter.features.array_values import ArrayValues
 from sqlflow_submitter.features.texts import MICROS_PER_DAY, Form
 
 NUMERIC_KINDS = {Kind.BOOL, Kind.INT, Kind.FLOAT, Kind.DECIMAL}
@@ -168,6 +169,8 @@ class NumberReader:
         return _numbers([self._text(row, text, count) for row, text, count in distinct])
 
     def _typed(self, kind: Kind, raw: Sequence[Any]) -> Numbers:
+        if isinstance(raw, ArrayValues):
+            return self._array(kind, raw)
         if kind is Kind.FLOAT:
             return self._floats(np.array(raw, dtype=np.float64), raw)
         if kind is Kind.DECIMAL:
@@ -183,6 +186,17 @@ class NumberReader:
             return Numbers(np.array(raw, dtype=np.int64), missing)
         except OverflowError:
             return _large(raw, missing)
+
+    def _array(self, kind: Kind, raw: ArrayValues) -> Numbers:
+        missing = np.zeros(len(raw), dtype=np.bool_) if raw.missing is None else raw.missing
+        if kind is Kind.FLOAT:
+            if raw.missing is None and np.isfinite(raw.array).all():
+                return Numbers(raw.array, missing)
+            return self._floats(np.where(missing, np.nan, raw.array), raw)
+        self.nulls += raw.count(None)
+        if raw.array.dtype == np.uint64 and (raw.array >= 2**63).any():
+            return _large([0 if value is None else value for value in raw], missing)
+        return Numbers(raw.array.astype(np.int64), missing)
 
     def _decimals(self, raw: Sequence[str | None]) -> Numbers:
         floats = np.array([math.nan if value is None else float(value) for value in raw])
@@ -213,10 +227,16 @@ class NumberReader:
 
     def _dates(self, kind: Kind, raw: Sequence[Any]) -> Numbers:
         self.nulls += raw.count(None)
+        if isinstance(raw, ArrayValues):
+            missing = np.zeros(len(raw), dtype=np.bool_) if raw.missing is None else raw.missing
+            return self._moments(kind, raw.array.astype(np.int64), missing)
         if str in set(map(type, raw)):
             raw = [self._parse_odd_date(kind, place, value) for place, value in enumerate(raw)]
         missing = np.array([value is None for value in raw], dtype=np.bool_)
         values = np.array([0 if value is None else value for value in raw], dtype=np.int64)
+        return self._moments(kind, values, missing)
+
+    def _moments(self, kind: Kind, values: NDArray[np.int64], missing: NDArray[np.bool_]) -> Numbers:
         if self.form is None:
             days = values / (1 if kind is Kind.DATE else MICROS_PER_DAY)
             days[missing] = np.nan

@@ -112,6 +112,7 @@ impl<'a> Session<'a> {
         &mut self,
         requests: Streaming<AttachRequest>,
         has_assignment: bool,
+        supports_companions: bool,
     ) -> Result<(), Status> {
         if !self.is_acked_known {
             let rank = self.producer.rank;
@@ -124,6 +125,12 @@ impl<'a> Session<'a> {
         let mut agent_status = self.look().await?;
         if !has_assignment && !self.cancel_sent {
             let assignment = self.context.assigner.assignment(&self.job, &self.attempt).await?;
+            if !assignment.companions.is_empty() && !supports_companions {
+                return Err(Status::failed_precondition(
+                    "cannot run the attempt: its agent is of an earlier version, without companions; update the image that \
+                     has the agent",
+                ));
+            }
             self.send_assignment(&assignment).await?;
         }
 

@@ -1,0 +1,71 @@
+//! Serves the submitter of an extended statement: its selects, and nothing else.
+
+use sqlflow_database::{Database, Error, ErrorKind, add_suggestions};
+
+use crate::column_file::ColumnFile;
+use crate::failure::StepError;
+use crate::link::{Link, Request, Select};
+use crate::step::Statement;
+
+/// Maximum size of the rows of one select in the workspace, in bytes.
+const MAX_FILE: u64 = 256 << 30;
+/// Number of rows after which progress is reported.
+const PROGRESS_ROWS: u64 = 50_000;
+
+/// Answers requests until the submitter ends.
+///
+/// # Errors
+/// The link is broken.
+pub fn serve(link: &mut Link, statement: &Statement, database: &mut dyn Database) -> Result<(), StepError> {
+    loop {
+        let request = link.next();
+        let request = request.map_err(|error| StepError::Other(format!("cannot read a request: {error}")))?;
+        let Some(request) = request else { return Ok(()) };
+        let sql = select(statement, &request);
+        let answered = match request {
+            Request::Describe(_) => describe(link, sql, database),
+            Request::Read(_) => read(link, sql, database),
+        };
+        if let Err(mut error) = answered {
+            if error.kind == ErrorKind::User {
+                add_suggestions(database, &mut error, sql);
+            }
+            // If the submitter has ended, its own end says why.
+            let _ = link.error(&error);
+        }
+    }
+}
+
+fn select<'a>(statement: &'a Statement, request: &Request) -> &'a str {
+    match request {
+        Request::Describe(Select::Statement) | Request::Read(Select::Statement) => &statement.select,
+        Request::Describe(Select::Validation) | Request::Read(Select::Validation) => {
+            statement.attributes.get("validation.select").and_then(|it| it.as_str()).unwrap_or_default()
+        }
+    }
+}
+
+fn describe(link: &mut Link, sql: &str, database: &mut dyn Database) -> Result<(), Error> {
+    let columns = database.describe(sql)?;
+    link.columns(&columns).map_err(|error| Error::undelivered(error.to_string()))
+}
+
+fn read(link: &mut Link, sql: &str, database: &mut dyn Database) -> Result<(), Error> {
+    let mut reported = 0;
+    let mut on_rows = |rows: u64| {
+        if rows < reported + PROGRESS_ROWS {
+            return Ok(());
+        }
+        reported = rows;
+        link.rows(rows)
+    };
+    let mut file = ColumnFile::create(MAX_FILE, &mut on_rows).map_err(|error| {
+        Error::user(format!("cannot store the rows of the select in the workspace: {error}"))
+    })?;
+    database.read(sql, &mut file)?;
+    let written = file.finish()?;
+    let Some(columns) = &written.columns else {
+        return Err(Error::user("cannot read the select: it returns no result set; write a SELECT"));
+    };
+    link.file(&written, columns).map_err(|error| Error::undelivered(error.to_string()))
+}

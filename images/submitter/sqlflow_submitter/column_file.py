@@ -1,0 +1,110 @@
+"""Column files: result sets that the data process has written, as Arrow IPC streams."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from nanoarrow import c_array_stream, ipc
+from numpy.typing import NDArray
+
+from sqlflow_submitter.connect.database import Batch, ColumnInfo, Kind, ResultSet, Values
+from sqlflow_submitter.features.array_values import ArrayValues
+
+KIND_OF_FORMAT = {
+    "n": Kind.TEXT,
+    "b": Kind.BOOL,
+    "l": Kind.INT,
+    "L": Kind.INT,
+    "g": Kind.FLOAT,
+    "u": Kind.TEXT,
+    "z": Kind.BLOB,
+    "tdD": Kind.DATE,
+    "tsu:": Kind.TIMESTAMP,
+    "tsu:UTC": Kind.TIMESTAMP_UTC,
+}
+
+
+class FileResultSet(ResultSet):
+    """The rows of a select. They can be read several times."""
+
+    def __init__(self, answer: Any, descriptor: int) -> None:
+        self.columns = [ColumnInfo(name, kind, _unchanged) for name, kind in answer["columns"]]
+        self._streams = answer["streams"]
+        # nanoarrow copies each batch. A mapped file would be in memory twice.
+        self._file = os.fdopen(descriptor, "rb", buffering=0)
+
+    def batches(self) -> Iterator[Batch]:
+        for offset, _ in self._streams:
+            self._file.seek(offset)
+            stream = c_array_stream(ipc.InputStream.from_readable(self._file))
+            fields = list(stream.get_schema().children)
+            for array in stream:
+                yield Batch(
+                    array.length,
+                    [_values(field, child) for field, child in zip(fields, array.children, strict=True)],
+                )
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _unchanged(raw: Any) -> Values:
+    """The values of a batch are decoded already."""
+    assert isinstance(raw, Values)
+    return raw
+
+
+def _values(field: Any, array: Any) -> Values:
+    view = array.view()
+    if field.format.startswith("+ud"):
+        return Values(Kind.MIXED, _mixed(view, array))
+    kind = KIND_OF_FORMAT[field.format]
+    if field.format == "n":
+        return Values(kind, [None] * array.length)
+    missing = _missing(view)
+    if field.format in ("u", "z"):
+        values: list[Any] = _slices(view, field.format == "u")
+        if missing is not None:
+            for place in np.flatnonzero(missing).tolist():
+                values[place] = None
+        return Values(Kind.DECIMAL if field.metadata else kind, values)
+    if field.format == "b":
+        bits = np.unpackbits(np.asarray(view.buffer(1)), count=array.length, bitorder="little")
+        return Values(kind, ArrayValues(bits.astype(np.bool_), missing))
+    return Values(kind, ArrayValues(np.asarray(view.buffer(1)), missing))
+
+
+def _missing(view: Any) -> NDArray[np.bool_] | None:
+    if not view.null_count:
+        return None
+    bits = np.unpackbits(np.asarray(view.buffer(0)), count=view.length, bitorder="little")
+    return np.equal(bits, 0)
+
+
+def _slices(view: Any, is_text: bool) -> list[Any]:
+    offsets = np.asarray(view.buffer(1)).tolist()
+    data = bytes(view.buffer(2))
+    if is_text and data.isascii():
+        text = data.decode("ascii")
+        return [text[start:end] for start, end in pairwise(offsets)]
+    slices = [data[start:end] for start, end in pairwise(offsets)]
+    return [piece.decode() for piece in slices] if is_text else slices
+
+
+def _mixed(view: Any, array: Any) -> list[Any]:
+    children: list[list[Any]] = []
+    for place, child in enumerate(array.children):
+        inner = child.view()
+        match place:
+            case 0:
+                children.append([None] * child.length)
+            case 1 | 2:
+                children.append(np.asarray(inner.buffer(1)).tolist())
+            case _:
+                children.append(_slices(inner, place == 3))
+    kinds, places = np.asarray(view.buffer(0)).tolist(), np.asarray(view.buffer(1)).tolist()
+    return [children[kind][place] for kind, place in zip(kinds, places, strict=True)]
