@@ -43,10 +43,9 @@ impl SqliteDatabase {
             }));
         }
         let is_empty = in_memory || was_absent && !may_create;
-        let context = ErrorContext { path: path.clone(), was_absent };
-        let connection = open_file(&path, mode.name(), is_empty).map_err(|error| {
-            Error::user(format!("cannot open SQLite file {}: {}", path.display(), errors::message(&error)))
-        })?;
+        let connection =
+            open_file(&path, mode.name(), is_empty).map_err(|error| errors::not_opened(&path, &error))?;
+        let context = ErrorContext { path, was_absent };
         let mut database = Self { connection, context };
         for sql in &options.replay {
             database.execute(sql, &mut Discard)?;
@@ -54,17 +53,32 @@ impl SqliteDatabase {
         Ok(database)
     }
 
-    fn prepare(&self, sql: &str) -> Result<Statement<'_>, Error> {
+    /// Compiles a statement. `None`: it is empty.
+    fn prepare(&self, sql: &str) -> Result<Option<Statement<'_>>, Error> {
         if sql.contains('\0') {
             return Err(Error::user("the statement contains a NUL character, which SQLite does not support"));
         }
-        self.connection.prepare(sql).map_err(|error| self.context.translate(&error))
+        let statement = match self.connection.prepare(sql) {
+            Err(rusqlite::Error::Empty) => return Ok(None),
+            other => other.map_err(|error| self.context.translate(&error))?,
+        };
+        if statement.parameter_count() > 0 {
+            // SQLite would take NULL, and for example insert it.
+            let name = statement.parameter_name(1).unwrap_or("?");
+            return Err(Error::user(format!(
+                "the statement has the parameter {name}, which has no value; write the value in its place"
+            )));
+        }
+        Ok(Some(statement))
     }
 }
 
 impl Database for SqliteDatabase {
     fn execute(&mut self, sql: &str, results: &mut dyn Results) -> Result<(), Error> {
-        let mut statement = self.prepare(sql)?;
+        let Some(mut statement) = self.prepare(sql)? else {
+            results.changed(None);
+            return Ok(());
+        };
         let columns: Vec<_> = statement.column_names().map(column).collect();
         if columns.is_empty() {
             let changes = counts_changes(sql, &statement);
@@ -80,7 +94,7 @@ impl Database for SqliteDatabase {
 
     fn describe(&mut self, select: &str) -> Result<Vec<Column>, Error> {
         // Compiled, and not executed: the first row may take long.
-        let statement = self.prepare(select)?;
+        let statement = self.prepare(select)?.ok_or_else(|| Error::user("the select is empty"))?;
         let columns = statement.columns();
         Ok(columns
             .map(|it| Column {
