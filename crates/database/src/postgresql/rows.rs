@@ -21,7 +21,7 @@ impl RowReader {
     pub(super) fn new(fields: &[Field]) -> Self {
         Self {
             columns: fields.iter().map(|_| PrintedColumn::default()).collect(),
-            decoders: fields.iter().map(|field| types::decoder(field.oid)).collect(),
+            decoders: fields.iter().map(types::decoder).collect(),
             batcher: Batcher::new(),
             since: Instant::now(),
         }
