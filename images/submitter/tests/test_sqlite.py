@@ -89,3 +89,16 @@ def test_file_that_cannot_be_opened_is_named_as_the_user_wrote_it(sqlite_agent: 
     assert sqlite_agent.run("CREATE TABLE t (a)").failure().message == (
         f"cannot open SQLite file {path}: unable to open database file"
     )
+
+
+def test_name_that_is_not_utf8_is_shown_with_a_replacement(sqlite_agent: StandInAgent) -> None:
+    definition = b'CREATE TABLE t ("gr\xf6\xdfe" INT, other TEXT)'.hex()
+    with sqlite3.connect(sqlite_agent.folder / "data.db") as connection:
+        connection.execute("CREATE TABLE t (a, b)")
+        connection.execute("INSERT INTO t VALUES (1, 'x')")
+        connection.execute("PRAGMA writable_schema = on")
+        connection.execute(f"UPDATE sqlite_master SET sql = CAST(x'{definition}' AS TEXT)")
+    run = sqlite_agent.run("SELECT * FROM t").succeeded()
+    assert list(run.payloads("head")[0].column_names) == ["gr\ufffd\ufffde", "other"]
+    assert run.rows() == [("1", "x")]
+    assert sqlite_agent.run("SELECT othr FROM t").failure().message == "no such column: othr; did you mean other?"

@@ -2,6 +2,7 @@
 
 mod cells;
 mod errors;
+mod names;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -71,6 +72,12 @@ impl SqliteDatabase {
         }
         Ok(Some(statement))
     }
+
+    /// The columns of a statement, with their declared types.
+    fn columns(&self, statement: &Statement<'_>, sql: &str) -> Result<Vec<Column>, Error> {
+        names::columns(&self.connection, statement, sql)
+            .ok_or_else(|| Error::user("cannot read the names of the columns; report it as a bug"))
+    }
 }
 
 impl Database for SqliteDatabase {
@@ -79,7 +86,9 @@ impl Database for SqliteDatabase {
             results.changed(None);
             return Ok(());
         };
-        let columns: Vec<_> = statement.column_names().map(column).collect();
+        let mut columns = self.columns(&statement, sql)?;
+        // SQLite has types of values, not of columns, so no type is known before the rows.
+        columns.iter_mut().for_each(|column| column.database_type.clear());
         if columns.is_empty() {
             let changes = counts_changes(sql, &statement);
             let mut rows = statement.raw_query();
@@ -95,13 +104,7 @@ impl Database for SqliteDatabase {
     fn describe(&mut self, select: &str) -> Result<Vec<Column>, Error> {
         // Compiled, and not executed: the first row may take long.
         let statement = self.prepare(select)?.ok_or_else(|| Error::user("the select is empty"))?;
-        let columns = statement.columns();
-        Ok(columns
-            .map(|it| Column {
-                name: it.name().to_owned(),
-                database_type: it.decl_type().unwrap_or_default().to_owned(),
-            })
-            .collect())
+        self.columns(&statement, select)
     }
 
     fn tables(&mut self) -> Result<Vec<String>, Error> {
@@ -115,11 +118,6 @@ impl Database for SqliteDatabase {
         let handle = self.connection.get_interrupt_handle();
         Box::new(move || handle.interrupt())
     }
-}
-
-/// SQLite has types of values, not of columns, so no type is known before the rows.
-fn column(name: &str) -> Column {
-    Column { name: name.to_owned(), database_type: String::new() }
 }
 
 /// Whether SQLite reports the number of rows that a statement changes.
