@@ -66,3 +66,23 @@ impl Error {
 pub(crate) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+/// The message of an error of the system, without its number and without the prefix of the standard library.
+pub(crate) fn system_message(error: &std::io::Error) -> String {
+    let message = error.to_string();
+    let message = message.split(" (os error").next().unwrap_or_default();
+    message.trim_start_matches("failed to lookup address information: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    #[test]
+    fn system_messages_are_the_systems_own() {
+        let message = |error| super::system_message(&error);
+        assert_eq!(message(Error::from_raw_os_error(111)), "Connection refused");
+        let unknown = "failed to lookup address information: Name or service not known";
+        assert_eq!(message(Error::other(unknown)), "Name or service not known");
+    }
+}

@@ -47,23 +47,52 @@ fn columns_of_named_tables(database: &mut dyn Database, sql: &str) -> Result<Vec
 pub fn similar_names<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let wanted = name.to_lowercase();
     let mut seen = HashSet::new();
-    let mut found: Vec<(f64, &str)> = known
+    let mut found: Vec<(f64, String, &str)> = known
         .into_iter()
-        .filter(|it| seen.insert(it.to_lowercase()))
-        .map(|it| (similarity(&wanted, &it.to_lowercase()), it))
-        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
+        .map(|it| (it.to_lowercase(), it))
+        .filter(|(folded, _)| seen.insert(folded.clone()))
+        .map(|(folded, it)| (similarity(&folded, &wanted), folded, it))
+        .filter(|(similarity, ..)| *similarity >= MIN_SIMILARITY)
         .collect();
-    found.sort_by(|a, b| b.0.total_cmp(&a.0));
-    found.into_iter().take(MAX_SUGGESTIONS).map(|(_, name)| name).collect()
+    found.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| b.1.cmp(&a.1)));
+    found.into_iter().take(MAX_SUGGESTIONS).map(|(.., name)| name).collect()
 }
 
-/// Similarity of two names from 0 to 1. Names may be long, so the time is bounded.
+/// Similarity of two names from 0 to 1: the part of the characters that are in common parts (Ratcliff and Obershelp). It
+/// suits names, where a word may be left out or a prefix differs. Names may be long, so the time is bounded.
 fn similarity(a: &str, b: &str) -> f64 {
     const MAX_CHARACTERS: usize = 128;
-    if a.len() > MAX_CHARACTERS || b.len() > MAX_CHARACTERS {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let all = a.len() + b.len();
+    if a.len() > MAX_CHARACTERS || b.len() > MAX_CHARACTERS || all == 0 {
         return if a == b { 1.0 } else { 0.0 };
     }
-    strsim::normalized_damerau_levenshtein(a, b)
+    let ratio = |common: usize| 2.0 * common as f64 / all as f64;
+    // Most names differ too much in length.
+    let most = ratio(a.len().min(b.len()));
+    if most < MIN_SIMILARITY { most } else { ratio(common_characters(&a, &b)) }
+}
+
+/// Number of characters in the longest common part, and in common parts before and after it.
+fn common_characters(a: &[char], b: &[char]) -> usize {
+    let (mut length, mut end_in_a, mut end_in_b) = (0, 0, 0);
+    // Length of the common part that ends before each place of `b`.
+    let mut lengths = vec![0_usize; b.len() + 1];
+    for (row, in_a) in a.iter().enumerate() {
+        for (column, in_b) in b.iter().enumerate().rev() {
+            lengths[column + 1] = if in_a == in_b { lengths[column] + 1 } else { 0 };
+        }
+        for (end, found) in lengths.iter().enumerate() {
+            if *found > length {
+                (length, end_in_a, end_in_b) = (*found, row + 1, end);
+            }
+        }
+    }
+    if length == 0 {
+        return 0;
+    }
+    let before = common_characters(&a[..end_in_a - length], &b[..end_in_b - length]);
+    before + length + common_characters(&a[end_in_a..], &b[end_in_b..])
 }
 
 #[cfg(test)]
@@ -74,8 +103,22 @@ mod tests {
     fn similar_names_are_found_in_any_case() {
         let known = ["iris", "Iris", "iris_new", "orders", "ORDER_ITEMS"];
         assert_eq!(similar_names("IRSI", known), ["iris"]);
-        assert_eq!(similar_names("order", known), ["orders"]);
-        assert_eq!(similar_names("order_item", known), ["ORDER_ITEMS"]);
+        assert_eq!(similar_names("order", known), ["orders", "ORDER_ITEMS"]);
+        assert_eq!(similar_names("order_item", known), ["ORDER_ITEMS", "orders"]);
         assert_eq!(similar_names("customers", known), [""; 0]);
+    }
+
+    /// The expected values are those of Python's `difflib.get_close_matches`.
+    #[test]
+    fn short_names_and_common_parts_are_similar() {
+        let known = ["t", "a", "sepal_length", "petal_length", "name", "last_name", "größe"];
+        assert_eq!(similar_names("tt", known), ["t"]);
+        assert_eq!(similar_names("length", known), ["sepal_length", "petal_length"]);
+        assert_eq!(similar_names("nam", known), ["name"]);
+        assert_eq!(similar_names("first_name", known), ["last_name"]);
+        assert_eq!(similar_names("GRÖSSE", known), ["größe"]);
+        assert_eq!(similar_names("", known), [""; 0]);
+        let long = "x".repeat(200);
+        assert_eq!(similar_names(&long, [long.as_str(), "x"]), [long.as_str()]);
     }
 }

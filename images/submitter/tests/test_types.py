@@ -108,6 +108,13 @@ def test_postgresql_timestamps_with_zone_are_marked(postgresql_dsn: str) -> None
     assert [column.timestamps.has_zone for column in columns] == [True, False]
 
 
+def test_values_of_a_binary_cursor_are_bytes(postgresql_dsn: str, tmp_path: Path) -> None:
+    run = StandInAgent(tmp_path, postgresql_dsn).run(
+        "BEGIN", "DECLARE c BINARY CURSOR FOR SELECT 1, 'x'::text, true, NULL::date", "FETCH ALL FROM c", "COMMIT"
+    )
+    assert run.succeeded().rows() == [("0x00000001", "0x78", "0x01", "NULL")]
+
+
 @pytest.mark.parametrize(("declared", "literal", "name", "place", "value"), MYSQL)
 def test_mysql_types_are_decoded(
     mysql_dsn: str, declared: str, literal: str, name: str, place: str, value: object

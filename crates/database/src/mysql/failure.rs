@@ -5,6 +5,7 @@ use std::io;
 use rustls::CertificateError;
 use sqlflow_data_source::MysqlAddress;
 
+use crate::error::system_message;
 use crate::{Error, Missing};
 
 /// Too many connections, server shutting down, lock wait timeout, deadlock, connection killed or idle for too long.
@@ -121,9 +122,8 @@ fn io_error(error: &io::Error, address: &MysqlAddress) -> Error {
             let text = match error.kind() {
                 io::ErrorKind::UnexpectedEof => "the connection was lost".to_owned(),
                 io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "no response in time".to_owned(),
-                _ => error.to_string(),
+                _ => system_message(error),
             };
-            let text = text.split(" (os error ").next().unwrap_or_default();
             Error::unavailable(format!("MySQL server at {address}: {text}"))
         }
     }

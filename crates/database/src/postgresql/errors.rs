@@ -87,13 +87,12 @@ pub(super) fn cause(error: &FrameError) -> String {
     }
 }
 
-/// The message of an error of the system, without its number.
+/// The message of an error of the system.
 pub(super) fn system_message(error: &std::io::Error) -> String {
     if error.kind() == std::io::ErrorKind::TimedOut {
         return "timeout expired".to_owned();
     }
-    let message = error.to_string();
-    message.split(" (os error").next().unwrap_or_default().to_owned()
+    crate::error::system_message(error)
 }
 
 /// A message with the server's address.

@@ -10,6 +10,8 @@ pub(super) struct Field {
     pub(super) oid: u32,
     /// Length, precision and scale, in the form of its type; negative: none.
     pub(super) modifier: i32,
+    /// Whether values are sent as the server stores them: those of a BINARY cursor. Otherwise they are texts.
+    pub(super) is_binary: bool,
 }
 
 /// An error or a notice.
@@ -37,9 +39,8 @@ pub(super) fn fields(mut body: &[u8]) -> Option<Vec<Field>> {
         // Length of the type.
         chunk::<2>(&mut body)?;
         let modifier = i32::from_be_bytes(chunk(&mut body)?);
-        // Values of a simple query are texts.
-        chunk::<2>(&mut body)?;
-        Some(Field { name, oid, modifier })
+        let is_binary = u16::from_be_bytes(chunk(&mut body)?) == 1;
+        Some(Field { name, oid, modifier, is_binary })
     });
     let fields = fields.collect::<Option<Vec<_>>>()?;
     body.is_empty().then_some(fields)
@@ -125,11 +126,11 @@ mod tests {
     fn messages_are_read() {
         let body = [
             b"\0\x02a\0\0\0\0\x01\0\x01\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0".to_vec(),
-            b"\xff\0\0\0\0\0\0\0\0\0\x06\xa4\xff\xff\0\x0a\0\x06\0\0".to_vec(),
+            b"\xff\0\0\0\0\0\0\0\0\0\x06\xa4\xff\xff\0\x0a\0\x06\0\x01".to_vec(),
         ];
         let expected = [
-            Field { name: "a".into(), oid: 23, modifier: -1 },
-            Field { name: "\u{fffd}".into(), oid: 1700, modifier: 0xa_0006 },
+            Field { name: "a".into(), oid: 23, modifier: -1, is_binary: false },
+            Field { name: "\u{fffd}".into(), oid: 1700, modifier: 0xa_0006, is_binary: true },
         ];
         assert_eq!(fields(&body.concat()).unwrap(), expected);
         let error = server_message(b"SERROR\0VERROR\0C42P01\0Mno x\0P15\0Hlook\0\0").unwrap();

@@ -21,7 +21,7 @@ impl RowReader {
     pub(super) fn new(fields: &[Field], limits: Limits) -> Self {
         Self {
             columns: fields.iter().map(|_| PrintedColumn::default()).collect(),
-            decoders: fields.iter().map(|field| types::decoder(field.oid)).collect(),
+            decoders: fields.iter().map(types::decoder).collect(),
             batcher: Batcher::new(limits),
             since: Instant::now(),
         }

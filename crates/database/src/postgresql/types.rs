@@ -29,9 +29,9 @@ pub(super) fn column(field: &Field) -> Column {
     Column { name: field.name.clone(), database_type }
 }
 
-/// The decoder of a type's printed values.
-pub(super) fn decoder(oid: u32) -> Decoder {
-    kind(oid).1
+/// The decoder of a column's values.
+pub(super) fn decoder(field: &Field) -> Decoder {
+    if field.is_binary { printed::blobs } else { kind(field.oid).1 }
 }
 
 fn kind(oid: u32) -> (&'static str, Decoder) {
@@ -85,7 +85,9 @@ mod tests {
 
     #[test]
     fn names_have_length_precision_and_scale() {
-        let name = |oid, modifier| column(&Field { name: String::new(), oid, modifier }).database_type;
+        let name = |oid, modifier| {
+            column(&Field { name: String::new(), oid, modifier, is_binary: false }).database_type
+        };
         assert_eq!(name(1700, -1), "numeric");
         assert_eq!(name(1700, (30 << 16 | 4) + 4), "numeric(30,4)");
         assert_eq!(name(1700, (3 << 16 | 0x7fe) + 4), "numeric(3,-2)");

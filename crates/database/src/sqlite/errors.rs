@@ -1,6 +1,6 @@
 //! SQLite's errors.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
@@ -41,9 +41,24 @@ impl ErrorContext {
     }
 }
 
+/// The error of a file that cannot be opened.
+pub(super) fn not_opened(path: &Path, error: &rusqlite::Error) -> Error {
+    let file = path.display();
+    if path.is_dir() {
+        return Error::user(format!("cannot open SQLite file {file}: it is a folder; name a file in it"));
+    }
+    let message = match error.sqlite_error() {
+        // Here the library adds the URI to the message.
+        Some(it) if it.code == ErrorCode::CannotOpen => "unable to open database file".to_owned(),
+        _ => message(error),
+    };
+    Error::user(format!("cannot open SQLite file {file}: {message}"))
+}
+
 /// SQLite's own message.
-pub(super) fn message(error: &rusqlite::Error) -> String {
+fn message(error: &rusqlite::Error) -> String {
     match error {
+        rusqlite::Error::MultipleStatement => "You can only execute one statement at a time.".to_owned(),
         rusqlite::Error::SqliteFailure(_, Some(message))
         | rusqlite::Error::SqlInputError { msg: message, .. } => message.clone(),
         other => other.to_string(),

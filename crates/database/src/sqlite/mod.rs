@@ -2,6 +2,7 @@
 
 mod cells;
 mod errors;
+mod names;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -43,10 +44,9 @@ impl SqliteDatabase {
             }));
         }
         let is_empty = in_memory || was_absent && !may_create;
-        let context = ErrorContext { path: path.clone(), was_absent };
-        let connection = open_file(&path, mode.name(), is_empty).map_err(|error| {
-            Error::user(format!("cannot open SQLite file {}: {}", path.display(), errors::message(&error)))
-        })?;
+        let connection =
+            open_file(&path, mode.name(), is_empty).map_err(|error| errors::not_opened(&path, &error))?;
+        let context = ErrorContext { path, was_absent };
         let mut database = Self { connection, context };
         for sql in &options.replay {
             database.execute(sql, &mut Discard)?;
@@ -54,18 +54,41 @@ impl SqliteDatabase {
         Ok(database)
     }
 
-    fn prepare(&self, sql: &str) -> Result<Statement<'_>, Error> {
+    /// Compiles a statement. `None`: it is empty.
+    fn prepare(&self, sql: &str) -> Result<Option<Statement<'_>>, Error> {
         if sql.contains('\0') {
             return Err(Error::user("the statement contains a NUL character, which SQLite does not support"));
         }
-        self.connection.prepare(sql).map_err(|error| self.context.translate(&error))
+        let statement = match self.connection.prepare(sql) {
+            Err(rusqlite::Error::Empty) => return Ok(None),
+            other => other.map_err(|error| self.context.translate(&error))?,
+        };
+        if statement.parameter_count() > 0 {
+            // SQLite would take NULL, and for example insert it.
+            let name = statement.parameter_name(1).unwrap_or("?");
+            return Err(Error::user(format!(
+                "the statement has the parameter {name}, which has no value; write the value in its place"
+            )));
+        }
+        Ok(Some(statement))
+    }
+
+    /// The columns of a statement, with their declared types.
+    fn columns(&self, statement: &Statement<'_>, sql: &str) -> Result<Vec<Column>, Error> {
+        names::columns(&self.connection, statement, sql)
+            .ok_or_else(|| Error::user("cannot read the names of the columns; report it as a bug"))
     }
 }
 
 impl Database for SqliteDatabase {
     fn execute(&mut self, sql: &str, results: &mut dyn Results) -> Result<(), Error> {
-        let mut statement = self.prepare(sql)?;
-        let columns: Vec<_> = statement.column_names().map(column).collect();
+        let Some(mut statement) = self.prepare(sql)? else {
+            results.changed(None);
+            return Ok(());
+        };
+        let mut columns = self.columns(&statement, sql)?;
+        // SQLite has types of values, not of columns, so no type is known before the rows.
+        columns.iter_mut().for_each(|column| column.database_type.clear());
         if columns.is_empty() {
             let changes = counts_changes(sql, &statement);
             let mut rows = statement.raw_query();
@@ -80,14 +103,8 @@ impl Database for SqliteDatabase {
 
     fn describe(&mut self, select: &str) -> Result<Vec<Column>, Error> {
         // Compiled, and not executed: the first row may take long.
-        let statement = self.prepare(select)?;
-        let columns = statement.columns();
-        Ok(columns
-            .map(|it| Column {
-                name: it.name().to_owned(),
-                database_type: it.decl_type().unwrap_or_default().to_owned(),
-            })
-            .collect())
+        let statement = self.prepare(select)?.ok_or_else(|| Error::user("the select is empty"))?;
+        self.columns(&statement, select)
     }
 
     fn tables(&mut self) -> Result<Vec<String>, Error> {
@@ -101,11 +118,6 @@ impl Database for SqliteDatabase {
         let handle = self.connection.get_interrupt_handle();
         Box::new(move || handle.interrupt())
     }
-}
-
-/// SQLite has types of values, not of columns, so no type is known before the rows.
-fn column(name: &str) -> Column {
-    Column { name: name.to_owned(), database_type: String::new() }
 }
 
 /// Whether SQLite reports the number of rows that a statement changes.
