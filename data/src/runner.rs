@@ -36,9 +36,9 @@ pub fn run(path: &Path) -> ExitCode {
     };
     let mut run = Run { channel: &mut channel, redactor: Redactor::default(), statement: None };
     let Err(error) = run.step(path, &shutdown) else { return ExitCode::SUCCESS };
-    if shutdown.is_requested() {
+    if let Some(code) = shutdown.exit_code() {
         // The agent knows why.
-        return ExitCode::from(143);
+        return code;
     }
     run.report(&error);
     ExitCode::FAILURE
@@ -68,7 +68,8 @@ impl Run<'_> {
         for statement in &step.statements {
             self.statement = Some(statement.index);
             let begin = span::now();
-            let result = self.run_statement(statement, &mut *database);
+            let result = self.run_statement(statement, &mut *database, shutdown);
+            shutdown.end_statement();
             if span::is_traced() {
                 let error = result.is_err().then_some("error");
                 self.channel.send(self.statement, Frame::Span(span::statement(begin, error)))?;
@@ -79,7 +80,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn run_statement(&mut self, statement: &Statement, database: &mut dyn Database) -> Result<(), StepError> {
+    fn run_statement(
+        &mut self,
+        statement: &Statement,
+        database: &mut dyn Database,
+        shutdown: &Shutdown,
+    ) -> Result<(), StepError> {
         if statement.kind != "standard" {
             let kind = &statement.kind;
             return Err(StepError::Other(format!(
@@ -91,6 +97,9 @@ impl Run<'_> {
             self.channel.send(Some(statement.index), started)?;
         } else {
             self.channel.send_durable(statement.index, started)?;
+        }
+        if !shutdown.begin_statement() {
+            return Err(StepError::Other("cannot continue: the step was terminated".to_owned()));
         }
         let started_at = Instant::now();
         let mut results = Sender {
