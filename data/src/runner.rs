@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use prost::Message as _;
 use sqlflow_database::{
-    Batch, Column, ConnectOptions, Database, Error, Missing, Notice, Results, add_suggestions,
+    Batch, Column, ConnectOptions, Database, Error, Missing, Notice, Results, Values, add_suggestions,
 };
 use sqlflow_proto::agent::submitter_frame::Frame;
 use sqlflow_proto::record::{StatementEnded, StatementStarted};
@@ -160,6 +161,14 @@ struct Sender<'a> {
 impl Sender<'_> {
     fn send_head(&mut self) -> Result<(), Error> {
         let Some(head) = self.head.take() else { return Ok(()) };
+        let length = head.encoded_len();
+        if length > MAX_FRAME - 64 {
+            return Err(Error::undelivered(format!(
+                "cannot send the names of {} columns: they have {length} bytes; select fewer columns, or with shorter \
+                 names (limit: {MAX_FRAME} bytes)",
+                head.column_names.len()
+            )));
+        }
         self.channel.send(Some(self.index), Frame::Head(head)).map_err(|error| undelivered(&error))
     }
 }
@@ -180,13 +189,20 @@ impl Results for Sender<'_> {
 
     fn batch(&mut self, batch: Batch) -> Result<(), Error> {
         self.send_head()?;
+        let too_large = |bytes: usize| {
+            Error::undelivered(format!(
+                "cannot send rows: a batch of {bytes} bytes is too large to be shown; select smaller columns (limit: \
+                 {MAX_FRAME} bytes)"
+            ))
+        };
+        // Encoding takes two copies.
+        let size: usize = batch.columns.iter().map(Values::long_bytes).sum();
+        if size > MAX_FRAME {
+            return Err(too_large(size));
+        }
         let rows = rows::encode(&batch);
         if rows.len() > MAX_FRAME - 64 {
-            return Err(Error::undelivered(format!(
-                "cannot send rows: a batch of {} bytes is too large to be shown; select smaller columns (limit: \
-                 {MAX_FRAME} bytes)",
-                rows.len()
-            )));
+            return Err(too_large(rows.len()));
         }
         self.channel.send_rows(self.index, &rows).map_err(|error| undelivered(&error))
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub(crate) const BATCH_ROWS: usize = 4096;
 /// Size of a batch in bytes, which the last row may exceed.
 pub(crate) const BATCH_BYTES: usize = 512 << 10;
+/// Maximum size of a row in bytes, as MySQL's `max_allowed_packet` has by default.
+pub(crate) const MAX_ROW: usize = 64 << 20;
 /// Maximum number of rows in the first batch, so that the first rows of a slow query arrive early.
 pub(crate) const FIRST_BATCH_ROWS: usize = 100;
 /// Maximum time for which the rows of a slow query wait for more rows.

@@ -33,6 +33,7 @@ use self::binary::BinaryColumn;
 use self::failure::{Failure, MAX_COLUMNS, NEEDS_PREPARATION, NOT_PREPARABLE};
 use self::login::{Session, log_in};
 use self::types::Field;
+use crate::batcher::MAX_ROW;
 use crate::printed::{Decoder, PrintedColumn};
 use crate::{Column, ConnectOptions, Database, Discard, Error, MAX_TABLES, Notice, Results, texts};
 
@@ -339,12 +340,18 @@ fn parse_ok(packet: &[u8], capabilities: CapabilityFlags) -> Result<OkPacket<'_>
 /// The descriptions of so many columns, and the packet that ends them.
 fn receive_fields(session: &mut Session, count: u64) -> Result<Vec<Field>, Failure> {
     let mut fields = Vec::new();
+    let mut size = 0;
     for _ in 0..count {
         let packet = session.packets.receive()?;
         if let [0xff, ..] = packet {
             return Err(Failure::from_packet(packet));
         }
-        fields.push(Field::parse(packet).ok_or(Failure::Protocol("a malformed column"))?);
+        let field = Field::parse(packet).ok_or(Failure::Protocol("a malformed column"))?;
+        size += field.name().len();
+        if size > MAX_ROW {
+            return Err(Failure::NamesTooLong);
+        }
+        fields.push(field);
     }
     if count > 0 {
         match session.packets.receive()? {

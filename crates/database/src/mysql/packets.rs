@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::failure::{Failure, MAX_ROW};
+use super::failure::Failure;
 use super::stream::Stream;
+use crate::batcher::MAX_ROW;
 
 /// Size of the buffer.
 const BUFFER: usize = 256 << 10;

@@ -138,6 +138,24 @@ fn too_many_columns_are_a_clear_error() {
 }
 
 #[test]
+fn names_of_columns_are_bounded() {
+    let error = error_of(|peer| {
+        peer.send(&[0xfc, 0xff, 0xff]);
+        let name = [
+            &b"\x03def\0\0\0\xfd\0\0\x08"[..],
+            &vec![b'x'; 8 << 16],
+            b"\0\x0c\x2d\0\xff\0\0\0\xfd\0\0\0\0\0",
+        ]
+        .concat();
+        for _ in 0..129 {
+            peer.send(&name);
+        }
+    });
+    assert_eq!(error.kind, ErrorKind::Undelivered);
+    assert!(error.message.contains("the names of its columns have more than 64 MiB"), "{error}");
+}
+
+#[test]
 fn what_the_protocol_does_not_allow_is_one_clear_error() {
     type Response = fn(&mut Peer);
     let cases: [(Response, &str); 7] = [

@@ -1,10 +1,9 @@
 //! TERM and INT, in each phase of a step.
 
-mod agent;
-
-use agent::Agent;
 use nix::sys::signal::Signal;
 use sqlflow_proto::agent::submitter_frame::Frame;
+
+use crate::agent::Agent;
 
 const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
 

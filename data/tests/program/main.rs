@@ -1,0 +1,5 @@
+//! The program, with a stand-in for the agent.
+
+mod agent;
+mod limits;
+mod signals;
