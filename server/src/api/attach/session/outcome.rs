@@ -71,6 +71,11 @@ impl Session<'_> {
                 None => {}
             }
         }
+        if converted.reason == Reason::StartFailed
+            && let Some(remedy) = self.context.assigner.start_remedy(&self.attempt).await
+        {
+            converted.message = format!("{}; {remedy}", converted.message);
+        }
         Event::OutcomeReported {
             attempt: self.attempt.clone(),
             instance: self.instance.clone(),
