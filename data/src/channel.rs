@@ -108,12 +108,31 @@ impl Channel {
         }
     }
 
+    /// Another handle, to report a panic. `None`: the failure is printed.
+    pub fn for_panics(&self) -> Option<PanicChannel> {
+        match self {
+            Self::Console(_) => None,
+            Self::Agent(channel) => channel.socket.try_clone().ok().map(PanicChannel),
+        }
+    }
+
     /// Sends the failure with which the process is about to exit. Returns whether the agent will print it.
     pub fn send_failure(&mut self, statement: Option<u32>, failure: Failure) -> bool {
         match self {
             Self::Console(_) => false,
             Self::Agent(_) => self.send(statement, Frame::Failure(failure)).is_ok(),
         }
+    }
+}
+
+/// The channel to an agent, to report a panic.
+pub struct PanicChannel(UnixStream);
+
+impl PanicChannel {
+    /// Returns whether the agent will print the failure.
+    pub fn send_failure(&self, failure: Failure) -> bool {
+        let frame = SubmitterFrame { statement: None, ack_id: 0, frame: Some(Frame::Failure(failure)) };
+        (&self.0).write_all(&frame.encode_length_delimited_to_vec()).is_ok()
     }
 }
 

@@ -59,6 +59,7 @@ impl Run<'_> {
         let step = Step::read(path).map_err(StepError::Other)?;
         let data_source = secrets.remove(DATA_SOURCE).unwrap_or_default();
         self.redactor = Redactor::new(&data_source);
+        crate::panics::report_to(self.channel.for_panics(), self.redactor.clone());
         let options = ConnectOptions {
             replay: step.replay.iter().map(|it| it.sql.clone()).collect(),
             may_create: step.may_create_table(),
@@ -224,7 +225,7 @@ fn print_notice(notice: Notice) {
 }
 
 /// Prints a line to standard error. Nobody may be reading it.
-fn print_error(line: &str) {
+pub fn print_error(line: &str) {
     use std::io::Write as _;
 
     let _ = writeln!(std::io::stderr(), "{line}");

@@ -2,4 +2,5 @@
 
 mod agent;
 mod limits;
+mod panics;
 mod signals;

@@ -1,0 +1,36 @@
+//! A panic is one line in the job.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::Command;
+
+use sqlflow_proto::agent::submitter_frame::Frame;
+
+use crate::agent::Agent;
+
+/// The library for SQLite panics if the name of a column is not UTF-8.
+#[test]
+fn panic_is_reported_as_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = rusqlite::Connection::open(dir.path().join("x.db")).unwrap();
+    let schema = "CREATE TABLE t (a); PRAGMA writable_schema = ON;
+        UPDATE sqlite_master SET sql = CAST(x'435245415445205441424C4520742822FF2229' AS TEXT)";
+    file.execute_batch(schema).unwrap();
+    drop(file);
+    let mut agent = Agent::start(dir.path(), &[("SELECT * FROM t", true)]);
+    assert!(matches!(agent.receive(), Some(Frame::Started(_))));
+    let Some(Frame::Failure(failure)) = agent.receive() else { panic!("there is a failure") };
+    assert!(failure.unclear && failure.unprinted && !failure.transient, "{failure:?}");
+    assert!(failure.message.starts_with("the data process failed at "), "{}", failure.message);
+    assert!(failure.message.contains("Invalid UTF-8 sequence in column name"), "{}", failure.message);
+    assert_eq!((agent.receive(), agent.exit_code()), (None, Some(1)));
+}
+
+#[test]
+fn argument_that_is_not_unicode_is_a_path() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sqlflow-data"));
+    let output =
+        command.arg(std::ffi::OsStr::from_bytes(b"no\xff")).env("SQLFLOW_DATASOURCE", "").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("cannot read the step document no"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}
