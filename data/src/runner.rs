@@ -73,10 +73,14 @@ impl Run<'_> {
             let result = self.run_statement(statement, &mut *database, shutdown);
             shutdown.end_statement();
             if span::is_traced() {
-                let error = result.is_err().then_some("error");
-                self.channel.send(self.statement, Frame::Span(span::statement(begin, error)))?;
+                let error = result.as_ref().err().map(StepError::kind);
+                let sent = self.channel.send(self.statement, Frame::Span(span::statement(begin, error)));
+                // If the agent has exited, this must not hide another error.
+                result?;
+                sent?;
+            } else {
+                result?;
             }
-            result?;
         }
         self.statement = None;
         Ok(())

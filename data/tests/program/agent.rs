@@ -28,6 +28,11 @@ pub struct Agent {
 impl Agent {
     /// Starts a step of these statements, each with whether it is repeatable, in the SQLite file `x.db` of a folder.
     pub fn start(folder: &Path, statements: &[(&str, bool)]) -> Self {
+        Self::start_with(folder, statements, &[])
+    }
+
+    /// The same, with environment variables.
+    pub fn start_with(folder: &Path, statements: &[(&str, bool)], variables: &[(&str, &str)]) -> Self {
         let statement = |(index, (sql, repeatable)): (usize, (&str, bool))| json!({ "index": index, "kind": "standard", "sql": sql, "repeatable": repeatable });
         let statements: Vec<_> = statements.iter().copied().enumerate().map(statement).collect();
         std::fs::write(
@@ -42,6 +47,7 @@ impl Agent {
             .arg("step.json")
             .current_dir(folder)
             .env("SQLFLOW_CHANNEL_FD", other.as_raw_fd().to_string())
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .spawn()
             .unwrap();

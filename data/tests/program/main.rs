@@ -4,3 +4,4 @@ mod agent;
 mod limits;
 mod panics;
 mod signals;
+mod spans;
