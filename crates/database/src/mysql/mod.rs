@@ -8,6 +8,8 @@
 mod binary;
 mod failure;
 mod login;
+#[cfg(test)]
+mod login_tests;
 mod packets;
 #[cfg(test)]
 mod real_tests;
