@@ -65,7 +65,7 @@ impl Channel {
     /// The agent has exited, or is another program.
     pub fn secrets(&mut self) -> io::Result<HashMap<String, String>> {
         match self {
-            Self::Console(_) => Ok(Console::secrets()),
+            Self::Console(_) => Console::secrets(),
             Self::Agent(channel) => match channel.receive()? {
                 Some(agent_frame::Frame::Start(start)) => Ok(start.secrets),
                 _ => Err(io::Error::other("the agent's first frame is not a start frame")),
