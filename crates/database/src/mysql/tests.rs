@@ -296,42 +296,6 @@ fn error_of_the_receiver_ends_the_statement_and_the_connection() {
 }
 
 #[test]
-fn statements_that_change_the_encoding_are_recognized() {
-    for sql in [
-        "SET NAMES latin1",
-        " set\tnames 'latin1'",
-        "SET CHARACTER  SET latin1",
-        "SET @@session.character_set_client = 'latin1'",
-        "SET a = 1, CHARSET latin1",
-    ] {
-        assert!(super::changes_encoding(sql), "{sql}");
-    }
-    for sql in ["SET NAMES utf8mb4", "SET x = 1", "SELECT names", "SET character = 1, set_x = 2", ""] {
-        assert!(!super::changes_encoding(sql), "{sql}");
-    }
-}
-
-#[test]
-fn selects_that_may_be_prepared_are_recognized() {
-    for sql in ["SELECT * FROM t", " /* x */ select f\nfrom t", "WITH q AS (SELECT 1) SELECT * FROM q"] {
-        assert!(super::may_be_prepared(sql), "{sql}");
-    }
-    let long = format!("SELECT * FROM t WHERE f IN ({})", "1, ".repeat(30_000));
-    for sql in [
-        "SELECT 1",
-        "SELECT fromage",
-        "SHOW TABLES FROM d",
-        "SELECT @x FROM t",
-        "SELECT row_count() FROM t",
-        "DELETE FROM t",
-        &long,
-        "",
-    ] {
-        assert!(!super::may_be_prepared(sql), "{sql}");
-    }
-}
-
-#[test]
 fn encoding_note_is_sent_once() {
     let source = serve(|peer| {
         peer.log_in();
