@@ -98,6 +98,18 @@ impl Agent {
         }
     }
 
+    /// Waits until the program's main thread sleeps: in a write, if its statement needs no time.
+    pub fn await_block(&self) {
+        let pid = self.process.id();
+        let is_asleep = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/stat")).unwrap();
+            stat.rsplit_once(") ").unwrap().1.starts_with('S')
+        };
+        while !is_asleep() {
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits for the end of the program.
     pub fn exit_code(&mut self) -> Option<i32> {
         self.process.wait().unwrap().code()

@@ -38,3 +38,15 @@ fn running_statement_ends_without_a_failure() {
         assert_eq!(agent.exit_code(), Some(code));
     }
 }
+
+/// As if the agent's disk were full. The program leaves after its time to end.
+#[test]
+fn statement_ends_though_nobody_takes_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = ENDLESS.replace("max(i)", "i");
+    let mut agent = Agent::start(dir.path(), &[(&rows, true)]);
+    while !matches!(agent.receive(), Some(Frame::Rows(_))) {}
+    agent.await_block();
+    agent.signal_and_await_receipt(Signal::SIGTERM);
+    assert_eq!(agent.exit_code(), Some(143));
+}
