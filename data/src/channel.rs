@@ -65,9 +65,12 @@ impl Channel {
     /// The agent has exited, or is another program.
     pub fn secrets(&mut self) -> io::Result<HashMap<String, String>> {
         match self {
-            Self::Console(_) => Ok(Console::secrets()),
+            Self::Console(_) => Console::secrets(),
             Self::Agent(channel) => match channel.receive()? {
-                Some(agent_frame::Frame::Start(start)) => Ok(start.secrets),
+                Some(agent_frame::Frame::Start(start)) => {
+                    check_version(&start.agent_version).map_err(io::Error::other)?;
+                    Ok(start.secrets)
+                }
                 _ => Err(io::Error::other("the agent's first frame is not a start frame")),
             },
         }
@@ -118,6 +121,14 @@ impl Channel {
         Ok(())
     }
 
+    /// Another handle, to report a panic. `None`: the failure is printed.
+    pub fn for_panics(&self) -> Option<PanicChannel> {
+        match self {
+            Self::Console(_) => None,
+            Self::Agent(channel) => channel.socket.try_clone().ok().map(PanicChannel),
+        }
+    }
+
     /// Sends the failure with which the process is about to exit. Returns whether the agent will print it.
     pub fn send_failure(&mut self, statement: Option<u32>, failure: Failure) -> bool {
         match self {
@@ -125,6 +136,29 @@ impl Channel {
             Self::Agent(_) => self.send(statement, Frame::Failure(failure)).is_ok(),
         }
     }
+}
+
+/// The channel to an agent, to report a panic.
+pub struct PanicChannel(UnixStream);
+
+impl PanicChannel {
+    /// Returns whether the agent will print the failure.
+    pub fn send_failure(&self, failure: Failure) -> bool {
+        let frame = SubmitterFrame { statement: None, ack_id: 0, frame: Some(Frame::Failure(failure)) };
+        (&self.0).write_all(&frame.encode_length_delimited_to_vec()).is_ok()
+    }
+}
+
+/// Agents of earlier versions do not say theirs.
+fn check_version(agent: &str) -> Result<(), String> {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+    if agent.is_empty() || agent == VERSION {
+        return Ok(());
+    }
+    Err(format!(
+        "sqlflow-data has version {VERSION}, and its agent has version {agent}; install both from the same release"
+    ))
 }
 
 impl AgentChannel {
@@ -181,5 +215,18 @@ impl AgentChannel {
         self.socket.read_exact(&mut self.buffer)?;
         let frame = AgentFrame::decode(&self.buffer[..]).map_err(io::Error::other)?;
         Ok(frame.frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agent_of_another_version_is_named() {
+        assert_eq!(check_version(""), Ok(()));
+        assert_eq!(check_version(env!("CARGO_PKG_VERSION")), Ok(()));
+        let error = check_version("9.9.9").unwrap_err();
+        assert!(error.contains("version 9.9.9") && error.contains("same release"), "{error}");
     }
 }

@@ -12,9 +12,13 @@ use sqlflow_proto::v1::Rows;
 pub struct Console {}
 
 impl Console {
-    pub fn secrets() -> HashMap<String, String> {
-        let source = std::env::var("SQLFLOW_DATASOURCE").unwrap_or_default();
-        HashMap::from([(crate::runner::DATA_SOURCE.to_owned(), source)])
+    pub fn secrets() -> io::Result<HashMap<String, String>> {
+        let source = std::env::var("SQLFLOW_DATASOURCE").map_err(|_| {
+            io::Error::other(
+                "there is no agent, and no data source; set SQLFLOW_DATASOURCE, such as sqlite:////data/iris.db",
+            )
+        })?;
+        Ok(HashMap::from([(crate::runner::DATA_SOURCE.to_owned(), source)]))
     }
 
     pub fn show(&self, frame: &Frame) -> io::Result<()> {

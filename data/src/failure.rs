@@ -38,6 +38,20 @@ impl From<std::io::Error> for StepError {
 }
 
 impl StepError {
+    /// Its kind, for the span: never a message, which may quote data. The names are those of Python's errors.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Database(error) => match error.kind {
+                ErrorKind::User | ErrorKind::Undelivered => "UserError",
+                ErrorKind::Unavailable => "DatabaseUnavailable",
+                ErrorKind::Busy => "DatabaseBusy",
+            },
+            Self::Channel(ChannelError::Refused(_)) => "CommitRefused",
+            Self::Channel(ChannelError::Io(_)) => "AgentLost",
+            Self::Other(_) => "SubmitterError",
+        }
+    }
+
     /// The failure, with a message in one line of bounded length.
     pub fn failure(&self) -> Failure {
         let (message, kind) = match self {

@@ -14,6 +14,7 @@ mod console;
 mod descriptor;
 mod failure;
 mod link;
+mod panics;
 mod redact;
 mod rows;
 mod runner;
@@ -22,16 +23,17 @@ mod shutdown;
 mod span;
 mod step;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     match arguments.as_slice() {
-        [path] if path == "--version" => {
+        [flag] if flag == "--version" => {
             print_line(concat!("sqlflow-data ", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
         }
-        [path] if !path.starts_with('-') => runner::run(path.as_ref()),
+        [path] if !path.as_encoded_bytes().starts_with(b"-") => runner::run(path.as_ref()),
         _ => {
             print_line(
                 "Usage: sqlflow-data STEP\n\nRuns the standard statements of the step document STEP (step.json). Agents \

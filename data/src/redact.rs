@@ -8,7 +8,7 @@ const MASK: &str = "***";
 const MIN_SECRET: usize = 4;
 
 /// Masks a data source and its password in texts.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Redactor {
     secrets: Vec<String>,
 }

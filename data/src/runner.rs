@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use prost::Message as _;
 use sqlflow_database::{
-    Batch, Column, ConnectOptions, Database, Error, Missing, Notice, Results, add_suggestions,
+    Batch, Column, ConnectOptions, Database, Error, Missing, Notice, Results, Values, add_suggestions,
 };
 use sqlflow_proto::agent::submitter_frame::Frame;
 use sqlflow_proto::record::{StatementEnded, StatementStarted};
@@ -38,9 +39,9 @@ pub fn run(path: &Path) -> ExitCode {
     };
     let mut run = Run { channel: &mut channel, redactor: Redactor::default(), statement: None };
     let Err(error) = run.step(path, &shutdown) else { return ExitCode::SUCCESS };
-    if shutdown.is_requested() {
+    if let Some(code) = shutdown.exit_code() {
         // The agent knows why.
-        return ExitCode::from(143);
+        return code;
     }
     run.report(&error);
     ExitCode::FAILURE
@@ -60,6 +61,7 @@ impl Run<'_> {
         let step = Step::read(path).map_err(StepError::Other)?;
         let data_source = secrets.remove(DATA_SOURCE).unwrap_or_default();
         self.redactor = Redactor::new(&data_source);
+        crate::panics::report_to(self.channel.for_panics(), self.redactor.clone());
         let options = ConnectOptions {
             replay: step.replay.iter().map(|it| it.sql.clone()).collect(),
             may_create: step.may_create_table(),
@@ -70,18 +72,29 @@ impl Run<'_> {
         for statement in &step.statements {
             self.statement = Some(statement.index);
             let begin = span::now();
-            let result = self.run_statement(statement, &mut *database);
-            if span::is_traced() {
-                let error = result.is_err().then_some("error");
-                self.channel.send(self.statement, Frame::Span(span::statement(begin, error)))?;
+            let result = self.run_statement(statement, &mut *database, shutdown);
+            shutdown.end_statement();
+            // The submitter records an extended statement.
+            if span::is_traced() && statement.kind == "standard" {
+                let error = result.as_ref().err().map(StepError::kind);
+                let sent = self.channel.send(self.statement, Frame::Span(span::statement(begin, error)));
+                // If the agent has exited, this must not hide another error.
+                result?;
+                sent?;
+            } else {
+                result?;
             }
-            result?;
         }
         self.statement = None;
         Ok(())
     }
 
-    fn run_statement(&mut self, statement: &Statement, database: &mut dyn Database) -> Result<(), StepError> {
+    fn run_statement(
+        &mut self,
+        statement: &Statement,
+        database: &mut dyn Database,
+        shutdown: &Shutdown,
+    ) -> Result<(), StepError> {
         let mut link = match (statement.kind.as_str(), Link::open().map_err(StepError::Other)?) {
             ("standard", _) => None,
             (_, Some(link)) => Some(link),
@@ -99,10 +112,17 @@ impl Run<'_> {
         }
         let started_at = Instant::now();
         if let Some(link) = &mut link {
-            serve(link, statement, database)?;
+            serve(link, statement, database, shutdown)?;
             self.channel.wait_for_submitter()?;
             return self.ended(statement, started_at, None);
         }
+        if !shutdown.begin_statement() {
+            return Err(StepError::Other("cannot continue: the step was terminated".to_owned()));
+        }
+        assert!(
+            !cfg!(debug_assertions) || std::env::var_os("SQLFLOW_TEST_DATA_PANIC").is_none(),
+            "a failpoint of tests"
+        );
         let mut results = Sender {
             channel: self.channel,
             index: statement.index,
@@ -170,6 +190,14 @@ struct Sender<'a> {
 impl Sender<'_> {
     fn send_head(&mut self) -> Result<(), Error> {
         let Some(head) = self.head.take() else { return Ok(()) };
+        let length = head.encoded_len();
+        if length > MAX_FRAME - 64 {
+            return Err(Error::undelivered(format!(
+                "cannot send the names of {} columns: they have {length} bytes; select fewer columns, or with shorter \
+                 names (limit: {MAX_FRAME} bytes)",
+                head.column_names.len()
+            )));
+        }
         self.channel.send(Some(self.index), Frame::Head(head)).map_err(|error| undelivered(&error))
     }
 }
@@ -190,13 +218,20 @@ impl Results for Sender<'_> {
 
     fn batch(&mut self, batch: Batch) -> Result<(), Error> {
         self.send_head()?;
+        let too_large = |bytes: usize| {
+            Error::undelivered(format!(
+                "cannot send rows: a batch of {bytes} bytes is too large to be shown; select smaller columns (limit: \
+                 {MAX_FRAME} bytes)"
+            ))
+        };
+        // Encoding takes two copies.
+        let size: usize = batch.columns.iter().map(Values::long_bytes).sum();
+        if size > MAX_FRAME {
+            return Err(too_large(size));
+        }
         let rows = rows::encode(&batch);
         if rows.len() > MAX_FRAME - 64 {
-            return Err(Error::undelivered(format!(
-                "cannot send rows: a batch of {} bytes is too large to be shown; select smaller columns (limit: \
-                 {MAX_FRAME} bytes)",
-                rows.len()
-            )));
+            return Err(too_large(rows.len()));
         }
         self.channel.send_rows(self.index, &rows).map_err(|error| undelivered(&error))
     }
@@ -218,7 +253,7 @@ fn print_notice(notice: Notice) {
 }
 
 /// Prints a line to standard error. Nobody may be reading it.
-fn print_error(line: &str) {
+pub fn print_error(line: &str) {
     use std::io::Write as _;
 
     let _ = writeln!(std::io::stderr(), "{line}");

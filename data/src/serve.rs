@@ -5,6 +5,7 @@ use sqlflow_database::{Database, Error, ErrorKind, add_suggestions};
 use crate::column_file::ColumnFile;
 use crate::failure::StepError;
 use crate::link::{Link, Request, Select};
+use crate::shutdown::Shutdown;
 use crate::step::Statement;
 
 /// Maximum size of the rows of one select in the workspace, in bytes.
@@ -16,12 +17,20 @@ const PROGRESS_ROWS: u64 = 50_000;
 ///
 /// # Errors
 /// The link is broken.
-pub fn serve(link: &mut Link, statement: &Statement, database: &mut dyn Database) -> Result<(), StepError> {
+pub fn serve(
+    link: &mut Link,
+    statement: &Statement,
+    database: &mut dyn Database,
+    shutdown: &Shutdown,
+) -> Result<(), StepError> {
     loop {
         let request = link.next();
         let request = request.map_err(|error| StepError::Other(format!("cannot read a request: {error}")))?;
         let Some(request) = request else { return Ok(()) };
         let sql = select(statement, &request);
+        if !shutdown.begin_statement() {
+            return Err(StepError::Other("cannot continue: the step was terminated".to_owned()));
+        }
         let answered = match request {
             Request::Describe(_) => describe(link, sql, database),
             Request::Read(_) => read(link, sql, database),
@@ -33,6 +42,7 @@ pub fn serve(link: &mut Link, statement: &Statement, database: &mut dyn Database
             // If the submitter has ended, its own end says why.
             let _ = link.error(&error);
         }
+        shutdown.end_statement();
     }
 }
 

@@ -12,7 +12,9 @@ use anyhow::Context as _;
 use sqlflow_job_store::Membership;
 use sqlflow_job_store::{SqliteStore, Store};
 use sqlflow_launcher::kubernetes::{KubernetesLauncher, KubernetesOptions, authority};
-use sqlflow_launcher::{Launcher, Launchers, LocalLauncher, LocalOptions, Python, pythons};
+use sqlflow_launcher::{
+    Launcher, Launchers, LocalLauncher, LocalOptions, Python, missing_data_process, pythons,
+};
 use sqlflow_os::clock;
 use sqlflow_result_log::{LogOptions, ResultLog, SegmentLog, TieredLog};
 use sqlflow_telemetry::Propagation;
@@ -196,8 +198,12 @@ fn local(
     state_dir: &Path,
 ) -> anyhow::Result<Launching> {
     let socket = state_dir.join("agent.sock");
+    let agent = find_agent(options.agent.clone())?;
+    if let Some(why) = missing_data_process(&agent) {
+        tracing::warn!("{why}");
+    }
     let launcher = LocalLauncher::new(LocalOptions {
-        agent: find_agent(options.agent.clone())?,
+        agent,
         python,
         state_dir: state_dir.to_owned(),
         run_dir: state_dir.join("run"),

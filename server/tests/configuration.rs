@@ -69,14 +69,17 @@ fn unknown_option_in_the_file_gets_a_suggestion() {
     assert_eq!(said, expected);
 }
 
-/// An agent and a Python that pass `--check`.
+/// An agent with its data process, and a Python, that pass `--check`.
 fn programs(dir: &Path) -> [String; 2] {
     use std::os::unix::fs::PermissionsExt as _;
-    let [agent, python] = ["agent", "python"].map(|name| dir.join(name));
+    let [agent, data, python] = ["agent", "sqlflow-data", "python"].map(|name| dir.join(name));
     fs::write(&agent, "").unwrap();
     let answer = r#"sqlflow {"version": "3.11.0", "package": "/x", "missing": []}"#;
     fs::write(&python, format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
-    fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&data, "").unwrap();
+    for program in [&python, &data] {
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
     [agent, python].map(|file| file.to_str().unwrap().to_owned())
 }
 
@@ -109,6 +112,18 @@ fn check_of_a_valid_configuration_creates_nothing() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with(&format!("ok: listens on {listen} and ")), "{said}");
     assert!(!dir.path().join("new").exists(), "a check creates nothing");
+}
+
+#[test]
+fn check_finds_an_agent_without_its_data_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let [agent, python] = programs(dir.path());
+    fs::remove_file(dir.path().join("sqlflow-data")).unwrap();
+    let output =
+        server(dir.path()).args(["--check", "--agent", &agent, "--python", &python]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = error(&output);
+    assert!(said.contains("sqlflow-data is neither beside the agent, in "), "{said}");
 }
 
 #[test]

@@ -203,6 +203,23 @@ async fn missing_agent_fails_the_job_with_its_path() {
     expect_failure(&ended, Cause::LaunchFailed, &[agent.to_str().unwrap()]);
 }
 
+/// As after an upgrade of one of the two only.
+#[tokio::test(flavor = "multi_thread")]
+async fn agent_without_the_data_process_is_reported_before_and_by_jobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = dir.path().join("agent");
+    std::fs::copy(program("sqlflow-agent"), &agent).unwrap();
+    let flag = format!("--agent={}", agent.display());
+    let World { mut client, server, _dir } = world(|setup| setup.flag(flag)).await;
+    let missing = format!("sqlflow-data is neither beside the agent, in {}", dir.path().display());
+    let ready = sqlflow_tests::http::get(&server.http, "/readyz");
+    assert!(ready.body.contains(&missing) && ready.body.contains("make install"), "{}", ready.body);
+    let token = client.run("SELECT 1").await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    let remedy = "install the agent and sqlflow-data of this server's version together";
+    expect_failure(&ended, Cause::LaunchFailed, &["cannot start sqlflow-data", remedy, "--pod-sql-image"]);
+}
+
 /// Takes the attempt's lock, as an agent does, and does not attach.
 const SILENT: &str = "import fcntl, sys, time
 lock = open(sys.argv[sys.argv.index('--dir') + 1] + '/lock', 'w')

@@ -6,6 +6,7 @@ mod agent_killed;
 mod bad_input;
 mod cancel_and_timeouts;
 mod damaged_log;
+mod databases;
 mod delivery;
 mod docs_commands;
 mod doctor;

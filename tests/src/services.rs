@@ -5,6 +5,7 @@
 mod hdfs;
 mod jaeger;
 mod mariadb;
+mod postgresql;
 mod s3;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use crate::python;
 pub use hdfs::Hdfs;
 pub use jaeger::Jaeger;
 pub use mariadb::{Mariadb, PASSWORD};
+pub use postgresql::Postgresql;
 pub use s3::{S3, S3_KEY};
 
 /// Timeout for the start of a service. Enough for a JVM on a busy machine.

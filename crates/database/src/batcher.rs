@@ -20,6 +20,8 @@ impl Limits {
     pub const COMPUTED: Self = Self { first_rows: 65_536, rows: 65_536, bytes: 4 << 20 };
 }
 
+/// Maximum size of a row in bytes, as MySQL's `max_allowed_packet` has by default.
+pub(crate) const MAX_ROW: usize = 64 << 20;
 /// Maximum time for which the rows of a slow query wait for more rows.
 pub(crate) const MAX_DELAY: Duration = Duration::from_millis(200);
 

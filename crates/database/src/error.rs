@@ -55,6 +55,14 @@ impl Error {
         Self { kind: ErrorKind::Undelivered, ..Self::user(message) }
     }
 
+    /// A row has more than [`crate::batcher::MAX_ROW`] bytes.
+    pub(crate) fn row_too_large() -> Self {
+        Self::undelivered(format!(
+            "cannot read the result: a row is larger than the limit of {} MiB; select fewer or smaller columns",
+            crate::batcher::MAX_ROW >> 20
+        ))
+    }
+
     /// Adds the name that does not exist.
     #[must_use]
     pub fn with_missing(self, missing: Option<Missing>) -> Self {

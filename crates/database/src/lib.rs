@@ -17,6 +17,7 @@ mod mysql;
 mod postgresql;
 mod printed;
 mod sqlite;
+mod stream;
 mod suggestions;
 mod values;
 

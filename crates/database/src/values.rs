@@ -85,6 +85,17 @@ impl Values {
         })
     }
 
+    /// Size of the texts and byte strings.
+    #[must_use]
+    pub fn long_bytes(&self) -> usize {
+        match self {
+            Self::Texts(array) | Self::Decimals(array) => array.value_data().len(),
+            Self::Blobs(array) => array.value_data().len(),
+            Self::Mixed(values) => values.iter().map(Value::long_bytes).sum(),
+            _ => 0,
+        }
+    }
+
     /// A value of an internal query as text. `None`: NULL, or of a type that such queries do not return.
     pub(crate) fn text(&self, row: usize) -> Option<String> {
         if self.array().is_some_and(|array| array.is_null(row)) {
@@ -99,6 +110,16 @@ impl Values {
                 _ => None,
             },
             _ => None,
+        }
+    }
+}
+
+impl Value {
+    fn long_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Blob(bytes) => bytes.len(),
+            Self::Null | Self::Int(_) | Self::Float(_) => 0,
         }
     }
 }

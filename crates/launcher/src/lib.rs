@@ -3,6 +3,7 @@
 
 mod agent_exits;
 mod cleanup;
+mod data_process;
 pub mod kubernetes;
 mod local;
 mod lock;
@@ -25,6 +26,7 @@ use sqlflow_proto::agent::{Assignment, Outcome};
 
 use sqlflow_job::{AttemptId, ExecutorRef, Job, LauncherId, LauncherKind, Milestones};
 
+pub use data_process::{DATA_PROCESS, missing_data_process};
 pub use local::{LocalLauncher, LocalOptions};
 pub use lock::Holder;
 pub use pod_resources::PodResources;

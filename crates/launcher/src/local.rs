@@ -21,6 +21,7 @@ use tokio::process::{Child, Command};
 
 use super::agent_exits::Exits;
 use super::cleanup::FailedCleanups;
+use super::data_process::missing_data_process;
 use super::lock::{Holder, holder, released};
 use super::python::{Python, Unusable};
 use super::run_slots::{RunSlot, RunSlots, SlotRequest, Ticket};
@@ -241,6 +242,9 @@ impl Launcher for LocalLauncher {
         let agent = &self.options.agent;
         nix::unistd::access(agent, nix::unistd::AccessFlags::X_OK)
             .map_err(|error| format!("the agent {} cannot be started: {error}", agent.display()))?;
+        if let Some(why) = missing_data_process(agent) {
+            return Err(why);
+        }
         self.options.python.usable().await.map_err(|(Unusable::No(why) | Unusable::NotKnown(why))| why)
     }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 use sqlflow_job::{self, AttemptId, Job, Role, Step};
 use sqlflow_job_store::{Secret, Store};
-use sqlflow_launcher::Python;
+use sqlflow_launcher::{DATA_PROCESS, Python};
 use sqlflow_proto::agent::{Assignment, AttemptRef, Companion, File, Input, Listing, Output, Removal};
 use tonic::Status;
 
@@ -20,8 +20,6 @@ use crate::trace;
 /// Name of the secret that holds the data source.
 pub const DATA_SOURCE: &str = "db_conn_str";
 
-/// The program that runs plain SQL. Agents have it beside them.
-const DATA_PROCESS: &str = "sqlflow-data";
 /// Name of the step document in the workspace.
 const STEP_DOCUMENT: &str = "step.json";
 
@@ -83,6 +81,19 @@ impl Assigner {
             assigned.environment.insert("BAGGAGE".to_owned(), origin.baggage.clone());
         }
         Ok(Assignment { publish_attempt, traceparent, tracestate, ..assigned })
+    }
+
+    /// What helps if the program of this attempt cannot be started. `None`: the agent's message says it.
+    pub async fn start_remedy(&self, attempt: &AttemptId) -> Option<String> {
+        let spec = self.store.step_spec(&attempt.job, attempt.step).await.ok()??;
+        let spec: StepSpec = serde_json::from_str(&spec).ok()?;
+        // As an image that was built for an earlier version.
+        spec.is_plain_sql().then(|| {
+            format!(
+                "plain SQL runs in {DATA_PROCESS}: install the agent and {DATA_PROCESS} of this server's version together; \
+                 for Pods, build the image of --pod-sql-image again"
+            )
+        })
     }
 
     /// An assigner for tests without assignments.

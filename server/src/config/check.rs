@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use sqlflow_launcher::{Python, pythons};
+use sqlflow_launcher::{Python, missing_data_process, pythons};
 use sqlflow_telemetry::Propagation;
 
 use super::files::{find_agent, read_yaml};
@@ -56,7 +56,10 @@ async fn problems(options: &Options) -> Vec<String> {
     take(Propagation::from_variables(&|name: &str| std::env::var(name).ok()).map(drop));
     match options.launcher {
         LauncherOption::Local => {
-            take(find_agent(options.agent.clone()).map(drop));
+            let agent = find_agent(options.agent.clone());
+            let missing = agent.as_deref().ok().and_then(missing_data_process);
+            take(missing.map_or(Ok(()), |why| Err(anyhow::Error::msg(why))));
+            take(agent.map(drop));
             let python = Python::first_of(pythons(options.python.as_deref()));
             take(python.look_once().await.map_err(anyhow::Error::msg));
         }

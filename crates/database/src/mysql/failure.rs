@@ -5,6 +5,7 @@ use std::io;
 use rustls::CertificateError;
 use sqlflow_data_source::MysqlAddress;
 
+use crate::batcher::MAX_ROW;
 use crate::error::system_message;
 use crate::{Error, Missing};
 
@@ -16,9 +17,6 @@ pub(super) const NOT_PREPARABLE: u16 = 1295;
 pub(super) const NEEDS_PREPARATION: u16 = 1615;
 const NO_SUCH_TABLE: u16 = 1146;
 const NO_SUCH_COLUMN: u16 = 1054;
-
-/// Maximum size of a row, as MySQL's `max_allowed_packet` has by default.
-pub(super) const MAX_ROW: usize = 64 << 20;
 
 /// Maximum number of columns in a result. Tables have 4096 at most; a select without a table may have more.
 pub(super) const MAX_COLUMNS: u64 = 1 << 18;
@@ -41,6 +39,8 @@ pub(super) enum Failure {
     RowTooLarge,
     /// A result has more columns than [`MAX_COLUMNS`].
     TooManyColumns(u64),
+    /// The names of a result's columns have more than [`MAX_ROW`] bytes.
+    NamesTooLong,
     /// The canceller was called, and the server did not react.
     Cancelled,
     /// Any other error, also of the receiver of results.
@@ -84,8 +84,9 @@ impl Failure {
             Self::Server { code, message } => server_error(code, &message),
             Self::Io(error) => io_error(&error, address),
             Self::Protocol(what) => Error::unavailable(at(&format!("unexpected response: {what}"))),
-            Self::RowTooLarge => Error::undelivered(format!(
-                "cannot read the result: a row is larger than the limit of {} MiB; select fewer or smaller columns",
+            Self::RowTooLarge => Error::row_too_large(),
+            Self::NamesTooLong => Error::undelivered(format!(
+                "cannot read the result: the names of its columns have more than {} MiB; select fewer columns",
                 MAX_ROW >> 20
             )),
             Self::TooManyColumns(count) => Error::undelivered(format!(

@@ -12,8 +12,9 @@ use sqlflow_data_source::{MysqlAddress, MysqlSource, MysqlTls};
 
 use super::failure::Failure;
 use super::packets::Packets;
-use super::stream::Stream;
+use super::stream;
 use crate::Error;
+use crate::stream::Stream;
 
 /// Limit of rows that is announced to the server. The actual one is checked while reading.
 const MAX_PACKET: u32 = 1 << 30;
@@ -33,8 +34,7 @@ pub(super) struct Session {
 /// Connects and logs in, within the timeout.
 pub(super) fn log_in(source: &MysqlSource, timeout: Duration) -> Result<Session, Failure> {
     let deadline = Instant::now() + timeout;
-    let stream = Stream::connect(&source.address, timeout)?;
-    let mut packets = Packets::new(stream, deadline)?;
+    let mut packets = Packets::new(stream::connect(&source.address, deadline)?, deadline);
     let greeting = packets.receive()?;
     if greeting.first() == Some(&0xff) {
         return Err(Failure::from_packet(greeting));
@@ -107,8 +107,8 @@ fn authenticate(
     let user = if source.user.is_empty() { crate::connect::system_user()? } else { source.user.clone() };
     let mut login = Login {
         password: source.password.as_bytes(),
-        is_encrypted: packets.stream().is_encrypted(),
-        is_local: packets.stream().is_local(),
+        is_encrypted: matches!(packets.stream(), Stream::Tls(_)),
+        is_local: packets.stream().socket().is_unix(),
         allows_weak: source.allows_weak_login,
         scramble: greeting.nonce(),
     };
@@ -231,6 +231,24 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn handshake_has_a_deadline() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address =
+            MysqlAddress::Tcp { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // A long record, one byte at a time, until the client gives up.
+            stream.write_all(b"\x16\x03\x03\x3f\xff").unwrap();
+            while stream.write_all(b"\0").is_ok() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let stream = stream::connect(&address, Instant::now() + Duration::from_millis(300)).unwrap();
+        let error = stream::encrypt(stream, "127.0.0.1", false).err().unwrap();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    }
 
     #[test]
     fn login_has_a_deadline() {

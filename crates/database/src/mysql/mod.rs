@@ -8,10 +8,13 @@
 mod binary;
 mod failure;
 mod login;
+#[cfg(test)]
+mod login_tests;
 mod packets;
 #[cfg(test)]
 mod real_tests;
 mod rows;
+mod statements;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -27,12 +30,13 @@ use mysql_common::constants::{CapabilityFlags, Command};
 use mysql_common::io::ParseBuf;
 use mysql_common::packets::{CommonOkPacket, OkPacket, OkPacketDeserializer, StmtPacket};
 use sqlflow_data_source::MysqlSource;
-use sqlflow_sql::Dialect;
 
 use self::binary::BinaryColumn;
 use self::failure::{Failure, MAX_COLUMNS, NEEDS_PREPARATION, NOT_PREPARABLE};
 use self::login::{Session, log_in};
+use self::statements::{changes_encoding, may_be_prepared};
 use self::types::Field;
+use crate::batcher::MAX_ROW;
 use crate::printed::{Decoder, PrintedColumn};
 use crate::{Column, ConnectOptions, Database, Discard, Error, MAX_TABLES, Notice, Results, texts};
 
@@ -339,12 +343,18 @@ fn parse_ok(packet: &[u8], capabilities: CapabilityFlags) -> Result<OkPacket<'_>
 /// The descriptions of so many columns, and the packet that ends them.
 fn receive_fields(session: &mut Session, count: u64) -> Result<Vec<Field>, Failure> {
     let mut fields = Vec::new();
+    let mut size = 0;
     for _ in 0..count {
         let packet = session.packets.receive()?;
         if let [0xff, ..] = packet {
             return Err(Failure::from_packet(packet));
         }
-        fields.push(Field::parse(packet).ok_or(Failure::Protocol("a malformed column"))?);
+        let field = Field::parse(packet).ok_or(Failure::Protocol("a malformed column"))?;
+        size += field.name().len();
+        if size > MAX_ROW {
+            return Err(Failure::NamesTooLong);
+        }
+        fields.push(field);
     }
     if count > 0 {
         match session.packets.receive()? {
@@ -373,41 +383,4 @@ fn receive_prepared(session: &mut Session) -> Result<Prepared, Failure> {
     receive_fields(session, prepared.num_params().into())?;
     let fields = receive_fields(session, prepared.num_columns().into())?;
     Ok(Prepared { id: prepared.statement_id(), parameters: prepared.num_params(), fields })
-}
-
-/// Whether a statement is a select that is the same if it is prepared first. Preparing may change the values of
-/// `ROW_COUNT()`, `@@warning_count` and the like, and fixes the types of variables.
-fn may_be_prepared(sql: &str) -> bool {
-    /// Length of a statement beyond which it is not parsed twice.
-    const MAX_LENGTH: usize = 64 << 10;
-
-    if sql.len() > MAX_LENGTH || sql.contains('@') {
-        return false;
-    }
-    let word = sqlflow_sql::leading_words(sql, Dialect::Mysql, 1);
-    if !word.first().is_some_and(|word| matches!(word.as_str(), "SELECT" | "WITH")) {
-        return false;
-    }
-    let sql = sql.to_ascii_uppercase();
-    let mut words = sql.split(|it: char| !it.is_alphanumeric() && it != '_');
-    let of_the_session = ["ROW_COUNT", "FOUND_ROWS", "LAST_INSERT_ID"];
-    words.clone().any(|word| word == "FROM") && !words.any(|word| of_the_session.contains(&word))
-}
-
-/// Whether a statement changes the encoding of the session to another one than UTF-8.
-fn changes_encoding(sql: &str) -> bool {
-    let word = sqlflow_sql::leading_words(sql, Dialect::Mysql, 1);
-    if word.first().is_none_or(|word| word != "SET") {
-        return false;
-    }
-    let sql = sql.to_ascii_lowercase();
-    let words: Vec<&str> =
-        sql.split(|it: char| !it.is_alphanumeric() && it != '_').filter(|it| !it.is_empty()).collect();
-    let is_encoding = |pair: &[&str]| {
-        matches!(pair[0], "names" | "charset")
-            || pair[0].starts_with("character_set_")
-            || pair == ["character", "set"]
-    };
-    !sql.contains("utf8mb4")
-        && words.iter().zip(words.iter().skip(1).chain([&""])).any(|(a, b)| is_encoding(&[*a, *b]))
 }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::failure::{Failure, MAX_ROW};
-use super::stream::Stream;
+use super::failure::Failure;
+use super::stream;
+use crate::batcher::MAX_ROW;
+use crate::stream::Stream;
 
 /// Size of the buffer.
 const BUFFER: usize = 256 << 10;
@@ -52,10 +54,8 @@ enum Place {
 
 impl Packets {
     /// For a stream whose login has to be complete at the deadline.
-    pub(super) fn new(stream: Stream, deadline: Instant) -> Result<Self, Failure> {
-        stream.set_read_timeout(TICK)?;
-        stream.set_write_timeout(Some(deadline.saturating_duration_since(Instant::now()).max(TICK)))?;
-        Ok(Self {
+    pub(super) fn new(stream: Stream, deadline: Instant) -> Self {
+        Self {
             stream,
             buffer: vec![0; BUFFER].into_boxed_slice(),
             unread: 0..0,
@@ -66,7 +66,7 @@ impl Packets {
             deadline: Some(deadline),
             is_cancelled: Arc::default(),
             cancelled_at: None,
-        })
+        }
     }
 
     pub(super) const fn stream(&self) -> &Stream {
@@ -78,16 +78,15 @@ impl Packets {
         if !self.unread.is_empty() {
             return Err(Failure::Protocol("data before TLS"));
         }
-        let left = self.deadline.map_or(TICK, |it| it.saturating_duration_since(Instant::now()));
-        self.stream = self.stream.encrypt(host, is_verified, left.max(TICK))?;
-        self.stream.set_read_timeout(TICK)?;
+        self.stream = stream::encrypt(self.stream, host, is_verified)?;
         Ok(self)
     }
 
     /// The login is complete: reads wait without a limit from now on.
     pub(super) fn login_ended(&mut self) -> Result<(), Failure> {
         self.deadline = None;
-        Ok(self.stream.set_write_timeout(None)?)
+        self.stream.remove_deadline()?;
+        Ok(self.stream.socket().set_read_timeout(TICK)?)
     }
 
     /// Set by a canceller.

@@ -45,6 +45,11 @@ impl Field {
         })
     }
 
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The column for callers, and its decoder.
     pub(super) fn column(self) -> (Column, Decoder) {
         let (database_type, decoder) = self.type_and_decoder();

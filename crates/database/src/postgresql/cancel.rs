@@ -11,9 +11,9 @@ use rustls::pki_types::ServerName;
 use sqlflow_data_source::Keepalives;
 
 use super::session::Session;
-use super::stream::{Endpoint, Socket, Stream};
 use super::tls::{self, Answer};
 use crate::Error;
+use crate::stream::{Endpoint, Socket, Stream};
 
 /// Timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,7 +39,7 @@ impl CancelRequest {
         let mut socket = Socket::open(&self.endpoint, &self.keepalives, deadline)?;
         let mut stream = match &self.tls {
             Some((configuration, name)) if tls::request(&mut socket)? == Answer::Supported => {
-                tls::handshake(socket, Arc::clone(configuration), name.clone())?
+                Stream::encrypt(socket, Arc::clone(configuration), name.clone())?
             }
             Some(_) => return Err(io::Error::other("the server no longer supports TLS")),
             None => Stream::Plain(socket),

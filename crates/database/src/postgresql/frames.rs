@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 /// Maximum length of a frame: a row, for example.
-pub(super) const MAX_FRAME: usize = 64 << 20;
+pub(super) const MAX_FRAME: usize = crate::batcher::MAX_ROW;
 /// Maximum length before the server has authenticated the user, and perhaps itself.
 pub(super) const MAX_FIRST_FRAMES: usize = 64 << 10;
 /// Length of the tag and the length.

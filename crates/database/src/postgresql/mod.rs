@@ -15,7 +15,6 @@ mod frames;
 mod messages;
 mod rows;
 mod session;
-mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -16,8 +16,8 @@ use super::cancel::CancelRequest;
 use super::errors;
 use super::frames::{Frame, FrameError, Frames, MAX_FRAME};
 use super::messages::{self, ServerMessage, chunk};
-use super::stream::{Endpoint, Socket, Stream};
 use super::tls::{self, Answer};
+use crate::stream::{Endpoint, Socket, Stream};
 use crate::{Error, Notice};
 
 /// Receives messages to the user.
@@ -201,7 +201,7 @@ impl Opener<'_> {
                 Answer::Supported => {
                     let name = server_name(host, endpoint)?;
                     cancel.tls = Some((Arc::clone(configuration), name.clone()));
-                    tls::handshake(socket, Arc::clone(configuration), name).map_err(OpenError::Handshake)?
+                    Stream::encrypt(socket, Arc::clone(configuration), name).map_err(OpenError::Handshake)?
                 }
                 Answer::Unsupported if security == Security::TlsIfSupported => Stream::Plain(socket),
                 Answer::Unsupported => {

@@ -11,14 +11,11 @@ use rustls::crypto::{
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    StreamOwned,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sqlflow_data_source::{PostgresqlTls, SslMode, SslRoot};
 
-use super::stream::{Socket, Stream};
 use crate::Error;
+use crate::stream::{Socket, Stream};
 
 /// The server's answer to the request for TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,19 +67,6 @@ pub(super) fn request(socket: &mut Socket) -> io::Result<Answer> {
         [b'N'] => Ok(Answer::Unsupported),
         _ => Err(io::Error::other("it does not answer like a PostgreSQL server; check host and port")),
     }
-}
-
-/// Performs the handshake.
-pub(super) fn handshake(
-    mut socket: Socket,
-    configuration: Arc<ClientConfig>,
-    name: ServerName<'static>,
-) -> io::Result<Stream> {
-    let mut connection = ClientConnection::new(configuration, name).map_err(io::Error::other)?;
-    while connection.is_handshaking() {
-        connection.complete_io(&mut socket)?;
-    }
-    Ok(Stream::Tls(Box::new(StreamOwned::new(connection, socket))))
 }
 
 /// Whether the other side has ended TLS with an alert.

@@ -23,8 +23,8 @@ impl Default for Cells {
 }
 
 impl Cells {
-    /// Adds a value. Returns its size in bytes.
-    pub(super) fn push(&mut self, value: ValueRef<'_>) -> usize {
+    /// Adds a value.
+    pub(super) fn push(&mut self, value: ValueRef<'_>) {
         match (&mut *self, value) {
             (Self::Ints(cells), ValueRef::Integer(value)) => cells.append_value(value),
             (Self::Floats(cells), ValueRef::Real(value)) => cells.append_value(value),
@@ -40,18 +40,13 @@ impl Cells {
             (Self::Blobs(cells), ValueRef::Null) => cells.append_null(),
             (Self::Nulls(count), value) => {
                 *self = first(*count, value);
-                return self.push(value);
+                self.push(value);
             }
             (_, value) => {
                 let mut cells = std::mem::take(self).into_mixed();
                 cells.push(mixed(value));
                 *self = Self::Mixed(cells);
             }
-        }
-        match value {
-            ValueRef::Null => 1,
-            ValueRef::Integer(_) | ValueRef::Real(_) => 8,
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len() + 4,
         }
     }
 
@@ -80,6 +75,15 @@ impl Cells {
             Values::Mixed(cells) => cells,
             _ => Vec::new(),
         }
+    }
+}
+
+/// Size of a value in bytes.
+pub(super) fn size(value: ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Null => 1,
+        ValueRef::Integer(_) | ValueRef::Real(_) => 8,
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len() + 4,
     }
 }
 

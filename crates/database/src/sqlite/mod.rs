@@ -13,7 +13,7 @@ use sqlflow_sql::Dialect;
 
 use self::cells::Cells;
 use self::errors::ErrorContext;
-use crate::batcher::Batcher;
+use crate::batcher::{Batcher, MAX_ROW};
 use crate::{Batch, Column, ConnectOptions, Database, Discard, Error, MAX_TABLES, Notice, Results, texts};
 
 /// Time to wait for a lock of another connection.
@@ -143,7 +143,12 @@ fn send_rows(
         }
         let mut bytes = 0;
         for (place, cells) in cells.iter_mut().enumerate() {
-            bytes += cells.push(row.get_ref(place).map_err(|error| context.translate(&error))?);
+            let value = row.get_ref(place).map_err(|error| context.translate(&error))?;
+            bytes += cells::size(value);
+            if bytes > MAX_ROW {
+                return Err(Error::row_too_large());
+            }
+            cells.push(value);
         }
         batcher.add(bytes);
         if batcher.is_full(now - since) {

@@ -71,6 +71,13 @@ impl Session<'_> {
                 None => {}
             }
         }
+        // It is retryable if the machine has run out of something.
+        if converted.reason == Reason::StartFailed
+            && !converted.retryable
+            && let Some(remedy) = self.context.assigner.start_remedy(&self.attempt).await
+        {
+            converted.message = format!("{}; {remedy}", converted.message);
+        }
         Event::OutcomeReported {
             attempt: self.attempt.clone(),
             instance: self.instance.clone(),

@@ -5,23 +5,25 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustls::{ClientConnection, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::{SockRef, TcpKeepalive};
 use sqlflow_data_source::Keepalives;
 
 /// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Endpoint {
+pub(crate) enum Endpoint {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
 /// A socket, with a deadline while the connection is opened.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(crate) struct Socket {
     inner: Inner,
     deadline: Option<Instant>,
 }
@@ -34,7 +36,7 @@ enum Inner {
 
 impl Socket {
     /// Connects until the deadline.
-    pub(super) fn open(
+    pub(crate) fn open(
         endpoint: &Endpoint,
         keepalives: &Keepalives,
         deadline: Option<Instant>,
@@ -54,8 +56,27 @@ impl Socket {
         Ok(Self { inner, deadline })
     }
 
+    /// Connects to the first address that responds. Each has its share of the time, so that one that does not respond
+    /// leaves some to the next.
+    pub(crate) fn open_first(
+        addresses: &[SocketAddr],
+        keepalives: &Keepalives,
+        deadline: Instant,
+    ) -> io::Result<Self> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        for (place, address) in addresses.iter().enumerate() {
+            let untried = u32::try_from(addresses.len() - place).unwrap_or(u32::MAX);
+            let share = remaining(deadline)? / untried;
+            match Self::open(&Endpoint::Tcp(*address), keepalives, Some(Instant::now() + share)) {
+                Ok(socket) => return Ok(Self { deadline: Some(deadline), ..socket }),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
     /// Another handle of the connection, which can end it.
-    pub(super) fn handle(&self) -> io::Result<Self> {
+    pub(crate) fn handle(&self) -> io::Result<Self> {
         let inner = match &self.inner {
             Inner::Tcp(tcp) => Inner::Tcp(tcp.try_clone()?),
             Inner::Unix(unix) => Inner::Unix(unix.try_clone()?),
@@ -64,7 +85,7 @@ impl Socket {
     }
 
     /// Ends the connection. Reads that block return.
-    pub(super) fn shut_down(&self) {
+    pub(crate) fn shut_down(&self) {
         let _ = match &self.inner {
             Inner::Tcp(tcp) => tcp.shutdown(Shutdown::Both),
             Inner::Unix(unix) => unix.shutdown(Shutdown::Both),
@@ -85,6 +106,19 @@ impl Socket {
     fn remove_deadline(&mut self) -> io::Result<()> {
         self.deadline = None;
         self.set_timeouts(None)
+    }
+
+    /// Sets the time after which a read fails, if there is no deadline.
+    pub(crate) fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        match &self.inner {
+            Inner::Tcp(tcp) => tcp.set_read_timeout(Some(timeout)),
+            Inner::Unix(unix) => unix.set_read_timeout(Some(timeout)),
+        }
+    }
+
+    /// Whether it is a Unix socket.
+    pub(crate) const fn is_unix(&self) -> bool {
+        matches!(self.inner, Inner::Unix(_))
     }
 
     fn set_timeouts(&self, timeout: Option<Duration>) -> io::Result<()> {
@@ -131,14 +165,27 @@ impl Write for Socket {
 
 /// A connection, perhaps with TLS.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Plain(Socket),
     Tls(Box<StreamOwned<ClientConnection, Socket>>),
 }
 
 impl Stream {
+    /// Performs the TLS handshake, until the socket's deadline.
+    pub(crate) fn encrypt(
+        mut socket: Socket,
+        configuration: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Self> {
+        let mut connection = ClientConnection::new(configuration, name).map_err(io::Error::other)?;
+        while connection.is_handshaking() {
+            connection.complete_io(&mut socket)?;
+        }
+        Ok(Self::Tls(Box::new(StreamOwned::new(connection, socket))))
+    }
+
     /// The socket.
-    pub(super) fn socket(&self) -> &Socket {
+    pub(crate) fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(tls) => &tls.sock,
@@ -146,7 +193,7 @@ impl Stream {
     }
 
     /// Whether bytes arrive in this time, or the connection ends.
-    pub(super) fn is_readable_within(&mut self, time: Duration) -> bool {
+    pub(crate) fn is_readable_within(&mut self, time: Duration) -> bool {
         match self {
             Self::Plain(socket) => socket.is_readable_within(time),
             Self::Tls(tls) => {
@@ -157,7 +204,7 @@ impl Stream {
     }
 
     /// Removes the deadline for opening the connection.
-    pub(super) fn remove_deadline(&mut self) -> io::Result<()> {
+    pub(crate) fn remove_deadline(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.remove_deadline(),
             Self::Tls(tls) => tls.sock.remove_deadline(),
@@ -222,4 +269,36 @@ fn timed<T>(result: io::Result<T>) -> io::Result<T> {
         io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
         _ => error,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    const KEEPALIVES: Keepalives =
+        Keepalives { enabled: false, idle: None, interval: None, count: None, user_timeout: None };
+
+    /// An address that does not respond: the queue of its listener is full.
+    fn silent() -> (Vec<TcpStream>, TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+        (std::iter::from_fn(connect).collect(), listener, address)
+    }
+
+    #[test]
+    fn address_that_does_not_respond_leaves_time_to_the_next() {
+        let (_queued, _listener, silent) = silent();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addresses = [silent, listener.local_addr().unwrap()];
+        let open = |addresses: &[SocketAddr], time| {
+            Socket::open_first(addresses, &KEEPALIVES, Instant::now() + Duration::from_millis(time))
+        };
+        assert!(!open(&addresses, 2000).unwrap().is_unix());
+        assert_eq!(open(&addresses[..1], 100).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(open(&[], 100).unwrap_err().to_string(), "the host has no address");
+    }
 }
