@@ -4,6 +4,7 @@ use sqlflow_database::{Error, ErrorKind};
 use sqlflow_proto::agent::Failure;
 
 use crate::channel::ChannelError;
+use crate::redact::Redactor;
 
 /// Maximum length of a message, in characters: a database's message may quote the whole statement.
 const MAX_MESSAGE: usize = 2_000;
@@ -52,8 +53,8 @@ impl StepError {
         }
     }
 
-    /// The failure, with a message in one line of bounded length.
-    pub fn failure(&self) -> Failure {
+    /// The failure, with a message in one line of bounded length and without secrets.
+    pub fn failure(&self, redactor: &Redactor) -> Failure {
         let (message, kind) = match self {
             Self::Database(error) => (error.message.clone(), Some(error.kind)),
             Self::Channel(ChannelError::Refused(reason)) => {
@@ -63,7 +64,8 @@ impl StepError {
             Self::Other(message) => (message.clone(), None),
         };
         Failure {
-            message: shortened(&message),
+            // A part of a secret that is cut would not be found.
+            message: shortened(&redactor.redact(&message)),
             detail: String::new(),
             user_error: kind == Some(ErrorKind::User) || kind == Some(ErrorKind::Undelivered),
             transient: matches!(kind, Some(ErrorKind::Unavailable | ErrorKind::Busy)),
@@ -81,4 +83,19 @@ fn shortened(text: &str) -> String {
     let cut = &text[..end];
     let words = cut.rsplit_once(' ').map_or("", |(words, _)| words);
     format!("{} …", if words.len() > end / 2 { words } else { cut })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secret_at_the_end_of_a_long_message_is_masked() {
+        let redactor = Redactor::new("mysql://ana:hunter2pass@tcp(db:3306)/shop");
+        let before = "x".repeat(MAX_MESSAGE - 4);
+        let error = StepError::Database(Error::user(format!("{before}hunter2pass and more")));
+        assert_eq!(error.failure(&redactor).message, format!("{before}*** …"));
+        let short = StepError::Other("no hunter2pass".into());
+        assert_eq!(short.failure(&redactor).message, "no ***");
+    }
 }

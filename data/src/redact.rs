@@ -18,10 +18,11 @@ impl Redactor {
     pub fn new(data_source: &str) -> Self {
         let mut secrets = vec![data_source.to_owned()];
         let rest = data_source.split_once("://").map_or("", |(_, rest)| rest);
-        // A password may contain an unescaped `@`.
-        let login = rest.rsplit_once('@').map_or("", |(login, _)| login);
+        // A password may contain an unescaped `@` or `?`, and an option may contain an `@`.
+        let places = [rest, rest.split('?').next().unwrap_or_default()];
+        let logins = places.into_iter().filter_map(|place| place.rsplit_once('@')?.0.split_once(':'));
         let options = rest.split(['?', '&']).filter_map(|option| option.strip_prefix("password="));
-        let passwords = login.split_once(':').map(|(_, password)| password).into_iter().chain(options);
+        let passwords = logins.map(|(_, password)| password).chain(options);
         for password in passwords {
             secrets.push(password.to_owned());
             secrets.push(percent_decode_str(password).decode_utf8_lossy().into_owned());
@@ -48,6 +49,9 @@ mod tests {
         assert_eq!(redactor.redact("mysql://ana:p@ss%2Fword@tcp(db:3306)/shop"), "***");
         let redactor = Redactor::new("postgresql://h/d?user=u&password=secret");
         assert_eq!(redactor.redact("secret and u"), "*** and u");
+        let redactor = Redactor::new("postgresql://u:secret@h/d?application_name=a@b");
+        assert_eq!(redactor.redact("bad secret"), "bad ***");
+        assert_eq!(Redactor::new("mysql://a:se?cret@h/d").redact("se?cret"), "***");
         assert_eq!(Redactor::new("mysql://a:abc@h/d").redact("abc"), "abc");
     }
 }

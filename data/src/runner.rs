@@ -150,8 +150,7 @@ impl Run<'_> {
     }
 
     fn report(&mut self, error: &StepError) {
-        let mut failure = error.failure();
-        failure.message = self.redactor.redact(&failure.message);
+        let failure = error.failure(&self.redactor);
         let message = failure.message.clone();
         if !self.channel.send_failure(self.statement, failure) {
             print_error(&message);

@@ -58,8 +58,8 @@ pub fn similar_names<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -
     found.into_iter().take(MAX_SUGGESTIONS).map(|(.., name)| name).collect()
 }
 
-/// Similarity of two names from 0 to 1: the part of the characters that are in common parts (Ratcliff and Obershelp). It
-/// suits names, where a word may be left out or a prefix differs. Names may be long, so the time is bounded.
+/// Similarity of two names from 0 to 1: the share of the characters that are in common parts (Ratcliff and Obershelp).
+/// It suits names, where a word may be left out or a prefix differs. Names may be long, so the time is bounded.
 fn similarity(a: &str, b: &str) -> f64 {
     const MAX_CHARACTERS: usize = 128;
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());

@@ -180,3 +180,15 @@ def test_text_that_is_not_utf8_and_geometry_are_shown(tmp_path: Path, mysql_dsn:
     (rows,) = agent.run("SELECT X'FF41' AS a, ST_GeomFromText('POINT(1 2)') AS g").succeeded().payloads("rows")
     assert rows.columns[0].blobs.values[0] == b"\xffA"
     assert len(rows.columns[1].blobs.values[0]) == 25
+
+
+def test_select_that_has_begun_is_not_executed_again(tmp_path: Path, mysql_dsn: str) -> None:
+    # The code of a table that has changed since the statement was prepared.
+    fails = (
+        "CREATE OR REPLACE FUNCTION fails(i INT) RETURNS DOUBLE BEGIN IF i = 250 THEN "
+        "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1615, MESSAGE_TEXT = 'at 250'; END IF; RETURN i; END"
+    )
+    agent = StandInAgent(tmp_path, mysql_dsn)
+    run = agent.run(fails, "SELECT fails(seq) FROM seq_1_to_300")
+    assert run.failure().message == "at 250"
+    assert run.kinds()[2:] == ["started", "head", "rows", "failure"]

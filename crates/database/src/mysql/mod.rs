@@ -38,7 +38,7 @@ use self::statements::{changes_encoding, may_be_prepared};
 use self::types::Field;
 use crate::batcher::MAX_ROW;
 use crate::printed::{Decoder, PrintedColumn};
-use crate::{Column, ConnectOptions, Database, Discard, Error, MAX_TABLES, Notice, Results, texts};
+use crate::{Batch, Column, ConnectOptions, Database, Discard, Error, MAX_TABLES, Notice, Results, texts};
 
 /// Time in which a connection is established and the login is complete.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -129,8 +129,10 @@ impl MysqlDatabase {
             self.close(prepared.id)?;
             return Ok(false);
         }
-        match self.run(&prepared, None, results) {
-            Err(Failure::Server { code: NEEDS_PREPARATION, .. }) => Ok(false),
+        let mut results = Forward { results, has_begun: false };
+        match self.run(&prepared, None, &mut results) {
+            // Not if a function of the user fails with this code.
+            Err(Failure::Server { code: NEEDS_PREPARATION, .. }) if !results.has_begun => Ok(false),
             result => result.map(|()| true),
         }
     }
@@ -255,6 +257,27 @@ impl Drop for MysqlDatabase {
         if !self.is_broken {
             let _ = self.session.packets.send_command(Command::COM_QUIT as u8, &[]);
         }
+    }
+}
+
+/// Forwards results, and notes whether there are any.
+struct Forward<'a> {
+    results: &'a mut dyn Results,
+    has_begun: bool,
+}
+
+impl Results for Forward<'_> {
+    fn result_set(&mut self, columns: &[Column]) -> Result<(), Error> {
+        self.has_begun = true;
+        self.results.result_set(columns)
+    }
+
+    fn batch(&mut self, batch: Batch) -> Result<(), Error> {
+        self.results.batch(batch)
+    }
+
+    fn changed(&mut self, rows: Option<u64>) {
+        self.results.changed(rows);
     }
 }
 

@@ -20,8 +20,8 @@ pub(super) fn columns(connection: &Connection, statement: &Statement<'_>, sql: &
 mod raw {
     use super::{CStr, Column, Connection, c_char, c_int, ffi};
 
-    /// Looks for the statement among those of the connection, because `rusqlite` does not reveal it. Virtual tables may
-    /// have statements, too, with other texts.
+    /// Looks for the statement among those of the connection, because `rusqlite` does not reveal it. Those of virtual
+    /// tables have other texts.
     pub(super) fn columns(connection: &Connection, count: c_int, sql: &str) -> Option<Vec<Column>> {
         // SAFETY: the connection is open while it is borrowed, and so are its statements, since no other thread uses it.
         // A statement's texts are valid until the statement is executed or finalized; they are copied at once.
