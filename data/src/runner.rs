@@ -28,7 +28,10 @@ pub const DATA_SOURCE: &str = "db_conn_str";
 /// Runs the step of a document.
 pub fn run(path: &Path) -> ExitCode {
     // Other processes of the user must not read the credentials from this one's memory.
-    let _ = nix::sys::prctl::set_dumpable(false);
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        print_error(&format!("cannot protect the credentials from other processes: {error}"));
+        return ExitCode::FAILURE;
+    }
     let shutdown = Shutdown::listen();
     let mut channel = match Channel::open() {
         Ok(channel) => channel,
