@@ -15,7 +15,7 @@ use crate::SQLITE;
 async fn expect_pending_reason(namespace: &Namespace, setup: Setup, why: &str) {
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
-    let token = client.run("SELECT 1;").await.unwrap();
+    let token = client.run("SHOW MODELS;").await.unwrap();
     until_pending_reason(&mut client, &token, why).await;
     client.api.cancel(token.clone()).await.unwrap();
     assert_eq!(client.follow(&token).await.unwrap().status.code(), Code::Failed);
@@ -61,7 +61,7 @@ async fn invalid_image_name_fails_the_job() {
     let template = "spec: {containers: [{name: submitter, image: 'Not/Valid'}]}";
     let server = namespace.setup(SQLITE, template).start().unwrap();
     let mut client = server.client().await.unwrap();
-    let token = client.run("SELECT 1;").await.unwrap();
+    let token = client.run("SHOW MODELS;").await.unwrap();
     let ended = client.follow(&token).await.unwrap();
     assert_eq!(ended.status.code(), Code::Failed);
     assert!(ended.status.message.contains("Not/Valid"), "{}", ended.status.message);
