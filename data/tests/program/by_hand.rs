@@ -40,7 +40,10 @@ fn missing_data_source_is_an_error_with_a_fix() {
 fn memory_is_closed_to_other_processes_of_the_user() {
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("data");
-    fs::copy(env!("CARGO_BIN_EXE_sqlflow-data"), &program).unwrap();
+    // By another process: a program that a test of another thread starts would inherit the open file, and the kernel
+    // starts no file that is open for writing.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_sqlflow-data")).arg(&program).status().unwrap();
+    assert!(copied.success());
     for path in [dir.path(), &program] {
         fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
     }
