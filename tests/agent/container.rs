@@ -6,7 +6,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_tests::agent::{Exec, shipped};
-use sqlflow_tests::server::program;
+use sqlflow_tests::server::{copy_program, program};
 
 /// A pid namespace in which the agent is PID 1.
 const AS_PID_1: [&str; 5] = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
@@ -50,7 +50,7 @@ fn image(dir: &Path) {
     for folder in ["proc", "tmp"] {
         std::fs::create_dir(dir.join(folder)).unwrap();
     }
-    std::fs::copy(shipped(), dir.join("agent")).unwrap();
+    copy_program(&shipped(), &dir.join("agent"));
 }
 
 /// A#6238, A#9139. The image has no other program, so the agent is the command too.
@@ -124,7 +124,7 @@ fn install_copies_the_data_process_beside_the_agent() {
     let image = tempfile::tempdir().unwrap();
     let volume = tempfile::tempdir().unwrap();
     let agent = image.path().join("agent");
-    std::fs::copy(program("sqlflow-agent"), &agent).unwrap();
+    copy_program(&program("sqlflow-agent"), &agent);
     let install = || {
         let ended = Command::new(&agent).arg("install").arg(volume.path()).output().unwrap();
         (ended.status.code(), String::from_utf8(ended.stderr).unwrap())

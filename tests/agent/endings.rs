@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_tests::agent::{Exec, logged};
 use sqlflow_tests::gate::Gate;
-use sqlflow_tests::server::program;
+use sqlflow_tests::server::{copy_program, program};
 use sqlflow_tests::until::until;
 
 fn notices(records: &[serde_json::Value]) -> Vec<String> {
@@ -216,11 +216,11 @@ fn unkillable_command_does_not_block_the_agent() {
     let mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     mode(image.path(), 0o755);
     let agent = image.path().join("agent");
-    std::fs::copy(program("sqlflow-agent"), &agent).unwrap();
+    copy_program(&program("sqlflow-agent"), &agent);
     let any_user = ["env", "--default-signal", "--chdir=/", "setpriv", "--reuid=12345", "--clear-groups"];
     let run = Exec::with_agent(&any_user, &agent).flags(["--grace", "1"]);
     mode(run.dir(), 0o777);
-    std::fs::copy("/usr/bin/setpriv", run.dir().join("become")).unwrap();
+    copy_program(Path::new("/usr/bin/setpriv"), &run.dir().join("become"));
     mode(&run.dir().join("become"), 0o4755);
     let mut running = run.shell("echo $$; exec $DIR/become --reuid=0 --clear-groups sleep 600");
     let pid = running.line();

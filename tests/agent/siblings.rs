@@ -6,7 +6,7 @@ use std::path::Path;
 
 use sqlflow_proto::agent::{Assignment, outcome::Reason};
 use sqlflow_tests::attach::{Attach, AttachEnded, OnCommit};
-use sqlflow_tests::server::program;
+use sqlflow_tests::server::{copy_program, program};
 
 fn script(folder: &Path, name: &str, text: &str) {
     std::fs::create_dir_all(folder).unwrap();
@@ -18,7 +18,7 @@ fn script(folder: &Path, name: &str, text: &str) {
 fn run(dir: tempfile::TempDir, command: &str) -> AttachEnded {
     let lib = dir.path().join("lib");
     std::fs::create_dir_all(&lib).unwrap();
-    std::fs::copy(program("sqlflow-agent"), lib.join("agent")).unwrap();
+    copy_program(&program("sqlflow-agent"), &lib.join("agent"));
     let path = format!("{}:/usr/bin:/bin", dir.path().join("path").display());
     let outer = dir.path().join("agent");
     script(dir.path(), "agent", &format!("PATH={path} exec {} \"$@\"", lib.join("agent").display()));

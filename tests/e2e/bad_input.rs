@@ -4,7 +4,7 @@ use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Cause, GetJobRequest, Session, Token, get_job_request::By, job_status};
 use sqlflow_tests::client::{Client, Ended};
 use sqlflow_tests::python;
-use sqlflow_tests::server::{Server, Setup, program};
+use sqlflow_tests::server::{Server, Setup, copy_program, program};
 use tonic::{Code, Status};
 
 struct World {
@@ -194,7 +194,7 @@ async fn python_without_the_package_fails_the_job_with_a_fix() {
 async fn missing_agent_fails_the_job_with_its_path() {
     let dir = tempfile::tempdir().unwrap();
     let agent = dir.path().join("agent");
-    std::fs::copy(program("sqlflow-agent"), &agent).unwrap();
+    copy_program(&program("sqlflow-agent"), &agent);
     let flag = format!("--agent={}", agent.display());
     let World { mut client, server: _server, _dir } = world(|setup| setup.flag(flag)).await;
     std::fs::remove_file(&agent).unwrap();
@@ -208,7 +208,7 @@ async fn missing_agent_fails_the_job_with_its_path() {
 async fn agent_without_the_data_process_is_reported_before_and_by_jobs() {
     let dir = tempfile::tempdir().unwrap();
     let agent = dir.path().join("agent");
-    std::fs::copy(program("sqlflow-agent"), &agent).unwrap();
+    copy_program(&program("sqlflow-agent"), &agent);
     let flag = format!("--agent={}", agent.display());
     let World { mut client, server, _dir } = world(|setup| setup.flag(flag)).await;
     let missing = format!("sqlflow-data is neither beside the agent, in {}", dir.path().display());

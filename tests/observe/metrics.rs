@@ -9,7 +9,7 @@ use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::ENDLESS;
 use sqlflow_tests::http::{get, get_as};
 use sqlflow_tests::python;
-use sqlflow_tests::server::{Server, Setup};
+use sqlflow_tests::server::{Server, Setup, copy_program, program};
 
 fn promtool(arguments: &[&str], input: &str) {
     let mut command = Command::new("promtool");
@@ -124,7 +124,7 @@ async fn metrics_count_jobs_and_follow_prometheus_naming_rules() {
 async fn readyz_and_metrics_report_broken_agent_and_log() {
     let dir = tempfile::tempdir().unwrap();
     let agent = dir.path().join("agent");
-    std::fs::copy(sqlflow_tests::server::program("sqlflow-agent"), &agent).unwrap();
+    copy_program(&program("sqlflow-agent"), &agent);
     let setup = Setup::new(dir.path(), "sqlite:///tmp/none.db").flag(format!("--agent={}", agent.display()));
     let server = setup.start().unwrap();
     assert_eq!(get(&server.http, "/healthz").code, 200);

@@ -22,6 +22,13 @@ pub fn program(name: &str) -> PathBuf {
     beside.unwrap_or_else(|| panic!("{name} is not built; run `cargo build --workspace` first"))
 }
 
+/// Copies a program, by another process: a child that a test of another thread starts meanwhile would inherit the open
+/// file, and the kernel executes no file that is open for writing.
+pub fn copy_program(program: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(program).arg(to).status().expect("cp can be started");
+    assert!(copied.success(), "{} cannot be copied", program.display());
+}
+
 /// Options of a server.
 #[derive(Debug, Clone)]
 pub struct Setup {
