@@ -51,7 +51,7 @@ impl StepSpec {
     /// Whether it trains a model: its select is read by the data process.
     #[must_use]
     pub fn is_training(&self) -> bool {
-        self.statements.iter().all(|it| it["kind"] == "train")
+        self.statements.iter().any(|it| it["kind"] == "train")
     }
 }
 
