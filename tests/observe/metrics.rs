@@ -125,6 +125,7 @@ async fn readyz_and_metrics_report_broken_agent_and_log() {
     let dir = tempfile::tempdir().unwrap();
     let agent = dir.path().join("agent");
     copy_program(&program("sqlflow-agent"), &agent);
+    copy_program(&program("sqlflow-data"), &dir.path().join("sqlflow-data"));
     let setup = Setup::new(dir.path(), "sqlite:///tmp/none.db").flag(format!("--agent={}", agent.display()));
     let server = setup.start().unwrap();
     assert_eq!(get(&server.http, "/healthz").code, 200);

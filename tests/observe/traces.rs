@@ -179,7 +179,16 @@ async fn user_code_joins_the_trace_if_the_operator_lets_it() {
         }
         let server = setup.start().unwrap();
         let output = Command::new(program("sqlflowctl"))
-            .args(["run", "--output", "json", "--no-remember", "--server", &server.address, "-e", "SELECT 1"])
+            .args([
+                "run",
+                "--output",
+                "json",
+                "--no-remember",
+                "--server",
+                &server.address,
+                "-e",
+                "SHOW MODELS",
+            ])
             .env("BAGGAGE", "team=ml")
             .output()
             .unwrap();
