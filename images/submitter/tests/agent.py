@@ -169,13 +169,7 @@ class StandInAgent:
         start = AgentFrame()
         start.start.secrets["db_conn_str"] = self.dsn
         with channel, channel.makefile("rwb") as stream:
-
-            def send(frame: AgentFrame) -> None:
-                body = frame.SerializeToString()
-                stream.write(bytes(varint(len(body))) + body)
-                stream.flush()
-
-            send(start)
+            write_frame(stream, start)
             while (body := read_frame(stream)) is not None:
                 frame = SubmitterFrame.FromString(body)
                 kind = frame.WhichOneof("frame")
@@ -189,13 +183,13 @@ class StandInAgent:
                         self.before_acknowledging()
                     answer = AgentFrame()
                     answer.ack.ack_id = frame.ack_id
-                    send(answer)
+                    write_frame(stream, answer)
                 if kind == "commit":
                     answer = AgentFrame()
                     answer.granted.SetInParent()
                     chosen = self.answer_commit(process) if self.answer_commit else answer
                     if chosen is not None:
-                        send(chosen)
+                        write_frame(stream, chosen)
 
 
 def data_process() -> str:
@@ -253,6 +247,13 @@ def varint(value: int) -> Iterator[int]:
         yield value & 0x7F | 0x80
         value >>= 7
     yield value
+
+
+def write_frame(stream: Any, frame: AgentFrame) -> None:
+    """Sends a frame to the program."""
+    body = frame.SerializeToString()
+    stream.write(bytes(varint(len(body))) + body)
+    stream.flush()
 
 
 def read_frame(stream: Any) -> bytes | None:

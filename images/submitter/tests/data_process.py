@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agent import data_process, read_frame, varint
+from agent import data_process, read_frame, write_frame
 from protos.sqlflow.agent.v1.channel_pb2 import AgentFrame, SubmitterFrame
 
 from sqlflow_submitter.link import DESCRIPTOR_VARIABLE, Link
@@ -31,15 +31,9 @@ def served(document: dict[str, Any], dsn: str, folder: Path) -> Iterator[Link]:
     channel.close()
     link.close()
     with agent_end, agent_end.makefile("rwb") as stream:
-
-        def send(frame: AgentFrame) -> None:
-            body = frame.SerializeToString()
-            stream.write(bytes(varint(len(body))) + body)
-            stream.flush()
-
         start = AgentFrame()
         start.start.secrets["db_conn_str"] = dsn
-        send(start)
+        write_frame(stream, start)
 
         def acknowledge() -> None:
             while (body := read_frame(stream)) is not None:
@@ -47,7 +41,7 @@ def served(document: dict[str, Any], dsn: str, folder: Path) -> Iterator[Link]:
                 if frame.ack_id:
                     answer = AgentFrame()
                     answer.ack.ack_id = frame.ack_id
-                    send(answer)
+                    write_frame(stream, answer)
 
         reader = threading.Thread(target=acknowledge)
         reader.start()
