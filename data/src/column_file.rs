@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, NullArray, RecordBatch, RecordBatchOptions};
 use arrow_ipc::writer::StreamWriter;
-use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
+use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use sqlflow_database::{Batch, Column, Error, Limits, Results, Values};
@@ -33,15 +33,14 @@ pub struct Stream {
 
 /// Writes the rows of a select.
 pub struct ColumnFile<'a> {
-    columns: Vec<Column>,
-    types: Vec<DataType>,
+    /// The columns of the result set; `None`: there is none yet.
+    columns: Option<Vec<Column>>,
     schema: SchemaRef,
     file: File,
     writer: Option<StreamWriter<Counted>>,
     streams: Vec<Stream>,
     written: u64,
     max_bytes: u64,
-    has_result: bool,
     /// Called with the number of rows so far.
     on_rows: &'a mut dyn FnMut(u64) -> io::Result<()>,
 }
@@ -50,8 +49,8 @@ pub struct ColumnFile<'a> {
 pub struct WrittenFile {
     /// The file.
     pub file: File,
-    /// Its columns; `None`: the statement returned no result set.
-    pub columns: Option<Vec<Column>>,
+    /// Its columns.
+    pub columns: Vec<Column>,
     /// Its streams.
     pub streams: Vec<Stream>,
 }
@@ -65,15 +64,13 @@ impl<'a> ColumnFile<'a> {
         let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
         let file = File::from(open(".", flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
         Ok(Self {
-            columns: Vec::new(),
-            types: Vec::new(),
+            columns: None,
             schema: Arc::new(Schema::empty()),
             file,
             writer: None,
             streams: Vec::new(),
             written: 0,
             max_bytes,
-            has_result: false,
             on_rows,
         })
     }
@@ -81,10 +78,12 @@ impl<'a> ColumnFile<'a> {
     /// Ends the file.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// It cannot be written, or the statement returned no result set.
     pub fn finish(mut self) -> Result<WrittenFile, Error> {
         self.end_stream()?;
-        let columns = self.has_result.then_some(self.columns);
+        let columns = self
+            .columns
+            .ok_or_else(|| Error::user("cannot read the select: it returns no result set; write a SELECT"))?;
         Ok(WrittenFile { file: self.file, columns, streams: self.streams })
     }
 
@@ -95,20 +94,26 @@ impl<'a> ColumnFile<'a> {
         Ok(())
     }
 
-    fn begin_stream(&mut self, types: Vec<DataType>, kinds: &[bool]) -> Result<(), Error> {
+    fn begin_stream(&mut self, schema: SchemaRef) -> Result<(), Error> {
         self.end_stream()?;
-        let fields = self.columns.iter().zip(&types).zip(kinds).map(|((column, kind), is_decimal)| {
-            let field = Field::new(&column.name, kind.clone(), true);
+        let file = self.file.try_clone().map_err(|error| self.cannot_write(&error.into()))?;
+        let writer = StreamWriter::try_new(Counted::new(file), &schema);
+        self.writer = Some(writer.map_err(|error| self.cannot_write(&error))?);
+        self.schema = schema;
+        self.streams.push(Stream { offset: self.written, rows: 0 });
+        Ok(())
+    }
+
+    /// The schema of a batch.
+    fn schema_of(&self, values: &[Values], arrays: &[ArrayRef]) -> SchemaRef {
+        let columns = self.columns.as_deref().unwrap_or_default();
+        let fields = columns.iter().zip(values).zip(arrays).map(|((column, values), array)| {
+            let field = Field::new(&column.name, array.data_type().clone(), true);
+            let is_decimal = matches!(values, Values::Decimals(_));
             let kind = is_decimal.then(|| (KIND.to_owned(), "decimal".to_owned()));
             field.with_metadata(kind.into_iter().collect::<HashMap<_, _>>())
         });
-        self.schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let file = self.file.try_clone().map_err(|error| self.cannot_write(&error.into()))?;
-        let writer = StreamWriter::try_new(Counted::new(file), &self.schema);
-        self.writer = Some(writer.map_err(|error| self.cannot_write(&error))?);
-        self.types = types;
-        self.streams.push(Stream { offset: self.written, rows: 0 });
-        Ok(())
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 
     fn cannot_write(&self, error: &ArrowError) -> Error {
@@ -126,20 +131,18 @@ impl Results for ColumnFile<'_> {
     }
 
     fn result_set(&mut self, columns: &[Column]) -> Result<(), Error> {
-        if self.has_result {
+        if self.columns.is_some() {
             return Err(Error::user("cannot read the select: it returns several result sets"));
         }
-        self.has_result = true;
-        columns.clone_into(&mut self.columns);
+        self.columns = Some(columns.to_vec());
         Ok(())
     }
 
     fn batch(&mut self, batch: Batch) -> Result<(), Error> {
-        let kinds: Vec<bool> = batch.columns.iter().map(|it| matches!(it, Values::Decimals(_))).collect();
-        let arrays: Vec<ArrayRef> = batch.columns.into_iter().map(|it| array(it, batch.rows)).collect();
-        let types: Vec<DataType> = arrays.iter().map(|it| it.data_type().clone()).collect();
-        if self.writer.is_none() || types != self.types {
-            self.begin_stream(types, &kinds)?;
+        let arrays: Vec<ArrayRef> = batch.columns.iter().map(|it| array(it, batch.rows)).collect();
+        let schema = self.schema_of(&batch.columns, &arrays);
+        if self.writer.is_none() || schema != self.schema {
+            self.begin_stream(schema)?;
         }
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let options = RecordBatchOptions::new().with_row_count(Some(batch.rows));
@@ -164,19 +167,20 @@ impl Results for ColumnFile<'_> {
     fn changed(&mut self, _: Option<u64>) {}
 }
 
-fn array(values: Values, rows: usize) -> ArrayRef {
+/// The array of a column. It shares the memory of the values.
+fn array(values: &Values, rows: usize) -> ArrayRef {
     match values {
         Values::Null => Arc::new(NullArray::new(rows)),
-        Values::Bools(array) => Arc::new(array),
-        Values::Ints(array) => Arc::new(array),
-        Values::Uints(array) => Arc::new(array),
-        Values::Floats(array) => Arc::new(array),
-        Values::Texts(array) | Values::Decimals(array) => Arc::new(array),
-        Values::Blobs(array) => Arc::new(array),
-        Values::Dates(array) => Arc::new(array),
-        Values::Timestamps(array) => Arc::new(array),
-        Values::Instants(array) => Arc::new(array.with_timezone("UTC")),
-        Values::Mixed(values) => union::array(&values),
+        Values::Bools(array) => Arc::new(array.clone()),
+        Values::Ints(array) => Arc::new(array.clone()),
+        Values::Uints(array) => Arc::new(array.clone()),
+        Values::Floats(array) => Arc::new(array.clone()),
+        Values::Texts(array) | Values::Decimals(array) => Arc::new(array.clone()),
+        Values::Blobs(array) => Arc::new(array.clone()),
+        Values::Dates(array) => Arc::new(array.clone()),
+        Values::Timestamps(array) => Arc::new(array.clone()),
+        Values::Instants(array) => Arc::new(array.clone().with_timezone("UTC")),
+        Values::Mixed(values) => union::array(values),
     }
 }
 
@@ -207,5 +211,80 @@ impl Write for Counted {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek as _, SeekFrom};
+
+    use arrow_array::{Int64Array, StringArray};
+    use arrow_ipc::reader::StreamReader;
+    use sqlflow_database::Value;
+
+    use super::*;
+
+    fn column(name: &str) -> Column {
+        Column { name: name.to_owned(), database_type: String::new() }
+    }
+
+    fn write(batches: Vec<(usize, Values)>, max_bytes: u64) -> Result<WrittenFile, Error> {
+        let mut on_rows = |_| Ok(());
+        let mut file = ColumnFile::create(max_bytes, &mut on_rows).unwrap();
+        file.result_set(&[column("a")])?;
+        for (rows, values) in batches {
+            file.batch(Batch { rows, columns: vec![values] })?;
+        }
+        file.finish()
+    }
+
+    fn texts() -> StringArray {
+        StringArray::from(vec![Some("1.50"), None])
+    }
+
+    /// Decimals and texts are the same arrays, and differ in the metadata of their column.
+    #[test]
+    fn stream_begins_where_a_column_changes_its_type() {
+        let ints = || Values::Ints(Int64Array::from(vec![1, 2]));
+        let mixed = Values::Mixed(vec![Value::Int(1), Value::Text("x".to_owned())]);
+        let batches = vec![
+            (2, ints()),
+            (2, ints()),
+            (2, Values::Decimals(texts())),
+            (2, Values::Texts(texts())),
+            (3, Values::Null),
+            (2, mixed),
+        ];
+        let mut written = write(batches, 1 << 20).unwrap();
+        let rows: Vec<u64> = written.streams.iter().map(|stream| stream.rows).collect();
+        assert_eq!(rows, [4, 2, 2, 3, 2]);
+        let mut found = Vec::new();
+        for stream in &written.streams {
+            written.file.seek(SeekFrom::Start(stream.offset)).unwrap();
+            let reader = StreamReader::try_new(&written.file, None).unwrap();
+            let field = reader.schema().field(0).clone();
+            let rows: usize = reader.map(|batch| batch.unwrap().num_rows()).sum();
+            assert_eq!(rows as u64, stream.rows);
+            found.push((field.data_type().to_string(), field.metadata().get(KIND).cloned()));
+        }
+        let decimal = Some("decimal".to_owned());
+        assert_eq!(found[0], ("Int64".to_owned(), None));
+        assert_eq!(found[1..3], [("Utf8".to_owned(), decimal), ("Utf8".to_owned(), None)]);
+        assert_eq!(found[3], ("Null".to_owned(), None));
+        assert!(found[4].0.starts_with("Union"), "{found:?}");
+    }
+
+    #[test]
+    fn file_beyond_its_limit_is_an_error() {
+        let error = write(vec![(2, Values::Texts(texts()))], 100).err().expect("it has more than 100 bytes");
+        assert!(error.message.contains("more than 100 bytes; select fewer rows"), "{error}");
+    }
+
+    #[test]
+    fn statement_without_a_result_set_is_an_error() {
+        let mut on_rows = |_| Ok(());
+        let file = ColumnFile::create(100, &mut on_rows).unwrap();
+        let error = file.finish().err().expect("there is nothing to read");
+        assert_eq!(error.message, "cannot read the select: it returns no result set; write a SELECT");
     }
 }

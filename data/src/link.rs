@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::{Deserialize, Serialize};
-use sqlflow_database::{Column, Error, ErrorKind, Missing};
+use sqlflow_database::{Error, ErrorKind, Missing};
 
 use crate::column_file::WrittenFile;
 
@@ -22,8 +22,6 @@ const MAX_REQUEST: u64 = 64 << 10;
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// The columns of a select. The answer is [`Answer::Columns`].
-    Describe(Select),
     /// Reads a select. The answers are [`Answer::Rows`] while it is read, and then [`Answer::ColumnFile`] with the file.
     Read(Select),
 }
@@ -41,7 +39,6 @@ pub enum Select {
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer<'a> {
-    Columns(Vec<(&'a str, &'a str)>),
     Rows(u64),
     ColumnFile { columns: Vec<(&'a str, &'a str)>, streams: Vec<(u64, u64)> },
     Error(Failed<'a>),
@@ -92,14 +89,6 @@ impl Link {
         }
     }
 
-    /// Answers with the columns of a select.
-    ///
-    /// # Errors
-    /// The submitter has ended.
-    pub fn columns(&mut self, columns: &[Column]) -> io::Result<()> {
-        self.send(&Answer::Columns(named(columns)))
-    }
-
     /// Reports the number of rows that were read so far.
     ///
     /// # Errors
@@ -112,9 +101,11 @@ impl Link {
     ///
     /// # Errors
     /// The submitter has ended.
-    pub fn file(&mut self, written: &WrittenFile, columns: &[Column]) -> io::Result<()> {
+    pub fn file(&mut self, written: &WrittenFile) -> io::Result<()> {
+        let columns =
+            written.columns.iter().map(|it| (it.name.as_str(), it.database_type.as_str())).collect();
         let streams = written.streams.iter().map(|it| (it.offset, it.rows)).collect();
-        self.send_with(&Answer::ColumnFile { columns: named(columns), streams }, Some(&written.file))
+        self.send_with(&Answer::ColumnFile { columns, streams }, Some(&written.file))
     }
 
     /// Answers with an error.
@@ -150,8 +141,4 @@ impl Link {
             sendmsg::<()>(self.writer.as_raw_fd(), &[IoSlice::new(&line)], control, MsgFlags::empty(), None)?;
         self.writer.write_all(&line[sent..])
     }
-}
-
-fn named(columns: &[Column]) -> Vec<(&str, &str)> {
-    columns.iter().map(|it| (it.name.as_str(), it.database_type.as_str())).collect()
 }

@@ -98,14 +98,13 @@ impl Run<'_> {
         database: &mut dyn Database,
         shutdown: &Shutdown,
     ) -> Result<(), StepError> {
-        let mut link = match (statement.kind.as_str(), Link::open().map_err(StepError::Other)?) {
-            ("standard", _) => None,
-            (_, Some(link)) => Some(link),
-            (kind, None) => {
-                return Err(StepError::Other(format!(
-                    "cannot run a statement of kind {kind}: it needs a submitter"
-                )));
-            }
+        let link = if statement.kind == "standard" {
+            None
+        } else {
+            let link = Link::open().map_err(StepError::Other)?;
+            let missing =
+                || format!("cannot run a statement of kind {}: it needs a submitter", statement.kind);
+            Some(link.ok_or_else(|| StepError::Other(missing()))?)
         };
         let started = Frame::Started(StatementStarted {});
         if statement.repeatable {
@@ -114,8 +113,8 @@ impl Run<'_> {
             self.channel.send_durable(statement.index, started)?;
         }
         let started_at = Instant::now();
-        if let Some(link) = &mut link {
-            serve(link, statement, database, shutdown)?;
+        if let Some(mut link) = link {
+            serve(&mut link, statement, database, shutdown)?;
             self.channel.wait_for_submitter()?;
             return self.ended(statement, started_at, None);
         }

@@ -26,16 +26,12 @@ pub fn serve(
     loop {
         let request = link.next();
         let request = request.map_err(|error| StepError::Other(format!("cannot read a request: {error}")))?;
-        let Some(request) = request else { return Ok(()) };
-        let sql = select(statement, &request);
+        let Some(Request::Read(name)) = request else { return Ok(()) };
+        let sql = select(statement, name);
         if !shutdown.begin_statement() {
             return Err(StepError::Other("cannot continue: the step was terminated".to_owned()));
         }
-        let answered = match request {
-            Request::Describe(_) => describe(link, sql, database),
-            Request::Read(_) => read(link, sql, database),
-        };
-        if let Err(mut error) = answered {
+        if let Err(mut error) = read(link, sql, database) {
             if error.kind == ErrorKind::User {
                 add_suggestions(database, &mut error, sql);
             }
@@ -46,18 +42,13 @@ pub fn serve(
     }
 }
 
-fn select<'a>(statement: &'a Statement, request: &Request) -> &'a str {
-    match request {
-        Request::Describe(Select::Statement) | Request::Read(Select::Statement) => &statement.select,
-        Request::Describe(Select::Validation) | Request::Read(Select::Validation) => {
+fn select(statement: &Statement, name: Select) -> &str {
+    match name {
+        Select::Statement => &statement.select,
+        Select::Validation => {
             statement.attributes.get("validation.select").and_then(|it| it.as_str()).unwrap_or_default()
         }
     }
-}
-
-fn describe(link: &mut Link, sql: &str, database: &mut dyn Database) -> Result<(), Error> {
-    let columns = database.describe(sql)?;
-    link.columns(&columns).map_err(|error| Error::undelivered(error.to_string()))
 }
 
 fn read(link: &mut Link, sql: &str, database: &mut dyn Database) -> Result<(), Error> {
@@ -74,8 +65,5 @@ fn read(link: &mut Link, sql: &str, database: &mut dyn Database) -> Result<(), E
     })?;
     database.read(sql, &mut file)?;
     let written = file.finish()?;
-    let Some(columns) = &written.columns else {
-        return Err(Error::user("cannot read the select: it returns no result set; write a SELECT"));
-    };
-    link.file(&written, columns).map_err(|error| Error::undelivered(error.to_string()))
+    link.file(&written).map_err(|error| Error::undelivered(error.to_string()))
 }

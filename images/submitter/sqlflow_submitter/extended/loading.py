@@ -14,6 +14,7 @@ from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.encode import EPOCH, Columns
 from sqlflow_submitter.features.labels import LabelReader
 from sqlflow_submitter.features.texts import micros
+from sqlflow_submitter.link import STATEMENT
 from sqlflow_submitter.statement import StatementChannel
 
 TIME_TYPE = re.compile(r"time\b", re.IGNORECASE)
@@ -24,7 +25,7 @@ TRAILING_ZEROS = re.compile(r"(:\d\d)(?:\.0+|(\.\d*?)0+)(?=$|[-+])", re.ASCII)
 """Trailing zeros of a time's fraction, or the whole fraction if all its digits are zeros."""
 
 
-def open_select(database: Database, select: str, name: str = "statement") -> ResultSet:
+def open_select(database: Database, select: str, name: str = STATEMENT) -> ResultSet:
     """Executes a select and returns its result set.
 
     Args:

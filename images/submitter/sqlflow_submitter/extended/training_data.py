@@ -15,6 +15,7 @@ from sqlflow_submitter.features.learn import ColumnCounter, LearnedFeatures, Lea
 from sqlflow_submitter.features.matrix import FixedFeatures, Matrix
 from sqlflow_submitter.features.report import ColumnReport, table
 from sqlflow_submitter.features.spec import Feature
+from sqlflow_submitter.link import VALIDATION
 from sqlflow_submitter.model import ModelMeta
 from sqlflow_submitter.statement import StatementChannel
 
@@ -113,7 +114,7 @@ def _load_validation(
     plan: TrainPlan, features: FixedFeatures, labels: LabelReader, database: Database, channel: StatementChannel
 ) -> Labelled:
     """Loads `validation.select` with the learned features."""
-    result = open_select(database, plan.parameters.validation_select, "validation")
+    result = open_select(database, plan.parameters.validation_select, VALIDATION)
     inputs = [name for feature in features.features for name in feature.columns()]
     load(result, inputs, plan.validation, features.add, labels, channel, "load validation")
     found = features.build(), labels.finish()
