@@ -155,6 +155,13 @@ impl Packets {
         Ok(self.payload(place))
     }
 
+    /// Whether the next packet has arrived.
+    pub(super) fn has_next(&self) -> bool {
+        let bytes = &self.buffer[self.unread.clone()];
+        let length = bytes.first_chunk::<4>().map(|[a, b, c, _]| u32::from_le_bytes([*a, *b, *c, 0]));
+        length.is_some_and(|length| bytes.len() >= 4 + length as usize)
+    }
+
     /// The next payload, or `None` if nothing has arrived for a while.
     pub(super) fn poll(&mut self) -> Result<Option<&[u8]>, Failure> {
         Ok(self.advance()?.map(|place| self.payload(place)))

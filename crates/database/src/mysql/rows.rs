@@ -50,8 +50,9 @@ pub(super) fn receive_rows(
             since = Instant::now();
         }
         batcher.add(size);
-        // Reading the clock costs as much as reading a value.
-        let age = if batcher.rows().is_multiple_of(64) { since.elapsed() } else { Duration::ZERO };
+        // Reading the clock costs as much as reading a value, so it is read while the query is slow.
+        let reads_clock = !packets.has_next() || batcher.rows().is_multiple_of(64);
+        let age = if reads_clock { since.elapsed() } else { Duration::ZERO };
         if batcher.is_full(age) {
             send(&mut columns, &mut batcher)?;
         }

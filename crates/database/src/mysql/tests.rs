@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -231,6 +232,25 @@ fn rows_of_a_slow_query_do_not_wait_for_more_rows() {
         assert_eq!(arrived.recv().unwrap(), 2);
         peer.send_all(&[&text(b"third"), EOF]);
         assert_eq!(arrived.recv().unwrap(), 1);
+    });
+    open(&source).unwrap().execute("SELECT v", &mut Tell(seen)).unwrap();
+}
+
+/// A row that arrives before the server was silent for a while does not begin the wait again.
+#[test]
+fn rows_of_a_steady_query_do_not_wait_for_a_pause() {
+    let (seen, arrived) = channel();
+    let source = serve(move |peer| {
+        peer.log_in();
+        peer.receive();
+        peer.send_all(&[&[1], COLUMN, EOF]);
+        let shown = (0..60).any(|_| {
+            peer.send_all(&[&text(b"row")]);
+            arrived.recv_timeout(Duration::from_millis(50)).is_ok()
+        });
+        assert!(shown, "60 rows were sent, and none was shown");
+        peer.send_all(&[EOF]);
+        while arrived.recv().is_ok() {}
     });
     open(&source).unwrap().execute("SELECT v", &mut Tell(seen)).unwrap();
 }
