@@ -407,3 +407,11 @@ def test_column_omitted_in_training_is_not_required_later(agent: StandInAgent, r
     short = FEATURES.rpartition(",")[0]
     run = agent.run({**first, "output": "outputs/m"}, ahead=[{**use, "select": f"SELECT {short} FROM iris"}])
     assert "the model's column petal_width does not exist" in run.failure().message
+
+
+@pytest.mark.parametrize("updater", ["grow_colmaker", "grow_histmaker", "grow_quantile_histmaker"])
+def test_updater_chooses_the_data_that_it_needs(sqlite_iris: Runner, updater: str) -> None:
+    """`grow_colmaker` cannot train on quantiles."""
+    sqlite_iris.train(
+        "SELECT sepal_length, name FROM iris", "name", attributes={"updater": updater, "objective": "multi:softprob"}
+    )

@@ -52,9 +52,12 @@ def to_training_data(
         reference: the converted training data, for data that it is validated with.
     """
     native = parameters.native
-    uses_quantiles = native.get("booster", "gbtree") != "gblinear" and native.get("tree_method", "hist") in (
-        "hist",
-        "auto",
+    uses_quantiles = (
+        native.get("booster", "gbtree") != "gblinear"
+        and native.get("tree_method", "hist") in ("hist", "auto")
+        # These may choose another method.
+        and "updater" not in native
+        and "process_type" not in native
     )
     if not uses_quantiles:
         return to_dmatrix(matrix, labels)
