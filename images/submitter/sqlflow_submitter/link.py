@@ -58,7 +58,11 @@ class Link:
 
     def _receive(self) -> Any:
         while b"\n" not in self._received:
-            data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, 1)
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, 1)
+            except OSError as error:
+                # Of a data process that has ended before it read the request.
+                raise PeerLost(f"the data process has ended: {error.strerror}") from error
             if not data:
                 raise PeerLost("the data process has ended")
             self._received += data
@@ -73,10 +77,13 @@ class PeerLost(SubmitterError):
     peer_lost = True
 
 
-def open_link() -> Link | None:
-    """Opens the link, if the agent has started a data process."""
-    descriptor = os.environ.pop(DESCRIPTOR_VARIABLE, None)
-    return None if descriptor is None else Link(int(descriptor))
+def open_link(descriptor: str) -> Link:
+    """Opens the link that the agent left in the environment."""
+    if not descriptor.isdigit():
+        raise SubmitterError(
+            f"cannot open the link to the data process: {DESCRIPTOR_VARIABLE} is not a number: {descriptor}"
+        )
+    return Link(int(descriptor))
 
 
 def _error(error: Any) -> SubmitterError:

@@ -43,10 +43,11 @@ def run_step(path: str) -> None:
         redactor.add_dsn(dsn)
         attach_context()
         with connect(dsn, step.replay, may_create=bool(step.clean_up) or step.may_create_table()) as database:
-            if "SQLFLOW_COMPANION_FD" in os.environ:
+            link = os.environ.pop("SQLFLOW_COMPANION_FD", None)
+            if link is not None:
                 from sqlflow_submitter.link import open_link
 
-                database.link = open_link()
+                database.link = open_link(link)
             if step.clean_up:
                 from sqlflow_submitter.extended.clean_up import clean_up
 
