@@ -7,13 +7,9 @@ use std::os::unix::net::UnixStream;
 
 use prost::Message as _;
 use sqlflow_proto::agent::{AgentFrame, Failure, SubmitterFrame, agent_frame, submitter_frame::Frame};
+use sqlflow_proto::submitter_channel::{CHANNEL_FD, MAX_FRAME};
 
 use crate::console::Console;
-
-/// The variable with the number of the descriptor.
-const DESCRIPTOR: &str = "SQLFLOW_CHANNEL_FD";
-/// Maximum length of a frame.
-pub const MAX_FRAME: usize = 16 << 20;
 
 /// The agent's answer to a request that this attempt cannot go on.
 #[derive(Debug)]
@@ -51,9 +47,9 @@ impl Channel {
     /// # Errors
     /// In one line.
     pub fn open() -> Result<Self, String> {
-        let Ok(descriptor) = std::env::var(DESCRIPTOR) else { return Ok(Self::Console(Console::default())) };
+        let Ok(descriptor) = std::env::var(CHANNEL_FD) else { return Ok(Self::Console(Console::default())) };
         let broken =
-            |cause: &str| format!("cannot open the agent's channel: {DESCRIPTOR}={descriptor}: {cause}");
+            |cause: &str| format!("cannot open the agent's channel: {CHANNEL_FD}={descriptor}: {cause}");
         let number = descriptor.parse().map_err(|_| broken("not a number"))?;
         let socket = crate::descriptor::take(number).map_err(|error| broken(&error.to_string()))?;
         Ok(Self::Agent(AgentChannel { socket, last_ack_id: 0, buffer: Vec::new() }))

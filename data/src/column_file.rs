@@ -22,15 +22,6 @@ mod union;
 /// Key of a field's metadata; `decimal` marks texts that are exact decimals.
 const KIND: &str = "kind";
 
-/// A stream of the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stream {
-    /// Offset of its first byte.
-    pub offset: u64,
-    /// Number of its rows.
-    pub rows: u64,
-}
-
 /// Writes the rows of a select.
 pub struct ColumnFile<'a> {
     /// The columns of the result set; `None`: there is none yet.
@@ -38,7 +29,9 @@ pub struct ColumnFile<'a> {
     schema: SchemaRef,
     file: File,
     writer: Option<StreamWriter<Counted>>,
-    streams: Vec<Stream>,
+    /// Offsets of the streams.
+    streams: Vec<u64>,
+    rows: u64,
     written: u64,
     max_bytes: u64,
     /// Called with the number of rows so far.
@@ -51,8 +44,8 @@ pub struct WrittenFile {
     pub file: File,
     /// Its columns.
     pub columns: Vec<Column>,
-    /// Its streams.
-    pub streams: Vec<Stream>,
+    /// Offsets of its streams.
+    pub streams: Vec<u64>,
 }
 
 impl<'a> ColumnFile<'a> {
@@ -69,6 +62,7 @@ impl<'a> ColumnFile<'a> {
             file,
             writer: None,
             streams: Vec::new(),
+            rows: 0,
             written: 0,
             max_bytes,
             on_rows,
@@ -100,7 +94,7 @@ impl<'a> ColumnFile<'a> {
         let writer = StreamWriter::try_new(Counted::new(file), &schema);
         self.writer = Some(writer.map_err(|error| self.cannot_write(&error))?);
         self.schema = schema;
-        self.streams.push(Stream { offset: self.written, rows: 0 });
+        self.streams.push(self.written);
         Ok(())
     }
 
@@ -157,11 +151,9 @@ impl Results for ColumnFile<'_> {
                 self.max_bytes
             )));
         }
-        if let Some(stream) = self.streams.last_mut() {
-            stream.rows += batch.rows as u64;
-        }
-        let rows = self.streams.iter().map(|stream| stream.rows).sum();
-        (self.on_rows)(rows).map_err(|error| Error::undelivered(format!("cannot report progress: {error}")))
+        self.rows += batch.rows as u64;
+        (self.on_rows)(self.rows)
+            .map_err(|error| Error::undelivered(format!("cannot report progress: {error}")))
     }
 
     fn changed(&mut self, _: Option<u64>) {}
@@ -256,17 +248,15 @@ mod tests {
             (2, mixed),
         ];
         let mut written = write(batches, 1 << 20).unwrap();
-        let rows: Vec<u64> = written.streams.iter().map(|stream| stream.rows).collect();
-        assert_eq!(rows, [4, 2, 2, 3, 2]);
-        let mut found = Vec::new();
-        for stream in &written.streams {
-            written.file.seek(SeekFrom::Start(stream.offset)).unwrap();
+        let (mut found, mut rows) = (Vec::new(), Vec::new());
+        for offset in &written.streams {
+            written.file.seek(SeekFrom::Start(*offset)).unwrap();
             let reader = StreamReader::try_new(&written.file, None).unwrap();
             let field = reader.schema().field(0).clone();
-            let rows: usize = reader.map(|batch| batch.unwrap().num_rows()).sum();
-            assert_eq!(rows as u64, stream.rows);
+            rows.push(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>());
             found.push((field.data_type().to_string(), field.metadata().get(KIND).cloned()));
         }
+        assert_eq!(rows, [4, 2, 2, 3, 2]);
         let decimal = Some("decimal".to_owned());
         assert_eq!(found[0], ("Int64".to_owned(), None));
         assert_eq!(found[1..3], [("Utf8".to_owned(), decimal), ("Utf8".to_owned(), None)]);

@@ -10,11 +10,10 @@ use std::os::unix::net::UnixStream;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::{Deserialize, Serialize};
 use sqlflow_database::{Error, ErrorKind, Missing};
+use sqlflow_proto::submitter_channel::COMPANION_FD;
 
 use crate::column_file::WrittenFile;
 
-/// The variable with the number of the descriptor.
-const DESCRIPTOR: &str = "SQLFLOW_COMPANION_FD";
 /// Maximum length of a request.
 const MAX_REQUEST: u64 = 64 << 10;
 
@@ -40,7 +39,7 @@ pub enum Select {
 #[serde(rename_all = "snake_case")]
 enum Answer<'a> {
     Rows(u64),
-    ColumnFile { columns: Vec<(&'a str, &'a str)>, streams: Vec<(u64, u64)> },
+    ColumnFile { columns: Vec<(&'a str, &'a str)>, streams: &'a [u64] },
     Error(Failed<'a>),
 }
 
@@ -66,9 +65,10 @@ impl Link {
     /// # Errors
     /// In one line.
     pub fn open() -> Result<Option<Self>, String> {
-        let Ok(number) = std::env::var(DESCRIPTOR) else { return Ok(None) };
-        let broken =
-            |cause: String| format!("cannot open the link to the submitter: {DESCRIPTOR}={number}: {cause}");
+        let Ok(number) = std::env::var(COMPANION_FD) else { return Ok(None) };
+        let broken = |cause: String| {
+            format!("cannot open the link to the submitter: {COMPANION_FD}={number}: {cause}")
+        };
         let descriptor = number.parse().map_err(|_| broken("not a number".to_owned()))?;
         let socket = crate::descriptor::take(descriptor).map_err(|error| broken(error.to_string()))?;
         let writer = socket.try_clone().map_err(|error| broken(error.to_string()))?;
@@ -104,8 +104,7 @@ impl Link {
     pub fn file(&mut self, written: &WrittenFile) -> io::Result<()> {
         let columns =
             written.columns.iter().map(|it| (it.name.as_str(), it.database_type.as_str())).collect();
-        let streams = written.streams.iter().map(|it| (it.offset, it.rows)).collect();
-        self.send_with(&Answer::ColumnFile { columns, streams }, Some(&written.file))
+        self.send_with(&Answer::ColumnFile { columns, streams: &written.streams }, Some(&written.file))
     }
 
     /// Answers with an error.

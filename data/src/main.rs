@@ -1,5 +1,5 @@
 //! `sqlflow-data`: the data process of an attempt. It runs the statements of a step in the user's database, and reports
-//! to the agent over the submitter channel. It is the only process of a job that holds the credentials of the database.
+//! to the agent over the submitter channel. For a TRAIN it stands beside the submitter, and reads its select.
 //!
 //! ```text
 //! agent ─ fd ─▶ channel ─▶ runner ─▶ Database (crate sqlflow-database)

@@ -25,9 +25,12 @@ pub fn encode(batch: &Batch) -> Vec<u8> {
 
 fn encode_column(values: &Values, rows: usize, out: &mut Vec<u8>) {
     let nulls = match values {
-        Values::Null => Some(all_set(rows)),
-        Values::Mixed(values) => mixed_nulls(values),
-        _ => values.array().and_then(null_bits),
+        Values::Null => null_bits(rows, |_| true),
+        Values::Mixed(values) => null_bits(rows, |row| values[row] == Value::Null),
+        _ => {
+            let nulls = values.array().and_then(|array| array.nulls()).filter(|nulls| nulls.null_count() > 0);
+            nulls.and_then(|nulls| null_bits(rows, |row| nulls.is_null(row)))
+        }
     };
     if let Some(nulls) = nulls {
         put_bytes(1, &nulls, out);
@@ -64,31 +67,12 @@ fn encode_column(values: &Values, rows: usize, out: &mut Vec<u8>) {
 }
 
 /// Bitmap of NULLs: bit r % 8 of byte r / 8. `None`: there are none.
-fn null_bits(array: &dyn Array) -> Option<Vec<u8>> {
-    let nulls = array.nulls().filter(|nulls| nulls.null_count() > 0)?;
-    let mut bits = vec![0_u8; array.len().div_ceil(8)];
-    for row in 0..array.len() {
-        if nulls.is_null(row) {
-            bits[row / 8] |= 1 << (row % 8);
-        }
-    }
-    Some(bits)
-}
-
-fn mixed_nulls(values: &[Value]) -> Option<Vec<u8>> {
-    let mut bits = vec![0_u8; values.len().div_ceil(8)];
-    for (row, _) in values.iter().enumerate().filter(|(_, value)| **value == Value::Null) {
+fn null_bits(rows: usize, is_null: impl Fn(usize) -> bool) -> Option<Vec<u8>> {
+    let mut bits = vec![0_u8; rows.div_ceil(8)];
+    for row in (0..rows).filter(|row| is_null(*row)) {
         bits[row / 8] |= 1 << (row % 8);
     }
     bits.iter().any(|byte| *byte != 0).then_some(bits)
-}
-
-fn all_set(rows: usize) -> Vec<u8> {
-    let mut bits = vec![0xff_u8; rows.div_ceil(8)];
-    if let (Some(last), 1..) = (bits.last_mut(), rows % 8) {
-        *last = (1 << (rows % 8)) - 1;
-    }
-    bits
 }
 
 /// A field with a message whose field 1 is a packed list.

@@ -11,9 +11,10 @@ use sqlflow_database::{
 };
 use sqlflow_proto::agent::submitter_frame::Frame;
 use sqlflow_proto::record::{StatementEnded, StatementStarted};
+use sqlflow_proto::submitter_channel::MAX_FRAME;
 use sqlflow_proto::v1::{ColumnType, Head};
 
-use crate::channel::{Channel, MAX_FRAME};
+use crate::channel::Channel;
 use crate::failure::StepError;
 use crate::link::Link;
 use crate::redact::Redactor;
@@ -118,9 +119,7 @@ impl Run<'_> {
             self.channel.wait_for_submitter()?;
             return self.ended(statement, started_at, None);
         }
-        if !shutdown.begin_statement() {
-            return Err(StepError::Other("cannot continue: the step was terminated".to_owned()));
-        }
+        shutdown.begin_statement()?;
         assert!(
             !cfg!(debug_assertions) || std::env::var_os("SQLFLOW_TEST_DATA_PANIC").is_none(),
             "a failpoint of tests"

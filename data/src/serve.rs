@@ -1,6 +1,6 @@
 //! Serves the submitter of an extended statement: its selects, and nothing else.
 
-use sqlflow_database::{Database, Error, ErrorKind, add_suggestions};
+use sqlflow_database::{Database, Error};
 
 use crate::column_file::ColumnFile;
 use crate::failure::StepError;
@@ -28,14 +28,9 @@ pub fn serve(
         let request = request.map_err(|error| StepError::Other(format!("cannot read a request: {error}")))?;
         let Some(Request::Read(name)) = request else { return Ok(()) };
         let sql = select(statement, name);
-        if !shutdown.begin_statement() {
-            return Err(StepError::Other("cannot continue: the step was terminated".to_owned()));
-        }
-        if let Err(mut error) = read(link, sql, database) {
-            if error.kind == ErrorKind::User {
-                add_suggestions(database, &mut error, sql);
-            }
-            // If the submitter has ended, its own end says why.
+        shutdown.begin_statement()?;
+        if let Err(error) = read(link, sql, database) {
+            // The submitter adds similar names. If the submitter has ended, its own end says why.
             let _ = link.error(&error);
         }
         shutdown.end_statement();

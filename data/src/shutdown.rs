@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::failure::StepError;
+
 /// Time in which the main thread has to end after the signal.
 const TIME_TO_END: Duration = Duration::from_secs(3);
 /// Pause between two cancellations: the first may arrive before the statement does.
@@ -55,12 +57,17 @@ impl Shutdown {
         *self.0.canceller.lock().unwrap_or_else(PoisonError::into_inner) = Some(canceller);
     }
 
-    /// A statement begins. Returns whether it may: no signal has arrived.
-    #[must_use]
-    pub fn begin_statement(&self) -> bool {
+    /// A statement begins.
+    ///
+    /// # Errors
+    /// It may not: a signal has arrived.
+    pub fn begin_statement(&self) -> Result<(), StepError> {
         let mut state = self.0.state();
-        state.is_busy = state.signal.is_none();
-        state.is_busy
+        if state.signal.is_some() {
+            return Err(StepError::Other("cannot continue: the step was terminated".to_owned()));
+        }
+        state.is_busy = true;
+        Ok(())
     }
 
     /// The statement has ended, and its results are sent.

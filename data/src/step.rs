@@ -7,7 +7,7 @@ use serde::Deserialize;
 /// Version of the documents that this program reads.
 const VERSION: u32 = 1;
 
-/// A step of standard statements.
+/// A step: standard statements, or one extended statement.
 #[derive(Debug, Deserialize)]
 pub struct Step {
     /// Statements that change settings of the session, to run first.

@@ -26,6 +26,16 @@ pub mod sqlflow {
     }
 }
 
+/// The submitter channel (`channel.proto`), as both of its ends know it.
+pub mod submitter_channel {
+    /// Maximum length of a frame, in bytes.
+    pub const MAX_FRAME: usize = 16 << 20;
+    /// Variable with the number of the channel's descriptor.
+    pub const CHANNEL_FD: &str = "SQLFLOW_CHANNEL_FD";
+    /// Variable with the number of the descriptor that a command and its companion share.
+    pub const COMPANION_FD: &str = "SQLFLOW_COMPANION_FD";
+}
+
 pub use sqlflow::{agent::v1 as agent, record::v1 as record, v1};
 
 /// The descriptors of all packages, for gRPC reflection.

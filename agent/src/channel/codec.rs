@@ -4,9 +4,7 @@ use bytes::{Buf as _, BytesMut};
 use prost::Message as _;
 use sqlflow_proto::agent::{Failure, Span, SubmitterFrame, submitter_frame::Frame};
 use sqlflow_proto::record::record::Payload;
-
-/// Maximum length of a frame.
-pub const MAX_FRAME: usize = 16 << 20;
+use sqlflow_proto::submitter_channel::MAX_FRAME;
 
 /// The bytes on the channel are not a frame. Nothing after them can be parsed.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,7 @@ use anyhow::{Context as _, anyhow};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
+use sqlflow_proto::submitter_channel::{CHANNEL_FD, COMPANION_FD};
 use sqlflow_telemetry::TraceContext;
 
 use super::signals;
@@ -162,7 +163,7 @@ pub fn spawn(
 
     let mut environment = environment(assignment, how);
     if companion.is_some() {
-        environment.insert("SQLFLOW_COMPANION_FD".into(), sys::COMPANION_FD.to_string().into());
+        environment.insert(COMPANION_FD.into(), sys::COMPANION_FD.to_string().into());
     }
     let siblings = siblings_folder().filter(|_| how.is_submitter && is_sibling(program));
     let paths = paths(program, environment.get(OsStr::new("PATH")), siblings.as_deref());
@@ -286,7 +287,7 @@ fn environment(assignment: &Assignment, how: &Spawning<'_>) -> BTreeMap<OsString
         all.insert("TRACEPARENT".into(), assignment.traceparent.clone().into());
     }
     if how.is_submitter {
-        all.insert("SQLFLOW_CHANNEL_FD".into(), sys::CHANNEL_FD.to_string().into());
+        all.insert(CHANNEL_FD.into(), sys::CHANNEL_FD.to_string().into());
         all.insert("SQLFLOW_ATTEMPT".into(), attempt_path(assignment.attempt.as_ref()).into());
     }
     all

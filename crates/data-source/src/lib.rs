@@ -121,6 +121,39 @@ pub struct SqliteSource {
     pub mode: SqliteMode,
 }
 
+/// Why an SQLite file that does not exist cannot be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It would be in the root folder, which is probably a mistake.
+    AtRoot,
+    /// Its folder does not exist.
+    NoFolder(PathBuf),
+}
+
+impl SqliteSource {
+    /// Whether it is a database in memory.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        self.path == Path::new("/:memory:")
+    }
+
+    /// Whether its file does not exist.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        !self.is_in_memory() && !self.path.exists()
+    }
+
+    /// Why its file, which does not exist, cannot be created.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        let folder = self.path.parent()?;
+        if folder == Path::new("/") {
+            return Some(Obstacle::AtRoot);
+        }
+        (!folder.is_dir()).then(|| Obstacle::NoFolder(folder.to_owned()))
+    }
+}
+
 /// How an SQLite file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SqliteMode {
@@ -176,28 +209,22 @@ pub struct AbsentFile {
 /// [`missing_sqlite_file`] has an error.
 #[must_use]
 pub fn absent_sqlite_file(data_source: &str) -> Option<AbsentFile> {
-    let path = sqlite_path(data_source)?;
-    let is_absent = !path.exists() && path != Path::new("/:memory:");
-    let is_created = sqlite_mode(data_source)? == SqliteMode::Create;
-    (is_absent && missing_sqlite_file(data_source).is_none()).then_some(AbsentFile { path, is_created })
+    let source = sqlite(data_source).filter(|source| source.is_absent() && source.obstacle().is_none())?;
+    Some(AbsentFile { path: source.path, is_created: source.mode == SqliteMode::Create })
 }
 
 /// Why a submitter on this machine cannot open the SQLite file of a data source: it does not exist, and cannot be
 /// created. `None`: no problem, or no SQLite file.
 #[must_use]
 pub fn missing_sqlite_file(data_source: &str) -> Option<String> {
-    let path = sqlite_path(data_source)?;
-    let folder = path.parent()?;
-    let is_missing = !path.exists() && path != Path::new("/:memory:");
-    if is_missing && folder == Path::new("/") {
-        return Some(format!(
-            "{} does not exist, and the path of a data source is absolute; write sqlite:////folder{}",
-            path.display(),
-            path.display()
-        ));
-    }
-    let is_lost = is_missing && !folder.is_dir();
-    is_lost.then(|| format!("the folder {} does not exist", folder.display()))
+    let source = sqlite(data_source).filter(SqliteSource::is_absent)?;
+    let path = source.path.display();
+    Some(match source.obstacle()? {
+        Obstacle::AtRoot => format!(
+            "{path} does not exist, and the path of a data source is absolute; write sqlite:////folder{path}"
+        ),
+        Obstacle::NoFolder(folder) => format!("the folder {} does not exist", folder.display()),
+    })
 }
 
 #[cfg(test)]

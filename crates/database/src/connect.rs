@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::mysql::MysqlDatabase;
 use crate::postgresql::PostgresqlDatabase;
 use crate::sqlite::SqliteDatabase;
-use crate::{Database, Error};
+use crate::{Database, Discard, Error};
 
 /// Options of a connection.
 #[derive(Clone)]
@@ -15,8 +15,15 @@ pub struct ConnectOptions {
     /// Whether a missing SQLite file is created. Otherwise its database is empty, and no change is kept.
     pub may_create: bool,
     /// Receives messages to the user.
-    pub notify: Arc<dyn Fn(Notice) + Send + Sync>,
+    pub notify: Notify,
 }
+
+/// Receives messages to the user.
+pub type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// What a database says that lets sessions have another encoding.
+pub(crate) const ENCODING_NOTE: &str =
+    "note: the encoding of the session stays UTF-8: the database converts texts to and from its own encoding";
 
 /// A message to the user beside the results.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,11 +44,16 @@ pub fn connect(data_source: &str, options: ConnectOptions) -> Result<Box<dyn Dat
 
     let dialect =
         sqlflow_data_source::dialect(data_source).map_err(|error| Error::user(error.to_string()))?;
-    match dialect {
-        Dialect::Sqlite => Ok(Box::new(SqliteDatabase::open(data_source, options)?)),
-        Dialect::Mysql => Ok(Box::new(MysqlDatabase::open(data_source, options)?)),
-        Dialect::Postgresql => Ok(Box::new(PostgresqlDatabase::open(data_source, &options)?)),
+    let ConnectOptions { replay, may_create, notify } = options;
+    let mut database: Box<dyn Database> = match dialect {
+        Dialect::Sqlite => Box::new(SqliteDatabase::open(data_source, may_create, &notify)?),
+        Dialect::Mysql => Box::new(MysqlDatabase::open(data_source, notify)?),
+        Dialect::Postgresql => Box::new(PostgresqlDatabase::open(data_source, &notify)?),
+    };
+    for sql in &replay {
+        database.execute(sql, &mut Discard)?;
     }
+    Ok(database)
 }
 
 /// Name of the user of this process, for a data source without a user.

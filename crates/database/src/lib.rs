@@ -22,7 +22,7 @@ mod suggestions;
 mod values;
 
 pub use batcher::Limits;
-pub use connect::{ConnectOptions, Notice, connect};
+pub use connect::{ConnectOptions, Notice, Notify, connect};
 pub use error::{Error, ErrorKind, Missing};
 pub use suggestions::{add_suggestions, similar_names};
 pub use values::{Batch, Column, Value, Values};

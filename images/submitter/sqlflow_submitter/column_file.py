@@ -38,7 +38,7 @@ class FileResultSet(ResultSet):
         self._file = os.fdopen(descriptor, "rb", buffering=0)
 
     def batches(self) -> Iterator[Batch]:
-        for offset, _ in self._streams:
+        for offset in self._streams:
             self._file.seek(offset)
             stream = c_array_stream(ipc.InputStream.from_readable(self._file))
             fields = list(stream.get_schema().children)

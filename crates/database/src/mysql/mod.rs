@@ -37,22 +37,20 @@ use self::login::{Session, log_in};
 use self::statements::{changes_encoding, may_be_prepared};
 use self::types::Field;
 use crate::batcher::MAX_ROW;
+use crate::connect::ENCODING_NOTE;
 use crate::printed::{Decoder, PrintedColumn};
-use crate::{Batch, Column, ConnectOptions, Database, Discard, Error, MAX_TABLES, Notice, Results, texts};
+use crate::{Batch, Column, Database, Discard, Error, MAX_TABLES, Notice, Notify, Results, texts};
 
 /// Time in which a connection is established and the login is complete.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same for the connection that cancels a statement.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
-const ENCODING_NOTE: &str =
-    "note: the encoding of the session stays UTF-8: the database converts texts to and from its own encoding";
-
 /// A MySQL server.
 pub(crate) struct MysqlDatabase {
     session: Session,
     source: MysqlSource,
-    notify: Arc<dyn Fn(Notice) + Send + Sync>,
+    notify: Notify,
     has_noted_encoding: bool,
     has_warned_of_zone: bool,
     /// Whether a response was not read to its end, so that the connection cannot be used any more.
@@ -61,14 +59,14 @@ pub(crate) struct MysqlDatabase {
 
 impl MysqlDatabase {
     /// Connects to the server of a data source.
-    pub(crate) fn open(data_source: &str, options: ConnectOptions) -> Result<Self, Error> {
+    pub(crate) fn open(data_source: &str, notify: Notify) -> Result<Self, Error> {
         let source =
             sqlflow_data_source::mysql(data_source).map_err(|error| Error::user(error.to_string()))?;
         let session = log_in(&source, CONNECT_TIMEOUT).map_err(|error| error.into_error(&source.address))?;
         let mut database = Self {
             session,
             source,
-            notify: options.notify,
+            notify,
             has_noted_encoding: false,
             has_warned_of_zone: false,
             is_broken: false,
@@ -77,9 +75,6 @@ impl MysqlDatabase {
         database.execute("SET NAMES utf8mb4", &mut Discard)?;
         for (name, value) in database.source.variables.clone() {
             database.execute(&format!("SET {name}={value}"), &mut Discard)?;
-        }
-        for sql in &options.replay {
-            database.execute(sql, &mut Discard)?;
         }
         Ok(database)
     }
@@ -94,8 +89,10 @@ impl MysqlDatabase {
         if self.is_broken {
             return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
         }
-        let session = &mut self.session;
-        let result = session.packets.send_command(command as u8, argument).and_then(|()| respond(session));
+        // A server that rejects a command while it is sent closes the connection.
+        self.is_broken = true;
+        self.session.packets.send_command(command as u8, argument)?;
+        let result = respond(&mut self.session);
         // After the server's own error it awaits the next command.
         self.is_broken = !matches!(result, Ok(_) | Err(Failure::Server { .. }));
         result

@@ -29,12 +29,11 @@ use self::frames::FrameError;
 use self::messages::{Field, ServerMessage};
 use self::rows::RowReader;
 use self::session::Session;
-use crate::{Column, ConnectOptions, Database, Discard, Error, MAX_TABLES, Results, texts};
+use crate::connect::ENCODING_NOTE;
+use crate::{Column, Database, Discard, Error, MAX_TABLES, Notify, Results, texts};
 
 /// The formats that the decoders need. All other settings of the session are the user's.
 const OUTPUT_SETTINGS: &str = "SET datestyle TO ISO; SET bytea_output TO hex";
-const ENCODING_NOTE: &str =
-    "the encoding of the session stays UTF-8: the database converts texts to and from its own encoding";
 
 /// A PostgreSQL server.
 pub(crate) struct PostgresqlDatabase {
@@ -85,15 +84,12 @@ impl Outcome {
 
 impl PostgresqlDatabase {
     /// Connects to a data source.
-    pub(crate) fn open(data_source: &str, options: &ConnectOptions) -> Result<Self, Error> {
+    pub(crate) fn open(data_source: &str, notify: &Notify) -> Result<Self, Error> {
         let source =
             sqlflow_data_source::postgresql(data_source).map_err(|error| Error::user(error.to_string()))?;
-        let session = session::open(&source, &options.notify)?;
+        let session = session::open(&source, notify)?;
         let mut database = Self { session, running: Running::default(), has_noted_encoding: false };
         database.execute(OUTPUT_SETTINGS, &mut Discard)?;
-        for sql in &options.replay {
-            database.execute(sql, &mut Discard)?;
-        }
         Ok(database)
     }
 
@@ -122,8 +118,8 @@ impl PostgresqlDatabase {
         loop {
             // Rows do not wait for the next one of a slow query.
             if let Some(reader) = &mut reader
-                && let Some(time) = reader.time_left()
                 && !frames.has_next()
+                && let Some(time) = reader.time_left()
                 && !stream.is_readable_within(time)
                 && let Some(batch) = reader.rest()
             {

@@ -18,10 +18,7 @@ use super::frames::{Frame, FrameError, Frames, MAX_FRAME};
 use super::messages::{self, ServerMessage, chunk};
 use super::tls::{self, Answer};
 use crate::stream::{Endpoint, Socket, Stream};
-use crate::{Error, Notice};
-
-/// Receives messages to the user.
-pub(super) type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
+use crate::{Error, Notice, Notify};
 
 /// A session.
 pub(super) struct Session {
@@ -61,7 +58,7 @@ impl Reports {
 
     /// Prints a note like a message of the database.
     pub(super) fn note(&self, text: &str) {
-        (self.notify)(Notice::Server(format!("note: {text}")));
+        (self.notify)(Notice::Server(text.to_owned()));
     }
 }
 

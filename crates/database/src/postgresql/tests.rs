@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::PostgresqlDatabase;
 use super::frames::tests::frame;
-use crate::{Batch, Column, ConnectOptions, Database, Discard, Error, ErrorKind, Notice, Results};
+use crate::{Batch, Column, Database, Discard, Error, ErrorKind, Notice, Notify, Results};
 
 const CANCEL_REQUEST: [u8; 8] = [0, 0, 0, 16, 4, 210, 22, 46];
 const PROCESS: [u8; 8] = [0, 0, 0, 7, 0, 0, 0, 9];
@@ -58,12 +58,8 @@ impl Server {
 }
 
 fn connect(address: SocketAddr, notices: Arc<Mutex<Vec<Notice>>>) -> Result<PostgresqlDatabase, Error> {
-    let options = ConnectOptions {
-        replay: Vec::new(),
-        may_create: false,
-        notify: Arc::new(move |notice| notices.lock().unwrap().push(notice)),
-    };
-    PostgresqlDatabase::open(&format!("postgresql://u:p@{address}/d?sslmode=disable"), &options)
+    let notify: Notify = Arc::new(move |notice| notices.lock().unwrap().push(notice));
+    PostgresqlDatabase::open(&format!("postgresql://u:p@{address}/d?sslmode=disable"), &notify)
 }
 
 fn start_up(session: &mut TcpStream) {
@@ -308,10 +304,10 @@ fn server_that_stalls_within_a_row_can_be_left() {
 fn unavailable_hosts_are_passed_over() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = Server::start(|_| {});
-    let options = ConnectOptions { replay: Vec::new(), may_create: false, notify: Arc::new(|_| {}) };
+    let notify: Notify = Arc::new(|_| {});
     let source = |second| format!("postgresql://u:p@{closed},{second}/d?sslmode=disable");
-    PostgresqlDatabase::open(&source(server.address), &options).unwrap();
-    let error = PostgresqlDatabase::open(&source(closed), &options).err().unwrap();
+    PostgresqlDatabase::open(&source(server.address), &notify).unwrap();
+    let error = PostgresqlDatabase::open(&source(closed), &notify).err().unwrap();
     let refused = format!("cannot reach PostgreSQL server at {closed}: Connection refused");
     assert_eq!(error, Error::unavailable(format!("{refused}; {refused}")));
 }
@@ -320,9 +316,9 @@ fn unavailable_hosts_are_passed_over() {
 fn server_that_sends_nothing_is_left_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let options = ConnectOptions { replay: Vec::new(), may_create: false, notify: Arc::new(|_| {}) };
+    let notify: Notify = Arc::new(|_| {});
     let source = format!("postgresql://u:p@{address}/d?connect_timeout=1");
-    let error = PostgresqlDatabase::open(&source, &options).err().unwrap();
+    let error = PostgresqlDatabase::open(&source, &notify).err().unwrap();
     assert_eq!(
         error,
         Error::unavailable(format!("cannot reach PostgreSQL server at {address}: timeout expired"))
@@ -340,13 +336,13 @@ fn server_of_another_protocol_is_reported() {
             let _ = session.read_to_end(&mut Vec::new());
         }
     });
-    let options = ConnectOptions { replay: Vec::new(), may_create: false, notify: Arc::new(|_| {}) };
+    let notify: Notify = Arc::new(|_| {});
     for (mode, cause) in [
         ("prefer", "it does not answer like a PostgreSQL server; check host and port"),
         ("disable", "it sent a message that is not one of PostgreSQL's protocol"),
     ] {
         let source = format!("postgresql://u:p@{address}/d?sslmode={mode}");
-        let error = PostgresqlDatabase::open(&source, &options).err().unwrap();
+        let error = PostgresqlDatabase::open(&source, &notify).err().unwrap();
         let message = format!("cannot reach PostgreSQL server at {address}: {cause}");
         assert_eq!(error, Error::unavailable(message));
     }

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Rows, Statement};
-use sqlflow_data_source::SqliteSource;
+use sqlflow_data_source::{Obstacle, SqliteMode, SqliteSource};
 use sqlflow_sql::Dialect;
 
 use self::cells::Cells;
 use self::errors::ErrorContext;
 use crate::batcher::{Batcher, MAX_ROW};
-use crate::{Batch, Column, ConnectOptions, Database, Discard, Error, MAX_TABLES, Notice, Results, texts};
+use crate::{Batch, Column, Database, Error, MAX_TABLES, Notice, Notify, Results, texts};
 
 /// Time to wait for a lock of another connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,31 +27,27 @@ pub(crate) struct SqliteDatabase {
 
 impl SqliteDatabase {
     /// Opens the file of a data source.
-    pub(crate) fn open(data_source: &str, options: ConnectOptions) -> Result<Self, Error> {
-        let SqliteSource { path, mode } = sqlflow_data_source::sqlite(data_source)
+    pub(crate) fn open(data_source: &str, may_create: bool, notify: &Notify) -> Result<Self, Error> {
+        let source = sqlflow_data_source::sqlite(data_source)
             .ok_or_else(|| Error::user("cannot read the data source: it is not one of SQLite"))?;
-        let may_create = options.may_create && mode == sqlflow_data_source::SqliteMode::Create;
-        let in_memory = path == Path::new("/:memory:");
+        let may_create = may_create && source.mode == SqliteMode::Create;
+        let in_memory = source.is_in_memory();
         // An error about a missing table then mentions the file: its path may be misspelt.
-        let was_absent = !in_memory && !path.exists();
+        let was_absent = source.is_absent();
         if was_absent {
-            check_creatable(&path)?;
-            let file = path.display();
-            (options.notify)(Notice::Note(if may_create {
+            check_creatable(&source)?;
+            let file = source.path.display();
+            notify(Notice::Note(if may_create {
                 format!("SQLite file {file} did not exist and is created")
             } else {
                 format!("SQLite file {file} does not exist: its database is empty, and no change is kept")
             }));
         }
+        let SqliteSource { path, mode } = source;
         let is_empty = in_memory || was_absent && !may_create;
         let connection =
             open_file(&path, mode.name(), is_empty).map_err(|error| errors::not_opened(&path, &error))?;
-        let context = ErrorContext { path, was_absent };
-        let mut database = Self { connection, context };
-        for sql in &options.replay {
-            database.execute(sql, &mut Discard)?;
-        }
-        Ok(database)
+        Ok(Self { connection, context: ErrorContext { path, was_absent } })
     }
 
     /// Compiles a statement. `None`: it is empty.
@@ -199,17 +195,17 @@ fn uri(path: &Path, mode: &str) -> PathBuf {
 }
 
 /// Checks the path of a file that does not exist, because SQLite would create it.
-fn check_creatable(path: &Path) -> Result<(), Error> {
-    let file = path.display();
-    match path.parent() {
-        Some(folder) if folder == Path::new("/") => Err(Error::user(format!(
+fn check_creatable(source: &SqliteSource) -> Result<(), Error> {
+    let file = source.path.display();
+    match source.obstacle() {
+        None => Ok(()),
+        Some(Obstacle::AtRoot) => Err(Error::user(format!(
             "cannot open SQLite file {file}: it does not exist, and the path of a data source is absolute; write \
              sqlite:////folder{file}, or create the file first"
         ))),
-        Some(folder) if !folder.is_dir() => Err(Error::user(format!(
+        Some(Obstacle::NoFolder(folder)) => Err(Error::user(format!(
             "cannot open SQLite file {file}: the folder {} does not exist; create it, or correct the path",
             folder.display()
         ))),
-        _ => Ok(()),
     }
 }

@@ -25,13 +25,16 @@ TRAILING_ZEROS = re.compile(r"(:\d\d)(?:\.0+|(\.\d*?)0+)(?=$|[-+])", re.ASCII)
 """Trailing zeros of a time's fraction, or the whole fraction if all its digits are zeros."""
 
 
-def open_select(database: Database, select: str, name: str = STATEMENT) -> ResultSet:
+def open_select(
+    database: Database, select: str, name: str = STATEMENT, on_rows: Callable[[int], None] = lambda rows: None
+) -> ResultSet:
     """Executes a select and returns its result set.
 
     Args:
         database: the database.
         select: the select.
         name: its name for the data process.
+        on_rows: called with the number of rows that the data process has read so far.
 
     Raises:
         UserError: the statement returns no result set.
@@ -40,7 +43,7 @@ def open_select(database: Database, select: str, name: str = STATEMENT) -> Resul
         from sqlflow_submitter.column_file import FileResultSet
 
         database.link.request_rows(name)
-        return FileResultSet(*database.link.rows(lambda rows: None))
+        return FileResultSet(*database.link.rows(on_rows))
     for result in database.read(select):
         if isinstance(result, ResultSet):
             return result

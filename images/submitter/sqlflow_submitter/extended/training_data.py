@@ -46,7 +46,7 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
     as_classes, reason = parameters.requested_task()
     label_type = plan.types.get(plan.label, "")
     reader = LabelReader(plan.label, earlier.classes if earlier else None, as_classes, label_type)
-    result = open_select(database, select)
+    result = open_select(database, select, on_rows=lambda rows: channel.progress("read", rows, 0, "rows"))
     if earlier is None:
         labels, learned = _learn(plan, result, reader, channel)
     else:
