@@ -87,13 +87,18 @@ impl Assigner {
     pub async fn start_remedy(&self, attempt: &AttemptId) -> Option<String> {
         let spec = self.store.step_spec(&attempt.job, attempt.step).await.ok()??;
         let spec: StepSpec = serde_json::from_str(&spec).ok()?;
+        let (what, option) = if spec.is_plain_sql() {
+            ("plain SQL runs in", "--pod-sql-image")
+        } else if spec.is_training() {
+            ("TRAIN reads by", "--pod-image, or --pod-agent-image,")
+        } else {
+            return None;
+        };
         // As an image that was built for an earlier version.
-        spec.is_plain_sql().then(|| {
-            format!(
-                "plain SQL runs in {DATA_PROCESS}: install the agent and {DATA_PROCESS} of this server's version together; \
-                 for Pods, build the image of --pod-sql-image again"
-            )
-        })
+        Some(format!(
+            "{what} {DATA_PROCESS}: install the agent and {DATA_PROCESS} of this server's version together; for Pods, \
+             build the image of {option} again"
+        ))
     }
 
     /// An assigner for tests without assignments.
