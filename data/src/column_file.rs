@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     fn column(name: &str) -> Column {
-        Column { name: name.to_owned(), database_type: String::new() }
+        Column { name: name.to_owned(), database_type: String::new(), kind: None }
     }
 
     fn write(batches: Vec<(usize, Values)>, max_bytes: u64) -> Result<WrittenFile, Error> {

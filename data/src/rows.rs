@@ -135,7 +135,7 @@ fn put_mixed(values: &[Value], out: &mut Vec<u8>) {
                 cell.extend_from_slice(&value.to_le_bytes());
             }
             Value::Text(text) => put_bytes(5, text.as_bytes(), &mut cell),
-            Value::Blob(bytes) => put_bytes(6, bytes, &mut cell),
+            Value::Blob(bytes) | Value::NotUtf8(bytes) => put_bytes(6, bytes, &mut cell),
         }
         put_bytes(1, &cell, &mut inner);
     }

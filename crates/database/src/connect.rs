@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::mysql::MysqlDatabase;
 use crate::postgresql::PostgresqlDatabase;
 use crate::sqlite::SqliteDatabase;
-use crate::{Database, Discard, Error};
+use crate::{Database, Error};
 
 /// Options of a connection.
 #[derive(Clone)]
@@ -20,6 +20,35 @@ pub struct ConnectOptions {
 
 /// Receives messages to the user.
 pub type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// What opens another connection with the same settings.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    pub(crate) data_source: String,
+    /// Statements that changed settings of the session.
+    replay: Vec<String>,
+}
+
+impl Origin {
+    pub(crate) fn new(data_source: &str) -> Self {
+        Self { data_source: data_source.to_owned(), replay: Vec::new() }
+    }
+
+    /// Adds a statement that changed a setting.
+    pub(crate) fn add(&mut self, sql: &str) {
+        self.replay.push(sql.to_owned());
+    }
+
+    /// Changes the settings of another connection.
+    pub(crate) fn replay(&self, database: &mut dyn Database) -> Result<(), Error> {
+        self.replay.iter().try_for_each(|sql| database.replay(sql))
+    }
+}
+
+/// Ignores messages: those of a second connection repeat those of the first one.
+pub(crate) fn ignore_notices() -> Notify {
+    Arc::new(|_| ())
+}
 
 /// What a database says that lets sessions have another encoding.
 pub(crate) const ENCODING_NOTE: &str =
@@ -51,7 +80,7 @@ pub fn connect(data_source: &str, options: ConnectOptions) -> Result<Box<dyn Dat
         Dialect::Postgresql => Box::new(PostgresqlDatabase::open(data_source, &notify)?),
     };
     for sql in &replay {
-        database.execute(sql, &mut Discard)?;
+        database.replay(sql)?;
     }
     Ok(database)
 }

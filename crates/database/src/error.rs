@@ -10,6 +10,10 @@ pub struct Error {
     pub message: String,
     /// A name that does not exist, if that is the error.
     pub missing: Option<Missing>,
+    /// Whether the text is not a statement of the database's language, whatever tables and columns exist.
+    pub is_syntax: bool,
+    /// Whether the statement may have been executed in spite of the error.
+    pub is_unclear: bool,
 }
 
 /// Who can fix an error, and whether the statement may be run again.
@@ -37,7 +41,13 @@ pub enum Missing {
 impl Error {
     /// An error that the user can fix.
     pub fn user(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::User, message: one_line(&message.into()), missing: None }
+        Self {
+            kind: ErrorKind::User,
+            message: one_line(&message.into()),
+            missing: None,
+            is_syntax: false,
+            is_unclear: false,
+        }
     }
 
     /// An error of a database that cannot be reached.
@@ -61,6 +71,12 @@ impl Error {
             "cannot read the result: a row is larger than the limit of {} MiB; select fewer or smaller columns",
             crate::batcher::MAX_ROW >> 20
         ))
+    }
+
+    /// Sets whether the text is not a statement of the database's language.
+    #[must_use]
+    pub(crate) fn with_syntax(self, is_syntax: bool) -> Self {
+        Self { is_syntax, ..self }
     }
 
     /// Adds the name that does not exist.

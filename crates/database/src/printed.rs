@@ -7,10 +7,34 @@ use arrow_array::types::{
 use arrow_array::{Array as _, BinaryArray, BooleanArray, PrimitiveArray, StringArray};
 use arrow_buffer::{BooleanBuffer, Buffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
 
-use crate::{Value, Values};
+use crate::{Kind, Value, Values};
+
+type Decode = fn(&BinaryArray) -> Values;
 
 /// Decodes the printed values of one column of a batch.
-pub(crate) type Decoder = fn(&BinaryArray) -> Values;
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Decoder {
+    decode: Decode,
+    /// The kind that it gives to values. `None`: texts.
+    pub(crate) kind: Option<Kind>,
+}
+
+impl Decoder {
+    pub(crate) const fn new(decode: Decode, kind: Option<Kind>) -> Self {
+        Self { decode, kind }
+    }
+}
+
+pub(crate) const BOOLS: Decoder = Decoder::new(bools, Some(Kind::Bool));
+pub(crate) const INTS: Decoder = Decoder::new(ints, Some(Kind::Int));
+pub(crate) const FLOATS: Decoder = Decoder::new(floats, Some(Kind::Float));
+pub(crate) const DECIMALS: Decoder = Decoder::new(decimals, Some(Kind::Decimal));
+pub(crate) const TEXTS: Decoder = Decoder::new(texts, None);
+pub(crate) const BLOBS: Decoder = Decoder::new(blobs, Some(Kind::Blob));
+pub(crate) const HEX_BLOBS: Decoder = Decoder::new(hex_blobs, Some(Kind::Blob));
+pub(crate) const DATES: Decoder = Decoder::new(dates, Some(Kind::Date));
+pub(crate) const TIMESTAMPS: Decoder = Decoder::new(timestamps, Some(Kind::Timestamp));
+pub(crate) const INSTANTS: Decoder = Decoder::new(instants, Some(Kind::Instant));
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -65,11 +89,11 @@ impl PrintedColumn {
 
 /// Decodes the values of one column.
 pub(crate) fn decode(raw: &BinaryArray, decoder: Decoder) -> Values {
-    if raw.null_count() == raw.len() { Values::Null } else { decoder(raw) }
+    if raw.null_count() == raw.len() { Values::Null } else { (decoder.decode)(raw) }
 }
 
 /// Integers. Those beyond `u64` keep their digits.
-pub(crate) fn ints(raw: &BinaryArray) -> Values {
+fn ints(raw: &BinaryArray) -> Values {
     if let Some(values) = each::<Int64Type>(raw, |it| btoi::btoi(it).ok()) {
         return Values::Ints(values);
     }
@@ -84,17 +108,17 @@ pub(crate) fn ints(raw: &BinaryArray) -> Values {
 }
 
 /// Floating point numbers, also `Infinity` and `NaN`.
-pub(crate) fn floats(raw: &BinaryArray) -> Values {
+fn floats(raw: &BinaryArray) -> Values {
     each::<Float64Type>(raw, |it| std::str::from_utf8(it).ok()?.parse().ok())
         .map_or_else(|| texts(raw), Values::Floats)
 }
 
 /// Exact decimals.
-pub(crate) fn decimals(raw: &BinaryArray) -> Values {
+fn decimals(raw: &BinaryArray) -> Values {
     StringArray::try_from_binary(raw.clone()).map_or_else(|_| texts(raw), Values::Decimals)
 }
 
-/// Texts. In a batch with a value that is not UTF-8, such values are byte strings.
+/// Texts. A batch with a value that is not UTF-8 is mixed.
 pub(crate) fn texts(raw: &BinaryArray) -> Values {
     if let Ok(values) = StringArray::try_from_binary(raw.clone()) {
         return Values::Texts(values);
@@ -102,18 +126,18 @@ pub(crate) fn texts(raw: &BinaryArray) -> Values {
     let value = |it: Option<&[u8]>| match it.map(std::str::from_utf8) {
         None => Value::Null,
         Some(Ok(text)) => Value::Text(text.to_owned()),
-        Some(Err(_)) => Value::Blob(it.unwrap_or_default().to_owned()),
+        Some(Err(_)) => Value::NotUtf8(it.unwrap_or_default().to_owned()),
     };
     Values::Mixed(raw.iter().map(value).collect())
 }
 
 /// Byte strings, sent as they are.
-pub(crate) fn blobs(raw: &BinaryArray) -> Values {
+fn blobs(raw: &BinaryArray) -> Values {
     Values::Blobs(raw.clone())
 }
 
 /// Byte strings, printed as `\x0aff`.
-pub(crate) fn hex_blobs(raw: &BinaryArray) -> Values {
+fn hex_blobs(raw: &BinaryArray) -> Values {
     let mut column = PrintedColumn::default();
     let mut bytes = Vec::new();
     for value in raw {
@@ -132,7 +156,7 @@ pub(crate) fn hex_blobs(raw: &BinaryArray) -> Values {
 }
 
 /// Booleans, printed as `t` and `f`.
-pub(crate) fn bools(raw: &BinaryArray) -> Values {
+fn bools(raw: &BinaryArray) -> Values {
     if raw.iter().flatten().any(|it| !matches!(it, b"t" | b"f")) {
         return texts(raw);
     }
@@ -141,18 +165,18 @@ pub(crate) fn bools(raw: &BinaryArray) -> Values {
 }
 
 /// Dates: `2024-02-29`, from the year 1 to 9999.
-pub(crate) fn dates(raw: &BinaryArray) -> Values {
+fn dates(raw: &BinaryArray) -> Values {
     each::<Date32Type>(raw, |it| day(it.try_into().ok()?)).map_or_else(|| texts(raw), Values::Dates)
 }
 
 /// Local times: `2024-02-29 12:30:00.5`.
-pub(crate) fn timestamps(raw: &BinaryArray) -> Values {
+fn timestamps(raw: &BinaryArray) -> Values {
     let local = |it: &[u8]| moment(it).filter(|(_, rest)| rest.is_empty()).map(|(micros, _)| micros);
     each::<TimestampMicrosecondType>(raw, local).map_or_else(|| texts(raw), Values::Timestamps)
 }
 
 /// Times with an offset from UTC: `2024-02-29 12:30:00.5+05:30`.
-pub(crate) fn instants(raw: &BinaryArray) -> Values {
+fn instants(raw: &BinaryArray) -> Values {
     let instant = |it: &[u8]| {
         let (micros, rest) = moment(it)?;
         Some(micros - offset_seconds(rest)? * MICROS_PER_SECOND)
@@ -274,10 +298,10 @@ mod tests {
     }
 
     /// Decoded values, each printed by Rust, with the kind.
-    fn decoded(decoder: Decoder, values: &[&str]) -> String {
+    fn decoded(decoder: Decode, values: &[&str]) -> String {
         let raw: Vec<Option<&[u8]>> =
             values.iter().map(|it| (*it != "NULL").then_some(it.as_bytes())).collect();
-        match decode(&column(&raw), decoder) {
+        match decode(&column(&raw), Decoder::new(decoder, None)) {
             Values::Null => "null".to_owned(),
             Values::Bools(it) => format!("bools {:?}", it.iter().collect::<Vec<_>>()),
             Values::Ints(it) => format!("ints {:?}", it.iter().collect::<Vec<_>>()),
@@ -295,7 +319,7 @@ mod tests {
 
     #[test]
     fn numbers_are_decoded() {
-        let cases: [(Decoder, &[&str], &str); 12] = [
+        let cases: [(Decode, &[&str], &str); 12] = [
             (
                 ints,
                 &["-9223372036854775808", "NULL", "042"],
@@ -334,7 +358,7 @@ mod tests {
         // A character that two values share is UTF-8 in neither.
         let halves = column(&[Some(b"\xc3"), Some(b"\xa9"), None, Some("é".as_bytes())]);
         let Values::Mixed(values) = texts(&halves) else { panic!("not mixed") };
-        let (first, second) = (Value::Blob(vec![0xc3]), Value::Blob(vec![0xa9]));
+        let (first, second) = (Value::NotUtf8(vec![0xc3]), Value::NotUtf8(vec![0xa9]));
         assert_eq!(values, [first, second, Value::Null, Value::Text("é".into())]);
     }
 
@@ -406,7 +430,7 @@ mod tests {
             raw.push(Some(text.as_bytes()));
             let raw = column(&raw);
             for decoder in [ints, floats, decimals, texts, blobs, hex_blobs, bools, dates, timestamps, instants] {
-                decode(&raw, decoder);
+                decode(&raw, Decoder::new(decoder, None));
             }
         }
     }

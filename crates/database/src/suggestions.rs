@@ -14,20 +14,24 @@ const MAX_SUGGESTIONS: usize = 3;
 /// Adds similar names to the message of an error about a name that does not exist. Columns are searched in the tables
 /// that the statement names.
 pub fn add_suggestions(database: &mut dyn Database, error: &mut Error, sql: &str) {
-    let known = match &error.missing {
-        None => return,
-        Some(Missing::Table(_)) => database.tables(),
-        Some(Missing::Column(_)) => columns_of_named_tables(database, sql),
-    };
-    let (Some(Missing::Table(name) | Missing::Column(name)), Ok(known)) = (&error.missing, known) else {
-        // For example, the transaction has failed.
-        return;
-    };
-    let name = name.rsplit('.').next().unwrap_or(name);
-    let similar = similar_names(name, known.iter().map(String::as_str));
+    let similar = suggestions(database, error, sql);
     if !similar.is_empty() {
         error.message = format!("{}; did you mean {}?", error.message, similar.join(" or "));
     }
+}
+
+/// Names that are similar to the one that does not exist, if that is the error. Columns are searched in the tables that
+/// the statement names.
+pub fn suggestions(database: &mut dyn Database, error: &Error, sql: &str) -> Vec<String> {
+    let (name, known) = match &error.missing {
+        None => return Vec::new(),
+        Some(Missing::Table(name)) => (name, database.tables()),
+        Some(Missing::Column(name)) => (name, columns_of_named_tables(database, sql)),
+    };
+    // For example, the transaction has failed.
+    let known = known.unwrap_or_default();
+    let name = name.rsplit('.').next().unwrap_or(name);
+    similar_names(name, known.iter().map(String::as_str)).into_iter().map(str::to_owned).collect()
 }
 
 fn columns_of_named_tables(database: &mut dyn Database, sql: &str) -> Result<Vec<String>, Error> {

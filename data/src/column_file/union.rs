@@ -40,7 +40,7 @@ pub(super) fn array(values: &[Value]) -> ArrayRef {
                 texts.append_value(text);
                 3
             }
-            Value::Blob(bytes) => {
+            Value::Blob(bytes) | Value::NotUtf8(bytes) => {
                 blobs.append_value(bytes);
                 4
             }

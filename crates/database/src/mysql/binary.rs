@@ -23,6 +23,8 @@ pub(super) enum Form {
     },
     /// Four bytes. The text protocol shows six digits, or these decimals.
     Float(Option<u8>),
+    /// Four bytes, with as many digits as distinguish them from others.
+    ExactFloat,
     /// Eight bytes. The text protocol shows all digits, or these decimals.
     Double(Option<u8>),
     /// Date, perhaps with a time.
@@ -58,6 +60,14 @@ impl Form {
             _ => Self::Bytes,
         }
     }
+
+    /// The form for values that are written again, or computed with.
+    pub(super) fn exact(self) -> Self {
+        match self {
+            Self::Float(None) => Self::ExactFloat,
+            other => other,
+        }
+    }
 }
 
 /// The values of one column of the batch that is being filled.
@@ -88,7 +98,7 @@ impl BinaryColumn {
 
     fn push_null(&mut self) {
         match self.form {
-            Form::Int { .. } | Form::Float(_) | Form::Double(_) => {
+            Form::Int { .. } | Form::Float(_) | Form::ExactFloat | Form::Double(_) => {
                 self.numbers.push(0);
                 self.nulls.append_null();
             }
@@ -106,6 +116,10 @@ impl BinaryColumn {
             Form::Float(decimals) => {
                 let (value, rest) = bytes.split_first_chunk()?;
                 (shown_float(f32::from_le_bytes(*value), decimals)?.to_bits(), rest)
+            }
+            Form::ExactFloat => {
+                let (value, rest) = bytes.split_first_chunk()?;
+                (exact_float(f32::from_le_bytes(*value))?.to_bits(), rest)
             }
             Form::Double(decimals) => {
                 let (value, rest) = bytes.split_first_chunk()?;
@@ -139,7 +153,7 @@ impl BinaryColumn {
     fn take(&mut self) -> Values {
         let is_unsigned = match self.form {
             Form::Int { is_unsigned, .. } => is_unsigned,
-            Form::Float(_) | Form::Double(_) => {
+            Form::Float(_) | Form::ExactFloat | Form::Double(_) => {
                 let Some((numbers, nulls)) = self.take_numbers() else { return Values::Null };
                 let floats: Vec<f64> = numbers.into_iter().map(f64::from_bits).collect();
                 return Values::Floats(Float64Array::new(floats.into(), nulls));
@@ -207,6 +221,18 @@ fn shown_float(value: f32, decimals: Option<u8>) -> Option<f64> {
         Some(_) => shown_double(value.into(), decimals),
         None if value.is_finite() => format!("{value:.5e}").parse().ok(),
         None => Some(value.into()),
+    }
+}
+
+/// The shortest number that is nearer to this one than to any other of four bytes: `0.1`, and not `0.10000000149011612`.
+fn exact_float(value: f32) -> Option<f64> {
+    /// From here on, not every whole number is one of four bytes.
+    const WHOLE: f32 = 16_777_216.0;
+
+    if value.fract() == 0.0 && value.abs() < WHOLE {
+        Some(value.into())
+    } else {
+        value.to_string().parse().ok()
     }
 }
 
@@ -288,6 +314,16 @@ mod tests {
         {
             assert_eq!(shown_float(value, decimals), Some(expected), "{value}");
         }
+        for (value, expected) in [
+            (0.1_f32, 0.1),
+            (-0.0, -0.0),
+            (7.0, 7.0),
+            (16_777_217.0, 16_777_216.0),
+            (f32::MAX, 3.402_823_5e38),
+            (1e-45, 1e-45),
+        ] {
+            assert_eq!(exact_float(value).map(f64::to_bits), Some(f64::to_bits(expected)), "{value}");
+        }
         assert_eq!(shown_double(0.1 + 0.2, Some(2)), Some(0.3));
         assert_eq!(shown_double(0.1 + 0.2, None), Some(0.1 + 0.2));
     }
@@ -314,10 +350,15 @@ mod tests {
 
     proptest! {
         #[test]
+        fn exact_floats_come_back(value: f32) {
+            prop_assert_eq!((exact_float(value).unwrap() as f32).to_bits(), value.to_bits());
+        }
+
+        #[test]
         fn no_row_panics(row in proptest::collection::vec(any::<u8>(), 0..64), codes in proptest::collection::vec(any::<(u8, bool, u8)>(), 1..9)) {
             let column = |(code, is_unsigned, scale): &(u8, bool, u8)| {
                 let form = Form::of(ColumnType::try_from(*code).ok(), *is_unsigned, *scale);
-                BinaryColumn::new(form, printed::texts, None)
+                BinaryColumn::new(form, printed::TEXTS, None)
             };
             let mut columns: Vec<BinaryColumn> = codes.iter().map(column).collect();
             let row = [&[0], &row[..]].concat();

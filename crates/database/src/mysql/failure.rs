@@ -17,6 +17,7 @@ pub(super) const NOT_PREPARABLE: u16 = 1295;
 pub(super) const NEEDS_PREPARATION: u16 = 1615;
 const NO_SUCH_TABLE: u16 = 1146;
 const NO_SUCH_COLUMN: u16 = 1054;
+const SYNTAX_ERROR: u16 = 1064;
 
 /// Maximum number of columns in a result. Tables have 4096 at most; a select without a table may have more.
 pub(super) const MAX_COLUMNS: u64 = 1 << 18;
@@ -107,6 +108,7 @@ fn server_error(code: u16, message: &str) -> Error {
     }
     let line = message.trim_end().rsplit_once(" at line ").filter(|(_, line)| line.parse::<u32>().is_ok());
     Error::user(line.map_or_else(|| message.to_owned(), |(text, line)| format!("line {line}: {text}")))
+        .with_syntax(code == SYNTAX_ERROR)
 }
 
 fn io_error(error: &io::Error, address: &MysqlAddress) -> Error {

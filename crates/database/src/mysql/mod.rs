@@ -3,10 +3,14 @@
 //! The clients built on that library make an object of each value. Here the bytes of a row go from the receive buffer to
 //! the columns of a batch.
 //!
-//! Selects of floats, and those of extended statements, are prepared and use the binary protocol.
+//! Selects of floats, and those of extended statements, are prepared and use the binary protocol. So do the INSERTs of a
+//! result table.
 
+mod batches;
 mod binary;
+mod checks;
 mod failure;
+mod insert;
 mod login;
 #[cfg(test)]
 mod login_tests;
@@ -19,6 +23,9 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod types;
+mod writer;
+#[cfg(test)]
+mod writer_tests;
 mod zone;
 
 use std::sync::Arc;
@@ -36,10 +43,15 @@ use self::failure::{Failure, MAX_COLUMNS, NEEDS_PREPARATION, NOT_PREPARABLE};
 use self::login::{Session, log_in};
 use self::statements::{changes_encoding, may_be_prepared};
 use self::types::Field;
+use self::writer::MysqlWriter;
+use sqlflow_sql::Dialect;
+
 use crate::batcher::MAX_ROW;
-use crate::connect::ENCODING_NOTE;
+use crate::connect::{ENCODING_NOTE, Origin, ignore_notices};
 use crate::printed::{Decoder, PrintedColumn};
-use crate::{Batch, Column, Database, Discard, Error, MAX_TABLES, Notice, Notify, Results, texts};
+use crate::{
+    Batch, Column, Database, Discard, Error, Limits, MAX_TABLES, Notice, Notify, Results, TableWriter, texts,
+};
 
 /// Time in which a connection is established and the login is complete.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,9 +62,12 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct MysqlDatabase {
     session: Session,
     source: MysqlSource,
+    origin: Origin,
     notify: Notify,
     has_noted_encoding: bool,
     has_warned_of_zone: bool,
+    /// Whether the server has a code for a wrong syntax, and no other error has it. `None`: not known yet.
+    reports_syntax_errors: Option<bool>,
     /// Whether a response was not read to its end, so that the connection cannot be used any more.
     is_broken: bool,
 }
@@ -66,9 +81,11 @@ impl MysqlDatabase {
         let mut database = Self {
             session,
             source,
+            origin: Origin::new(data_source),
             notify,
             has_noted_encoding: false,
             has_warned_of_zone: false,
+            reports_syntax_errors: None,
             is_broken: false,
         };
         // The collation is the server's default for this encoding.
@@ -77,6 +94,13 @@ impl MysqlDatabase {
             database.execute(&format!("SET {name}={value}"), &mut Discard)?;
         }
         Ok(database)
+    }
+
+    /// Another connection with the same settings.
+    fn another(&self) -> Result<Self, Error> {
+        let mut another = Self::open(&self.origin.data_source, ignore_notices())?;
+        self.origin.replay(&mut another)?;
+        Ok(another)
     }
 
     /// Sends a command, and lets `respond` read the whole response.
@@ -127,11 +151,20 @@ impl MysqlDatabase {
             return Ok(false);
         }
         let mut results = Forward { results, has_begun: false };
-        match self.run(&prepared, None, &mut results) {
+        match self.run(&prepared, Purpose::Shown, &mut results) {
             // Not if a function of the user fails with this code.
             Err(Failure::Server { code: NEEDS_PREPARATION, .. }) if !results.has_begun => Ok(false),
             result => result.map(|()| true),
         }
+    }
+
+    /// Reads a select by the binary protocol, if it can be prepared.
+    fn read_once(&mut self, select: &str, results: &mut dyn Results) -> Result<(), Failure> {
+        let Some(prepared) = self.prepare(select)? else {
+            return Ok(self.execute_text(select, results)?);
+        };
+        let zone = if prepared.fields.iter().any(Field::is_zoned) { self.time_zone()? } else { None };
+        self.run(&prepared, Purpose::Read { zone }, results)
     }
 
     /// Prepares a statement. `None`: it cannot be prepared, or has a `?`, which is an error.
@@ -147,12 +180,12 @@ impl MysqlDatabase {
     fn run(
         &mut self,
         prepared: &Prepared,
-        zone: Option<TimeZone>,
+        purpose: Purpose,
         results: &mut dyn Results,
     ) -> Result<(), Failure> {
         // No cursor, one execution.
         let argument = [&prepared.id.to_le_bytes()[..], &[0, 1, 0, 0, 0]].concat();
-        let receive = |session: &mut Session| receive_results(session, &Protocol::Binary { zone }, results);
+        let receive = |session: &mut Session| receive_results(session, &Protocol::Binary(purpose), results);
         let result = self.command(Command::COM_STMT_EXECUTE, &argument, receive);
         if !self.is_broken {
             self.close(prepared.id)?;
@@ -187,6 +220,10 @@ impl MysqlDatabase {
 }
 
 impl Database for MysqlDatabase {
+    fn dialect(&self) -> Dialect {
+        Dialect::Mysql
+    }
+
     fn execute(&mut self, sql: &str, results: &mut dyn Results) -> Result<(), Error> {
         if !self.execute_prepared(sql, results).map_err(|failure| self.error(failure))? {
             self.execute_text(sql, results)?;
@@ -202,20 +239,45 @@ impl Database for MysqlDatabase {
     }
 
     fn read(&mut self, select: &str, results: &mut dyn Results) -> Result<(), Error> {
-        let Some(prepared) = self.prepare(select).map_err(|failure| self.error(failure))? else {
-            return self.execute_text(select, results);
-        };
-        let zone = if prepared.fields.iter().any(Field::is_zoned) { self.time_zone()? } else { None };
-        self.run(&prepared, zone, results).map_err(|failure| self.error(failure))
+        let mut results = Forward { results, has_begun: false };
+        let mut read = self.read_once(select, &mut results);
+        if let Err(Failure::Server { code: NEEDS_PREPARATION, .. }) = read
+            && !results.has_begun
+        {
+            read = self.read_once(select, &mut results);
+        }
+        read.map_err(|failure| self.error(failure))
     }
 
     fn describe(&mut self, select: &str) -> Result<Vec<Column>, Error> {
-        // Preparing a statement returns its columns and does not execute it.
-        let prepared = self
-            .command(Command::COM_STMT_PREPARE, select.as_bytes(), receive_prepared)
-            .map_err(|failure| self.error(failure))?;
-        self.close(prepared.id).map_err(|failure| self.error(failure))?;
-        Ok(prepared.fields.into_iter().map(|field| field.column().0).collect())
+        self.prepared_columns(select).map_err(|failure| self.error(failure))
+    }
+
+    fn check_query(&mut self, sql: &str) -> Result<(), Error> {
+        self.check_preparation(sql)
+    }
+
+    fn check_syntax(&mut self, sql: &str) -> Result<(), Error> {
+        self.check_grammar(sql)
+    }
+
+    fn checking_connection(&mut self) -> Result<Box<dyn Database>, Error> {
+        Ok(Box::new(self.another()?))
+    }
+
+    fn replay(&mut self, sql: &str) -> Result<(), Error> {
+        self.execute(sql, &mut Discard)?;
+        self.origin.add(sql);
+        Ok(())
+    }
+
+    fn writer(&mut self) -> Result<Box<dyn TableWriter>, Error> {
+        Ok(Box::new(MysqlWriter::new(self.another()?)?))
+    }
+
+    fn end_reading(&mut self) {
+        // With autocommit = 0, each select begins one. The session may have another completion_type.
+        let _ = self.execute("ROLLBACK AND NO CHAIN NO RELEASE", &mut Discard);
     }
 
     fn tables(&mut self) -> Result<Vec<String>, Error> {
@@ -264,6 +326,10 @@ struct Forward<'a> {
 }
 
 impl Results for Forward<'_> {
+    fn limits(&self) -> Limits {
+        self.results.limits()
+    }
+
     fn result_set(&mut self, columns: &[Column]) -> Result<(), Error> {
         self.has_begun = true;
         self.results.result_set(columns)
@@ -283,7 +349,15 @@ enum Protocol {
     /// As texts.
     Text,
     /// As the database stores them.
-    Binary {
+    Binary(Purpose),
+}
+
+/// Which values of the binary protocol are returned.
+enum Purpose {
+    /// Those that the server prints.
+    Shown,
+    /// Exact ones.
+    Read {
         /// The session's time zone, if it is known and needed.
         zone: Option<TimeZone>,
     },
@@ -344,9 +418,12 @@ fn receive_rows(
             let columns: Vec<_> = decoders.into_iter().map(|it| (PrintedColumn::default(), it)).collect();
             rows::receive_rows(packets, columns, results)
         }
-        Protocol::Binary { zone } => {
-            let column = |((form, is_zoned), decoder): ((_, bool), _)| {
-                BinaryColumn::new(form, decoder, zone.clone().filter(|_| is_zoned))
+        Protocol::Binary(purpose) => {
+            let column = |((form, is_zoned), decoder): ((binary::Form, bool), _)| match purpose {
+                Purpose::Shown => BinaryColumn::new(form, decoder, None),
+                Purpose::Read { zone } => {
+                    BinaryColumn::new(form.exact(), decoder, zone.clone().filter(|_| is_zoned))
+                }
             };
             let columns: Vec<BinaryColumn> = encodings.into_iter().zip(decoders).map(column).collect();
             rows::receive_rows(packets, columns, results)

@@ -348,3 +348,36 @@ proptest! {
         let _ = database.execute("SELECT v", &mut Discard);
     }
 }
+
+/// Such as one that cannot prepare DROP, or that has the code of a wrong syntax for a missing table.
+#[test]
+fn server_with_one_code_for_all_errors_rejects_no_statement() {
+    const SYNTAX_ERROR: &[u8] = b"\xff\x28\x04#42000an error";
+    for wrong in ["DROP", "SELECT", ""] {
+        let source = serve(move |peer| {
+            peer.log_in();
+            loop {
+                let request = peer.receive();
+                let sql = String::from_utf8_lossy(&request).into_owned();
+                let is_wrong = sql.contains("TABEL") || !wrong.is_empty() && sql[1..].starts_with(wrong);
+                match request.first() {
+                    None | Some(1) => return,
+                    // Preparing, without parameters and columns; closing has no response.
+                    Some(22) if is_wrong => peer.send(SYNTAX_ERROR),
+                    Some(22) => peer.send(&[0; 12]),
+                    _ => {}
+                }
+            }
+        });
+        let mut database = open(&source).unwrap();
+        // What is known of the server is asked once.
+        for _ in 0..2 {
+            let found = database.check_syntax("DROP TABEL t");
+            assert_eq!(
+                found.is_err_and(|it| it.is_syntax && it.message == "an error"),
+                wrong.is_empty(),
+                "{wrong}"
+            );
+        }
+    }
+}

@@ -7,7 +7,7 @@ use mysql_common::io::ParseBuf;
 
 use super::binary::Form;
 use crate::printed::{self, Decoder};
-use crate::{Column, Values};
+use crate::{Column, Kind, Values};
 
 /// The character set of byte strings.
 const BINARY: u16 = 63;
@@ -53,7 +53,7 @@ impl Field {
     /// The column for callers, and its decoder.
     pub(super) fn column(self) -> (Column, Decoder) {
         let (database_type, decoder) = self.type_and_decoder();
-        (Column { name: self.name, database_type }, decoder)
+        (Column { name: self.name, database_type, kind: decoder.kind }, decoder)
     }
 
     /// How the binary protocol encodes the values.
@@ -81,28 +81,28 @@ impl Field {
         };
         let (name, decoder): (&str, Decoder) = match ColumnType::try_from(self.code) {
             // BOOLEAN is an alias of it.
-            Ok(C::MYSQL_TYPE_TINY) if self.length == 1 => ("TINYINT(1)", printed::ints),
-            Ok(C::MYSQL_TYPE_TINY) => return (integer("TINYINT"), printed::ints),
-            Ok(C::MYSQL_TYPE_SHORT) => return (integer("SMALLINT"), printed::ints),
-            Ok(C::MYSQL_TYPE_INT24) => return (integer("MEDIUMINT"), printed::ints),
-            Ok(C::MYSQL_TYPE_LONG) => return (integer("INT"), printed::ints),
-            Ok(C::MYSQL_TYPE_LONGLONG) => return (integer("BIGINT"), printed::ints),
-            Ok(C::MYSQL_TYPE_YEAR) => ("YEAR", printed::ints),
-            Ok(C::MYSQL_TYPE_BIT) => return (format!("BIT({})", self.length), bits),
-            Ok(C::MYSQL_TYPE_FLOAT) => ("FLOAT", printed::floats),
-            Ok(C::MYSQL_TYPE_DOUBLE) => ("DOUBLE", printed::floats),
-            Ok(C::MYSQL_TYPE_DECIMAL) => ("DECIMAL", printed::decimals),
+            Ok(C::MYSQL_TYPE_TINY) if self.length == 1 => ("TINYINT(1)", printed::INTS),
+            Ok(C::MYSQL_TYPE_TINY) => return (integer("TINYINT"), printed::INTS),
+            Ok(C::MYSQL_TYPE_SHORT) => return (integer("SMALLINT"), printed::INTS),
+            Ok(C::MYSQL_TYPE_INT24) => return (integer("MEDIUMINT"), printed::INTS),
+            Ok(C::MYSQL_TYPE_LONG) => return (integer("INT"), printed::INTS),
+            Ok(C::MYSQL_TYPE_LONGLONG) => return (integer("BIGINT"), printed::INTS),
+            Ok(C::MYSQL_TYPE_YEAR) => ("YEAR", printed::INTS),
+            Ok(C::MYSQL_TYPE_BIT) => return (format!("BIT({})", self.length), BITS),
+            Ok(C::MYSQL_TYPE_FLOAT) => ("FLOAT", printed::FLOATS),
+            Ok(C::MYSQL_TYPE_DOUBLE) => ("DOUBLE", printed::FLOATS),
+            Ok(C::MYSQL_TYPE_DECIMAL) => ("DECIMAL", printed::DECIMALS),
             Ok(C::MYSQL_TYPE_NEWDECIMAL) => {
-                return (format!("DECIMAL({},{})", self.precision(), self.scale), printed::decimals);
+                return (format!("DECIMAL({},{})", self.precision(), self.scale), printed::DECIMALS);
             }
-            Ok(C::MYSQL_TYPE_DATE | C::MYSQL_TYPE_NEWDATE) => ("DATE", printed::dates),
-            Ok(C::MYSQL_TYPE_DATETIME) => ("DATETIME", printed::timestamps),
+            Ok(C::MYSQL_TYPE_DATE | C::MYSQL_TYPE_NEWDATE) => ("DATE", printed::DATES),
+            Ok(C::MYSQL_TYPE_DATETIME) => ("DATETIME", printed::TIMESTAMPS),
             // Printed in the session's time zone, without naming it.
-            Ok(C::MYSQL_TYPE_TIMESTAMP) => ("TIMESTAMP", printed::timestamps),
-            Ok(C::MYSQL_TYPE_TIME) => ("TIME", printed::texts),
-            Ok(C::MYSQL_TYPE_JSON) => ("JSON", printed::texts),
-            Ok(C::MYSQL_TYPE_NULL) => ("NULL", printed::texts),
-            Ok(C::MYSQL_TYPE_GEOMETRY) => ("GEOMETRY", printed::blobs),
+            Ok(C::MYSQL_TYPE_TIMESTAMP) => ("TIMESTAMP", printed::TIMESTAMPS),
+            Ok(C::MYSQL_TYPE_TIME) => ("TIME", printed::TEXTS),
+            Ok(C::MYSQL_TYPE_JSON) => ("JSON", printed::TEXTS),
+            Ok(C::MYSQL_TYPE_NULL) => ("NULL", printed::TEXTS),
+            Ok(C::MYSQL_TYPE_GEOMETRY) => ("GEOMETRY", printed::BLOBS),
             other => return self.string(other.ok()),
         };
         (name.to_owned(), decoder)
@@ -133,7 +133,7 @@ impl Field {
                 format!("{kind}({})", self.length / self.bytes_per_character())
             }
         };
-        (name, if self.charset == BINARY { printed::blobs } else { printed::texts })
+        (name, if self.charset == BINARY { printed::BLOBS } else { printed::TEXTS })
     }
 
     /// The announced length includes the point and the sign.
@@ -152,6 +152,8 @@ impl Field {
         }
     }
 }
+
+const BITS: Decoder = Decoder::new(bits, Some(Kind::Int));
 
 /// BIT(n) is sent as n/8 bytes, most significant first.
 fn bits(raw: &BinaryArray) -> Values {

@@ -1,8 +1,9 @@
 //! The time zone in which a session shows columns of type TIMESTAMP. The server stores them in UTC.
 
 use arrow_array::types::TimestampMicrosecondType;
-use arrow_array::{PrimitiveArray, TimestampMicrosecondArray};
+use arrow_array::{PrimitiveArray, StringArray, TimestampMicrosecondArray};
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 
 /// The zone of `@@session.time_zone` and `@@system_time_zone`. `None`: it is not known. The name of the system's zone is
@@ -45,6 +46,15 @@ pub(super) fn instants(
     ))
 }
 
+/// Converts printed local times to UTC. Those that are not of the calendar, such as zeros, are unchanged.
+pub(super) fn in_utc(local: &StringArray, zone: &TimeZone) -> StringArray {
+    let convert = |text: &str| {
+        let instant = zone.to_timestamp(text.parse::<DateTime>().ok()?).ok()?;
+        Some(Offset::UTC.to_datetime(instant).to_string())
+    };
+    local.iter().map(|it| it.map(|text| convert(text).unwrap_or_else(|| text.to_owned()))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +89,23 @@ mod tests {
         // 2024-10-27 02:30, at 00:30 and at 01:30 in UTC.
         let found = instants(&vec![1_729_996_200_000_000].into(), &zone).unwrap();
         assert_eq!(found.value(0), 1_729_989_000_000_000);
+    }
+
+    #[test]
+    fn printed_times_are_converted_unless_they_are_not_of_the_calendar() {
+        let zone = time_zone("Europe/Paris", "").unwrap();
+        let local = StringArray::from(vec![
+            Some("2024-07-01 12:00:00.125"),
+            None,
+            Some("0000-00-00 00:00:00"),
+            Some("2024-01-01 00:30:00"),
+        ]);
+        let expected = StringArray::from(vec![
+            Some("2024-07-01T10:00:00.125"),
+            None,
+            Some("0000-00-00 00:00:00"),
+            Some("2023-12-31T23:30:00"),
+        ]);
+        assert_eq!(in_utc(&local, &zone), expected);
     }
 }

@@ -87,6 +87,11 @@ impl Running {
         Ok(RunningStatement(self.clone()))
     }
 
+    /// Statements may begin again.
+    pub(super) fn resume(&self) {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).is_cancelled = false;
+    }
+
     /// What ends the running statement of a session, in the database too, and prevents others.
     pub(super) fn canceller(&self, session: &Session) -> Box<dyn Fn() + Send> {
         let running = self.clone();

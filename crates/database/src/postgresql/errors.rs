@@ -10,6 +10,10 @@ use crate::{Error, Missing};
 const NO_SUCH_TABLE: &str = "42P01";
 /// SQLSTATE for a column that does not exist.
 const NO_SUCH_COLUMN: &str = "42703";
+/// SQLSTATE of a wrong syntax, and of some errors that depend on tables.
+const SYNTAX_ERROR: &str = "42601";
+/// Files of the server's source that report errors of the grammar.
+const GRAMMAR: [&str; 3] = ["gram.y", "scan.l", "parser.c"];
 /// Classes of SQLSTATE: connection, operator intervention.
 const CONNECTION_LOST: [&str; 2] = ["08", "57P"];
 /// Classes of SQLSTATE: resources, serialization failure, deadlock.
@@ -49,6 +53,7 @@ pub(super) fn translate(address: &str, error: &ServerMessage, sql: &str, connect
         None => Error::user(message),
     }
     .with_missing(missing)
+    .with_syntax(error.state == SYNTAX_ERROR && GRAMMAR.contains(&error.file.as_str()))
 }
 
 /// Translates an error that the server reported while the connection was opened.
@@ -191,5 +196,21 @@ mod tests {
         assert_eq!(missing("42703", "column f.a does not exist"), Some(Missing::Column("f.a".into())));
         assert_eq!(missing("42P01", "relation \"s.t\" does not exist"), Some(Missing::Table("s.t".into())));
         assert_eq!(missing("42601", "relation \"s.t\" does not exist"), None);
+    }
+
+    #[test]
+    fn only_errors_of_the_grammar_are_errors_of_the_syntax() {
+        for (state, file, is_syntax) in [
+            ("42601", "scan.l", true),
+            ("42601", "gram.y", true),
+            ("42601", "parser.c", true),
+            // INSERT has more expressions than target columns.
+            ("42601", "parse_target.c", false),
+            ("42P01", "gram.y", false),
+        ] {
+            let error = ServerMessage { state: state.into(), file: file.into(), ..ServerMessage::default() };
+            let found = translate("h:1", &error, "", Connection::Usable);
+            assert_eq!(found.is_syntax, is_syntax, "{state} {file}");
+        }
     }
 }

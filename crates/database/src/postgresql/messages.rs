@@ -1,6 +1,26 @@
 //! The server's messages. Each is read from the body of its frame; `None`: the body is malformed.
 
+use super::frames::MAX_FRAME;
 use crate::printed::PrintedColumn;
+
+/// Receives the values of a column.
+pub(super) trait Cells {
+    /// Adds a value. Returns the bytes that it needs beyond those that arrived. `None`: it is malformed.
+    fn push(&mut self, value: &[u8]) -> Option<usize>;
+
+    fn push_null(&mut self);
+}
+
+impl Cells for PrintedColumn {
+    fn push(&mut self, value: &[u8]) -> Option<usize> {
+        self.push(value);
+        Some(0)
+    }
+
+    fn push_null(&mut self) {
+        self.push_null();
+    }
+}
 
 /// A column of a result set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +46,8 @@ pub(super) struct ServerMessage {
     pub(super) hint: String,
     /// Place in the statement in characters, from 1.
     pub(super) position: Option<usize>,
+    /// The file of the server's source that reports it.
+    pub(super) file: String,
 }
 
 /// The columns that a RowDescription announces.
@@ -46,9 +68,9 @@ pub(super) fn fields(mut body: &[u8]) -> Option<Vec<Field>> {
     body.is_empty().then_some(fields)
 }
 
-/// Adds the values of a DataRow to the columns. Returns their size in bytes.
-pub(super) fn add_row(mut body: &[u8], columns: &mut [PrintedColumn]) -> Option<usize> {
-    let size = body.len();
+/// Adds the values of a DataRow to the columns. Returns their size in bytes. Ends if they are larger than a row may be.
+pub(super) fn add_row(mut body: &[u8], columns: &mut [impl Cells]) -> Option<usize> {
+    let mut size = body.len();
     if usize::from(u16::from_be_bytes(chunk(&mut body)?)) != columns.len() {
         return None;
     }
@@ -57,7 +79,10 @@ pub(super) fn add_row(mut body: &[u8], columns: &mut [PrintedColumn]) -> Option<
             -1 => column.push_null(),
             length => {
                 let (value, rest) = body.split_at_checked(usize::try_from(length).ok()?)?;
-                column.push(value);
+                size += column.push(value)?;
+                if size > MAX_FRAME {
+                    return Some(size);
+                }
                 body = rest;
             }
         }
@@ -81,6 +106,7 @@ pub(super) fn server_message(mut body: &[u8]) -> Option<ServerMessage> {
             b'D' => message.detail = value,
             b'H' => message.hint = value,
             b'P' => message.position = value.parse().ok(),
+            b'F' => message.file = value,
             _ => {}
         }
     }
@@ -133,9 +159,10 @@ mod tests {
             Field { name: "\u{fffd}".into(), oid: 1700, modifier: 0xa_0006, is_binary: true },
         ];
         assert_eq!(fields(&body.concat()).unwrap(), expected);
-        let error = server_message(b"SERROR\0VERROR\0C42P01\0Mno x\0P15\0Hlook\0\0").unwrap();
+        let error = server_message(b"SERROR\0VERROR\0C42P01\0Mno x\0P15\0Hlook\0Fgram.y\0\0").unwrap();
         assert_eq!((&*error.severity, &*error.state, &*error.message), ("ERROR", "42P01", "no x"));
         assert_eq!((&*error.detail, &*error.hint, error.position), ("", "look", Some(15)));
+        assert_eq!(error.file, "gram.y");
         assert_eq!(parameter(b"a\0b\0"), Some(("a".into(), "b".into())));
         for (tag, rows) in [
             ("INSERT 0 3", Some(3)),

@@ -1,5 +1,6 @@
 //! PostgreSQL, over its own protocol (version 3.0). Statements use the simple query protocol, like psql: the text is sent
 //! unchanged, and the server prints the values. Unlike other clients of that protocol, this one keeps the OIDs of types.
+//! Selects that are read for a model use the extended protocol, with values in binary form.
 //!
 //! ```text
 //! session (stream, tls, authentication) ─▶ frames ─▶ messages ─▶ rows ─▶ batches
@@ -9,16 +10,29 @@
 //! has at most 64 MiB.
 
 mod authentication;
+mod binary;
 mod cancel;
+#[cfg(test)]
+mod check_tests;
+mod copy;
+mod copy_binary;
+mod copy_text;
 mod errors;
 mod frames;
 mod messages;
+mod numeric;
+mod read;
+#[cfg(test)]
+mod read_tests;
 mod rows;
 mod session;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod types;
+mod writer;
+#[cfg(test)]
+mod writer_tests;
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -27,10 +41,14 @@ use self::cancel::Running;
 use self::errors::Connection;
 use self::frames::FrameError;
 use self::messages::{Field, ServerMessage};
+use self::read::Read;
 use self::rows::RowReader;
 use self::session::Session;
-use crate::connect::ENCODING_NOTE;
-use crate::{Column, Database, Discard, Error, MAX_TABLES, Notify, Results, texts};
+use self::writer::PostgresqlWriter;
+use sqlflow_sql::Dialect;
+
+use crate::connect::{ENCODING_NOTE, Origin, ignore_notices};
+use crate::{Column, Database, Discard, Error, MAX_TABLES, Notify, Results, TableWriter, texts};
 
 /// The formats that the decoders need. All other settings of the session are the user's.
 const OUTPUT_SETTINGS: &str = "SET datestyle TO ISO; SET bytea_output TO hex";
@@ -38,6 +56,7 @@ const OUTPUT_SETTINGS: &str = "SET datestyle TO ISO; SET bytea_output TO hex";
 /// A PostgreSQL server.
 pub(crate) struct PostgresqlDatabase {
     session: Session,
+    origin: Origin,
     running: Running,
     has_noted_encoding: bool,
 }
@@ -88,9 +107,21 @@ impl PostgresqlDatabase {
         let source =
             sqlflow_data_source::postgresql(data_source).map_err(|error| Error::user(error.to_string()))?;
         let session = session::open(&source, notify)?;
-        let mut database = Self { session, running: Running::default(), has_noted_encoding: false };
+        let mut database = Self {
+            session,
+            origin: Origin::new(data_source),
+            running: Running::default(),
+            has_noted_encoding: false,
+        };
         database.execute(OUTPUT_SETTINGS, &mut Discard)?;
         Ok(database)
+    }
+
+    /// Another connection with the same settings.
+    fn another(&self) -> Result<Self, Error> {
+        let mut another = Self::open(&self.origin.data_source, &ignore_notices())?;
+        self.origin.replay(&mut another)?;
+        Ok(another)
     }
 
     /// Sends messages, which begin an answer.
@@ -106,12 +137,16 @@ impl PostgresqlDatabase {
         frontend::query(sql, &mut out).map_err(|error| invalid(sql, &error))?;
         self.send(&out)?;
         drop(out);
-        let answer = self.read_answer(results);
+        let answer = self.read_answer(None, results);
         self.conclude(answer, sql)
     }
 
-    /// Reads the answer to a statement.
-    fn read_answer(&mut self, results: &mut dyn Results) -> Result<Outcome, Abandoned> {
+    /// Reads the answer to a statement. `described` are the columns of a statement whose answer does not describe them.
+    fn read_answer(
+        &mut self,
+        described: Option<Vec<Field>>,
+        results: &mut dyn Results,
+    ) -> Result<Outcome, Abandoned> {
         let Session { stream, frames, reports, cancel, .. } = &mut self.session;
         let mut outcome = Outcome::Completed;
         let mut reader: Option<RowReader> = None;
@@ -132,7 +167,7 @@ impl PostgresqlDatabase {
             match frame.tag {
                 b'D' => {
                     let reader = reader.as_mut().ok_or(FrameError::Malformed)?;
-                    if let Some(batch) = reader.add(frame.body).ok_or(FrameError::Malformed)? {
+                    if let Some(batch) = reader.add(frame.body)? {
                         results.batch(batch).map_err(Abandoned::Undelivered)?;
                     }
                 }
@@ -140,6 +175,12 @@ impl PostgresqlDatabase {
                     let fields = messages::fields(frame.body).ok_or(FrameError::Malformed)?;
                     results.result_set(&rows::columns(&fields)).map_err(Abandoned::Undelivered)?;
                     reader = Some(RowReader::new(&fields, results.limits()));
+                }
+                // It was bound to its formats, and begins.
+                b'2' => {
+                    let fields = described.as_deref().ok_or(FrameError::Malformed)?;
+                    results.result_set(&rows::columns(fields)).map_err(Abandoned::Undelivered)?;
+                    reader = Some(RowReader::binary(fields, results.limits()));
                 }
                 b'C' => {
                     let changed = messages::changed_rows(frame.body).ok_or(FrameError::Malformed)?;
@@ -242,6 +283,10 @@ impl PostgresqlDatabase {
 }
 
 impl Database for PostgresqlDatabase {
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgresql
+    }
+
     fn execute(&mut self, sql: &str, results: &mut dyn Results) -> Result<(), Error> {
         check(sql)?;
         let _running = self.running.begin()?;
@@ -256,7 +301,10 @@ impl Database for PostgresqlDatabase {
                 self.execute(&format!("SELECT set_config('{name}', '{value}', false)"), &mut Discard)?;
             }
         }
-        self.execute(select, results)
+        match self.read_binary(select, results)? {
+            Read::Done => Ok(()),
+            Read::NotSelect => self.execute(select, results),
+        }
     }
 
     fn describe(&mut self, select: &str) -> Result<Vec<Column>, Error> {
@@ -277,6 +325,20 @@ impl Database for PostgresqlDatabase {
         Ok(rows::columns(&fields))
     }
 
+    fn checking_connection(&mut self) -> Result<Box<dyn Database>, Error> {
+        Ok(Box::new(self.another()?))
+    }
+
+    fn replay(&mut self, sql: &str) -> Result<(), Error> {
+        self.execute(sql, &mut Discard)?;
+        self.origin.add(sql);
+        Ok(())
+    }
+
+    fn writer(&mut self) -> Result<Box<dyn TableWriter>, Error> {
+        Ok(Box::new(PostgresqlWriter::new(self.another()?)?))
+    }
+
     fn tables(&mut self) -> Result<Vec<String>, Error> {
         let sql = "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND \
                    pg_table_is_visible(oid) AND relnamespace <> 'pg_catalog'::regnamespace";
@@ -285,6 +347,10 @@ impl Database for PostgresqlDatabase {
 
     fn canceller(&self) -> Box<dyn Fn() + Send> {
         self.running.canceller(&self.session)
+    }
+
+    fn resume(&mut self) {
+        self.running.resume();
     }
 }
 

@@ -2,40 +2,87 @@
 
 use std::time::{Duration, Instant};
 
-use super::messages::{self, Field};
+use super::binary::{BinaryColumn, Form};
+use super::frames::{FrameError, MAX_FRAME};
+use super::messages::{self, Cells, Field};
 use super::types;
 use crate::batcher::{Batcher, Limits, MAX_DELAY};
 use crate::printed::{self, Decoder, PrintedColumn};
-use crate::{Batch, Column};
+use crate::{Batch, Column, Values};
+
+/// The values of one column of the batch that is being filled.
+enum Cell {
+    Printed(PrintedColumn, Decoder),
+    Binary(BinaryColumn),
+}
+
+impl Cells for Cell {
+    fn push(&mut self, value: &[u8]) -> Option<usize> {
+        match self {
+            Self::Printed(column, _) => {
+                column.push(value);
+                Some(0)
+            }
+            Self::Binary(column) => column.push(value),
+        }
+    }
+
+    fn push_null(&mut self) {
+        match self {
+            Self::Printed(column, _) => column.push_null(),
+            Self::Binary(column) => column.push_null(),
+        }
+    }
+}
+
+impl Cell {
+    fn take(&mut self) -> Values {
+        match self {
+            Self::Printed(column, decoder) => printed::decode(&column.take(), *decoder),
+            Self::Binary(column) => column.take(),
+        }
+    }
+}
 
 /// A result set that is being received.
 pub(super) struct RowReader {
-    columns: Vec<PrintedColumn>,
-    decoders: Vec<Decoder>,
+    columns: Vec<Cell>,
     batcher: Batcher,
     /// When the first row of the batch arrived.
     since: Instant,
 }
 
 impl RowReader {
+    /// For printed values.
     pub(super) fn new(fields: &[Field], limits: Limits) -> Self {
-        Self {
-            columns: fields.iter().map(|_| PrintedColumn::default()).collect(),
-            decoders: fields.iter().map(types::decoder).collect(),
-            batcher: Batcher::new(limits),
-            since: Instant::now(),
-        }
+        Self::with(fields.iter().map(printed_cell).collect(), limits)
     }
 
-    /// Adds a DataRow. Returns a batch that is complete. `None`: the row is malformed.
-    pub(super) fn add(&mut self, body: &[u8]) -> Option<Option<Batch>> {
+    /// For values in binary form, of the columns whose type has one.
+    pub(super) fn binary(fields: &[Field], limits: Limits) -> Self {
+        let cell = |field: &Field| match Form::of(field.oid) {
+            Some(form) => Cell::Binary(BinaryColumn::new(form)),
+            None => printed_cell(field),
+        };
+        Self::with(fields.iter().map(cell).collect(), limits)
+    }
+
+    fn with(columns: Vec<Cell>, limits: Limits) -> Self {
+        Self { columns, batcher: Batcher::new(limits), since: Instant::now() }
+    }
+
+    /// Adds a DataRow. Returns a batch that is complete.
+    pub(super) fn add(&mut self, body: &[u8]) -> Result<Option<Batch>, FrameError> {
         let now = Instant::now();
         if self.batcher.rows() == 0 {
             self.since = now;
         }
-        let size = messages::add_row(body, &mut self.columns)?;
+        let size = messages::add_row(body, &mut self.columns).ok_or(FrameError::Malformed)?;
+        if size > MAX_FRAME {
+            return Err(FrameError::TooLong(size));
+        }
         self.batcher.add(size);
-        Some(self.batcher.is_full(now - self.since).then(|| self.take()))
+        Ok(self.batcher.is_full(now - self.since).then(|| self.take()))
     }
 
     /// Time for which the rows of the batch may wait for more rows. `None`: there are none.
@@ -49,15 +96,15 @@ impl RowReader {
     }
 
     fn take(&mut self) -> Batch {
-        let decode =
-            |(column, decoder): (&mut PrintedColumn, &Decoder)| printed::decode(&column.take(), *decoder);
-        let batch = Batch {
-            rows: self.batcher.rows(),
-            columns: self.columns.iter_mut().zip(&self.decoders).map(decode).collect(),
-        };
+        let batch =
+            Batch { rows: self.batcher.rows(), columns: self.columns.iter_mut().map(Cell::take).collect() };
         self.batcher.next();
         batch
     }
+}
+
+fn printed_cell(field: &Field) -> Cell {
+    Cell::Printed(PrintedColumn::default(), types::decoder(field))
 }
 
 /// Describes the columns of a result set.

@@ -10,20 +10,23 @@ use proptest::prelude::*;
 
 use super::PostgresqlDatabase;
 use super::frames::tests::frame;
-use crate::{Batch, Column, Database, Discard, Error, ErrorKind, Notice, Notify, Results};
+use super::writer::PostgresqlWriter;
+use crate::{
+    Batch, Column, Database, Discard, Error, ErrorKind, Notice, Notify, Results, TableName, TableWriter as _,
+};
 
 const CANCEL_REQUEST: [u8; 8] = [0, 0, 0, 16, 4, 210, 22, 46];
 const PROCESS: [u8; 8] = [0, 0, 0, 7, 0, 0, 0, 9];
 
 /// A server of one session, run by a script.
-struct Server {
-    address: SocketAddr,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
     /// Cancel requests.
     cancelled: mpsc::Receiver<Vec<u8>>,
 }
 
 impl Server {
-    fn start(script: impl FnOnce(&mut TcpStream) + Send + 'static) -> Self {
+    pub(super) fn start(script: impl FnOnce(&mut TcpStream) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, cancelled) = mpsc::channel();
@@ -47,7 +50,7 @@ impl Server {
         Self { address, cancelled }
     }
 
-    fn connect(&self) -> PostgresqlDatabase {
+    pub(super) fn connect(&self) -> PostgresqlDatabase {
         connect(self.address, Arc::default()).unwrap()
     }
 
@@ -72,7 +75,7 @@ fn start_up(session: &mut TcpStream) {
 }
 
 /// Reads a message of the client. Returns its body; `None`: it has closed the connection.
-fn receive(session: &mut TcpStream) -> Option<Vec<u8>> {
+pub(super) fn receive(session: &mut TcpStream) -> Option<Vec<u8>> {
     let mut header = [0; 5];
     session.read_exact(&mut header).ok()?;
     let [_, length @ ..] = header;
@@ -82,17 +85,17 @@ fn receive(session: &mut TcpStream) -> Option<Vec<u8>> {
 }
 
 /// Answers the next message.
-fn answer(session: &mut TcpStream, frames: &[Vec<u8>]) {
+pub(super) fn answer(session: &mut TcpStream, frames: &[Vec<u8>]) {
     if receive(session).is_some() {
         let _ = session.write_all(&frames.concat());
     }
 }
 
-fn ready() -> Vec<u8> {
+pub(super) fn ready() -> Vec<u8> {
     frame(b'Z', b"I")
 }
 
-fn complete(tag: &str) -> Vec<u8> {
+pub(super) fn complete(tag: &str) -> Vec<u8> {
     frame(b'C', &[tag.as_bytes(), b"\0"].concat())
 }
 
@@ -106,7 +109,7 @@ fn row(value: &str) -> Vec<u8> {
     frame(b'D', &[b"\0\x01", &length.to_be_bytes()[..], value.as_bytes()].concat())
 }
 
-fn error(state: &str, message: &str) -> Vec<u8> {
+pub(super) fn error(state: &str, message: &str) -> Vec<u8> {
     frame(b'E', format!("SERROR\0C{state}\0M{message}\0\0").as_bytes())
 }
 
@@ -214,6 +217,51 @@ fn copy_is_refused_and_the_session_goes_on() {
     let mut record = Record::default();
     database.execute("SELECT 'a'", &mut record).unwrap();
     assert_eq!(record.0, ["columns 1", "a"]);
+}
+
+#[test]
+fn connection_lost_within_copy_is_one_line() {
+    let rows = arrow_array::StringArray::from_iter_values((0..200_000).map(|it| format!("{it:032}")));
+    let batch = Batch { rows: 200_000, columns: vec![crate::Values::Texts(rows)] };
+    let lost = |begin: Vec<Vec<u8>>, end: Vec<u8>| {
+        let server = Server::start(move |session| {
+            answer(session, &begin);
+            // Some rows.
+            receive(session);
+            session.write_all(&end).unwrap();
+        });
+        let error = server.connect().copy("t", &[], &batch).unwrap_err();
+        (error.kind, error.message.replace(&server.address.to_string(), "h:1"))
+    };
+    let copies = || vec![frame(b'G', b"\0\0\0")];
+    let (kind, message) = lost(copies(), error("57P01", "terminating connection"));
+    assert_eq!(
+        (kind, &*message),
+        (ErrorKind::Unavailable, "PostgreSQL server at h:1: terminating connection")
+    );
+    let (kind, message) = lost(copies(), Vec::new());
+    assert_eq!(kind, ErrorKind::Unavailable);
+    assert!(message.starts_with("PostgreSQL server at h:1: "), "{message}");
+    // It answers neither with an error nor with the request for rows.
+    for begin in [vec![frame(b'H', b"\0\0\0")], vec![complete("COPY 0"), ready()]] {
+        assert_eq!(lost(begin, Vec::new()).0, ErrorKind::Unavailable);
+    }
+}
+
+#[test]
+fn replacement_is_unclear_only_if_its_commit_was_sent() {
+    for (sent, is_unclear) in [("BEGIN", false), ("DROP", false), ("ALTER", false), ("COMMIT", true)] {
+        let server = Server::start(move |session| {
+            while let Some(statement) = receive(session).filter(|it| !it.starts_with(sent.as_bytes())) {
+                let tag = String::from_utf8(statement).unwrap().split(' ').next().unwrap().to_owned();
+                session.write_all(&[complete(&tag), ready()].concat()).unwrap();
+            }
+        });
+        let mut writer = PostgresqlWriter::new(server.connect()).unwrap();
+        let (staging, table) = (TableName::parse("s.t__x"), TableName::parse("s.t"));
+        let error = writer.swap(&staging, &table, "x", &mut |_| Ok(())).unwrap_err();
+        assert_eq!((error.kind, error.is_unclear), (ErrorKind::Unavailable, is_unclear), "{sent}");
+    }
 }
 
 #[test]
@@ -350,7 +398,7 @@ fn server_of_another_protocol_is_reported() {
 }
 
 /// A server that sends these bytes, in place of a session or after it has begun.
-fn answered_with(bytes: Vec<u8>, is_started: bool) {
+pub(super) fn answered_with(bytes: Vec<u8>, is_started: bool, statement: fn(&mut PostgresqlDatabase)) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = thread::spawn(move || {
@@ -366,7 +414,7 @@ fn answered_with(bytes: Vec<u8>, is_started: bool) {
         let _ = session.read_to_end(&mut Vec::new());
     });
     if let Ok(mut database) = connect(address, Arc::default()) {
-        let _ = database.execute("SELECT 1", &mut Record::default());
+        statement(&mut database);
         let _ = database.describe("SELECT 1");
     }
     server.join().unwrap();
@@ -387,6 +435,6 @@ proptest! {
             bytes.extend(frame(tag.as_bytes()[0], &body));
         }
         bytes.extend(rest);
-        answered_with(bytes, is_started);
+        answered_with(bytes, is_started, |database| drop(database.execute("SELECT 1", &mut Record::default())));
     }
 }

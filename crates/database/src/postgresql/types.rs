@@ -26,62 +26,87 @@ pub(super) fn column(field: &Field) -> Column {
         (CHARACTER | CHARACTER_VARYING, Some(modifier)) => format!("{name}({modifier})"),
         _ => name.to_owned(),
     };
-    Column { name: field.name.clone(), database_type }
+    Column { name: field.name.clone(), database_type, kind: decoder(field).kind }
 }
 
 /// The decoder of a column's values.
 pub(super) fn decoder(field: &Field) -> Decoder {
-    if field.is_binary { printed::blobs } else { kind(field.oid).1 }
+    if field.is_binary { printed::BLOBS } else { kind(field.oid).1 }
 }
 
 fn kind(oid: u32) -> (&'static str, Decoder) {
     match oid {
-        16 => ("boolean", printed::bools),
-        17 => ("bytea", printed::hex_blobs),
-        18 => ("\"char\"", printed::texts),
-        19 => ("name", printed::texts),
-        20 => ("bigint", printed::ints),
-        21 => ("smallint", printed::ints),
-        23 => ("integer", printed::ints),
-        25 => ("text", printed::texts),
-        26 => ("oid", printed::ints),
-        114 => ("json", printed::texts),
-        142 => ("xml", printed::texts),
-        650 => ("cidr", printed::texts),
-        700 => ("real", printed::floats),
-        701 => ("double precision", printed::floats),
-        790 => ("money", printed::texts),
-        829 => ("macaddr", printed::texts),
-        869 => ("inet", printed::texts),
-        CHARACTER => ("character", printed::texts),
-        CHARACTER_VARYING => ("character varying", printed::texts),
-        1082 => ("date", printed::dates),
-        1083 => ("time without time zone", printed::texts),
-        1114 => ("timestamp without time zone", printed::timestamps),
-        1184 => ("timestamp with time zone", printed::instants),
-        1186 => ("interval", printed::texts),
-        1266 => ("time with time zone", printed::texts),
-        1560 => ("bit", printed::texts),
-        1562 => ("bit varying", printed::texts),
-        NUMERIC => ("numeric", printed::decimals),
-        2950 => ("uuid", printed::texts),
-        3802 => ("jsonb", printed::texts),
-        1000 => ("boolean[]", printed::texts),
-        1005 => ("smallint[]", printed::texts),
-        1007 => ("integer[]", printed::texts),
-        1009 => ("text[]", printed::texts),
-        1015 => ("character varying[]", printed::texts),
-        1016 => ("bigint[]", printed::texts),
-        1021 => ("real[]", printed::texts),
-        1022 => ("double precision[]", printed::texts),
-        1231 => ("numeric[]", printed::texts),
-        _ => ("", printed::texts),
+        16 => ("boolean", printed::BOOLS),
+        17 => ("bytea", printed::HEX_BLOBS),
+        18 => ("\"char\"", printed::TEXTS),
+        19 => ("name", printed::TEXTS),
+        20 => ("bigint", printed::INTS),
+        21 => ("smallint", printed::INTS),
+        23 => ("integer", printed::INTS),
+        25 => ("text", printed::TEXTS),
+        26 => ("oid", printed::INTS),
+        114 => ("json", printed::TEXTS),
+        142 => ("xml", printed::TEXTS),
+        650 => ("cidr", printed::TEXTS),
+        700 => ("real", printed::FLOATS),
+        701 => ("double precision", printed::FLOATS),
+        790 => ("money", printed::TEXTS),
+        829 => ("macaddr", printed::TEXTS),
+        869 => ("inet", printed::TEXTS),
+        CHARACTER => ("character", printed::TEXTS),
+        CHARACTER_VARYING => ("character varying", printed::TEXTS),
+        1082 => ("date", printed::DATES),
+        1083 => ("time without time zone", printed::TEXTS),
+        1114 => ("timestamp without time zone", printed::TIMESTAMPS),
+        1184 => ("timestamp with time zone", printed::INSTANTS),
+        1186 => ("interval", printed::TEXTS),
+        1266 => ("time with time zone", printed::TEXTS),
+        1560 => ("bit", printed::TEXTS),
+        1562 => ("bit varying", printed::TEXTS),
+        NUMERIC => ("numeric", printed::DECIMALS),
+        2950 => ("uuid", printed::TEXTS),
+        3802 => ("jsonb", printed::TEXTS),
+        1000 => ("boolean[]", printed::TEXTS),
+        1005 => ("smallint[]", printed::TEXTS),
+        1007 => ("integer[]", printed::TEXTS),
+        1009 => ("text[]", printed::TEXTS),
+        1015 => ("character varying[]", printed::TEXTS),
+        1016 => ("bigint[]", printed::TEXTS),
+        1021 => ("real[]", printed::TEXTS),
+        1022 => ("double precision[]", printed::TEXTS),
+        1231 => ("numeric[]", printed::TEXTS),
+        _ => ("", printed::TEXTS),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn types_decide_the_kind() {
+        use crate::Kind as K;
+
+        let kind = |oid, is_binary| column(&Field { name: String::new(), oid, modifier: -1, is_binary }).kind;
+        for (oid, expected) in [
+            (16, Some(K::Bool)),
+            (20, Some(K::Int)),
+            (26, Some(K::Int)),
+            (700, Some(K::Float)),
+            (1700, Some(K::Decimal)),
+            (17, Some(K::Blob)),
+            (1082, Some(K::Date)),
+            (1114, Some(K::Timestamp)),
+            (1184, Some(K::Instant)),
+            (25, None),
+            (790, None),
+            (1007, None),
+            (600, None),
+        ] {
+            assert_eq!(kind(oid, false), expected, "{oid}");
+        }
+        assert_eq!(kind(23, true), Some(K::Blob));
+    }
 
     #[test]
     fn names_have_length_precision_and_scale() {

@@ -122,7 +122,7 @@ fn mixed(value: ValueRef<'_>) -> Value {
         ValueRef::Real(value) => Value::Float(value),
         // SQLite does not check that a text is UTF-8.
         ValueRef::Text(bytes) => String::from_utf8(bytes.to_owned())
-            .map_or_else(|error| Value::Blob(error.into_bytes()), Value::Text),
+            .map_or_else(|error| Value::NotUtf8(error.into_bytes()), Value::Text),
         ValueRef::Blob(bytes) => Value::Blob(bytes.to_owned()),
     }
 }

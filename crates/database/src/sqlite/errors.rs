@@ -37,7 +37,8 @@ impl ErrorContext {
         }
         let column = after(&message, "no such column: ").or_else(|| after(&message, "has no column named "));
         let missing = table.map(Missing::Table).or(column.map(Missing::Column));
-        Error::user(message).with_missing(missing)
+        let is_syntax = is_syntax_error(&message);
+        Error::user(message).with_missing(missing).with_syntax(is_syntax)
     }
 }
 
@@ -55,8 +56,14 @@ pub(super) fn not_opened(path: &Path, error: &rusqlite::Error) -> Error {
     Error::user(format!("cannot open SQLite file {file}: {message}"))
 }
 
+/// Whether a message is about the grammar. SQLite has no error code for that.
+pub(super) fn is_syntax_error(message: &str) -> bool {
+    let near = message.strip_prefix("near \"").is_some_and(|it| it.ends_with("\": syntax error"));
+    near || message == "incomplete input" || message.starts_with("unrecognized token: ")
+}
+
 /// SQLite's own message.
-fn message(error: &rusqlite::Error) -> String {
+pub(super) fn message(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::MultipleStatement => "You can only execute one statement at a time.".to_owned(),
         rusqlite::Error::SqliteFailure(_, Some(message))

@@ -1,28 +1,48 @@
 //! SQLite.
 
+mod authorizer;
 mod cells;
+mod checks;
 mod errors;
 mod names;
+#[cfg(test)]
+mod tests;
+mod writer;
+#[cfg(test)]
+mod writer_tests;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Rows, Statement};
 use sqlflow_data_source::{Obstacle, SqliteMode, SqliteSource};
 use sqlflow_sql::Dialect;
 
+use self::authorizer::Authorizer;
 use self::cells::Cells;
 use self::errors::ErrorContext;
+use self::writer::SqliteWriter;
 use crate::batcher::{Batcher, MAX_ROW};
-use crate::{Batch, Column, Database, Error, MAX_TABLES, Notice, Notify, Results, texts};
+use crate::connect::{Origin, ignore_notices};
+use crate::{
+    Batch, Column, Database, Discard, Error, MAX_TABLES, Notice, Notify, Results, TableWriter, texts,
+};
 
 /// Time to wait for a lock of another connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An SQLite file.
+#[derive(Clone)]
 pub(crate) struct SqliteDatabase {
-    connection: Connection,
+    /// Shared with writers.
+    connection: Rc<Connection>,
     context: ErrorContext,
+    origin: Origin,
+    /// Whether the file does not exist, and is not created.
+    is_absent: bool,
+    is_read_only: bool,
 }
 
 impl SqliteDatabase {
@@ -44,10 +64,37 @@ impl SqliteDatabase {
             }));
         }
         let SqliteSource { path, mode } = source;
-        let is_empty = in_memory || was_absent && !may_create;
-        let connection =
-            open_file(&path, mode.name(), is_empty).map_err(|error| errors::not_opened(&path, &error))?;
-        Ok(Self { connection, context: ErrorContext { path, was_absent } })
+        let is_absent = was_absent && !may_create;
+        let is_read_only = mode == SqliteMode::ReadOnly;
+        let connection = open_file(&path, mode.name(), in_memory || is_absent)
+            .map_err(|error| errors::not_opened(&path, &error))?;
+        Ok(Self {
+            connection: Rc::new(connection),
+            context: ErrorContext { path, was_absent },
+            origin: Origin::new(data_source),
+            is_absent,
+            is_read_only,
+        })
+    }
+
+    /// Another connection with the same settings.
+    fn another(&self) -> Result<Self, Error> {
+        let mut another = Self::open(&self.origin.data_source, false, &ignore_notices())?;
+        self.origin.replay(&mut another)?;
+        Ok(another)
+    }
+
+    /// Whether a connection can write while another one reads: all files have a write-ahead log.
+    fn writes_beside_readers(&mut self) -> Result<bool, Error> {
+        for schema in texts(self, "SELECT name FROM pragma_database_list WHERE name <> 'temp'")? {
+            let schema = self.quote(&schema);
+            for (setting, needed) in [("journal_mode", "wal"), ("locking_mode", "normal")] {
+                if texts(self, &format!("PRAGMA {schema}.{setting}"))? != [needed] {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Compiles a statement. `None`: it is empty.
@@ -77,6 +124,10 @@ impl SqliteDatabase {
 }
 
 impl Database for SqliteDatabase {
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+
     fn execute(&mut self, sql: &str, results: &mut dyn Results) -> Result<(), Error> {
         let Some(mut statement) = self.prepare(sql)? else {
             results.changed(None);
@@ -98,9 +149,61 @@ impl Database for SqliteDatabase {
     }
 
     fn describe(&mut self, select: &str) -> Result<Vec<Column>, Error> {
+        self.check_select(select)?;
         // Compiled, and not executed: the first row may take long.
         let statement = self.prepare(select)?.ok_or_else(|| Error::user("the select is empty"))?;
         self.columns(&statement, select)
+    }
+
+    fn check_query(&mut self, sql: &str) -> Result<(), Error> {
+        self.check_compiled(sql)
+    }
+
+    fn check_syntax(&mut self, sql: &str) -> Result<(), Error> {
+        self.check_grammar(sql)
+    }
+
+    fn checking_connection(&mut self) -> Result<Box<dyn Database>, Error> {
+        let checking = self.another()?;
+        // The file may be locked for the whole step.
+        let changed = checking.connection.busy_timeout(Duration::ZERO);
+        changed.map_err(|error| self.context.translate(&error))?;
+        Ok(Box::new(checking))
+    }
+
+    fn replay(&mut self, sql: &str) -> Result<(), Error> {
+        self.execute(sql, &mut Discard)?;
+        self.origin.add(sql);
+        Ok(())
+    }
+
+    fn tables_read(&mut self, select: &str) -> Result<BTreeSet<(String, String)>, Error> {
+        let mut authorizer = Authorizer::default();
+        authorizer.observe(&self.connection, || self.prepare(select).map(drop))?;
+        Ok(authorizer.tables)
+    }
+
+    fn add_setting(&mut self, sql: &str) -> Result<bool, Error> {
+        let mut authorizer = Authorizer { denies_new_files: true, ..Authorizer::default() };
+        let is_allowed = authorizer.observe(&self.connection, || self.prepare(sql).map(drop));
+        if authorizer.has_denied {
+            return Ok(false);
+        }
+        is_allowed?;
+        self.replay(sql).map(|()| true)
+    }
+
+    fn writer(&mut self) -> Result<Box<dyn TableWriter>, Error> {
+        if self.is_absent {
+            return Err(Error::user(format!(
+                "cannot write into SQLite file {}: it does not exist; correct the path of the data source, or create a \
+                 table in it first",
+                self.context.path.display()
+            )));
+        }
+        // Otherwise a second connection would wait for the lock of the one that reads.
+        let writes_beside = self.writes_beside_readers()?;
+        Ok(Box::new(SqliteWriter(if writes_beside { self.another()? } else { self.clone() })))
     }
 
     fn tables(&mut self) -> Result<Vec<String>, Error> {

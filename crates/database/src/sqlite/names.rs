@@ -1,5 +1,5 @@
 //! Names and declared types of the columns of a statement. SQLite does not check that a name is UTF-8, and `rusqlite`
-//! panics if one is not. It is the one place of this module with `unsafe`.
+//! panics if one is not.
 
 use std::ffi::{CStr, c_char, c_int};
 
@@ -35,6 +35,7 @@ mod raw {
                     let column = |place| Column {
                         name: copied(ffi::sqlite3_column_name(statement, place)),
                         database_type: copied(ffi::sqlite3_column_decltype(statement, place)),
+                        kind: None,
                     };
                     return Some((0..count).map(column).collect());
                 }

@@ -1,0 +1,79 @@
+//! Drops the staging tables of earlier attempts.
+
+use crate::{Database, Error, ErrorKind, TableName, TableWriter, texts};
+
+/// Drops the staging tables of all attempts of a step. Idempotent.
+///
+/// An attempt that was killed after its grant may or may not have replaced the result table. If its staging table still
+/// exists, it has not. If it does not, and there is a table of SQLFlow with this name, it has. A line reports that, or that
+/// it is not known: someone has dropped or changed a table since.
+///
+/// # Errors
+/// Those of the database.
+pub fn clean_up(
+    database: &mut dyn Database,
+    table: &str,
+    suffix: &str,
+    granted_attempt: Option<u32>,
+) -> Result<Option<String>, Error> {
+    let mut writer = database.writer()?;
+    let table = writer.table_name(table);
+    let report = granted_attempt.map(|attempt| report(&mut *writer, &table, suffix, attempt)).transpose()?;
+    drop_leftovers(&mut *writer, &table, suffix)?;
+    Ok(report)
+}
+
+fn report(
+    writer: &mut dyn TableWriter,
+    table: &TableName,
+    suffix: &str,
+    attempt: u32,
+) -> Result<String, Error> {
+    let step = suffix.rsplit_once('_').map_or("", |(step, _)| step);
+    let staging = table.with_suffix(&format!("{step}_{attempt}"), writer.name_limit());
+    if exists(writer, &staging)? {
+        return Ok(format!("table {table} was not replaced: the statement ended before that"));
+    }
+    Ok(match writer.find_table(table)? {
+        Some(found) if found.is_marked() => {
+            format!("table {table} was replaced: it holds the statement's result")
+        }
+        Some(_) => format!(
+            "it is not known whether table {table} was replaced: what has this name now was not made by SQLFlow"
+        ),
+        None => {
+            format!("it is not known whether table {table} was replaced: there is no table of this name now")
+        }
+    })
+}
+
+fn exists(writer: &mut dyn TableWriter, table: &TableName) -> Result<bool, Error> {
+    let query = format!("SELECT 1 FROM {} WHERE 1 = 0", writer.quoted(table));
+    match texts(writer.database(), &query) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == ErrorKind::User => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn drop_leftovers(
+    writer: &mut dyn TableWriter,
+    table: &TableName,
+    suffix: &str,
+) -> Result<(), Error> {
+    for staging in leftovers(writer, table, suffix) {
+        writer.drop_table(&staging)?;
+    }
+    Ok(())
+}
+
+/// The tables that attempts up to this one may have left. The suffix ends in the attempt's number.
+fn leftovers(writer: &dyn TableWriter, table: &TableName, suffix: &str) -> Vec<TableName> {
+    let (step, attempt) = suffix.rsplit_once('_').unwrap_or(("", suffix));
+    match attempt.parse::<u32>() {
+        Err(_) => writer.leftovers(table, suffix),
+        Ok(last) => {
+            (1..=last).flat_map(|attempt| writer.leftovers(table, &format!("{step}_{attempt}"))).collect()
+        }
+    }
+}

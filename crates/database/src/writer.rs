@@ -1,0 +1,207 @@
+//! Writing tables: a staging table is created, filled in batches, and replaces the old table in one step.
+
+use std::fmt;
+
+use crate::{Batch, Column, Database, Error};
+
+/// First words of the comment of a table that SQLFlow created.
+const MARKER: &str = "SQLFlow result table";
+
+/// Writes tables. It may be a second connection, to write while the first one reads.
+pub trait TableWriter {
+    /// The connection.
+    fn database(&mut self) -> &mut dyn Database;
+
+    /// Maximum length of a table's name in bytes; `None`: there is none.
+    fn name_limit(&self) -> Option<usize> {
+        None
+    }
+
+    /// Parses `t`, `d.t` or, in PostgreSQL, `d.s.t`, by the database's rules for names without quotes.
+    fn table_name(&self, text: &str) -> TableName {
+        TableName::parse(text)
+    }
+
+    /// A name for statements.
+    fn quoted(&mut self, table: &TableName) -> String {
+        let database = self.database();
+        let schema = table.schema.iter().flat_map(|it| it.split('.'));
+        let parts: Vec<_> = schema.chain([table.name.as_str()]).map(|it| database.quote(it)).collect();
+        parts.join(".")
+    }
+
+    /// Whether a text that is not UTF-8 can be written.
+    fn takes_any_text(&self) -> bool {
+        true
+    }
+
+    /// The type of a column with computed values.
+    fn type_of(&self, kind: ComputedKind) -> &'static str;
+
+    /// The object with this name.
+    ///
+    /// # Errors
+    /// As of [`Database::execute`]. The same holds for the other functions.
+    fn find_table(&mut self, table: &TableName) -> Result<Option<ExistingTable>, Error>;
+
+    /// Why a table of this name cannot be created, as far as that is known.
+    fn creation_obstacle(&mut self, table: &TableName) -> Result<Option<String>, Error>;
+
+    /// Why this user cannot replace an existing table, as far as that is known.
+    fn replacement_obstacle(&mut self, _table: &TableName) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
+    /// The objects that prevent the replacement of a table, such as views and foreign keys.
+    fn dependents(&mut self, table: &TableName) -> Result<Vec<String>, Error>;
+
+    /// What users added to a table, and what is lost when it is replaced, such as indexes and triggers.
+    fn attached(&mut self, table: &TableName) -> Result<Vec<String>, Error>;
+
+    /// Creates an empty table with columns of a select, in the database's own types, and computed columns after them.
+    /// The table gets the marker of its final name.
+    fn create(
+        &mut self,
+        table: &TableName,
+        kept: Option<PassthroughColumns<'_>>,
+        computed: &[ComputedColumn],
+        final_name: &str,
+    ) -> Result<(), Error>;
+
+    /// Adds rows. The columns are all of the table's, in order, as `create` got them: those of the select as they were
+    /// read from this database, and then the computed ones.
+    fn insert(&mut self, table: &TableName, columns: &[Column], batch: &Batch) -> Result<(), Error>;
+
+    /// Drops a table, if it exists.
+    fn drop_table(&mut self, table: &TableName) -> Result<(), Error>;
+
+    /// Replaces `table` by `staging`. Readers see the old table or the new one at every moment. `check` is called in the
+    /// transaction, if there is one, and says whether `table` may be replaced.
+    ///
+    /// # Errors
+    /// The old table cannot be replaced, for example because a view depends on it. It is unchanged. After another error,
+    /// [`Error::is_unclear`] says whether it may have been replaced.
+    fn swap(
+        &mut self,
+        staging: &TableName,
+        table: &TableName,
+        suffix: &str,
+        check: &mut dyn FnMut(&mut dyn TableWriter) -> Result<(), Error>,
+    ) -> Result<(), Error>;
+
+    /// The tables that an attempt with this suffix may have left.
+    fn leftovers(&self, table: &TableName, suffix: &str) -> Vec<TableName> {
+        vec![table.with_suffix(suffix, self.name_limit())]
+    }
+}
+
+/// Columns of a select that a table keeps, with their types and values.
+#[derive(Debug, Clone, Copy)]
+pub struct PassthroughColumns<'a> {
+    /// The select.
+    pub select: &'a str,
+    /// For each column its place in the select, and its name in the table.
+    pub columns: &'a [(usize, String)],
+    /// All columns of the select, as described.
+    pub described: &'a [Column],
+}
+
+/// A column whose values a statement computes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComputedColumn {
+    /// Its name.
+    pub name: String,
+    /// The kind of its values.
+    pub kind: ComputedKind,
+}
+
+/// The kind of computed values. Not a number is NULL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ComputedKind {
+    /// A boolean.
+    Bool,
+    /// An integer.
+    Int,
+    /// A floating point number.
+    Float,
+    /// A text.
+    Text,
+}
+
+/// The name of a table, with or without a schema or database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableName {
+    /// Schema or database.
+    pub schema: Option<String>,
+    /// Name.
+    pub name: String,
+}
+
+impl TableName {
+    /// Parses `t`, `d.t` or `d.s.t`.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        match text.rsplit_once('.') {
+            Some((schema, name)) => Self { schema: Some(schema.to_owned()), name: name.to_owned() },
+            None => Self { schema: None, name: text.to_owned() },
+        }
+    }
+
+    /// The name of an internal table in the same schema: `<table>__<suffix>`. If it is longer than `limit` bytes, the
+    /// table's part is cut, and its checksum is appended.
+    #[must_use]
+    pub fn with_suffix(&self, suffix: &str, limit: Option<usize>) -> Self {
+        let room = limit.map_or(usize::MAX, |it| it.saturating_sub(suffix.len() + 2));
+        let mut part = self.name.clone();
+        if part.len() > room {
+            let mut checksum = flate2::Crc::new();
+            checksum.update(part.as_bytes());
+            let kept = part.floor_char_boundary(room.saturating_sub(9));
+            part = format!("{}_{:08x}", &part[..kept], checksum.sum());
+        }
+        Self { schema: self.schema.clone(), name: format!("{part}__{suffix}") }
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(schema) = &self.schema {
+            write!(f, "{schema}.")?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+/// An existing object with a table's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExistingTable {
+    /// `table`, `view` …
+    pub kind: String,
+    /// The comment of a table; in SQLite, the marker if the text of its CREATE TABLE has it.
+    pub comment: String,
+    /// The marker of this name in this place.
+    pub marker: String,
+}
+
+impl ExistingTable {
+    /// Whether it is a table that SQLFlow created with this name in this place.
+    #[must_use]
+    pub fn is_marked(&self) -> bool {
+        self.kind == "table" && self.comment == self.marker
+    }
+
+    /// The name in a marker that is not of this name and place.
+    #[must_use]
+    pub fn marked_as(&self) -> Option<&str> {
+        let other = self.comment.strip_prefix(MARKER)?.strip_prefix(' ')?;
+        (self.kind == "table" && !self.is_marked()).then_some(other)
+    }
+}
+
+/// The comment of a table that SQLFlow created, and may therefore replace. It has the table's name, and its schema or
+/// database if it has one. So a table that was renamed, moved or copied does not count as SQLFlow's.
+#[must_use]
+pub fn marker(name: &str, schema: Option<&str>) -> String {
+    let schema = schema.map(|it| format!("{it}.")).unwrap_or_default();
+    format!("{MARKER} {}", format!("{schema}{name}").to_lowercase())
+}
