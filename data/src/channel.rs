@@ -3,10 +3,13 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use prost::Message as _;
-use sqlflow_proto::agent::{AgentFrame, Failure, SubmitterFrame, agent_frame, submitter_frame::Frame};
+use sqlflow_proto::agent::{
+    AgentFrame, Commit, Failure, SubmitterFrame, agent_frame, submitter_frame::Frame,
+};
 use sqlflow_proto::submitter_channel::{CHANNEL_FD, MAX_FRAME};
 
 use crate::console::Console;
@@ -18,6 +21,8 @@ pub enum ChannelError {
     Io(io::Error),
     /// The attempt must not go on.
     Refused(String),
+    /// The statement's effect must not become visible.
+    NotGranted(String),
 }
 
 impl From<io::Error> for ChannelError {
@@ -117,11 +122,42 @@ impl Channel {
         Ok(())
     }
 
-    /// Another handle, to report a panic. `None`: the failure is printed.
-    pub fn for_panics(&self) -> Option<PanicChannel> {
+    /// Waits for the grant to make a statement's effect visible.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub fn commit(&mut self, statement: u32) -> Result<(), ChannelError> {
+        let Self::Agent(channel) = self else { return Ok(()) };
+        let commit = Frame::Commit(Commit {});
+        channel.send(&SubmitterFrame { statement: Some(statement), ack_id: 0, frame: Some(commit) })?;
+        loop {
+            match channel.receive()? {
+                Some(agent_frame::Frame::Granted(_)) => return Ok(()),
+                Some(agent_frame::Frame::Refused(refused)) => {
+                    return Err(ChannelError::NotGranted(refused.reason));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends a wait for the agent from another thread.
+    ///
+    /// # Errors
+    /// There are too many descriptors.
+    pub fn canceller(&self) -> io::Result<Option<Box<dyn Fn() + Send>>> {
+        let Self::Agent(channel) = self else { return Ok(None) };
+        let socket = channel.socket.try_clone()?;
+        Ok(Some(Box::new(move || {
+            let _ = socket.shutdown(Shutdown::Read);
+        })))
+    }
+
+    /// Another handle, to report a panic, or the end by a signal. `None`: there is no agent.
+    pub fn spare(&self) -> Option<SpareChannel> {
         match self {
             Self::Console(_) => None,
-            Self::Agent(channel) => channel.socket.try_clone().ok().map(PanicChannel),
+            Self::Agent(channel) => channel.socket.try_clone().ok().map(SpareChannel),
         }
     }
 
@@ -134,10 +170,10 @@ impl Channel {
     }
 }
 
-/// The channel to an agent, to report a panic.
-pub struct PanicChannel(UnixStream);
+/// The channel to an agent, to report a failure at any time.
+pub struct SpareChannel(UnixStream);
 
-impl PanicChannel {
+impl SpareChannel {
     /// Returns whether the agent will print the failure.
     pub fn send_failure(&self, failure: Failure) -> bool {
         let frame = SubmitterFrame { statement: None, ack_id: 0, frame: Some(Frame::Failure(failure)) };

@@ -14,6 +14,7 @@ use arrow_array::{ArrayRef, NullArray, RecordBatch, RecordBatchOptions};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
 use nix::fcntl::{OFlag, open};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use sqlflow_database::{Batch, Column, Error, Limits, Results, Values};
 
@@ -98,18 +99,6 @@ impl<'a> ColumnFile<'a> {
         Ok(())
     }
 
-    /// The schema of a batch.
-    fn schema_of(&self, values: &[Values], arrays: &[ArrayRef]) -> SchemaRef {
-        let columns = self.columns.as_deref().unwrap_or_default();
-        let fields = columns.iter().zip(values).zip(arrays).map(|((column, values), array)| {
-            let field = Field::new(&column.name, array.data_type().clone(), true);
-            let is_decimal = matches!(values, Values::Decimals(_));
-            let kind = is_decimal.then(|| (KIND.to_owned(), "decimal".to_owned()));
-            field.with_metadata(kind.into_iter().collect::<HashMap<_, _>>())
-        });
-        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-    }
-
     fn cannot_write(&self, error: &ArrowError) -> Error {
         let cause = match error {
             ArrowError::IoError(_, error) => error.to_string(),
@@ -133,15 +122,14 @@ impl Results for ColumnFile<'_> {
     }
 
     fn batch(&mut self, batch: Batch) -> Result<(), Error> {
-        let arrays: Vec<ArrayRef> = batch.columns.iter().map(|it| array(it, batch.rows)).collect();
-        let schema = self.schema_of(&batch.columns, &arrays);
+        let arrays = arrays(&batch);
+        let schema = schema_of(self.columns.as_deref().unwrap_or_default(), &batch.columns, &arrays);
         if self.writer.is_none() || schema != self.schema {
             self.begin_stream(schema)?;
         }
         let Some(writer) = &mut self.writer else { return Ok(()) };
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.rows));
-        let wrote = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)
-            .and_then(|batch| writer.write(&batch));
+        let wrote =
+            record_batch(Arc::clone(&self.schema), arrays, batch.rows).and_then(|batch| writer.write(&batch));
         let size = self.written + writer.get_ref().count;
         wrote.map_err(|error| self.cannot_write(&error))?;
         if size > self.max_bytes {
@@ -157,6 +145,45 @@ impl Results for ColumnFile<'_> {
     }
 
     fn changed(&mut self, _: Option<u64>) {}
+}
+
+/// Writes one batch to memory, as a stream of its own. The memory goes with its last descriptor.
+///
+/// # Errors
+/// There is no memory.
+pub fn in_memory(columns: &[Column], batch: &Batch) -> Result<File, Error> {
+    let cannot = |cause: String| Error::undelivered(format!("cannot pass rows to the submitter: {cause}"));
+    let file = memfd_create("rows", MFdFlags::MFD_CLOEXEC).map_err(|error| cannot(error.to_string()))?;
+    let file = File::from(file);
+    let arrays = arrays(batch);
+    let schema = schema_of(columns, &batch.columns, &arrays);
+    let write = || {
+        let mut writer = StreamWriter::try_new(BufWriter::with_capacity(1 << 20, &file), &schema)?;
+        writer.write(&record_batch(Arc::clone(&schema), arrays, batch.rows)?)?;
+        writer.finish()?;
+        writer.into_inner()?.flush().map_err(ArrowError::from)
+    };
+    write().map_err(|error| cannot(error.to_string()))?;
+    Ok(file)
+}
+
+fn arrays(batch: &Batch) -> Vec<ArrayRef> {
+    batch.columns.iter().map(|it| array(it, batch.rows)).collect()
+}
+
+fn record_batch(schema: SchemaRef, arrays: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, ArrowError> {
+    RecordBatch::try_new_with_options(schema, arrays, &RecordBatchOptions::new().with_row_count(Some(rows)))
+}
+
+/// The schema of a batch.
+fn schema_of(columns: &[Column], values: &[Values], arrays: &[ArrayRef]) -> SchemaRef {
+    let fields = columns.iter().zip(values).zip(arrays).map(|((column, values), array)| {
+        let field = Field::new(&column.name, array.data_type().clone(), true);
+        let is_decimal = matches!(values, Values::Decimals(_));
+        let kind = is_decimal.then(|| (KIND.to_owned(), "decimal".to_owned()));
+        field.with_metadata(kind.into_iter().collect::<HashMap<_, _>>())
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// The array of a column. It shares the memory of the values.

@@ -18,6 +18,12 @@ pub enum StepError {
     Channel(ChannelError),
     /// An error of this program or its surroundings.
     Other(String),
+    /// An error, and nothing of the statement was executed.
+    NotExecuted(Box<Self>),
+    /// An error that the agent knows already.
+    Reported(Box<Self>),
+    /// An error, and it is not known what remains of the statement in the database.
+    Unclear(Box<Self>),
 }
 
 impl From<Error> for StepError {
@@ -47,18 +53,36 @@ impl StepError {
                 ErrorKind::Unavailable => "DatabaseUnavailable",
                 ErrorKind::Busy => "DatabaseBusy",
             },
-            Self::Channel(ChannelError::Refused(_)) => "CommitRefused",
+            Self::Channel(ChannelError::Refused(_) | ChannelError::NotGranted(_)) => "CommitRefused",
             Self::Channel(ChannelError::Io(_)) => "AgentLost",
             Self::Other(_) => "SubmitterError",
+            Self::NotExecuted(error) | Self::Unclear(error) | Self::Reported(error) => error.kind(),
+        }
+    }
+
+    /// Whether the statement may have been executed.
+    pub fn is_unclear(&self) -> bool {
+        match self {
+            Self::Database(error) => error.is_unclear || error.kind == ErrorKind::Undelivered,
+            Self::Unclear(_) => true,
+            _ => false,
         }
     }
 
     /// The failure, with a message in one line of bounded length and without secrets.
     pub fn failure(&self, redactor: &Redactor) -> Failure {
         let (message, kind) = match self {
+            Self::NotExecuted(error) => return Failure { not_executed: true, ..error.failure(redactor) },
+            Self::Reported(error) => return error.failure(redactor),
+            Self::Unclear(error) => {
+                return Failure { unclear: true, not_executed: false, ..error.failure(redactor) };
+            }
             Self::Database(error) => (error.message.clone(), Some(error.kind)),
             Self::Channel(ChannelError::Refused(reason)) => {
                 (format!("cannot continue: this attempt was stopped: {reason}"), None)
+            }
+            Self::Channel(ChannelError::NotGranted(reason)) => {
+                (format!("cannot commit: the agent refused the grant: {reason}"), None)
             }
             Self::Channel(ChannelError::Io(error)) => (format!("cannot reach the agent: {error}"), None),
             Self::Other(message) => (message.clone(), None),
@@ -69,7 +93,7 @@ impl StepError {
             detail: String::new(),
             user_error: kind == Some(ErrorKind::User) || kind == Some(ErrorKind::Undelivered),
             transient: matches!(kind, Some(ErrorKind::Unavailable | ErrorKind::Busy)),
-            unclear: kind == Some(ErrorKind::Undelivered),
+            unclear: self.is_unclear(),
             not_executed: kind == Some(ErrorKind::Busy),
             unprinted: true,
             peer_lost: false,

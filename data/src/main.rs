@@ -1,5 +1,6 @@
 //! `sqlflow-data`: the data process of an attempt. It runs the statements of a step in the user's database, and reports
-//! to the agent over the submitter channel. For a TRAIN it stands beside the submitter, and reads its select.
+//! to the agent over the submitter channel. For an extended statement it
+//! stands beside the submitter, reads its select and writes its result table.
 //!
 //! ```text
 //! agent ─ fd ─▶ channel ─▶ runner ─▶ Database (crate sqlflow-database)
@@ -16,6 +17,7 @@ mod failure;
 mod link;
 mod panics;
 mod redact;
+mod requests;
 mod rows;
 mod runner;
 mod serve;

@@ -4,11 +4,11 @@ use std::panic::PanicHookInfo;
 
 use sqlflow_proto::agent::Failure;
 
-use crate::channel::PanicChannel;
+use crate::channel::SpareChannel;
 use crate::redact::Redactor;
 
 /// Sends a failure at a panic, and exits.
-pub fn report_to(channel: Option<PanicChannel>, redactor: Redactor) {
+pub fn report_to(channel: Option<SpareChannel>, redactor: Redactor) {
     std::panic::set_hook(Box::new(move |panic| {
         let failure = Failure {
             message: redactor.redact(&message(panic)),

@@ -8,6 +8,7 @@ use std::time::Instant;
 use prost::Message as _;
 use sqlflow_database::{
     Batch, Column, ConnectOptions, Database, Error, Missing, Notice, Results, Values, add_suggestions,
+    clean_up,
 };
 use sqlflow_proto::agent::submitter_frame::Frame;
 use sqlflow_proto::record::{StatementEnded, StatementStarted};
@@ -18,9 +19,9 @@ use crate::channel::Channel;
 use crate::failure::StepError;
 use crate::link::Link;
 use crate::redact::Redactor;
-use crate::serve::serve;
+use crate::serve::Server;
 use crate::shutdown::Shutdown;
-use crate::step::{Statement, Step};
+use crate::step::{CleanUp, Statement, Step};
 use crate::{rows, span};
 
 /// Name of the secret with the data source.
@@ -43,11 +44,11 @@ pub fn run(path: &Path) -> ExitCode {
     };
     let mut run = Run { channel: &mut channel, redactor: Redactor::default(), statement: None };
     let Err(error) = run.step(path, &shutdown) else { return ExitCode::SUCCESS };
-    if let Some(code) = shutdown.exit_code() {
-        // The agent knows why.
-        return code;
+    // The agent knows why.
+    shutdown.end_by_signal();
+    if !matches!(error, StepError::Reported(_)) {
+        run.report(&error);
     }
-    run.report(&error);
     ExitCode::FAILURE
 }
 
@@ -65,18 +66,21 @@ impl Run<'_> {
         let step = Step::read(path).map_err(StepError::Other)?;
         let data_source = secrets.remove(DATA_SOURCE).unwrap_or_default();
         self.redactor = Redactor::new(&data_source);
-        crate::panics::report_to(self.channel.for_panics(), self.redactor.clone());
+        crate::panics::report_to(self.channel.spare(), self.redactor.clone());
         let options = ConnectOptions {
             replay: step.replay.iter().map(|it| it.sql.clone()).collect(),
-            may_create: step.may_create_table(),
+            may_create: step.clean_up.is_some() || step.may_create_table(),
             notify: Arc::new(print_notice),
         };
         let mut database = sqlflow_database::connect(&data_source, options)?;
-        shutdown.set_canceller(database.canceller());
+        if let Some(task) = &step.clean_up {
+            return self.clean_up(&step, task, &mut *database);
+        }
+        shutdown.add_canceller(database.canceller());
         for statement in &step.statements {
             self.statement = Some(statement.index);
             let begin = span::now();
-            let result = self.run_statement(statement, &mut *database, shutdown);
+            let result = self.run_statement(&step, statement, &mut *database, shutdown);
             shutdown.end_statement();
             // The submitter records an extended statement.
             if span::is_traced() && statement.kind == "standard" {
@@ -93,8 +97,50 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Drops what earlier attempts of the step left in the database.
+    fn clean_up(&self, step: &Step, task: &CleanUp, database: &mut dyn Database) -> Result<(), StepError> {
+        for table in step.statements.iter().filter_map(|it| it.result_table.as_deref()) {
+            let report = clean_up(database, table, &step.staging_suffix, task.granted_attempt)?;
+            if let Some(report) = report {
+                crate::print_line(&report);
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves the submitter of an extended statement, to its end.
+    fn serve(
+        &mut self,
+        link: Link,
+        step: &Step,
+        statement: &Statement,
+        database: &mut dyn Database,
+        shutdown: &Shutdown,
+    ) -> Result<(), StepError> {
+        let cannot = |error: std::io::Error| StepError::Other(format!("cannot serve the submitter: {error}"));
+        shutdown.add_canceller(link.canceller().map_err(cannot)?);
+        if let Some(canceller) = self.channel.canceller().map_err(cannot)? {
+            shutdown.add_canceller(canceller);
+        }
+        let (channel, redactor) = (&mut *self.channel, &self.redactor);
+        let server = Server { link, step, statement, database, channel, shutdown, redactor };
+        let Some(publication) = server.serve()? else {
+            self.channel.wait_for_submitter()?;
+            if statement.result_table.is_none() {
+                return Ok(());
+            }
+            let what = "the submitter ended with 0, and did not complete its table";
+            return Err(StepError::NotExecuted(Box::new(StepError::Other(what.to_owned()))));
+        };
+        let report = |error: &StepError, channel: &mut Channel| {
+            channel.send_failure(Some(statement.index), error.failure(&self.redactor));
+        };
+        publication.publish(statement.index, self.channel, shutdown, &report)
+    }
+
     fn run_statement(
         &mut self,
+        step: &Step,
         statement: &Statement,
         database: &mut dyn Database,
         shutdown: &Shutdown,
@@ -114,9 +160,8 @@ impl Run<'_> {
             self.channel.send_durable(statement.index, started)?;
         }
         let started_at = Instant::now();
-        if let Some(mut link) = link {
-            serve(&mut link, statement, database, shutdown)?;
-            self.channel.wait_for_submitter()?;
+        if let Some(link) = link {
+            self.serve(link, step, statement, database, shutdown)?;
             return self.ended(statement, started_at, None);
         }
         shutdown.begin_statement()?;

@@ -3,6 +3,9 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use sqlflow_database::ResultSpec;
+
+use crate::requests::Select;
 
 /// Version of the documents that this program reads.
 const VERSION: u32 = 1;
@@ -10,11 +13,27 @@ const VERSION: u32 = 1;
 /// A step: standard statements, or one extended statement.
 #[derive(Debug, Deserialize)]
 pub struct Step {
+    /// Suffix of the staging tables of this attempt.
+    #[serde(rename = "scratch_suffix", default)]
+    pub staging_suffix: String,
+    /// The task only to drop what earlier attempts left in the database.
+    #[serde(default)]
+    pub clean_up: Option<CleanUp>,
+    /// Statements of later steps, which the submitter has checked.
+    #[serde(rename = "ahead", default)]
+    pub later: Vec<Statement>,
     /// Statements that change settings of the session, to run first.
     #[serde(default)]
     pub replay: Vec<Replay>,
     /// The statements.
     pub statements: Vec<Statement>,
+}
+
+/// Drops what earlier attempts of the step left in the database.
+#[derive(Debug, Deserialize)]
+pub struct CleanUp {
+    /// The attempt that had the grant to replace the result table, and did not report its outcome.
+    pub granted_attempt: Option<u32>,
 }
 
 /// An earlier statement.
@@ -25,7 +44,7 @@ pub struct Replay {
 }
 
 /// A statement.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Statement {
     /// Index in the program, from 0.
     pub index: u32,
@@ -43,9 +62,47 @@ pub struct Statement {
     /// Attributes of an extended statement.
     #[serde(default)]
     pub attributes: serde_json::Map<String, serde_json::Value>,
+    /// The table that an extended statement writes.
+    #[serde(default)]
+    pub result_table: Option<String>,
+    /// In a later standard statement: what it changes, such as `rows`.
+    #[serde(default)]
+    pub effect: String,
     /// What to write instead, if the statement is of another database.
     #[serde(default)]
     pub hint: String,
+}
+
+impl Statement {
+    /// One of its selects; empty if it has none.
+    pub fn select_of(&self, select: Select) -> &str {
+        match select {
+            Select::Statement => &self.select,
+            Select::Validation => {
+                self.attributes.get("validation.select").and_then(|it| it.as_str()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// The texts that read tables.
+    pub fn selects(&self) -> Vec<&str> {
+        if self.kind == "standard" {
+            return vec![&self.sql];
+        }
+        let all = [Select::Statement, Select::Validation].map(|it| self.select_of(it));
+        all.into_iter().filter(|it| !it.is_empty()).collect()
+    }
+
+    /// Its result table. `selects` are the statement's.
+    pub fn result<'a>(&'a self, suffix: &'a str, selects: &'a [&'a str]) -> Option<ResultSpec<'a>> {
+        let replace = self.attributes.get("result.replace").and_then(serde_json::Value::as_bool);
+        Some(ResultSpec {
+            name: self.result_table.as_deref()?,
+            suffix,
+            replace: replace.unwrap_or_default(),
+            selects,
+        })
+    }
 }
 
 #[derive(Deserialize)]

@@ -187,7 +187,7 @@ fn readme_commands_install_train_and_uninstall() {
     // Also modules that the installation did not import.
     let venv = person.path(".local/lib/sqlflow/venv");
     let import =
-        format!("'{}/bin/python' -Bv -c 'import sqlflow_submitter.console, pymysql' 2>&1", venv.display());
+        format!("'{}/bin/python' -Bv -c 'import sqlflow_submitter.console, nanoarrow' 2>&1", venv.display());
     let said = person.run(&import, person.home.path());
     python::expect_only_bytecode(&said, &[&venv.display().to_string()]);
 

@@ -73,13 +73,13 @@ fn staging_name(token: &Token, attempt: usize) -> String {
     format!("predicted__{}_0_{attempt}", token.job_id)
 }
 
-/// The submitter's process: it has the attempt's environment variable, like the programs that it starts.
-fn submitter_of(job_id: &str, attempt: usize) -> Option<Pid> {
+/// A program of an attempt: it has the attempt's environment variable, like the programs that it starts.
+fn program_of(job_id: &str, attempt: usize, name: &str) -> Option<Pid> {
     let mark = format!("SQLFLOW_ATTEMPT={job_id}/0/{attempt}");
     let has_mark = |process: &Path| {
         let environ = std::fs::read(process.join("environ")).unwrap_or_default();
-        let command = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default();
-        command.contains("main.py") && environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+        let command = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default().replace('\0', " ");
+        command.contains(name) && environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
     };
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let marked = processes.map(|it| it.path()).find(|process| has_mark(process))?;
@@ -95,11 +95,13 @@ async fn cancelled_predict_leaves_no_staging_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn predict_with_killed_submitters_leaves_no_staging_table() {
+async fn predict_with_killed_programs_leaves_no_staging_table() {
     let mut world = World::new().await;
     let token = world.predict().await;
     // All attempts of the step. Each one drops the table of the previous one.
-    for attempt in 1..=3 {
+    let killed: [(usize, &[&str]); 3] =
+        [(1, &["main.py"]), (2, &["sqlflow-data step.json"]), (3, &["sqlflow-data step.json", "main.py"])];
+    for (attempt, programs) in killed {
         let staging = staging_name(&token, attempt);
         let begun = Instant::now();
         while !world.tables().contains(&staging) {
@@ -107,7 +109,10 @@ async fn predict_with_killed_submitters_leaves_no_staging_table() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(world.tables(), ["iris", "predicted", &staging]);
-        kill(submitter_of(&token.job_id, attempt).expect("the submitter runs"), Signal::SIGKILL).unwrap();
+        let found = programs.iter().map(|name| program_of(&token.job_id, attempt, name).expect("it runs"));
+        for program in found.collect::<Vec<_>>() {
+            kill(program, Signal::SIGKILL).unwrap();
+        }
     }
     world.expect_nothing_left(&token, Cause::Killed, &[false, false, true]).await;
 }

@@ -1,12 +1,14 @@
 //! The agent's side of the channel, for tests of the program.
 
 use std::collections::HashMap;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
@@ -14,10 +16,15 @@ use nix::unistd::Pid;
 use prost::Message as _;
 use serde_json::json;
 use sqlflow_proto::agent::submitter_frame::Frame;
-use sqlflow_proto::agent::{Ack, AgentFrame, Start, SubmitterFrame, agent_frame};
+use sqlflow_proto::agent::{
+    Ack, AgentFrame, CommandEnded, Granted, Refused, Start, SubmitterFrame, agent_frame,
+};
 
 /// A program must not inherit the channel of another one, which would never end then.
 static STARTING: Mutex<()> = Mutex::new(());
+
+/// Time in which the program answers, also on a busy machine.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// A running step.
 pub struct Agent {
@@ -35,23 +42,43 @@ impl Agent {
     pub fn start_with(folder: &Path, statements: &[(&str, bool)], variables: &[(&str, &str)]) -> Self {
         let statement = |(index, (sql, repeatable)): (usize, (&str, bool))| json!({ "index": index, "kind": "standard", "sql": sql, "repeatable": repeatable });
         let statements: Vec<_> = statements.iter().copied().enumerate().map(statement).collect();
-        std::fs::write(
-            folder.join("step.json"),
-            json!({ "version": 1, "statements": statements }).to_string(),
-        )
-        .unwrap();
+        let document = json!({ "version": 1, "statements": statements });
+        Self::start_document(folder, &document, variables, None)
+    }
+
+    /// Starts the step of a document, with a link for a submitter.
+    pub fn start_serving(folder: &Path, document: &serde_json::Value) -> (Self, Submitter) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(LONGEST)).unwrap();
+        let agent = Self::start_document(folder, document, &[], Some(theirs));
+        (agent, Submitter(BufReader::new(ours)))
+    }
+
+    fn start_document(
+        folder: &Path,
+        document: &serde_json::Value,
+        variables: &[(&str, &str)],
+        link: Option<UnixStream>,
+    ) -> Self {
+        std::fs::write(folder.join("step.json"), document.to_string()).unwrap();
         let one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let (channel, other) = UnixStream::pair().unwrap();
-        fcntl(&other, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_sqlflow-data"))
+        channel.set_read_timeout(Some(LONGEST)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sqlflow-data"));
+        for (name, socket) in [("SQLFLOW_CHANNEL_FD", Some(&other)), ("SQLFLOW_COMPANION_FD", link.as_ref())]
+        {
+            let Some(socket) = socket else { continue };
+            fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+            command.env(name, socket.as_raw_fd().to_string());
+        }
+        let process = command
             .arg("step.json")
             .current_dir(folder)
-            .env("SQLFLOW_CHANNEL_FD", other.as_raw_fd().to_string())
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        drop((other, one));
+        drop((other, link, one));
         let mut agent = Self { process, channel };
         let data_source = format!("sqlite://{}", folder.join("x.db").display());
         let secrets = HashMap::from([("db_conn_str".to_owned(), data_source)]);
@@ -68,6 +95,21 @@ impl Agent {
     /// Acknowledges a frame.
     pub fn acknowledge(&mut self, ack_id: u64) {
         self.send(agent_frame::Frame::Ack(Ack { ack_id }));
+    }
+
+    /// Reports that the submitter has exited with 0.
+    pub fn report_success(&mut self) {
+        self.send(agent_frame::Frame::CommandEnded(CommandEnded {}));
+    }
+
+    /// Grants the request to make the statement's effect visible.
+    pub fn grant(&mut self) {
+        self.send(agent_frame::Frame::Granted(Granted {}));
+    }
+
+    /// Refuses it.
+    pub fn refuse(&mut self, reason: &str) {
+        self.send(agent_frame::Frame::Refused(Refused { reason: reason.to_owned() }));
     }
 
     /// The next frame; `None`: there are no more.
@@ -110,6 +152,18 @@ impl Agent {
         }
     }
 
+    /// The most memory that the program has had, in bytes.
+    pub fn peak_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
+    /// Waits for the end of the program: the signal that ended it.
+    pub fn ending_signal(&mut self) -> Option<Signal> {
+        self.process.wait().unwrap().signal().map(|it| Signal::try_from(it).unwrap())
+    }
+
     /// Waits for the end of the program.
     pub fn exit_code(&mut self) -> Option<i32> {
         self.process.wait().unwrap().code()
@@ -120,5 +174,28 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// The submitter's end of the link.
+pub struct Submitter(BufReader<UnixStream>);
+
+impl Submitter {
+    pub fn send(&mut self, request: &serde_json::Value, bytes: &[u8]) {
+        let mut message = format!("{request}\n").into_bytes();
+        message.extend_from_slice(bytes);
+        self.0.get_mut().write_all(&message).unwrap();
+    }
+
+    /// The next answer. Files that are passed with it are closed.
+    pub fn answer(&mut self) -> serde_json::Value {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    }
+
+    pub fn ask(&mut self, request: &serde_json::Value) -> serde_json::Value {
+        self.send(request, b"");
+        self.answer()
     }
 }

@@ -4,7 +4,9 @@
 
 mod agent;
 mod by_hand;
+mod full_disk;
 mod limits;
+mod link;
 mod panics;
 mod signals;
 mod spans;

@@ -19,8 +19,8 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 class Channel:
     """The reports and requests of a running step."""
 
-    def secrets(self) -> dict[str, str]:
-        """Returns the assignment's secrets by name. Must be called once, before any frame is sent."""
+    def start(self) -> None:
+        """Must be called once, before any frame is sent."""
         raise NotImplementedError
 
     def send(self, frame: Frame) -> None:
@@ -29,14 +29,6 @@ class Channel:
 
     def send_durable(self, frame: Frame) -> None:
         """Sends a frame and waits until a server has acknowledged it as durable."""
-        raise NotImplementedError
-
-    def commit(self, statement: int) -> None:
-        """Waits for the grant to make a statement's effect visible.
-
-        Raises:
-            CommitRefused: the grant was refused; this attempt must exit.
-        """
         raise NotImplementedError
 
 
@@ -50,11 +42,9 @@ class AgentChannel(Channel):
         self._reader = os.fdopen(descriptor, "rb", closefd=False)
         self._last_ack_id = 0
 
-    def secrets(self) -> dict[str, str]:
-        frame = self._receive()
-        if not isinstance(frame, frames.Start):
+    def start(self) -> None:
+        if not isinstance(self._receive(), frames.Start):
             raise SubmitterError("cannot start: the agent's first frame is not a start frame")
-        return frame.secrets
 
     def send(self, frame: Frame) -> None:
         parts = frame.encode()
@@ -78,15 +68,6 @@ class AgentChannel(Channel):
                     return
                 case frames.Refused(reason=reason):
                     raise CommitRefused(f"cannot continue: this attempt was stopped: {reason}")
-
-    def commit(self, statement: int) -> None:
-        self.send(Frame(frames.Commit(), statement))
-        while True:
-            match self._receive():
-                case frames.Granted():
-                    return
-                case frames.Refused(reason=reason):
-                    raise CommitRefused(f"cannot commit: the agent refused the grant: {reason}")
 
     def _receive(self) -> Reply | None:
         size = shift = 0

@@ -11,8 +11,8 @@ import numpy as np
 from nanoarrow import c_array_stream, ipc
 from numpy.typing import NDArray
 
-from sqlflow_submitter.connect.database import Batch, ColumnInfo, Kind, ResultSet, Values
 from sqlflow_submitter.features.array_values import ArrayValues
+from sqlflow_submitter.values import Batch, ColumnInfo, Kind, ResultSet, Values
 
 KIND_OF_FORMAT = {
     "n": Kind.TEXT,
@@ -32,7 +32,7 @@ class FileResultSet(ResultSet):
     """The rows of a select. They can be read several times."""
 
     def __init__(self, answer: Any, descriptor: int) -> None:
-        self.columns = [ColumnInfo(name, kind, _unchanged) for name, kind in answer["columns"]]
+        self.columns = [ColumnInfo(name, kind) for name, kind in answer["columns"]]
         self._streams = answer["streams"]
         # nanoarrow copies each batch. A mapped file would be in memory twice.
         self._file = os.fdopen(descriptor, "rb", buffering=0)
@@ -40,22 +40,24 @@ class FileResultSet(ResultSet):
     def batches(self) -> Iterator[Batch]:
         for offset in self._streams:
             self._file.seek(offset)
-            stream = c_array_stream(ipc.InputStream.from_readable(self._file))
-            fields = list(stream.get_schema().children)
-            for array in stream:
-                yield Batch(
-                    array.length,
-                    [_values(field, child) for field, child in zip(fields, array.children, strict=True)],
-                )
-
-    def close(self) -> None:
-        self._file.close()
+            yield from _batches(self._file)
 
 
-def _unchanged(raw: Any) -> Values:
-    """The values of a batch are decoded already."""
-    assert isinstance(raw, Values)
-    return raw
+def read_stream(descriptor: int) -> Iterator[Batch]:
+    """Returns the batches of a stream in memory, and closes the descriptor."""
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        file.seek(0)
+        yield from _batches(file)
+
+
+def _batches(file: Any) -> Iterator[Batch]:
+    stream = c_array_stream(ipc.InputStream.from_readable(file))
+    fields = list(stream.get_schema().children)
+    for array in stream:
+        yield Batch(
+            array.length,
+            [_values(field, child) for field, child in zip(fields, array.children, strict=True)],
+        )
 
 
 def _values(field: Any, array: Any) -> Values:

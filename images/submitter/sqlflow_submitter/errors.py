@@ -6,7 +6,7 @@ import itertools
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
     from typing import Any
 
 
@@ -17,8 +17,6 @@ class SubmitterError(Exception):
     """The user can fix it: in the SQL, the attributes or the data."""
     retryable = False
     """The same statement may succeed when it is executed again."""
-    unclear = False
-    """It is unknown whether the statement was executed."""
     peer_lost = False
     """The data process has ended, and its own end says why."""
     not_executed = False
@@ -37,6 +35,7 @@ class UserError(SubmitterError):
         missing_column: str | None = None,
         *,
         is_syntax: bool = False,
+        similar: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
         self.missing_table = missing_table
@@ -45,6 +44,14 @@ class UserError(SubmitterError):
         """The column, if the error is that it does not exist."""
         self.is_syntax = is_syntax
         """Whether the text is not a statement of the database's language, whatever tables and columns exist."""
+        self.similar = similar
+        """Names that are similar to the one that does not exist."""
+
+    def suggest(self) -> None:
+        """Adds the similar names to the message."""
+        if self.similar:
+            self.args = (f"{self}; did you mean {' or '.join(self.similar)}?",)
+            self.similar = ()
 
 
 class DatabaseUnavailable(SubmitterError):

@@ -146,10 +146,6 @@ class Failure(Content):
         ]
 
 
-class Commit(Content):
-    FIELD = 11
-
-
 class Span(Content):
     FIELD = 12
 
@@ -207,9 +203,6 @@ def _attribute(value: Value) -> bytes:
 class Start:
     """The first frame from the agent."""
 
-    def __init__(self, secrets: dict[str, str]) -> None:
-        self.secrets = secrets
-
 
 class Ack:
     """The frame with this number is durable."""
@@ -218,18 +211,14 @@ class Ack:
         self.ack_id = ack_id
 
 
-class Granted:
-    """The effect may become visible."""
-
-
 class Refused:
-    """The effect must not become visible."""
+    """This attempt must not go on."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
 
-Reply = Start | Ack | Granted | Refused
+Reply = Start | Ack | Refused
 
 
 def decode(frame: bytes) -> Reply | None:
@@ -243,12 +232,9 @@ def decode(frame: bytes) -> Reply | None:
     for field, value in wire.fields(frame):
         match field, value:
             case 1, bytes():
-                entries = wire.byte_strings(value, 1)
-                content = Start({wire.last_text(entry, 1): wire.last_text(entry, 2) for entry in entries})
+                content = Start()
             case 2, bytes():
                 content = Ack(wire.last_integer(value, 1))
-            case 3, bytes():
-                content = Granted()
             case 4, bytes():
                 content = Refused(wire.last_text(value, 1))
             case _:

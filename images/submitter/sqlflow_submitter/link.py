@@ -1,7 +1,7 @@
 """The link to the data process: requests and answers, a line of JSON each.
 
-A request names a select of the step, and never SQL. The rows of a select come as a column file, whose descriptor is
-passed with the answer.
+A request names a statement of the step, and never SQL. Descriptors of files are passed with their answers. Computed
+columns follow their request as bytes. The requests are described in `data/src/requests.rs`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,11 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable
 from typing import Any
 
 from sqlflow_submitter.errors import DatabaseBusy, DatabaseUnavailable, SubmitterError, UserError
 
 DESCRIPTOR_VARIABLE = "SQLFLOW_COMPANION_FD"
-STATEMENT = "statement"
-VALIDATION = "validation"
 
 
 class Link:
@@ -29,37 +26,45 @@ class Link:
         self._received = b""
         self._descriptors: list[int] = []
 
-    def request_rows(self, select: str) -> None:
-        """Asks for the rows of a select. Other work can be done until `rows` is called."""
-        self._send({"read": select})
-
-    def rows(self, on_rows: Callable[[int], None]) -> tuple[Any, int]:
-        """Waits for the rows. Calls `on_rows` with their number from time to time.
-
-        Returns the answer and the file's descriptor.
+    def ask(self, request: Any) -> Any:
+        """Sends a request and returns the content of its answer.
 
         Raises:
-            SubmitterError: the select failed.
+            SubmitterError: it failed.
         """
-        while True:
-            answer = self._receive()
-            if "rows" in answer:
-                on_rows(answer["rows"])
-            elif "column_file" in answer:
-                return answer["column_file"], self._descriptors.pop()
-            else:
-                raise _error(answer["error"])
+        self.send(request)
+        return self.answer()[1]
 
-    def _send(self, request: Any) -> None:
+    def send(self, request: Any, data: bytes = b"") -> None:
+        """Sends a request, and bytes that belong to it."""
         try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            self._socket.sendall(json.dumps(request).encode() + b"\n" + data)
         except OSError as error:
+            # An error of the database comes first: the data process may have ended after it.
             raise PeerLost(f"cannot reach the data process: {error.strerror}") from error
+
+    def answer(self) -> tuple[str, Any]:
+        """Returns the name and the content of the next answer.
+
+        Raises:
+            SubmitterError: the request failed.
+        """
+        answer = self._receive()
+        if isinstance(answer, str):
+            return answer, None
+        ((name, content),) = answer.items()
+        if name == "error":
+            raise _error(content)
+        return name, content
+
+    def descriptor(self) -> int:
+        """Returns the descriptor that was passed with the last answer."""
+        return self._descriptors.pop(0)
 
     def _receive(self) -> Any:
         while b"\n" not in self._received:
             try:
-                data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, 1)
+                data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 16, 8)
             except OSError as error:
                 # Of a data process that has ended before it read the request.
                 raise PeerLost(f"the data process has ended: {error.strerror}") from error
@@ -86,11 +91,27 @@ def open_link(descriptor: str) -> Link:
     return Link(int(descriptor))
 
 
+def to_cell(value: Any) -> Any:
+    """Returns a value in the form of the link's JSON. Readers of JSON may round a number, or know no NaN."""
+    return {"float": repr(value)} if isinstance(value, float) else value
+
+
+def from_cell(cell: Any) -> Any:
+    """Returns a value from the form of the link's JSON."""
+    match cell:
+        case {"float": text}:
+            return float(text)
+        case {"blob": digits}:
+            return bytes.fromhex(digits)
+    return cell
+
+
 def _error(error: Any) -> SubmitterError:
     message = error["message"]
     match error["kind"]:
         case "user":
-            return UserError(message, error.get("missing_table"), error.get("missing_column"))
+            missing = error.get("missing_table"), error.get("missing_column")
+            return UserError(message, *missing, is_syntax=error["is_syntax"], similar=error["similar"])
         case "unavailable":
             return DatabaseUnavailable(message)
         case "busy":

@@ -8,18 +8,18 @@ import sys
 from sqlflow_submitter.channel import DESCRIPTOR_VARIABLE, AgentChannel, Channel
 from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError, one_line, shortened
 from sqlflow_submitter.frames import Failure, Frame
-from sqlflow_submitter.redact import Redactor
 from sqlflow_submitter.spans import attach_context
 from sqlflow_submitter.statement import StatementChannel
-from sqlflow_submitter.step import Statement, Step, first_word, load_step
+from sqlflow_submitter.step import Statement, Step, load_step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from sqlflow_submitter.connect.database import Database
+    from sqlflow_submitter.database import Database
 
-SECRET = "db_conn_str"
+LINK_VARIABLE = "SQLFLOW_COMPANION_FD"
+"""The descriptor of the link to the data process."""
 MAX_MESSAGE = 2_000
 MAX_DETAIL = 64 * 1024
 """Limits for the message and the detail of a failure, in characters."""
@@ -31,35 +31,22 @@ def run_step(path: str) -> None:
     Before it exits, it sends a Failure frame, and the agent appends the failure's message to standard error. Without an
     agent the message is printed.
     """
-    redactor = Redactor()
     channel: Channel | None = None
     statement: Statement | None = None
+    has_data_process = LINK_VARIABLE in os.environ
     try:
-        from sqlflow_submitter.connect import connect
-
         channel = open_channel()
+        channel.start()
         step = load_step(path)
-        dsn = channel.secrets().get(SECRET, "")
-        redactor.add_dsn(dsn)
         attach_context()
-        with connect(dsn, step.replay, may_create=bool(step.clean_up) or step.may_create_table()) as database:
-            link = os.environ.pop("SQLFLOW_COMPANION_FD", None)
-            if link is not None:
-                from sqlflow_submitter.link import open_link
-
-                database.link = open_link(link)
-            if step.clean_up:
-                from sqlflow_submitter.extended.clean_up import clean_up
-
-                clean_up(step, step.clean_up, database)
-                return
-            for statement in step.statements:
-                statement_channel = StatementChannel(channel, statement.index)
-                with statement_channel.spans.span(f"statement {statement.kind}"):
-                    run_statement(statement, step, database, statement_channel)
-            statement = None
+        database = open_database()
+        for statement in step.statements:
+            statement_channel = StatementChannel(channel, statement.index)
+            with statement_channel.spans.span(f"statement {statement.kind}"):
+                run_statement(statement, step, database, statement_channel)
+        statement = None
     except Exception as error:
-        _report_failure(error, channel, statement, redactor)
+        _report_failure(error, channel, statement, has_data_process=has_data_process)
 
 
 def open_channel() -> Channel:
@@ -74,61 +61,61 @@ def open_channel() -> Channel:
     return AgentChannel(int(descriptor))
 
 
-def run_statement(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
-    """Runs one statement, and sends the frames that mark its start and its end."""
-    if database.link is None:
+def open_database() -> Database | None:
+    """Returns the database, if the data process stands beside this process."""
+    link = os.environ.pop(LINK_VARIABLE, None)
+    if link is None:
+        return None
+    from sqlflow_submitter.database import Database
+    from sqlflow_submitter.link import open_link
+
+    return Database(open_link(link))
+
+
+def run_statement(statement: Statement, step: Step, database: Database | None, channel: StatementChannel) -> None:
+    """Runs one statement. If there is no data process, sends the frames that mark its start and its end."""
+    if database is None:
         channel.started(statement.repeatable)
     try:
-        rows_affected = _run(statement, step, database, channel)
-        if database.link is None:
-            channel.ended(rows_affected)
+        _run(statement, step, database, channel)
     except UserError as error:
-        # DROP gets no suggestions: the user might drop another table or column by mistake.
-        word = first_word(statement.sql)
-        if word != "DROP" and not (word == "ALTER" and error.missing_column):
-            database.add_suggestions(error, statement.sql)
-        if statement.hint:
-            error.args = (f"{error}; {statement.hint}",)
+        error.suggest()
         raise
+    if database is None:
+        channel.ended()
 
 
-def _run(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> int | None:
-    """Runs one statement. Returns the number of rows that it changed, if known."""
-    if statement.kind == "standard":
-        from sqlflow_submitter.standard import run_standard
-
-        return run_standard(statement.sql, database, channel)
+def _run(statement: Statement, step: Step, database: Database | None, channel: StatementChannel) -> None:
     from sqlflow_submitter.extended import run_extended
 
-    if step.later_statements:
+    if step.later_statements and database is not None:
         from sqlflow_submitter.extended.precheck import check_later_statements
 
         with channel.spans.span("check ahead"):
             check_later_statements(statement, step.later_statements, database)
     run_extended(statement, step, database, channel)
-    return None
 
 
 def _report_failure(
-    error: Exception, channel: Channel | None, statement: Statement | None, redactor: Redactor
+    error: Exception, channel: Channel | None, statement: Statement | None, *, has_data_process: bool
 ) -> NoReturn:
     message = str(error)
     if not isinstance(error, SubmitterError):
         message = f"the submitter failed: {type(error).__name__}: {error}"
     # A database's message may quote the whole statement.
-    failure = Failure(shortened(redactor.redact(one_line(message)), MAX_MESSAGE))
+    failure = Failure(shortened(one_line(message), MAX_MESSAGE))
     if isinstance(error, SubmitterError):
         failure.user_error = error.user_error
         failure.transient = error.retryable
-        failure.unclear = error.unclear
         failure.peer_lost = error.peer_lost
-        failure.not_executed = error.not_executed and not error.unclear
-    else:
-        failure.unclear = True
+        failure.not_executed = error.not_executed
+    # The data process makes an effect visible only after this process has succeeded.
+    failure.not_executed |= has_data_process
+    failure.unclear = not has_data_process and not isinstance(error, SubmitterError)
     if not isinstance(error, UserError | CommitRefused):
         import traceback
 
-        failure.detail = redactor.redact("".join(traceback.format_exception(error)))[-MAX_DETAIL:]
+        failure.detail = "".join(traceback.format_exception(error))[-MAX_DETAIL:]
     import contextlib
 
     # The agent reads both before it appends the message.

@@ -36,9 +36,9 @@ class StatementChannel:
             self._channel.send_durable(frame)
         self._started_at = time.monotonic()
 
-    def ended(self, rows_affected: int | None) -> None:
-        """Reports success, and the number of changed rows if it is known."""
-        self.send(Ended(int((time.monotonic() - self._started_at) * 1e6), rows_affected))
+    def ended(self) -> None:
+        """Reports success."""
+        self.send(Ended(int((time.monotonic() - self._started_at) * 1e6), None))
 
     def send(self, content: Content) -> None:
         self._channel.send(Frame(content, self._index))
@@ -63,10 +63,6 @@ class StatementChannel:
 
     def display(self, media_type: str, data: bytes) -> None:
         self.send(Display(media_type, data))
-
-    def commit(self) -> None:
-        """Waits for the grant to make the effect visible. Raises CommitRefused if it is refused."""
-        self._channel.commit(self._index)
 
     def print_line(self, text: str) -> None:
         """Prints a line for the user."""

@@ -14,6 +14,22 @@ Expression: TypeAlias = "dict[str, Any]"
 """A node of a COLUMN clause: `{"ident": "x"}`, `{"call": "NUMERIC", "args": […]}` …"""
 
 
+STATEMENT = "statement"
+VALIDATION = "validation"
+"""Names of a statement's selects."""
+
+
+class Query:
+    """A select of a statement. The data process finds its text in the step document."""
+
+    def __init__(self, statement: int, select: str) -> None:
+        self.statement = statement
+        self.select = select
+
+    def to_json(self) -> dict[str, Any]:
+        return {"statement": self.statement, "select": self.select}
+
+
 class Statement:
     """One statement of the step. Fields that do not apply to its kind are None or empty."""
 
@@ -23,6 +39,8 @@ class Statement:
         self.sql: str = document.get("sql", "")
         self.repeatable: bool = document.get("repeatable", False)
         self.select: str = document.get("select") or ""
+        self.query = Query(self.index, STATEMENT)
+        self.validation_query = Query(self.index, VALIDATION)
         self.estimator: str = document.get("estimator") or ""
         self.attributes: dict[str, Any] = document.get("attributes") or {}
         self.columns: dict[str, list[Expression]] = document.get("columns") or {}
@@ -50,14 +68,6 @@ class Statement:
         """Effect `objects`: whether the tables and views may be dropped."""
 
 
-class CleanUp:
-    """The task of an attempt that only drops what earlier attempts of its step left in the database."""
-
-    def __init__(self, document: dict[str, Any]) -> None:
-        self.granted_attempt: int | None = document.get("granted_attempt")
-        """The attempt that had the grant to replace the result table, and did not report its outcome."""
-
-
 class Step:
     """A step: consecutive standard statements, or one extended statement."""
 
@@ -72,50 +82,21 @@ class Step:
         self.attempt: int = document["attempt"]
         self.user: str = document.get("user", "")
         """The user of the session; may be empty."""
-        self.staging_suffix: str = document["scratch_suffix"]
-        self.clean_up: CleanUp | None = CleanUp(document["clean_up"]) if "clean_up" in document else None
-        self.replay: list[str] = [statement["sql"] for statement in document.get("replay", ())]
         self.statements = [Statement(statement) for statement in document["statements"]]
         self.later_statements = [Statement(statement) for statement in document.get("ahead", ())]
         """Statements of later steps, which are checked before this step starts its work."""
 
-    def may_create_table(self) -> bool:
-        """Returns whether a statement may succeed in an empty database: CREATE TABLE, CREATE VIEW.
-
-        Only then may a missing SQLite file be created. Otherwise a misspelt path would leave an empty file.
-        """
-        return any(
-            statement.kind == "standard" and first_words(statement.sql, 2) in CREATE_FILE
-            for statement in self.statements
-        )
-
-
-CREATE_FILE = [["CREATE", "TABLE"], ["CREATE", "VIRTUAL"], ["CREATE", "VIEW"]]
 
 # Whitespace, parentheses and comments.
 BEFORE_WORD = r"(?:[\s(]|--[^\n]*|\#[^\n]*|/\*.*?(?:\*/|\Z))*+"
-NEXT_WORD = rf"{BEFORE_WORD}(\w+)"
-
-
-def first_words(sql: str, count: int) -> list[str]:
-    """Returns the first words of a statement in upper case, without comments and opening parentheses."""
-    import re
-
-    next_word = re.compile(NEXT_WORD, re.DOTALL)
-    found: list[str] = []
-    at = 0
-    while len(found) < count:
-        match = next_word.match(sql, at)
-        if match is None:
-            break
-        found.append(match.group(1).upper())
-        at = match.end()
-    return found
 
 
 def first_word(sql: str) -> str:
-    """Returns the first word of a statement in upper case, or an empty string."""
-    return next(iter(first_words(sql, 1)), "")
+    """Returns the first word of a statement in upper case, without comments and parentheses, or an empty string."""
+    import re
+
+    match = re.match(rf"{BEFORE_WORD}(\w+)", sql, re.DOTALL)
+    return match.group(1).upper() if match else ""
 
 
 def load_step(path: str) -> Step:
@@ -127,7 +108,6 @@ def load_step(path: str) -> Step:
     import json
 
     try:
-        # Without pathlib: a standard step would import it for this line only.
         with open(path, "rb") as file:
             return Step(json.load(file))
     except (OSError, ValueError, KeyError, TypeError) as error:

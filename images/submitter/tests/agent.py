@@ -1,33 +1,29 @@
-"""A fake agent: starts a submitter as the agent does, and implements the agent's side of the channel.
+"""A fake agent: starts the programs of a step as the agent does, and implements the agent's side of their channels.
 
-It acknowledges every frame at once, without storing it. Other tests run the real agent with the real submitter.
+It acknowledges every frame at once, without storing it. Other tests run the real agent with the real programs.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from data_process import Process, granted, program, write_step
 from protos.sqlflow.agent.v1.channel_pb2 import AgentFrame, Failure, SubmitterFrame
 from protos.sqlflow.v1.data_pb2 import Column
 
 from sqlflow_submitter.channel import Channel
-from sqlflow_submitter.errors import CommitRefused
-from sqlflow_submitter.frames import Commit, Frame
+from sqlflow_submitter.frames import Frame
 
 MAIN = 'from sqlflow_submitter import run_step\n\nrun_step("step.json")\n'
-PACKAGE = Path(__file__).resolve().parent.parent
-
-DATA_PROCESS_DIALECTS = ("mysql", "postgresql", "sqlite")
-"""Databases whose standard statements the data process runs."""
+WITH_SELECT = ("train", "predict", "evaluate", "explain")
 
 
 class Run:
@@ -78,23 +74,17 @@ class Run:
 class Recorder(Channel):
     """The channel of a statement that runs in the tests' process, which is faster than a process of its own."""
 
-    def __init__(self, grant: bool = True) -> None:
+    def __init__(self) -> None:
         self.run = Run()
-        self._grant = grant
 
-    def secrets(self) -> dict[str, str]:
-        return {}
+    def start(self) -> None:
+        return
 
     def send(self, frame: Frame) -> None:
         self.run.frames.append(SubmitterFrame.FromString(b"".join(frame.encode())))
 
     def send_durable(self, frame: Frame) -> None:
         self.send(frame)
-
-    def commit(self, statement: int) -> None:
-        self.send(Frame(Commit(), statement))
-        if not self._grant:
-            raise CommitRefused("cannot commit: another attempt has started")
 
 
 class StandInAgent:
@@ -104,24 +94,18 @@ class StandInAgent:
         folder: the workspace.
         dsn: the secret `db_conn_str`.
         keep_rows: if false, frames with rows are counted and discarded, for tests of memory.
-        answer_commit: returns the reply to a commit; None grants it.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        dsn: str,
-        keep_rows: bool = True,
-        answer_commit: Callable[[subprocess.Popen[bytes]], AgentFrame | None] | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, dsn: str, keep_rows: bool = True) -> None:
         self.folder = folder
         self.dsn = dsn
         self._keep_rows = keep_rows
-        self.answer_commit = answer_commit
+        self.answer_commit: Callable[[subprocess.Popen[bytes]], AgentFrame | None] = lambda process: granted()
+        """Returns the reply to a commit of a program."""
         self.row_count = 0
         self.before_acknowledging: Callable[[], None] | None = None
         self.while_running: Callable[[subprocess.Popen[bytes]], None] | None = None
-        """Is called in a thread of its own."""
+        """Is called in a thread of its own, with the program that executes the statements."""
 
     def run(self, *statements: dict[str, Any] | str, replay: tuple[str, ...] = (), **step: Any) -> Run:
         """Runs a step. A string is a standard statement."""
@@ -135,67 +119,74 @@ class StandInAgent:
             "statements": [_statement(place, statement) for place, statement in enumerate(statements)],
             **step,
         }
-        (self.folder / "step.json").write_text(json.dumps(document))
+        write_step(self.folder, document)
         (self.folder / "main.py").write_text(MAIN)
-        agent_end, submitter_end = socket.socketpair()
-        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "SQLFLOW_CHANNEL_FD": str(submitter_end.fileno())}
-        environment["PYTHONUNBUFFERED"] = "1"
-        is_standard = (
-            all(isinstance(it, str) or it["kind"] == "standard" for it in statements) and "clean_up" not in step
-        )
-        has_data_process = self.dsn.partition(":")[0].replace("sqlite3", "sqlite") in DATA_PROCESS_DIALECTS
-        command = [data_process(), "step.json"] if is_standard and has_data_process else [sys.executable, "main.py"]
+        kinds = {it["kind"] for it in document["statements"]}
         run = Run()
         with open(self.folder / "stdout", "w+") as stdout, open(self.folder / "stderr", "w+") as stderr:
-            process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=environment,
-                pass_fds=[submitter_end.fileno()],
-                stdout=stdout,
-                stderr=stderr,
-            )
-            submitter_end.close()
+
+            def start(command: list[str], link: socket.socket | None = None) -> Process:
+                started: list[Process] = []
+                process = Process(
+                    command,
+                    self.folder,
+                    self.dsn,
+                    lambda frame: self._take(frame, run, started),
+                    link=link,
+                    stdout=stdout,
+                    stderr=stderr,
+                )
+                started.append(process)
+                process.answer_commit = lambda: self.answer_commit(process.process)
+                return process
+
+            if kinds <= {"standard"} or "clean_up" in document:
+                processes = [start([program(), "step.json"])]
+            elif not kinds.isdisjoint(WITH_SELECT) or "ahead" in document:
+                ours, theirs = socket.socketpair()
+                processes = [start([program(), "step.json"], ours), start([sys.executable, "main.py"], theirs)]
+            else:
+                processes = [start([sys.executable, "main.py"])]
             if self.while_running:
-                threading.Thread(target=self.while_running, args=(process,), daemon=True).start()
-            # It ends when the submitter exits, which closes the channel.
-            self._converse(agent_end, process, run)
-            run.exit_code = process.wait()
+                threading.Thread(target=self.while_running, args=(processes[0].process,), daemon=True).start()
+            run.exit_code = _wait(processes)
+        _keep_cause(run)
         run.stdout = (self.folder / "stdout").read_text()
         run.stderr = (self.folder / "stderr").read_text()
         return run
 
-    def _converse(self, channel: socket.socket, process: subprocess.Popen[bytes], run: Run) -> None:
-        start = AgentFrame()
-        start.start.secrets["db_conn_str"] = self.dsn
-        with channel, channel.makefile("rwb") as stream:
-            write_frame(stream, start)
-            while (body := read_frame(stream)) is not None:
-                frame = SubmitterFrame.FromString(body)
-                kind = frame.WhichOneof("frame")
-                if kind == "rows" and not self._keep_rows:
-                    self.row_count += frame.rows.count
-                    run.peak_rss = max(run.peak_rss, peak_rss(process.pid))
-                    continue
-                run.frames.append(frame)
-                if frame.ack_id:
-                    if self.before_acknowledging:
-                        self.before_acknowledging()
-                    answer = AgentFrame()
-                    answer.ack.ack_id = frame.ack_id
-                    write_frame(stream, answer)
-                if kind == "commit":
-                    answer = AgentFrame()
-                    answer.granted.SetInParent()
-                    chosen = self.answer_commit(process) if self.answer_commit else answer
-                    if chosen is not None:
-                        write_frame(stream, chosen)
+    def _take(self, frame: SubmitterFrame, run: Run, started: list[Process]) -> None:
+        if frame.WhichOneof("frame") == "rows" and not self._keep_rows:
+            self.row_count += frame.rows.count
+            if started:
+                run.peak_rss = max(run.peak_rss, peak_rss(started[0].process.pid))
+            return
+        run.frames.append(frame)
+        if frame.ack_id and self.before_acknowledging:
+            self.before_acknowledging()
 
 
-def data_process() -> str:
-    """Returns the program `sqlflow-data`, which `cargo build` makes."""
-    target = os.environ.get("CARGO_TARGET_DIR") or PACKAGE.parent.parent / "target"
-    return str(Path(target, "debug", "sqlflow-data"))
+def _wait(processes: list[Process]) -> int:
+    """Waits for the programs. Returns the exit code of the one whose end is the cause."""
+    *companions, command = processes
+    code = command.wait()
+    for companion in companions:
+        if code == 0:
+            companion.report_success()
+        else:
+            companion.terminate()
+        own = companion.wait()
+        # A companion whose command has failed is ended by the signal of its agent.
+        if code == 0 or own == -signal.SIGKILL:
+            code = own
+    return code
+
+
+def _keep_cause(run: Run) -> None:
+    """Drops failures that are the consequence of another one, as the agent does, and puts the cause last."""
+    failures = [frame for frame in run.frames if frame.WhichOneof("frame") == "failure"]
+    causes = [frame for frame in failures if not frame.failure.peer_lost] or failures
+    run.frames = [frame for frame in run.frames if frame not in failures] + causes[:1]
 
 
 def _statement(place: int, statement: dict[str, Any] | str) -> dict[str, Any]:
@@ -240,33 +231,3 @@ def peak_rss(pid: int) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def varint(value: int) -> Iterator[int]:
-    while value > 0x7F:
-        yield value & 0x7F | 0x80
-        value >>= 7
-    yield value
-
-
-def write_frame(stream: Any, frame: AgentFrame) -> None:
-    """Sends a frame to the program."""
-    body = frame.SerializeToString()
-    stream.write(bytes(varint(len(body))) + body)
-    stream.flush()
-
-
-def read_frame(stream: Any) -> bytes | None:
-    """Returns the body of the next frame, or None at the end."""
-    size = shift = 0
-    while True:
-        try:
-            byte = stream.read(1)
-        except ConnectionResetError:
-            return None
-        if not byte:
-            return None
-        size |= (byte[0] & 0x7F) << shift
-        shift += 7
-        if byte[0] < 0x80:
-            return bytes(stream.read(size))

@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent import Recorder, Run, StandInAgent
-from data_process import served
+from agent import Run, StandInAgent
+from in_process import described, execute, run_in_process
 from iris import FEATURES, iris_statements
 from servers import mariadb, postgresql
 
-from sqlflow_submitter.connect import connect
-from sqlflow_submitter.runner import run_statement
-from sqlflow_submitter.statement import StatementChannel
-from sqlflow_submitter.step import Step
+from sqlflow_submitter.values import ColumnInfo
 
 
 @pytest.fixture(scope="session")
@@ -52,13 +49,15 @@ def sqlite_agent(tmp_path: Path, sqlite_dsn: str) -> StandInAgent:
 
 
 class Runner:
-    """Runs statements in this process, on one data source. A failure raises its exception."""
+    """Runs statements on one data source: Python's part in this process. A failure raises its exception."""
 
     def __init__(self, dsn: str, folder: Path) -> None:
         self.dsn = dsn
         self.folder = folder
         self.attempt = 1
         self.grant = True
+        self.replay: tuple[str, ...] = ()
+        """Statements that change settings of the session."""
 
     def run(self, **statement: object) -> Run:
         """Runs a statement. Paths of models are relative to the test's folder."""
@@ -71,25 +70,18 @@ class Runner:
             "step": 1,
             "attempt": self.attempt,
             "scratch_suffix": f"01jtest_1_{self.attempt}",
+            "replay": [{"index": 90, "sql": sql} for sql in self.replay],
             "statements": [{"index": 0, "repeatable": True, **statement}],
         }
-        step = Step(document)
-        recorder = Recorder(self.grant)
-        channel = StatementChannel(recorder, 0)
-        with connect(self.dsn) as database:
-            if statement["kind"] == "train":
-                with served(document, self.dsn, self.folder) as database.link:
-                    run_statement(step.statements[0], step, database, channel)
-            else:
-                run_statement(step.statements[0], step, database, channel)
-        return recorder.run
+        return run_in_process(document, self.dsn, self.folder, grant=self.grant)
+
+    def describe(self, select: str) -> list[ColumnInfo]:
+        """Returns the columns of a select."""
+        return described(select, self.dsn, self.folder)
 
     def sql(self, *statements: str) -> list[tuple[str, ...]]:
-        """Runs each standard statement on a new connection. Returns the rows of all, formatted for people."""
-        rows: list[tuple[str, ...]] = []
-        for sql in statements:
-            rows += self.run(kind="standard", sql=sql).rows()
-        return rows
+        """Runs standard statements on a new connection. Returns the rows of all, formatted for people."""
+        return execute(self.dsn, *statements)
 
     def train(self, select: str, label: str, output: str = "m", **fields: object) -> Run:
         estimator = fields.pop("estimator", "xgboost.gbtree")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from agent import PACKAGE
+from data_process import PACKAGE
 
 COMPILE = r"python3? -m compileall (-q[^\n]*?)(?= \S*/opt/sqlflow\n| \\\n)"
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from agent import read_frame, varint
+from data_process import read_frame, varint
 from protos.sqlflow.agent.v1.channel_pb2 import AgentFrame, SubmitterFrame
 
 from sqlflow_submitter.channel import MAX_FRAME_BYTES, AgentChannel
@@ -30,17 +30,17 @@ def started() -> Frame:
     return Frame(Started(), 3)
 
 
-def test_secrets_come_in_the_first_frame(pair: tuple[AgentChannel, socket.socket]) -> None:
+def test_first_frame_is_a_start(pair: tuple[AgentChannel, socket.socket]) -> None:
     channel, agent_end = pair
-    answer(agent_end, AgentFrame(start={"secrets": {"db_conn_str": "sqlite:///ä" + "x" * 300}}))
-    assert channel.secrets() == {"db_conn_str": "sqlite:///ä" + "x" * 300}
+    answer(agent_end, AgentFrame(start={"secrets": {"of_the_step": "ä" + "x" * 300}}))
+    channel.start()
 
 
 def test_another_first_frame_is_an_error(pair: tuple[AgentChannel, socket.socket]) -> None:
     channel, agent_end = pair
     answer(agent_end, AgentFrame(ack={"ack_id": 1}))
     with pytest.raises(SubmitterError, match="start"):
-        channel.secrets()
+        channel.start()
 
 
 def test_child_processes_do_not_inherit_the_channel() -> None:
@@ -71,21 +71,12 @@ def test_acknowledgement_of_another_frame_is_ignored(pair: tuple[AgentChannel, s
         channel.send_durable(started())
 
 
-def test_commit_is_granted_or_refused(pair: tuple[AgentChannel, socket.socket]) -> None:
-    channel, agent_end = pair
-    answer(agent_end, AgentFrame(granted={}))
-    channel.commit(1)
-    answer(agent_end, AgentFrame(refused={"reason": "attempt 2 took over"}))
-    with pytest.raises(CommitRefused, match="attempt 2 took over"):
-        channel.commit(1)
-
-
 def test_closed_channel_is_an_error(pair: tuple[AgentChannel, socket.socket]) -> None:
     channel, agent_end = pair
     agent_end.sendall(b"\x05ab")
     agent_end.shutdown(socket.SHUT_WR)
     with pytest.raises(SubmitterError, match="closed"):
-        channel.secrets()
+        channel.start()
 
 
 @pytest.mark.parametrize("length", [b"\xff\xff\xff\xff\xff\x01", b"\xff\xff\xff\xff\x7f"])
@@ -93,7 +84,7 @@ def test_malformed_or_huge_length_is_an_error(pair: tuple[AgentChannel, socket.s
     channel, agent_end = pair
     agent_end.sendall(length)
     with pytest.raises(SubmitterError, match=r"length|limit"):
-        channel.secrets()
+        channel.start()
 
 
 def test_frame_above_the_limit_is_not_sent(pair: tuple[AgentChannel, socket.socket]) -> None:
@@ -107,4 +98,4 @@ def test_malformed_frame_is_an_error(pair: tuple[AgentChannel, socket.socket], b
     channel, agent_end = pair
     agent_end.sendall(bytes([len(body)]) + body)
     with pytest.raises(SubmitterError, match="cannot read from the agent: a frame is malformed: "):
-        channel.secrets()
+        channel.start()

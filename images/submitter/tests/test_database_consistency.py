@@ -10,12 +10,10 @@ from conftest import Runner
 from expressions import call
 from tables import accuracy, column, database, feature, make, meta, rejects, trained
 
-from sqlflow_submitter.connect.database import Kind, Values
-from sqlflow_submitter.connect.decode import timestamps_in
-from sqlflow_submitter.connect.mysql_zone import time_zone
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.encode import text_of
 from sqlflow_submitter.features.texts import BOOLEANS, MICROS_PER_DAY, micros
+from sqlflow_submitter.values import Kind
 
 ROWS = 100
 DAY = 86_400_000_000
@@ -129,36 +127,16 @@ def test_postgresql_session_settings_do_not_change_features(postgresql_dsn: str,
     shown = "SELECT DATE '2024-01-31', current_setting('extra_float_digits')"
     for style, printed in (("German", "31.01.2024"), ("SQL, DMY", "31/01/2024"), ("Postgres, MDY", "01-31-2024")):
         (tmp_path / "m/model_meta.json").unlink()
-        agent.run("BEGIN", f"SET LOCAL datestyle TO '{style}'", train, "ROLLBACK").succeeded()
+        replay = (f"SET datestyle TO '{style}'", *settings)
+        agent.run(train, replay=replay).succeeded()
         assert meta(runner)["features"] == expected
-        run = agent.run(f"SET datestyle TO '{style}'", *settings, train, shown, predict, shown)
-        assert meta(runner)["features"] == expected
+        agent.run(predict, replay=replay).succeeded()
         # The user's own statements keep the settings.
-        assert run.succeeded().rows(4) == run.rows(6) == [(printed, "-5")]
+        assert agent.run(shown, replay=replay).succeeded().rows() == [(printed, "-5")]
         assert accuracy(runner, "d_out") == accuracy(runner) == 1
         assert runner.sql(
             "SELECT count(*) FROM (SELECT t, d, u, i, f FROM d_out EXCEPT SELECT t, d, u, i, f FROM d) a"
         ) == [("0",)]
-
-
-@pytest.mark.parametrize(
-    ("session", "system", "hours"),
-    [
-        ("+05:00", "CST", 5),
-        ("-03:30", "UTC", -3.5),
-        ("SYSTEM", "UTC", 0),
-        ("SYSTEM", "CST", None),
-        ("Europe/Paris", "UTC", 2),
-        ("No/Where", "UTC", None),
-    ],
-)
-def test_time_zone_of_a_mysql_session(session: str, system: str, hours: float | None) -> None:
-    zone = time_zone(session, system)
-    assert (zone is None) == (hours is None)
-    if zone is not None and hours is not None:
-        found = timestamps_in(zone)([b"2024-07-01 12:00:00.5", None])
-        summer = 1_719_835_200_500_000
-        assert found == Values(Kind.TIMESTAMP_UTC, [round(summer - hours * 3_600_000_000), None])
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Paris", "America/New_York"])

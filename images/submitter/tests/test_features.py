@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.collect import Collector, LearnedColumn
 from sqlflow_submitter.features.dictionary import MAX_VOCABULARY
@@ -26,6 +25,7 @@ from sqlflow_submitter.features.spec import (
     Feature,
 )
 from sqlflow_submitter.features.store import NumberStore
+from sqlflow_submitter.values import Kind, Values
 
 NAN = math.nan
 

@@ -8,9 +8,9 @@ import pytest
 from conftest import Runner
 from tables import accuracy, column, database, make, rejects, trained
 
-from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.labels import MAX_CLASSES, LabelReader
+from sqlflow_submitter.values import Kind, Values
 
 
 def test_boolean_label_has_classes(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from sqlflow_submitter.link import STATEMENT, Link, PeerLost
+from sqlflow_submitter.link import Link, PeerLost
 
 
 @pytest.mark.parametrize("reads_request", [True, False])
@@ -12,10 +12,10 @@ def test_data_process_that_ends_is_a_lost_peer(reads_request: bool) -> None:
     """If it has not read the request, the kernel reports a reset connection, and not an end."""
     ours, theirs = socket.socketpair()
     link = Link(ours.detach())
-    link.request_rows(STATEMENT)
+    link.send({"read": "statement"})
     if reads_request:
         theirs.recv(1 << 16)
     theirs.close()
     with pytest.raises(PeerLost) as error:
-        link.rows(lambda rows: None)
+        link.answer()
     assert error.value.peer_lost

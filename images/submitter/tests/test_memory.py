@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from agent import StandInAgent
 
-from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.features.learn import Learner
+from sqlflow_submitter.values import Kind, Values
 
 ROWS = 1_000_000
 LIMIT_BYTES = 64 * 1024 * 1024

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -33,9 +32,14 @@ class SignalledAgent(StandInAgent):
 
     process: subprocess.Popen[bytes]
 
-    def _converse(self, channel: socket.socket, process: subprocess.Popen[bytes], run: Run) -> None:
+    def __init__(self, folder: Path, dsn: str) -> None:
+        super().__init__(folder, dsn)
+        self.has_started = threading.Event()
+        self.while_running = self._keep
+
+    def _keep(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
-        super()._converse(channel, process, run)
+        self.has_started.set()
 
 
 class Server:
@@ -327,9 +331,10 @@ def test_term_ends_the_query_in_the_database(request: Any, server: Server, tmp_p
         request.getfixturevalue("tls_server")
     agent, thread, runs = sleeper(tmp_path / "sleeper", server.dsn)
     await_sleepers(server, 1)
+    agent.has_started.wait()
     agent.process.send_signal(signal.SIGTERM)
     thread.join()
-    assert runs[0].exit_code == 143
+    assert runs[0].exit_code == -signal.SIGTERM
     await_sleepers(server, 0)
 
 

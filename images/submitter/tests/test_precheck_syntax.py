@@ -9,10 +9,6 @@ from agent import StandInAgent
 from conftest import Runner
 from prechecks import SOURCE, TRAIN, assert_passes, database_of, existing, rejects, standard, use
 
-from sqlflow_submitter.connect.database import ColumnInfo
-from sqlflow_submitter.connect.mysql import MySQLDatabase
-from sqlflow_submitter.errors import UserError
-
 WRONG = [
     "CREATE TABLE other (a INT,, b INT)",
     "CREATE TABLE source (a INT,, b INT)",
@@ -123,24 +119,6 @@ def test_extended_statements_are_checked_after_an_unknown_change(source: Runner,
 def test_statement_of_another_database_gets_its_hint(source: Runner, agent: StandInAgent) -> None:
     message = rejects(agent, standard("SHWO TABLES", hint="list them by hand"))
     assert message.endswith("; list them by hand")
-
-
-@pytest.mark.parametrize("wrong", ["DROP", "SELECT", ""])
-def test_server_that_has_one_code_for_all_errors_rejects_nothing(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as one with MySQL's protocol that cannot prepare DROP, or that has this code for a missing table."""
-
-    def describe(_: MySQLDatabase, sql: str) -> list[ColumnInfo]:
-        if (wrong and sql.startswith(wrong)) or "TABEL" in sql:
-            raise UserError("an error", is_syntax=True)
-        return []
-
-    monkeypatch.setattr(MySQLDatabase, "describe", describe)
-    database = object.__new__(MySQLDatabase)
-    if wrong:
-        database.check_syntax("DROP TABEL t")
-    else:
-        with pytest.raises(UserError):
-            database.check_syntax("DROP TABEL t")
 
 
 def test_unknown_settings_that_decide_the_syntax_end_the_check(source: Runner, agent: StandInAgent) -> None:

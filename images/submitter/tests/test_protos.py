@@ -1,6 +1,6 @@
 import sys
 
-from agent import PACKAGE
+from data_process import PACKAGE
 
 sys.path.insert(0, str(PACKAGE))
 

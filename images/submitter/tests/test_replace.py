@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import conftest
 import pytest
 from conftest import Runner
 
@@ -84,9 +83,7 @@ def test_table_with_dependent_objects_is_rejected(tables: Runner) -> None:
         predict(tables)
 
 
-def test_table_with_enforced_foreign_keys_is_rejected_in_sqlite(
-    sqlite_runner: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_table_with_enforced_foreign_keys_is_rejected_in_sqlite(sqlite_runner: Runner) -> None:
     """DROP TABLE would delete the rows of the other table, or set them to NULL."""
     runner = sqlite_runner
     runner.sql("CREATE TABLE source (a INT, y INT)", "INSERT INTO source VALUES (1, 1), (2, 2)")
@@ -98,12 +95,11 @@ def test_table_with_enforced_foreign_keys_is_rejected_in_sqlite(
         "INSERT INTO kid VALUES (1)",
     )
     # As after `PRAGMA foreign_keys = ON` in the program.
-    replay = conftest.connect
-    monkeypatch.setattr(conftest, "connect", lambda dsn: replay(dsn, ["PRAGMA foreign_keys = ON"]))
+    runner.replay = ("PRAGMA foreign_keys = ON",)
     for attributes in ({}, {"result.replace": True}):
         with pytest.raises(UserError, match="foreign key of table kid depends on it, so the database cannot replace"):
             predict(runner, attributes=attributes)
-    monkeypatch.undo()
+    runner.replay = ()
     # SQLite's default: foreign keys are not enforced.
     predict(runner)
     assert runner.sql("SELECT id FROM kid") == [("1",)]
@@ -232,27 +228,6 @@ def test_missing_privilege_is_found_before_any_work(tables: Runner) -> None:
     finally:
         tables.dsn = owner
         tables.sql(*remove)
-
-
-def test_old_table_stays_if_it_cannot_be_dropped(tables: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    if dialect(tables) != "mysql":
-        pytest.skip("others replace in a transaction")
-    from sqlflow_submitter.connect.mysql_writer import MySQLWriter
-
-    # A foreign key that this user cannot see.
-    tables.sql(
-        "ALTER TABLE outcome ADD PRIMARY KEY (a)", "CREATE TABLE kid (id INT, FOREIGN KEY (id) REFERENCES outcome (a))"
-    )
-    monkeypatch.setattr(MySQLWriter, "dependents", lambda *_: [])
-    try:
-        with pytest.raises(UserError, match="cannot replace table outcome: ") as caught:
-            predict(tables)
-        assert not caught.value.unclear
-        assert "a foreign key of a table that this user cannot see depends on it; choose" in str(caught.value)
-        assert tables_like(tables) == [("outcome",)]
-        tables.sql("INSERT INTO kid VALUES (1)")
-    finally:
-        tables.sql("DROP TABLE kid")
 
 
 def test_foreign_key_of_a_hidden_table_is_found_before_any_work(tables: Runner) -> None:

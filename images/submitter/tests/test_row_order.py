@@ -9,13 +9,23 @@ import pytest
 from conftest import Runner
 from tables import accuracy, column, feature, make, rejects, trained
 
-from sqlflow_submitter.connect.database import Kind, Values
-from sqlflow_submitter.connect.sqlite import decode
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features import dictionary, labels
 from sqlflow_submitter.features.labels import LabelReader
 from sqlflow_submitter.features.learn import Learner
 from sqlflow_submitter.features.spec import DENSE, Feature
+from sqlflow_submitter.values import Kind, Values
+
+KIND_OF_TYPE = {int: Kind.INT, float: Kind.FLOAT, str: Kind.TEXT, bytes: Kind.BLOB}
+
+
+def decode(values: Sequence[Any]) -> Values:
+    """Returns the values of a column of a batch with their kind, as SQLite's come: MIXED if they have several."""
+    types = {type(value) for value in values if value is not None}
+    if len(types) > 1:
+        return Values(Kind.MIXED, values)
+    return Values(KIND_OF_TYPE[types.pop()] if types else Kind.TEXT, values)
+
 
 MAX_VOCABULARY = 6
 """A small limit, so that columns of a few rows exceed it."""

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from agent import StandInAgent
 
-from sqlflow_submitter.connect.database import BATCH_BYTES, FIRST_BATCH_ROWS
-
+BATCH_BYTES = 512 * 1024
+FIRST_BATCH_ROWS = 100
 AWKWARD = "${a.b} `x` $(id) \"q\" %s %(p)s {0} \\ ; -- no comment /* nor this */ \n\t'' é😀"
 
 

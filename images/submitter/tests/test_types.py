@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 from agent import StandInAgent
+from in_process import execute
 from protos.sqlflow.v1.data_pb2 import Column
-
-from sqlflow_submitter.connect import connect
 
 DAY = 86_400_000_000
 
@@ -119,20 +118,25 @@ def test_values_of_a_binary_cursor_are_bytes(postgresql_dsn: str, tmp_path: Path
 def test_mysql_types_are_decoded(
     mysql_dsn: str, declared: str, literal: str, name: str, place: str, value: object
 ) -> None:
-    with connect(mysql_dsn) as database:
-        database.run("DROP TABLE IF EXISTS types")
-        database.run(f"CREATE TABLE types (v {declared})")
-        database.run(f"INSERT INTO types VALUES ({literal})")
+    execute(
+        mysql_dsn,
+        "DROP TABLE IF EXISTS types",
+        f"CREATE TABLE types (v {declared})",
+        f"INSERT INTO types VALUES ({literal})",
+    )
     head, columns = columns_of(mysql_dsn, "SELECT v FROM types")
     assert head == [("v", name)]
     assert value_of(columns[0]) == (place, value)
 
 
 def test_mysql_zero_date_is_text(mysql_dsn: str) -> None:
-    with connect(mysql_dsn, ["SET sql_mode=''"]) as database:
-        database.run("DROP TABLE IF EXISTS types")
-        database.run("CREATE TABLE types (v DATE, w DATETIME)")
-        database.run("INSERT INTO types VALUES ('0000-00-00', '2024-00-00')")
+    execute(
+        mysql_dsn,
+        "DROP TABLE IF EXISTS types",
+        "CREATE TABLE types (v DATE, w DATETIME)",
+        "INSERT INTO types VALUES ('0000-00-00', '2024-00-00')",
+        replay=("SET sql_mode=''",),
+    )
     _, columns = columns_of(mysql_dsn, "SELECT * FROM types")
     assert value_of(columns[0]) == ("strings", "0000-00-00")
     assert value_of(columns[1]) == ("strings", "2024-00-00 00:00:00")

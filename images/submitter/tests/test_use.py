@@ -11,7 +11,6 @@ from conftest import Runner, with_iris_model
 from iris import COLUMNS, FEATURES
 from tables import make
 
-from sqlflow_submitter.connect import connect
 from sqlflow_submitter.errors import CommitRefused, UserError
 
 IRIS = f"SELECT {FEATURES}, class FROM iris"
@@ -31,8 +30,7 @@ def tables(runner: Runner) -> set[str]:
 def test_predict_writes_the_selects_columns_and_the_label(iris: Runner) -> None:
     run = iris.predict()
     assert run.kinds() == ["started", "commit", "ended"]
-    with connect(iris.dsn) as database:
-        described = database.describe("SELECT * FROM outcome")
+    described = iris.describe("SELECT * FROM outcome")
     assert [column.name for column in described] == [*COLUMNS, "class", "name"]
     same = iris.sql(
         "SELECT count(*) FROM outcome AS o JOIN (SELECT class AS c, name AS n FROM iris GROUP BY class, name) i "
@@ -55,9 +53,8 @@ def test_predict_keeps_every_type(iris: Runner) -> None:
     }[iris.dsn.partition(":")[0]]
     select = f"SELECT {FEATURES}, {extra} FROM iris -- with a comment"
     iris.predict(select)
-    with connect(iris.dsn) as database:
-        written = [column.database_type for column in database.describe("SELECT * FROM outcome")]
-        read = [column.database_type for column in database.describe(select)]
+    written = [column.database_type for column in iris.describe("SELECT * FROM outcome")]
+    read = [column.database_type for column in iris.describe(select)]
     columns = ", ".join(item.rpartition(" AS ")[2] for item in extra.split(", ") if " AS " in item)
     before = iris.sql(f"SELECT {columns} FROM ({select}\n) AS q LIMIT 1")
     assert iris.sql(f"SELECT DISTINCT {columns} FROM outcome") == before

@@ -89,8 +89,8 @@ impl Assigner {
         let spec: StepSpec = serde_json::from_str(&spec).ok()?;
         let (what, option) = if spec.is_plain_sql() {
             ("plain SQL runs in", "--pod-sql-image")
-        } else if spec.is_training() {
-            ("TRAIN reads by", "--pod-image, or --pod-agent-image,")
+        } else if spec.needs_data_process() {
+            ("the statement reads by", "--pod-image, or --pod-agent-image,")
         } else {
             return None;
         };
@@ -145,8 +145,7 @@ fn assign(
     cleanup: Option<Cleanup>,
     data_source: &Secret,
 ) -> Assignment {
-    let plain_sql = cleanup.is_none() && spec.is_plain_sql();
-    let reads_through_data_process = cleanup.is_none() && spec.is_training();
+    let needs_no_python = cleanup.is_some() || spec.is_plain_sql();
     let mut document = json!({
         "version": STEP_VERSION,
         "job": attempt.job,
@@ -171,21 +170,21 @@ fn assign(
         spec.precheck_models.clear();
     }
     let mut files = vec![text_file(STEP_DOCUMENT, document.to_string())];
-    let command = if plain_sql {
+    let command = if needs_no_python {
         [DATA_PROCESS, STEP_DOCUMENT].map(str::to_owned).to_vec()
     } else {
         files.push(text_file("main.py", program(attempt, &spec.title)));
         vec![options.python.program(), "main.py".to_owned()]
     };
+    // Only the data process gets the credentials: user code runs in Python.
     let secrets = HashMap::from([(DATA_SOURCE.to_owned(), data_source.expose().to_owned())]);
-    let companions = if reads_through_data_process {
-        vec![Companion {
-            name: DATA_PROCESS.to_owned(),
-            command: [DATA_PROCESS, STEP_DOCUMENT].map(str::to_owned).to_vec(),
-            secrets: secrets.clone(),
-        }]
+    let (secrets, companions) = if needs_no_python {
+        (secrets, Vec::new())
+    } else if spec.needs_data_process() {
+        let command = [DATA_PROCESS, STEP_DOCUMENT].map(str::to_owned).to_vec();
+        (HashMap::new(), vec![Companion { name: DATA_PROCESS.to_owned(), command, secrets }])
     } else {
-        Vec::new()
+        (HashMap::new(), Vec::new())
     };
     let model_uri = |model: &str| format!("{}/{model}", options.models);
     let inputs = spec.inputs.into_iter().map(|input| Input {

@@ -48,10 +48,13 @@ impl StepSpec {
         self.statements.iter().all(|it| it["kind"] == "standard")
     }
 
-    /// Whether it trains a model: its select is read by the data process.
+    /// Whether Python has work for the database, which the data process does: its select, its result table, or checks of
+    /// later statements.
     #[must_use]
-    pub fn is_training(&self) -> bool {
-        self.statements.iter().any(|it| it["kind"] == "train")
+    pub fn needs_data_process(&self) -> bool {
+        let kinds = ["train", "predict", "evaluate", "explain"];
+        let has_select = self.statements.iter().any(|it| kinds.iter().any(|kind| it["kind"] == *kind));
+        has_select || !self.prechecks.is_empty()
     }
 }
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
-from typing import Any
 
-from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
+from sqlflow_submitter.database import Database
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.spec import CATEGORY_HASH, CATEGORY_ID, DENSE, VOCABULARY, Feature
 from sqlflow_submitter.features.texts import is_never_missing
-
-SAMPLED_ROWS = 100
-"""Number of rows in which a value of a column is searched."""
+from sqlflow_submitter.step import Query
+from sqlflow_submitter.values import ColumnInfo, Kind
 
 NUMERIC_KINDS = (Kind.BOOL, Kind.INT, Kind.FLOAT, Kind.DECIMAL)
 DATE_KINDS = (Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMP_UTC)
@@ -60,23 +58,17 @@ def learned_features(
 
 
 def _learned_form(column: ColumnInfo) -> str:
-    kind = declared_kind(column)
+    kind = column.kind
     if kind in DATE_KINDS:
         return Expected.DATE.value
     is_number = kind in NUMERIC_KINDS or declared(column.database_type) in NUMERIC_TYPES
     return Expected.NUMBER.value if is_number else ""
 
 
-def declared_kind(column: ColumnInfo) -> Kind | None:
-    """Returns the kind of a column's values if its declared type decides it. In SQLite, it decides nothing."""
-    kind = column.decode([None]).kind
-    return None if kind in (Kind.TEXT, Kind.MIXED) else kind
-
-
 def check_kinds(
     features: Iterable[Feature],
     described: Sequence[ColumnInfo],
-    select: str,
+    query: Query,
     database: Database,
     is_read: Callable[[str], bool] = lambda _: True,
     *,
@@ -87,7 +79,7 @@ def check_kinds(
     Args:
         features: the model's features; the select has their columns.
         described: the columns of the select.
-        select: the select. Some of its rows are read if a type is unsuitable.
+        query: the select. Some of its rows are read if a type is unsuitable.
         database: the database.
         is_read: whether the model certainly reads a column. Training omits one without a value.
         of_model: whether a trained model decides which columns are read.
@@ -100,7 +92,7 @@ def check_kinds(
     for name, expected in _columns(features):
         column = described[locate("column", [name], names)[name]]
         reason = _reason(column, expected, database.dialect, of_model=of_model)
-        if reason is not None and is_read(name) and _has_typed_value(select, column, database):
+        if reason is not None and is_read(name) and _has_typed_value(query, column, database):
             raise UserError(f"cannot read column {name}{reason}")
 
 
@@ -112,7 +104,7 @@ def check_label(label: str, described: Sequence[ColumnInfo], dialect: str, *, as
     """
     names = [column.name for column in described]
     column = described[locate("label", [label], names)[label]]
-    if declared_kind(column) is Kind.BLOB:
+    if column.kind is Kind.BLOB:
         raise UserError(
             f"cannot read label {label}: its type is {column.database_type.lower()}, "
             "and a label is a number, a text or a boolean; "
@@ -122,9 +114,9 @@ def check_label(label: str, described: Sequence[ColumnInfo], dialect: str, *, as
         raise UserError(f"cannot read column {label} as a number{_money(label)}")
 
 
-def certainly_has_values(select: str, column: str, database: Database) -> bool:
+def certainly_has_values(query: Query, column: str, database: Database) -> bool:
     """Returns whether a column certainly has a value that is not missing. Training omits a column without one."""
-    return any(map(is_never_missing, sample(select, column, database)))
+    return any(map(is_never_missing, database.sample(query, column)))
 
 
 def _columns(features: Iterable[Feature]) -> Iterator[tuple[str, Expected]]:
@@ -143,7 +135,7 @@ def _columns(features: Iterable[Feature]) -> Iterator[tuple[str, Expected]]:
 
 def _reason(column: ColumnInfo, expected: Expected, dialect: str, *, of_model: bool) -> str | None:
     """Returns the rest of the message if a value of this column cannot be read."""
-    kind = declared_kind(column)
+    kind = column.kind
     if kind is Kind.BLOB or (dialect == "sqlite" and "blob" in column.database_type.lower()):
         return _binary(column, dialect, of_model=of_model)
     if expected is not Expected.ANY and _is_money(column, dialect):
@@ -173,30 +165,10 @@ def _money(name: str) -> str:
     )
 
 
-def _has_typed_value(select: str, column: ColumnInfo, database: Database) -> bool:
+def _has_typed_value(query: Query, column: ColumnInfo, database: Database) -> bool:
     """Returns whether some row certainly has a value of the declared type."""
     if database.dialect == "sqlite":
-        return bool(sample(select, column.name, database, of_type="blob"))
+        return bool(database.sample(query, column.name, of_type="blob"))
     # A date outside every calendar, such as `infinity`, is a text, and is missing.
-    is_date = declared_kind(column) in DATE_KINDS
-    return any(not is_date or isinstance(value, int) for value in sample(select, column.name, database))
-
-
-def sample(select: str, column: str, database: Database, of_type: str | None = None) -> list[Any]:
-    """Returns some values of a column that are not NULL. None are found if the select cannot be read.
-
-    Args:
-        select: the select.
-        column: the column.
-        database: the database.
-        of_type: in SQLite: the type of the values.
-    """
-    mark = database.quote_mark
-    quoted = mark + column.replace(mark, 2 * mark) + mark
-    condition = f"{quoted} IS NOT NULL" if of_type is None else f"typeof({quoted}) = '{of_type}'"
-    sql = f"SELECT {quoted} FROM ({select}\n) AS sqlflow_select WHERE {condition} LIMIT {SAMPLED_ROWS}"
-    try:
-        return [value for (value,) in database.rows(sql)]
-    except UserError:
-        # For example, the select has the column twice. The statement will report it.
-        return []
+    is_date = column.kind in DATE_KINDS
+    return any(not is_date or isinstance(value, int) for value in database.sample(query, column.name))

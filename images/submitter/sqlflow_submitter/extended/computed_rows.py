@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlflow_submitter.connect.database import Batch, ColumnInfo
-from sqlflow_submitter.connect.sqlite import decode
-from sqlflow_submitter.rows import head_of, rows_of
+from sqlflow_submitter.frames import Head
+from sqlflow_submitter.rows import Rows
 from sqlflow_submitter.statement import StatementChannel
 
+if TYPE_CHECKING:
+    from sqlflow_submitter.database import Database
 
-def send_rows(names: Sequence[str], columns: Sequence[Sequence[Any]], channel: StatementChannel) -> None:
-    """Sends a result set, given by column. Without columns it has no rows. The values of a column decide its kind."""
-    described = [ColumnInfo(name, "", decode) for name in names]
-    channel.send(head_of(described))
+
+def send_rows(
+    names: Sequence[str], columns: Sequence[Sequence[Any]], database: Database | None, channel: StatementChannel
+) -> None:
+    """Sends a result set, given by column, through the data process if there is one. No columns: it has no rows."""
+    if database is not None:
+        database.show(names, columns)
+        return
+    channel.send(Head(names, [""] * len(names)))
     if columns:
-        channel.send(rows_of(described, Batch(len(columns[0]), columns)))
+        channel.send(Rows(columns))

@@ -12,21 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
-from sqlflow_submitter.extended.loading import end_of_rows, open_select, print_warnings
-from sqlflow_submitter.extended.passthrough import PassthroughColumns
-from sqlflow_submitter.extended.result_table import (
-    ResultTable,
-    check_column_case,
-    check_result_table,
-    fold_case,
-    result_table,
-)
+from sqlflow_submitter.database import Computed, Database
+from sqlflow_submitter.extended.loading import end_of_rows, print_warnings
+from sqlflow_submitter.extended.result_table import check_column_case, check_result_table, fold_case, table_name
 from sqlflow_submitter.extended.trained_model import BatchEncoder, TrainedModel
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.features.matrix import matrix_width
 from sqlflow_submitter.statement import StatementChannel
-from sqlflow_submitter.step import Statement, Step
+from sqlflow_submitter.step import Statement
+from sqlflow_submitter.values import ColumnInfo, Kind
 from sqlflow_submitter.xgb import rules
 from sqlflow_submitter.xgb.parameters import check_attributes
 
@@ -35,8 +29,11 @@ Floats = NDArray[np.float64]
 CLASS_COLUMN = "class"
 ROW_COLUMN = "row"
 
+MAX_ROWS = 4096
+"""Maximum number of rows of a batch. Each row has a value for each class and column of the matrix."""
 
-def explain(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
+
+def explain(statement: Statement, database: Database, channel: StatementChannel) -> None:
     """Prints a ranking of the features, sends a plot of it, and writes all SHAP values INTO a table, if any.
 
     The table has: the columns of the select that the model does not read, such as a key; `row`, the number of the row
@@ -46,24 +43,16 @@ def explain(statement: Statement, step: Step, database: Database, channel: State
     Raises:
         UserError: an attribute does not exist, the select lacks a column that the model reads, or there are no rows.
     """
-    attributes = check_attributes(statement.attributes, rules.attributes("explain"))
+    check_attributes(statement.attributes, rules.attributes("explain"))
     model = TrainedModel(statement.model_dir)
-    described = database.describe(statement.select)
-    model.check_columns(described, statement.select, database)
-    check_result_table(statement, attributes, database)
+    described = database.describe(statement.query)
+    model.check_columns(described, statement.query, database)
+    check_result_table(statement, database)
     names = unique_names(feature.label() for feature in model.meta.features)
     channel.print_line(f"EXPLAIN model {statement.model} ({model.meta.class_name})")
     if statement.result_table:
-        with result_table(statement, attributes, step.staging_suffix, database) as table:
-            available = [column.name for column in described]
-            read = {available[place] for place in locate("column", model.meta.inputs(), available).values()}
-            passthrough = PassthroughColumns(described, read)
-            check_column_case(statement, passthrough.names, database)
-            _create(table, passthrough, names, model, statement.select, database.dialect)
-            importance = _explain(statement, model, described, database, channel, (table, passthrough))
-            table.publish(channel)
-    else:
-        importance = _explain(statement, model, described, database, channel, None)
+        _create(statement, described, names, model, database)
+    importance, rows = _explain(statement, model, described, database, channel)
     ranking = sorted(zip(names, importance.tolist(), strict=True), key=lambda item: -item[1])
     _print(ranking, channel)
 
@@ -77,6 +66,9 @@ def explain(statement: Statement, step: Step, database: Database, channel: State
             "install one in the image, such as fonts-noto-cjk"
         )
     channel.display("image/png", picture)
+    if statement.result_table:
+        written = rows * classes_of(model)
+        database.publish(f"wrote {written} row(s) into {table_name(statement, database.dialect)}")
 
 
 def unique_names(
@@ -99,27 +91,27 @@ def unique_names(
 
 
 def _create(
-    table: ResultTable,
-    passthrough: PassthroughColumns,
+    statement: Statement,
+    described: Sequence[ColumnInfo],
     names: list[str],
     model: TrainedModel,
-    select: str,
-    dialect: str,
+    database: Database,
 ) -> None:
-    writer = table.writer
-    computed = [writer.column(ROW_COLUMN, Kind.INT)]
+    available = [column.name for column in described]
+    read = {available[place] for place in locate("column", model.meta.inputs(), available).values()}
+    passthrough = locate("column", [name for name in available if name not in read], available)
+    check_column_case(statement, passthrough, database)
+    computed = [Computed(ROW_COLUMN, Kind.INT)]
     if has_classes(model):
-        computed.append(writer.column(CLASS_COLUMN, model.result_kind()))
-    computed += [writer.column(name, Kind.FLOAT) for name in names]
-    kept = unique_names(passthrough.names, [column.name for column in computed], dialect)
-    if kept != passthrough.names:
-        renamed = (
-            f"{writer.quote(old)} AS {writer.quote(new)}" for old, new in zip(passthrough.names, kept, strict=True)
-        )
-        # The newline closes a comment at the end of the select.
-        select = f"SELECT {', '.join(renamed)} FROM ({select}\n) AS sqlflow_carried"
-    columns = [column._replace(name=name) for column, name in zip(passthrough.columns, kept, strict=True)]
-    table.create_from_select(select, columns, computed)
+        computed.append(model.result_column(CLASS_COLUMN))
+    computed += [Computed(name, Kind.FLOAT) for name in names]
+    chosen = unique_names(passthrough, [column.name for column in computed], database.dialect)
+    database.write(list(zip(passthrough.values(), chosen, strict=True)), computed, classes_of(model))
+
+
+def classes_of(model: TrainedModel) -> int:
+    """Returns the number of classes that have values for each row, or 1."""
+    return len(model.meta.classes or []) if has_classes(model) else 1
 
 
 def has_classes(model: TrainedModel) -> bool:
@@ -133,27 +125,29 @@ def _explain(
     described: Sequence[ColumnInfo],
     database: Database,
     channel: StatementChannel,
-    into: tuple[ResultTable, PassthroughColumns] | None,
-) -> Floats:
-    """Returns the mean absolute SHAP value of each feature, over all rows and classes."""
+) -> tuple[Floats, int]:
+    """Returns the mean absolute SHAP value of each feature, over all rows and classes, and the number of rows.
+
+    Writes the values, if the statement has a result table.
+    """
+    result = database.stream(MAX_ROWS)
+    # The library is imported while the data process reads.
     from sqlflow_submitter.xgb.booster import contributions
 
     booster = model.booster()
     total = np.zeros(len(model.meta.features))
     rows = 0
-    with open_select(database, statement.select) as result:
-        encoder = BatchEncoder(model, result, described)
-        for batch in result.batches():
-            shap = by_feature(contributions(booster, encoder.encode(batch)), model)
-            total += np.abs(shap).sum(axis=0).mean(axis=0)
-            if into is not None:
-                table, passthrough = into
-                passthrough.insert(table, batch, _raw(table, shap, rows, model), rows, copies=shap.shape[1])
-            rows += batch.rows
-            channel.progress("explain", rows, 0, "rows")
+    encoder = BatchEncoder(model, result, described)
+    for batch in result.batches():
+        shap = by_feature(contributions(booster, encoder.encode(batch)), model)
+        total += np.abs(shap).sum(axis=0).mean(axis=0)
+        if statement.result_table:
+            database.rows(batch.rows, _columns(shap, rows, model))
+        rows += batch.rows
+        channel.progress("explain", rows, 0, "rows")
     end_of_rows(rows, "explain", channel)
     print_warnings(encoder.warnings(), channel)
-    return total / rows
+    return total / rows, rows
 
 
 def by_feature(contributions: Any, model: TrainedModel) -> Floats:
@@ -166,15 +160,13 @@ def by_feature(contributions: Any, model: TrainedModel) -> Floats:
     return np.add.reduceat(contributions[:, :, :-1].astype(np.float64), starts, axis=2)
 
 
-def _raw(table: ResultTable, shap: Floats, rows_before: int, model: TrainedModel) -> list[Sequence[Any]]:
-    """Returns the computed columns for a batch, as raw values."""
+def _columns(shap: Floats, rows_before: int, model: TrainedModel) -> list[NDArray[Any]]:
+    """Returns the computed columns for a batch."""
     rows, classes, features = shap.shape
-    numbers = np.repeat(np.arange(rows_before + 1, rows_before + rows + 1), classes)
-    columns: list[list[Any]] = [numbers.tolist()]
+    columns: list[NDArray[Any]] = [np.repeat(np.arange(rows_before + 1, rows_before + rows + 1), classes)]
     if has_classes(model):
-        columns.append(list(model.meta.classes or []) * rows)
-    columns += shap.reshape(rows * classes, features).T.tolist()
-    return [table.writer.raw(column) for column in columns]
+        columns.append(np.tile(np.arange(classes), rows))
+    return [*columns, *shap.reshape(rows * classes, features).T]
 
 
 def _print(ranking: list[tuple[str, float]], channel: StatementChannel) -> None:

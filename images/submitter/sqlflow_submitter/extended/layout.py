@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlflow_submitter.connect.writer import TableWriter
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.extended.result_table import fold_case
+from sqlflow_submitter.extended.result_table import fold_case, own_case
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.model import ModelMeta
 from sqlflow_submitter.step import Statement
@@ -25,38 +24,35 @@ MAX_MYSQL_NAME = 64
 class Layout(NamedTuple):
     """The columns, in order."""
 
-    kept: dict[str, int]
+    passthrough: dict[str, int]
     """Columns of the select, each with its position in the select."""
     result: str
     probabilities: list[str]
 
 
-def result_layout(
-    statement: Statement, available: Sequence[str], classes: Sequence[str], writer: TableWriter, dialect: str
-) -> Layout:
+def result_layout(statement: Statement, available: Sequence[str], classes: Sequence[str], dialect: str) -> Layout:
     """Returns the result table's columns.
 
     Args:
         statement: the PREDICT statement.
         available: the select's columns.
         classes: the classes that get a probability column, as texts.
-        writer: applies the database's rules for names.
         dialect: the database.
 
     Raises:
         UserError: the select has a column twice, or one with the name of a probability column. Or a name is too long.
     """
-    result = writer.column_name(statement.result_column or "")
-    kept = [name for name in available if fold_case(name, dialect) != fold_case(result, dialect)]
-    for name in (result, *kept):
+    result = own_case(statement.result_column or "", dialect)
+    passthrough = [name for name in available if fold_case(name, dialect) != fold_case(result, dialect)]
+    for name in (result, *passthrough):
         if dialect == "mysql" and len(name) > MAX_MYSQL_NAME:
             advice = "choose another name" if name == result else "rename it with AS in the select"
             raise UserError(
                 f"cannot write column {name}: its name has {len(name)} characters, and the database allows "
                 f"{MAX_MYSQL_NAME}; {advice}"
             )
-    places = locate("column", kept, available)
-    names = probability_names([writer.column_name(f"p_{text}") for text in classes], [*kept, result], dialect)
+    places = locate("column", passthrough, available)
+    names = probability_names([own_case(f"p_{text}", dialect) for text in classes], [*passthrough, result], dialect)
     return Layout(places, result, names)
 
 

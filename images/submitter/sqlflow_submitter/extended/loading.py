@@ -4,50 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 
-from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, Kind, ResultSet, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.clause import locate
-from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.encode import EPOCH, Columns
 from sqlflow_submitter.features.labels import LabelReader
 from sqlflow_submitter.features.texts import micros
-from sqlflow_submitter.link import STATEMENT
 from sqlflow_submitter.statement import StatementChannel
+from sqlflow_submitter.values import Batch, ColumnInfo, Kind, ResultSet, Values
 
+MICROSECOND = timedelta(microseconds=1)
 TIME_TYPE = re.compile(r"time\b", re.IGNORECASE)
 TIMESTAMP_TYPE = re.compile(r"(datetime|timestamp)\b", re.IGNORECASE)
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.ASCII)
 """The form of most timestamps, which needs no conversion."""
 TRAILING_ZEROS = re.compile(r"(:\d\d)(?:\.0+|(\.\d*?)0+)(?=$|[-+])", re.ASCII)
 """Trailing zeros of a time's fraction, or the whole fraction if all its digits are zeros."""
-
-
-def open_select(
-    database: Database, select: str, name: str = STATEMENT, on_rows: Callable[[int], None] = lambda rows: None
-) -> ResultSet:
-    """Executes a select and returns its result set.
-
-    Args:
-        database: the database.
-        select: the select.
-        name: its name for the data process.
-        on_rows: called with the number of rows that the data process has read so far.
-
-    Raises:
-        UserError: the statement returns no result set.
-    """
-    if database.link is not None:
-        from sqlflow_submitter.column_file import FileResultSet
-
-        database.link.request_rows(name)
-        return FileResultSet(*database.link.rows(on_rows))
-    for result in database.read(select):
-        if isinstance(result, ResultSet):
-            return result
-    raise UserError("cannot read the select: it returns no result set; write a SELECT")
 
 
 def load(
@@ -100,21 +74,25 @@ def decode_columns(
 ) -> dict[str, Values]:
     """Returns columns of a batch by name. The same data gives the same values in every database.
 
-    `described` has what result sets lack: SQLite's declared types, and the time zone of MySQL's session.
+    `described` has what result sets lack: SQLite's declared types.
     """
     return {
         # A column may have been added to the table since.
-        name: _normalized(result.columns[place], described[place] if place < len(described) else None, batch.raw[place])
+        name: _normalized(
+            result.columns[place], described[place] if place < len(described) else None, batch.columns[place]
+        )
         for name, place in places.items()
     }
 
 
-def _normalized(column: ColumnInfo, described: ColumnInfo | None, raw: Sequence[Any]) -> Values:
+def _normalized(column: ColumnInfo, described: ColumnInfo | None, values: Values) -> Values:
     declared_type = described.database_type if described else ""
     if described and declared_type == column.database_type:
         column = described
-    is_decoded = isinstance(raw, Values)
-    values = raw if isinstance(raw, Values) else column.decode(raw)
+    parse = DATE_PARSERS.get(column.kind) if column.kind else None
+    if column.kind and parse and values.kind is Kind.MIXED:
+        # Days or microseconds, and texts for what no calendar has.
+        return Values(column.kind, values.values)
     if values.kind is not Kind.TEXT:
         return values
     own_type = column.database_type
@@ -124,11 +102,9 @@ def _normalized(column: ColumnInfo, described: ColumnInfo | None, raw: Sequence[
     if own_type == "bit":
         # PostgreSQL prints binary digits, and MySQL returns a number.
         return Values(Kind.INT, [None if value is None else int(value, 2) for value in values.values])
-    if declared(own_type) is Declared.DATE:
-        # A date outside Python's calendar turns the whole batch into texts: decode each value by itself.
-        if is_decoded:
-            raw = [None if value is None else value.encode() for value in values.values]
-        return Values(column.decode([None]).kind, [column.decode([value]).values[0] for value in raw])
+    if column.kind and parse:
+        # A date outside the calendar turns the whole batch into texts: decode each value by itself.
+        return Values(column.kind, list(map(partial(_date, parse), values.values)))
     if TIMESTAMP_TYPE.match(declared_type):
         # SQLite stores them as texts; other databases print each moment in one form only.
         return Values(Kind.TEXT, [value and _moment(value) for value in values.values])
@@ -137,6 +113,33 @@ def _normalized(column: ColumnInfo, described: ColumnInfo | None, raw: Sequence[
         times = (value and TRAILING_ZEROS.sub(r"\1\2", value) for value in values.values)
         return Values(Kind.TEXT, list(times))
     return values
+
+
+def _day(text: str) -> int:
+    return (date.fromisoformat(text) - EPOCH.date()).days
+
+
+def _local(text: str) -> int:
+    return (datetime.fromisoformat(text) - EPOCH) // MICROSECOND
+
+
+def _instant(text: str) -> int:
+    return (datetime.fromisoformat(text) - EPOCH.replace(tzinfo=UTC)) // MICROSECOND
+
+
+DATE_PARSERS: dict[Kind, Callable[[str], int]] = {
+    Kind.DATE: _day,
+    Kind.TIMESTAMP: _local,
+    Kind.TIMESTAMP_UTC: _instant,
+}
+
+
+def _date(parse: Callable[[str], int], text: str | None) -> int | str | None:
+    """Returns a text that is no date of the calendar unchanged."""
+    try:
+        return None if text is None else parse(text)
+    except (ValueError, TypeError):
+        return text
 
 
 def _moment(text: str) -> str:

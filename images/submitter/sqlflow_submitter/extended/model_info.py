@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlflow_submitter.errors import SubmitterError
 from sqlflow_submitter.extended.computed_rows import send_rows
@@ -13,15 +13,18 @@ from sqlflow_submitter.model import WEIGHTS, ModelMeta
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement
 
+if TYPE_CHECKING:
+    from sqlflow_submitter.database import Database
 
-def show_models(statement: Statement, channel: StatementChannel) -> None:
+
+def show_models(statement: Statement, database: Database | None, channel: StatementChannel) -> None:
     """Sends one row for each model: name, size, and time of publication in UTC."""
     try:
         models = json.loads(Path(statement.listing).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SubmitterError("cannot list the models: the agent is older than the server; update it") from None
     rows = [(model["name"], model["size_bytes"], _time(model.get("published_ms"))) for model in models]
-    send_rows(["Model", "Size in bytes", "Published (UTC)"], list(zip(*rows, strict=True)), channel)
+    send_rows(["Model", "Size in bytes", "Published (UTC)"], list(zip(*rows, strict=True)), database, channel)
 
 
 def _time(published_ms: int | None) -> str | None:
@@ -30,7 +33,7 @@ def _time(published_ms: int | None) -> str | None:
     return f"{datetime.fromtimestamp(published_ms // 1000, UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def describe_model(statement: Statement, channel: StatementChannel) -> None:
+def describe_model(statement: Statement, database: Database | None, channel: StatementChannel) -> None:
     """Sends the properties of a model as rows of (property, value): first the model's own, then its columns."""
     folder = Path(statement.model_dir)
     meta = ModelMeta.load(folder)
@@ -54,7 +57,9 @@ def describe_model(statement: Statement, channel: StatementChannel) -> None:
         *((f"column {column['name']}", _column(column)) for column in meta.columns),
         *((f"feature {feature.label()}", feature.kind) for feature in meta.features if not meta.columns),
     ]
-    send_rows(["Property", "Value"], list(zip(*(row for row in rows if row[1] is not None), strict=True)), channel)
+    send_rows(
+        ["Property", "Value"], list(zip(*(row for row in rows if row[1] is not None), strict=True)), database, channel
+    )
 
 
 def _column(column: dict[str, Any]) -> str:

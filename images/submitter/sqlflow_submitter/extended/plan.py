@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlflow_submitter.connect.database import ColumnInfo, Database
+from sqlflow_submitter.database import Database
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.extended.column_kinds import (
     certainly_has_values,
@@ -17,7 +17,8 @@ from sqlflow_submitter.extended.column_kinds import (
 from sqlflow_submitter.extended.label_kinds import check_words
 from sqlflow_submitter.features.clause import Clause, locate, resolve_column
 from sqlflow_submitter.model import ModelMeta
-from sqlflow_submitter.step import Statement
+from sqlflow_submitter.step import Query, Statement
+from sqlflow_submitter.values import ColumnInfo
 from sqlflow_submitter.xgb.estimator import resolve_booster
 from sqlflow_submitter.xgb.parameters import Parameters
 
@@ -75,7 +76,7 @@ class TrainPlan:
         UserError: an estimator, attribute, column or label does not exist, or cannot be used here.
         """
         self.estimator = statement.estimator
-        self.select = statement.select
+        self.query = statement.query
         booster = resolve_booster(statement.estimator)
         self.one_hot = booster == "gblinear"
         """Whether each category gets a column, because the model reads codes as quantities."""
@@ -85,7 +86,7 @@ class TrainPlan:
         for target in statement.columns:
             if target != "feature_columns":
                 raise UserError(f"COLUMN … FOR {target}: XGBoost has one set of columns; leave out FOR")
-        self.described = database.describe(statement.select)
+        self.described = database.describe(statement.query)
         available = [column.name for column in self.described]
         self.types = {column.name: column.database_type for column in self.described}
         """The declared type of each column, by the database's name for it."""
@@ -103,22 +104,22 @@ class TrainPlan:
             self.features = learned_features(self.clause.features, self.clause.derived, self.described)
         self.has_number_label = not self.parameters.requested_task()[0]
         """Whether labels are numbers, or may be."""
-        self._check_kinds(self.described, statement.select, database, may_differ)
+        self._check_kinds(self.described, statement.query, database, may_differ)
         self.validation: list[ColumnInfo] = []
         """Columns of `validation.select`."""
         if self.parameters.validation_select:
             with prefix_validation_errors():
-                self.validation = database.describe(self.parameters.validation_select)
+                self.validation = database.describe(statement.validation_query)
                 locate("column", needed, [column.name for column in self.validation])
-                self._check_kinds(self.validation, self.parameters.validation_select, database, may_differ)
+                self._check_kinds(self.validation, statement.validation_query, database, may_differ)
 
-    def _check_kinds(self, described: Sequence[ColumnInfo], select: str, database: Database, may_differ: bool) -> None:
+    def _check_kinds(self, described: Sequence[ColumnInfo], query: Query, database: Database, may_differ: bool) -> None:
         def is_read(name: str) -> bool:
-            return name not in self.clause.derived or certainly_has_values(self.select, name, database)
+            return name not in self.clause.derived or certainly_has_values(self.query, name, database)
 
         check_label(self.label, described, database.dialect, as_number=self.has_number_label)
         if not may_differ:
-            check_kinds(self.features, described, select, database, is_read)
+            check_kinds(self.features, described, query, database, is_read)
 
     def check_label_words(self, database: Database) -> None:
         """Raises UserError if the label has words in its first rows, and the statement asks for numbers.
@@ -131,7 +132,7 @@ class TrainPlan:
         if self.parameters.task is not None:
             reason = f"objective {self.parameters.native['objective']} predicts a number"
         advice = f"{reason}; for classes use an objective such as multi:softprob or binary:logistic"
-        check_words(self.label, self.described, self.select, database, advice)
+        check_words(self.label, self.described, self.query, database, advice)
 
     def _earlier(self, statement: Statement) -> ModelMeta | None:
         """Returns the model that USING names, if any."""

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
-from sqlflow_submitter.connect.database import ColumnInfo, Database
-from sqlflow_submitter.connect.open_writer import open_writer
+from sqlflow_submitter.database import Database
 from sqlflow_submitter.errors import DatabaseUnavailable, SubmitterError, UserError
 from sqlflow_submitter.extended.column_kinds import (
     certainly_has_values,
@@ -21,7 +19,6 @@ from sqlflow_submitter.extended.column_kinds import (
     check_label,
 )
 from sqlflow_submitter.extended.label_kinds import check_words, label_has_classes
-from sqlflow_submitter.extended.later_tables import check_tables
 from sqlflow_submitter.extended.plan import (
     TrainPlan,
     check_continuation,
@@ -30,12 +27,11 @@ from sqlflow_submitter.extended.plan import (
     plan_inputs,
     prefix_validation_errors,
 )
-from sqlflow_submitter.extended.result_table import check_column_case, check_result_name, check_result_table
+from sqlflow_submitter.extended.result_table import check_column_case, check_result_table
 from sqlflow_submitter.features.clause import Clause, locate, resolve_column
 from sqlflow_submitter.model import META, ModelMeta
-from sqlflow_submitter.reads.dependencies import DatabaseObject
-from sqlflow_submitter.reads.select_dependencies import has_creator, may_change_names, mention_any, select_dependencies
-from sqlflow_submitter.step import Statement, first_word
+from sqlflow_submitter.step import Query, Statement, first_word
+from sqlflow_submitter.values import ColumnInfo
 from sqlflow_submitter.xgb import rules
 from sqlflow_submitter.xgb.estimator import resolve_booster
 from sqlflow_submitter.xgb.objectives import Task, check_objective
@@ -74,27 +70,27 @@ def check_later_statements(now: Statement, later: Iterable[Statement], database:
         UserError: some of them cannot succeed; the message has the number of each.
     """
     errors = []
-    with _ProgramState(now, database) as row:
-        for statement in later:
-            if row.known is Known.NOTHING:
-                break
+    row = _ProgramState(now, database)
+    for statement in later:
+        if row.known is Known.NOTHING:
+            break
+        try:
             try:
-                try:
-                    row.check(statement)
-                except UserError as error:
-                    if error.is_syntax or not row.depends_on_change(statement):
-                        row.database.add_suggestions(error)
-                        if statement.hint:
-                            error.args = (f"{error}; {statement.hint}",)
-                        errors.append(f"statement {statement.index + 1} ({_title(statement)}): {error}")
-                        if statement.effect == "session":
-                            break
-                row.record_effects(statement)
-            except DatabaseUnavailable:
-                if not row.has_session:
-                    raise
-                # Another connection is not possible, or it is blocked: the statement itself needs none.
-                break
+                row.check(statement)
+            except UserError as error:
+                if error.is_syntax or not row.depends_on_change(statement):
+                    error.suggest()
+                    if statement.hint:
+                        error.args = (f"{error}; {statement.hint}",)
+                    errors.append(f"statement {statement.index + 1} ({_title(statement)}): {error}")
+                    if statement.effect == "session":
+                        break
+            row.record_effects(statement)
+        except DatabaseUnavailable:
+            if not row.has_session:
+                raise
+            # Another connection is not possible, or it is blocked: the statement itself needs none.
+            break
     if errors:
         more = f"; and {len(errors) - MAX_REPORTED} more" if len(errors) > MAX_REPORTED else ""
         raise UserError("; ".join(errors[:MAX_REPORTED]) + more)
@@ -104,19 +100,13 @@ def _title(statement: Statement) -> str:
     return first_word(statement.sql) if statement.kind == "standard" else f"TO {statement.kind.upper()}"
 
 
-def _selects(statement: Statement) -> list[str]:
-    if statement.kind == "standard":
-        return [statement.sql]
-    return [select for select in (statement.select, str(statement.attributes.get("validation.select", ""))) if select]
-
-
 class _ProgramState:
     """The known effects of the statements so far."""
 
     def __init__(self, now: Statement, database: Database) -> None:
         self.database = database
         self.has_session = False
-        """Settings of the program hold in a session of its own, `database`."""
+        """Settings of the program hold in a session of its own, in which the data process checks later statements."""
         self.known = Known.NAMES
         self._plans: dict[str, Plan] = {}
         # Result tables of earlier statements: they may be replaced, because SQLFlow creates them. Also tables and views
@@ -124,19 +114,9 @@ class _ProgramState:
         self._changed_tables: set[str] = set()
         self._may_drop = False
         self._may_change_rows = False
-        self._dependencies_of: tuple[int, list[DatabaseObject]] = (-1, [])
         if now.kind == "train":
             self._plans[now.model] = Plan(TrainPlan(now, database), may_differ=False)
         self.record_effects(now)
-
-    def __enter__(self) -> _ProgramState:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.has_session:
-            self.database.close()
 
     def record_effects(self, statement: Statement) -> None:
         """Records the effects that a statement will have."""
@@ -159,74 +139,42 @@ class _ProgramState:
             self._changed_tables |= set(statement.changed_names)
             self._may_drop |= statement.may_drop
             # Rows of a new table are read only by statements that depend on it.
-            if self.database.dialect == "postgresql" and self._has_event_triggers:
+            if self.database.dialect == "postgresql" and self.database.routines.has_event_triggers:
                 self._forget_names()
         if self.database.dialect != "sqlite" and statement.effect != "session":
             self._record_calls(statement)
 
     def _record_calls(self, statement: Statement) -> None:
         """Records what functions and triggers may do."""
-        if self._may_change_rows and not self._may_routines_change_names:
+        if self._may_change_rows and not self.database.routines.may_change_names:
             # This saves the lookups for each of many INSERT statements.
             return
         if statement.kind == "standard" and not statement.sql:
             # The server omits the text of a long one.
             self._forget_names()
             return
-        found = self._dependencies(statement)
-        if may_change_names(found, self.database.dialect):
+        effects = self.database.effects(statement.index)
+        if effects.may_change_names:
             self._forget_names()
-        self._may_change_rows |= any(it.kind == "function" for it in found)
+        self._may_change_rows |= effects.calls_functions
 
     def _forget_names(self) -> None:
         """Records that names or settings are unknown. In MySQL, the grammar depends on settings."""
         self.known = Known.NOTHING if self.database.dialect == "mysql" else Known.GRAMMAR
-
-    @cached_property
-    def _may_routines_change_names(self) -> bool:
-        """Whether the database has any routine or trigger that may change names."""
-        return has_creator(self.database.dialect, self.database.rows)
-
-    @cached_property
-    def _has_event_triggers(self) -> bool:
-        return bool(self.database.rows("SELECT 1 FROM pg_event_trigger WHERE evtenabled <> 'D' LIMIT 1"))
 
     def depends_on_change(self, statement: Statement) -> bool:
         """Returns whether a statement reads, through a view or function, a table that the program creates or changes.
 
         The server has already checked whether the statement itself names such a table.
         """
-        return bool(self._changed_tables) and mention_any(self._dependencies(statement), self._changed_tables)
-
-    def _dependencies(self, statement: Statement) -> list[DatabaseObject]:
-        index, found = self._dependencies_of
-        if index != statement.index:
-            changes_rows = statement.effect == "rows"
-            dialect, rows = self.database.dialect, self.database.rows
-            found = select_dependencies(_selects(statement), dialect, rows, changes_rows=changes_rows)
-            self._dependencies_of = (statement.index, found)
-        return found
+        return bool(self._changed_tables) and self.database.depends(statement.index, sorted(self._changed_tables))
 
     def _set(self, statement: Statement) -> None:
         """Changes a setting as the program will do, in another session."""
-        if not statement.sql:
+        if statement.sql and self.database.set(statement.index):
+            self.has_session = True
+        else:
             self._forget_names()
-            return
-        if not self.has_session:
-            session = self._session()
-            if session is None:
-                self._forget_names()
-                return
-            self.database, self.has_session = session, True
-        if not self.database.add_setting(statement.sql):
-            self._forget_names()
-
-    def _session(self) -> Database | None:
-        try:
-            return self.database.checking_connection()
-        except SubmitterError:
-            # For example, the user may have one connection only.
-            return None
 
     def check(self, statement: Statement) -> None:
         """Raises UserError if a statement cannot succeed."""
@@ -241,8 +189,7 @@ class _ProgramState:
                 elif statement.effect == "session":
                     self._set(statement)
                 else:
-                    self.database.check_query(statement.sql)
-                    check_tables(statement.sql, self.database, may_drop=self._may_drop)
+                    self.database.check(statement.index, may_drop=self._may_drop)
             case "train":
                 self._check_train(statement)
             case "predict" | "evaluate" | "explain":
@@ -253,17 +200,18 @@ class _ProgramState:
     def _check_syntax(self, statement: Statement) -> None:
         """Raises UserError if the syntax of a statement, or of its selects, is wrong."""
         if statement.kind == "standard":
-            self._check_text(statement.sql)
+            if self._is_clear(statement.sql):
+                self.database.check_syntax(statement.index)
             return
-        self._check_text(statement.select)
+        if self._is_clear(statement.select):
+            self.database.check_select(statement.query)
         with prefix_validation_errors():
-            self._check_text(str(statement.attributes.get("validation.select", "")))
+            if self._is_clear(str(statement.attributes.get("validation.select", ""))):
+                self.database.check_select(statement.validation_query)
 
-    def _check_text(self, sql: str) -> None:
+    def _is_clear(self, sql: str) -> bool:
         # Unknown settings of PostgreSQL decide how it reads a backslash.
-        is_unclear = self.database.dialect == "postgresql" and "\\" in sql
-        if sql and not is_unclear:
-            self.database.check_syntax(sql)
+        return bool(sql) and not (self.database.dialect == "postgresql" and "\\" in sql)
 
     def _check_train(self, statement: Statement) -> None:
         earlier = self._plans.get(statement.using) if statement.using else None
@@ -272,18 +220,18 @@ class _ProgramState:
             return
         if earlier is not None:
             _check_continuation(statement, earlier.plan)
-            described = self.database.describe(statement.select)
+            described = self.database.describe(statement.query)
             label = resolve_column("label", statement.label or "", _names(described))
             self._check_same_inputs(statement, earlier, _names(described), label)
-            self._check_inputs(earlier, statement.select, described, label)
-            validation = str(statement.attributes.get("validation.select", ""))
-            if validation:
+            self._check_inputs(earlier, statement.query, described, label)
+            if statement.attributes.get("validation.select"):
+                query = statement.validation_query
                 with prefix_validation_errors():
-                    self._check_inputs(earlier, validation, self.database.describe(validation), label)
+                    self._check_inputs(earlier, query, self.database.describe(query), label)
             self._plans[statement.model] = earlier
         elif (statement.using or statement.pretrained) and _meta(statement.pretrained) is None:
             # The earlier model decides which columns are read, and nothing is known about it.
-            resolve_column("label", statement.label or "", _names(self.database.describe(statement.select)))
+            resolve_column("label", statement.label or "", _names(self.database.describe(statement.query)))
         else:
             plan = TrainPlan(statement, self.database, may_differ=self._may_change_rows)
             if not self._may_change_rows:
@@ -303,21 +251,21 @@ class _ProgramState:
             _check_task(statement, for_classes)
         if statement.depends_on_earlier:
             return
-        described = self.database.describe(statement.select)
+        described = self.database.describe(statement.query)
         available = _names(described)
         label = ""
         if statement.kind == "evaluate" and statement.label:
             label = resolve_column("label", statement.label, available)
         if trained is not None:
-            self._check_inputs(trained, statement.select, described, label)
+            self._check_inputs(trained, statement.query, described, label)
         elif meta is not None:
             locate("the model's column", meta.inputs(), available)
             if label:
                 check_label(label, described, self.database.dialect, as_number=meta.classes is None)
                 if meta.classes is None and not self._may_change_rows:
-                    check_words(label, described, statement.select, self.database, "the model predicts a number")
+                    check_words(label, described, statement.query, self.database, "the model predicts a number")
             if not self._may_change_rows:
-                check_kinds(meta.features, described, statement.select, self.database, of_model=True)
+                check_kinds(meta.features, described, statement.query, self.database, of_model=True)
         # What depends on a result table may be dropped before.
         is_known = not self._may_drop and _own_name(statement.result_table or "") not in self._changed_tables
         if statement.kind == "predict":
@@ -325,13 +273,10 @@ class _ProgramState:
 
             wants_probabilities = meta is not None and attributes.get("predict.probabilities")
             classes = probability_classes(meta, statement.model) if meta is not None and wants_probabilities else []
-            with open_writer(self.database) as writer:
-                kept = result_layout(statement, available, classes, writer, self.database.dialect).kept
-                check_column_case(statement, kept, self.database)
-                if is_known:
-                    check_result_name(statement, attributes, writer)
-        elif is_known:
-            check_result_table(statement, attributes, self.database)
+            passthrough = result_layout(statement, available, classes, self.database.dialect).passthrough
+            check_column_case(statement, passthrough, self.database)
+        if is_known:
+            check_result_table(statement, self.database)
 
     def _for_classes(self, trained: Plan, statement: Statement) -> bool | None:
         """Returns whether a model that the program trains will predict classes. None: unknown."""
@@ -341,7 +286,7 @@ class _ProgramState:
         if requested is not None or trained.may_differ or not asks or self.has_session:
             # In another session, the names in its select may mean other tables.
             return requested
-        return label_has_classes(plan.label, plan.described, plan.select, self.database)
+        return label_has_classes(plan.label, plan.described, plan.query, self.database)
 
     def _check_same_inputs(self, statement: Statement, earlier: Plan, available: Sequence[str], label: str) -> None:
         """Raises UserError if COLUMN names other columns than the earlier model will read."""
@@ -355,7 +300,7 @@ class _ProgramState:
         if own - set(inputs) or any(self._is_read(earlier, it) for it in missing):
             raise other_inputs(inputs)
 
-    def _check_inputs(self, trained: Plan, select: str, described: Sequence[ColumnInfo], label: str) -> None:
+    def _check_inputs(self, trained: Plan, query: Query, described: Sequence[ColumnInfo], label: str) -> None:
         """Raises UserError if a select lacks a column that the model will read, has it twice, or cannot be read.
 
         The same for the label, if it is not empty.
@@ -371,18 +316,18 @@ class _ProgramState:
             as_number = trained.plan.parameters.requested_task()[0] is False
             check_label(label, described, self.database.dialect, as_number=as_number)
             if as_number and not self._may_change_rows:
-                check_words(label, described, select, self.database, "the model predicts a number")
+                check_words(label, described, query, self.database, "the model predicts a number")
         if not self._may_change_rows:
             # A column that is not read may be missing.
             features = [it for it in trained.plan.features if all(available.count(name) == 1 for name in it.columns())]
             is_read = partial(self._is_read, trained)
-            check_kinds(features, described, select, self.database, is_read, of_model=True)
+            check_kinds(features, described, query, self.database, is_read, of_model=True)
 
     def _is_read(self, trained: Plan, column: str) -> bool:
         """Returns whether a model will certainly read a column. Training omits a derived one without a value."""
         if column not in trained.plan.clause.derived:
             return True
-        return not trained.may_differ and certainly_has_values(trained.plan.select, column, self.database)
+        return not trained.may_differ and certainly_has_values(trained.plan.query, column, self.database)
 
 
 def _names(described: Sequence[ColumnInfo]) -> list[str]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from sqlflow_submitter.connect.database import Database, Kind
+from sqlflow_submitter.database import Computed, Database
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.extended.layout import probability_classes, result_layout
-from sqlflow_submitter.extended.loading import open_select, print_warnings
-from sqlflow_submitter.extended.passthrough import PassthroughColumns
-from sqlflow_submitter.extended.result_table import check_column_case, check_result_table, result_table
+from sqlflow_submitter.extended.loading import print_warnings
+from sqlflow_submitter.extended.result_table import BATCH_ROWS, check_column_case, check_result_table, table_name
 from sqlflow_submitter.extended.trained_model import BatchEncoder, TrainedModel, probabilities
 from sqlflow_submitter.statement import StatementChannel
-from sqlflow_submitter.step import Statement, Step
+from sqlflow_submitter.step import Statement
+from sqlflow_submitter.values import Kind
 from sqlflow_submitter.xgb import rules
 from sqlflow_submitter.xgb.parameters import check_attributes
 
 
-def predict(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
+def predict(statement: Statement, database: Database, channel: StatementChannel) -> None:
     """Writes the result table: the columns of the select without the result column, then the result column.
 
     The result is a class as it was in the training data, or a number. With `predict.probabilities`, a column
@@ -29,31 +29,32 @@ def predict(statement: Statement, step: Step, database: Database, channel: State
     attributes = check_attributes(statement.attributes, rules.attributes("predict"))
     model = TrainedModel(statement.model_dir)
     classes = probability_classes(model.meta, statement.model) if attributes.get("predict.probabilities") else []
-    described = database.describe(statement.select)
-    model.check_columns(described, statement.select, database)
-    available = [column.name for column in described]
-    check_result_table(statement, attributes, database)
-    with result_table(statement, attributes, step.staging_suffix, database) as table:
-        writer = table.writer
-        kept, result_column, names = result_layout(statement, available, classes, writer, database.dialect)
-        check_column_case(statement, kept, database)
-        passthrough = PassthroughColumns(described, {*available} - {*kept})
-        computed = [writer.column(result_column, model.result_kind()), *(writer.column(it, Kind.FLOAT) for it in names)]
-        table.create_from_select(statement.select, passthrough.columns, computed)
-        channel.print_line(f"PREDICT {table.name}.{result_column} with model {statement.model}")
+    described = database.describe(statement.query)
+    model.check_columns(described, statement.query, database)
+    check_result_table(statement, database)
+    passthrough, result_column, names = result_layout(
+        statement, [column.name for column in described], classes, database.dialect
+    )
+    check_column_case(statement, passthrough, database)
+    computed = [model.result_column(result_column), *(Computed(name, Kind.FLOAT) for name in names)]
+    database.write([(place, name) for name, place in passthrough.items()], computed)
+    table = table_name(statement, database.dialect)
+    channel.print_line(f"PREDICT {table}.{result_column} with model {statement.model}")
+    if names:
+        channel.print_line(f"probabilities: {', '.join(names)}")
+    rows = 0
+    result = database.stream(BATCH_ROWS)
+    # The library is imported while the data process reads.
+    booster = model.booster()
+    encoder = BatchEncoder(model, result, described)
+    for batch in result.batches():
+        predicted = model.predict(booster, encoder.encode(batch))
+        columns = [predicted.values]
         if names:
-            channel.print_line(f"probabilities: {', '.join(names)}")
-        booster = model.booster()
-        with open_select(database, statement.select) as result:
-            encoder = BatchEncoder(model, result, described)
-            for batch in result.batches():
-                predicted = model.predict(booster, encoder.encode(batch))
-                columns = [predicted.values]
-                if names:
-                    columns += probabilities(predicted.margins, model.task)[:, : len(names)].T.tolist()
-                passthrough.insert(table, batch, [*map(writer.raw, columns)], table.rows)
-                channel.progress("predict", table.rows, 0, "rows")
-        channel.progress("predict", table.rows, table.rows, "rows")
-        print_warnings(encoder.warnings(), channel)
-        table.publish(channel)
-    channel.print_line(f"predicted {table.rows} row(s) into {table.name}")
+            columns += list(probabilities(predicted.margins, model.task)[:, : len(names)].T)
+        database.rows(batch.rows, columns)
+        rows += batch.rows
+        channel.progress("predict", rows, 0, "rows")
+    channel.progress("predict", rows, rows, "rows")
+    print_warnings(encoder.warnings(), channel)
+    database.publish(f"predicted {rows} row(s) into {table}")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlflow_submitter.connect.database import Database
+from sqlflow_submitter.database import Database
 from sqlflow_submitter.extended.plan import TrainPlan
 from sqlflow_submitter.model import WEIGHTS, ModelMeta
 from sqlflow_submitter.statement import StatementChannel
@@ -39,7 +39,7 @@ def train(statement: Statement, step: Step, database: Database, channel: Stateme
     from sqlflow_submitter.extended.training_data import load_training_data
 
     with channel.spans.span("load"):
-        data = load_training_data(plan, statement.select, database, channel)
+        data = load_training_data(plan, database, channel)
 
     plan.parameters.check_width(data.train[0].data.shape[1])
 

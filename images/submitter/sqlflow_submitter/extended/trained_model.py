@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, Kind, ResultSet
+from sqlflow_submitter.database import Computed, Database
 from sqlflow_submitter.extended.column_kinds import check_kinds
 from sqlflow_submitter.extended.loading import decode_columns
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.features.labels import LabelReader
 from sqlflow_submitter.features.matrix import FixedFeatures, Matrix
 from sqlflow_submitter.model import ModelMeta
+from sqlflow_submitter.step import Query
+from sqlflow_submitter.values import Batch, ColumnInfo, Kind, ResultSet
 from sqlflow_submitter.xgb.estimator import resolve_booster
 from sqlflow_submitter.xgb.objectives import Task, check_objective
 
@@ -22,8 +24,8 @@ from sqlflow_submitter.xgb.objectives import Task, check_objective
 class Predicted(NamedTuple):
     """A model's predictions for some rows."""
 
-    values: list[Any]
-    """A class or a number for each row."""
+    values: Any
+    """For each row the place of its class, or a number."""
     margins: Any | None
     """Raw scores. None if the model predicts numbers."""
 
@@ -37,10 +39,10 @@ class TrainedModel:
         self.task = check_objective(self.meta.objective)
         self.one_hot = resolve_booster(self.meta.class_name) == "gblinear"
 
-    def check_columns(self, described: Sequence[ColumnInfo], select: str, database: Database) -> None:
+    def check_columns(self, described: Sequence[ColumnInfo], query: Query, database: Database) -> None:
         """Raises UserError if a select lacks a column that the model reads, or if the column cannot be read."""
         locate("the model's column", self.meta.inputs(), [column.name for column in described])
-        check_kinds(self.meta.features, described, select, database, of_model=True)
+        check_kinds(self.meta.features, described, query, database, of_model=True)
 
     def booster(self) -> Any:
         """Loads the weights."""
@@ -54,19 +56,22 @@ class TrainedModel:
             return Kind.FLOAT
         if all(isinstance(value, bool) for value in self.meta.classes):
             return Kind.BOOL
-        return Kind.INT if all(isinstance(value, int) for value in self.meta.classes) else Kind.TEXT
+        fits = all(isinstance(value, int) and -(2**63) <= value < 2**63 for value in self.meta.classes)
+        return Kind.INT if fits else Kind.TEXT
+
+    def result_column(self, name: str) -> Computed:
+        """Describes the column of the predicted values."""
+        kind, classes = self.result_kind(), self.meta.classes
+        return Computed(name, kind, list(map(str, classes)) if kind is Kind.TEXT and classes else classes)
 
     def predict(self, booster: Any, matrix: Matrix) -> Predicted:
         """Returns a class or a number for each row."""
         from sqlflow_submitter.xgb import booster as xgb
 
-        classes = self.meta.classes
-        if classes is None:
-            return Predicted([float(value) for value in xgb.values(booster, matrix)], None)
+        if self.meta.classes is None:
+            return Predicted(xgb.values(booster, matrix), None)
         margins = xgb.margins(booster, matrix)
-        if self.result_kind() is Kind.TEXT:
-            classes = [str(value) for value in classes]
-        return Predicted([classes[code] for code in class_codes(margins, self.task).tolist()], margins)
+        return Predicted(class_codes(margins, self.task), margins)
 
     def label_reader(self, column: str) -> LabelReader:
         return LabelReader(column, self.meta.classes, self.meta.classes is not None, of_model=True)

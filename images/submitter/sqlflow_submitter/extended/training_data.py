@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sqlflow_submitter.connect.database import Database, ResultSet
+from sqlflow_submitter.database import Database
 from sqlflow_submitter.extended.classes import assign_class_codes
-from sqlflow_submitter.extended.loading import load, open_select, print_warnings
+from sqlflow_submitter.extended.loading import load, print_warnings
 from sqlflow_submitter.extended.plan import TrainPlan, prefix_validation_errors
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.features.encode import Columns
@@ -15,9 +15,10 @@ from sqlflow_submitter.features.learn import ColumnCounter, LearnedFeatures, Lea
 from sqlflow_submitter.features.matrix import FixedFeatures, Matrix
 from sqlflow_submitter.features.report import ColumnReport, table
 from sqlflow_submitter.features.spec import Feature
-from sqlflow_submitter.link import VALIDATION
 from sqlflow_submitter.model import ModelMeta
 from sqlflow_submitter.statement import StatementChannel
+from sqlflow_submitter.step import STATEMENT, VALIDATION
+from sqlflow_submitter.values import ResultSet
 
 Labelled = tuple[Matrix, Any]
 """Rows, and their labels as class codes or numbers."""
@@ -35,7 +36,7 @@ class TrainingData(NamedTuple):
     objective_reason: str
 
 
-def load_training_data(plan: TrainPlan, select: str, database: Database, channel: StatementChannel) -> TrainingData:
+def load_training_data(plan: TrainPlan, database: Database, channel: StatementChannel) -> TrainingData:
     """Loads the select and `validation.select`. Chooses the objective and the number of classes if they are not set.
 
     Raises:
@@ -46,7 +47,7 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
     as_classes, reason = parameters.requested_task()
     label_type = plan.types.get(plan.label, "")
     reader = LabelReader(plan.label, earlier.classes if earlier else None, as_classes, label_type)
-    result = open_select(database, select, on_rows=lambda rows: channel.progress("read", rows, 0, "rows"))
+    result = database.read(STATEMENT, lambda rows: channel.progress("read", rows, 0, "rows"), _import_library)
     if earlier is None:
         labels, learned = _learn(plan, result, reader, channel)
     else:
@@ -71,6 +72,10 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
         with prefix_validation_errors():
             validation = _load_validation(plan, FixedFeatures(features, plan.one_hot), held_out, database, channel)
     return TrainingData((matrix, labels), validation, features, classes, reports, reason)
+
+
+def _import_library() -> None:
+    import sqlflow_submitter.xgb.booster  # noqa: F401
 
 
 def _learn(
@@ -114,7 +119,7 @@ def _load_validation(
     plan: TrainPlan, features: FixedFeatures, labels: LabelReader, database: Database, channel: StatementChannel
 ) -> Labelled:
     """Loads `validation.select` with the learned features."""
-    result = open_select(database, plan.parameters.validation_select, VALIDATION)
+    result = database.read(VALIDATION)
     inputs = [name for feature in features.features for name in feature.columns()]
     load(result, inputs, plan.validation, features.add, labels, channel, "load validation")
     found = features.build(), labels.finish()

@@ -30,7 +30,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.dictionary import MAX_VOCABULARY, Text, Texts
@@ -42,6 +41,7 @@ from sqlflow_submitter.features.spec import DENSE, SPARSE, Feature
 from sqlflow_submitter.features.store import NumberStore
 from sqlflow_submitter.features.texts import Form, form_of
 from sqlflow_submitter.features.vocabulary import FEW_ROWS, NEARLY_ALL, build_vocabulary, warn_about_texts
+from sqlflow_submitter.values import Kind, Values
 
 MAX_SPARSE_WIDTH = 10_000_000
 KEY_NAME = re.compile(r"(.*_)?(row)?(id|uuid|guid|key)|.*Id|.*ID")

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.numbers import DATE_KINDS, EMPTY, UNSEEN, UNSEEN_INDEX, NumberReader, Tally, value_error
 from sqlflow_submitter.features.precision import PrecisionCheck, exact_number
@@ -32,6 +31,7 @@ from sqlflow_submitter.features.spec import (
 )
 from sqlflow_submitter.features.store import Floats, Scaling
 from sqlflow_submitter.features.texts import Form, is_missing_form, micros
+from sqlflow_submitter.values import Kind, Values
 
 EPOCH = datetime(1970, 1, 1)
 

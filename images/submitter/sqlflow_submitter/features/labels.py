@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError, listing
 from sqlflow_submitter.features import texts
 from sqlflow_submitter.features.array_values import ArrayValues
@@ -34,6 +33,7 @@ from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.store import NumberStore, count_distinct
 from sqlflow_submitter.features.texts import Form
 from sqlflow_submitter.features.vocabulary import NEARLY_ALL
+from sqlflow_submitter.values import Kind, Values
 
 MAX_CLASSES = 10_000
 MAX_WHOLE_CLASSES = 20

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlflow_submitter.connect.database import Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.collect import Collector
 from sqlflow_submitter.features.encode import Block, Columns
@@ -13,6 +12,7 @@ from sqlflow_submitter.features.matrix import EncodedFeature, Matrix, assemble
 from sqlflow_submitter.features.precision import PrecisionCheck
 from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.spec import DENSE, Feature
+from sqlflow_submitter.values import Values
 
 MAX_COUNTED = 10_000
 """Maximum number of distinct values that are counted in a column whose features are fixed."""

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features import texts
 from sqlflow_submitter.features.array_values import ArrayValues
 from sqlflow_submitter.features.texts import MICROS_PER_DAY, Form
+from sqlflow_submitter.values import Kind, Values
 
 NUMERIC_KINDS = {Kind.BOOL, Kind.INT, Kind.FLOAT, Kind.DECIMAL}
 DATE_KINDS = {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMP_UTC}

@@ -1,0 +1,232 @@
+//! Serves the submitter of an extended statement: its selects, its result table and its checks, and nothing else.
+
+mod checks;
+mod result;
+mod stream;
+
+use sqlflow_database::{Database, Error, suggestions};
+use sqlflow_sql::Dialect;
+
+use self::checks::Checks;
+pub use self::result::Publication;
+use self::result::ResultWriter;
+use crate::channel::Channel;
+use crate::column_file::ColumnFile;
+use crate::failure::StepError;
+use crate::link::Link;
+use crate::redact::Redactor;
+use crate::requests::{Answer, Described, Failed, Query, Request, Select};
+use crate::shutdown::Shutdown;
+use crate::step::{Statement, Step};
+
+/// Maximum size of the rows of one select in the workspace, in bytes.
+const MAX_FILE: u64 = 256 << 30;
+/// Number of rows after which progress is reported.
+const PROGRESS_ROWS: u64 = 50_000;
+
+/// Serves one statement.
+pub struct Server<'a> {
+    pub link: Link,
+    pub step: &'a Step,
+    pub statement: &'a Statement,
+    pub database: &'a mut dyn Database,
+    pub channel: &'a mut Channel,
+    pub shutdown: &'a Shutdown,
+    pub redactor: &'a Redactor,
+}
+
+/// What a request has failed by.
+enum Failure {
+    /// The submitter is told.
+    Database(Error),
+    /// The step has failed.
+    Step(StepError),
+    /// The submitter has ended. Its own end says why.
+    Ended,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<StepError> for Failure {
+    fn from(error: StepError) -> Self {
+        Self::Step(error)
+    }
+}
+
+/// Of the link.
+impl From<std::io::Error> for Failure {
+    fn from(_: std::io::Error) -> Self {
+        Self::Ended
+    }
+}
+
+/// What the statement has so far.
+#[derive(Default)]
+struct Work {
+    checks: Checks,
+    result: Option<ResultWriter>,
+    /// The submitter was told that the select or its table has failed. It may have sent more before it reads that.
+    has_failed: bool,
+    /// What to tell the user when the table is published; `None`: it is not complete.
+    line: Option<String>,
+}
+
+impl Work {
+    /// Ignores what the submitter sends before it reads an error.
+    fn fail_if(&mut self, done: Result<(), Failure>) -> Result<(), Failure> {
+        if done.is_err() {
+            self.has_failed = true;
+            if let Some(result) = &mut self.result {
+                result.fail();
+            }
+        }
+        done
+    }
+}
+
+impl Server<'_> {
+    /// Answers requests until the submitter ends. Returns the result table to publish, if the submitter succeeds.
+    ///
+    /// # Errors
+    /// The link is broken, a signal has arrived, or a staging table could not be dropped.
+    pub fn serve(mut self) -> Result<Option<Publication>, StepError> {
+        self.shutdown.set_leaves_nothing(self.channel.spare());
+        let mut work = Work::default();
+        let served = self.answer_all(&mut work);
+        match (work.result, work.line) {
+            (Some(result), Some(line)) if served.is_ok() => {
+                self.database.end_reading();
+                return Ok(Some(result.publication(line)));
+            }
+            (Some(result), _) => result.discard(self.channel, self.shutdown)?,
+            (None, _) => {}
+        }
+        self.shutdown.end_statement();
+        // One that arrived meanwhile has ended nothing.
+        self.shutdown.check()?;
+        served.map(|()| None)
+    }
+
+    fn answer_all(&mut self, work: &mut Work) -> Result<(), StepError> {
+        loop {
+            let request = self.link.next();
+            let request =
+                request.map_err(|error| StepError::Other(format!("cannot read a request: {error}")))?;
+            let Some(request) = request else { return Ok(()) };
+            self.shutdown.begin_statement()?;
+            let answered = self.answer(request, work);
+            // While there is a staging table, a signal has it dropped.
+            if work.result.is_none() {
+                self.shutdown.end_statement();
+            }
+            match answered {
+                Ok(()) => {}
+                Err(Failure::Ended) => return Ok(()),
+                Err(Failure::Step(error)) => return Err(error),
+                Err(Failure::Database(error)) => self.tell(&error, work),
+            }
+        }
+    }
+
+    fn tell(&mut self, error: &Error, work: &mut Work) {
+        let sql = work.checks.failed_sql(self.statement);
+        let similar = suggestions(work.checks.database(self.database), error, sql);
+        let message = self.redactor.redact(&error.message);
+        // If the submitter has ended, its own end says why.
+        let _ = self.link.send(&Answer::Error(Failed::new(error, &message, similar)));
+    }
+
+    fn answer(&mut self, request: Request, work: &mut Work) -> Result<(), Failure> {
+        work.checks.begin(self.statement.index);
+        match request {
+            Request::Dialect => {
+                let name = match self.database.dialect() {
+                    Dialect::Sqlite => "sqlite",
+                    Dialect::Mysql => "mysql",
+                    Dialect::Postgresql => "postgresql",
+                };
+                Ok(self.link.send(&Answer::Dialect(name))?)
+            }
+            Request::Read(select) => self.read(select),
+            Request::Describe(query) => {
+                let columns = self.describe(query, work)?;
+                Ok(self.link.send(&Answer::Columns(columns.iter().map(Described::new).collect()))?)
+            }
+            Request::Write(write) => {
+                work.result = Some(ResultWriter::create(self, write)?);
+                self.done()
+            }
+            Request::Stream { max_rows } => {
+                let streamed = self.stream(max_rows, work);
+                work.fail_if(streamed)
+            }
+            Request::Rows { rows, bytes } => match &mut work.result {
+                Some(result) => {
+                    let written = result.rows(&mut self.link, rows, bytes);
+                    work.fail_if(written)
+                }
+                None => Err(protocol("rows without a table")),
+            },
+            Request::Taken | Request::Publish { .. } if work.has_failed => Ok(()),
+            Request::Taken => Err(protocol("a batch that was not sent was taken")),
+            Request::Show { columns, values } => {
+                result::show(self.channel, self.statement.index, columns, values)?;
+                self.done()
+            }
+            Request::Publish { line } => {
+                if work.result.is_none() {
+                    return Err(protocol("there is no table"));
+                }
+                self.shutdown.set_leaves_nothing(None);
+                work.line = Some(line);
+                self.done()
+            }
+            check => self.check(check, work),
+        }
+    }
+
+    fn done(&mut self) -> Result<(), Failure> {
+        Ok(self.link.send(&Answer::Done)?)
+    }
+
+    fn read(&mut self, select: Select) -> Result<(), Failure> {
+        let mut reported = 0;
+        let link = &mut self.link;
+        let mut on_rows = |rows: u64| {
+            if rows < reported + PROGRESS_ROWS {
+                return Ok(());
+            }
+            reported = rows;
+            link.send(&Answer::Rows(rows))
+        };
+        let mut file = ColumnFile::create(MAX_FILE, &mut on_rows).map_err(|error| {
+            Error::user(format!("cannot store the rows of the select in the workspace: {error}"))
+        })?;
+        self.database.read(self.statement.select_of(select), &mut file)?;
+        let written = file.finish()?;
+        let columns =
+            written.columns.iter().map(|it| (it.name.as_str(), it.database_type.as_str())).collect();
+        let answer = Answer::ColumnFile { columns, streams: &written.streams };
+        Ok(self.link.send_file(&answer, &written.file)?)
+    }
+
+    /// A statement of the step, or a later one.
+    fn statement(&self, index: u32) -> Result<&Statement, Failure> {
+        let mut all = self.step.statements.iter().chain(&self.step.later);
+        all.find(|it| it.index == index).ok_or_else(|| protocol("there is no such statement"))
+    }
+
+    /// The text of a select.
+    fn select(&self, query: Query) -> Result<&str, Failure> {
+        Ok(self.statement(query.statement)?.select_of(query.select))
+    }
+}
+
+/// A request that no submitter sends.
+fn protocol(what: &str) -> Failure {
+    Failure::Step(StepError::Other(format!("cannot answer a request of the submitter: {what}")))
+}

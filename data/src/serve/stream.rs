@@ -1,0 +1,119 @@
+//! The select of a statement as a stream of batches. The submitter computes columns for each batch while the next one is
+//! read, and the table gets both.
+//!
+//! Memory is bounded by [`MAX_AHEAD`] batches: a batch is sent when the submitter needs an earlier one no more. A batch is
+//! passed as a file in memory, so that sending never blocks: the submitter may be sending columns at the same time.
+
+use sqlflow_database::{Batch, Column, Error, Limits, Results};
+
+use super::{Failure, ResultWriter, Server, Work, protocol};
+use crate::column_file;
+use crate::link::Link;
+use crate::requests::{Answer, Described, Request, Select};
+
+/// Maximum number of batches that the submitter has.
+const MAX_AHEAD: usize = 2;
+
+impl Server<'_> {
+    pub(super) fn stream(&mut self, max_rows: usize, work: &mut Work) -> Result<(), Failure> {
+        let mut sink = Sink {
+            link: &mut self.link,
+            result: work.result.as_mut(),
+            max_rows: max_rows.clamp(1, Limits::COMPUTED.rows),
+            columns: None,
+            ahead: 0,
+            rows: 0,
+            failure: None,
+        };
+        let read = self.database.read(self.statement.select_of(Select::Statement), &mut sink);
+        let (failure, rows) = (sink.failure.take(), sink.rows);
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        read?;
+        if sink.columns.is_none() {
+            return Err(
+                Error::user("cannot read the select: it returns no result set; write a SELECT").into()
+            );
+        }
+        sink.wait_until_ahead(0)?;
+        Ok(self.link.send(&Answer::End(rows))?)
+    }
+}
+
+struct Sink<'a> {
+    link: &'a mut Link,
+    result: Option<&'a mut ResultWriter>,
+    max_rows: usize,
+    columns: Option<Vec<Column>>,
+    /// Number of batches that the submitter has.
+    ahead: usize,
+    rows: u64,
+    /// Why the select was ended.
+    failure: Option<Failure>,
+}
+
+impl Sink<'_> {
+    fn send(&mut self, batch: Batch) -> Result<(), Failure> {
+        let columns = self.columns.as_deref().unwrap_or_default();
+        let file = column_file::in_memory(columns, &batch)?;
+        self.wait_until_ahead(MAX_AHEAD - 1)?;
+        self.link.send_file(&Answer::Batch(batch.rows), &file)?;
+        self.ahead += 1;
+        self.rows += batch.rows as u64;
+        if let Some(result) = &mut self.result {
+            result.add_batch(batch);
+        }
+        Ok(())
+    }
+
+    /// Waits until the submitter has no more than this number of batches, and writes what it has computed.
+    fn wait_until_ahead(&mut self, count: usize) -> Result<(), Failure> {
+        while self.ahead > count {
+            match (self.link.next()?, &mut self.result) {
+                (Some(Request::Rows { rows, bytes }), Some(result)) => {
+                    result.rows(self.link, rows, bytes)?;
+                }
+                (Some(Request::Taken), result) => {
+                    self.ahead -= 1;
+                    if let Some(result) = result {
+                        result.end_batch()?;
+                    }
+                }
+                (Some(_), _) => return Err(protocol("it is not one of a stream")),
+                (None, _) => return Err(Failure::Ended),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Results for Sink<'_> {
+    fn limits(&self) -> Limits {
+        Limits { first_rows: self.max_rows, rows: self.max_rows, ..Limits::COMPUTED }
+    }
+
+    fn result_set(&mut self, columns: &[Column]) -> Result<(), Error> {
+        if self.columns.is_some() {
+            return Err(Error::user("cannot read the select: it returns several result sets"));
+        }
+        self.columns = Some(columns.to_vec());
+        let described = columns.iter().map(Described::new).collect();
+        let sent = self.link.send(&Answer::Columns(described));
+        sent.map_err(|error| self.end(error.into()))
+    }
+
+    fn batch(&mut self, batch: Batch) -> Result<(), Error> {
+        self.send(batch).map_err(|failure| self.end(failure))
+    }
+
+    fn changed(&mut self, _: Option<u64>) {}
+}
+
+impl Sink<'_> {
+    /// Ends the select.
+    fn end(&mut self, failure: Failure) -> Error {
+        self.failure = Some(failure);
+        Error::undelivered("cannot use the rows")
+    }
+}
