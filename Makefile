@@ -8,6 +8,9 @@ export SQLFLOW_TEST_PYTHON ?= $(VENV)/bin/python
 # Its requirements conflict with those of the submitter.
 S3_VENV := $(SQLFLOW_CACHE)/venv-s3
 export SQLFLOW_TEST_S3_PYTHON ?= $(S3_VENV)/bin/python
+# The peers of `make bench`: connectorx, pandas.
+BENCH_VENV := $(SQLFLOW_CACHE)/venv-bench
+export SQLFLOW_BENCH_PYTHON ?= $(BENCH_VENV)/bin/python
 SUBMITTER := images/submitter
 
 # The agent that ships: one static file, as small as it gets. Without the C library's dynamic loader the crate that asks
@@ -28,12 +31,14 @@ STATIC_FLAGS := -C target-feature=+crt-static --cfg getrandom_backend="linux_get
 # unwind the stack then, so a requested backtrace is empty.
 AGENT_LINK_FLAGS := -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Wl,--wrap=_Unwind_Backtrace
 export SQLFLOW_TEST_STATIC_AGENT ?= $(STATIC_AGENT)
+# What measures and is measured, without another build of agent and data process: those that ship are measured.
+BUILD_BENCH := cargo build --release -p sqlflow-server -p sqlflowctl -p sqlflow-tests --bins
 
 # Where `make install` installs. With INSTALL_PROGRAMS it takes programs from that folder, and builds none.
 PREFIX ?= $(HOME)/.local
 
 .DEFAULT_GOAL := help
-.PHONY: help agent agent-path build install uninstall quickstart cluster cluster-down test test-cluster lint test-rust test-submitter test-quickstart drill bench deny venv venv-dev packages clean
+.PHONY: help agent agent-path build install uninstall quickstart cluster cluster-up cluster-down test test-cluster lint test-rust test-submitter test-quickstart drill bench deny venv venv-dev packages clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,12 +81,15 @@ lint: venv-dev ## Formatting, lints, types and prose
 		cargo clippy -p sqlflow-agent --no-default-features --features $$alone --quiet -- -D warnings || exit 1; done
 	cargo clippy -p sqlflow-agent --no-default-features --quiet -- -D warnings
 	cd $(SUBMITTER) && $(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --quiet --check . && $(VENV)/bin/mypy --no-error-summary
+	cd $(SUBMITTER) && $(VENV)/bin/ruff check --quiet --config pyproject.toml ../../tests/bench
+	cd $(SUBMITTER) && $(VENV)/bin/ruff format --quiet --check --config pyproject.toml ../../tests/bench
 	cd $(SUBMITTER) && $(VENV)/bin/python generate_protos.py --check
 	python3 scripts/test_check_prose.py
 	scripts/check-prose
 
 test-rust: packages build agent venv ## Unit, property and end-to-end tests
 	cargo test --workspace --exclude sqlflow-tests
+	cargo test -p sqlflow-tests --lib --bins
 	cargo test -p sqlflow-tests --test agent --test link --test e2e
 	cargo test -p sqlflow-tests --test faults
 	cargo test -p sqlflow-tests --test storage
@@ -92,6 +100,10 @@ test-cluster: cluster ## Jobs on a real Kubernetes of this machine (root and Lin
 	cargo test -p sqlflow-tests --test kubernetes -- --ignored --test-threads 1
 
 cluster: build agent venv ## Bring the test cluster up, and print its KUBECONFIG
+	@$(MAKE) --no-print-directory cluster-up
+
+# Without a build: SQLFLOW_IMAGE_PROGRAMS is the folder of the server in its image.
+cluster-up:
 	@scripts/test-packages.sh cluster
 	@scripts/test-tool.sh kubernetes > /dev/null
 	@scripts/test-tool.sh coredns > /dev/null
@@ -115,13 +127,20 @@ drill: packages build agent venv ## The heavy drills at full size
 	SQLFLOW_DRILL_APISERVER_SECONDS=60 cargo test -p sqlflow-tests --test kubernetes apiserver_outage
 	SQLFLOW_DRILL_KILLS=20 cargo test -p sqlflow-tests --test e2e server_killed -- --test-threads 1
 	SQLFLOW_FAULT_SCHEDULES=2000 cargo test -p sqlflow-tests --test faults
-	cargo build --release --workspace --bins
+	$(BUILD_BENCH)
 	$(CARGO_TARGET_DIR)/release/sqlflow-bench --only soak --out build/soak.json
 	SQL_FUZZ_INPUTS=10000000 cargo test --release -p sqlflow-sql fuzz_many
 
-bench: agent venv cluster ## Speed, beside peers in the same run; also as build/bench.json
+bench: export SQLFLOW_IMAGE_PROGRAMS := $(CARGO_TARGET_DIR)/release
+bench: ## Speed, beside peers in the same run; also as build/bench.json
+	@echo "make bench builds what is not in the cache: the static agent and data process that ship (profile dist), about"
+	@echo "5 minutes on two cores; server, command line and benchmark (profile release), about 10 minutes; and once a"
+	@echo "Kubernetes, an HDFS and an S3 server. Then it measures; the group data alone takes about 25 minutes."
+	@$(MAKE) --no-print-directory agent venv
 	@scripts/test-packages.sh bench
-	cargo build --release --workspace --bins
+	@scripts/venv.sh $(BENCH_VENV) tests/bench/requirements-bench.txt
+	$(BUILD_BENCH)
+	@$(MAKE) --no-print-directory cluster-up
 	$(CARGO_TARGET_DIR)/release/sqlflow-bench --out build/bench.json
 
 deny: ## Licences, sources and versions of dependencies

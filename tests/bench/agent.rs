@@ -1,7 +1,7 @@
 //! The static agent with a command: its cost compared with no agent and with its peers.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,6 +9,7 @@ use anyhow::{Context as _, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_tests::python;
+use sqlflow_tests::server::Setup;
 
 use crate::arguments::Scale;
 use crate::measure::Measurement;
@@ -17,6 +18,14 @@ use crate::measure::Measurement;
 pub fn shipped() -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("SQLFLOW_TEST_STATIC_AGENT");
     Ok(path.context("SQLFLOW_TEST_STATIC_AGENT names the static agent; `make bench` sets it")?.into())
+}
+
+/// A server whose agents are the static one, with the data process beside it: what ships, and what images hold.
+pub fn setup(dir: &Path, datasource: impl Into<String>) -> anyhow::Result<Setup> {
+    let agent = shipped()?;
+    let data = agent.with_file_name("sqlflow-data");
+    ensure!(data.is_file(), "{} is not built; `make agent` does that", data.display());
+    Ok(Setup::new(dir, datasource).flag(format!("--agent={}", agent.display())))
 }
 
 fn agent(flags: &[&str]) -> anyhow::Result<Command> {
@@ -83,11 +92,13 @@ pub fn starts(scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
     ];
     let mut starts: Vec<_> = ways
         .iter()
-        .map(|(_, start, _, name)| Measurement::time(start, format!("{name}: /bin/true, from start to end")))
+        .map(|(_, start, _, name)| Measurement::time(*start, format!("{name}: /bin/true, from start to end")))
         .collect();
     let mut exits: Vec<_> = ways
         .iter()
-        .map(|(_, _, exit, name)| Measurement::time(exit, format!("{name}: last act of date → end is known")))
+        .map(|(_, _, exit, name)| {
+            Measurement::time(*exit, format!("{name}: last act of date → end is known"))
+        })
         .collect();
     for _ in 0..scale.starts {
         // In turn, so that a noisy minute is noisy for all.

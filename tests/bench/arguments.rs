@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-const USAGE: &str =
-    "usage: sqlflow-bench [--quick] [--only agent|server|jobs|live|models|pods|traces|soak] [--out FILE]";
-const GROUPS: [&str; 8] = ["agent", "server", "jobs", "live", "models", "pods", "traces", SOAK];
+const USAGE: &str = "usage: sqlflow-bench [--quick] [--only agent|server|jobs|data|live|models|pods|traces|soak] [--out FILE]";
+const GROUPS: [&str; 9] = ["agent", "server", "jobs", "data", "live", "models", "pods", "traces", SOAK];
 /// Groups that run only on demand, since they take too long.
 const SOAK: &str = "soak";
 
@@ -44,6 +43,10 @@ pub struct Scale {
     pub rows: u32,
     /// Selects of the large table.
     pub selects: u32,
+    /// Trainings and predictions of each kind.
+    pub rounds: u32,
+    /// Jobs of SELECT 1 in sequence.
+    pub sequence: u32,
     /// Starts of the agent.
     pub starts: u32,
     /// Megabytes per run through the agent.
@@ -77,6 +80,8 @@ const FULL: Scale = Scale {
     trainings: 20,
     rows: 1_000_000,
     selects: 3,
+    rounds: 3,
+    sequence: 1_000,
     starts: 300,
     megabytes: 4096,
     streams: 3,
@@ -100,6 +105,8 @@ const QUICK: Scale = Scale {
     trainings: 4,
     rows: 100_000,
     selects: 1,
+    rounds: 1,
+    sequence: 100,
     starts: 50,
     megabytes: 256,
     streams: 1,

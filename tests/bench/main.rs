@@ -5,6 +5,7 @@
 
 mod agent;
 mod arguments;
+mod data;
 mod fetch;
 mod first_log;
 mod live;
@@ -57,6 +58,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if arguments.wants("jobs") {
         report.add(small_jobs::all(folder, scale).await?);
+    }
+    if arguments.wants("data") {
+        report.add(data::all(folder, scale).await?);
     }
     if arguments.wants("soak") {
         report.add(soak::all(folder, scale).await?);

@@ -1,4 +1,4 @@
-//! In Pods: Run → first log line, compared with a bare Pod of the same image that prints a line.
+//! In Pods: Run → first log line, and Run → first row of SELECT 1, compared with a bare Pod that prints a line.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use sqlflow_tests::api_relay::ApiProxy;
 use sqlflow_tests::client::Client;
 use sqlflow_tests::cluster::{AGENT_IMAGE, Namespace, SUBMITTER_IMAGE};
 
-use crate::measure::{Measurement, millis};
+use crate::measure::{Goal, Measurement, Relation, Statistic, millis};
 
 /// It prints a line before it trains.
 const TRAIN: &str = "SELECT 1 AS a, 1 AS class TO TRAIN xgboost.gbtree LABEL class INTO m;";
@@ -21,7 +21,9 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub async fn all(samples: usize) -> anyhow::Result<Vec<Measurement>> {
     let namespace = Namespace::new("bench");
     let api = Api { proxy: ApiProxy::start(namespace.dir()), namespace: namespace.name.clone() };
-    let server = namespace.setup(DATA, "{}").start()?;
+    // As where the agent's image is named: plain SQL runs on it alone.
+    let sql_image = format!("--pod-sql-image={AGENT_IMAGE}");
+    let server = namespace.setup(DATA, "{}").flag(sql_image).start()?;
     let injecting = Namespace::new("bench");
     let injecting_server =
         injecting.setup(DATA, "{}").flag(format!("--pod-agent-image={AGENT_IMAGE}")).start()?;
@@ -31,29 +33,49 @@ pub async fn all(samples: usize) -> anyhow::Result<Vec<Measurement>> {
     let mut ours = Measurement::time("pod_run_to_first_log", "Pod: Run → first log line").beside("bare_pod");
     let mut injected =
         Measurement::time("injected_run_to_first_log", "Pod, agent injected: the same").beside("bare_pod");
+    let mut row = Measurement::time("pod_run_to_first_row", "Pod: Run → first row of SELECT 1").compared(
+        Statistic::Median,
+        Relation::MoreThan("bare_pod".to_owned()),
+        Some(Goal::AtMost(20.0)),
+    );
     let mut bare = Measurement::time("bare_pod", "  bare Pod of that image: created → its line");
     let mut without =
         Measurement::time("volumeless_pod", "  the same without its account's token, so without any volume");
     for number in 0..samples {
-        ours.add(first_line(&mut client, &namespace).await?);
+        ours.add(first(TRAIN, is_log, &mut client, &namespace).await?);
+        row.add(first("SELECT 1", is_rows, &mut client, &namespace).await?);
         bare.add(api.bare_pod(&format!("bare-{number}"), true)?);
         without.add(api.bare_pod(&format!("volumeless-{number}"), false)?);
-        injected.add(first_line(&mut injecting_client, &injecting).await?);
+        injected.add(first(TRAIN, is_log, &mut injecting_client, &injecting).await?);
     }
-    Ok(vec![ours, injected, bare, without])
+    Ok(vec![ours, injected, row, bare, without])
 }
 
-async fn first_line(client: &mut Client, namespace: &Namespace) -> anyhow::Result<f64> {
+fn is_log(response: &Response) -> bool {
+    matches!(response, Response::Log(_))
+}
+
+fn is_rows(response: &Response) -> bool {
+    matches!(response, Response::Rows(_))
+}
+
+/// Run → first such result, in milliseconds. Then the job is ended.
+async fn first(
+    program: &str,
+    is_it: fn(&Response) -> bool,
+    client: &mut Client,
+    namespace: &Namespace,
+) -> anyhow::Result<f64> {
     let begin = Instant::now();
-    let token = client.run(TRAIN).await?;
+    let token = client.run(program).await?;
     let mut cursor = token.clone();
     let taken = loop {
         let page = client.api.fetch(cursor.clone()).await?.into_inner();
-        if page.results.iter().any(|it| matches!(it.response, Some(Response::Log(_)))) {
+        if page.results.iter().filter_map(|it| it.response.as_ref()).any(is_it) {
             break millis(begin.elapsed());
         }
         cursor = page.next.unwrap_or(cursor);
-        ensure!(begin.elapsed() < LONGEST, "no line came");
+        ensure!(begin.elapsed() < LONGEST, "nothing came");
     };
     client.api.cancel(token).await?;
     namespace.wait_for("an empty namespace", || namespace.pods().is_empty());

@@ -6,11 +6,11 @@ use std::time::Instant;
 use anyhow::{Context as _, ensure};
 use sqlflow_proto::v1::response::Response;
 use sqlflow_proto::v1::{Result as Page, Token};
-use sqlflow_tests::client::is_over;
+use sqlflow_tests::client::{Client, is_over};
 
 use crate::measure::Measurement;
 use crate::peers;
-use crate::world::World;
+use crate::world::{World, follow};
 
 const SELECT: &str = "SELECT * FROM large";
 const MIB: f64 = 1024.0 * 1024.0;
@@ -26,7 +26,7 @@ pub async fn all(world: &mut World) -> anyhow::Result<Vec<Measurement>> {
     for _ in 0..world.scale.selects {
         world.rest().await;
         let begin = Instant::now();
-        last = select(world).await?;
+        last = select(&mut world.client, SELECT, world.scale.rows).await?;
         rate.add(per_second(world.scale.rows.into(), begin));
         memory.add(world.server.resident_bytes()? as f64 / MIB);
         log.add(log_bytes(&world.state_dir, &last.job_id)? as f64 / f64::from(world.scale.rows));
@@ -38,12 +38,12 @@ pub async fn all(world: &mut World) -> anyhow::Result<Vec<Measurement>> {
     Ok(all)
 }
 
-/// Selects the large table and counts its rows.
-async fn select(world: &mut World) -> anyhow::Result<Token> {
-    let token = world.client.run(SELECT).await?;
+/// Runs a select, and counts its rows at the client.
+pub async fn select(client: &mut Client, sql: &str, expected: u32) -> anyhow::Result<Token> {
+    let token = client.run(sql).await?;
     let mut rows = 0;
-    world.follow(&token, |page| rows += row_count(page)).await?;
-    ensure!(rows == u64::from(world.scale.rows), "{rows} rows came");
+    follow(client, &token, |page| rows += row_count(page)).await?;
+    ensure!(rows == u64::from(expected), "{rows} rows came");
     Ok(token)
 }
 
@@ -71,7 +71,8 @@ async fn read_again(world: &mut World, token: Token) -> anyhow::Result<[Measurem
     Ok([rate, time, page_rows])
 }
 
-fn per_second(count: u64, begin: Instant) -> f64 {
+/// Rate of something that began then and ends now.
+pub fn per_second(count: u64, begin: Instant) -> f64 {
     count as f64 / begin.elapsed().as_secs_f64()
 }
 

@@ -1,4 +1,4 @@
-//! Many small jobs: the server's cost of one. SELECT 1 with the real submitter, some at a time, on a new state. Also
+//! Many small jobs: the server's cost of one. SELECT 1 with the real data process, some at a time, on a new state. Also
 //! the latency of Run in a burst.
 
 use std::os::unix::fs::MetadataExt as _;
@@ -12,10 +12,11 @@ use anyhow::{Context as _, ensure};
 use sqlflow_proto::v1::job_status::Code;
 use sqlflow_tests::client::Client;
 use sqlflow_tests::python;
-use sqlflow_tests::server::{Server, Setup};
+use sqlflow_tests::server::Server;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
+use crate::agent;
 use crate::arguments::Scale;
 use crate::measure::{Measurement, millis};
 use crate::peers::{self, Disk};
@@ -23,7 +24,7 @@ use crate::tell;
 use crate::usage::Usage;
 
 /// Clients, each with one job at a time.
-const CLIENTS: u32 = 4;
+pub const CLIENTS: u32 = 4;
 /// Programs of a burst.
 const BURST: u32 = 50;
 /// Warm-up jobs, after which the server's threads and caches exist.
@@ -32,9 +33,9 @@ const WARM_UP: u32 = 50;
 /// All figures.
 pub async fn all(folder: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
     let dir = TempDir::new_in(folder.canonicalize()?)?;
-    let setup = Setup::new(dir.path(), python::iris(&dir.path().join("data.db"))?);
+    let setup = agent::setup(dir.path(), python::iris(&dir.path().join("data.db"))?)?;
     let server = setup.start()?;
-    run_jobs(&server, WARM_UP).await?;
+    run_jobs(&server, CLIENTS, WARM_UP).await?;
     let mut measured = many(&server, &setup.state_dir, scale).await?;
     measured.extend(burst(&server, dir.path(), scale).await?);
     server.stop()?;
@@ -58,7 +59,7 @@ async fn many(server: &Server, state_dir: &Path, scale: &Scale) -> anyhow::Resul
     for _ in 0..scale.bursts {
         let (before, space, resident) = (Usage::of(pid)?, Space::of(state_dir)?, server.resident_bytes()?);
         let begin = Instant::now();
-        run_jobs(server, scale.small_jobs).await?;
+        run_jobs(server, CLIENTS, scale.small_jobs).await?;
         let jobs = f64::from(scale.small_jobs);
         rate.add(jobs / begin.elapsed().as_secs_f64());
         cpu.add(Usage::of(pid)?.cpu_seconds_since(&before) * 1e3 / jobs);
@@ -67,7 +68,7 @@ async fn many(server: &Server, state_dir: &Path, scale: &Scale) -> anyhow::Resul
         files.add((after.entries as f64 - space.entries as f64) / jobs);
         memory.add((server.resident_bytes()? as f64 - resident as f64) / 1e3 / jobs);
         let counted = scale.small_jobs.min(200);
-        if let Some(count) = count_syncs(pid, run_jobs(server, counted)).await? {
+        if let Some(count) = count_syncs(pid, run_jobs(server, CLIENTS, counted)).await? {
             syncs.add(count / f64::from(counted));
         }
         starts.add(peers::python_starts_per_second(scale.trainings)?);
@@ -75,13 +76,13 @@ async fn many(server: &Server, state_dir: &Path, scale: &Scale) -> anyhow::Resul
     Ok(vec![rate, starts, cpu, syncs, disk, files, memory])
 }
 
-/// Runs this many jobs to their ends.
-pub async fn run_jobs(server: &Server, count: u32) -> anyhow::Result<()> {
+/// Runs `count` jobs to their ends, which must be successes, from so many clients with one job at a time each.
+pub async fn run_jobs(server: &Server, clients: u32, count: u32) -> anyhow::Result<()> {
     let begun = Arc::new(AtomicU32::new(0));
-    let mut clients: JoinSet<anyhow::Result<()>> = JoinSet::new();
-    for _ in 0..CLIENTS {
+    let mut running: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    for _ in 0..clients {
         let (mut client, begun) = (server.client().await?, Arc::clone(&begun));
-        clients.spawn(async move {
+        running.spawn(async move {
             loop {
                 let number = begun.fetch_add(1, Ordering::Relaxed);
                 if number >= count {
@@ -91,7 +92,7 @@ pub async fn run_jobs(server: &Server, count: u32) -> anyhow::Result<()> {
             }
         });
     }
-    while let Some(ended) = clients.join_next().await {
+    while let Some(ended) = running.join_next().await {
         ended??;
     }
     Ok(())

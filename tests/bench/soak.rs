@@ -1,15 +1,13 @@
-//! Ten thousand small jobs on one server, and what remains of each. The program of their steps does nothing, so only
-//! the server's own work is measured. Only on demand: `sqlflow-bench --only soak`.
+//! Ten thousand jobs of SELECT on one server, and what remains of each. Only on demand: `sqlflow-bench --only soak`.
 
 use std::path::Path;
 
-use sqlflow_tests::server::Setup;
-use sqlflow_tests::stand_in;
 use tempfile::TempDir;
 
+use crate::agent;
 use crate::arguments::Scale;
 use crate::measure::Measurement;
-use crate::small_jobs::{Space, run_jobs};
+use crate::small_jobs::{CLIENTS, Space, run_jobs};
 use crate::usage::Usage;
 
 /// Growth between the first jobs and the last ones.
@@ -24,17 +22,16 @@ pub async fn all(folder: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement
     let mut files = Measurement::new("soak_files", "files/job", "server: files and folders");
 
     let dir = TempDir::new_in(folder.canonicalize()?)?;
-    let source = format!("sqlite://{}", dir.path().join("none.db").display());
-    let python = stand_in::python_that(dir.path(), "python", "exit 0");
-    let setup = Setup::new(dir.path(), source).flag(format!("--python={}", python.display()));
+    let source = format!("sqlite://{}", dir.path().join("data.db").display());
+    let setup = agent::setup(dir.path(), source)?;
     let server = setup.start()?;
     let pid = u32::try_from(server.pid().as_raw())?;
     let tenth = scale.soak_jobs / 10;
-    run_jobs(&server, tenth).await?;
+    run_jobs(&server, CLIENTS, tenth).await?;
     let (resident, open) = (server.resident_bytes()?, server.open_descriptors()?);
     first.add(resident as f64 / 1e6);
     let (used, space) = (Usage::of(pid)?, Space::of(&setup.state_dir)?);
-    run_jobs(&server, scale.soak_jobs - tenth).await?;
+    run_jobs(&server, CLIENTS, scale.soak_jobs - tenth).await?;
     let jobs = f64::from(scale.soak_jobs - tenth);
     memory.add((server.resident_bytes()? as f64 - resident as f64) / 1e6);
     descriptors.add(server.open_descriptors()? as f64 - open as f64);

@@ -7,9 +7,10 @@ use anyhow::{Context as _, bail, ensure};
 use sqlflow_proto::v1::{Result as Page, Token, job_status::Code};
 use sqlflow_tests::client::{Client, is_over};
 use sqlflow_tests::python;
-use sqlflow_tests::server::{Server, Setup};
+use sqlflow_tests::server::Server;
 use tempfile::TempDir;
 
+use crate::agent;
 use crate::arguments::Scale;
 
 /// Timeout of a job.
@@ -49,7 +50,7 @@ impl World {
         let datasource = python::iris(&data)?;
         let file = data.to_str().context("the path is text")?;
         python::run(MAKE_LARGE_TABLE, &[file, &scale.rows.to_string()])?;
-        let setup = Setup::new(dir.path(), datasource);
+        let setup = agent::setup(dir.path(), datasource)?;
         let server = setup.start()?;
         let client = server.client().await?;
         Ok(Self { scale, server, client, data, state_dir: setup.state_dir, dir })
@@ -66,22 +67,9 @@ impl World {
         Ok(self.dir.close()?)
     }
 
-    /// Fetches a job to its end, which must be a success; `seen` gets each page. There is no pause between Fetches: the
-    /// server holds one back while there is nothing new.
-    pub async fn follow(&mut self, token: &Token, mut seen: impl FnMut(&Page)) -> anyhow::Result<()> {
-        let deadline = Instant::now() + LONGEST_JOB;
-        let mut cursor = token.clone();
-        while Instant::now() < deadline {
-            let page = self.client.api.fetch(cursor).await?.into_inner();
-            seen(&page);
-            let status = page.job_status.unwrap_or_default();
-            if is_over(&status) {
-                ensure!(status.code() == Code::Succeeded, "the job failed: {}", status.message);
-                return Ok(());
-            }
-            cursor = page.next.context("a page that does not end the log has a successor")?;
-        }
-        bail!("the job did not end within {LONGEST_JOB:?}")
+    /// [`follow`], as this world's client.
+    pub async fn follow(&mut self, token: &Token, seen: impl FnMut(&Page)) -> anyhow::Result<()> {
+        follow(&mut self.client, token, seen).await
     }
 
     /// Runs a program to its end.
@@ -95,4 +83,22 @@ impl World {
     pub async fn rest(&self) {
         tokio::time::sleep(REST).await;
     }
+}
+
+/// Fetches a job to its end, which must be a success; `seen` gets each page. There is no pause between Fetches: the
+/// server holds one back while there is nothing new.
+pub async fn follow(client: &mut Client, token: &Token, mut seen: impl FnMut(&Page)) -> anyhow::Result<()> {
+    let deadline = Instant::now() + LONGEST_JOB;
+    let mut cursor = token.clone();
+    while Instant::now() < deadline {
+        let page = client.api.fetch(cursor).await?.into_inner();
+        seen(&page);
+        let status = page.job_status.unwrap_or_default();
+        if is_over(&status) {
+            ensure!(status.code() == Code::Succeeded, "the job failed: {}", status.message);
+            return Ok(());
+        }
+        cursor = page.next.context("a page that does not end the log has a successor")?;
+    }
+    bail!("the job did not end within {LONGEST_JOB:?}")
 }

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # images.sh: builds the images of the Dockerfiles in images/ without registry or daemon, and imports them into the test
-# cluster as sqlflow.test/{agent,server,submitter}:dev. The layers below the programs are cached.
+# cluster as sqlflow.test/{agent,server,submitter}:dev. The layers below the programs are cached. SQLFLOW_IMAGE_PROGRAMS is
+# the folder of server and command line; the default is that of `make build`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cache=${SQLFLOW_CACHE:-$HOME/.cache/sqlflow}/images
-programs=${CARGO_TARGET_DIR:-target}/debug
+programs=${SQLFLOW_IMAGE_PROGRAMS:-${CARGO_TARGET_DIR:-target}/debug}
 agent=$SQLFLOW_TEST_STATIC_AGENT
 data=$(dirname "$agent")/sqlflow-data
 mkdir -p "$cache"

@@ -17,7 +17,11 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::python;
+use crate::until::until;
 
 pub use hdfs::Hdfs;
 pub use jaeger::Jaeger;
@@ -90,6 +94,13 @@ impl Service {
         });
         let pid = started.recv().expect("the service starts");
         Self { pid: i32::try_from(pid).expect("pids are positive i32") }
+    }
+
+    /// Ends it before this process does, with this signal.
+    pub fn end(&self, signal: Signal) {
+        // An error means that it has ended already.
+        let _ = kill(Pid::from_raw(self.pid), signal);
+        until("the service has ended", || !self.is_alive());
     }
 
     /// Whether it runs, or was not reaped yet.

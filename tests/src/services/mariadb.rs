@@ -9,6 +9,8 @@ use super::{Service, free_port_of, wait_until};
 pub struct Mariadb {
     /// DSN for `sqlflow-server --datasource`.
     pub dsn: String,
+    /// Its port.
+    pub port: u16,
     /// The process.
     pub service: Service,
     /// Its data.
@@ -21,6 +23,11 @@ pub const PASSWORD: &str = "pass/w@rd:hunter2";
 impl Mariadb {
     /// Starts one on this address.
     pub fn start_on(ip: &str) -> Self {
+        Self::start_with(ip, &[])
+    }
+
+    /// The same with more options, which take precedence.
+    pub fn start_with(ip: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
         let data = format!("--datadir={}/data", dir.path().display());
         let installed = Command::new("mariadb-install-db")
@@ -50,12 +57,13 @@ impl Mariadb {
         ]);
         command.arg(format!("--socket={}/socket", dir.path().display())).arg(format!("--port={port}"));
         command.arg(format!("--bind-address={ip}")).arg(format!("--init-file={}", setup.display()));
+        command.args(options);
         let log = dir.path().join("log");
         let service = Service::start(&mut command, &log);
         wait_until("MariaDB", &service, &log, || {
             std::fs::read_to_string(&log).is_ok_and(|text| text.contains("ready for connections"))
         });
         let dsn = format!("mysql://u:{PASSWORD}@tcp({ip}:{port})/test?maxAllowedPacket=0");
-        Self { dsn, service, dir }
+        Self { dsn, port, service, dir }
     }
 }
