@@ -14,6 +14,9 @@ use sqlflow_proto::submitter_channel::{CHANNEL_FD, MAX_FRAME};
 
 use crate::console::Console;
 
+/// Maximum size of what a frame contains, in bytes.
+pub const MAX_CONTENT: usize = MAX_FRAME - 64;
+
 /// The agent's answer to a request that this attempt cannot go on.
 #[derive(Debug)]
 pub enum ChannelError {

@@ -18,6 +18,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use sqlflow_database::{Batch, Column, Error, Limits, Results, Values};
 
+use crate::select_columns::SelectColumns;
+
 mod union;
 
 /// Key of a field's metadata; `decimal` marks texts that are exact decimals.
@@ -25,8 +27,7 @@ const KIND: &str = "kind";
 
 /// Writes the rows of a select.
 pub struct ColumnFile<'a> {
-    /// The columns of the result set; `None`: there is none yet.
-    columns: Option<Vec<Column>>,
+    columns: SelectColumns,
     schema: SchemaRef,
     file: File,
     writer: Option<StreamWriter<Counted>>,
@@ -58,7 +59,7 @@ impl<'a> ColumnFile<'a> {
         let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
         let file = File::from(open(".", flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
         Ok(Self {
-            columns: None,
+            columns: SelectColumns::default(),
             schema: Arc::new(Schema::empty()),
             file,
             writer: None,
@@ -76,10 +77,7 @@ impl<'a> ColumnFile<'a> {
     /// It cannot be written, or the statement returned no result set.
     pub fn finish(mut self) -> Result<WrittenFile, Error> {
         self.end_stream()?;
-        let columns = self
-            .columns
-            .ok_or_else(|| Error::user("cannot read the select: it returns no result set; write a SELECT"))?;
-        Ok(WrittenFile { file: self.file, columns, streams: self.streams })
+        Ok(WrittenFile { file: self.file, columns: self.columns.finish()?, streams: self.streams })
     }
 
     fn end_stream(&mut self) -> Result<(), Error> {
@@ -114,16 +112,12 @@ impl Results for ColumnFile<'_> {
     }
 
     fn result_set(&mut self, columns: &[Column]) -> Result<(), Error> {
-        if self.columns.is_some() {
-            return Err(Error::user("cannot read the select: it returns several result sets"));
-        }
-        self.columns = Some(columns.to_vec());
-        Ok(())
+        self.columns.begin(columns)
     }
 
     fn batch(&mut self, batch: Batch) -> Result<(), Error> {
         let arrays = arrays(&batch);
-        let schema = schema_of(self.columns.as_deref().unwrap_or_default(), &batch.columns, &arrays);
+        let schema = schema_of(self.columns.get(), &batch.columns, &arrays);
         if self.writer.is_none() || schema != self.schema {
             self.begin_stream(schema)?;
         }

@@ -73,6 +73,14 @@ impl Link {
         self.reader.read_exact(buffer)
     }
 
+    /// Reads bytes that follow a request, and ignores them.
+    ///
+    /// # Errors
+    /// The submitter has ended.
+    pub fn skip(&mut self, bytes: usize) -> io::Result<()> {
+        io::copy(&mut (&mut self.reader).take(bytes as u64), &mut io::sink()).map(drop)
+    }
+
     /// Answers a request.
     ///
     /// # Errors

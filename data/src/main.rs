@@ -20,6 +20,7 @@ mod redact;
 mod requests;
 mod rows;
 mod runner;
+mod select_columns;
 mod serve;
 mod shutdown;
 mod span;

@@ -1,7 +1,7 @@
 //! Requests of the submitter, and their answers.
 
 use serde::{Deserialize, Serialize};
-use sqlflow_database::{Column, Error, ErrorKind, Kind, Missing, Value};
+use sqlflow_database::{Column, ComputedKind, Error, ErrorKind, Kind, Missing, Value};
 
 /// A request of the submitter. If it fails, the answer is [`Answer::Error`].
 #[derive(Debug, PartialEq, Deserialize)]
@@ -90,6 +90,23 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Index of the statement that it is about; `None`: the step's own.
+    pub fn statement(&self) -> Option<u32> {
+        match self {
+            Self::Describe(query) | Self::CheckSelect(query) | Self::Sample { query, .. } => {
+                Some(query.statement)
+            }
+            Self::Check { statement, .. }
+            | Self::Set { statement }
+            | Self::Effects { statement }
+            | Self::Depends { statement, .. }
+            | Self::CheckResult { statement } => Some(*statement),
+            _ => None,
+        }
+    }
+}
+
 /// A select of the step's extended statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -126,15 +143,16 @@ pub struct Computed {
     /// Its name.
     pub name: String,
     /// The kind of its values.
-    pub kind: ComputedType,
+    #[serde(with = "ComputedType")]
+    pub kind: ComputedKind,
     /// The possible values. A row has the place of its value, in 32 bits. Without them, a row has its value, in 64 bits.
     pub values: Option<Vec<Cell>>,
 }
 
 /// The kind of a computed column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ComputedType {
+#[derive(Deserialize)]
+#[serde(remote = "ComputedKind", rename_all = "snake_case")]
+enum ComputedType {
     Bool,
     Int,
     Float,

@@ -12,10 +12,10 @@ use sqlflow_database::{
 };
 use sqlflow_proto::agent::submitter_frame::Frame;
 use sqlflow_proto::record::{StatementEnded, StatementStarted};
-use sqlflow_proto::submitter_channel::MAX_FRAME;
+use sqlflow_proto::submitter_channel::{COMPANION_FD, MAX_FRAME};
 use sqlflow_proto::v1::{ColumnType, Head};
 
-use crate::channel::Channel;
+use crate::channel::{Channel, MAX_CONTENT};
 use crate::failure::StepError;
 use crate::link::Link;
 use crate::redact::Redactor;
@@ -64,6 +64,9 @@ impl Run<'_> {
         let mut secrets =
             self.channel.secrets().map_err(|error| StepError::Other(format!("cannot start: {error}")))?;
         let step = Step::read(path).map_err(StepError::Other)?;
+        if std::env::var_os(COMPANION_FD).is_some() {
+            shutdown.set_leaves_nothing(self.channel.spare());
+        }
         let data_source = secrets.remove(DATA_SOURCE).unwrap_or_default();
         self.redactor = Redactor::new(&data_source);
         crate::panics::report_to(self.channel.spare(), self.redactor.clone());
@@ -236,7 +239,7 @@ impl Sender<'_> {
     fn send_head(&mut self) -> Result<(), Error> {
         let Some(head) = self.head.take() else { return Ok(()) };
         let length = head.encoded_len();
-        if length > MAX_FRAME - 64 {
+        if length > MAX_CONTENT {
             return Err(Error::undelivered(format!(
                 "cannot send the names of {} columns: they have {length} bytes; select fewer columns, or with shorter \
                  names (limit: {MAX_FRAME} bytes)",
@@ -275,7 +278,7 @@ impl Results for Sender<'_> {
             return Err(too_large(size));
         }
         let rows = rows::encode(&batch);
-        if rows.len() > MAX_FRAME - 64 {
+        if rows.len() > MAX_CONTENT {
             return Err(too_large(rows.len()));
         }
         self.channel.send_rows(self.index, &rows).map_err(|error| undelivered(&error))

@@ -72,6 +72,7 @@ impl Shutdown {
         let mut state = self.0.state();
         state.check()?;
         state.is_busy = true;
+        state.is_cleaning_up = false;
         Ok(())
     }
 

@@ -7,22 +7,15 @@ use sqlflow_database::{
 
 use super::{Failure, Server, Work, protocol};
 use crate::requests::{Answer, Query, Request};
-use crate::step::Statement;
 
 /// The session for checks of later statements.
 #[derive(Default)]
 pub struct Checks {
     /// With settings of the program; `None`: there are none, and the step's own session serves.
     session: Option<Box<dyn Database>>,
-    /// Index of the statement that the request is about.
-    statement: u32,
 }
 
 impl Checks {
-    pub fn begin(&mut self, statement: u32) {
-        self.statement = statement;
-    }
-
     /// The connection for checks.
     pub fn database<'a>(&'a mut self, own: &'a mut dyn Database) -> &'a mut dyn Database {
         match &mut self.session {
@@ -30,32 +23,25 @@ impl Checks {
             None => own,
         }
     }
-
-    /// The text in whose tables similar columns are searched: that of the step's own statement.
-    pub fn failed_sql<'a>(&self, own: &'a Statement) -> &'a str {
-        if self.statement == own.index { &own.sql } else { "" }
-    }
 }
 
-impl Server<'_> {
+impl<'a> Server<'a> {
     pub(super) fn describe(&mut self, query: Query, work: &mut Work) -> Result<Vec<Column>, Failure> {
-        work.checks.begin(query.statement);
-        let select = self.select(query)?.to_owned();
-        Ok(self.checked(query.statement, work).describe(&select)?)
+        let select = self.select(query)?;
+        Ok(self.checked(query.statement, work).describe(select)?)
     }
 
     /// The connection for what is asked about a statement.
-    fn checked<'a>(&'a mut self, statement: u32, work: &'a mut Work) -> &'a mut dyn Database {
+    fn checked<'w>(&'w mut self, statement: u32, work: &'w mut Work) -> &'w mut dyn Database {
         if statement == self.statement.index { self.database } else { work.checks.database(self.database) }
     }
 
     pub(super) fn check(&mut self, request: Request, work: &mut Work) -> Result<(), Failure> {
         let answer = match request {
             Request::Sample { query, column, of_type } => {
-                work.checks.begin(query.statement);
-                let select = self.select(query)?.to_owned();
+                let select = self.select(query)?;
                 let database = self.checked(query.statement, work);
-                let values = sample(database, &select, &column, of_type.as_deref())?;
+                let values = sample(database, select, &column, of_type.as_deref())?;
                 Answer::Values(values.into_iter().map(Into::into).collect())
             }
             Request::Check { statement, syntax_only, may_drop } => {
@@ -63,22 +49,21 @@ impl Server<'_> {
                 Answer::Done
             }
             Request::CheckSelect(query) => {
-                work.checks.begin(query.statement);
-                let select = self.select(query)?.to_owned();
-                self.checked(query.statement, work).check_syntax(&select)?;
+                let select = self.select(query)?;
+                self.checked(query.statement, work).check_syntax(select)?;
                 Answer::Done
             }
             Request::Set { statement } => Answer::IsSet(self.set(statement, work)?),
             Request::Effects { statement } => {
                 let (selects, changes_rows) = self.reads_of(statement)?;
-                let found = effects(work.checks.database(self.database), &texts(&selects), changes_rows)?;
+                let found = effects(work.checks.database(self.database), &selects, changes_rows)?;
                 let (may_change_names, calls_functions) = (found.may_change_names, found.calls_functions);
                 Answer::Effects { may_change_names, calls_functions }
             }
             Request::Depends { statement, names } => {
                 let (selects, changes_rows) = self.reads_of(statement)?;
                 let database = work.checks.database(self.database);
-                Answer::Depends(mentions_any(database, &texts(&selects), changes_rows, &names)?)
+                Answer::Depends(mentions_any(database, &selects, changes_rows, &names)?)
             }
             Request::Routines => {
                 let database = work.checks.database(self.database);
@@ -86,8 +71,7 @@ impl Server<'_> {
                 Answer::Routines { may_change_names, has_event_triggers: has_event_triggers(database)? }
             }
             Request::CheckResult { statement } => {
-                work.checks.begin(statement);
-                let checked = self.statement(statement)?.clone();
+                let checked = self.statement(statement)?;
                 let selects = checked.selects();
                 let spec = checked.result(&self.step.staging_suffix, &selects);
                 let spec = spec.ok_or_else(|| protocol("the statement has no result table"))?;
@@ -106,20 +90,18 @@ impl Server<'_> {
         may_drop: bool,
         work: &mut Work,
     ) -> Result<(), Failure> {
-        work.checks.begin(index);
-        let sql = self.statement(index)?.sql.clone();
+        let sql = &self.statement(index)?.sql;
         let database = self.checked(index, work);
         if syntax_only {
-            return Ok(database.check_syntax(&sql)?);
+            return Ok(database.check_syntax(sql)?);
         }
-        database.check_query(&sql)?;
-        Ok(check_tables(database, &sql, may_drop)?)
+        database.check_query(sql)?;
+        Ok(check_tables(database, sql, may_drop)?)
     }
 
     /// Changes a setting as the program will do, in another session.
     fn set(&mut self, index: u32, work: &mut Work) -> Result<bool, Failure> {
-        work.checks.begin(index);
-        let sql = self.statement(index)?.sql.clone();
+        let sql = &self.statement(index)?.sql;
         let session = match &mut work.checks.session {
             Some(session) => session,
             // For example, the user may have one connection only.
@@ -131,16 +113,12 @@ impl Server<'_> {
                 Err(_) => return Ok(false),
             },
         };
-        Ok(session.add_setting(&sql)?)
+        Ok(session.add_setting(sql)?)
     }
 
     /// The selects of a statement, and whether it changes rows.
-    fn reads_of(&self, index: u32) -> Result<(Vec<String>, bool), Failure> {
+    fn reads_of(&self, index: u32) -> Result<(Vec<&'a str>, bool), Failure> {
         let statement = self.statement(index)?;
-        Ok((statement.selects().into_iter().map(str::to_owned).collect(), statement.effect == "rows"))
+        Ok((statement.selects(), statement.effect == "rows"))
     }
-}
-
-fn texts(selects: &[String]) -> Vec<&str> {
-    selects.iter().map(String::as_str).collect()
 }

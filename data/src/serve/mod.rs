@@ -37,7 +37,7 @@ pub struct Server<'a> {
 
 /// What a request has failed by.
 enum Failure {
-    /// The submitter is told.
+    /// It is reported to the submitter.
     Database(Error),
     /// The step has failed.
     Step(StepError),
@@ -69,32 +69,18 @@ impl From<std::io::Error> for Failure {
 struct Work {
     checks: Checks,
     result: Option<ResultWriter>,
-    /// The submitter was told that the select or its table has failed. It may have sent more before it reads that.
+    /// The select or its table has failed. The submitter may have sent more before it reads that.
     has_failed: bool,
     /// What to tell the user when the table is published; `None`: it is not complete.
     line: Option<String>,
 }
 
-impl Work {
-    /// Ignores what the submitter sends before it reads an error.
-    fn fail_if(&mut self, done: Result<(), Failure>) -> Result<(), Failure> {
-        if done.is_err() {
-            self.has_failed = true;
-            if let Some(result) = &mut self.result {
-                result.fail();
-            }
-        }
-        done
-    }
-}
-
-impl Server<'_> {
+impl<'a> Server<'a> {
     /// Answers requests until the submitter ends. Returns the result table to publish, if the submitter succeeds.
     ///
     /// # Errors
     /// The link is broken, a signal has arrived, or a staging table could not be dropped.
     pub fn serve(mut self) -> Result<Option<Publication>, StepError> {
-        self.shutdown.set_leaves_nothing(self.channel.spare());
         let mut work = Work::default();
         let served = self.answer_all(&mut work);
         match (work.result, work.line) {
@@ -118,6 +104,7 @@ impl Server<'_> {
                 request.map_err(|error| StepError::Other(format!("cannot read a request: {error}")))?;
             let Some(request) = request else { return Ok(()) };
             self.shutdown.begin_statement()?;
+            let about = request.statement().unwrap_or(self.statement.index);
             let answered = self.answer(request, work);
             // While there is a staging table, a signal has it dropped.
             if work.result.is_none() {
@@ -127,13 +114,15 @@ impl Server<'_> {
                 Ok(()) => {}
                 Err(Failure::Ended) => return Ok(()),
                 Err(Failure::Step(error)) => return Err(error),
-                Err(Failure::Database(error)) => self.tell(&error, work),
+                Err(Failure::Database(error)) => self.report(&error, about, work),
             }
         }
     }
 
-    fn tell(&mut self, error: &Error, work: &mut Work) {
-        let sql = work.checks.failed_sql(self.statement);
+    /// Reports an error about a statement to the submitter, with similar names.
+    fn report(&mut self, error: &Error, statement: u32, work: &mut Work) {
+        // Similar columns are searched in the tables that the step's own statement names.
+        let sql = if statement == self.statement.index { &self.statement.sql } else { "" };
         let similar = suggestions(work.checks.database(self.database), error, sql);
         let message = self.redactor.redact(&error.message);
         // If the submitter has ended, its own end says why.
@@ -141,7 +130,6 @@ impl Server<'_> {
     }
 
     fn answer(&mut self, request: Request, work: &mut Work) -> Result<(), Failure> {
-        work.checks.begin(self.statement.index);
         match request {
             Request::Dialect => {
                 let name = match self.database.dialect() {
@@ -162,15 +150,16 @@ impl Server<'_> {
             }
             Request::Stream { max_rows } => {
                 let streamed = self.stream(max_rows, work);
-                work.fail_if(streamed)
+                work.has_failed |= streamed.is_err();
+                streamed
             }
-            Request::Rows { rows, bytes } => match &mut work.result {
-                Some(result) => {
-                    let written = result.rows(&mut self.link, rows, bytes);
-                    work.fail_if(written)
-                }
-                None => Err(protocol("rows without a table")),
-            },
+            Request::Rows { bytes, .. } if work.has_failed => Ok(self.link.skip(bytes)?),
+            Request::Rows { rows, bytes } => {
+                let result = work.result.as_mut().ok_or_else(|| protocol("rows without a table"))?;
+                let written = result.rows(&mut self.link, rows, bytes);
+                work.has_failed |= written.is_err();
+                written
+            }
             Request::Taken | Request::Publish { .. } if work.has_failed => Ok(()),
             Request::Taken => Err(protocol("a batch that was not sent was taken")),
             Request::Show { columns, values } => {
@@ -215,13 +204,13 @@ impl Server<'_> {
     }
 
     /// A statement of the step, or a later one.
-    fn statement(&self, index: u32) -> Result<&Statement, Failure> {
+    fn statement(&self, index: u32) -> Result<&'a Statement, Failure> {
         let mut all = self.step.statements.iter().chain(&self.step.later);
         all.find(|it| it.index == index).ok_or_else(|| protocol("there is no such statement"))
     }
 
     /// The text of a select.
-    fn select(&self, query: Query) -> Result<&str, Failure> {
+    fn select(&self, query: Query) -> Result<&'a str, Failure> {
         Ok(self.statement(query.statement)?.select_of(query.select))
     }
 }

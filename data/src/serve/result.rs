@@ -7,14 +7,13 @@ use sqlflow_database::{
     Batch, ComputedColumn, ComputedKind, Error, PassthroughColumns, ResultTable, Value, Values,
 };
 use sqlflow_proto::agent::submitter_frame::Frame;
-use sqlflow_proto::submitter_channel::MAX_FRAME;
 use sqlflow_proto::v1::{ColumnType, Head};
 
 use super::{Failure, Server, protocol};
-use crate::channel::{Channel, ChannelError};
+use crate::channel::{Channel, ChannelError, MAX_CONTENT};
 use crate::failure::StepError;
 use crate::link::Link;
-use crate::requests::{Cell, Computed, ComputedType, Other, Write};
+use crate::requests::{Cell, Computed, Other, Write};
 use crate::shutdown::Shutdown;
 
 /// Maximum size of computed columns in one request, in bytes.
@@ -33,7 +32,6 @@ pub struct ResultWriter {
     /// Number of rows of the oldest batch that were written.
     written: usize,
     buffer: Vec<u8>,
-    has_failed: bool,
 }
 
 impl ResultWriter {
@@ -59,7 +57,8 @@ impl ResultWriter {
             columns: &passthrough,
             described: &described,
         };
-        let columns: Vec<ComputedColumn> = computed.iter().map(Into::into).collect();
+        let column = |it: &Computed| ComputedColumn { name: it.name.clone(), kind: it.kind };
+        let columns: Vec<_> = computed.iter().map(column).collect();
         let created = table.create((!passthrough.is_empty()).then_some(select), &columns);
         let writer = Self {
             table,
@@ -69,19 +68,13 @@ impl ResultWriter {
             batches: VecDeque::new(),
             written: 0,
             buffer: Vec::new(),
-            has_failed: false,
         };
         if let Err(error) = created {
-            // If that fails, too, something may remain, and the first error is told.
+            // If that fails, too, something may remain, and the first error is reported.
             let _ = writer.discard(server.channel, server.shutdown);
             return Err(error.into());
         }
         Ok(writer)
-    }
-
-    /// Rows are missing: what the submitter sends is ignored from now on.
-    pub(super) fn fail(&mut self) {
-        self.has_failed = true;
     }
 
     /// A batch was sent to the submitter.
@@ -94,7 +87,7 @@ impl ResultWriter {
     /// The submitter needs the oldest batch no more.
     pub(super) fn end_batch(&mut self) -> Result<(), Failure> {
         let batch = self.batches.pop_front();
-        if batch.is_none_or(|batch| batch.rows != self.written) && !self.has_failed {
+        if batch.is_none_or(|batch| batch.rows != self.written) {
             return Err(protocol("a batch has another number of rows"));
         }
         self.written = 0;
@@ -108,10 +101,6 @@ impl ResultWriter {
         }
         self.buffer.resize(bytes, 0);
         link.bytes(&mut self.buffer)?;
-        if self.has_failed {
-            // The submitter has not read the error yet.
-            return Ok(());
-        }
         let count = rows.checked_mul(self.copies).ok_or_else(|| protocol("there are too many rows"))?;
         let computed = decode(&self.computed, count, &self.buffer)?;
         let passthrough = self.passthrough_columns(rows)?;
@@ -275,37 +264,43 @@ pub(super) fn show(
     }
     let columns = values.into_iter().map(shown).collect::<Result<Vec<_>, _>>()?;
     let column_types = names.iter().map(|_| ColumnType { database_type: String::new() }).collect();
-    let lost = |error| Failure::Step(StepError::Channel(ChannelError::Io(error)));
-    channel.send(Some(statement), Frame::Head(Head { column_names: names, column_types })).map_err(lost)?;
+    let head = Frame::Head(Head { column_names: names, column_types });
+    channel.send(Some(statement), head).map_err(StepError::from)?;
     if rows > 0 {
         let encoded = crate::rows::encode(&Batch { rows, columns });
-        if encoded.len() > MAX_FRAME - 64 {
+        if encoded.len() > MAX_CONTENT {
             return Err(Error::user(format!(
-                "cannot show {rows} rows: they have more than {MAX_FRAME} bytes"
+                "cannot show {rows} rows: they have more than {MAX_CONTENT} bytes"
             ))
             .into());
         }
-        channel.send_rows(statement, &encoded).map_err(lost)?;
+        channel.send_rows(statement, &encoded).map_err(StepError::from)?;
     }
     Ok(())
 }
 
 /// Values of one type stay so.
 fn shown(cells: Vec<Cell>) -> Result<Values, Failure> {
+    fn text(value: &Value) -> Option<&str> {
+        if let Value::Text(text) = value { Some(text) } else { None }
+    }
     let values = cells.into_iter().map(value).collect::<Result<Vec<_>, _>>()?;
-    let texts = values.iter().map(|it| if let Value::Text(text) = it { Some(text.as_str()) } else { None });
-    if let Some(texts) = texts.collect::<Option<Vec<_>>>() {
-        return Ok(Values::Texts(StringArray::from(texts)));
-    }
-    let floats = values.iter().map(|it| if let Value::Float(number) = it { Some(*number) } else { None });
-    if let Some(floats) = floats.collect::<Option<Vec<_>>>() {
-        return Ok(Values::Floats(Float64Array::from(floats)));
-    }
-    let ints = values.iter().map(|it| if let Value::Int(number) = it { Some(*number) } else { None });
-    Ok(match ints.collect::<Option<Vec<_>>>() {
-        Some(ints) => Values::Ints(Int64Array::from(ints)),
-        None => Values::Mixed(values),
+    let float = |it| if let &Value::Float(number) = it { Some(number) } else { None };
+    let int = |it| if let &Value::Int(number) = it { Some(number) } else { None };
+    Ok(if let Some(texts) = all(&values, text) {
+        Values::Texts(StringArray::from(texts))
+    } else if let Some(floats) = all(&values, float) {
+        Values::Floats(Float64Array::from(floats))
+    } else if let Some(ints) = all(&values, int) {
+        Values::Ints(Int64Array::from(ints))
+    } else {
+        Values::Mixed(values)
     })
+}
+
+/// What each value is; `None`: one of them is something else.
+fn all<T, U>(values: impl IntoIterator<Item = T>, pick: impl Fn(T) -> Option<U>) -> Option<Vec<U>> {
+    values.into_iter().map(pick).collect()
 }
 
 fn value(cell: Cell) -> Result<Value, Failure> {
@@ -320,18 +315,6 @@ fn value(cell: Cell) -> Result<Value, Failure> {
         }
         Cell::Other(Other::Blob(_)) => return Err(protocol("a byte string cannot be shown")),
     })
-}
-
-impl From<&Computed> for ComputedColumn {
-    fn from(column: &Computed) -> Self {
-        let kind = match column.kind {
-            ComputedType::Bool => ComputedKind::Bool,
-            ComputedType::Int => ComputedKind::Int,
-            ComputedType::Float => ComputedKind::Float,
-            ComputedType::Text => ComputedKind::Text,
-        };
-        Self { name: column.name.clone(), kind }
-    }
 }
 
 /// Decodes computed columns: one after the other, little-endian.
@@ -352,44 +335,34 @@ fn decode(columns: &[Computed], rows: usize, mut bytes: &[u8]) -> Result<Vec<Val
     if bytes.is_empty() { Ok(decoded) } else { Err(protocol("the columns are too long")) }
 }
 
-fn plain(kind: ComputedType, bytes: &[u8]) -> Result<Values, Failure> {
+fn plain(kind: ComputedKind, bytes: &[u8]) -> Result<Values, Failure> {
     let words = bytes.as_chunks::<8>().0.iter();
     match kind {
-        ComputedType::Float => {
+        ComputedKind::Float => {
             let numbers = words.map(|it| f64::from_le_bytes(*it)).map(|it| (!it.is_nan()).then_some(it));
             Ok(Values::Floats(numbers.collect()))
         }
-        ComputedType::Int => {
+        ComputedKind::Int => {
             Ok(Values::Ints(words.map(|it| i64::from_le_bytes(*it)).collect::<Vec<_>>().into()))
         }
-        ComputedType::Bool | ComputedType::Text => Err(protocol("a column has no values")),
+        ComputedKind::Bool | ComputedKind::Text => Err(protocol("a column has no values")),
     }
 }
 
 /// A column whose rows are places in a list of values.
-fn of_places(kind: ComputedType, values: &[Cell], bytes: &[u8]) -> Result<Values, Failure> {
-    let cells = bytes.as_chunks::<4>().0.iter().map(|it| values.get(u32::from_le_bytes(*it) as usize));
-    let wrong = || protocol("a value has another type than its column");
+fn of_places(kind: ComputedKind, values: &[Cell], bytes: &[u8]) -> Result<Values, Failure> {
+    fn text(cell: Option<&Cell>) -> Option<&str> {
+        if let Some(Cell::Text(text)) = cell { Some(text) } else { None }
+    }
+    let places = bytes.as_chunks::<4>().0.iter().map(|it| u32::from_le_bytes(*it) as usize);
+    let cells = places.map(|it| values.get(it));
+    let int = |it| if let Some(&Cell::Int(number)) = it { Some(number) } else { None };
+    let bool = |it| if let Some(&Cell::Bool(value)) = it { Some(value) } else { None };
     let found = match kind {
-        ComputedType::Text => Values::Texts(StringArray::from(
-            cells
-                .map(|it| if let Some(Cell::Text(text)) = it { Some(text.as_str()) } else { None })
-                .collect::<Option<Vec<_>>>()
-                .ok_or_else(wrong)?,
-        )),
-        ComputedType::Int => Values::Ints(Int64Array::from(
-            cells
-                .map(|it| if let Some(Cell::Int(number)) = it { Some(*number) } else { None })
-                .collect::<Option<Vec<_>>>()
-                .ok_or_else(wrong)?,
-        )),
-        ComputedType::Bool => Values::Bools(BooleanArray::from(
-            cells
-                .map(|it| if let Some(Cell::Bool(value)) = it { Some(*value) } else { None })
-                .collect::<Option<Vec<_>>>()
-                .ok_or_else(wrong)?,
-        )),
-        ComputedType::Float => return Err(wrong()),
+        ComputedKind::Text => all(cells, text).map(|it| Values::Texts(StringArray::from(it))),
+        ComputedKind::Int => all(cells, int).map(|it| Values::Ints(Int64Array::from(it))),
+        ComputedKind::Bool => all(cells, bool).map(|it| Values::Bools(BooleanArray::from(it))),
+        ComputedKind::Float => None,
     };
-    Ok(found)
+    found.ok_or_else(|| protocol("a value has another type than its column"))
 }

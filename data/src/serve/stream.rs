@@ -10,6 +10,7 @@ use super::{Failure, ResultWriter, Server, Work, protocol};
 use crate::column_file;
 use crate::link::Link;
 use crate::requests::{Answer, Described, Request, Select};
+use crate::select_columns::SelectColumns;
 
 /// Maximum number of batches that the submitter has.
 const MAX_AHEAD: usize = 2;
@@ -20,23 +21,19 @@ impl Server<'_> {
             link: &mut self.link,
             result: work.result.as_mut(),
             max_rows: max_rows.clamp(1, Limits::COMPUTED.rows),
-            columns: None,
+            columns: SelectColumns::default(),
             ahead: 0,
             rows: 0,
             failure: None,
         };
         let read = self.database.read(self.statement.select_of(Select::Statement), &mut sink);
-        let (failure, rows) = (sink.failure.take(), sink.rows);
-        if let Some(failure) = failure {
+        if let Some(failure) = sink.failure.take() {
             return Err(failure);
         }
         read?;
-        if sink.columns.is_none() {
-            return Err(
-                Error::user("cannot read the select: it returns no result set; write a SELECT").into()
-            );
-        }
         sink.wait_until_ahead(0)?;
+        let rows = sink.rows;
+        sink.columns.finish()?;
         Ok(self.link.send(&Answer::End(rows))?)
     }
 }
@@ -45,7 +42,7 @@ struct Sink<'a> {
     link: &'a mut Link,
     result: Option<&'a mut ResultWriter>,
     max_rows: usize,
-    columns: Option<Vec<Column>>,
+    columns: SelectColumns,
     /// Number of batches that the submitter has.
     ahead: usize,
     rows: u64,
@@ -55,8 +52,7 @@ struct Sink<'a> {
 
 impl Sink<'_> {
     fn send(&mut self, batch: Batch) -> Result<(), Failure> {
-        let columns = self.columns.as_deref().unwrap_or_default();
-        let file = column_file::in_memory(columns, &batch)?;
+        let file = column_file::in_memory(self.columns.get(), &batch)?;
         self.wait_until_ahead(MAX_AHEAD - 1)?;
         self.link.send_file(&Answer::Batch(batch.rows), &file)?;
         self.ahead += 1;
@@ -86,6 +82,12 @@ impl Sink<'_> {
         }
         Ok(())
     }
+
+    /// Ends the select.
+    fn end(&mut self, failure: Failure) -> Error {
+        self.failure = Some(failure);
+        Error::undelivered("cannot use the rows")
+    }
 }
 
 impl Results for Sink<'_> {
@@ -94,10 +96,7 @@ impl Results for Sink<'_> {
     }
 
     fn result_set(&mut self, columns: &[Column]) -> Result<(), Error> {
-        if self.columns.is_some() {
-            return Err(Error::user("cannot read the select: it returns several result sets"));
-        }
-        self.columns = Some(columns.to_vec());
+        self.columns.begin(columns)?;
         let described = columns.iter().map(Described::new).collect();
         let sent = self.link.send(&Answer::Columns(described));
         sent.map_err(|error| self.end(error.into()))
@@ -108,12 +107,4 @@ impl Results for Sink<'_> {
     }
 
     fn changed(&mut self, _: Option<u64>) {}
-}
-
-impl Sink<'_> {
-    /// Ends the select.
-    fn end(&mut self, failure: Failure) -> Error {
-        self.failure = Some(failure);
-        Error::undelivered("cannot use the rows")
-    }
 }

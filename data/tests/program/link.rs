@@ -158,8 +158,10 @@ fn refused_grant_leaves_the_old_table() {
 }
 
 /// What the program reports when a signal ends it and nothing remains: the submitter's own end is the cause.
-fn expect_nothing_left(agent: &mut Agent, signal: Signal) {
-    let Some(Frame::Failure(failure)) = agent.receive() else { panic!("it reports that nothing remains") };
+fn expect_nothing_left(agent: &mut Agent, signal: Signal, phase: &str) {
+    let Some(Frame::Failure(failure)) = agent.receive() else {
+        panic!("{phase}: it reports that nothing remains")
+    };
     assert!(failure.peer_lost && failure.not_executed && !failure.unclear, "{failure:?}");
     assert_eq!(agent.receive(), None);
     assert_eq!(agent.ending_signal(), Some(signal));
@@ -180,7 +182,7 @@ fn submitter_that_fails_leaves_no_staging_table() {
         let (mut agent, ended) = prediction.end_submitter();
         // As an agent does when the command has failed.
         agent.signal_and_await_receipt(Signal::SIGTERM);
-        expect_nothing_left(&mut agent, Signal::SIGTERM);
+        expect_nothing_left(&mut agent, Signal::SIGTERM, phase);
         assert!(ended.are_unchanged(), "{phase}");
     }
 }
@@ -221,7 +223,7 @@ fn signal_drops_the_staging_table_while_the_submitter_runs() {
         prediction.create_staging();
         prediction.write_batches(1);
         prediction.agent.signal_and_await_receipt(signal);
-        expect_nothing_left(&mut prediction.agent, signal);
+        expect_nothing_left(&mut prediction.agent, signal, "filled in part");
         assert!(prediction.files.are_unchanged());
     }
 }
@@ -229,18 +231,18 @@ fn signal_drops_the_staging_table_while_the_submitter_runs() {
 /// As EXPLAIN with many classes writes it.
 #[test]
 fn long_texts_are_repeated_in_bounded_memory() {
-    let select = "SELECT 1 AS a, printf('%.*c', 20000000, 'x') AS b UNION ALL SELECT 2, 'short' UNION ALL SELECT 3, NULL";
+    let select = "SELECT 1 AS a, printf('%.*c', 8000000, 'x') AS b UNION ALL SELECT 2, 'short' UNION ALL SELECT 3, NULL";
     let mut prediction = Prediction::start_of(select);
     let write = json!({ "write": {
         "passthrough": [[0, "a"], [1, "b"]],
         "computed": [{ "name": "class", "kind": "int" }],
-        "copies": 12,
+        "copies": 40,
     } });
     assert_eq!(prediction.submitter.ask(&write), "done");
     prediction.submitter.ask(&json!({ "stream": { "max_rows": 4096 } }));
     let mut class = 0_i64;
     while let Some(rows) = prediction.submitter.answer()["batch"].as_u64() {
-        let count = i64::try_from(rows * 12).unwrap();
+        let count = i64::try_from(rows * 40).unwrap();
         let bytes: Vec<u8> = (class..class + count).flat_map(i64::to_le_bytes).collect();
         class += count;
         prediction.submitter.send(&json!({ "rows": { "rows": rows, "bytes": bytes.len() } }), &bytes);
@@ -248,14 +250,14 @@ fn long_texts_are_repeated_in_bounded_memory() {
     }
     assert_eq!(prediction.submitter.ask(&json!({ "publish": { "line": "" } })), "done");
     let (mut agent, ended) = prediction.end_submitter();
-    assert!(agent.peak_memory() < 400 << 20, "{} bytes", agent.peak_memory());
+    assert!(agent.peak_memory() < 250 << 20, "{} bytes", agent.peak_memory());
     agent.report_success();
     assert!(matches!(agent.receive(), Some(Frame::Commit(_))));
     agent.grant();
     assert!(matches!(agent.receive(), Some(Frame::Ended(_))));
     let sql = "SELECT group_concat(a || ':' || n || ':' || l || ':' || classes) FROM (SELECT a, count(*) AS n,
         coalesce(max(length(b)), 0) AS l, min(class) || '-' || max(class) AS classes FROM outcome GROUP BY a)";
-    assert_eq!(ended.text(sql), "1:12:20000000:0-11,2:12:5:12-23,3:12:0:24-35");
+    assert_eq!(ended.text(sql), "1:40:8000000:0-39,2:40:5:40-79,3:40:0:80-119");
 }
 
 #[test]
@@ -272,11 +274,12 @@ fn error_of_the_select_reaches_the_submitter_between_its_columns() {
         };
         prediction.write_rows(rows);
     }
-    // It was sent before the error was read.
+    // It was sent before the error was read, and nothing is published.
     prediction.submitter.send(&json!({ "publish": { "line": "" } }), b"");
     let (mut agent, ended) = prediction.end_submitter();
-    agent.signal_and_await_receipt(Signal::SIGTERM);
-    expect_nothing_left(&mut agent, Signal::SIGTERM);
+    agent.report_success();
+    let Some(Frame::Failure(failure)) = agent.receive() else { panic!("it fails") };
+    assert_eq!(failure.message, "the submitter ended with 0, and did not complete its table");
     assert!(ended.are_unchanged());
 }
 

@@ -75,8 +75,7 @@ class Database:
 
     def describe(self, query: Query) -> list[ColumnInfo]:
         """Returns the columns of a select without executing it."""
-        columns = self._link.ask({"describe": query.to_json()})
-        return [ColumnInfo(it["name"], it["database_type"], KINDS.get(it["kind"])) for it in columns]
+        return _columns(self._link.ask({"describe": query.to_json()}))
 
     def sample(self, query: Query, column: str, of_type: str | None = None) -> list[Any]:
         """Returns some values of a column that are not NULL. None are found if the select cannot be read.
@@ -200,6 +199,10 @@ class Database:
         `line`: what to print then.
         """
         self._link.ask({"publish": {"line": line}})
+
+
+def _columns(answer: Any) -> list[ColumnInfo]:
+    return [ColumnInfo(it["name"], it["database_type"], KINDS.get(it["kind"])) for it in answer]
 
 
 NAMES = {Kind.BOOL: "bool", Kind.INT: "int", Kind.FLOAT: "float", Kind.TEXT: "text"}
