@@ -30,7 +30,7 @@ if sys.version_info < (3, 11):
 from sqlflow_submitter import run_step
 import importlib.util, json
 import sqlflow_submitter
-needed = ("numpy", "scipy", "xgboost", "matplotlib", "pymysql", "psycopg")
+needed = ("numpy", "scipy", "xgboost", "matplotlib", "nanoarrow")
 print("\nsqlflow " + json.dumps({
     "executable": sys.executable,
     "version": sys.version.split()[0],
@@ -124,6 +124,23 @@ mod tests {
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         at(&program, None, Duration::from_secs(2)).await
+    }
+
+    #[test]
+    fn dependencies_of_the_submitter_are_looked_for() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../images/submitter/pyproject.toml");
+        let project = fs::read_to_string(file).unwrap();
+        let (_, list) = project.split_once("dependencies = [").unwrap();
+        let (list, _) = list.split_once(']').unwrap();
+        let names =
+            list.lines().filter_map(|line| line.trim().strip_prefix('"')?.split_once(">=").map(|it| it.0));
+        let mut expected: Vec<_> = names.map(|name| name.trim_end_matches("-cpu")).collect();
+        let (_, needed) = PROGRAM.split_once("needed = (").unwrap();
+        let mut found: Vec<_> =
+            needed.split_once(')').unwrap().0.split(", ").map(|it| it.trim_matches('"')).collect();
+        expected.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, expected);
     }
 
     #[tokio::test]
