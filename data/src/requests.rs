@@ -1,7 +1,7 @@
 //! Requests of the submitter, and their answers.
 
 use serde::{Deserialize, Serialize};
-use sqlflow_database::{Column, ComputedKind, Error, ErrorKind, Kind, Missing, Value};
+use sqlflow_database::{Column, ComputedKind, Error, ErrorKind, Kind, Value};
 
 /// A request of the submitter. If it fails, the answer is [`Answer::Error`].
 #[derive(Debug, PartialEq, Deserialize)]
@@ -235,10 +235,6 @@ pub struct Failed<'a> {
     is_syntax: bool,
     /// Names that are similar to the one that does not exist.
     similar: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    missing_table: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    missing_column: Option<&'a str>,
 }
 
 impl<'a> Described<'a> {
@@ -266,12 +262,7 @@ impl<'a> Failed<'a> {
             ErrorKind::Busy => "busy",
             ErrorKind::Undelivered => "undelivered",
         };
-        let (missing_table, missing_column) = match &error.missing {
-            Some(Missing::Table(name)) => (Some(name.as_str()), None),
-            Some(Missing::Column(name)) => (None, Some(name.as_str())),
-            None => (None, None),
-        };
-        Self { message, kind, is_syntax: error.is_syntax, similar, missing_table, missing_column }
+        Self { message, kind, is_syntax: error.is_syntax, similar }
     }
 }
 

@@ -68,7 +68,7 @@ impl Prediction {
                 "result_table": "outcome",
                 "repeatable": true,
             }],
-            "ahead": [{ "index": 1, "kind": "standard", "sql": "SELECT c FROM source" }],
+            "ahead": [{ "index": 1, "kind": "standard", "sql": "SELECT bb FROM source" }],
         });
         let (mut agent, submitter) = Agent::start_serving(files.0.path(), &document);
         assert!(matches!(agent.receive(), Some(Frame::Started(_))));
@@ -325,8 +325,7 @@ fn later_statement_is_checked_with_similar_names() {
     let mut prediction = Prediction::start();
     let check = json!({ "check": { "statement": 1, "syntax_only": false, "may_drop": false } });
     let answer = prediction.submitter.ask(&check);
-    assert_eq!(answer["error"]["message"], "no such column: c");
-    assert_eq!(answer["error"]["missing_column"], "c");
+    assert_eq!(answer["error"]["message"], "no such column: bb");
     assert_eq!(prediction.submitter.ask(&json!("dialect")), json!({ "dialect": "sqlite" }));
     let sample = json!({ "sample": { "query": { "statement": 0, "select": "statement" }, "column": "b", "of_type": null } });
     let values = prediction.submitter.ask(&sample);

@@ -12,8 +12,22 @@ from sqlflow_submitter import frames, wire
 from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError
 from sqlflow_submitter.frames import Frame, Reply
 
-DESCRIPTOR_VARIABLE = "SQLFLOW_CHANNEL_FD"
+CHANNEL_VARIABLE = "SQLFLOW_CHANNEL_FD"
+LINK_VARIABLE = "SQLFLOW_COMPANION_FD"
+"""The link to the data process."""
 MAX_FRAME_BYTES = 16 * 1024 * 1024
+
+
+def inherited(variable: str, what: str) -> int | None:
+    """Returns a descriptor that the agent left in the environment, once.
+
+    Raises:
+        SubmitterError: it is not a number.
+    """
+    text = os.environ.pop(variable, None)
+    if text is not None and not text.isdigit():
+        raise SubmitterError(f"cannot open {what}: {variable} is not a number: {text}")
+    return None if text is None else int(text)
 
 
 class Channel:

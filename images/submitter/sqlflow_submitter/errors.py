@@ -19,8 +19,6 @@ class SubmitterError(Exception):
     """The same statement may succeed when it is executed again."""
     peer_lost = False
     """The data process has ended, and its own end says why."""
-    not_executed = False
-    """For a retryable error: the database reports that it did not execute the statement, or rolled it back."""
 
 
 class UserError(SubmitterError):
@@ -31,17 +29,11 @@ class UserError(SubmitterError):
     def __init__(
         self,
         message: str,
-        missing_table: str | None = None,
-        missing_column: str | None = None,
         *,
         is_syntax: bool = False,
         similar: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
-        self.missing_table = missing_table
-        """The table, if the error is that it does not exist."""
-        self.missing_column = missing_column
-        """The column, if the error is that it does not exist."""
         self.is_syntax = is_syntax
         """Whether the text is not a statement of the database's language, whatever tables and columns exist."""
         self.similar = similar
@@ -50,20 +42,14 @@ class UserError(SubmitterError):
     def suggest(self) -> None:
         """Adds the similar names to the message."""
         if self.similar:
-            self.args = (f"{self}; did you mean {' or '.join(self.similar)}?",)
+            self.args = (f"{self}{did_you_mean(self.similar)}",)
             self.similar = ()
 
 
 class DatabaseUnavailable(SubmitterError):
-    """The database cannot be reached, or the connection was lost."""
+    """The database cannot be reached, the connection was lost, or a lock prevented the statement."""
 
     retryable = True
-
-
-class DatabaseBusy(DatabaseUnavailable):
-    """The database rejected the statement and rolled it back, because of a lock or a deadlock."""
-
-    not_executed = True
 
 
 class CommitRefused(SubmitterError):
@@ -87,9 +73,14 @@ def unknown_name(what: str, name: str, known: Iterable[str], listed: str = "know
     """
     known = list(known)
     similar = suggestions(name, known)
-    hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
+    hint = did_you_mean(similar)
     names = listing(known, 12 if similar else 40)
     return f"{what} {name} does not exist{hint} ({listed}: {names})" if known else f"{what} {name} does not exist{hint}"
+
+
+def did_you_mean(similar: Sequence[str]) -> str:
+    """Returns the end of a message about a name that does not exist."""
+    return f"; did you mean {' or '.join(similar)}?" if similar else ""
 
 
 MAX_LISTED = 1_000

@@ -11,9 +11,7 @@ import os
 import socket
 from typing import Any
 
-from sqlflow_submitter.errors import DatabaseBusy, DatabaseUnavailable, SubmitterError, UserError
-
-DESCRIPTOR_VARIABLE = "SQLFLOW_COMPANION_FD"
+from sqlflow_submitter.errors import DatabaseUnavailable, SubmitterError, UserError
 
 
 class Link:
@@ -82,15 +80,6 @@ class PeerLost(SubmitterError):
     peer_lost = True
 
 
-def open_link(descriptor: str) -> Link:
-    """Opens the link that the agent left in the environment."""
-    if not descriptor.isdigit():
-        raise SubmitterError(
-            f"cannot open the link to the data process: {DESCRIPTOR_VARIABLE} is not a number: {descriptor}"
-        )
-    return Link(int(descriptor))
-
-
 def to_cell(value: Any) -> Any:
     """Returns a value in the form of the link's JSON. Readers of JSON may round a number, or know no NaN."""
     return {"float": repr(value)} if isinstance(value, float) else value
@@ -110,11 +99,8 @@ def _error(error: Any) -> SubmitterError:
     message = error["message"]
     match error["kind"]:
         case "user":
-            missing = error.get("missing_table"), error.get("missing_column")
-            return UserError(message, *missing, is_syntax=error["is_syntax"], similar=error["similar"])
-        case "unavailable":
+            return UserError(message, is_syntax=error["is_syntax"], similar=error["similar"])
+        case "unavailable" | "busy":
             return DatabaseUnavailable(message)
-        case "busy":
-            return DatabaseBusy(message)
         case _:
             return SubmitterError(message)

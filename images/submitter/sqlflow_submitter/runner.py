@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sqlflow_submitter.channel import DESCRIPTOR_VARIABLE, AgentChannel, Channel
+from sqlflow_submitter.channel import CHANNEL_VARIABLE, LINK_VARIABLE, AgentChannel, Channel, inherited
 from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError, one_line, shortened
 from sqlflow_submitter.frames import Failure, Frame
 from sqlflow_submitter.spans import attach_context
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from sqlflow_submitter.database import Database
 
-LINK_VARIABLE = "SQLFLOW_COMPANION_FD"
-"""The descriptor of the link to the data process."""
 MAX_MESSAGE = 2_000
 MAX_DETAIL = 64 * 1024
 """Limits for the message and the detail of a failure, in characters."""
@@ -51,25 +49,23 @@ def run_step(path: str) -> None:
 
 def open_channel() -> Channel:
     """Opens the channel to the agent, or a console if the program was started by hand."""
-    descriptor = os.environ.pop(DESCRIPTOR_VARIABLE, None)
+    descriptor = inherited(CHANNEL_VARIABLE, "the agent's channel")
     if descriptor is None:
         from sqlflow_submitter.console import Console
 
         return Console()
-    if not descriptor.isdigit():
-        raise SubmitterError(f"cannot open the agent's channel: {DESCRIPTOR_VARIABLE} is not a number: {descriptor}")
-    return AgentChannel(int(descriptor))
+    return AgentChannel(descriptor)
 
 
 def open_database() -> Database | None:
     """Returns the database, if the data process stands beside this process."""
-    link = os.environ.pop(LINK_VARIABLE, None)
-    if link is None:
+    descriptor = inherited(LINK_VARIABLE, "the link to the data process")
+    if descriptor is None:
         return None
     from sqlflow_submitter.database import Database
-    from sqlflow_submitter.link import open_link
+    from sqlflow_submitter.link import Link
 
-    return Database(open_link(link))
+    return Database(Link(descriptor))
 
 
 def run_statement(statement: Statement, step: Step, database: Database | None, channel: StatementChannel) -> None:
@@ -108,9 +104,8 @@ def _report_failure(
         failure.user_error = error.user_error
         failure.transient = error.retryable
         failure.peer_lost = error.peer_lost
-        failure.not_executed = error.not_executed
     # The data process makes an effect visible only after this process has succeeded.
-    failure.not_executed |= has_data_process
+    failure.not_executed = has_data_process
     failure.unclear = not has_data_process and not isinstance(error, SubmitterError)
     if not isinstance(error, UserError | CommitRefused):
         import traceback

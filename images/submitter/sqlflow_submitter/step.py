@@ -69,7 +69,7 @@ class Statement:
 
 
 class Step:
-    """A step: consecutive standard statements, or one extended statement."""
+    """A step: one extended statement, and the later statements that are checked before."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         version = document.get("version")
@@ -78,8 +78,6 @@ class Step:
                 f"cannot read the step document: it has version {version}, and this submitter reads version {VERSION}"
             )
         self.job: str = document["job"]
-        self.step: int = document["step"]
-        self.attempt: int = document["attempt"]
         self.user: str = document.get("user", "")
         """The user of the session; may be empty."""
         self.statements = [Statement(statement) for statement in document["statements"]]

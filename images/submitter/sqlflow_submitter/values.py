@@ -1,7 +1,4 @@
-"""Columns and their values.
-
-Rows come in batches, by column, which is also the form of Rows messages and of numpy's arrays.
-"""
+"""Columns and their values. Rows come in batches, by column, which is also the form of numpy's arrays."""
 
 from __future__ import annotations
 
@@ -26,6 +23,10 @@ class Kind(Enum):
 
     # Members are singletons, so identity is enough. Enum's own hash is slow.
     __hash__ = object.__hash__
+
+
+NUMERIC_KINDS = (Kind.BOOL, Kind.INT, Kind.FLOAT, Kind.DECIMAL)
+DATE_KINDS = (Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMP_UTC)
 
 
 class Values(NamedTuple):

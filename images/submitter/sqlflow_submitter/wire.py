@@ -30,11 +30,6 @@ def varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def zigzag(value: int) -> int:
-    """Returns the unsigned integer that stands for a `sint32` or `sint64`."""
-    return value << 1 if value >= 0 else ~(value << 1)
-
-
 def tag(field: int, wire_type: int) -> bytes:
     return varint(field << 3 | wire_type)
 

@@ -20,10 +20,10 @@ from protos.sqlflow.agent.v1.channel_pb2 import AgentFrame, Failure, SubmitterFr
 from protos.sqlflow.v1.data_pb2 import Column
 
 from sqlflow_submitter.channel import Channel
+from sqlflow_submitter.extended import WITH_SELECT
 from sqlflow_submitter.frames import Frame
 
 MAIN = 'from sqlflow_submitter import run_step\n\nrun_step("step.json")\n'
-WITH_SELECT = ("train", "predict", "evaluate", "explain")
 
 
 class Run:

@@ -7,11 +7,13 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from protos.sqlflow.agent.v1.channel_pb2 import AgentFrame, SubmitterFrame
+
+from sqlflow_submitter.wire import varint
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -107,17 +109,10 @@ def write_step(folder: Path, document: dict[str, Any]) -> None:
     (folder / "step.json").write_text(json.dumps(document))
 
 
-def varint(value: int) -> Iterator[int]:
-    while value > 0x7F:
-        yield value & 0x7F | 0x80
-        value >>= 7
-    yield value
-
-
 def encoded(frame: AgentFrame) -> bytes:
     """Returns a frame as it is sent to a program."""
     body = frame.SerializeToString()
-    return bytes(varint(len(body))) + body
+    return varint(len(body)) + body
 
 
 def read_frame(stream: Any) -> bytes | None:

@@ -10,18 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
-from agent import WITH_SELECT, Recorder, Run
+from agent import Recorder, Run
 from data_process import Process, granted, program, write_step
 from protos.sqlflow.agent.v1.channel_pb2 import AgentFrame, Failure
 
 from sqlflow_submitter.database import Database
-from sqlflow_submitter.errors import (
-    CommitRefused,
-    DatabaseBusy,
-    DatabaseUnavailable,
-    SubmitterError,
-    UserError,
-)
+from sqlflow_submitter.errors import CommitRefused, DatabaseUnavailable, SubmitterError, UserError
+from sqlflow_submitter.extended import WITH_SELECT
 from sqlflow_submitter.link import Link, PeerLost
 from sqlflow_submitter.runner import run_statement
 from sqlflow_submitter.statement import StatementChannel
@@ -34,15 +29,12 @@ def run_in_process(document: dict[str, Any], dsn: str, folder: Path, *, grant: b
     recorder = Recorder()
     step = Step(document)
     (statement,) = step.statements
-    if statement.kind != "standard" and statement.kind not in WITH_SELECT:
+    if statement.kind == "standard" or statement.kind in WITH_SELECT:
+        with data_process(document, dsn, folder, recorder.run, grant=grant) as database:
+            if statement.kind != "standard":
+                run_statement(statement, step, database, StatementChannel(recorder, 0))
+    else:
         run_statement(statement, step, None, StatementChannel(recorder, 0))
-        return recorder.run
-    if statement.kind == "standard":
-        with data_process(document, dsn, folder, recorder.run, grant=grant):
-            pass
-        return recorder.run
-    with data_process(document, dsn, folder, recorder.run, grant=grant) as database:
-        run_statement(statement, step, database, StatementChannel(recorder, 0))
     return recorder.run
 
 
@@ -112,7 +104,7 @@ def error_of(failure: Failure) -> SubmitterError:
     if failure.user_error:
         return UserError(failure.message)
     if failure.transient:
-        return (DatabaseBusy if failure.not_executed else DatabaseUnavailable)(failure.message)
+        return DatabaseUnavailable(failure.message)
     kind = CommitRefused if failure.message.startswith("cannot commit") else SubmitterError
     return kind(failure.message)
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from data_process import read_frame, varint
+from data_process import encoded, read_frame
 from protos.sqlflow.agent.v1.channel_pb2 import AgentFrame, SubmitterFrame
 
 from sqlflow_submitter.channel import MAX_FRAME_BYTES, AgentChannel
@@ -22,8 +22,7 @@ def pair() -> Iterator[tuple[AgentChannel, socket.socket]]:
 
 
 def answer(agent_end: socket.socket, frame: AgentFrame) -> None:
-    body = frame.SerializeToString()
-    agent_end.sendall(bytes(varint(len(body))) + body)
+    agent_end.sendall(encoded(frame))
 
 
 def started() -> Frame:

@@ -12,10 +12,8 @@ from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.spec import CATEGORY_HASH, CATEGORY_ID, DENSE, VOCABULARY, Feature
 from sqlflow_submitter.features.texts import is_never_missing
 from sqlflow_submitter.step import Query
-from sqlflow_submitter.values import ColumnInfo, Kind
+from sqlflow_submitter.values import DATE_KINDS, NUMERIC_KINDS, ColumnInfo, Kind
 
-NUMERIC_KINDS = (Kind.BOOL, Kind.INT, Kind.FLOAT, Kind.DECIMAL)
-DATE_KINDS = (Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMP_UTC)
 NUMERIC_TYPES = (Declared.BOOLEAN, Declared.INTEGER, Declared.DECIMAL, Declared.NUMBER)
 DECODED = {
     "sqlite": "CAST({} AS TEXT)",

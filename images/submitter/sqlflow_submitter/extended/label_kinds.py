@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from sqlflow_submitter.database import Database
 from sqlflow_submitter.errors import UserError, shortened
-from sqlflow_submitter.extended.column_kinds import DATE_KINDS
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.texts import Form, form_of
 from sqlflow_submitter.step import Query
-from sqlflow_submitter.values import ColumnInfo, Kind
+from sqlflow_submitter.values import DATE_KINDS, ColumnInfo, Kind
 
 MAX_SHOWN = 60
 """Maximum length of a value in a message, in characters."""

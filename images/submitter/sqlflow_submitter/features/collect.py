@@ -35,13 +35,13 @@ from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.dictionary import MAX_VOCABULARY, Text, Texts
 from sqlflow_submitter.features.encode import TOO_LARGE, Block, Columns, SparseBlock
 from sqlflow_submitter.features.matrix import EncodedFeature
-from sqlflow_submitter.features.numbers import DATE_ADVICE, DATE_KINDS, NUMERIC_KINDS, NumberReader, Tally, value_error
+from sqlflow_submitter.features.numbers import DATE_ADVICE, NumberReader, Tally, value_error
 from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.spec import DENSE, SPARSE, Feature
 from sqlflow_submitter.features.store import NumberStore
 from sqlflow_submitter.features.texts import Form, form_of
 from sqlflow_submitter.features.vocabulary import FEW_ROWS, NEARLY_ALL, build_vocabulary, warn_about_texts
-from sqlflow_submitter.values import Kind, Values
+from sqlflow_submitter.values import DATE_KINDS, NUMERIC_KINDS, Kind, Values
 
 MAX_SPARSE_WIDTH = 10_000_000
 KEY_NAME = re.compile(r"(.*_)?(row)?(id|uuid|guid|key)|.*Id|.*ID")

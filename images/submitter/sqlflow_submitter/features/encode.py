@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.features.numbers import DATE_KINDS, EMPTY, UNSEEN, UNSEEN_INDEX, NumberReader, Tally, value_error
+from sqlflow_submitter.features.numbers import EMPTY, UNSEEN, UNSEEN_INDEX, NumberReader, Tally, value_error
 from sqlflow_submitter.features.precision import PrecisionCheck, exact_number
 from sqlflow_submitter.features.spec import (
     BUCKET,
@@ -31,7 +31,7 @@ from sqlflow_submitter.features.spec import (
 )
 from sqlflow_submitter.features.store import Floats, Scaling
 from sqlflow_submitter.features.texts import Form, is_missing_form, micros
-from sqlflow_submitter.values import Kind, Values
+from sqlflow_submitter.values import DATE_KINDS, Kind, Values
 
 EPOCH = datetime(1970, 1, 1)
 

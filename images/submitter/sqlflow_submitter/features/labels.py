@@ -28,12 +28,12 @@ from sqlflow_submitter.features import texts
 from sqlflow_submitter.features.array_values import ArrayValues
 from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.encode import text_of
-from sqlflow_submitter.features.numbers import DATE_KINDS, NumberReader, Numbers, preview, value_error
+from sqlflow_submitter.features.numbers import NumberReader, Numbers, preview, value_error
 from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.store import NumberStore, count_distinct
 from sqlflow_submitter.features.texts import Form
 from sqlflow_submitter.features.vocabulary import NEARLY_ALL
-from sqlflow_submitter.values import Kind, Values
+from sqlflow_submitter.values import DATE_KINDS, Kind, Values
 
 MAX_CLASSES = 10_000
 MAX_WHOLE_CLASSES = 20

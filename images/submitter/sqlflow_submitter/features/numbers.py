@@ -22,10 +22,7 @@ from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features import texts
 from sqlflow_submitter.features.array_values import ArrayValues
 from sqlflow_submitter.features.texts import MICROS_PER_DAY, Form
-from sqlflow_submitter.values import Kind, Values
-
-NUMERIC_KINDS = {Kind.BOOL, Kind.INT, Kind.FLOAT, Kind.DECIMAL}
-DATE_KINDS = {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMP_UTC}
+from sqlflow_submitter.values import DATE_KINDS, NUMERIC_KINDS, Kind, Values
 
 EXACT_FLOAT = 2**53
 """All whole numbers below it are exact as 64-bit floats."""
