@@ -8,7 +8,7 @@ use super::real_tests::COLUMNS;
 use crate::test_servers::{MariaDb, are_same, run};
 use crate::{
     Batch, Column, ComputedColumn, ComputedKind, ConnectOptions, Database, Discard, Error, ErrorKind, Limits,
-    PassthroughColumns, Results, TableName, TableWriter, Values, connect, rows, texts,
+    PassthroughColumns, Results, TableName, TableWriter, Values, clean_up, connect, rows, texts,
 };
 
 /// Keeps the batches of a select.
@@ -92,6 +92,7 @@ fn tables_are_written() {
     tables_are_found_and_replaced(&server);
     reader_locks_the_old_table_until_it_ends(&server);
     obstacles_are_found(&server);
+    table_of_an_attempt_is_found_without_a_privilege_to_read_it(&server);
 }
 
 /// In each of these sessions, the values that are written are those that were read.
@@ -436,4 +437,14 @@ fn obstacles_are_found(server: &MariaDb) {
     // One to itself is lost with it.
     run(owner, "ALTER TABLE parent ADD COLUMN up INT, ADD FOREIGN KEY (up) REFERENCES parent (a)");
     assert!(dependents(server).is_empty());
+}
+
+fn table_of_an_attempt_is_found_without_a_privilege_to_read_it(server: &MariaDb) {
+    let owner = &mut *server.open();
+    run(owner, "GRANT CREATE, DROP ON test.* TO blind@localhost IDENTIFIED BY 'p'");
+    run(owner, "CREATE TABLE unread__s_j_0_1 (a INT)");
+    let blind = &mut *open(server, "blind:p", &[]);
+    let report = clean_up(blind, "unread", "s_j_0_1", Some(1)).unwrap().unwrap();
+    assert_eq!(report, "table unread was not replaced: the statement ended before that");
+    assert_eq!(texts(owner, "SHOW TABLES LIKE 'unread%'").unwrap(), [""; 0]);
 }

@@ -1,6 +1,6 @@
 //! Drops the staging tables of earlier attempts.
 
-use crate::{Database, Error, ErrorKind, TableName, TableWriter, texts};
+use crate::{Database, Error, TableName, TableWriter};
 
 /// Drops the staging tables of all attempts of a step. Idempotent.
 ///
@@ -31,7 +31,7 @@ fn report(
 ) -> Result<String, Error> {
     let step = suffix.rsplit_once('_').map_or("", |(step, _)| step);
     let staging = table.with_suffix(&format!("{step}_{attempt}"), writer.name_limit());
-    if exists(writer, &staging)? {
+    if writer.find_table(&staging)?.is_some() {
         return Ok(format!("table {table} was not replaced: the statement ended before that"));
     }
     Ok(match writer.find_table(table)? {
@@ -45,15 +45,6 @@ fn report(
             format!("it is not known whether table {table} was replaced: there is no table of this name now")
         }
     })
-}
-
-fn exists(writer: &mut dyn TableWriter, table: &TableName) -> Result<bool, Error> {
-    let query = format!("SELECT 1 FROM {} WHERE 1 = 0", writer.quoted(table));
-    match texts(writer.database(), &query) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind == ErrorKind::User => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 pub(super) fn drop_leftovers(
