@@ -9,8 +9,16 @@ const MARKER: &str = "SQLFlow result table";
 
 /// Writes tables. It may be a second connection, to write while the first one reads.
 pub trait TableWriter {
-    /// The connection.
-    fn database(&mut self) -> &mut dyn Database;
+    /// The connection, with any settings: to end its statements, and to accept them again.
+    fn connection(&mut self) -> &mut dyn Database;
+
+    /// The connection with the user's settings, for queries.
+    ///
+    /// # Errors
+    /// The settings cannot be changed back.
+    fn database(&mut self) -> Result<&mut dyn Database, Error> {
+        Ok(self.connection())
+    }
 
     /// Maximum length of a table's name in bytes; `None`: there is none.
     fn name_limit(&self) -> Option<usize> {
@@ -22,12 +30,22 @@ pub trait TableWriter {
         TableName::parse(text)
     }
 
+    /// Quotes one part of a name.
+    fn quote(&self, name: &str) -> String;
+
+    /// The schema that statements must have for a table without one.
+    fn default_schema(&self) -> Option<&str> {
+        None
+    }
+
     /// A name for statements.
-    fn quoted(&mut self, table: &TableName) -> String {
-        let database = self.database();
-        let schema = table.schema.iter().flat_map(|it| it.split('.'));
-        let parts: Vec<_> = schema.chain([table.name.as_str()]).map(|it| database.quote(it)).collect();
-        parts.join(".")
+    fn quoted(&self, table: &TableName) -> String {
+        let schema: Vec<&str> = match &table.schema {
+            Some(schema) => schema.split('.').collect(),
+            None => self.default_schema().into_iter().collect(),
+        };
+        let parts = schema.into_iter().chain([table.name.as_str()]).map(|it| self.quote(it));
+        parts.collect::<Vec<_>>().join(".")
     }
 
     /// Whether a text that is not UTF-8 can be written.

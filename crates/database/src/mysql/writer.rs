@@ -189,10 +189,17 @@ impl MysqlWriter {
 }
 
 impl TableWriter for MysqlWriter {
-    fn database(&mut self) -> &mut dyn Database {
-        // If the connection is lost, the next statement reports it.
-        let _ = self.use_settings(Settings::User);
+    fn connection(&mut self) -> &mut dyn Database {
         &mut self.database
+    }
+
+    fn database(&mut self) -> Result<&mut dyn Database, Error> {
+        self.use_settings(Settings::User)?;
+        Ok(&mut self.database)
+    }
+
+    fn quote(&self, name: &str) -> String {
+        self.database.quote(name)
     }
 
     fn name_limit(&self) -> Option<usize> {
@@ -209,8 +216,7 @@ impl TableWriter for MysqlWriter {
     }
 
     fn find_table(&mut self, table: &TableName) -> Result<Option<ExistingTable>, Error> {
-        let schema = table.schema.as_ref().map_or_else(|| "DATABASE()".to_owned(), |it| literal(it));
-        let name = literal(&table.name);
+        let (schema, name) = self.literals(table)?;
         let found = self.rows(&format!(
             "SELECT table_type, table_comment FROM information_schema.tables WHERE table_schema = {schema} AND \
              table_name = {name}"
@@ -236,10 +242,7 @@ impl TableWriter for MysqlWriter {
             return Ok(Some(format!("database {schema} does not exist")));
         }
         // The server checks the privileges first, and then rejects the statement because there is no such table.
-        let mut probe = |suffix| {
-            let name = table.with_suffix(suffix, self.name_limit());
-            self.quoted(&name)
-        };
+        let probe = |suffix| self.quoted(&table.with_suffix(suffix, self.name_limit()));
         let rename = format!("RENAME TABLE {} TO {}", probe("probe1"), probe("probe2"));
         let denied = self.failure(&rename, &PRIVILEGE_MISSING)?;
         Ok(denied.map(|denied| format!("this user may not replace tables in database {schema}: {denied}")))

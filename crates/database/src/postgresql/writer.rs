@@ -77,7 +77,7 @@ impl PostgresqlWriter {
         Ok(row.and_then(|row| row.try_into().ok()))
     }
 
-    fn oid(&mut self, table: &TableName) -> String {
+    fn oid(&self, table: &TableName) -> String {
         format!("to_regclass({})", literal(&self.quoted(table)))
     }
 
@@ -123,8 +123,16 @@ impl PostgresqlWriter {
 }
 
 impl TableWriter for PostgresqlWriter {
-    fn database(&mut self) -> &mut dyn Database {
+    fn connection(&mut self) -> &mut dyn Database {
         &mut self.database
+    }
+
+    fn quote(&self, name: &str) -> String {
+        self.database.quote(name)
+    }
+
+    fn default_schema(&self) -> Option<&str> {
+        self.schema.as_deref()
     }
 
     fn name_limit(&self) -> Option<usize> {
@@ -133,15 +141,6 @@ impl TableWriter for PostgresqlWriter {
 
     fn table_name(&self, text: &str) -> TableName {
         TableName::parse(&text.to_lowercase())
-    }
-
-    fn quoted(&mut self, table: &TableName) -> String {
-        let schema: Vec<&str> = match &table.schema {
-            Some(schema) => schema.split('.').collect(),
-            None => self.schema.as_deref().into_iter().collect(),
-        };
-        let parts = schema.into_iter().chain([table.name.as_str()]).map(|it| self.database.quote(it));
-        parts.collect::<Vec<_>>().join(".")
     }
 
     fn type_of(&self, kind: ComputedKind) -> &'static str {

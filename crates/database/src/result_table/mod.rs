@@ -88,12 +88,12 @@ impl ResultTable {
 
     /// Ends the writer's running statement, like [`Database::canceller`].
     pub fn canceller(&mut self) -> Box<dyn Fn() + Send> {
-        self.writer.database().canceller()
+        self.writer.connection().canceller()
     }
 
     #[cfg(test)]
     pub(crate) fn writer_database(&mut self) -> &mut dyn Database {
-        self.writer.database()
+        self.writer.connection()
     }
 
     /// Each row of the select is written so often, one copy after the other. Messages count rows of the select.
@@ -197,7 +197,7 @@ impl ResultTable {
             return Ok(None);
         }
         let old = format!("SELECT * FROM {}", writer.quoted(&self.name));
-        let old = writer.database().describe(&old)?;
+        let old = writer.database()?.describe(&old)?;
         let mut lost = writer.attached(&self.name)?;
         let is_kept = |old: &str| self.columns.iter().any(|it| it.name.to_lowercase() == old.to_lowercase());
         lost.extend(old.iter().filter(|it| !is_kept(&it.name)).map(|it| format!("column {}", it.name)));
@@ -225,7 +225,7 @@ impl ResultTable {
     /// # Errors
     /// Those of the database.
     pub fn clear(&mut self) -> Result<(), Error> {
-        self.writer.database().resume();
+        self.writer.connection().resume();
         drop_leftovers(&mut *self.writer, &self.name, &self.suffix)
     }
 }

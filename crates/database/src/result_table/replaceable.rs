@@ -64,7 +64,7 @@ fn origin(existing: &ExistingTable) -> String {
 /// Why one of the selects reads a table, or may read it.
 fn read(writer: &mut dyn TableWriter, table: &TableName, selects: &[&str]) -> Result<Option<String>, Error> {
     for select in selects.iter().filter(|it| !it.is_empty()) {
-        if let Some(reason) = reads::reason(writer.database(), select, table)? {
+        if let Some(reason) = reads::reason(writer.database()?, select, table)? {
             return Ok(Some(reason));
         }
     }
@@ -76,7 +76,7 @@ pub(super) fn count(writer: &mut dyn TableWriter, table: &TableName) -> Result<S
     let table = writer.quoted(table);
     let limit = COUNTED_ROWS + 1;
     let query = format!("SELECT count(*) FROM (SELECT 1 AS one FROM {table} LIMIT {limit}) AS counted");
-    let counted = texts(writer.database(), &query)?;
+    let counted = texts(writer.database()?, &query)?;
     let rows = counted.first().and_then(|it| it.parse().ok()).unwrap_or(0);
     Ok(match rows {
         1 => "1 row".to_owned(),

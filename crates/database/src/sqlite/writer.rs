@@ -92,12 +92,17 @@ impl SqliteWriter {
 }
 
 impl TableWriter for SqliteWriter {
-    fn database(&mut self) -> &mut dyn Database {
+    fn connection(&mut self) -> &mut dyn Database {
         &mut self.0
     }
 
-    /// Always with the schema: for a name without one, SQLite also searches temporary tables and attached files.
-    fn quoted(&mut self, table: &TableName) -> String {
+    fn quote(&self, name: &str) -> String {
+        self.0.quote(name)
+    }
+
+    /// Always with the schema: for a name without one, SQLite also searches temporary tables and attached files. The name
+    /// of an attached file may have a dot.
+    fn quoted(&self, table: &TableName) -> String {
         format!("{}.{}", self.0.quote(schema(table)), self.0.quote(&table.name))
     }
 
