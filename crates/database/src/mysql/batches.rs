@@ -15,33 +15,40 @@ impl MysqlWriter {
         batch: &Batch,
     ) -> Result<(), Error> {
         let quoted = self.quoted(table);
-        self.use_inserts_of(&quoted, columns.len())?;
+        let mut inserts = self.take_inserts(&quoted, columns.len())?;
         let values = self.values(columns, batch)?;
-        let enums = self.are_enums.iter().zip(&values).filter(|(is_enum, _)| **is_enum);
-        let lenient: u64 = enums.map(|(_, values)| outside_list(values)).sum();
+        let lenient = inserts.outside_lists(&values);
         self.use_settings(if lenient > 0 { Settings::LenientRows } else { Settings::Rows })?;
-        self.insert_all(&values, batch.rows, lenient)
+        // After an error, the server closes them with the connection.
+        self.insert_all(&mut inserts, &values, batch.rows, lenient)?;
+        self.inserts = Some(inserts);
+        Ok(())
     }
 
-    /// Closes the INSERTs of another table.
-    fn use_inserts_of(&mut self, table: &str, columns: usize) -> Result<(), Error> {
-        if self.inserts.as_ref().is_some_and(|it| it.are_of(table, columns)) {
-            return Ok(());
-        }
-        if let Some(others) = self.inserts.take() {
-            others.close(&mut self.database).map_err(|failure| self.database.error(failure))?;
+    /// The INSERTs of a table. Closes those of another one.
+    fn take_inserts(&mut self, table: &str, columns: usize) -> Result<Inserts, Error> {
+        match self.inserts.take() {
+            Some(inserts) if inserts.are_of(table, columns) => return Ok(inserts),
+            Some(others) => {
+                others.close(&mut self.database).map_err(|failure| self.database.error(failure))?;
+            }
+            None => {}
         }
         // The column of a computed value, such as MAX of an ENUM, may be one although the select does not say so.
         let own = self.database.describe(&format!("SELECT * FROM {table}"))?;
-        self.are_enums = own.iter().map(|it| it.database_type == "ENUM").collect();
-        self.inserts = Some(Inserts::new(table, columns));
-        Ok(())
+        let are_enums = own.iter().map(|it| it.database_type == "ENUM").collect();
+        Ok(Inserts::new(table, columns, are_enums))
     }
 
     /// Inserts the rows of a batch, in one transaction if one INSERT is not enough. `lenient` of its values cause a warning
     /// and are right.
-    fn insert_all(&mut self, columns: &[Values], batch_rows: usize, lenient: u64) -> Result<(), Error> {
-        let Some(mut inserts) = self.inserts.take() else { return Ok(()) };
+    fn insert_all(
+        &mut self,
+        inserts: &mut Inserts,
+        columns: &[Values],
+        batch_rows: usize,
+        lenient: u64,
+    ) -> Result<(), Error> {
         let is_one = inserts.next_rows(columns, 0, batch_rows) == batch_rows;
         if !is_one {
             self.run("START TRANSACTION")?;
@@ -58,7 +65,6 @@ impl MysqlWriter {
             }
             begin += count;
         }
-        self.inserts = Some(inserts);
         if is_one { Ok(()) } else { self.run("COMMIT") }
     }
 
@@ -90,14 +96,5 @@ impl MysqlWriter {
             _ => values.clone(),
         };
         Ok(batch.columns.iter().zip(&are_zoned).map(convert).collect())
-    }
-}
-
-/// Number of values of an ENUM that may be outside its list. Each is an empty text, and causes a warning when it is
-/// written again.
-fn outside_list(values: &Values) -> u64 {
-    match values {
-        Values::Texts(texts) => texts.iter().filter(|it| *it == Some("")).count() as u64,
-        _ => 0,
     }
 }

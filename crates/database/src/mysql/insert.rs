@@ -1,10 +1,13 @@
 //! INSERTs of many rows by the binary protocol. Values go from the arrays of a batch to the packet, without a text or an
 //! allocation for each.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use mysql_common::constants::{ColumnType, Command};
 
 use super::failure::{Failure, NEEDS_PREPARATION};
-use super::{MysqlDatabase, parse_ok, receive_prepared};
+use super::{EXECUTE_ONCE, MysqlDatabase, parse_ok, receive_prepared};
 use crate::calendar::civil;
 use crate::{Error, Value, Values};
 
@@ -26,29 +29,48 @@ pub(super) struct Inserts {
     /// Quoted name of the table.
     table: String,
     columns: usize,
+    /// For each column of the table, whether it is an ENUM.
+    are_enums: Vec<bool>,
     /// Maximum number of rows of an INSERT.
     most: usize,
-    prepared: Vec<PreparedInsert>,
+    /// By their number of rows.
+    prepared: BTreeMap<usize, PreparedInsert>,
     packet: Vec<u8>,
 }
 
 struct PreparedInsert {
     id: u32,
-    rows: usize,
     /// Types of the parameters of its last execution.
     types: Vec<u8>,
 }
 
 impl Inserts {
     /// For a table with so many columns.
-    pub(super) fn new(table: &str, columns: usize) -> Self {
-        let most = (MAX_PARAMETERS / columns.max(1)).max(1);
-        Self { table: table.to_owned(), columns, most, prepared: Vec::new(), packet: Vec::new() }
+    pub(super) fn new(table: &str, columns: usize, are_enums: Vec<bool>) -> Self {
+        Self {
+            table: table.to_owned(),
+            columns,
+            are_enums,
+            most: (MAX_PARAMETERS / columns.max(1)).max(1),
+            prepared: BTreeMap::new(),
+            packet: Vec::new(),
+        }
     }
 
     /// Whether they are those of this table.
     pub(super) fn are_of(&self, table: &str, columns: usize) -> bool {
         self.table == table && self.columns == columns
+    }
+
+    /// Number of values that may be outside the list of their ENUM. Each is an empty text, and causes a warning when it is
+    /// written again.
+    pub(super) fn outside_lists(&self, columns: &[Values]) -> u64 {
+        let enums = self.are_enums.iter().zip(columns).filter(|(is_enum, _)| **is_enum);
+        let count = |(_, values): (_, &Values)| match values {
+            Values::Texts(texts) => texts.iter().filter(|it| *it == Some("")).count() as u64,
+            _ => 0,
+        };
+        enums.map(count).sum()
     }
 
     /// Number of rows of the next INSERT, of a batch with these columns, from this row.
@@ -72,8 +94,8 @@ impl Inserts {
         match self.insert_once(database, columns, begin, rows) {
             // Nothing was inserted.
             Err(Failure::Server { code: NEEDS_PREPARATION, .. }) => {
-                if let Some(place) = self.prepared.iter().position(|it| it.rows == rows) {
-                    database.close(self.prepared.swap_remove(place).id)?;
+                if let Some(prepared) = self.prepared.remove(&rows) {
+                    database.close(prepared.id)?;
                 }
                 self.insert_once(database, columns, begin, rows)
             }
@@ -88,18 +110,13 @@ impl Inserts {
         begin: usize,
         rows: usize,
     ) -> Result<u16, Failure> {
-        let place = match self.prepared.iter().position(|it| it.rows == rows) {
-            Some(place) => place,
-            None => {
-                self.prepared.push(self.prepare(database, rows)?);
-                self.prepared.len() - 1
-            }
+        let prepared = match self.prepared.entry(rows) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(prepare(database, &self.table, self.columns, rows)?),
         };
-        let Some(prepared) = self.prepared.get_mut(place) else { return Ok(0) };
         self.packet.clear();
         self.packet.extend_from_slice(&prepared.id.to_le_bytes());
-        // No cursor, one execution.
-        self.packet.extend_from_slice(&[0, 1, 0, 0, 0]);
+        self.packet.extend_from_slice(&EXECUTE_ONCE);
         put_rows(columns, begin..begin + rows, &mut prepared.types, &mut self.packet)?;
         database.command(Command::COM_STMT_EXECUTE, &self.packet, |session| {
             let packet = session.packets.receive()?;
@@ -110,20 +127,25 @@ impl Inserts {
         })
     }
 
-    fn prepare(&self, database: &mut MysqlDatabase, rows: usize) -> Result<PreparedInsert, Failure> {
-        let row = format!("({})", vec!["?"; self.columns].join(","));
-        let sql = format!("INSERT INTO {} VALUES {}", self.table, vec![row.as_str(); rows].join(","));
-        let prepared = database.command(Command::COM_STMT_PREPARE, sql.as_bytes(), receive_prepared)?;
-        if usize::from(prepared.parameters) != self.columns * rows {
-            return Err(Failure::Protocol("another number of parameters"));
-        }
-        Ok(PreparedInsert { id: prepared.id, rows, types: Vec::new() })
-    }
-
     /// Closes the statements.
     pub(super) fn close(self, database: &mut MysqlDatabase) -> Result<(), Failure> {
-        self.prepared.into_iter().try_for_each(|it| database.close(it.id))
+        self.prepared.into_values().try_for_each(|it| database.close(it.id))
     }
+}
+
+fn prepare(
+    database: &mut MysqlDatabase,
+    table: &str,
+    columns: usize,
+    rows: usize,
+) -> Result<PreparedInsert, Failure> {
+    let row = format!("({})", vec!["?"; columns].join(","));
+    let sql = format!("INSERT INTO {table} VALUES {}", vec![row.as_str(); rows].join(","));
+    let prepared = database.command(Command::COM_STMT_PREPARE, sql.as_bytes(), receive_prepared)?;
+    if usize::from(prepared.parameters) != columns * rows {
+        return Err(Failure::Protocol("another number of parameters"));
+    }
+    Ok(PreparedInsert { id: prepared.id, types: Vec::new() })
 }
 
 /// Adds the NULLs, types and values of rows. The types are sent if they differ from those of the last execution.
@@ -341,14 +363,14 @@ mod tests {
     #[test]
     fn inserts_are_bounded_and_of_few_sizes() {
         let floats = vec![Values::Floats(vec![0.5; 70_000].into()); 21];
-        let inserts = Inserts::new("t", 21);
+        let inserts = Inserts::new("t", 21, Vec::new());
         assert_eq!(inserts.next_rows(&floats, 0, 70_000), 390);
         assert_eq!(inserts.next_rows(&floats, 69_700, 70_000), 256);
         assert_eq!(inserts.next_rows(&floats, 69_999, 70_000), 1);
         let texts = Values::Texts(StringArray::from(vec!["x".repeat(10_000); 100]));
-        let rows = Inserts::new("t", 1).next_rows(std::slice::from_ref(&texts), 0, 100);
+        let rows = Inserts::new("t", 1, Vec::new()).next_rows(std::slice::from_ref(&texts), 0, 100);
         assert_eq!((rows, size(&texts, 0, rows) <= VALUE_BYTES), (64, true));
         let long = Values::Texts(StringArray::from(vec!["x".repeat(2 << 20); 2]));
-        assert_eq!(Inserts::new("t", 1).next_rows(&[long], 0, 2), 1);
+        assert_eq!(Inserts::new("t", 1, Vec::new()).next_rows(&[long], 0, 2), 1);
     }
 }

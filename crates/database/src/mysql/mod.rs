@@ -58,6 +58,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same for the connection that cancels a statement.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The end of the head of an execution: no cursor, one execution.
+const EXECUTE_ONCE: [u8; 5] = [0, 1, 0, 0, 0];
+
 /// A MySQL server.
 pub(crate) struct MysqlDatabase {
     session: Session,
@@ -183,8 +186,7 @@ impl MysqlDatabase {
         purpose: Purpose,
         results: &mut dyn Results,
     ) -> Result<(), Failure> {
-        // No cursor, one execution.
-        let argument = [&prepared.id.to_le_bytes()[..], &[0, 1, 0, 0, 0]].concat();
+        let argument = [&prepared.id.to_le_bytes()[..], &EXECUTE_ONCE].concat();
         let receive = |session: &mut Session| receive_results(session, &Protocol::Binary(purpose), results);
         let result = self.command(Command::COM_STMT_EXECUTE, &argument, receive);
         if !self.is_broken {

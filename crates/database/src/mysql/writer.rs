@@ -58,8 +58,6 @@ pub(super) struct MysqlWriter {
     /// The zone of the user's session, if it was read. Rows are written in UTC, if it is known.
     pub(super) zone: Option<Option<TimeZone>>,
     pub(super) inserts: Option<Inserts>,
-    /// For each column of their table, whether it is an ENUM.
-    pub(super) are_enums: Vec<bool>,
 }
 
 impl MysqlWriter {
@@ -75,7 +73,6 @@ impl MysqlWriter {
             default_schema: None,
             zone: None,
             inserts: None,
-            are_enums: Vec::new(),
         })
     }
 
