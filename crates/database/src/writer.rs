@@ -56,6 +56,11 @@ pub trait TableWriter {
     /// The type of a column with computed values.
     fn type_of(&self, kind: ComputedKind) -> &'static str;
 
+    /// A column of CREATE TABLE.
+    fn definition(&self, name: &str, database_type: &str) -> String {
+        format!("{} {database_type}", self.quote(name))
+    }
+
     /// The object with this name.
     ///
     /// # Errors
@@ -77,7 +82,7 @@ pub trait TableWriter {
     fn attached(&mut self, table: &TableName) -> Result<Vec<String>, Error>;
 
     /// Creates an empty table with columns of a select, in the database's own types, and computed columns after them.
-    /// The table gets the marker of its final name.
+    /// `kept` has at least one. The table gets the marker of its final name.
     fn create(
         &mut self,
         table: &TableName,
@@ -122,6 +127,20 @@ pub struct PassthroughColumns<'a> {
     pub columns: &'a [(usize, String)],
     /// All columns of the select, as described.
     pub described: &'a [Column],
+}
+
+impl PassthroughColumns<'_> {
+    /// A select of these columns, without rows.
+    pub(crate) fn without_rows(&self, quote: impl Fn(&str) -> String) -> String {
+        let column = |(place, name): &(usize, String)| {
+            let source = self.described.get(*place).map_or(name, |it| &it.name);
+            let alias = if source == name { String::new() } else { format!(" AS {}", quote(name)) };
+            format!("{}{alias}", quote(source))
+        };
+        let columns: Vec<_> = self.columns.iter().map(column).collect();
+        // The newline ends a comment that the select may end with.
+        format!("SELECT {} FROM ({}\n) AS sqlflow_select WHERE 1 = 0", columns.join(", "), self.select)
+    }
 }
 
 /// A column whose values a statement computes.

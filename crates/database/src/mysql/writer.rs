@@ -283,34 +283,18 @@ impl TableWriter for MysqlWriter {
         let quoted = self.quoted(table);
         let schema = self.schema(table)?;
         let mark = marker(final_name, schema.as_deref()).replace('\\', "\\\\").replace('\'', "''");
-        let mut computed: Vec<_> = computed
-            .iter()
-            .map(|it| format!("{} {}", self.database.quote(&it.name), self.type_of(it.kind)))
-            .collect();
-        let Some(kept) = kept.filter(|it| !it.columns.is_empty()) else {
+        let define = |it: &ComputedColumn| self.definition(&it.name, self.type_of(it.kind));
+        let definitions: Vec<_> = computed.iter().map(define).collect();
+        let Some(kept) = kept else {
+            let definitions = definitions.join(", ");
             self.use_settings(Settings::Rows)?;
-            return self.run(&format!("CREATE TABLE {quoted} ({}) COMMENT = '{mark}'", computed.join(", ")));
+            return self.run(&format!("CREATE TABLE {quoted} ({definitions}) COMMENT = '{mark}'"));
         };
-        let listed = kept.columns.iter().map(|(place, name)| {
-            let old = kept.described.get(*place).map_or(name, |it| &it.name);
-            let alias =
-                if old == name { String::new() } else { format!(" AS {}", self.database.quote(name)) };
-            format!("{}{alias}", self.database.quote(old))
-        });
-        let listed: Vec<_> = listed.collect();
         self.use_settings(Settings::Create)?;
-        // The newline ends a comment that the select may end with.
-        self.run(&format!(
-            "CREATE TABLE {quoted} AS SELECT {} FROM ({}\n) AS sqlflow_select WHERE 1 = 0",
-            listed.join(", "),
-            kept.select
-        ))?;
-        for definition in &mut computed {
-            definition.insert_str(0, "ADD COLUMN ");
-        }
-        computed.push(format!("COMMENT = '{mark}'"));
+        self.run(&format!("CREATE TABLE {quoted} AS {}", kept.without_rows(|it| self.quote(it))))?;
+        let added: String = definitions.iter().map(|it| format!("ADD COLUMN {it}, ")).collect();
         self.use_settings(Settings::Rows)?;
-        self.run(&format!("ALTER TABLE {quoted} {}", computed.join(", ")))
+        self.run(&format!("ALTER TABLE {quoted} {added}COMMENT = '{mark}'"))
     }
 
     fn insert(&mut self, table: &TableName, columns: &[Column], batch: &Batch) -> Result<(), Error> {

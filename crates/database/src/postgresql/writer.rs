@@ -239,24 +239,13 @@ impl TableWriter for PostgresqlWriter {
     ) -> Result<(), Error> {
         self.filled = None;
         let name = self.quoted(table);
-        let define =
-            |it: &ComputedColumn| format!("{} {}", self.database.quote(&it.name), self.type_of(it.kind));
+        let define = |it: &ComputedColumn| self.definition(&it.name, self.type_of(it.kind));
         let definitions: Vec<_> = computed.iter().map(define).collect();
-        let kept = kept.filter(|it| !it.columns.is_empty());
-        let Some(PassthroughColumns { select, columns, described }) = kept else {
+        let Some(kept) = kept else {
             self.run(&format!("CREATE TABLE {name} ({})", definitions.join(", ")))?;
             return self.mark(table, final_name);
         };
-        let listed = |(place, name): &(usize, String)| {
-            let (source, name) =
-                (described.get(*place).map_or(name, |it| &it.name), self.database.quote(name));
-            format!("{} AS {name}", self.database.quote(source))
-        };
-        let listed: Vec<_> = columns.iter().map(listed).collect();
-        // The newline ends a comment that the select may end with.
-        let listed = listed.join(", ");
-        let no_rows = format!("SELECT {listed} FROM ({select}\n) AS sqlflow_select WHERE 1 = 0");
-        self.run(&format!("CREATE TABLE {name} AS {no_rows}"))?;
+        self.run(&format!("CREATE TABLE {name} AS {}", kept.without_rows(|it| self.quote(it))))?;
         for definition in &definitions {
             self.run(&format!("ALTER TABLE {name} ADD COLUMN {definition}"))?;
         }

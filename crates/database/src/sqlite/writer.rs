@@ -199,8 +199,8 @@ impl TableWriter for SqliteWriter {
             (name, declared.map_or("", |it| lossless(&it.database_type)))
         });
         let computed = computed.iter().map(|it| (&it.name, self.type_of(it.kind)));
-        let define = |(name, kind): (&String, &str)| format!("{} {kind}", self.0.quote(name));
-        let definitions: Vec<_> = kept.chain(computed).map(define).collect();
+        let definitions: Vec<_> =
+            kept.chain(computed).map(|(name, kind)| self.definition(name, kind)).collect();
         // SQLite has no comments on tables, but stores the text of CREATE TABLE. Computed columns have no type.
         let comment = comment(final_name);
         let table = self.quoted(table);
