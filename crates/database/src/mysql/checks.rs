@@ -3,8 +3,9 @@
 use mysql_common::constants::Command;
 use sqlflow_sql::Dialect;
 
+use super::MysqlDatabase;
 use super::failure::{Failure, NOT_PREPARABLE};
-use super::{MysqlDatabase, receive_prepared};
+use super::responses::receive_prepared;
 use crate::checks;
 use crate::{Column, Database as _, Error};
 

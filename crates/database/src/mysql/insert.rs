@@ -7,7 +7,8 @@ use std::collections::btree_map::Entry;
 use mysql_common::constants::{ColumnType, Command};
 
 use super::failure::{Failure, NEEDS_PREPARATION};
-use super::{EXECUTE_ONCE, MysqlDatabase, parse_ok, receive_prepared};
+use super::responses::{parse_ok, receive_prepared};
+use super::{EXECUTE_ONCE, MysqlDatabase};
 use crate::calendar::civil;
 use crate::{Error, Value, Values};
 

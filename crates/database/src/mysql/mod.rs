@@ -17,6 +17,7 @@ mod login_tests;
 mod packets;
 #[cfg(test)]
 mod real_tests;
+mod responses;
 mod rows;
 mod statements;
 mod stream;
@@ -33,22 +34,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use mysql_common::constants::{CapabilityFlags, Command};
-use mysql_common::io::ParseBuf;
-use mysql_common::packets::{CommonOkPacket, OkPacket, OkPacketDeserializer, StmtPacket};
+use mysql_common::constants::Command;
 use sqlflow_data_source::MysqlSource;
 
-use self::binary::BinaryColumn;
-use self::failure::{Failure, MAX_COLUMNS, NEEDS_PREPARATION, NOT_PREPARABLE};
+use self::failure::{Failure, NEEDS_PREPARATION, NOT_PREPARABLE};
 use self::login::{Session, log_in};
+use self::responses::{Prepared, Protocol, receive_prepared, receive_results};
 use self::statements::{changes_encoding, may_be_prepared};
 use self::types::Field;
 use self::writer::MysqlWriter;
 use sqlflow_sql::Dialect;
 
-use crate::batcher::MAX_ROW;
 use crate::connect::{ENCODING_NOTE, Origin, ignore_notices};
-use crate::printed::{Decoder, PrintedColumn};
 use crate::{
     Batch, Column, Database, Discard, Error, Limits, MAX_TABLES, Notice, Notify, Results, TableWriter, texts,
 };
@@ -154,7 +151,7 @@ impl MysqlDatabase {
             return Ok(false);
         }
         let mut results = Forward { results, has_begun: false };
-        match self.run(&prepared, Purpose::Shown, &mut results) {
+        match self.run(&prepared, &Protocol::Shown, &mut results) {
             // Not if a function of the user fails with this code.
             Err(Failure::Server { code: NEEDS_PREPARATION, .. }) if !results.has_begun => Ok(false),
             result => result.map(|()| true),
@@ -167,7 +164,7 @@ impl MysqlDatabase {
             return Ok(self.execute_text(select, results)?);
         };
         let zone = if prepared.fields.iter().any(Field::is_zoned) { self.time_zone()? } else { None };
-        self.run(&prepared, Purpose::Read { zone }, results)
+        self.run(&prepared, &Protocol::Exact { zone }, results)
     }
 
     /// Prepares a statement. `None`: it cannot be prepared, or has a `?`, which is an error.
@@ -183,11 +180,11 @@ impl MysqlDatabase {
     fn run(
         &mut self,
         prepared: &Prepared,
-        purpose: Purpose,
+        protocol: &Protocol,
         results: &mut dyn Results,
     ) -> Result<(), Failure> {
         let argument = [&prepared.id.to_le_bytes()[..], &EXECUTE_ONCE].concat();
-        let receive = |session: &mut Session| receive_results(session, &Protocol::Binary(purpose), results);
+        let receive = |session: &mut Session| receive_results(session, protocol, results);
         let result = self.command(Command::COM_STMT_EXECUTE, &argument, receive);
         if !self.is_broken {
             self.close(prepared.id)?;
@@ -344,142 +341,4 @@ impl Results for Forward<'_> {
     fn changed(&mut self, rows: Option<u64>) {
         self.results.changed(rows);
     }
-}
-
-/// How rows are encoded.
-enum Protocol {
-    /// As texts.
-    Text,
-    /// As the database stores them.
-    Binary(Purpose),
-}
-
-/// Which values of the binary protocol are returned.
-enum Purpose {
-    /// Those that the server prints.
-    Shown,
-    /// Exact ones.
-    Read {
-        /// The session's time zone, if it is known and needed.
-        zone: Option<TimeZone>,
-    },
-}
-
-/// Receives the results of a statement. Returns whether it was refused, since it would read a local file.
-fn receive_results(
-    session: &mut Session,
-    protocol: &Protocol,
-    results: &mut dyn Results,
-) -> Result<bool, Failure> {
-    let mut is_refused = false;
-    loop {
-        let packet = session.packets.receive()?;
-        let has_more = match packet {
-            [0x00, ..] => {
-                let ok = parse_ok(packet, session.capabilities)?;
-                results.changed(Some(ok.affected_rows()));
-                ok.status_flags().contains(mysql_common::constants::StatusFlags::SERVER_MORE_RESULTS_EXISTS)
-            }
-            [0xff, ..] if is_refused => return Ok(true),
-            [0xff, ..] => return Err(Failure::from_packet(packet)),
-            [0xfb, ..] => {
-                // An empty file; the server's response follows.
-                session.packets.send(&[])?;
-                is_refused = true;
-                continue;
-            }
-            _ => {
-                let count = ParseBuf(packet).checked_eat_lenenc_int();
-                let count = count.ok_or(Failure::Protocol("a malformed number of columns"))?;
-                if count > MAX_COLUMNS {
-                    return Err(Failure::TooManyColumns(count));
-                }
-                let fields = receive_fields(session, count)?;
-                receive_rows(session, fields, protocol, results)?
-            }
-        };
-        if !has_more {
-            return Ok(is_refused);
-        }
-    }
-}
-
-/// Receives the rows of a result set. Returns whether another result follows.
-fn receive_rows(
-    session: &mut Session,
-    fields: Vec<Field>,
-    protocol: &Protocol,
-    results: &mut dyn Results,
-) -> Result<bool, Failure> {
-    let encodings: Vec<_> = fields.iter().map(|field| (field.form(), field.is_zoned())).collect();
-    let (columns, decoders): (Vec<Column>, Vec<Decoder>) = fields.into_iter().map(Field::column).unzip();
-    results.result_set(&columns)?;
-    let packets = &mut session.packets;
-    match protocol {
-        Protocol::Text => {
-            let columns: Vec<_> = decoders.into_iter().map(|it| (PrintedColumn::default(), it)).collect();
-            rows::receive_rows(packets, columns, results)
-        }
-        Protocol::Binary(purpose) => {
-            let column = |((form, is_zoned), decoder): ((binary::Form, bool), _)| match purpose {
-                Purpose::Shown => BinaryColumn::new(form, decoder, None),
-                Purpose::Read { zone } => {
-                    BinaryColumn::new(form.exact(), decoder, zone.clone().filter(|_| is_zoned))
-                }
-            };
-            let columns: Vec<BinaryColumn> = encodings.into_iter().zip(decoders).map(column).collect();
-            rows::receive_rows(packets, columns, results)
-        }
-    }
-}
-
-fn parse_ok(packet: &[u8], capabilities: CapabilityFlags) -> Result<OkPacket<'_>, Failure> {
-    let ok: OkPacketDeserializer<'_, CommonOkPacket> =
-        ParseBuf(packet).parse(capabilities).map_err(|_| Failure::Protocol("a malformed OK packet"))?;
-    Ok(ok.into_inner())
-}
-
-/// The descriptions of so many columns, and the packet that ends them.
-fn receive_fields(session: &mut Session, count: u64) -> Result<Vec<Field>, Failure> {
-    let mut fields = Vec::new();
-    let mut size = 0;
-    for _ in 0..count {
-        let packet = session.packets.receive()?;
-        if let [0xff, ..] = packet {
-            return Err(Failure::from_packet(packet));
-        }
-        let field = Field::parse(packet).ok_or(Failure::Protocol("a malformed column"))?;
-        size += field.name().len();
-        if size > MAX_ROW {
-            return Err(Failure::NamesTooLong);
-        }
-        fields.push(field);
-    }
-    if count > 0 {
-        match session.packets.receive()? {
-            [0xfe, ..] => {}
-            packet @ [0xff, ..] => return Err(Failure::from_packet(packet)),
-            _ => return Err(Failure::Protocol("no end of the columns")),
-        }
-    }
-    Ok(fields)
-}
-
-/// A prepared statement.
-struct Prepared {
-    id: u32,
-    parameters: u16,
-    fields: Vec<Field>,
-}
-
-fn receive_prepared(session: &mut Session) -> Result<Prepared, Failure> {
-    let packet = session.packets.receive()?;
-    if let [0xff, ..] = packet {
-        return Err(Failure::from_packet(packet));
-    }
-    let prepared: StmtPacket =
-        ParseBuf(packet).parse(()).map_err(|_| Failure::Protocol("a malformed prepared statement"))?;
-    receive_fields(session, prepared.num_params().into())?;
-    let fields = receive_fields(session, prepared.num_columns().into())?;
-    Ok(Prepared { id: prepared.statement_id(), parameters: prepared.num_params(), fields })
 }

@@ -3,9 +3,10 @@
 use jiff::tz::TimeZone;
 use mysql_common::constants::Command;
 
+use super::MysqlDatabase;
 use super::failure::Failure;
 use super::insert::Inserts;
-use super::{MysqlDatabase, Protocol, receive_results};
+use super::responses::{Protocol, receive_results};
 use crate::writer::marker;
 use crate::{
     Batch, Column, ComputedColumn, ComputedKind, Database, Discard, Error, ErrorKind, ExistingTable,
