@@ -1,9 +1,13 @@
 //! Checks of later statements of a program: tables that are missing or exist, and a few values of a column.
 
+use std::fmt;
+
 use sqlflow_sql::Dialect;
 
 use crate::form::Form;
-use crate::{Batch, Column, Database, Error, ErrorKind, Missing, Results, Value, texts};
+use crate::{
+    Batch, Column, Database, Error, ErrorKind, Missing, Results, TableName, Value, mysql, sqlite, texts,
+};
 
 /// Number of rows in which a value of a column is searched.
 const SAMPLED_ROWS: usize = 100;
@@ -14,9 +18,23 @@ const SAMPLED_BYTES: usize = 4 << 20;
 #[derive(Debug, PartialEq, Eq)]
 enum TableStatement<'a> {
     Drop(Vec<&'a str>),
-    /// `alter` or `truncate`.
-    Change(&'static str, &'a str),
+    Change(Change, &'a str),
     Create(&'a str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Alter,
+    Truncate,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Alter => "alter",
+            Self::Truncate => "truncate",
+        })
+    }
 }
 
 impl<'a> TableStatement<'a> {
@@ -52,11 +70,11 @@ fn dropped(mut form: Form<'_>) -> Option<TableStatement<'_>> {
 
 /// `ALTER TABLE a …`, `TRUNCATE TABLE a`, `TRUNCATE a`.
 fn changed(mut form: Form<'_>) -> Option<TableStatement<'_>> {
-    let verb = if form.keyword("TRUNCATE") {
+    let change = if form.keyword("TRUNCATE") {
         form.keyword("TABLE");
-        "truncate"
+        Change::Truncate
     } else {
-        (form.keyword("ALTER") && form.keyword("TABLE")).then_some("alter")?
+        (form.keyword("ALTER") && form.keyword("TABLE")).then_some(Change::Alter)?
     };
     let mut other = form;
     if ["IF", "ONLY", "ALL", "TABLE"].iter().any(|word| other.word(word)) {
@@ -64,7 +82,7 @@ fn changed(mut form: Form<'_>) -> Option<TableStatement<'_>> {
     }
     let name = name(&mut form)?;
     let ends = form.space() || form.sign(';') || form.rest().is_empty();
-    ends.then_some(TableStatement::Change(verb, name))
+    ends.then_some(TableStatement::Change(change, name))
 }
 
 /// `CREATE TABLE a (`, `CREATE TABLE a AS`, `CREATE TABLE a LIKE`.
@@ -114,10 +132,10 @@ pub fn check_tables(database: &mut dyn Database, sql: &str, may_drop: bool) -> R
                 }
             }
         }
-        Some(TableStatement::Change(verb, name)) if is_missing(database, name)? => {
+        Some(TableStatement::Change(change, name)) if is_missing(database, name)? => {
             let missing = Some(Missing::Table(name.to_owned()));
             return Err(
-                Error::user(format!("cannot {verb} table {name}: it does not exist")).with_missing(missing)
+                Error::user(format!("cannot {change} table {name}: it does not exist")).with_missing(missing)
             );
         }
         Some(TableStatement::Create(name)) if !may_drop && exists(database, name)? => {
@@ -130,17 +148,13 @@ pub fn check_tables(database: &mut dyn Database, sql: &str, may_drop: bool) -> R
     Ok(())
 }
 
-/// A name without its schema.
-fn own_name(name: &str) -> &str {
-    name.rsplit('.').next().unwrap_or(name)
-}
-
 fn is_missing(database: &mut dyn Database, name: &str) -> Result<bool, Error> {
     match database.describe(&format!("SELECT 1 FROM {name}")) {
         Ok(_) => Ok(false),
         // A view may lack a table of another name.
         Err(Error { kind: ErrorKind::User, missing: Some(Missing::Table(missing)), .. }) => {
-            Ok(own_name(&missing).to_lowercase() == own_name(name).to_lowercase())
+            let [missing, name] = [&missing, name].map(|it| TableName::parse(it).name.to_lowercase());
+            Ok(missing == name)
         }
         Err(Error { kind: ErrorKind::User, .. }) => Ok(false),
         Err(error) => Err(error),
@@ -149,29 +163,32 @@ fn is_missing(database: &mut dyn Database, name: &str) -> Result<bool, Error> {
 
 /// Whether there is a table of this name in the place where a new one would be created.
 fn exists(database: &mut dyn Database, name: &str) -> Result<bool, Error> {
-    let (schema, own) = (name.split_once('.').map(|(schema, _)| schema), own_name(name));
+    let TableName { schema, name } = TableName::parse(name);
     let query = match database.dialect() {
-        Dialect::Sqlite if schema.is_some_and(|it| it.eq_ignore_ascii_case("temp")) => return Ok(false),
+        Dialect::Sqlite if schema.as_ref().is_some_and(|it| it.eq_ignore_ascii_case("temp")) => {
+            return Ok(false);
+        }
         Dialect::Sqlite => {
-            let schema = schema.unwrap_or("main");
+            let (schema, name) = (schema.as_deref().unwrap_or("main"), sqlite::literal(&name));
             format!(
-                "SELECT type FROM {schema}.sqlite_master WHERE lower(name) = lower('{own}') AND type <> 'trigger'"
+                "SELECT type FROM {schema}.sqlite_master WHERE lower(name) = lower({name}) AND type <> 'trigger'"
             )
         }
         // The names of tables may differ in case only.
         Dialect::Mysql => {
-            let schema = schema.map_or_else(|| "DATABASE()".to_owned(), |it| format!("'{it}'"));
+            let schema = schema.map_or_else(|| "DATABASE()".to_owned(), |it| mysql::literal(&it));
+            let name = mysql::literal(&name);
             format!(
                 "SELECT table_type FROM information_schema.tables WHERE table_schema = {schema} AND BINARY \
-                 table_name = '{own}' AND table_type <> 'TEMPORARY'"
+                 table_name = {name} AND table_type <> 'TEMPORARY'"
             )
         }
         Dialect::Postgresql => {
             let schema =
                 schema.map_or_else(|| "current_schema()".to_owned(), |it| format!("'{}'", it.to_lowercase()));
-            let own = own.to_lowercase();
+            let name = name.to_lowercase();
             format!(
-                "SELECT relkind::text FROM pg_class WHERE oid = to_regclass(format('%I.%I', {schema}, '{own}'))"
+                "SELECT relkind::text FROM pg_class WHERE oid = to_regclass(format('%I.%I', {schema}, '{name}'))"
             )
         }
     };
@@ -197,7 +214,7 @@ pub fn sample(
     let column = database.quote(column);
     let condition = match of_type {
         None => format!("{column} IS NOT NULL"),
-        Some(name) => format!("typeof({column}) = '{}'", name.replace('\'', "''")),
+        Some(name) => format!("typeof({column}) = {}", sqlite::literal(name)),
     };
     let sql =
         format!("SELECT {column} FROM ({select}\n) AS sqlflow_select WHERE {condition} LIMIT {SAMPLED_ROWS}");

@@ -12,9 +12,9 @@ fn common_forms_are_recognized() {
     for (sql, expected) in [
         (" drop\ntable a , B.c_1,d Restrict ; ", S::Drop(vec!["a", "B.c_1", "d"])),
         ("DROP TABLE restrict", S::Drop(vec!["restrict"])),
-        ("ALTER TABLE a.b ADD COLUMN c INT", S::Change("alter", "a.b")),
-        ("TRUNCATE TABLE a;", S::Change("truncate", "a")),
-        ("TRUNCATE  tables", S::Change("truncate", "tables")),
+        ("ALTER TABLE a.b ADD COLUMN c INT", S::Change(Change::Alter, "a.b")),
+        ("TRUNCATE TABLE a;", S::Change(Change::Truncate, "a")),
+        ("TRUNCATE  tables", S::Change(Change::Truncate, "tables")),
         ("create table a(b INT)", S::Create("a")),
         ("CREATE TABLE a.b \n(c INT)", S::Create("a.b")),
         ("CREATE TABLE a AS SELECT 1", S::Create("a")),

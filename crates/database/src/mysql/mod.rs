@@ -318,6 +318,11 @@ impl Drop for MysqlDatabase {
     }
 }
 
+/// A text in a statement. No setting of the session changes its meaning.
+pub(crate) fn literal(text: &str) -> String {
+    format!("_utf8mb4 X'{}'", hex::encode(text))
+}
+
 /// Forwards results, and notes whether there are any.
 struct Forward<'a> {
     results: &'a mut dyn Results,

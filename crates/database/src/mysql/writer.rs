@@ -3,10 +3,10 @@
 use jiff::tz::TimeZone;
 use mysql_common::constants::Command;
 
-use super::MysqlDatabase;
 use super::failure::Failure;
 use super::insert::Inserts;
 use super::responses::{Protocol, receive_results};
+use super::{MysqlDatabase, literal};
 use crate::writer::marker;
 use crate::{
     Batch, Column, ComputedColumn, ComputedKind, Database, Discard, Error, ErrorKind, ExistingTable,
@@ -351,9 +351,4 @@ impl TableWriter for MysqlWriter {
 /// The name of the old table, between two statements.
 fn old_name(table: &TableName, suffix: &str) -> TableName {
     table.with_suffix(&format!("{suffix}_old"), Some(MAX_NAME))
-}
-
-/// A literal that no setting changes.
-fn literal(text: &str) -> String {
-    format!("_utf8mb4 X'{}'", hex::encode(text))
 }

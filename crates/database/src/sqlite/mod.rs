@@ -219,6 +219,11 @@ impl Database for SqliteDatabase {
     }
 }
 
+/// A text in a statement.
+pub(crate) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 /// Whether SQLite reports the number of rows that a statement changes.
 fn counts_changes(sql: &str, statement: &Statement<'_>) -> bool {
     let word = sqlflow_sql::leading_words(sql, Dialect::Sqlite, 1);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
-use super::SqliteDatabase;
+use super::{SqliteDatabase, literal};
 use crate::{
     Batch, Column, ComputedColumn, ComputedKind, Database, Discard, Error, ErrorKind, ExistingTable,
     PassthroughColumns, TableName, TableWriter, Value, Values, marker, rows, texts,
@@ -262,10 +262,6 @@ fn lossless(declared: &str) -> &str {
 
 fn comment(name: &str) -> String {
     format!("/* {} */", marker(name, None).replace("*/", "* /"))
-}
-
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// A value, without a copy.
