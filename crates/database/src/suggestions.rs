@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::form::is_part_of_word;
 use crate::{Database, Error, Missing};
 
 /// Maximum number of tables whose columns are searched.
@@ -36,7 +37,7 @@ pub fn suggestions(database: &mut dyn Database, error: &Error, sql: &str) -> Vec
 
 fn columns_of_named_tables(database: &mut dyn Database, sql: &str) -> Result<Vec<String>, Error> {
     let sql = sql.to_lowercase();
-    let words: HashSet<&str> = sql.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let words: HashSet<&str> = sql.split(|it| !is_part_of_word(it)).collect();
     let tables = database.tables()?;
     let named = tables.iter().filter(|table| words.contains(table.to_lowercase().as_str()));
     let mut columns = Vec::new();

@@ -2,6 +2,8 @@
 
 use sqlflow_sql::Dialect;
 
+use crate::form::is_part_of_word;
+
 /// Whether a statement is a select that is the same if it is prepared first. Preparing may change the values of
 /// `ROW_COUNT()`, `@@warning_count` and the like, and fixes the types of variables.
 pub(super) fn may_be_prepared(sql: &str) -> bool {
@@ -16,7 +18,7 @@ pub(super) fn may_be_prepared(sql: &str) -> bool {
         return false;
     }
     let sql = sql.to_ascii_uppercase();
-    let mut words = sql.split(|it: char| !it.is_alphanumeric() && it != '_');
+    let mut words = sql.split(|it| !is_part_of_word(it));
     let of_the_session = ["ROW_COUNT", "FOUND_ROWS", "LAST_INSERT_ID"];
     words.clone().any(|word| word == "FROM") && !words.any(|word| of_the_session.contains(&word))
 }
@@ -28,8 +30,7 @@ pub(super) fn changes_encoding(sql: &str) -> bool {
         return false;
     }
     let sql = sql.to_ascii_lowercase();
-    let words: Vec<&str> =
-        sql.split(|it: char| !it.is_alphanumeric() && it != '_').filter(|it| !it.is_empty()).collect();
+    let words: Vec<&str> = sql.split(|it| !is_part_of_word(it)).filter(|it| !it.is_empty()).collect();
     let is_encoding = |pair: &[&str]| {
         matches!(pair[0], "names" | "charset")
             || pair[0].starts_with("character_set_")

@@ -4,6 +4,7 @@ use sqlflow_sql::Dialect;
 
 use super::frames::{FrameError, MAX_FRAME};
 use super::messages::ServerMessage;
+use crate::form::is_part_of_word;
 use crate::{Error, Missing};
 
 /// SQLSTATE for a table that does not exist.
@@ -108,9 +109,8 @@ pub(super) fn at(address: &str, message: &str) -> String {
 /// Whether a statement is executed completely or not at all.
 fn is_atomic(sql: &str) -> bool {
     let words = sqlflow_sql::leading_words(sql, Dialect::Postgresql, 1);
-    let is_concurrent = sql
-        .split(|it: char| !it.is_alphanumeric() && it != '_')
-        .any(|it| it.eq_ignore_ascii_case("CONCURRENTLY"));
+    let is_concurrent =
+        sql.split(|it| !is_part_of_word(it)).any(|it| it.eq_ignore_ascii_case("CONCURRENTLY"));
     words.first().is_some_and(|word| ATOMIC.contains(&word.as_str())) && !is_concurrent
 }
 
