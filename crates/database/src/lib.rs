@@ -123,9 +123,7 @@ pub trait Database {
     ///
     /// # Errors
     /// The database cannot be written to, or no second connection can be opened.
-    fn writer(&mut self) -> Result<Box<dyn TableWriter>, Error> {
-        Err(Error::user("cannot write a table: this database does not support it"))
-    }
+    fn writer(&mut self) -> Result<Box<dyn TableWriter>, Error>;
 
     /// Ends the transaction that this connection's selects have begun, if any: its locks would keep a table from being
     /// replaced. To be called after the last select. If the connection is lost, so is the transaction.

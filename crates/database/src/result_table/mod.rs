@@ -15,8 +15,7 @@ use self::clean_up::drop_leftovers;
 use self::replaceable::{check_replaceable, count};
 use self::shown::{listing, preview};
 use crate::{
-    Batch, Column, ComputedColumn, ComputedKind, Database, Error, Kind, PassthroughColumns, TableName,
-    TableWriter, Value, Values,
+    Batch, Column, ComputedColumn, Database, Error, PassthroughColumns, TableName, TableWriter, Value, Values,
 };
 
 /// Maximum number of lost objects in a message.
@@ -121,12 +120,8 @@ impl ResultTable {
         let column = |computed: &ComputedColumn| Column {
             name: computed.name.clone(),
             database_type: self.writer.type_of(computed.kind).to_owned(),
-            kind: match computed.kind {
-                ComputedKind::Bool => Some(Kind::Bool),
-                ComputedKind::Int => Some(Kind::Int),
-                ComputedKind::Float => Some(Kind::Float),
-                ComputedKind::Text => None,
-            },
+            // The writers do not ask for it.
+            kind: None,
         };
         self.columns.extend(computed.iter().map(column));
         self.writer.create(&self.staging, kept, computed, &self.name.name)

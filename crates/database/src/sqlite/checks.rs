@@ -47,11 +47,23 @@ impl SqliteDatabase {
             if errors::is_syntax_error(&message) {
                 return Err(self.context.translate(&error));
             }
-            if add_placeholder(&memory, &message).is_none() {
+            if self.add_placeholder(&memory, &message).is_none() {
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Creates what a statement misses. `None`: nothing was created.
+    fn add_placeholder(&self, memory: &Connection, message: &str) -> Option<()> {
+        let sql = if let Some(name) = message.strip_prefix("unknown database ") {
+            format!("ATTACH ':memory:' AS {}", self.quote(name.trim_matches('"')))
+        } else {
+            let name = message.strip_prefix("no such table: ")?;
+            let (schema, name) = name.split_once('.').unwrap_or(("main", name));
+            format!("CREATE TABLE {}.{} (sqlflow_placeholder)", self.quote(schema), self.quote(name))
+        };
+        memory.execute_batch(&sql).ok()
     }
 }
 
@@ -60,20 +72,4 @@ fn is_pragma(sql: &str) -> bool {
     let words = sqlflow_sql::leading_words(sql, Dialect::Sqlite, 4);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     matches!(words[..], ["PRAGMA", ..] | ["EXPLAIN", "PRAGMA", ..] | ["EXPLAIN", "QUERY", "PLAN", "PRAGMA"])
-}
-
-/// Creates what a statement misses. `None`: nothing was created.
-fn add_placeholder(memory: &Connection, message: &str) -> Option<()> {
-    let sql = if let Some(name) = message.strip_prefix("unknown database ") {
-        format!("ATTACH ':memory:' AS {}", quoted(name.trim_matches('"')))
-    } else {
-        let name = message.strip_prefix("no such table: ")?;
-        let (schema, name) = name.split_once('.').unwrap_or(("main", name));
-        format!("CREATE TABLE {}.{} (sqlflow_placeholder)", quoted(schema), quoted(name))
-    };
-    memory.execute_batch(&sql).ok()
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
