@@ -1,19 +1,40 @@
-//! Real servers for tests.
+//! Real servers for tests, and what tests of several databases need.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlflow_sql::Dialect;
 use tempfile::TempDir;
 
-use crate::{ConnectOptions, Database, Discard, Notice, Values, connect};
+use crate::{
+    Batch, Column, ComputedColumn, ComputedKind, ConnectOptions, Database, Discard, Error, ErrorKind, Limits,
+    Notice, Results, Values, connect,
+};
 
-/// A MariaDB that ends with the test.
-pub(crate) struct MariaDb {
+/// A server that ends with the test.
+struct Server {
     process: Child,
     folder: TempDir,
 }
+
+impl Server {
+    /// Starts a server in its folder.
+    fn start(command: &mut Command, folder: TempDir) -> Self {
+        Self { process: command.stderr(Stdio::null()).spawn().unwrap(), folder }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A MariaDB.
+pub(crate) struct MariaDb(Server);
 
 impl MariaDb {
     pub(crate) fn start() -> Self {
@@ -35,19 +56,11 @@ impl MariaDb {
         std::fs::write(folder.path().join("setup.sql"), "CREATE DATABASE test CHARACTER SET utf8mb4;\n")
             .unwrap();
         let at = folder.path().display();
-        let process = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "/usr/sbin/mariadbd", "--no-defaults", &data, "--user=root"])
-            .args([
-                "--skip-networking",
-                &temporary,
-                "--innodb-buffer-pool-size=16M",
-                &format!("--socket={at}/socket"),
-            ])
-            .args([&format!("--init-file={at}/setup.sql"), "--sql-mode="])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self { process, folder };
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "/usr/sbin/mariadbd", "--no-defaults", &data, "--user=root"]);
+        command.args(["--skip-networking", &temporary, "--innodb-buffer-pool-size=16M", "--sql-mode="]);
+        command.args([format!("--socket={at}/socket"), format!("--init-file={at}/setup.sql")]);
+        let server = Self(Server::start(&mut command, folder));
         // The socket exists before the database does.
         await_connection(&server.source());
         server
@@ -59,7 +72,7 @@ impl MariaDb {
 
     /// The data source of a user, with or without a password.
     pub(crate) fn source_of(&self, user: &str) -> String {
-        format!("mysql://{user}@unix({}/socket)/test", self.folder.path().display())
+        format!("mysql://{user}@unix({}/socket)/test", self.0.folder.path().display())
     }
 
     pub(crate) fn open(&self) -> Box<dyn Database> {
@@ -67,18 +80,8 @@ impl MariaDb {
     }
 }
 
-impl Drop for MariaDb {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// A PostgreSQL that ends with the test.
-pub(crate) struct Postgresql {
-    process: Child,
-    folder: TempDir,
-}
+/// A PostgreSQL.
+pub(crate) struct Postgresql(Server);
 
 impl Postgresql {
     pub(crate) fn start() -> Self {
@@ -105,29 +108,18 @@ impl Postgresql {
             .output()
             .unwrap();
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
-        let process = command("postgres")
-            .args(["-D", &data, "-k", &at, "-c", "listen_addresses=", "-F"])
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self { process, folder };
+        let arguments = ["-D", &data, "-k", &at, "-c", "listen_addresses=", "-F"];
+        let server = Self(Server::start(command("postgres").args(arguments), folder));
         await_connection(&server.source());
         server
     }
 
     pub(crate) fn source(&self) -> String {
-        format!("postgresql:///postgres?host={}&user=u", self.folder.path().display())
+        format!("postgresql:///postgres?host={}&user=u", self.0.folder.path().display())
     }
 
     pub(crate) fn open(&self) -> Box<dyn Database> {
         connect(&self.source(), options(|_| ())).unwrap()
-    }
-}
-
-impl Drop for Postgresql {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
@@ -155,6 +147,91 @@ pub(crate) fn run(database: &mut dyn Database, sql: &str) {
 
 pub(crate) fn texts(database: &mut dyn Database, sql: &str) -> Vec<String> {
     crate::texts(database, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+/// Keeps the results of a statement: the columns of the last result set.
+pub(crate) struct Kept {
+    limits: Limits,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) batches: Vec<Batch>,
+    pub(crate) changed: Vec<Option<u64>>,
+}
+
+impl Kept {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { limits, columns: Vec::new(), batches: Vec::new(), changed: Vec::new() }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.batches.iter().map(|it| it.rows).sum()
+    }
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self::new(Limits::COMPUTED)
+    }
+}
+
+impl Results for Kept {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn result_set(&mut self, columns: &[Column]) -> Result<(), Error> {
+        self.columns = columns.to_vec();
+        Ok(())
+    }
+
+    fn batch(&mut self, batch: Batch) -> Result<(), Error> {
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    fn changed(&mut self, rows: Option<u64>) {
+        self.changed.push(rows);
+    }
+}
+
+pub(crate) fn read(database: &mut dyn Database, select: &str) -> Kept {
+    let mut kept = Kept::default();
+    database.read(select, &mut kept).unwrap_or_else(|error| panic!("{select}: {error}"));
+    kept
+}
+
+pub(crate) fn computed(columns: &[(&str, ComputedKind)]) -> Vec<ComputedColumn> {
+    columns.iter().map(|(name, kind)| ComputedColumn { name: (*name).to_owned(), kind: *kind }).collect()
+}
+
+/// Statements with a wrong syntax, with and without the tables that they name.
+const WRONG: [&str; 10] = [
+    "CREATE TABLE other (a INT,, b INT)",
+    "CREATE TABLE source (a INT,, b INT)",
+    "CREATE TABEL other (a INT)",
+    "CREATE INDEX ON",
+    "CREATE VIEW later_view SELECT a FROM source",
+    "DROP TABLE IF EXIST source",
+    "ALTER TABLE source ADD COLUMN",
+    "ALTER TABLE outcome ADD COLUMN",
+    "-- a comment\nINSERT INTO outcome VALUES (1,)",
+    "SELECT a FROM WHERE",
+];
+
+/// The table `source` exists.
+pub(crate) fn assert_syntax_is_checked(database: &mut dyn Database, right: &[&str]) {
+    for sql in WRONG {
+        let error = database.check_syntax(sql).unwrap_err();
+        assert!(error.is_syntax && error.kind == ErrorKind::User, "{sql}: {error:?}");
+        // SQLite does not report a line.
+        let line = format!("line {}: ", 1 + sql.matches('\n').count());
+        assert!(
+            database.dialect() == Dialect::Sqlite || error.message.starts_with(&line),
+            "{sql}: {error:?}"
+        );
+    }
+    for sql in right {
+        database.check_syntax(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
 }
 
 /// Whether the values are the same, floats by their bits. The texts of arrays leave out values in the middle.

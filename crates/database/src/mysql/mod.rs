@@ -17,6 +17,8 @@ mod login_tests;
 mod packets;
 #[cfg(test)]
 mod real_tests;
+#[cfg(test)]
+mod replace_tests;
 mod responses;
 mod rows;
 mod statements;

@@ -2,56 +2,31 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::test_servers::{MariaDb, are_same, options, run};
-use crate::{Batch, Column, Database, Discard, Error, ErrorKind, Kind, Results, Values, connect};
-
-/// Keeps all results.
-#[derive(Default)]
-struct Kept {
-    columns: Vec<Column>,
-    batches: Vec<Vec<Values>>,
-    rows: usize,
-    changed: Vec<Option<u64>>,
-}
-
-impl Results for Kept {
-    fn result_set(&mut self, columns: &[Column]) -> Result<(), Error> {
-        self.columns = columns.to_vec();
-        Ok(())
-    }
-
-    fn batch(&mut self, batch: Batch) -> Result<(), Error> {
-        self.rows += batch.rows;
-        self.batches.push(batch.columns);
-        Ok(())
-    }
-
-    fn changed(&mut self, rows: Option<u64>) {
-        self.changed.push(rows);
-    }
-}
+use crate::test_servers::{Kept, MariaDb, are_same, assert_syntax_is_checked, options, run};
+use crate::{Database, Discard, ErrorKind, Kind, Limits, Values, connect};
 
 fn read(database: &mut dyn Database, sql: &str) -> Kept {
-    let mut kept = Kept::default();
+    let mut kept = Kept::new(Limits::SHOWN);
     database.read(sql, &mut kept).unwrap_or_else(|error| panic!("{sql}: {error}"));
     kept
 }
 
 /// Both protocols must have the same columns and values. Those that are read have more digits of a FLOAT.
 fn assert_same(database: &mut dyn Database, select: &str) -> Kept {
-    let mut text = Kept::default();
+    let mut text = Kept::new(Limits::SHOWN);
     // Statements with a variable are not prepared.
     database.execute(&format!("{select} /* @ */"), &mut text).unwrap();
-    let mut executed = Kept::default();
+    let mut executed = Kept::new(Limits::SHOWN);
     database.execute(select, &mut executed).unwrap();
-    assert_eq!((&text.columns, text.rows), (&executed.columns, executed.rows));
+    assert_eq!((&text.columns, text.rows()), (&executed.columns, executed.rows()));
     let binary = read(database, select);
     assert_eq!(text.columns, binary.columns);
     // The sizes of rows differ, and so do batches.
     if text.batches.len() == 1 {
         for column in 0..text.columns.len() {
             let name = &text.columns[column].database_type;
-            let [text, binary, executed] = [&text, &binary, &executed].map(|it| &it.batches[0][column]);
+            let [text, binary, executed] =
+                [&text, &binary, &executed].map(|it| &it.batches[0].columns[column]);
             match (text, binary) {
                 (Values::Floats(text), Values::Floats(binary)) if name == "FLOAT" => {
                     let digits = |value: f64| format!("{:.5e}", value as f32).parse::<f64>().unwrap();
@@ -114,7 +89,7 @@ fn values_are_those_of_the_text_protocol() {
     run(database, &format!("INSERT INTO types VALUES ({})", values.join(", ")));
     assert_same(database, "SELECT * FROM types");
     run(database, "INSERT INTO types () VALUES ()");
-    assert_eq!(assert_same(database, "SELECT * FROM types").rows, 2);
+    assert_eq!(assert_same(database, "SELECT * FROM types").rows(), 2);
     types_decide_kinds(database);
     assert_same(
         database,
@@ -125,9 +100,9 @@ fn values_are_those_of_the_text_protocol() {
     let random = "(RAND(seq) - 0.5) * POW(10, seq % 60 - 30e0)";
     run(database, &format!("INSERT INTO floats SELECT {random}, {random}, {random} FROM seq_1_to_90"));
     run(database, "INSERT INTO floats VALUES (-0.0, -0.0, -0.0), (3.40282e38, 4.9e-324, 0.00005)");
-    assert_eq!(assert_same(database, "SELECT * FROM floats").rows, 92);
+    assert_eq!(assert_same(database, "SELECT * FROM floats").rows(), 92);
     let large = read(database, "SELECT seq, NULLIF(seq % 2, 0), 'x' FROM seq_1_to_100000");
-    assert_eq!((large.rows, large.batches.len() > 10), (100_000, true));
+    assert_eq!((large.rows(), large.batches.len() > 10), (100_000, true));
 
     statements_that_are_not_plain_selects(database);
     state_of_the_session_stays(database);
@@ -159,13 +134,7 @@ fn statements_are_checked_and_not_executed() {
     let server = MariaDb::start();
     let database = &mut *server.open();
     run(database, "CREATE TABLE source (a INT)");
-    for sql in WRONG {
-        let error = database.check_syntax(sql).unwrap_err();
-        assert!(error.is_syntax && error.message.starts_with("line "), "{sql}: {error:?}");
-    }
-    for sql in RIGHT {
-        database.check_syntax(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
-    }
+    assert_syntax_is_checked(database, &RIGHT);
     for sql in [
         "INSERT INTO source VALUES (1)",
         "EXPLAIN SELECT a FROM source",
@@ -200,19 +169,6 @@ fn settings_hold_for_further_connections(database: &mut dyn Database) {
     assert_eq!(crate::texts(database, "SELECT @@autocommit").unwrap(), ["1"]);
 }
 
-const WRONG: [&str; 10] = [
-    "CREATE TABLE other (a INT,, b INT)",
-    "CREATE TABLE source (a INT,, b INT)",
-    "CREATE TABEL other (a INT)",
-    "CREATE INDEX ON",
-    "CREATE VIEW later_view SELECT a FROM source",
-    "DROP TABLE IF EXIST source",
-    "ALTER TABLE source ADD COLUMN",
-    "ALTER TABLE outcome ADD COLUMN",
-    "-- a comment\nINSERT INTO outcome VALUES (1,)",
-    "SELECT a FROM WHERE",
-];
-
 const RIGHT: [&str; 17] = [
     "CREATE PROCEDURE p() BEGIN SELECT 1; SELECT 2; END",
     "CREATE TRIGGER tr AFTER INSERT ON outcome FOR EACH ROW BEGIN SET @a = 1; END",
@@ -235,10 +191,10 @@ const RIGHT: [&str; 17] = [
 
 fn statements_that_are_not_plain_selects(database: &mut dyn Database) {
     // It cannot be prepared.
-    assert_eq!(read(database, "SHOW SLAVE HOSTS").rows, 0);
+    assert_eq!(read(database, "SHOW SLAVE HOSTS").rows(), 0);
     run(database, "CREATE PROCEDURE several() BEGIN SELECT 1 AS a; SELECT 2e0 AS b, 'x' AS c; END");
     let several = read(database, "CALL several()");
-    assert_eq!((several.rows, several.columns[1].name.as_str()), (2, "c"));
+    assert_eq!((several.rows(), several.columns[1].name.as_str()), (2, "c"));
     assert_eq!(read(database, "SELECT 1e0 INTO @x").changed, [Some(1)]);
     for wrong in
         ["SELECT * FROM nowhere", "SELECT 1,\nFROM", "SELECT ?", "SELECT (SELECT seq FROM seq_1_to_2)"]
@@ -286,9 +242,9 @@ fn timestamps_are_instants(server: &MariaDb) {
     for zone in ["+05:30", "-03:30", "+00:00"] {
         run(database, &format!("SET time_zone = '{zone}'"));
         let found = read(database, "SELECT * FROM moments");
-        let Values::Instants(moments) = &found.batches[0][0] else { panic!("{:?}", found.batches) };
+        let Values::Instants(moments) = &found.batches[0].columns[0] else { panic!("{:?}", found.batches) };
         assert_eq!(moments.iter().collect::<Vec<_>>(), [Some(1_700_000_000_250_000), None], "{zone}");
-        assert!(matches!(found.batches[0][1], Values::Timestamps(_)));
+        assert!(matches!(found.batches[0].columns[1], Values::Timestamps(_)));
     }
     assert!(notices.lock().unwrap().is_empty());
 }

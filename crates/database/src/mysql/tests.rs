@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use crate::test_servers::options;
 use crate::{Batch, Column, ConnectOptions, Database, Discard, Error, ErrorKind, Notice, Results, connect};
 
 pub(super) const PASSWORD: &str = "hunter2";
@@ -93,8 +94,7 @@ pub(super) fn serve(run: impl FnOnce(&mut Peer) + Send + 'static) -> String {
 }
 
 pub(super) fn open(data_source: &str) -> Result<Box<dyn Database>, Error> {
-    let options = ConnectOptions { replay: Vec::new(), may_create: false, notify: Arc::new(|_| ()) };
-    connect(data_source, options)
+    connect(data_source, options(|_| ()))
 }
 
 /// The error of a statement to which a server sends this.

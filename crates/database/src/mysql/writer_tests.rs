@@ -1,52 +1,21 @@
 //! Tables that are written in a real MariaDB.
 
-use std::sync::Arc;
-
 use arrow_array::{BooleanArray, Float64Array, Int64Array, StringArray};
 
 use super::real_tests::COLUMNS;
-use crate::test_servers::{MariaDb, are_same, run};
+use crate::test_servers::{Kept, MariaDb, are_same, computed, options, read, run};
 use crate::{
-    Batch, Column, ComputedColumn, ComputedKind, ConnectOptions, Database, Discard, Error, ErrorKind, Limits,
-    PassthroughColumns, Results, TableName, TableWriter, Values, clean_up, connect, rows, texts,
+    Batch, Column, ComputedColumn, ComputedKind, ConnectOptions, Database, ErrorKind, PassthroughColumns,
+    TableName, TableWriter, Values, connect, rows, texts,
 };
 
-/// Keeps the batches of a select.
-#[derive(Default)]
-struct Kept(Vec<Column>, Vec<Batch>);
-
-impl Results for Kept {
-    fn limits(&self) -> Limits {
-        Limits::COMPUTED
-    }
-
-    fn result_set(&mut self, columns: &[Column]) -> Result<(), Error> {
-        self.0 = columns.to_vec();
-        Ok(())
-    }
-
-    fn batch(&mut self, batch: Batch) -> Result<(), Error> {
-        self.1.push(batch);
-        Ok(())
-    }
-
-    fn changed(&mut self, _: Option<u64>) {}
-}
-
-fn open(server: &MariaDb, user: &str, settings: &[&str]) -> Box<dyn Database> {
+pub(super) fn open(server: &MariaDb, user: &str, settings: &[&str]) -> Box<dyn Database> {
     let replay = settings.iter().map(|it| (*it).to_owned()).collect();
-    connect(&server.source_of(user), ConnectOptions { replay, may_create: false, notify: Arc::new(|_| ()) })
-        .unwrap()
+    connect(&server.source_of(user), ConnectOptions { replay, ..options(|_| ()) }).unwrap()
 }
 
-fn name(text: &str) -> TableName {
+pub(super) fn name(text: &str) -> TableName {
     TableName { schema: None, name: text.to_owned() }
-}
-
-fn read(database: &mut dyn Database, select: &str) -> Kept {
-    let mut kept = Kept::default();
-    database.read(select, &mut kept).unwrap_or_else(|error| panic!("{select}: {error}"));
-    kept
 }
 
 /// Copies a select to a new table, by its position and another name of its first column.
@@ -57,7 +26,7 @@ fn copy(database: &mut dyn Database, select: &str, table: &str) {
     let mut writer = database.writer().unwrap();
     let kept = PassthroughColumns { select, columns: &columns, described: &described };
     writer.create(&name(table), Some(kept), &[], table).unwrap();
-    let Kept(columns, batches) = read(database, select);
+    let Kept { columns, batches, .. } = read(database, select);
     for batch in batches {
         writer.insert(&name(table), &columns, &batch).unwrap();
     }
@@ -89,10 +58,6 @@ fn tables_are_written() {
     what_does_not_fit_is_an_error(&server);
     values_outside_the_list_of_an_enum_are_kept(&server);
     statements_are_prepared_again(&server);
-    tables_are_found_and_replaced(&server);
-    reader_locks_the_old_table_until_it_ends(&server);
-    obstacles_are_found(&server);
-    table_of_an_attempt_is_found_without_a_privilege_to_read_it(&server);
 }
 
 /// In each of these sessions, the values that are written are those that were read.
@@ -134,18 +99,16 @@ fn kept_columns_have_the_same_values(server: &MariaDb) {
         copy(reader, &select, &table);
         let other = &mut *open(server, "root", settings);
         let (expected, found) = (read(reader, &select), read(other, &format!("SELECT * FROM {table}")));
-        let types = |kept: &Kept| kept.0.iter().map(|it| it.database_type.clone()).collect::<Vec<_>>();
+        let types = |kept: &Kept| kept.columns.iter().map(|it| it.database_type.clone()).collect::<Vec<_>>();
         assert_eq!(types(&expected), types(&found), "{settings:?}");
-        for (column, (expected, found)) in expected.1[0].columns.iter().zip(&found.1[0].columns).enumerate() {
+        for (column, (expected, found)) in
+            expected.batches[0].columns.iter().zip(&found.batches[0].columns).enumerate()
+        {
             assert!(are_same(expected, found), "{settings:?}, column {column}:\n{expected:?}\n{found:?}");
         }
-        assert_eq!((found.1[0].rows, found.0[0].name.as_str()), (3, "first"));
+        assert_eq!((found.batches[0].rows, found.columns[0].name.as_str()), (3, "first"));
         assert_eq!(texts(database, &same(&table)).unwrap(), ["3"], "{settings:?}");
     }
-}
-
-fn computed(columns: &[(&str, ComputedKind)]) -> Vec<ComputedColumn> {
-    columns.iter().map(|(name, kind)| ComputedColumn { name: (*name).to_owned(), kind: *kind }).collect()
 }
 
 /// Columns as a caller describes them.
@@ -186,11 +149,11 @@ fn computed_columns_have_types(server: &MariaDb) {
     // Written rows are visible at once.
     run(database, "SET sql_select_limit = DEFAULT");
     let found = read(database, r"SELECT * FROM `it's \ ``x`` 日`");
-    let types: Vec<_> = found.0.iter().map(|it| it.database_type.as_str()).collect();
+    let types: Vec<_> = found.columns.iter().map(|it| it.database_type.as_str()).collect();
     assert_eq!(types, ["TINYINT(1)", "BIGINT", "DOUBLE", "TEXT"]);
     let expected = "Ints([1,NULL,0,NULL]) Ints([-9223372036854775808,0,9223372036854775807,NULL]) \
                     Floats([NULL,NULL,0.1,NULL]) Texts([ä😀,,\\'\0,NULL])";
-    assert_eq!(found.1[0].columns.iter().map(plain).collect::<Vec<_>>().join(" "), expected);
+    assert_eq!(found.batches[0].columns.iter().map(plain).collect::<Vec<_>>().join(" "), expected);
     // Several INSERTs, in one transaction each.
     let columns = &columns[1..2];
     let table = name("several");
@@ -303,7 +266,7 @@ fn statements_are_prepared_again(server: &MariaDb) {
         &format!("CREATE FUNCTION fails_once() RETURNS INT DETERMINISTIC BEGIN {fail_once} RETURN 1; END"),
     );
     let kept = read(database, "SELECT seq FROM seq_1_to_2 WHERE fails_once() = 1");
-    assert_eq!(kept.1.iter().map(|it| it.rows).sum::<usize>(), 2);
+    assert_eq!(kept.rows(), 2);
     assert_eq!(texts(database, "SELECT @called").unwrap(), ["1"]);
 
     let mut writer = database.writer().unwrap();
@@ -318,136 +281,4 @@ fn statements_are_prepared_again(server: &MariaDb) {
         writer.insert(&table, &described(&*writer, &columns), &batch).unwrap();
     }
     assert_eq!(texts(database, "SELECT sum(a) FROM stale").unwrap(), ["12"]);
-}
-
-fn always(_: &mut dyn TableWriter) -> Result<(), Error> {
-    Ok(())
-}
-
-fn tables_are_found_and_replaced(server: &MariaDb) {
-    let database = &mut *server.open();
-    let mut writer = database.writer().unwrap();
-    let columns = computed(&[("a", ComputedKind::Int)]);
-    let (table, staging) = (name("outcome"), name("outcome").with_suffix("s_1", writer.name_limit()));
-    assert_eq!(writer.find_table(&table).unwrap(), None);
-    for _ in 0..2 {
-        writer.create(&staging, None, &columns, &table.name).unwrap();
-        assert!(!writer.find_table(&staging).unwrap().unwrap().is_marked());
-        writer.swap(&staging, &table, "s_1", &mut always).unwrap();
-        assert!(writer.find_table(&table).unwrap().unwrap().is_marked());
-        for left in writer.leftovers(&table, "s_1") {
-            assert_eq!(writer.find_table(&left).unwrap(), None, "{left}");
-        }
-    }
-    assert_eq!(texts(writer.database().unwrap(), "SELECT @@lock_wait_timeout").unwrap(), ["60"]);
-    let names: Vec<_> = writer.leftovers(&table, "s_1").iter().map(ToString::to_string).collect();
-    assert_eq!(names, ["outcome__s_1", "outcome__s_1_old"]);
-    // The check decides.
-    writer.create(&staging, None, &columns, &table.name).unwrap();
-    let refused = writer.swap(&staging, &table, "s_1", &mut |_| Err(Error::user("no"))).unwrap_err();
-    assert_eq!(refused.message, "no");
-    assert!(writer.find_table(&staging).unwrap().is_some());
-
-    let writer = &mut *writer;
-    writer.database().unwrap().execute("CREATE VIEW shown AS SELECT 1 AS v", &mut Discard).unwrap();
-    assert_eq!(writer.find_table(&name("shown")).unwrap().unwrap().kind, "view");
-    run(writer.database().unwrap(), "CREATE SEQUENCE seq");
-    assert_eq!(writer.find_table(&name("seq")).unwrap().unwrap().kind, "sequence");
-    run(writer.database().unwrap(), "CREATE DATABASE elsewhere");
-    run(writer.database().unwrap(), "CREATE TABLE elsewhere.outcome LIKE test.outcome");
-    let copied = writer.find_table(&writer.table_name("elsewhere.outcome")).unwrap().unwrap();
-    assert_eq!((copied.is_marked(), copied.marked_as()), (false, Some("test.outcome")));
-
-    run(writer.database().unwrap(), "ALTER TABLE outcome ADD PRIMARY KEY (a), ADD INDEX ix (a)");
-    run(writer.database().unwrap(), "CREATE TRIGGER tr AFTER INSERT ON outcome FOR EACH ROW DO 1");
-    assert_eq!(writer.attached(&table).unwrap(), ["index PRIMARY", "index ix", "trigger tr"]);
-    assert!(writer.dependents(&table).unwrap().is_empty());
-    run(
-        writer.database().unwrap(),
-        "CREATE TABLE kid (id BIGINT, CONSTRAINT up FOREIGN KEY (id) REFERENCES outcome (a))",
-    );
-    assert_eq!(writer.dependents(&table).unwrap(), ["foreign key up of table test.kid"]);
-    // The old table comes back, since it cannot be dropped.
-    let error = writer.swap(&staging, &table, "s_1", &mut always).unwrap_err();
-    let said = "cannot replace table outcome: a foreign key of a table that this user cannot see depends on it; choose \
-                another name";
-    assert_eq!((error.message.as_str(), error.is_unclear), (said, false));
-    run(writer.database().unwrap(), "INSERT INTO outcome VALUES (1)");
-    run(writer.database().unwrap(), "INSERT INTO kid VALUES (1)");
-    assert_eq!(writer.find_table(&writer.leftovers(&table, "s_1")[1].clone()).unwrap(), None);
-    writer.drop_table(&staging).unwrap();
-    writer.drop_table(&staging).unwrap();
-}
-
-fn reader_locks_the_old_table_until_it_ends(server: &MariaDb) {
-    let settings = "SET autocommit = 0, completion_type = 2, lock_wait_timeout = 1";
-    let reader = &mut *open(server, "root", &[settings]);
-    let mut writer = reader.writer().unwrap();
-    let (table, staging) = (name("locked"), name("locked").with_suffix("s_1", writer.name_limit()));
-    for table in [&table, &staging] {
-        writer.create(table, None, &computed(&[("a", ComputedKind::Int)]), "locked").unwrap();
-    }
-    read(reader, "SELECT a FROM locked");
-    let error = writer.swap(&staging, &table, "s_1", &mut always).unwrap_err();
-    let said = "cannot replace table locked: another session uses the old table, for example in an open transaction; \
-                end that, and run the statement again";
-    assert_eq!((error.kind, error.message.as_str(), error.is_unclear), (ErrorKind::Busy, said, false));
-    reader.end_reading();
-    writer.swap(&staging, &table, "s_1", &mut always).unwrap();
-    assert_eq!(texts(reader, "SELECT count(*) FROM locked").unwrap(), ["0"]);
-}
-
-fn obstacles_are_found(server: &MariaDb) {
-    let owner = &mut *server.open();
-    run(owner, "GRANT SELECT, INSERT, CREATE, ALTER ON test.* TO poor@localhost IDENTIFIED BY 'p'");
-    let obstacle = |writer: &mut dyn TableWriter, text: &str| {
-        let table = writer.table_name(text);
-        writer.creation_obstacle(&table).unwrap()
-    };
-    let mut poor = open(server, "poor:p", &[]).writer().unwrap();
-    let said = obstacle(&mut *poor, "t").unwrap();
-    assert!(
-        said.starts_with("this user may not replace tables in database test: DROP command denied"),
-        "{said}"
-    );
-    let mut writer = owner.writer().unwrap();
-    assert_eq!(obstacle(&mut *writer, "t"), None);
-    assert_eq!(obstacle(&mut *writer, "nowhere.t").unwrap(), "database nowhere does not exist");
-    let long = "ä".repeat(65);
-    assert_eq!(
-        obstacle(&mut *writer, &long).unwrap(),
-        "its name has 65 characters, and the database allows 64"
-    );
-    let source = server.source_of("root").replace("/test", "/");
-    let options = ConnectOptions { replay: Vec::new(), may_create: false, notify: Arc::new(|_| ()) };
-    let mut nameless = connect(&source, options).unwrap().writer().unwrap();
-    assert_eq!(
-        obstacle(&mut *nameless, "t").unwrap(),
-        "the data source names no database, and neither does the table"
-    );
-
-    // A foreign key that the user cannot see. The column has the name of the first probe.
-    let owner = writer.database().unwrap();
-    run(owner, "GRANT ALL ON test.* TO poor@localhost");
-    run(owner, "CREATE TABLE parent (a INT PRIMARY KEY, sqlflow_no_column_0 INT)");
-    run(owner, "CREATE DATABASE hidden");
-    run(owner, "CREATE TABLE hidden.kid (id INT, FOREIGN KEY (id) REFERENCES test.parent (a))");
-    let dependents =
-        |server: &MariaDb| open(server, "poor:p", &[]).writer().unwrap().dependents(&name("parent")).unwrap();
-    assert_eq!(dependents(server), ["a foreign key of a table that this user cannot see"]);
-    run(owner, "DROP TABLE hidden.kid");
-    assert!(dependents(server).is_empty());
-    // One to itself is lost with it.
-    run(owner, "ALTER TABLE parent ADD COLUMN up INT, ADD FOREIGN KEY (up) REFERENCES parent (a)");
-    assert!(dependents(server).is_empty());
-}
-
-fn table_of_an_attempt_is_found_without_a_privilege_to_read_it(server: &MariaDb) {
-    let owner = &mut *server.open();
-    run(owner, "GRANT CREATE, DROP ON test.* TO blind@localhost IDENTIFIED BY 'p'");
-    run(owner, "CREATE TABLE unread__s_j_0_1 (a INT)");
-    let blind = &mut *open(server, "blind:p", &[]);
-    let report = clean_up(blind, "unread", "s_j_0_1", Some(1)).unwrap().unwrap();
-    assert_eq!(report, "table unread was not replaced: the statement ended before that");
-    assert_eq!(texts(owner, "SHOW TABLES LIKE 'unread%'").unwrap(), [""; 0]);
 }

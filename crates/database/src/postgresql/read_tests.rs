@@ -7,36 +7,8 @@ use proptest::prelude::*;
 use super::frames::tests::frame;
 use super::tests::{Server, answer, answered_with, complete, error, ready};
 use super::writer_tests::{TYPES, odd_session};
-use crate::test_servers::{Postgresql, are_same, run, texts};
-use crate::{Batch, Column, Database, Error, ErrorKind, Limits, Results, Values};
-
-/// Keeps a result.
-#[derive(Default)]
-struct Kept {
-    columns: Vec<Column>,
-    batches: Vec<Batch>,
-    changed: Vec<Option<u64>>,
-}
-
-impl Results for Kept {
-    fn limits(&self) -> Limits {
-        Limits::COMPUTED
-    }
-
-    fn result_set(&mut self, columns: &[Column]) -> Result<(), Error> {
-        self.columns = columns.to_vec();
-        Ok(())
-    }
-
-    fn batch(&mut self, batch: Batch) -> Result<(), Error> {
-        self.batches.push(batch);
-        Ok(())
-    }
-
-    fn changed(&mut self, rows: Option<u64>) {
-        self.changed.push(rows);
-    }
-}
+use crate::test_servers::{Kept, Postgresql, are_same, run, texts};
+use crate::{Database, Error, ErrorKind, Limits, Values};
 
 /// Reads a select in binary form, and as the server prints it. Both must have the same columns and values.
 fn assert_same(database: &mut dyn Database, select: &str) -> Kept {
@@ -46,8 +18,7 @@ fn assert_same(database: &mut dyn Database, select: &str) -> Kept {
     database.execute(select, &mut printed).unwrap();
     assert_eq!(binary.columns, printed.columns, "{select}");
     assert_eq!(binary.changed, printed.changed, "{select}");
-    let rows = |kept: &Kept| kept.batches.iter().map(|it| it.rows).sum::<usize>();
-    assert_eq!(rows(&binary), rows(&printed), "{select}");
+    assert_eq!(binary.rows(), printed.rows(), "{select}");
     if let ([a], [b]) = (binary.batches.as_slice(), printed.batches.as_slice()) {
         for (place, (a, b)) in a.columns.iter().zip(&b.columns).enumerate() {
             assert!(are_same(a, b), "{select}: {:?}\n{a:?}\n{b:?}", binary.columns[place]);
@@ -154,7 +125,7 @@ fn statements_of_any_kind_are_executed_once() {
         let kept = read(database, statement).unwrap();
         let expected = if statement.starts_with("TABLE") { "0" } else { "1" };
         assert_eq!(texts(database, "SELECT count(*) FROM log"), [expected], "{statement}");
-        assert_eq!(kept.batches.iter().map(|it| it.rows).sum::<usize>(), rows, "{statement}");
+        assert_eq!(kept.rows(), rows, "{statement}");
     }
     for wrong in [
         "SELECT * FROM nowhere",

@@ -6,11 +6,10 @@ use super::PostgresqlDatabase;
 use super::copy_binary::BinaryColumn;
 use super::writer::PostgresqlWriter;
 use crate::connect::ignore_notices;
-use crate::test_servers::{Postgresql, options, run, texts};
+use crate::test_servers::{Postgresql, computed, options, read, run, texts};
 use crate::{
-    Batch, Column, ComputedColumn, ComputedKind, ConnectOptions, Database, Error, ErrorKind,
-    PassthroughColumns, ResultSpec, ResultTable, Results, TableName, Values, check_result_table, clean_up,
-    connect,
+    Batch, Column, ComputedKind, ConnectOptions, Database, Error, ErrorKind, PassthroughColumns, ResultSpec,
+    ResultTable, Results, TableName, Values, check_result_table, clean_up, connect,
 };
 
 const SPEC: ResultSpec<'_> =
@@ -162,30 +161,9 @@ fn assert_equal(database: &mut dyn Database, kind: &str) {
 
 fn is_written_in_binary(server: &Postgresql) -> bool {
     let mut database = PostgresqlDatabase::open(&server.source(), &ignore_notices()).unwrap();
-    let mut found = Read(Vec::new());
-    database.read("SELECT v FROM source", &mut found).unwrap();
+    let found = read(&mut database, "SELECT v FROM source");
     let types = PostgresqlWriter::new(database).unwrap().types(&TableName::parse("source")).unwrap();
-    types[1].is_some_and(|it| BinaryColumn::new(it, &found.0[0].columns[0]).is_some())
-}
-
-/// The batches of a result.
-struct Read(Vec<Batch>);
-
-impl Results for Read {
-    fn result_set(&mut self, _: &[Column]) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn batch(&mut self, batch: Batch) -> Result<(), Error> {
-        self.0.push(batch);
-        Ok(())
-    }
-
-    fn changed(&mut self, _: Option<u64>) {}
-}
-
-fn computed(columns: &[(&str, ComputedKind)]) -> Vec<ComputedColumn> {
-    columns.iter().map(|(name, kind)| ComputedColumn { name: (*name).to_owned(), kind: *kind }).collect()
+    types[1].is_some_and(|it| BinaryColumn::new(it, &found.batches[0].columns[0]).is_some())
 }
 
 #[test]
