@@ -3,8 +3,12 @@
 mod authorizer;
 mod cells;
 mod checks;
+#[cfg(test)]
+mod concurrency_tests;
 mod errors;
 mod names;
+#[cfg(test)]
+mod test_file;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -1,51 +1,19 @@
 //! Checks of statements, with files.
 
-use std::sync::{Arc, Mutex};
+use super::test_file::File;
+use crate::test_servers::{assert_syntax_is_checked, run, texts};
+use crate::{Database, Discard, ErrorKind, Missing};
 
-use tempfile::TempDir;
-
-use crate::test_servers::{run, texts};
-use crate::{ConnectOptions, Database, Discard, Error, ErrorKind, Missing, Notice, connect};
-
-struct File {
-    folder: TempDir,
-    notices: Arc<Mutex<Vec<Notice>>>,
-}
-
-impl File {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), notices: Arc::default() }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn open_with(&self, replay: &[&str], may_create: bool) -> Result<Box<dyn Database>, Error> {
-        let notices = Arc::clone(&self.notices);
-        let options = ConnectOptions {
-            replay: replay.iter().map(|&it| it.to_owned()).collect(),
-            may_create,
-            notify: Arc::new(move |notice| notices.lock().unwrap().push(notice)),
-        };
-        connect(&format!("sqlite://{}", self.path("data.db")), options)
-    }
-
-    fn open(&self) -> Box<dyn Database> {
-        self.open_with(&[], true).unwrap()
-    }
-
-    /// A database with the table `source`.
-    fn with_source(&self) -> Box<dyn Database> {
-        run(&mut *self.open(), "CREATE TABLE source (a INT, y VARCHAR(9))");
-        self.open()
-    }
+/// A database with the table `source`.
+fn with_source(file: &File) -> Box<dyn Database> {
+    file.run(&["CREATE TABLE source (a INT, y VARCHAR(9))"]);
+    file.open()
 }
 
 #[test]
 fn only_selects_are_described() {
     let file = File::new();
-    let mut database = file.with_source();
+    let mut database = with_source(&file);
     let columns = database.describe("SELECT a, y AS a, A + 1, true, 'x' FROM source -- b").unwrap();
     let found: Vec<_> = columns.iter().map(|it| (it.name.as_str(), it.database_type.as_str())).collect();
     assert_eq!(found, [("a", "INT"), ("a", "VARCHAR(9)"), ("A + 1", ""), ("true", ""), ("'x'", "")]);
@@ -79,19 +47,6 @@ fn only_selects_are_described() {
     assert_eq!(texts(&mut *database, "PRAGMA foreign_keys"), ["0"]);
 }
 
-const WRONG: [&str; 10] = [
-    "CREATE TABLE other (a INT,, b INT)",
-    "CREATE TABLE source (a INT,, b INT)",
-    "CREATE TABEL other (a INT)",
-    "CREATE INDEX ON",
-    "CREATE VIEW later_view SELECT a FROM source",
-    "DROP TABLE IF EXIST source",
-    "ALTER TABLE source ADD COLUMN",
-    "ALTER TABLE outcome ADD COLUMN",
-    "-- a comment\nINSERT INTO outcome VALUES (1,)",
-    "SELECT a FROM WHERE",
-];
-
 const RIGHT: [&str; 15] = [
     "CREATE TRIGGER note AFTER INSERT ON outcome BEGIN DELETE FROM source; UPDATE source SET a = 1; END",
     "CREATE VIRTUAL TABLE other USING no_such_module(a)",
@@ -113,14 +68,8 @@ const RIGHT: [&str; 15] = [
 #[test]
 fn syntax_is_checked_without_the_tables() {
     let file = File::new();
-    let mut database = file.with_source();
-    for sql in WRONG {
-        let error = database.check_syntax(sql).unwrap_err();
-        assert!(error.is_syntax && error.kind == ErrorKind::User, "{sql}: {error:?}");
-    }
-    for sql in RIGHT {
-        database.check_syntax(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
-    }
+    let mut database = with_source(&file);
+    assert_syntax_is_checked(&mut *database, &RIGHT);
     assert_eq!(texts(&mut *database, "PRAGMA user_version"), ["0"]);
     assert_eq!(texts(&mut *database, "SELECT name FROM sqlite_master"), ["source"]);
 }
@@ -128,7 +77,7 @@ fn syntax_is_checked_without_the_tables() {
 #[test]
 fn queries_are_checked_and_not_executed() {
     let file = File::new();
-    let mut database = file.with_source();
+    let mut database = with_source(&file);
     for sql in [
         "SELECT a FROM source",
         "INSERT INTO source VALUES (1, 'x')",
@@ -161,9 +110,9 @@ fn queries_are_checked_and_not_executed() {
 #[test]
 fn settings_hold_for_further_connections_and_create_no_file() {
     let file = File::new();
-    let other = file.path("other.db");
+    let other = file.beside("other.db").display().to_string();
     drop(file.open());
-    let mut database = file.open_with(&["PRAGMA cache_size = 7"], true).unwrap();
+    let mut database = file.open_with("", &["PRAGMA cache_size = 7"]);
     assert!(database.add_setting("PRAGMA foreign_keys = ON").unwrap());
     for sql in [
         format!("ATTACH '{other}' AS other"),
@@ -189,12 +138,15 @@ fn settings_hold_for_further_connections_and_create_no_file() {
 #[test]
 fn checking_connection_to_a_missing_file_creates_none_and_is_silent() {
     let file = File::new();
-    let mut database = file.open_with(&[], false).unwrap();
+    let mut database = file.open_existing();
     assert_eq!(file.notices.lock().unwrap().len(), 1);
     let mut checking = database.checking_connection().unwrap();
     let error = checking.describe("SELECT * FROM t").unwrap_err();
-    let path = file.path("data.db");
-    assert_eq!(error.message, format!("no such table: t; SQLite file {path} did not exist, check its path"));
+    let path = file.path();
+    assert_eq!(
+        error.message,
+        format!("no such table: t; SQLite file {} did not exist, check its path", path.display())
+    );
     assert_eq!(file.notices.lock().unwrap().len(), 1);
     assert!(!std::fs::exists(path).unwrap());
 }

@@ -1,67 +1,27 @@
 //! Result tables in SQLite files.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use arrow_array::{Float64Array, StringArray};
-use tempfile::TempDir;
 
+use super::test_file::File;
+use crate::test_servers::{computed, texts};
 use crate::{
-    Batch, Column, ComputedColumn, ComputedKind, ConnectOptions, Database, Discard, Error, ErrorKind, Limits,
-    PassthroughColumns, ResultSpec, ResultTable, Results, Value, Values, check_result_table, clean_up,
-    connect, texts,
+    Batch, Column, ComputedKind, Database, Discard, Error, ErrorKind, Limits, PassthroughColumns, ResultSpec,
+    ResultTable, Results, Value, Values, check_result_table, clean_up,
 };
 
 const SUFFIX: &str = "sqlflow_j_0_2";
 
-struct File {
-    folder: TempDir,
+pub(super) fn file_with_source() -> File {
+    let file = File::new();
+    file.run(&[
+        "CREATE TABLE source (a, b REAL, c TEXT)",
+        "INSERT INTO source VALUES (1, 2.5, 'x'), ('é', NULL, '')",
+        "INSERT INTO source VALUES (x'00ff', -0.0, NULL), (9e999, 1, 'a''b')",
+    ]);
+    file
 }
 
-impl File {
-    fn new() -> Self {
-        let file = Self { folder: tempfile::tempdir().unwrap() };
-        file.run(&["CREATE TABLE source (a, b REAL, c TEXT)"]);
-        file.run(&["INSERT INTO source VALUES (1, 2.5, 'x'), ('é', NULL, '')"]);
-        file.run(&["INSERT INTO source VALUES (x'00ff', -0.0, NULL), (9e999, 1, 'a''b')"]);
-        file
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("a.db")
-    }
-
-    fn open_with(&self, option: &str, replay: &[&str]) -> Box<dyn Database> {
-        let options = ConnectOptions {
-            replay: replay.iter().map(|it| (*it).to_owned()).collect(),
-            may_create: true,
-            notify: Arc::new(|_| {}),
-        };
-        connect(&format!("sqlite:///{}{option}", self.path().display()), options).unwrap()
-    }
-
-    fn open(&self) -> Box<dyn Database> {
-        self.open_with("", &["PRAGMA busy_timeout = 0"])
-    }
-
-    fn run(&self, statements: &[&str]) {
-        let mut database = self.open();
-        for sql in statements {
-            database.execute(sql, &mut Discard).unwrap();
-        }
-    }
-
-    fn texts(&self, sql: &str) -> Vec<String> {
-        texts(&mut *self.open(), sql).unwrap()
-    }
-
-    /// Names and texts of the tables.
-    fn tables(&self) -> Vec<String> {
-        self.texts("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-    }
-}
-
-fn spec(name: &str) -> ResultSpec<'_> {
+pub(super) fn spec(name: &str) -> ResultSpec<'_> {
     ResultSpec { name, suffix: SUFFIX, replace: false, selects: &[] }
 }
 
@@ -70,9 +30,9 @@ fn replacing(name: &str) -> ResultSpec<'_> {
 }
 
 /// Writes each batch that it reads, with a computed column.
-struct Predict<'a> {
-    table: &'a mut ResultTable,
-    limits: Limits,
+pub(super) struct Predict<'a> {
+    pub(super) table: &'a mut ResultTable,
+    pub(super) limits: Limits,
 }
 
 impl Results for Predict<'_> {
@@ -95,7 +55,7 @@ impl Results for Predict<'_> {
 }
 
 /// Fills a staging table with all columns of a select, and a column `p`.
-fn fill(
+pub(super) fn fill(
     database: &mut dyn Database,
     spec: &ResultSpec<'_>,
     select: &str,
@@ -105,14 +65,18 @@ fn fill(
     let columns: Vec<_> = described.iter().enumerate().map(|(place, it)| (place, it.name.clone())).collect();
     let mut table = ResultTable::open(database, spec)?;
     let kept = PassthroughColumns { select, columns: &columns, described: &described };
-    table.create(Some(kept), &[ComputedColumn { name: "p".into(), kind: ComputedKind::Float }])?;
+    table.create(Some(kept), &computed(&[("p", ComputedKind::Float)]))?;
     let limits = Limits { first_rows: rows, rows, bytes: 1 << 20 };
     database.read(select, &mut Predict { table: &mut table, limits })?;
     Ok(table)
 }
 
 /// Writes a table. Returns what it replaced.
-fn write(database: &mut dyn Database, spec: &ResultSpec<'_>, select: &str) -> Result<Option<String>, Error> {
+pub(super) fn write(
+    database: &mut dyn Database,
+    spec: &ResultSpec<'_>,
+    select: &str,
+) -> Result<Option<String>, Error> {
     check_result_table(database, spec)?;
     let mut table = fill(database, spec, select, 2)?;
     let replaced = table.replaced()?;
@@ -120,7 +84,7 @@ fn write(database: &mut dyn Database, spec: &ResultSpec<'_>, select: &str) -> Re
     Ok(replaced)
 }
 
-const SELECT: &str = "SELECT * FROM source -- all";
+pub(super) const SELECT: &str = "SELECT * FROM source -- all";
 
 fn message<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     let error = result.unwrap_err();
@@ -130,7 +94,7 @@ fn message<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
 
 #[test]
 fn kept_values_come_back_equal() {
-    let file = File::new();
+    let file = file_with_source();
     // Texts in a table that is not STRICT.
     file.run(&["CREATE TABLE strict (a ANY) STRICT", "INSERT INTO strict VALUES ('1'), (1), (1.0), (x'31')"]);
     for (source, columns) in [("source", vec!["a", "b", "c"]), ("strict", vec!["a"])] {
@@ -151,7 +115,7 @@ fn kept_values_come_back_equal() {
 
 #[test]
 fn values_of_a_compound_select_come_back_equal() {
-    let file = File::new();
+    let file = file_with_source();
     file.run(&[
         "CREATE TABLE numbers (x INTEGER, y REAL)",
         "CREATE TABLE texts (x TEXT, y TEXT)",
@@ -184,7 +148,7 @@ fn values_of_a_compound_select_come_back_equal() {
 
 #[test]
 fn staging_table_is_filled_while_the_select_is_read() {
-    let file = File::new();
+    let file = file_with_source();
     let select = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) \
                   SELECT i, 'x' || i AS t, (SELECT count(*) FROM source) AS c FROM n";
     for mode in ["delete", "wal"] {
@@ -204,7 +168,7 @@ fn staging_table_is_filled_while_the_select_is_read() {
 
 #[test]
 fn old_table_is_replaced_only_if_sqlflow_made_it() {
-    let file = File::new();
+    let file = file_with_source();
     let refused = |name: &str, reason: &str| {
         let mut database = file.open();
         let found = message(check_result_table(&mut *database, &spec(name)));
@@ -245,7 +209,7 @@ fn old_table_is_replaced_only_if_sqlflow_made_it() {
 
 #[test]
 fn names_are_quoted_in_marker_and_statements() {
-    let file = File::new();
+    let file = file_with_source();
     for name in ["a\"b", "it's", "*/ x", "é", "order"] {
         let mut database = file.open();
         assert_eq!(write(&mut *database, &spec(name), SELECT), Ok(None), "{name}");
@@ -255,7 +219,7 @@ fn names_are_quoted_in_marker_and_statements() {
 
 #[test]
 fn what_users_added_is_reported() {
-    let file = File::new();
+    let file = file_with_source();
     let mut database = file.open();
     write(&mut *database, &spec("result"), SELECT).unwrap();
     file.run(&[
@@ -271,7 +235,7 @@ fn what_users_added_is_reported() {
 
 #[test]
 fn enforced_foreign_key_prevents_the_replacement() {
-    let file = File::new();
+    let file = file_with_source();
     write(&mut *file.open(), &spec("result"), SELECT).unwrap();
     file.run(&[
         "CREATE UNIQUE INDEX ix ON result (a)",
@@ -292,8 +256,8 @@ fn enforced_foreign_key_prevents_the_replacement() {
 
 #[test]
 fn tables_of_this_name_elsewhere_stay() {
-    let file = File::new();
-    let other = file.folder.path().join("other.db");
+    let file = file_with_source();
+    let other = file.beside("other.db");
     let attach = format!("ATTACH '{}' AS other", other.display());
     let replay: [&str; 2] = [&attach, "CREATE TEMP TABLE result__sqlflow_j_0_2 (precious)"];
     let staging = "result__sqlflow_j_0_2";
@@ -313,14 +277,14 @@ fn tables_of_this_name_elsewhere_stay() {
     }
     assert_eq!(file.tables(), ["result", "source"]);
     for name in ["result", staging] {
-        assert_eq!(texts(&mut *database, &format!("SELECT precious FROM other.{name}")).unwrap(), ["42"]);
+        assert_eq!(texts(&mut *database, &format!("SELECT precious FROM other.{name}")), ["42"]);
     }
-    assert_eq!(texts(&mut *database, "SELECT name FROM sqlite_temp_master").unwrap(), [staging]);
+    assert_eq!(texts(&mut *database, "SELECT name FROM sqlite_temp_master"), [staging]);
 }
 
 #[test]
 fn table_that_cannot_be_created_is_found_before_any_work() {
-    let file = File::new();
+    let file = file_with_source();
     let check = |database: &mut dyn Database, name: &str| message(check_result_table(database, &spec(name)));
     let mut database = file.open_with("", &["ATTACH ':memory:' AS other"]);
     assert_eq!(
@@ -340,23 +304,21 @@ fn table_that_cannot_be_created_is_found_before_any_work() {
         check(&mut *database, "t").contains("the data source is opened with mode=ro; choose another name")
     );
 
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("none.db");
-    let options = ConnectOptions { replay: Vec::new(), may_create: false, notify: Arc::new(|_| {}) };
-    let mut database = connect(&format!("sqlite:///{}", path.display()), options).unwrap();
+    let file = File::new();
+    let mut database = file.open_existing();
     assert_eq!(
         check(&mut *database, "t"),
         format!(
             "cannot write into SQLite file {}: it does not exist; correct the path of the data source, or create a \
              table in it first",
-            path.display()
+            file.path().display()
         )
     );
 }
 
 #[test]
 fn text_that_is_not_utf8_is_an_error_with_its_row() {
-    let file = File::new();
+    let file = file_with_source();
     file.run(&[
         "CREATE TABLE texts (id INT, note)",
         "INSERT INTO texts VALUES (1, 'a'), (2, 'b'), (3, x'ff'), (4, NULL)",
@@ -372,7 +334,7 @@ fn text_that_is_not_utf8_is_an_error_with_its_row() {
     }
     // Copies of a row.
     let mut table = ResultTable::open(&mut *file.open(), &spec("result")).unwrap();
-    table.create(None, &[ComputedColumn { name: "note".into(), kind: ComputedKind::Text }]).unwrap();
+    table.create(None, &computed(&[("note", ComputedKind::Text)])).unwrap();
     table.set_copies(3);
     let texts = Values::Texts(StringArray::from_iter_values(["a"; 6]));
     table.insert(&Batch { rows: 6, columns: vec![texts] }).unwrap();
@@ -388,117 +350,8 @@ fn text_that_is_not_utf8_is_an_error_with_its_row() {
 }
 
 #[test]
-fn reader_of_another_process_lets_the_old_table_stay() {
-    let file = File::new();
-    let mut database = file.open();
-    write(&mut *database, &spec("result"), SELECT).unwrap();
-    let mut table = fill(&mut *database, &spec("result"), "SELECT 7 AS a", 10).unwrap();
-    let mut other = file.open();
-    other.execute("BEGIN", &mut Discard).unwrap();
-    texts(&mut *other, "SELECT * FROM source").unwrap();
-    let error = table.publish().unwrap_err();
-    assert_eq!((error.kind, error.is_unclear), (ErrorKind::Busy, false), "{error}");
-    other.execute("COMMIT", &mut Discard).unwrap();
-    assert_eq!(file.texts("SELECT count(*) FROM result"), ["4"]);
-    // The transaction was rolled back.
-    table.publish().unwrap();
-    assert_eq!(file.texts("SELECT a FROM result"), ["7"]);
-}
-
-/// Runs an action at the first batch, and writes all batches.
-struct At<'a, A>(Predict<'a>, Option<A>);
-
-impl<A: FnOnce()> Results for At<'_, A> {
-    fn limits(&self) -> Limits {
-        self.0.limits
-    }
-
-    fn result_set(&mut self, _: &[Column]) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn batch(&mut self, batch: Batch) -> Result<(), Error> {
-        if let Some(action) = self.1.take() {
-            action();
-        }
-        self.0.batch(batch)
-    }
-
-    fn changed(&mut self, _: Option<u64>) {}
-}
-
-/// Copies the source row by row. Another connection does something at the first one.
-fn copy_beside(database: &mut dyn Database, action: impl FnOnce()) -> Result<ResultTable, Error> {
-    let mut table = ResultTable::open(database, &spec("result"))?;
-    let columns = [ComputedColumn { name: "a".into(), kind: ComputedKind::Float }];
-    let columns = [&columns[..], &[ComputedColumn { name: "p".into(), kind: ComputedKind::Float }]].concat();
-    table.create(None, &columns)?;
-    let limits = Limits { first_rows: 1, rows: 1, bytes: 1 << 20 };
-    database.read("SELECT b FROM source", &mut At(Predict { table: &mut table, limits }, Some(action)))?;
-    Ok(table)
-}
-
-#[test]
-fn another_connection_may_write_while_the_select_is_read() {
-    let file = File::new();
-    // With a log, it changes what is read.
-    file.run(&["PRAGMA journal_mode = wal"]);
-    let mut database = file.open();
-    let insert = || file.run(&["INSERT INTO source VALUES (5, 5, 5)"]);
-    let mut table = copy_beside(&mut *database, insert).unwrap();
-    table.publish().unwrap();
-    assert_eq!(file.texts("SELECT count(*) FROM result"), ["4"]);
-    drop((table, database));
-    // Without one, it has begun, and gives up.
-    file.run(&["PRAGMA journal_mode = delete"]);
-    let mut database = file.open_with("", &["PRAGMA busy_timeout = 60000"]);
-    let other = || {
-        let (begun, begins) = std::sync::mpsc::channel();
-        let path = file.path();
-        std::thread::spawn(move || {
-            let other = rusqlite::Connection::open(path).unwrap();
-            other.execute_batch("BEGIN IMMEDIATE").unwrap();
-            begun.send(()).unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(100));
-            other.execute_batch("ROLLBACK").unwrap();
-        });
-        begins.recv().unwrap();
-    };
-    let mut table = copy_beside(&mut *database, other).unwrap();
-    assert_eq!(table.rows(), 5);
-    table.publish().unwrap();
-}
-
-#[test]
-fn canceller_of_the_reader_ends_the_writer() {
-    let file = File::new();
-    let mut database = file.open();
-    let mut table = fill(&mut *database, &spec("result"), SELECT, 10).unwrap();
-    let cancel = database.canceller();
-    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
-    let own = table.canceller();
-    for cancel in [cancel, own] {
-        std::thread::scope(|scope| {
-            let (started, starts) = std::sync::mpsc::channel();
-            let (ended, ends) = std::sync::mpsc::channel::<()>();
-            scope.spawn(move || {
-                starts.recv().unwrap();
-                // Until it has begun.
-                while ends.recv_timeout(std::time::Duration::from_millis(10)).is_err() {
-                    cancel();
-                }
-            });
-            started.send(()).unwrap();
-            let error = texts(table.writer_database(), endless).unwrap_err();
-            assert_eq!(error.message, "interrupted");
-            ended.send(()).unwrap();
-        });
-    }
-}
-
-#[test]
 fn leftovers_of_earlier_attempts_are_dropped() {
-    let file = File::new();
+    let file = file_with_source();
     for attempt in 1..=3 {
         let suffix = format!("sqlflow_j_0_{attempt}");
         file.run(&[&format!("CREATE TABLE result__{suffix} (a)")]);
