@@ -70,7 +70,7 @@ pub use semantics::{check_semantics, check_supported};
 pub use splitter::parse_program;
 pub use steps::{MAX_SETTINGS, MAX_STEPS, Step, StepKind, plan_steps};
 pub use suggest::nearest;
-pub use tokens::leading_words;
+pub use tokens::{leading_words, postgresql_strings};
 
 /// Maximum length of a program in bytes.
 pub const MAX_PROGRAM_BYTES: usize = 16 << 20;

@@ -66,6 +66,18 @@ impl<'a> Token<'a> {
         let inner = inner.trim_start_matches(['/', '*', 'M', '!']);
         Some(inner.trim_start_matches(|c: char| c.is_ascii_digit()))
     }
+
+    /// Content of a string as written, without its quotes.
+    pub(super) fn string(&self) -> Option<&'a str> {
+        let opening = match self.kind {
+            TokenKind::String if self.text.starts_with('$') => self.text[1..].find('$')? + 2,
+            // Perhaps after an E.
+            TokenKind::String => self.text.find('\'')? + 1,
+            _ => return None,
+        };
+        let closing = if self.text.starts_with('$') { opening } else { 1 };
+        self.text.get(opening..self.text.len() - closing)
+    }
 }
 
 /// A string, quoted name or comment that begins at `start` and has no end.
@@ -168,7 +180,7 @@ impl<'a> Scanner<'a> {
         loop {
             self.take_while(char::is_whitespace);
             if self.at_line_comment() {
-                self.take_while(|c| c != '\n');
+                self.line_comment();
             } else if self.rest().starts_with("/*") && !self.at_executed_comment() {
                 self.block_comment()?;
             } else {
@@ -188,6 +200,12 @@ impl<'a> Scanner<'a> {
             (Dialect::Mysql, None) => rest.starts_with('#'),
             (Dialect::Postgresql | Dialect::Sqlite, None) => false,
         }
+    }
+
+    /// In PostgreSQL, a carriage return ends the line, too.
+    fn line_comment(&mut self) {
+        let carriage_return = self.dialect == Dialect::Postgresql;
+        self.take_while(|c| !(c == '\n' || carriage_return && c == '\r'));
     }
 
     fn at_executed_comment(&self) -> bool {
@@ -235,7 +253,7 @@ impl<'a> Scanner<'a> {
             if !lookahead.at_line_comment() {
                 break;
             }
-            lookahead.take_while(|c| c != '\n');
+            lookahead.line_comment();
         }
         let has_break = self.sql[self.pos..lookahead.pos].contains(['\n', '\r']);
         (has_break && lookahead.rest().starts_with('\'')).then_some(lookahead.pos)

@@ -11,6 +11,29 @@ pub fn leading_words(sql: &str, dialect: Dialect, count: usize) -> Vec<String> {
     words.take(count).map(|token| token.text.to_uppercase()).collect()
 }
 
+/// The strings of a statement of PostgreSQL, as written, without their quotes. From where a string is not closed, or a
+/// setting of the session decides where it ends, the rest of the statement counts as one string.
+#[must_use]
+pub fn postgresql_strings(sql: &str) -> Vec<&str> {
+    let mut one = Scanner::new(sql, Dialect::Postgresql, 0);
+    let mut other = Scanner::with_other_backslash(sql, Dialect::Postgresql, 0);
+    let mut found = Vec::new();
+    let mut end = 0;
+    loop {
+        match (one.next(), other.next()) {
+            (Ok(None), Ok(None)) => return found,
+            (Ok(Some(token)), Ok(Some(same))) if token.end == same.end => {
+                end = token.end;
+                found.extend(token.string());
+            }
+            _ => {
+                found.push(&sql[end..]);
+                return found;
+            }
+        }
+    }
+}
+
 /// Tokens of a statement, with a lookahead of one.
 #[derive(Clone)]
 pub(super) struct Tokens<'a> {
@@ -89,5 +112,35 @@ impl<'a> Iterator for Tokens<'a> {
     fn next(&mut self) -> Option<Token<'a>> {
         // The splitter rejects unclosed strings and comments. Should one get here, the statement ends at it.
         std::mem::replace(&mut self.next, self.scanner.next().unwrap_or(None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::postgresql_strings;
+
+    #[test]
+    fn strings_are_found() {
+        for (sql, expected) in [
+            ("a 'it''s' b", &["it''s"][..]),
+            ("E'\\'', e'b' 'c\\d'", &["\\'", "b", "c\\d"]),
+            ("type'x' U&'y'", &["x", "y"]),
+            ("$$a 'b' $x$ $$ 'c'", &["a 'b' $x$ ", "c"]),
+            ("$q$ $$ $q$$q$b$q$", &[" $$ ", "b"]),
+            ("$a$b$a c$a$", &["b$a c"]),
+            ("$1 + $2 a$b$ \"'c'\"", &[]),
+            ("$é$x$é$", &["x"]),
+            ("", &[]),
+            ("a, -- it's\n f('b') -- it's", &["b"]),
+            ("a, -- it's\r f('b')", &["b"]),
+            ("a /* it's /* $$ */ it's */ , f('b') /* 'c' */", &["b"]),
+            // Without an end, or with one that depends on `standard_conforming_strings`.
+            ("'a' b 'c''", &["a", " 'c''"]),
+            ("'a' $b$ 'c' $$", &["a", " $b$ 'c' $$"]),
+            ("'a', 'b\\', f('c'), 'd'", &["a", " 'b\\', f('c'), 'd'"]),
+            ("'a' /* 'b'", &["a", " /* 'b'"]),
+        ] {
+            assert_eq!(postgresql_strings(sql), expected, "{sql}");
+        }
     }
 }

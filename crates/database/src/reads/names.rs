@@ -154,13 +154,16 @@ fn names_in(text: &str, quote: u8) -> impl Iterator<Item = Quoted> {
 fn reaches_parenthesis(text: &[u8]) -> Vec<bool> {
     let length = text.len();
     let mut reaches = vec![false; length + 1];
-    let mut line_end = length;
+    // Only PostgreSQL ends a line with a carriage return.
+    let (mut line_end, mut carriage_return) = (length, length);
     // Places of the next two `*/`.
     let (mut closing, mut second_closing) = (None, None);
     for at in (0..length).rev() {
         let rest = &text[at..];
         if rest.starts_with(b"\n") {
             line_end = at;
+        } else if rest.starts_with(b"\r") {
+            carriage_return = at;
         } else if rest.starts_with(b"*/") {
             (closing, second_closing) = (Some(at), closing);
         }
@@ -175,7 +178,7 @@ fn reaches_parenthesis(text: &[u8]) -> Vec<bool> {
                 end.is_some_and(|end| reaches[end + 2])
             }
             [b'*', b'/', ..] => reaches[at + 2],
-            [b'-', b'-', ..] | [b'#', ..] => reaches[line_end],
+            [b'-', b'-', ..] | [b'#', ..] => reaches[line_end] || reaches[carriage_return],
             _ => false,
         };
     }
@@ -229,6 +232,7 @@ mod tests {
             ("f /* (1) g /*/ (", &["f"]),
             ("f /* (1) g /* (", &[]),
             ("f - (1) a.b(2) 'c'(3)", &["b"]),
+            ("f -- +\r(1) g -- +\r +\n(1)", &["f", "g"]),
             ("f -- (", &[]),
             ("f", &[]),
         ] {

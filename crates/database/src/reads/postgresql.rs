@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use super::dependencies::{Catalog, Lookup, Object, ObjectKind, dependencies, function_reason};
-use super::functions::{has_in_literal, may_compose, running_function};
+use super::functions::{has_in_string, may_compose, running_function};
 use super::names::mentions;
 use super::postgresql_queries::{self as queries, VIEW};
 use super::{READS, may_read};
@@ -96,16 +96,16 @@ fn reason_of_objects(
     let texts = || [select].into_iter().chain(views.iter().map(Object::text));
     let (shown, hidden): (Vec<_>, Vec<_>) = functions.into_iter().partition(|it| it.text.is_some());
     let opaque = hidden.first().map(|it| it.name.as_str()).or_else(|| texts().find_map(running_function));
-    let in_literal = || texts().any(|text| has_in_literal(text, table));
+    let in_string = || texts().any(|text| has_in_string(text, table));
     if let Some(name) = opaque
-        && (mentions(select, table) || in_literal())
+        && (mentions(select, table) || in_string())
     {
         return Ok(Some(may_read(&format!("{name} may run a text, and the select names it"))));
     }
     let known = dependencies(shown, catalog)?;
     let mut functions = known.iter().filter(|it| it.kind == ObjectKind::Function);
     if let Some(it) = functions.find(|it| may_compose(it.text()))
-        && in_literal()
+        && in_string()
     {
         let why = format!("function {} may run a text, and a text of the select names it", it.name);
         return Ok(Some(may_read(&why)));

@@ -211,13 +211,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// Where a text in quotes ends. A doubled quote belongs to it.
-pub(super) fn quoted_end(
-    text: &[u8],
-    start: usize,
-    close: u8,
-    doubles: bool,
-    escapes: bool,
-) -> Option<usize> {
+fn quoted_end(text: &[u8], start: usize, close: u8, doubles: bool, escapes: bool) -> Option<usize> {
     let mut at = start;
     let mut last_pair = None;
     while let Some(byte) = text.get(at) {

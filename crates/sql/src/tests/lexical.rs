@@ -41,6 +41,8 @@ fn semicolon_in_a_comment_ends_no_statement_in_any_dialect() {
     splits("SELECT 1 # ; '\n;", "SELECT 5--1;", Mysql);
     splits("SELECT 1 -- ;\n;", "SELECT 2", Mysql);
     splits("SELECT a#b;", "SELECT 1--;\n+2", Postgresql);
+    splits("SELECT 1 -- '\r;", "SELECT 2 -- ;\n;", Postgresql);
+    splits("SELECT 1 -- ;\r;\n;", "SELECT 2", Sqlite);
     splits("SELECT 1 /* /* ; */ ; */;", "SELECT 2", Postgresql);
     splits("SELECT 1 /* /* ; */;", "SELECT 2", Sqlite);
     splits("/*!40101 SET NAMES utf8; */;", "SELECT 2", Mysql);

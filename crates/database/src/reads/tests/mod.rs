@@ -147,7 +147,7 @@ fn long_texts_take_linear_time() {
         let wanted = references::Wanted { schema: "d", name: "o", default_schema: "d", escapes: true };
         let _ = (names::words(&text).len(), names::calls(&text).len(), names::mentions(&text, "o"));
         let _ = (references::may_refer_to(&text, wanted), references::has_table(&text, "o"));
-        let _ = (functions::has_in_literal(&text, "o"), functions::may_change_names(&text));
+        let _ = (functions::has_in_string(&text, "o"), functions::may_change_names(&text));
         let _ = (functions::may_compose(&text), functions::running_function(&text));
         let _ = (sqlite::named(&text), mysql_may_change(&text));
     }

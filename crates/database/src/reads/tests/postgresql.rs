@@ -69,6 +69,15 @@ fn texts_for_functions_are_found(database: &mut dyn Database) {
         ],
     );
     let runs_text = "function rd may run a text, and a text of the select names it";
+    // PostgreSQL prints views without comments, but with these names.
+    for x in
+        ["1 AS \"it's\", rd('outcome')", "-- it's\n rd('outcome')", "/* it's /* ' */ it's */ rd('outcome')"]
+    {
+        assert_may_read(database, &format!("SELECT a, y, {x} AS x FROM source"), runs_text);
+    }
+    run(database, "SET standard_conforming_strings = off");
+    assert_may_read(database, "SELECT 'a\\'b' AS a, y, rd('outcome') AS x, 'c' AS c FROM source", runs_text);
+    run(database, "SET standard_conforming_strings = on");
     for x in ["rd('outcome')", "rd(E'public.outcome')", "caller($$Outcome$$)", "rd($q$ \"outcome\" $q$)"] {
         assert_may_read(database, &format!("SELECT a, y, {x} AS x FROM source"), runs_text);
     }
