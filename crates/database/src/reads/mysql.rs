@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::dependencies::{Catalog, Lookup, Object, ObjectKind, dependencies, function_reason};
 use super::references::{Wanted, has_table, may_refer_to};
+use super::tokens::Escapes;
 use super::{READS, may_read};
 use crate::form::from_each_word;
 use crate::{Database, Discard, Error, ErrorKind, TableName, rows};
@@ -48,7 +49,7 @@ pub(super) fn reason(
             schema,
             name: &table.name,
             default_schema: own_schema.unwrap_or(&default),
-            escapes: !mode.contains("NO_BACKSLASH_ESCAPES"),
+            escapes: Escapes::of_mode(&mode),
         };
         if is_parsed && it.kind != ObjectKind::Function && may_refer_to(it.text(), wanted) {
             let possibly = || may_read(&format!("{} names it", it.title()));

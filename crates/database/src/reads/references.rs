@@ -1,7 +1,7 @@
 //! What the names in a text of MySQL can mean.
 
 use super::names::{folded, mentions};
-use super::tokens::Tokens;
+use super::tokens::{Escapes, Tokens};
 
 /// Words before a table.
 const BEFORE_TABLE: [&str; 3] = ["from", "join", "straight_join"];
@@ -9,8 +9,8 @@ const BEFORE_TABLE: [&str; 3] = ["from", "join", "straight_join"];
 /// Whether a SELECT, as the server printed it, has a table of this name: after FROM, JOIN, or a parenthesis after
 /// these.
 pub(super) fn has_table(select: &str, name: &str) -> bool {
-    // The server prints literals with backslashes in any SQL mode.
-    let tokens = Tokens::of_mysql(select, true);
+    // The server prints literals in single quotes with backslashes in any SQL mode, and names perhaps in double quotes.
+    let tokens = Tokens::of_mysql(select, Escapes::of_mode("ANSI_QUOTES"));
     let name = folded(name);
     let mut follows = false;
     for place in 0..tokens.len() {
@@ -41,8 +41,7 @@ pub(super) struct Wanted<'a> {
     pub(super) name: &'a str,
     /// The database that a name without one means.
     pub(super) default_schema: &'a str,
-    /// Whether a backslash in a literal escapes the next character.
-    pub(super) escapes: bool,
+    pub(super) escapes: Escapes,
 }
 
 /// Whether a text can mean a table, and not a part of another name or what a WITH clause defines.
@@ -171,7 +170,8 @@ mod tests {
     use super::*;
 
     fn refers(text: &str) -> bool {
-        may_refer_to(text, Wanted { schema: "d", name: "Outcome", default_schema: "D", escapes: true })
+        let escapes = Escapes::of_mode("");
+        may_refer_to(text, Wanted { schema: "d", name: "Outcome", default_schema: "D", escapes })
     }
 
     #[test]
@@ -202,10 +202,12 @@ mod tests {
         ] {
             assert!(!refers(text), "{text}");
         }
-        let elsewhere = Wanted { schema: "d", name: "outcome", default_schema: "e", escapes: true };
+        let escapes = Escapes::of_mode("");
+        let elsewhere = Wanted { schema: "d", name: "outcome", default_schema: "e", escapes };
         assert!(!may_refer_to("SELECT * FROM outcome", elsewhere));
         assert!(may_refer_to("SELECT * FROM outcome, d.outcome", elsewhere));
-        let plain = Wanted { default_schema: "d", escapes: false, ..elsewhere };
+        let plain =
+            Wanted { default_schema: "d", escapes: Escapes::of_mode("NO_BACKSLASH_ESCAPES"), ..elsewhere };
         assert!(may_refer_to("SELECT '\\', a FROM outcome", plain));
     }
 
@@ -253,7 +255,7 @@ mod tests {
             ),
         ) {
             let text = words.join(" ");
-            let tokens = Tokens::of_mysql(&text, true);
+            let tokens = Tokens::of_mysql(&text, Escapes::of_mode(""));
             let places: Vec<usize> = (0..tokens.len()).filter(|it| tokens.is_name(*it, "o")).collect();
             let defined = Definitions::new(&tokens, &places);
             for place in places {
@@ -263,9 +265,12 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics(text in "[a-z'\"`(),.*/#\\\\ \n!M5ä😀-]{0,60}", escapes: bool) {
-            let wanted = Wanted { schema: "d", name: "a", default_schema: "d", escapes };
-            let _ = (may_refer_to(&text, wanted), has_table(&text, "a"));
+        fn no_text_panics(text in "[a-z'\"`(),.*/#\\\\ \n!M5ä😀-]{0,60}") {
+            for mode in ["", "ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"] {
+                let escapes = Escapes::of_mode(mode);
+                may_refer_to(&text, Wanted { schema: "d", name: "a", default_schema: "d", escapes });
+            }
+            has_table(&text, "a");
         }
     }
 }

@@ -15,6 +15,22 @@ pub(super) struct Tokens<'a> {
     tokens: Vec<Token>,
 }
 
+/// Where a backslash escapes the next character.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Escapes {
+    in_single_quotes: bool,
+    in_double_quotes: bool,
+}
+
+impl Escapes {
+    /// By an SQL mode of MySQL.
+    pub(super) fn of_mode(mode: &str) -> Self {
+        let in_single_quotes = !mode.contains("NO_BACKSLASH_ESCAPES");
+        // What is in double quotes may be a name.
+        Self { in_single_quotes, in_double_quotes: in_single_quotes && !mode.contains("ANSI_QUOTES") }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Token {
     kind: TokenKind,
@@ -35,13 +51,13 @@ enum TokenKind {
 
 impl<'a> Tokens<'a> {
     /// The tokens of a text by MySQL's rules, without literals. Text in double quotes counts as a name.
-    pub(super) fn of_mysql(text: &'a str, escapes: bool) -> Self {
+    pub(super) fn of_mysql(text: &'a str, escapes: Escapes) -> Self {
         Scanner::new(text, Rules { dialect: Dialect::Mysql, escapes }).tokens()
     }
 
     /// The tokens of a text by SQLite's rules.
     pub(super) fn of_sqlite(text: &'a str) -> Self {
-        Scanner::new(text, Rules { dialect: Dialect::Sqlite, escapes: false }).tokens()
+        Scanner::new(text, Rules { dialect: Dialect::Sqlite, escapes: Escapes::default() }).tokens()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -103,8 +119,7 @@ pub(super) fn ascii_folded(name: &str) -> Cow<'_, str> {
 #[derive(Clone, Copy)]
 struct Rules {
     dialect: Dialect,
-    /// Whether a backslash in a literal escapes the next character.
-    escapes: bool,
+    escapes: Escapes,
 }
 
 struct Scanner<'a> {
@@ -141,10 +156,12 @@ impl<'a> Scanner<'a> {
             return None;
         }
         match next {
-            '\'' if self.skip_quoted(b'\'', b'\'', self.rules.escapes) => {
+            '\'' if self.skip_quoted(b'\'', b'\'', self.rules.escapes.in_single_quotes) => {
                 is_sqlite.then_some(TokenKind::Literal)
             }
-            '"' if self.skip_quoted(b'"', b'"', false) => Some(TokenKind::Quoted),
+            '"' if self.skip_quoted(b'"', b'"', self.rules.escapes.in_double_quotes) => {
+                Some(TokenKind::Quoted)
+            }
             '`' if self.skip_quoted(b'`', b'`', false) => Some(TokenKind::Quoted),
             '[' if is_sqlite && self.skip_quoted(b'[', b']', false) => Some(TokenKind::Quoted),
             it if self.is_letter(it) => {
@@ -247,6 +264,10 @@ mod tests {
         (0..tokens.len()).map(|place| tokens.name(place).into_owned()).collect()
     }
 
+    fn of_mysql(text: &str, mode: &str) -> Vec<String> {
+        names(&Tokens::of_mysql(text, Escapes::of_mode(mode)))
+    }
+
     #[test]
     fn tokens_of_mysql_have_no_literals_and_comments() {
         for (text, expected) in [
@@ -257,9 +278,12 @@ mod tests {
             ("'a'' b", &["b"]),
             ("é😀", &["é", "😀"]),
         ] {
-            assert_eq!(names(&Tokens::of_mysql(text, true)), expected, "{text}");
+            assert_eq!(of_mysql(text, ""), expected, "{text}");
         }
-        assert_eq!(names(&Tokens::of_mysql("'\\' a", false)), ["a"]);
+        assert_eq!(of_mysql("'\\' a \"\\\"", "NO_BACKSLASH_ESCAPES"), ["a", "\\"]);
+        let text = "'\\'' \"5\\\" a \"";
+        assert_eq!(of_mysql(text, ""), ["5\\\" a "]);
+        assert_eq!(of_mysql(text, "ANSI_QUOTES"), ["5\\", "a", "\""]);
     }
 
     #[test]
@@ -276,8 +300,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "[aé😀'\"`\\[\\]/*!M5#\n \\\\-]{0,40}", escapes: bool) {
-            let _ = (names(&Tokens::of_mysql(&text, escapes)), names(&Tokens::of_sqlite(&text)));
+        fn no_text_panics(text in "[aé😀'\"`\\[\\]/*!M5#\n \\\\-]{0,40}") {
+            for mode in ["", "ANSI_QUOTES", "NO_BACKSLASH_ESCAPES"] {
+                of_mysql(&text, mode);
+            }
+            names(&Tokens::of_sqlite(&text));
         }
     }
 }

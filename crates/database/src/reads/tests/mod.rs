@@ -144,7 +144,8 @@ fn long_texts_take_linear_time() {
         "in o,",
     ] {
         let text = long(part);
-        let wanted = references::Wanted { schema: "d", name: "o", default_schema: "d", escapes: true };
+        let escapes = tokens::Escapes::of_mode("");
+        let wanted = references::Wanted { schema: "d", name: "o", default_schema: "d", escapes };
         let _ = (names::words(&text).len(), names::calls(&text).len(), names::mentions(&text, "o"));
         let _ = (references::may_refer_to(&text, wanted), references::has_table(&text, "o"));
         let _ = (functions::has_in_string(&text, "o"), functions::may_change_names(&text));

@@ -10,6 +10,7 @@ fn tables_views_and_functions_are_found() {
     let database = &mut *server.open();
     set_up(database);
     assert_tables_are_found(database);
+    tables_beside_quotes_are_found(database);
     views_with_unusual_names_are_found(database);
     functions_with_unusual_names_are_found(database);
     functions_that_read_are_found(database);
@@ -17,6 +18,18 @@ fn tables_views_and_functions_are_found() {
     databases_are_distinguished(database);
     effects_of_functions_and_triggers(database);
     without_privileges_every_use_counts(&server);
+}
+
+fn tables_beside_quotes_are_found(database: &mut dyn Database) {
+    let in_text =
+        "SELECT * FROM source WHERE 'a' = \"5\\\"\" AND EXISTS (SELECT 1 FROM outcome WHERE a = \"x\")";
+    assert_reads(database, &[in_text]);
+    assert_not_read(database, &["SELECT a, \"5\\\" FROM outcome\" AS t FROM source"]);
+    run(database, "SET sql_mode = ANSI_QUOTES");
+    assert_reads(database, &["SELECT a AS \"5\\\", y FROM outcome ORDER BY \"5\\\""]);
+    run(database, "SET sql_mode = NO_BACKSLASH_ESCAPES");
+    assert_reads(database, &["SELECT a, \"5\\\" AS b FROM outcome WHERE a = \"x\""]);
+    run(database, "SET sql_mode = ''");
 }
 
 fn views_with_unusual_names_are_found(database: &mut dyn Database) {
