@@ -295,9 +295,10 @@ impl Database for PostgresqlDatabase {
     }
 
     fn read(&mut self, select: &str, results: &mut dyn Results) -> Result<(), Error> {
+        let settings = READ_SETTINGS.map(|(name, _)| format!("current_setting('{name}')")).join(", ");
+        let mut current = crate::rows(self, &format!("SELECT {settings}"))?.into_iter().flatten();
         for (name, value) in READ_SETTINGS {
-            let current = texts(self, &format!("SELECT current_setting('{name}')"))?;
-            if !current.first().is_some_and(|current| is_readable(name, current, value)) {
+            if !current.next().flatten().is_some_and(|current| is_readable(name, &current, value)) {
                 self.execute(&format!("SELECT set_config('{name}', '{value}', false)"), &mut Discard)?;
             }
         }
