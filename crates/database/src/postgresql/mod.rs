@@ -144,7 +144,7 @@ impl PostgresqlDatabase {
     /// Reads the answer to a statement. `described` are the columns of a statement whose answer does not describe them.
     fn read_answer(
         &mut self,
-        described: Option<Vec<Field>>,
+        described: Option<&[Field]>,
         results: &mut dyn Results,
     ) -> Result<Outcome, Abandoned> {
         let Session { stream, frames, reports, cancel, .. } = &mut self.session;
@@ -178,7 +178,7 @@ impl PostgresqlDatabase {
                 }
                 // It was bound to its formats, and begins.
                 b'2' => {
-                    let fields = described.as_deref().ok_or(FrameError::Malformed)?;
+                    let fields = described.ok_or(FrameError::Malformed)?;
                     results.result_set(&rows::columns(fields)).map_err(Abandoned::Undelivered)?;
                     reader = Some(RowReader::binary(fields, results.limits()));
                 }
@@ -244,31 +244,6 @@ impl PostgresqlDatabase {
         Err(error)
     }
 
-    /// Reads the columns of a statement that was prepared.
-    fn read_description(&mut self) -> Result<(Vec<Field>, Outcome), Abandoned> {
-        let Session { stream, frames, reports, .. } = &mut self.session;
-        let mut fields = Vec::new();
-        let mut outcome = Outcome::Completed;
-        loop {
-            let frame = match frames.next(stream) {
-                Err(error) => return outcome.when_lost(error).map(|outcome| (fields, outcome)),
-                Ok(frame) => frame,
-            };
-            match frame.tag {
-                b'T' => fields = messages::fields(frame.body).ok_or(FrameError::Malformed)?,
-                b'E' => {
-                    let error = messages::server_message(frame.body).ok_or(FrameError::Malformed)?;
-                    outcome = Outcome::Rejected(error, Connection::Usable);
-                }
-                // Parsed; types of parameters; no columns.
-                b'1' | b't' | b'n' => {}
-                b'N' | b'S' | b'A' => reports.take(frame).ok_or(FrameError::Malformed)?,
-                b'Z' => return Ok((fields, outcome)),
-                _ => return Err(FrameError::Malformed.into()),
-            }
-        }
-    }
-
     /// The connection always uses UTF-8.
     fn keep_encoding(&mut self) -> Result<(), Error> {
         if self.session.reports.encoding.as_deref().is_none_or(|it| it == "UTF8") {
@@ -311,19 +286,13 @@ impl Database for PostgresqlDatabase {
     fn describe(&mut self, select: &str) -> Result<Vec<Column>, Error> {
         check(select)?;
         let _running = self.running.begin()?;
-        // Preparing a statement returns its columns and does not execute it. An unnamed one is replaced by the next.
-        let mut out = BytesMut::new();
-        frontend::parse("", select, [], &mut out)
-            .and_then(|()| frontend::describe(b'S', "", &mut out))
-            .map_err(|error| invalid(select, &error))?;
-        frontend::sync(&mut out);
-        self.send(&out)?;
-        let (fields, answer) = match self.read_description() {
-            Ok((fields, outcome)) => (fields, Ok(outcome)),
-            Err(abandoned) => (Vec::new(), Err(abandoned)),
+        self.prepare(select, frontend::sync)?;
+        let (fields, answer) = match self.read_parsed() {
+            Ok(parsed) => (parsed.fields, self.read_end(parsed.outcome)),
+            Err(abandoned) => (None, Err(abandoned)),
         };
         self.conclude(answer, select)?;
-        Ok(rows::columns(&fields))
+        Ok(rows::columns(&fields.unwrap_or_default()))
     }
 
     fn checking_connection(&mut self) -> Result<Box<dyn Database>, Error> {

@@ -25,28 +25,22 @@ impl PostgresqlDatabase {
     pub(super) fn read_binary(&mut self, select: &str, results: &mut dyn Results) -> Result<Read, Error> {
         check(select)?;
         let _running = self.running.begin()?;
-        let mut out = BytesMut::new();
-        frontend::parse("", select, [], &mut out)
-            .and_then(|()| frontend::describe(b'S', "", &mut out))
-            .map_err(|error| invalid(select, &error))?;
         // The answer is sent, and the transaction goes on: it holds the tables as they were described.
-        frontend::flush(&mut out);
-        self.send(&out)?;
-        drop(out);
+        self.prepare(select, frontend::flush)?;
+        let parsed = match self.read_parsed() {
+            Ok(parsed) => parsed,
+            Err(abandoned) => return self.conclude(Err(abandoned), select).map(|()| Read::NotSelect),
+        };
         let mut out = BytesMut::new();
-        let answer = self.read_parsed();
-        let fields = match answer {
-            Ok(Parsed::Fields(fields)) => fields,
-            Ok(Parsed::Other(outcome)) => {
+        let fields = match parsed.fields {
+            Some(fields) if !parsed.has_parameters => fields,
+            _ => {
                 frontend::sync(&mut out);
                 let answer = match self.session.write(&out).map_err(FrameError::Io) {
-                    Ok(()) => self.read_end(outcome),
-                    Err(error) => outcome.when_lost(error),
+                    Ok(()) => self.read_end(parsed.outcome),
+                    Err(error) => parsed.outcome.when_lost(error),
                 };
                 return self.conclude(answer, select).map(|()| Read::NotSelect);
-            }
-            Err(abandoned) => {
-                return self.conclude(Err(abandoned), select).map(|()| Read::NotSelect);
             }
         };
         let formats = fields.iter().map(|field| i16::from(Form::of(field.oid).is_some()));
@@ -57,31 +51,40 @@ impl PostgresqlDatabase {
         frontend::execute("", 0, &mut out).map_err(|error| invalid(select, &error))?;
         frontend::sync(&mut out);
         self.send(&out)?;
-        let answer = self.read_answer(Some(fields), results);
+        let answer = self.read_answer(Some(&fields), results);
         self.conclude(answer, select)?;
         self.keep_encoding()?;
         Ok(Read::Done)
     }
 
+    /// Sends a statement to be parsed and described. It is not executed. The next one replaces it, since it has no name.
+    pub(super) fn prepare(&mut self, sql: &str, end: fn(&mut BytesMut)) -> Result<(), Error> {
+        let mut out = BytesMut::new();
+        frontend::parse("", sql, [], &mut out)
+            .and_then(|()| frontend::describe(b'S', "", &mut out))
+            .map_err(|error| invalid(sql, &error))?;
+        end(&mut out);
+        self.send(&out)
+    }
+
     /// Reads the answer to Parse and Describe.
-    fn read_parsed(&mut self) -> Result<Parsed, Abandoned> {
+    pub(super) fn read_parsed(&mut self) -> Result<Parsed, Abandoned> {
         let Session { stream, frames, reports, .. } = &mut self.session;
-        let mut has_parameters = false;
+        let mut parsed = Parsed { fields: None, has_parameters: false, outcome: Outcome::Completed };
         loop {
             let frame = frames.next(stream)?;
             match frame.tag {
                 b'1' => {}
                 // The number of parameters, and their types.
-                b't' => has_parameters = frame.body.get(..2) != Some(&[0, 0]),
-                b'T' if !has_parameters => {
-                    return messages::fields(frame.body)
-                        .map(Parsed::Fields)
-                        .ok_or_else(|| FrameError::Malformed.into());
+                b't' => parsed.has_parameters = frame.body.get(..2) != Some(&[0, 0]),
+                b'T' => {
+                    parsed.fields = Some(messages::fields(frame.body).ok_or(FrameError::Malformed)?);
+                    return Ok(parsed);
                 }
-                b'T' | b'n' => return Ok(Parsed::Other(Outcome::Completed)),
+                b'n' => return Ok(parsed),
                 b'E' => {
-                    let error = messages::server_message(frame.body).ok_or(FrameError::Malformed)?;
-                    return Ok(Parsed::Other(Outcome::Rejected(error, Connection::Usable)));
+                    parsed.outcome = rejected(frame.body)?;
+                    return Ok(parsed);
                 }
                 b'N' | b'S' | b'A' => reports.take(frame).ok_or(FrameError::Malformed)?,
                 _ => return Err(FrameError::Malformed.into()),
@@ -90,7 +93,7 @@ impl PostgresqlDatabase {
     }
 
     /// Reads until the server awaits the next statement.
-    fn read_end(&mut self, outcome: Outcome) -> Result<Outcome, Abandoned> {
+    pub(super) fn read_end(&mut self, mut outcome: Outcome) -> Result<Outcome, Abandoned> {
         let Session { stream, frames, reports, .. } = &mut self.session;
         loop {
             let frame = match frames.next(stream) {
@@ -98,6 +101,7 @@ impl PostgresqlDatabase {
                 Ok(frame) => frame,
             };
             match frame.tag {
+                b'E' => outcome = rejected(frame.body)?,
                 b'N' | b'S' | b'A' => reports.take(frame).ok_or(FrameError::Malformed)?,
                 b'Z' => return Ok(outcome),
                 _ => return Err(FrameError::Malformed.into()),
@@ -107,9 +111,14 @@ impl PostgresqlDatabase {
 }
 
 /// The answer to Parse and Describe.
-enum Parsed {
-    /// A select with these columns.
-    Fields(Vec<Field>),
-    /// Another statement, or an error. The server awaits the end of the transaction.
-    Other(Outcome),
+pub(super) struct Parsed {
+    /// The columns. `None`: it is a statement without columns, or an error.
+    pub(super) fields: Option<Vec<Field>>,
+    has_parameters: bool,
+    pub(super) outcome: Outcome,
+}
+
+fn rejected(body: &[u8]) -> Result<Outcome, Abandoned> {
+    let error = messages::server_message(body).ok_or(FrameError::Malformed)?;
+    Ok(Outcome::Rejected(error, Connection::Usable))
 }
