@@ -3,20 +3,17 @@
 //!
 //! Floats of four bytes have none here: a reader would have to print them as the server does.
 
+use std::io::Write as _;
+
 use arrow_array::types::{Date32Type, TimestampMicrosecondType};
 use arrow_array::{BooleanArray, Float64Array, Int64Array, PrimitiveArray};
 use arrow_buffer::{BooleanBuffer, NullBuffer, NullBufferBuilder};
 
+use super::dates::{EPOCH_DAYS, EPOCH_MICROS, MICROS_PER_DAY, MICROS_PER_SECOND, print_date, print_seconds};
 use super::numeric;
 use crate::Values;
-use crate::calendar::civil;
 use crate::printed::{self, PrintedColumn};
 
-/// The server counts from 2000-01-01.
-const EPOCH_DAYS: i64 = 10_957;
-const MICROS_PER_SECOND: i64 = 1_000_000;
-const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
-const EPOCH_MICROS: i64 = EPOCH_DAYS * MICROS_PER_DAY;
 /// Days from the year 1 to 9999, since 1970-01-01.
 const DAYS: std::ops::RangeInclusive<i64> = -719_162..=2_932_896;
 
@@ -147,7 +144,7 @@ impl BinaryColumn {
 
     /// Dates; texts if one is outside the calendar.
     fn dates(&mut self, numbers: Vec<i64>, nulls: Option<NullBuffer>) -> Values {
-        let day = |number: i64| number + EPOCH_DAYS;
+        let day = |number: i64| number + i64::from(EPOCH_DAYS);
         if numbers.iter().all(|it| DAYS.contains(&day(*it))) {
             let days: Vec<i32> =
                 numbers.into_iter().map(|it| i32::try_from(day(it)).unwrap_or_default()).collect();
@@ -161,7 +158,7 @@ impl BinaryColumn {
             };
             match infinite {
                 Some(text) => out.extend_from_slice(text.as_bytes()),
-                None => print_date(day(number), "", out),
+                None => print_date(day(number), out, |_| {}),
             }
         })
     }
@@ -181,8 +178,8 @@ impl BinaryColumn {
             i64::MIN => out.extend_from_slice(b"-infinity"),
             i64::MAX => out.extend_from_slice(b"infinity"),
             _ => {
-                let clock = clock(number.rem_euclid(MICROS_PER_DAY), is_utc);
-                print_date(number.div_euclid(MICROS_PER_DAY) + EPOCH_DAYS, &clock, out);
+                let day = number.div_euclid(MICROS_PER_DAY) + i64::from(EPOCH_DAYS);
+                print_date(day, out, |out| print_clock(number.rem_euclid(MICROS_PER_DAY), is_utc, out));
             }
         })
     }
@@ -212,18 +209,17 @@ fn float(bits: i64) -> f64 {
     if value.is_nan() { f64::NAN } else { value }
 }
 
-/// A date as the server prints it, with a time. The year before the year 1 is 1 BC.
-fn print_date(days: i64, clock: &str, out: &mut Vec<u8>) {
-    let (year, month, day) = civil(days);
-    let (year, era) = if year > 0 { (year, "") } else { (1 - year, " BC") };
-    out.extend_from_slice(format!("{year:04}-{month:02}-{day:02}{clock}{era}").as_bytes());
-}
-
-/// The time of a day, and the offset of UTC.
-fn clock(micros: i64, is_utc: bool) -> String {
-    let (seconds, fraction) = (micros / MICROS_PER_SECOND, micros % MICROS_PER_SECOND);
-    let fraction = if fraction == 0 { String::new() } else { format!(".{fraction:06}") };
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let zone = if is_utc { "+00" } else { "" };
-    format!(" {hour:02}:{minute:02}:{second:02}{}{zone}", fraction.trim_end_matches('0'))
+/// Appends a time of day as the server prints it, and the offset of UTC.
+fn print_clock(micros: i64, is_utc: bool, out: &mut Vec<u8>) {
+    print_seconds(micros, out);
+    let fraction = micros % MICROS_PER_SECOND;
+    if fraction != 0 {
+        let _ = write!(out, ".{fraction:06}");
+        while out.last() == Some(&b'0') {
+            out.pop();
+        }
+    }
+    if is_utc {
+        out.extend(b"+00");
+    }
 }

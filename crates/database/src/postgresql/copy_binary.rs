@@ -3,6 +3,7 @@
 use arrow_array::TimestampMicrosecondArray;
 use arrow_array::{Array, BinaryArray, BooleanArray, Date32Array, Float64Array, Int64Array, StringArray};
 
+use super::dates::{EPOCH_DAYS, EPOCH_MICROS};
 use super::numeric;
 use crate::Values;
 
@@ -11,10 +12,6 @@ pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// Ends the data.
 pub(super) const TRAILER: [u8; 2] = (-1_i16).to_be_bytes();
 const NULL: [u8; 4] = (-1_i32).to_be_bytes();
-
-/// The server counts from 2000-01-01.
-const EPOCH_DAYS: i32 = 10_957;
-const EPOCH_MICROS: i64 = 86_400_000_000 * EPOCH_DAYS as i64;
 
 /// A type with a binary form that we write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

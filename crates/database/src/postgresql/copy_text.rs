@@ -2,10 +2,8 @@
 
 use std::io::Write as _;
 
+use super::dates::{MICROS_PER_DAY, MICROS_PER_SECOND, print_date, print_seconds};
 use crate::{Value, Values};
-
-const MICROS_PER_SECOND: i64 = 1_000_000;
-const SECONDS_PER_DAY: i64 = 86_400;
 
 /// Appends a row.
 pub(super) fn put_row(columns: &[Values], row: usize, out: &mut Vec<u8>) {
@@ -31,7 +29,7 @@ fn put_cell(values: &Values, row: usize, out: &mut Vec<u8>) {
         Values::Floats(array) => put_float(array.value(row), out),
         Values::Texts(array) | Values::Decimals(array) => escape(array.value(row).as_bytes(), out),
         Values::Blobs(array) => put_blob(array.value(row), out),
-        Values::Dates(array) => put_date(array.value(row).into(), out, |_| {}),
+        Values::Dates(array) => print_date(array.value(row).into(), out, |_| {}),
         Values::Timestamps(array) => put_moment(array.value(row), "", out),
         Values::Instants(array) => put_moment(array.value(row), "+00", out),
         Values::Mixed(values) => match values.get(row) {
@@ -81,31 +79,11 @@ fn escape(text: &[u8], out: &mut Vec<u8>) {
 }
 
 fn put_moment(micros: i64, zone: &str, out: &mut Vec<u8>) {
-    let (seconds, micros) = (micros.div_euclid(MICROS_PER_SECOND), micros.rem_euclid(MICROS_PER_SECOND));
-    let (day, second) = (seconds.div_euclid(SECONDS_PER_DAY), seconds.rem_euclid(SECONDS_PER_DAY));
-    put_date(day, out, |out| {
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        let _ = write!(out, " {hour:02}:{minute:02}:{second:02}.{micros:06}{zone}");
+    print_date(micros.div_euclid(MICROS_PER_DAY), out, |out| {
+        let micros = micros.rem_euclid(MICROS_PER_DAY);
+        print_seconds(micros, out);
+        let _ = write!(out, ".{:06}{zone}", micros % MICROS_PER_SECOND);
     });
-}
-
-/// Appends a date, in days since 1970-01-01, and a time. An instant of the year 1 may be in the year before by UTC.
-fn put_date(day: i64, out: &mut Vec<u8>, time: impl FnOnce(&mut Vec<u8>)) {
-    // Years that begin in March end with the leap day. Eras have 400 years.
-    let day = day + 719_468;
-    let (era, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let year = era * 400 + year + i64::from(month > 9);
-    let month = if month > 9 { month - 9 } else { month + 3 };
-    let shown = if year > 0 { year } else { 1 - year };
-    let _ = write!(out, "{shown:04}-{month:02}-{day:02}");
-    time(out);
-    if year <= 0 {
-        out.extend(b" BC");
-    }
 }
 
 #[cfg(test)]

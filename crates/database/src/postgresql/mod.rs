@@ -17,6 +17,7 @@ mod check_tests;
 mod copy;
 mod copy_binary;
 mod copy_text;
+mod dates;
 mod errors;
 mod frames;
 mod messages;
