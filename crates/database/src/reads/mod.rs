@@ -113,7 +113,7 @@ fn objects_of(
     let mut catalog: Box<dyn Catalog + '_> = match database.dialect() {
         Dialect::Mysql => Box::new(MysqlCatalog { database, has_triggers }),
         Dialect::Postgresql => Box::new(PostgresqlCatalog { database, has_triggers }),
-        Dialect::Sqlite => Box::new(SqliteCatalog(database)),
+        Dialect::Sqlite => Box::new(SqliteCatalog { database, only_tables: false }),
     };
     let mut objects = dependencies(start, &mut *catalog)?;
     objects.retain(|it| it.kind != ObjectKind::Select);

@@ -4,11 +4,10 @@
 //! `0 AND EXISTS (…)`. So the tables of FROM clauses are also searched in the texts of the select and of its views.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashSet};
-use std::rc::Rc;
+use std::collections::HashSet;
 
 use super::READS;
-use super::dependencies::{Catalog, Lookup, Object};
+use super::dependencies::{Catalog, Lookup, Object, dependencies};
 use super::tokens::{Tokens, ascii_folded};
 use crate::{Database, Error, TableName, rows};
 
@@ -26,8 +25,6 @@ const ENDS_FROM: [&str; 11] = [
     "values",
     "window",
 ];
-/// Maximum number of names in one query.
-const NAMES_PER_QUERY: usize = 1000;
 
 /// A table or view in a FROM clause or after IN, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -52,18 +49,37 @@ pub(super) fn reason(
 }
 
 /// The views. SQLite has no stored functions.
-pub(super) struct SqliteCatalog<'a>(pub(super) &'a mut dyn Database);
+pub(super) struct SqliteCatalog<'a> {
+    pub(super) database: &'a mut dyn Database,
+    /// Whether only the tables count that a text names, and no other words.
+    pub(super) only_tables: bool,
+}
 
 impl Catalog for SqliteCatalog<'_> {
     fn find(&mut self, lookup: &Lookup<'_>) -> Result<Vec<Object>, Error> {
-        let found = views(self.0, lookup.names)?;
-        Ok(found
-            .into_iter()
-            .map(|it| Object::view(format!("{}.{}", it.schema, it.name), Some(it.text)))
-            .collect())
+        if lookup.names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let literals = lookup.names.iter().map(|name| format!("'{}'", name.replace('\'', "''")));
+        let literals = literals.collect::<Vec<_>>().join(", ");
+        let mut found = Vec::new();
+        for schema in ["main", "temp"] {
+            let sql = format!(
+                "SELECT name, sql FROM {schema}.sqlite_master WHERE type = 'view' AND lower(name) IN ({literals})"
+            );
+            for row in rows(self.database, &sql)? {
+                let mut row = row.into_iter().map(Option::unwrap_or_default);
+                let name = format!("{schema}.{}", row.next().unwrap_or_default());
+                found.push(Object::view(name, Some(row.next().unwrap_or_default())));
+            }
+        }
+        Ok(found)
     }
 
     fn names<'a>(&self, text: &'a str) -> Vec<Cow<'a, str>> {
+        if self.only_tables {
+            return named_tables(text).into_iter().map(|it| it.name).collect();
+        }
         // No setting changes where a name begins and ends.
         let tokens = Tokens::of_sqlite(text);
         let names = (0..tokens.len()).filter(|it| tokens.is_any_name(*it) && !tokens.is_number(*it));
@@ -71,62 +87,19 @@ impl Catalog for SqliteCatalog<'_> {
     }
 }
 
-struct View {
-    schema: &'static str,
-    name: String,
-    text: String,
-}
-
-/// The views with some names.
-fn views(database: &mut dyn Database, names: &[Rc<str>]) -> Result<Vec<View>, Error> {
-    let literals: Vec<_> = names.iter().map(|name| format!("'{}'", name.replace('\'', "''"))).collect();
-    let mut found = Vec::new();
-    for literals in literals.chunks(NAMES_PER_QUERY) {
-        for schema in ["main", "temp"] {
-            let sql = format!(
-                "SELECT name, sql FROM {schema}.sqlite_master WHERE type = 'view' AND lower(name) IN ({})",
-                literals.join(", ")
-            );
-            for row in rows(database, &sql)? {
-                let mut row = row.into_iter().map(Option::unwrap_or_default);
-                let (name, text) = (row.next().unwrap_or_default(), row.next().unwrap_or_default());
-                found.push(View { schema, name, text });
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// Whether a select names a table, or a view that it depends on does. Schema and name are in lower case.
 fn names_table(database: &mut dyn Database, select: &str, schema: &str, name: &str) -> Result<bool, Error> {
-    let is_wanted = |table: &NamedTable<'_>, own_schema: &str| {
+    let mut catalog = SqliteCatalog { database, only_tables: true };
+    let objects = dependencies(vec![Object::select(select)], &mut catalog)?;
+    Ok(objects.iter().any(|object| {
         // What a temporary view names may also be in the main database.
-        let schemas = match &table.schema {
-            Some(schema) => [schema.as_ref(), ""],
-            None if own_schema == "temp" => ["temp", "main"],
-            None => [own_schema, ""],
+        let schemas = if object.name.starts_with("temp.") { ["temp", "main"] } else { ["main", ""] };
+        let is_in = |it: &NamedTable<'_>| match &it.schema {
+            Some(own) => own == schema,
+            None => schemas.contains(&schema),
         };
-        table.name == name && schemas.contains(&schema)
-    };
-    let mut searched: HashSet<Rc<str>> = HashSet::new();
-    let mut texts = vec![("main", Cow::Borrowed(select))];
-    while !texts.is_empty() {
-        let mut names: BTreeSet<Rc<str>> = BTreeSet::new();
-        for (own_schema, text) in &texts {
-            for table in named_tables(text) {
-                if is_wanted(&table, own_schema) {
-                    return Ok(true);
-                }
-                if !searched.contains(table.name.as_ref()) {
-                    names.insert(table.name.into());
-                }
-            }
-        }
-        searched.extend(names.iter().cloned());
-        let names: Vec<_> = names.into_iter().collect();
-        texts = views(database, &names)?.into_iter().map(|it| (it.schema, Cow::Owned(it.text))).collect();
-    }
-    Ok(false)
+        named_tables(object.text()).iter().any(|it| it.name == name && is_in(it))
+    }))
 }
 
 /// The tables that a text names. A name that a WITH clause of it defines is not one.
