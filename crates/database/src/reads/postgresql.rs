@@ -125,24 +125,15 @@ pub(super) struct PostgresqlCatalog<'a> {
 impl Catalog for PostgresqlCatalog<'_> {
     fn find(&mut self, lookup: &Lookup<'_>) -> Result<Vec<Object>, Error> {
         let names = list(lookup.names);
-        let found =
-            rows(self.database, &queries::named(&names, &list(lookup.calls)))?.into_iter().filter_map(object);
-        let mut found: Vec<Object> = found
-            .filter_map(|row| match row {
-                Row::Object(object) => {
-                    Some(Object { text: object.text.or_else(|| Some(String::new())), ..object })
-                }
-                Row::Table { .. } => None,
-            })
-            .collect();
+        let mut found = rows(self.database, &queries::named(&names, &list(lookup.calls)))?;
         if self.has_triggers && !lookup.names.is_empty() {
-            for row in rows(self.database, &queries::called(&names))? {
-                if let Ok([name, text]) = <[_; 2]>::try_from(row) {
-                    found.push(Object::function(name.unwrap_or_default(), text));
-                }
-            }
+            found.extend(rows(self.database, &queries::called(&names))?);
         }
-        Ok(found)
+        let objects = found.into_iter().filter_map(object).filter_map(|row| match row {
+            Row::Object(object) => Some(object),
+            Row::Table { .. } => None,
+        });
+        Ok(objects.collect())
     }
 }
 

@@ -61,12 +61,12 @@ WITH RECURSIVE changed(oid) AS (
   UNION ALL
   SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid IN (TABLE changed)
 )
-SELECT 'function ' || p.oid::text, coalesce({text}, '') FROM pg_proc p
+SELECT 'function', 'function ' || p.oid::text, coalesce({text}, '') FROM pg_proc p
   JOIN pg_language l ON l.oid = p.prolang JOIN pg_namespace n ON n.oid = p.pronamespace
   WHERE n.nspname <> 'pg_catalog' AND p.oid IN (SELECT refobjid FROM pg_depend JOIN part ON classid = class
     AND objid = object WHERE refclassid = 'pg_proc'::regclass)
 UNION ALL
-SELECT 'rule ' || oid::text, NULL FROM pg_rewrite WHERE ev_type <> '1' AND ev_class IN (TABLE changed)";
+SELECT 'function', 'rule ' || oid::text, NULL FROM pg_rewrite WHERE ev_type <> '1' AND ev_class IN (TABLE changed)";
 
 /// Whether there is a function or rule that may create or change tables, or change how they are found. A function with
 /// a parsed body has no text, but a definition. The pattern is the one of `functions::may_change_names`; PostgreSQL
@@ -101,7 +101,7 @@ UNION ALL SELECT 'view', c.relname::text, pg_get_viewdef(c.oid) FROM behind JOIN
 pub(super) fn named(names: &str, calls: &str) -> String {
     let own = "n.nspname NOT IN ('pg_catalog', 'information_schema')";
     format!(
-        "SELECT 'view', c.relname::text, pg_get_viewdef(c.oid) FROM pg_class c JOIN pg_namespace n
+        "SELECT 'view', c.relname::text, coalesce(pg_get_viewdef(c.oid), '') FROM pg_class c JOIN pg_namespace n
   ON n.oid = c.relnamespace WHERE c.relkind = 'v' AND {own} AND lower(c.relname) IN {names}
 UNION ALL SELECT 'function', p.proname::text, coalesce({TEXT}, '') FROM pg_proc p JOIN pg_namespace n
   ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
@@ -109,7 +109,8 @@ UNION ALL SELECT 'function', p.proname::text, coalesce({TEXT}, '') FROM pg_proc 
     )
 }
 
-/// The functions and rules of tables with names in this list: name, text.
+/// The functions and rules of tables with names in this list: kind, name, text. A rule has no text, and
+/// may do anything.
 pub(super) fn called(names: &str) -> String {
     CALLED.replace("{names}", names).replace("{text}", TEXT)
 }
