@@ -1,7 +1,6 @@
 //! The server's messages. Each is read from the body of its frame; `None`: the body is malformed.
 
 use super::frames::MAX_FRAME;
-use crate::printed::PrintedColumn;
 
 /// Receives the values of a column.
 pub(super) trait Cells {
@@ -9,17 +8,6 @@ pub(super) trait Cells {
     fn push(&mut self, value: &[u8]) -> Option<usize>;
 
     fn push_null(&mut self);
-}
-
-impl Cells for PrintedColumn {
-    fn push(&mut self, value: &[u8]) -> Option<usize> {
-        self.push(value);
-        Some(0)
-    }
-
-    fn push_null(&mut self) {
-        self.push_null();
-    }
 }
 
 /// A column of a result set.
@@ -147,6 +135,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::printed::PrintedColumn;
+
+    impl Cells for PrintedColumn {
+        fn push(&mut self, value: &[u8]) -> Option<usize> {
+            self.push(value);
+            Some(0)
+        }
+
+        fn push_null(&mut self) {
+            self.push_null();
+        }
+    }
 
     #[test]
     fn messages_are_read() {

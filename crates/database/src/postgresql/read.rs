@@ -57,7 +57,7 @@ impl PostgresqlDatabase {
         Ok(Read::Done)
     }
 
-    /// Sends a statement to be parsed and described. It is not executed. The next one replaces it, since it has no name.
+    /// Sends a statement to be parsed and described, not executed. It has no name: the next one replaces it.
     pub(super) fn prepare(&mut self, sql: &str, end: fn(&mut BytesMut)) -> Result<(), Error> {
         let mut out = BytesMut::new();
         frontend::parse("", sql, [], &mut out)

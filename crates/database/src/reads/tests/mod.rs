@@ -19,7 +19,7 @@ fn set_up(database: &mut dyn Database) {
 
 /// Why a select reads the table `outcome`.
 fn why(database: &mut dyn Database, select: &str) -> Option<String> {
-    why_table(database, select, &TableName { schema: None, name: "outcome".to_owned() })
+    why_table(database, select, &TableName::parse("outcome"))
 }
 
 fn why_table(database: &mut dyn Database, select: &str, table: &TableName) -> Option<String> {
@@ -100,9 +100,40 @@ fn assert_tables_are_found(database: &mut dyn Database) {
     );
     assert_reads(database, &["SELECT * FROM outer_view"]);
     run_all(database, &["DROP VIEW outer_view", "DROP VIEW inner_view"]);
-    let unknown =
-        reason(database, "SELECT * FROM nosuch", &TableName { schema: None, name: "outcome".into() });
+    let unknown = reason(database, "SELECT * FROM nosuch", &TableName::parse("outcome"));
     assert!(unknown.is_err() || database.dialect() != Dialect::Sqlite, "{unknown:?}");
+}
+
+/// A table `outcome` of another schema, which has these names, is another table.
+fn assert_schemas_are_distinguished(database: &mut dyn Database, others: &[&str]) {
+    run_all(
+        database,
+        &[
+            "CREATE SCHEMA elsewhere",
+            "CREATE TABLE elsewhere.outcome (a INT, y INT)",
+            "CREATE VIEW outer_view AS SELECT a, y FROM elsewhere.outcome WHERE 1 = 0",
+        ],
+    );
+    let selects = [
+        "SELECT * FROM elsewhere.outcome",
+        "SELECT outcome.a, elsewhere.outcome.y FROM elsewhere.outcome",
+        "SELECT * FROM outer_view",
+    ];
+    assert_not_read(database, &selects);
+    for other in others {
+        let table = TableName::parse(other);
+        for select in selects {
+            assert_eq!(why_table(database, select, &table).unwrap(), READ_IT, "{select}");
+        }
+        assert_eq!(why_table(database, "SELECT * FROM outcome", &table), None);
+    }
+    run_all(database, &["DROP VIEW outer_view", "DROP TABLE elsewhere.outcome", "DROP SCHEMA elsewhere"]);
+}
+
+/// Whether a statement may change names, and whether it calls functions.
+fn effects_of(database: &mut dyn Database, sql: &str, changes_rows: bool) -> (bool, bool) {
+    let Effects { may_change_names, calls_functions } = effects(database, &[sql], changes_rows).unwrap();
+    (may_change_names, calls_functions)
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn tables_views_and_functions_are_found() {
     functions_with_unusual_names_are_found(database);
     functions_that_read_are_found(database);
     functions_of_packages_are_found(database);
-    databases_are_distinguished(database);
+    assert_schemas_are_distinguished(database, &["elsewhere.outcome"]);
     effects_of_functions_and_triggers(database);
     without_privileges_every_use_counts(&server);
 }
@@ -92,41 +92,14 @@ fn functions_of_packages_are_found(database: &mut dyn Database) {
     run_all(database, &["SET sql_mode = ORACLE", "DROP PACKAGE pack", "SET sql_mode = ''"]);
 }
 
-fn databases_are_distinguished(database: &mut dyn Database) {
-    run_all(
-        database,
-        &[
-            "CREATE SCHEMA elsewhere",
-            "CREATE TABLE elsewhere.outcome (a INT, y INT)",
-            "CREATE VIEW outer_view AS SELECT a, y FROM elsewhere.outcome WHERE 1 = 0",
-        ],
-    );
-    let selects = [
-        "SELECT * FROM elsewhere.outcome",
-        "SELECT outcome.a, elsewhere.outcome.y FROM elsewhere.outcome",
-        "SELECT * FROM outer_view",
-    ];
-    assert_not_read(database, &selects);
-    let table = TableName { schema: Some("elsewhere".to_owned()), name: "outcome".to_owned() };
-    for select in selects {
-        assert_eq!(why_table(database, select, &table).unwrap(), READ_IT, "{select}");
-    }
-    assert_eq!(why_table(database, "SELECT * FROM outcome", &table), None);
-    run_all(database, &["DROP VIEW outer_view", "DROP TABLE elsewhere.outcome", "DROP SCHEMA elsewhere"]);
-}
-
 fn effects_of_functions_and_triggers(database: &mut dyn Database) {
-    let of = |database: &mut dyn Database, sql: &str, changes_rows| {
-        let Effects { may_change_names, calls_functions } = effects(database, &[sql], changes_rows).unwrap();
-        (may_change_names, calls_functions)
-    };
-    assert_eq!(of(database, "SELECT harmless ()", false), (false, true));
-    assert_eq!(of(database, "SELECT harmless FROM source", false), (false, false));
+    assert_eq!(effects_of(database, "SELECT harmless ()", false), (false, true));
+    assert_eq!(effects_of(database, "SELECT harmless FROM source", false), (false, false));
     assert!(!has_creator(database).unwrap());
     let insert = "INSERT INTO Source VALUES (1, 2)";
     run(database, "CREATE TRIGGER note AFTER INSERT ON source FOR EACH ROW UPDATE other SET a = 1");
-    assert_eq!(of(database, insert, true), (false, true));
-    assert_eq!(of(database, insert, false), (false, false));
+    assert_eq!(effects_of(database, insert, true), (false, true));
+    assert_eq!(effects_of(database, insert, false), (false, false));
     let names = ["nosuch".to_owned(), "OTHER".to_owned()];
     assert!(mentions_any(database, &[insert], true, &names).unwrap());
     assert!(!mentions_any(database, &[insert], true, &names[..1]).unwrap());
@@ -135,7 +108,7 @@ fn effects_of_functions_and_triggers(database: &mut dyn Database) {
         database,
         "CREATE FUNCTION makes() RETURNS INT READS SQL DATA BEGIN CREATE TEMPORARY TABLE t (a INT); RETURN 1; END",
     );
-    assert_eq!(of(database, "SELECT makes()", false), (true, true));
+    assert_eq!(effects_of(database, "SELECT makes()", false), (true, true));
     assert!(has_creator(database).unwrap() && !has_event_triggers(database).unwrap());
     run_all(database, &["DROP TRIGGER note", "DROP FUNCTION makes"]);
 }

@@ -15,7 +15,7 @@ fn tables_views_and_functions_are_found() {
     texts_for_functions_are_found(database);
     functions_that_read_are_found(database);
     functions_with_parsed_bodies_are_found(database);
-    schemas_are_distinguished(database);
+    assert_schemas_are_distinguished(database, &["elsewhere.outcome", "postgres.elsewhere.outcome"]);
     effects_of_functions_and_triggers(database);
     without_privileges_every_use_counts(&server);
 }
@@ -159,38 +159,9 @@ fn functions_with_parsed_bodies_are_found(database: &mut dyn Database) {
     run_all(database, &["DROP FUNCTION outer_one", "DROP FUNCTION parsed"]);
 }
 
-fn schemas_are_distinguished(database: &mut dyn Database) {
-    run_all(
-        database,
-        &[
-            "CREATE SCHEMA elsewhere",
-            "CREATE TABLE elsewhere.outcome (a INT, y INT)",
-            "CREATE VIEW outer_view AS SELECT a, y FROM elsewhere.outcome WHERE 1 = 0",
-        ],
-    );
-    let selects = [
-        "SELECT * FROM elsewhere.outcome",
-        "SELECT outcome.a, elsewhere.outcome.y FROM elsewhere.outcome",
-        "SELECT * FROM outer_view",
-    ];
-    assert_not_read(database, &selects);
-    for schema in ["elsewhere", "postgres.elsewhere"] {
-        let table = TableName { schema: Some(schema.to_owned()), name: "outcome".to_owned() };
-        for select in selects {
-            assert_eq!(why_table(database, select, &table).unwrap(), READ_IT, "{select}");
-        }
-        assert_eq!(why_table(database, "SELECT * FROM outcome", &table), None);
-    }
-    run_all(database, &["DROP VIEW outer_view", "DROP TABLE elsewhere.outcome", "DROP SCHEMA elsewhere"]);
-}
-
 fn effects_of_functions_and_triggers(database: &mut dyn Database) {
-    let of = |database: &mut dyn Database, sql: &str, changes_rows| {
-        let Effects { may_change_names, calls_functions } = effects(database, &[sql], changes_rows).unwrap();
-        (may_change_names, calls_functions)
-    };
-    assert_eq!(of(database, "SELECT \"harmless\" ()", false), (false, true));
-    assert_eq!(of(database, "SELECT harmless, lower('x') FROM source", false), (false, false));
+    assert_eq!(effects_of(database, "SELECT \"harmless\" ()", false), (false, true));
+    assert_eq!(effects_of(database, "SELECT harmless, lower('x') FROM source", false), (false, false));
     assert!(!has_creator(database).unwrap() && !has_event_triggers(database).unwrap());
     let insert = "INSERT INTO Source VALUES (1, 2)";
     let trigger = "RETURNS trigger LANGUAGE plpgsql AS";
@@ -203,8 +174,8 @@ fn effects_of_functions_and_triggers(database: &mut dyn Database) {
         ],
     );
     for changed in [insert, "INSERT INTO child VALUES (1, 2)"] {
-        assert_eq!(of(database, changed, true), (false, true), "{changed}");
-        assert_eq!(of(database, changed, false), (false, false), "{changed}");
+        assert_eq!(effects_of(database, changed, true), (false, true), "{changed}");
+        assert_eq!(effects_of(database, changed, false), (false, false), "{changed}");
         let names = ["nosuch".to_owned(), "OTHER".to_owned()];
         assert!(mentions_any(database, &[changed], true, &names).unwrap());
         assert!(!mentions_any(database, &[changed], true, &names[..1]).unwrap());
@@ -223,7 +194,7 @@ fn effects_of_functions_and_triggers(database: &mut dyn Database) {
         run(database, "DROP FUNCTION makes");
     }
     run(database, "CREATE RULE r AS ON DELETE TO other DO INSTEAD NOTHING");
-    assert_eq!(of(database, "DELETE FROM other", true), (true, true));
+    assert_eq!(effects_of(database, "DELETE FROM other", true), (true, true));
     assert!(has_creator(database).unwrap());
     run_all(
         database,

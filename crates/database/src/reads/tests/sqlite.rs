@@ -79,7 +79,7 @@ fn schemas_are_distinguished() {
     run(database, "CREATE TEMP TABLE outcome (a INT)");
     assert_reads(database, &["SELECT * FROM MAIN.Outcome"]);
     assert_not_read(database, &["SELECT * FROM temp.outcome"]);
-    let temporary = TableName { schema: Some("Temp".to_owned()), name: "OUTCOME".to_owned() };
+    let temporary = TableName::parse("Temp.OUTCOME");
     assert_eq!(why_table(database, "SELECT * FROM temp.outcome", &temporary).unwrap(), READ_IT);
     // A temporary view sees both.
     run_all(database, &["DROP TABLE temp.outcome", "CREATE TEMP VIEW v AS SELECT a FROM outcome"]);
