@@ -352,3 +352,8 @@ fn check(sql: &str) -> Result<(), Error> {
 fn invalid(sql: &str, error: &std::io::Error) -> Error {
     Error::user(format!("cannot send a statement of {} bytes: {error}", sql.len()))
 }
+
+/// Quotes a text so that its meaning does not depend on the session's settings.
+pub(crate) fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}

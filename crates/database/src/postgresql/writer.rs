@@ -1,7 +1,7 @@
 //! Writes tables in PostgreSQL, with COPY on a second connection.
 
-use super::PostgresqlDatabase;
 use super::copy_binary::BinaryType;
+use super::{PostgresqlDatabase, literal};
 use crate::{
     Batch, Column, ComputedColumn, ComputedKind, Database, Discard, Error, ErrorKind, ExistingTable,
     PassthroughColumns, TableName, TableWriter, marker, rows, texts,
@@ -293,9 +293,4 @@ fn sorted(names: Result<Vec<String>, Error>) -> Result<Vec<String>, Error> {
         names.sort();
         names
     })
-}
-
-/// Quotes a text so that its meaning does not depend on the session's settings.
-fn literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

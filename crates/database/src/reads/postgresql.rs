@@ -11,6 +11,7 @@ use super::functions::{has_in_string, may_compose, running_function};
 use super::names::mentions;
 use super::postgresql_queries::{self as queries, VIEW};
 use super::{READS, may_read};
+use crate::postgresql::literal;
 use crate::{Database, Discard, Error, ErrorKind, TableName, rows};
 
 /// Why a select reads a table. No transaction may be open.
@@ -140,9 +141,4 @@ impl Catalog for PostgresqlCatalog<'_> {
 fn list(names: &[Rc<str>]) -> String {
     let literals: Vec<_> = names.iter().map(|name| literal(name)).collect();
     format!("({})", if literals.is_empty() { "NULL".to_owned() } else { literals.join(", ") })
-}
-
-/// Quotes a text so that its meaning does not depend on the session's settings.
-pub(crate) fn literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
