@@ -197,6 +197,22 @@ fn rows_of_a_slow_query_do_not_wait_for_the_next_one() {
 }
 
 #[test]
+fn descriptions_have_columns_or_an_error() {
+    let server = Server::start(|session| {
+        let parameters = frame(b't', b"\0\x01\0\0\0\x17");
+        for end in [&[ready()][..], &[error("57014", "canceled"), ready()]] {
+            // Parse, Describe, Sync.
+            answer(session, &[]);
+            answer(session, &[]);
+            answer(session, &[&[frame(b'1', b""), parameters.clone(), description()], end].concat());
+        }
+    });
+    let mut database = server.connect();
+    assert_eq!(database.describe("SELECT $1::int").unwrap().len(), 1);
+    assert_eq!(database.describe("SELECT $1::int").unwrap_err().message, "canceled");
+}
+
+#[test]
 fn copy_is_refused_and_the_session_goes_on() {
     let server = Server::start(|session| {
         answer(session, &[frame(b'G', b"\0\0\0")]);

@@ -8,7 +8,8 @@
 //!
 //! ```text
 //! reason, effects, mentions_any ─▶ mysql, postgresql, sqlite ─▶ dependencies ─▶ names
-//!                                     └▶ references, functions ─▶ tokens
+//!                                     ├▶ references ─▶ tokens
+//!                                     └▶ functions
 //! ```
 //!
 //! The time for a text is linear in its length.
