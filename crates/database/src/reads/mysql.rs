@@ -12,6 +12,7 @@ use super::references::{Wanted, has_table, may_refer_to};
 use super::tokens::Escapes;
 use super::{READS, may_read};
 use crate::form::from_each_word;
+use crate::mysql::literal;
 use crate::{Database, Discard, Error, ErrorKind, TableName, rows};
 
 /// Whether a function or trigger has what the text of one has that may create or drop a temporary table. For the text
@@ -127,11 +128,6 @@ fn pair(row: Vec<Option<String>>) -> Option<(Option<String>, Option<String>)> {
 fn list(names: &[Rc<str>]) -> String {
     let literals: Vec<_> = names.iter().map(|name| literal(name)).collect();
     if literals.is_empty() { "NULL".to_owned() } else { literals.join(", ") }
-}
-
-/// A literal whose meaning does not depend on the session's settings.
-fn literal(text: &str) -> String {
-    format!("_utf8mb4 X'{}'", hex::encode(text))
 }
 
 /// Each SELECT within a select, as the server parsed it. `None`: the server does not show it.

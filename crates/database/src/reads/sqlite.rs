@@ -60,7 +60,7 @@ impl Catalog for SqliteCatalog<'_> {
         if lookup.names.is_empty() {
             return Ok(Vec::new());
         }
-        let literals = lookup.names.iter().map(|name| format!("'{}'", name.replace('\'', "''")));
+        let literals = lookup.names.iter().map(|name| crate::sqlite::literal(name));
         let literals = literals.collect::<Vec<_>>().join(", ");
         let mut found = Vec::new();
         for schema in ["main", "temp"] {
