@@ -90,7 +90,7 @@ lint: venv-dev ## Formatting, lints, types and prose
 test-rust: packages build agent venv ## Unit, property and end-to-end tests
 	cargo test --workspace --exclude sqlflow-tests
 	cargo test -p sqlflow-tests --lib --bins
-	cargo test -p sqlflow-tests --test agent --test link --test e2e
+	cargo test -p sqlflow-tests --test agent --test link --test e2e --test hostile
 	cargo test -p sqlflow-tests --test faults
 	cargo test -p sqlflow-tests --test storage
 	cargo test -p sqlflow-tests --test observe

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# certificates.sh NAMESPACE: creates the certificates of server and agents: the ConfigMap sqlflow-ca and the Secret
+# certificates.sh NAMESPACE: creates the certificates of the server, for agents and clients: the ConfigMap sqlflow-ca and the Secret
 # sqlflow-agent-tls. Run it again to renew them, before 825 days are over. Needs kubectl and openssl.
 set -euo pipefail
 namespace=${1:?usage: certificates.sh NAMESPACE}
@@ -13,7 +13,7 @@ key ca
 openssl req -x509 -new -key ca.key -subj "/CN=sqlflow agents" -days $days -out ca.crt
 key tls
 openssl req -new -key tls.key -subj /CN=sqlflow-server -out tls.csr
-echo "subjectAltName=DNS:sqlflow-server,DNS:sqlflow-server.$namespace,DNS:sqlflow-server.$namespace.svc" > names
+echo "subjectAltName=DNS:localhost,DNS:sqlflow-server,DNS:sqlflow-server.$namespace,DNS:sqlflow-server.$namespace.svc" > names
 openssl x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days $days -extfile names -out tls.crt 2> /dev/null
 
 # Until the server has loaded the new certificate it presents the old one, so the CA of the old one stays trusted until the

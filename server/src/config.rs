@@ -1,6 +1,7 @@
 //! Options of the server: from flags, the environment, or a TOML file, in this order of precedence. `locations` and
 //! `values` check their values, `check` is `--check`, `toml_file` reads the TOML file.
 
+mod access;
 mod check;
 pub(crate) mod files;
 mod kubernetes;
@@ -24,6 +25,7 @@ use sqlflow_cli::{address, origin};
 use sqlflow_job_store::Secret;
 use sqlflow_units::{duration, whole_number};
 
+pub use access::{AccessArgs, TokenArgs};
 use kubernetes::KUBERNETES_ONLY;
 pub use kubernetes::KubernetesArgs;
 use values::{bytes, web_url};
@@ -162,6 +164,10 @@ pub struct Options {
     #[arg(skip)]
     origins: Origins,
 
+    /// Options for access.
+    #[command(flatten)]
+    pub access: AccessArgs,
+
     /// Options of the kubernetes launcher. Last, since what follows would have their heading.
     #[command(flatten)]
     pub kubernetes: KubernetesArgs,
@@ -187,6 +193,10 @@ pub enum Command {
     /// It works beside running servers and without any. Without --repair nothing is changed. Each finding is one line:
     /// its kind, the job, since when, what is wrong, and what can be done.
     Doctor(doctor::Args),
+    /// Make an access token, and print it once
+    ///
+    /// The token file gets only its hash. A running server knows the new token within a second.
+    Token(TokenArgs),
 }
 
 /// Where submitters run.

@@ -4,6 +4,7 @@
 //! Dependencies point one way: `api` and `reconciler` use `job`, the store, the log, the launchers and `codegen`; `job`
 //! and `sql` depend on none of the others and do no I/O.
 
+pub mod access;
 pub mod api;
 mod connections;
 

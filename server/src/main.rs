@@ -48,6 +48,10 @@ async fn run() -> anyhow::Result<ExitCode> {
     if let Some(Command::Doctor(args)) = &options.command {
         return Ok(doctor::run(&options.state_dir, args).await);
     }
+    if let Some(Command::Token(args)) = &options.command {
+        args.run()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if options.check {
         return Ok(options.check().await);
     }

@@ -56,6 +56,7 @@ mod tests {
     #[test]
     fn reads_are_recorded_often_enough_for_the_fetch_timeout() {
         let mut record = JobRecord {
+            principal: None,
             job: Job::new(JobId::generate(), Vec::new()),
             lease_epoch: 1,
             user_id: String::new(),

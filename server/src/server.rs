@@ -11,18 +11,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sqlflow_job_store::Membership;
 use sqlflow_job_store::{SqliteStore, Store};
-use sqlflow_launcher::kubernetes::{KubernetesLauncher, KubernetesOptions, authority};
+use sqlflow_launcher::kubernetes::{KubernetesLauncher, KubernetesOptions, TokenReviews, authority};
 use sqlflow_launcher::{
     Launcher, Launchers, LocalLauncher, LocalOptions, Python, missing_data_process, pythons,
 };
 use sqlflow_os::clock;
 use sqlflow_result_log::{LogOptions, ResultLog, SegmentLog, TieredLog};
 use sqlflow_telemetry::Propagation;
+use sqlflow_tls::server::ServerTls;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{Access, CertificateReloads, KubernetesTokens, TokenVerifier, Tokens};
 use crate::agent_liveness::SILENCE;
-use crate::api::{self, AgentListener, Api, SubmitOptions};
+use crate::api::{self, AgentListener, Api, ClientListener, ClientSocket, SubmitOptions};
 use crate::attach_errors::AttachErrors;
 use crate::codegen::{AssignOptions, Assigner};
 use crate::config::files::{find_agent, read_yaml};
@@ -61,6 +63,7 @@ pub async fn run(
     let state_dir = prepare_state_dir(&options.state_dir)?;
     let models = options.models_uri(&state_dir)?;
     options.check_data_source()?;
+    options.check_access()?;
     // A file system may be mounted later.
     if let Some(why) = options.missing_data_source() {
         tracing::warn!("{why}; jobs that name no data source of their own fail until then");
@@ -71,13 +74,23 @@ pub async fn run(
     let clients = TcpListener::bind(options.listen).await.with_context(|| {
         format!("cannot listen on {} (from {})", options.listen, options.origin("listen"))
     })?;
-    if !options.listen.ip().is_loopback() {
-        tracing::warn!("clients' connections are not encrypted; use this address in a trusted network only");
-    }
-
+    let access = access(&options).await?;
+    let socket = client_socket(&options);
+    let clients_tls = options.access.tls("h2")?.map(Arc::new);
+    let pages_tls = options.access.tls("http/1.1")?.map(Arc::new);
+    let reload = |tls: &Option<Arc<ServerTls>>, who| {
+        tls.clone().map(|tls| CertificateReloads::begin(tls, who, shutdown.clone()))
+    };
+    let _reloads = [reload(&clients_tls, "clients"), reload(&pages_tls, "browsers")];
     let pages = TcpListener::bind(options.http_listen).await.with_context(|| {
         format!("cannot listen on {} (from {})", options.http_listen, options.origin("http-listen"))
     })?;
+    let metrics_listener = match options.access.metrics_listen {
+        Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address} (from {})", options.origin("metrics-listen"))
+        })?),
+        None => None,
+    };
     let (tracer, metrics) = (telemetry.tracer().clone(), telemetry.metrics());
 
     let sqlite =
@@ -94,9 +107,10 @@ pub async fn run(
     })?;
     let logs = TieredLog::new(Arc::new(state.clone()), segments, options.small_log.min(SEGMENT_BYTES));
     let log: Arc<dyn ResultLog> = Arc::new(MeasuredLog::new(Arc::new(logs), metrics.clone()));
-    let own_url = || pages.local_addr().map(|address| format!("http://{address}"));
+    let scheme = if pages_tls.is_some() { "https" } else { "http" };
+    let own_url = || pages.local_addr().map(|address| format!("{scheme}://{address}"));
     let public_url = options.public_url.clone().map_or_else(own_url, Ok)?;
-    let links = Links::open(&state_dir.join("links.key"), &public_url)
+    let links = Links::open(&state_dir.join("links.key"), &public_url, options.access.link_lifetime)
         .context("cannot open the key of the jobs' pages")?;
     let membership = Membership::join(&state_dir.join("servers")).context("cannot announce this server")?;
     let python = match options.launcher {
@@ -147,6 +161,7 @@ pub async fn run(
         trace_url: options.trace_url.unwrap_or_default(),
         shutdown: shutdown.clone(),
         views: JobViews::default(),
+        access: access.clone(),
     };
     let services = Api {
         assigner,
@@ -164,15 +179,17 @@ pub async fn run(
             fetch_timeout_seconds: u32::try_from(options.fetch_timeout.as_secs()).unwrap_or(u32::MAX),
         },
         grace: options.grace,
+        access,
         shutdown: shutdown.clone(),
     };
     tracing::info!(listen = %clients.local_addr()?, http = %pages.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
+    let clients = ClientListener { tcp: clients, tls: clients_tls, socket };
     // Only launches depend on it.
     let looking = tokio::spawn(python.keep_looking(shutdown.clone()));
     let housekeeping = tokio::spawn(Housekeeping::new(reconciler).run());
     // A failed listener ends the web pages too.
     let served = tokio::try_join!(services.serve(clients, agents), async {
-        web.serve(pages).await;
+        web.serve(pages, pages_tls, metrics_listener).await;
         Ok(())
     });
     looking.abort();
@@ -216,6 +233,45 @@ fn local(
     });
     let agents = AgentListener::Socket(api::AgentSocket::at(socket));
     Ok(Launching { launcher: Arc::new(launcher.clone()), executors: Arc::new(launcher), agents })
+}
+
+/// Who may do what.
+async fn access(options: &Options) -> anyhow::Result<Access> {
+    let given = &options.access;
+    if given.insecure {
+        tracing::warn!("everybody who can connect runs programs with the rights of this server (--insecure)");
+    }
+    let mut verifiers: Vec<Box<dyn TokenVerifier>> = Vec::new();
+    if let Some(file) = given.tokens()? {
+        verifiers.push(Box::new(Tokens(file)));
+    }
+    if given.kubernetes_tokens {
+        let found = kube::Config::infer()
+            .await
+            .context("cannot find a Kubernetes cluster for --kubernetes-tokens")?;
+        let client = kube::Client::try_from(found).context("cannot use the configuration of the cluster")?;
+        verifiers.push(Box::new(KubernetesTokens::new(TokenReviews::new(client))));
+    }
+    Ok(Access::new(given.policy(), verifiers))
+}
+
+/// The Unix socket for clients. A server without it serves its port.
+fn client_socket(options: &Options) -> Option<ClientSocket> {
+    let path = options.access.socket()?;
+    match ClientSocket::bind(&path) {
+        Ok(Some(socket)) => {
+            tracing::info!(socket = %path.display(), "listening for clients of this user");
+            Some(socket)
+        }
+        Ok(None) => {
+            tracing::info!(socket = %path.display(), "another server listens on the socket for clients");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(socket = %path.display(), %error, "cannot listen on the socket for clients");
+            None
+        }
+    }
 }
 
 /// Default of `--max-running`.

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use sqlflow_cli::{address, origin};
+use sqlflow_cli::origin;
 use sqlflow_proto::v1::job_status::Code;
 use sqlflow_units::{duration, whole_seconds};
 
+use crate::connection::ConnectionArgs;
 use crate::render::result_set::Expand;
 
 /// Run SQL programs as jobs of a SQLFlow server, and read their results.
@@ -65,16 +66,8 @@ impl Cli {
 /// Options of all commands.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Address of the server: HOST:PORT, :PORT for this machine, or http://HOST:PORT
-    #[arg(
-        long,
-        global = true,
-        value_name = "ADDRESS",
-        env = "SQLFLOW_SERVER",
-        default_value = "http://127.0.0.1:50051",
-        value_parser = address::server_url
-    )]
-    pub(crate) server: String,
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
     /// Data source of a program, for `run`: sqlite:////home/ana/iris.db (an absolute path on the server's machine),
     /// mysql://user:password@tcp(host:3306)/db or postgresql://user:password@host:5432/db. Keep passwords in the
     /// environment
@@ -135,6 +128,12 @@ pub(crate) enum Command {
     List(List),
     /// Show a job with its steps and attempts
     Describe(JobArgument),
+    /// Store the address of a server and an access token, which is read from standard input, for later commands
+    ///
+    /// The server must accept the token. Both are in $XDG_CONFIG_HOME/sqlflow/login.json, which only the user can read.
+    Login,
+    /// Remove what login stored
+    Logout,
     /// List, show, copy and delete trained models, without a server
     ///
     /// The model storage is accessed directly, with the credentials of this environment; docs/storage.md lists the

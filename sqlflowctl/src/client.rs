@@ -6,9 +6,12 @@ use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
 use sqlflow_proto::v1::{
     GetJobRequest, Job, ListJobsRequest, ListJobsResponse, Request, Result as Page, Token,
 };
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use crate::connection::{AccessToken, Connection};
 use crate::failure::Failure;
 use crate::trace::Trace;
 
@@ -23,21 +26,45 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A client of one server. It connects at the first call, and again if the connection is lost.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    calls: SqlFlowClient<Channel>,
+    calls: SqlFlowClient<InterceptedService<Channel, Bearer>>,
     server: String,
 }
 
+/// Adds the access token to each call.
+#[derive(Debug, Clone)]
+struct Bearer(AccessToken);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        if let Some(token) = self.0.read().map_err(Status::unauthenticated)? {
+            let value = format!("Bearer {token}").parse();
+            let value = value
+                .map_err(|_| Status::unauthenticated("the access token has characters that no token has"))?;
+            request.metadata_mut().insert("authorization", value);
+        }
+        Ok(request)
+    }
+}
+
 impl Client {
-    /// A client of the server at `http://HOST:PORT`.
-    pub(crate) fn new(server: &str) -> Result<Self, Failure> {
-        let endpoint = Endpoint::from_shared(server.to_owned())
-            .map_err(|error| Failure::Usage(format!("{server:?} is not a server's address: {error}")))?
+    /// A client of this server.
+    pub(crate) fn new(connection: &Connection) -> Result<Self, Failure> {
+        let server = connection.server.as_str();
+        let wrong = |error| Failure::Usage(format!("{server:?} is not a server's address: {error}"));
+        let mut endpoint = Endpoint::from_shared(server.to_owned()).map_err(wrong)?;
+        if let Some(tls) = connection.tls()? {
+            let unusable = |error| Failure::Usage(format!("cannot use the certificates: {error}"));
+            endpoint = endpoint.tls_config(tls).map_err(unusable)?;
+        }
+        let endpoint = endpoint
             .connect_timeout(CONNECT_DEADLINE)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
-        let calls = SqlFlowClient::new(endpoint.connect_lazy()).max_decoding_message_size(LARGEST_MESSAGE);
+        let calls =
+            SqlFlowClient::with_interceptor(endpoint.connect_lazy(), Bearer(connection.token.clone()));
+        let calls = calls.max_decoding_message_size(LARGEST_MESSAGE);
         Ok(Self { calls, server: server.to_owned() })
     }
 

@@ -59,12 +59,18 @@ impl Failure {
     /// The error for a gRPC status; `server` is the server's address.
     pub(crate) fn from_status(status: &Status, server: &str) -> Self {
         let message = status.message();
+        if let Some(why) = tls_error(status) {
+            return Self::Server(format!("cannot connect to the server at {server}: {why}"));
+        }
         if is_retryable(status) {
             return Self::Server(format!("cannot reach the server at {server}: {}", reason(status)));
         }
         match status.code() {
             Code::InvalidArgument | Code::NotFound | Code::OutOfRange | Code::FailedPrecondition => {
                 Self::Usage(message.to_owned())
+            }
+            Code::Unauthenticated | Code::PermissionDenied => {
+                Self::Usage(format!("the server at {server} refuses: {message}"))
             }
             Code::ResourceExhausted => Self::Job(format!("the server refused: {message}")),
             Code::Unimplemented => Self::Server(format!("the server at {server} does not know this call")),
@@ -87,12 +93,39 @@ impl From<io::Error> for Failure {
 /// Whether a call is retryable: the server did not answer. A status made on this side of the connection has a source;
 /// one that the server sent has none.
 pub(crate) fn is_retryable(status: &Status) -> bool {
+    if tls_error(status).is_some() {
+        return false;
+    }
     let made_here = std::error::Error::source(status).is_some();
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Aborted => true,
         Code::Cancelled | Code::Unknown | Code::Internal => made_here,
         _ => false,
     }
+}
+
+/// Why the two sides do not agree on TLS, which no retry changes.
+fn tls_error(status: &Status) -> Option<String> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(status);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = error.downcast_ref().or_else(|| inner.and_then(|it| it.downcast_ref::<rustls::Error>()));
+        match tls {
+            Some(error @ rustls::Error::InvalidCertificate(_)) => {
+                return Some(format!("{error}; name the certificates that sign the server's with --ca"));
+            }
+            Some(error) => return Some(error.to_string()),
+            None => next = error.source(),
+        }
+    }
+    // Of an error after the handshake, the HTTP/2 library keeps the text only.
+    let reason = reason(status);
+    if let Some(alert) = reason.strip_prefix("received fatal alert: ") {
+        return Some(format!("it refuses this client's certificate ({alert}); check --client-cert"));
+    }
+    // The answer of a TLS server to the first frame of HTTP/2 is no frame.
+    let is_alert = reason.ends_with("frame with invalid size");
+    is_alert.then(|| "it does not speak plain gRPC; if it has TLS, write https://".to_owned())
 }
 
 /// The root cause of a status, such as `connection refused`.
@@ -127,6 +160,8 @@ mod tests {
         let status = |status: Status| Failure::from_status(&status, "http://a:1").exit_status();
         assert_eq!(status(Status::invalid_argument("line 1, column 1: no")), 2);
         assert_eq!(status(Status::not_found("no such job")), 2);
+        assert_eq!(status(Status::unauthenticated("no token")), 2);
+        assert_eq!(status(Status::permission_denied("not you")), 2);
         assert_eq!(status(Status::unavailable("")), 3);
         assert_eq!(status(Status::internal("")), 3);
         assert_eq!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).exit_status(), 141);

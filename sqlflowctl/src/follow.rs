@@ -107,6 +107,7 @@ mod tests {
     use sqlflow_proto::v1::{Response, Token};
 
     use super::*;
+    use crate::connection::Connection;
 
     fn page(positions: &[u64], next: &str) -> Page {
         let results =
@@ -116,7 +117,7 @@ mod tests {
     }
 
     fn follower(token: &str) -> Follower {
-        let client = Client::new("127.0.0.1:1").unwrap();
+        let client = Client::new(&Connection::to("http://127.0.0.1:1")).unwrap();
         Follower::new(client, token.to_owned(), Duration::ZERO)
     }
 

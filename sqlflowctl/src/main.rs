@@ -1,6 +1,7 @@
 //! `sqlflowctl`, the command line of the SQLFlow job runner.
 //!
 //! - `args`: the command line. `commands`: the commands.
+//! - `connection`: the server's address, and who the user is.
 //! - `client`, `follow`, `interrupt`: calls to the server, reading a job's log with retries, Ctrl+C.
 //! - `render`: records to text or JSON, without I/O. `console`: the output.
 //! - `token_store`, `token`: names of jobs. `failure`: errors and exit statuses. `manual`: manual pages and completion.
@@ -8,6 +9,7 @@
 mod args;
 mod client;
 mod commands;
+mod connection;
 mod console;
 mod failure;
 mod follow;

@@ -136,12 +136,14 @@ pub(crate) fn find_token(job: &str) -> Result<Option<String>, Failure> {
 
 /// [`find_token`] for commands that need it.
 pub(crate) fn token_of(job: &str) -> Result<String, Failure> {
-    find_token(job)?.ok_or_else(|| {
+    // By the whole id the server gives the jobs of the user themselves.
+    let by_id = || token::is_job_id(job).then(|| job.to_owned());
+    find_token(job)?.or_else(by_id).ok_or_else(|| {
         Failure::Usage(if job == "last" {
             "cannot find the last job: no token is stored on this machine; give an id or a token, see sqlflowctl list"
                 .to_owned()
         } else {
-            format!("cannot access job {job:?}: its token is not stored on this machine; give the token")
+            format!("cannot access job {job:?}: its token is not stored on this machine; give the token, or the whole id of a job of yours")
         })
     })
 }

@@ -109,10 +109,8 @@ async fn unknown_and_malformed_tokens_are_rejected() {
     expect_refusal(client.api.get_job(by(By::Token("x".into()))).await, Code::InvalidArgument, &["token"]);
     expect_refusal(client.api.get_job(by(By::JobId("x".into()))).await, Code::InvalidArgument, &[]);
     expect_refusal(client.api.get_job(GetJobRequest::default()).await, Code::InvalidArgument, &[]);
-
-    let run = client.run("SELECT 1").await.unwrap();
-    expect_refusal(client.api.fetch(token(&run.job_id)).await, Code::InvalidArgument, &[]);
-    client.follow(&run).await.unwrap().expect_success();
+    let no_job = "0".repeat(26);
+    expect_refusal(client.api.fetch(token(&no_job)).await, Code::NotFound, &["no job of yours"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,10 +5,13 @@ use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlflow_proto::v1::Session;
 use sqlflow_tests::client::Client;
 use sqlflow_tests::cluster::{Cluster, HOST, Namespace};
 use sqlflow_tests::python;
 use sqlflow_tests::services::{Hdfs, Mariadb, PASSWORD};
+
+use tonic::Code;
 
 use crate::jobs::{LOAD, PREDICT, TRAIN};
 
@@ -50,9 +53,10 @@ fn deploy(namespace: &Namespace) -> PathBuf {
 
 async fn client(namespace: &Namespace) -> Client {
     let ip = namespace.kubectl(&["get", "service", "sqlflow-server", "-o", "jsonpath={.spec.clusterIP}"]);
+    let ca = namespace.kubectl(&["get", "configmap", "sqlflow-ca", "-o", r"jsonpath={.data.ca\.crt}"]);
     // kube-proxy may need a moment.
     for _ in 0..100 {
-        if let Ok(client) = Client::connect(&format!("{ip}:50051")).await {
+        if let Ok(client) = Client::connect_with_tls(&format!("{ip}:50051"), "sqlflow-server", &ca).await {
             return client;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -99,7 +103,21 @@ async fn deployed_server_trains_restarts_and_predicts() {
     assert_eq!(granted, RIGHTS, "{listed}");
 
     let mut client_before = client(&namespace).await;
-    let token = client_before.run(TRAIN).await.unwrap();
+    let session = |account: &str, audience: &str| {
+        let token = namespace.kubectl(&["create", "token", account, "--audience", audience]);
+        Session { token: token.trim().to_owned(), ..Session::default() }
+    };
+    // Without an identity, with the token of an agent, and as an account of another namespace.
+    let refused =
+        async |client: &mut Client, session| client.run_in(TRAIN, session).await.unwrap_err().code();
+    assert_eq!(refused(&mut client_before, Session::default()).await, Code::Unauthenticated);
+    let of_agent = session("sqlflow-submitter", "sqlflow-server");
+    assert_eq!(refused(&mut client_before, of_agent).await, Code::Unauthenticated);
+    let foreign =
+        namespace.kubectl(&["-n", "default", "create", "token", "default", "--audience", "sqlflow-clients"]);
+    let foreign = Session { token: foreign.trim().to_owned(), ..Session::default() };
+    assert_eq!(refused(&mut client_before, foreign).await, Code::PermissionDenied);
+    let token = client_before.run_in(TRAIN, session("default", "sqlflow-clients")).await.unwrap();
     // The server dies while the submitter runs, and the kubelet restarts it.
     namespace.wait_for("the submitter's Pod", || namespace.pods().len() == 2);
     let pods = namespace.pods();
@@ -128,7 +146,7 @@ async fn deployed_server_trains_restarts_and_predicts() {
     });
     let mut client = client(&namespace).await;
     client.follow(&token).await.unwrap().expect_success();
-    let token = client.run(PREDICT).await.unwrap();
+    let token = client.run_in(PREDICT, session("default", "sqlflow-clients")).await.unwrap();
     client.follow(&token).await.unwrap().expect_success();
     let (_, listed) = hdfs.command(&["dfs", "-ls", "-R", "-C", "/models"]);
     assert!(listed.contains("flowers.m/sqlflow.gob"), "{listed}");

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use sqlflow_proto::v1::{ListJobsRequest, job_status};
-use sqlflow_tests::http::{get, get_with_cookie, path_of, post};
+use sqlflow_tests::access;
+use sqlflow_tests::http::{get, get_as_bearer, get_with, path_of, post};
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::{python, stand_in};
 
@@ -89,7 +90,9 @@ SELECT abs(-9223372036854775808) FROM iris;";
 #[tokio::test(flavor = "multi_thread")]
 async fn page_needs_no_javascript_but_a_key() {
     let dir = tempfile::tempdir().unwrap();
+    let eve = access::Tokens::at(dir.path(), &["eve"]);
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
+        .flag(eve.flag())
         .flag("--trace-url=http://jaeger.example.com/trace/{trace}");
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -125,12 +128,15 @@ async fn page_needs_no_javascript_but_a_key() {
 
     let (job, key) = path.split_once("?key=").unwrap();
     let other = client.run("SELECT 1;").await.unwrap();
-    let foreign = get(&server.http, &format!("/jobs/{}?key={key}", other.job_id));
-    let missing = get(&server.http, &format!("/jobs/{}?key={key}", "0".repeat(26)));
+    // Another user, who may use the server.
+    let get_as_eve = |path: &str| get_as_bearer(&server.http, path, eve.of("eve"));
+    let foreign = get_as_eve(&format!("/jobs/{}?key={key}", other.job_id));
+    let missing = get_as_eve(&format!("/jobs/{}?key={key}", "0".repeat(26)));
+    assert_eq!(get_as_eve(path).code, 200, "the link is a right to the page");
     assert_eq!((foreign.code, missing.code), (403, 403));
     assert_eq!(foreign.body, missing.body);
     for what in ["", "/log", "/search", "/live"] {
-        assert_eq!(get(&server.http, &format!("{job}{what}")).code, 403, "{what}");
+        assert_eq!(get_as_eve(&format!("{job}{what}")).code, 403, "{what}");
     }
     // The token opens the page too, and redirects to the link.
     assert_eq!(post(&server.http, job, "token=sqlflow00").code, 403);
@@ -164,11 +170,14 @@ async fn page_needs_no_javascript_but_a_key() {
         assert!(list.body.contains(words), "{words}: {}", list.body);
     }
     let cookie = page.headers.split("set-cookie: ").nth(1).unwrap().split(';').next().unwrap();
-    assert_eq!(cookie, format!("sqlflow_page={key}"));
-    let known = get_with_cookie(&server.http, job, cookie);
+    let as_eve = |path: &str| {
+        let token = eve.of("eve");
+        get_with(&server.http, path, &format!("Cookie: {cookie}\r\nAuthorization: Bearer {token}\r\n"))
+    };
+    let known = as_eve(job);
     assert!(known.code == 307 || known.code == 303, "{known:?}");
-    assert!(known.headers.contains(path), "{}", known.headers);
-    let unknown = get_with_cookie(&server.http, &format!("/jobs/{}", other.job_id), cookie);
+    assert!(known.headers.contains(&format!("{job}?key=")), "{}", known.headers);
+    let unknown = as_eve(&format!("/jobs/{}", other.job_id));
     assert_eq!((unknown.code, unknown.body), (403, foreign.body));
     let _machine = MACHINE.lock().await;
     let seen = browser(&["listed", &token.job_tracer_url, &token.job_id]).await;
@@ -230,7 +239,8 @@ async fn page_shows_the_result_of_each_statement() {
         shown.headers
     );
     let (without_key, _) = picture.split_once('?').unwrap();
-    assert_eq!(get(&server.http, without_key).code, 403);
+    let stranger = get_with(&server.http, without_key, "Authorization: Bearer wrong\r\n");
+    assert_eq!(stranger.code, 401);
     let key = path.split_once("?key=").unwrap().1;
     for nothing in [0_u64, 1, 1 << 40, u64::MAX] {
         let answer = get(&server.http, &format!("/jobs/{}/display/{nothing}?key={key}", token.job_id));

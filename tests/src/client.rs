@@ -8,7 +8,7 @@ use sqlflow_proto::v1::{
     Column, JobStatus, Request, Response, Rows, Session, Token, job_status::Code, response,
 };
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 /// Time between polls of a job without new results.
 const POLL: Duration = Duration::from_millis(20);
@@ -42,6 +42,16 @@ impl Client {
             .max_decoding_message_size(64 << 20)
             .max_encoding_message_size(64 << 20);
         Ok(Self { api })
+    }
+
+    /// Connects with TLS to `host:port`, whose certificate is for `name` and signed by one of these (PEM).
+    ///
+    /// # Errors
+    /// No such server listens there.
+    pub async fn connect_with_tls(address: &str, name: &str, ca: &str) -> anyhow::Result<Self> {
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)).domain_name(name);
+        let channel = Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?.connect().await?;
+        Ok(Self { api: SqlFlowClient::new(channel).max_decoding_message_size(64 << 20) })
     }
 
     /// Runs a program in a session with defaults.

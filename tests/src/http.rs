@@ -31,9 +31,19 @@ pub fn get_as(address: &str, path: &str, accept: &str) -> Answer {
     ask(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n"))
 }
 
-/// `GET path`, with this cookie.
-pub fn get_with_cookie(address: &str, path: &str, cookie: &str) -> Answer {
-    ask(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nCookie: {cookie}\r\n\r\n"))
+/// `GET path`, with the access token of somebody.
+pub fn get_as_bearer(address: &str, path: &str, access_token: &str) -> Answer {
+    get_with(address, path, &format!("Authorization: Bearer {access_token}\r\n"))
+}
+
+/// `GET path`, with these lines of the header.
+pub fn get_with(address: &str, path: &str, lines: &str) -> Answer {
+    ask(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{lines}\r\n"))
+}
+
+/// `GET path` at a server that is known by another name.
+pub fn get_from_host(address: &str, path: &str, host: &str) -> Answer {
+    ask(address, &format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n"))
 }
 
 /// `POST path` of a form.

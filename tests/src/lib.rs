@@ -2,6 +2,7 @@
 //!
 //! The programs are those in the test's target folder. Build the workspace first, as `make test` does.
 
+pub mod access;
 pub mod agent;
 pub mod api_relay;
 pub mod attach;

@@ -1,6 +1,7 @@
 //! Addresses from the command line.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
 
 /// Default ports, for messages.
 const CLIENTS: u16 = 50051;
@@ -53,27 +54,40 @@ fn listen_on(text: &str, usual_port: u16) -> Result<SocketAddr, String> {
     }
 }
 
-/// A server to connect to, as a URL: `http://HOST:PORT`, `HOST:PORT`, or `:PORT` for this machine.
+/// Where a server of this user listens without being told to: `$XDG_RUNTIME_DIR/sqlflow/server.sock`. `None`: that
+/// variable is not set, as for services.
+#[must_use]
+pub fn default_socket() -> Option<PathBuf> {
+    let folder = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?);
+    folder.is_absolute().then(|| folder.join("sqlflow/server.sock"))
+}
+
+/// A server to connect to, as a URL: `http://HOST:PORT`, `https://HOST:PORT`, `HOST:PORT`, `:PORT` for this machine, or
+/// `unix:///PATH` for a socket.
 ///
 /// # Errors
 /// The address is invalid; one sentence with a fix.
 pub fn server_url(text: &str) -> Result<String, String> {
-    let address = match text.split_once("://") {
-        None => text,
-        Some(("http", rest)) => rest.trim_end_matches('/'),
-        Some(("https", _)) => {
-            return Err("servers do not speak TLS to clients; write http://HOST:PORT or HOST:PORT".to_owned());
-        }
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        let is_whole = path.starts_with('/') && path.len() > 1;
+        return if is_whole { Ok(format!("unix://{path}")) } else { Err("write unix:///PATH".to_owned()) };
+    }
+    let (scheme, address) = match text.split_once("://") {
+        None => ("http", text),
+        Some((scheme @ ("http" | "https"), rest)) => (scheme, rest.trim_end_matches('/')),
         Some((scheme, _)) => {
-            return Err(format!("{scheme}:// is not supported; write http://HOST:PORT or HOST:PORT"));
+            return Err(format!(
+                "{scheme}:// is not supported; write http://HOST:PORT, https://HOST:PORT or unix:///PATH"
+            ));
         }
     };
     if address.parse::<IpAddr>().is_ok_and(|it| it.is_ipv6()) {
         return Err(format!("the port is missing; write [{address}]:{CLIENTS}"));
     }
     match host_and_port(address, CLIENTS)? {
-        ("", port) => Ok(format!("http://localhost:{port}")),
-        (host, port) => Ok(format!("http://{host}:{port}")),
+        ("", port) => Ok(format!("{scheme}://localhost:{port}")),
+        (host, port) => Ok(format!("{scheme}://{host}:{port}")),
     }
 }
 
@@ -133,13 +147,17 @@ mod tests {
             (":50051", "http://localhost:50051"),
             ("http://[::1]:1", "http://[::1]:1"),
             ("http://server:50051/", "http://server:50051"),
+            ("https://server:50051", "https://server:50051"),
+            ("unix:///run/x.sock", "unix:///run/x.sock"),
+            ("unix:/run/x.sock", "unix:///run/x.sock"),
         ] {
             assert_eq!(server_url(text).as_deref(), Ok(url));
         }
         for (text, part) in [
             ("localhost", "write localhost:50051"),
-            ("https://a:1", "do not speak TLS"),
-            ("unix:///x", "not supported"),
+            ("ftp://a:1", "not supported"),
+            ("unix:x", "write unix:///PATH"),
+            ("unix://", "write unix:///PATH"),
             ("::1", "write [::1]:50051"),
             ("a:1/path", "HOST:PORT"),
         ] {

@@ -23,6 +23,7 @@ pub fn new_job(job: Job, owner: &ServerId) -> NewJob {
     NewJob {
         job,
         token: TokenHash([1; 32]),
+        principal: "unix:ada".to_owned(),
         user_id: String::new(),
         sql: "SELECT 1".to_owned(),
         headings: vec!["SELECT".to_owned()],

@@ -55,6 +55,7 @@ use sqlflow_job::{Change, Event, Job, JobId, TokenHash};
 ///     .create(NewJob {
 ///         job: Job::new(id.clone(), Vec::new()),
 ///         token: token.hash(),
+///         principal: "unix:ana".to_owned(),
 ///         user_id: "ana".to_owned(),
 ///         sql: "SELECT 1".to_owned(),
 ///         headings: vec!["SELECT 1".to_owned()],

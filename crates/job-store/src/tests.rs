@@ -58,6 +58,7 @@ fn server(name: &str) -> ServerId {
 fn new_job(token: [u8; 32], fetch_timeout_ms: i64) -> NewJob {
     NewJob {
         token: TokenHash(token),
+        principal: "unix:ada".to_owned(),
         user_id: "ada".to_owned(),
         sql: "SELECT 'ü\u{0}'".to_owned(),
         secrets: vec![("db".to_owned(), Secret::new("sqlite:///x"))],
@@ -209,7 +210,8 @@ async fn jobs_are_listed_newest_first() {
     assert_eq!(of(a.list(page(Some(ids[2].clone()))).await.unwrap()), ids[3..]);
     let filtered = async |user: &str, states: &[&'static str], before: Option<&JobId>| {
         let (user_id, states) = (Some(user.to_owned()).filter(|it| !it.is_empty()), states.to_vec());
-        of(a.list(JobFilter { user_id, states, before: before.cloned(), limit: 3 }).await.unwrap())
+        let filter = JobFilter { user_id, states, before: before.cloned(), limit: 3, ..JobFilter::default() };
+        of(a.list(filter).await.unwrap())
     };
     assert_eq!(filtered("grace", &[], None).await, []);
     assert_eq!(filtered("ada", &[], None).await, ids[..3]);
@@ -222,6 +224,13 @@ async fn jobs_are_listed_newest_first() {
     assert_eq!(filtered("ada", &["failed", "running"], None).await, [ids[1].clone(), ids[3].clone()]);
     assert_eq!(filtered("ada", &["failed", "running"], Some(&ids[1])).await, [ids[3].clone()]);
     assert_eq!(filtered("ada", &["pending"], Some(&ids[0])).await, [ids[2].clone(), ids[4].clone()]);
+    let of_principal = async |principal: &str, states: &[&'static str]| {
+        let (principal, states) = (Some(principal.to_owned()), states.to_vec());
+        of(a.list(JobFilter { principal, states, limit: 3, ..JobFilter::default() }).await.unwrap())
+    };
+    assert_eq!(of_principal("unix:ada", &["failed"]).await, [ids[3].clone()]);
+    assert_eq!(of_principal("unix:ada", &[]).await, ids[..3]);
+    assert_eq!(of_principal("ada", &[]).await, []);
     let counts = async || {
         let counts = a.counts().await.unwrap().into_iter().filter(|(_, jobs)| *jobs > 0);
         counts.map(|(state, jobs)| format!("{state} {jobs}")).collect::<Vec<_>>()
@@ -239,6 +248,7 @@ async fn queries_use_indexes() {
     for query in [
         "SELECT job_id FROM jobs WHERE state = 'x' ORDER BY job_id DESC LIMIT 3",
         "SELECT job_id FROM jobs WHERE state = 'x' AND user_id = 'u' AND job_id < 'y' ORDER BY job_id DESC LIMIT 3",
+        "SELECT job_id FROM jobs WHERE state = 'x' AND principal = 'u' AND job_id < 'y' ORDER BY job_id DESC LIMIT 3",
         "SELECT MIN(lease_owner) FROM jobs WHERE ended_ms IS NULL AND lease_owner > 'x'",
         "SELECT job_id FROM jobs WHERE ended_ms IS NULL AND lease_owner = 'x' AND job_id > 'y' ORDER BY job_id LIMIT 3",
         "SELECT 1 FROM servers WHERE server_id = 'x' AND alive_until_ms > 7",

@@ -48,7 +48,9 @@ pub struct NewJob {
     pub job: Job,
     /// Hash of its token.
     pub token: TokenHash,
-    /// User who runs it.
+    /// Who runs it, as the server knows them.
+    pub principal: String,
+    /// User, as given in the session; for listings.
     pub user_id: String,
     /// Text of the program.
     pub sql: String,
@@ -143,7 +145,9 @@ pub struct JobRecord {
     pub job: Job,
     /// Epoch of the current lease. A reconciler with an older one has lost the job.
     pub lease_epoch: i64,
-    /// User who runs it.
+    /// Who runs it, as the server knows them; `None`: an older server recorded it.
+    pub principal: Option<String>,
+    /// User, as given in the session; for listings.
     pub user_id: String,
     /// Time at which it was recorded.
     pub created_ms: i64,
@@ -158,7 +162,9 @@ pub struct JobRecord {
 /// Filter of a list of jobs.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
-    /// Jobs of this user only.
+    /// Jobs of this principal only.
+    pub principal: Option<String>,
+    /// Jobs of sessions that name this user only.
     pub user_id: Option<String>,
     /// Jobs in these states only (`JobState::name`); empty: all states.
     pub states: Vec<&'static str>,

@@ -171,11 +171,39 @@ impl FromStr for Token {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TokenHash(pub [u8; 32]);
 
-/// A token as clients send it: alone, or followed by `.` and a cursor.
+/// How a client names a job.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum JobKey {
+    /// By its token, which is a right to it.
+    Token(Token),
+    /// By its id, which is none: the client must be its principal, or an administrator.
+    Id(JobId),
+}
+
+impl JobKey {
+    /// The key as text.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        match self {
+            Self::Token(token) => token.expose(),
+            Self::Id(id) => id.as_str(),
+        }
+    }
+}
+
+impl FromStr for JobKey {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        text.parse().map(Self::Id).or_else(|_| text.parse().map(Self::Token))
+    }
+}
+
+/// A key as clients send it: alone, or followed by `.` and a cursor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CursorToken {
-    /// The job's token.
-    pub token: Token,
+    /// Names the job.
+    pub key: JobKey,
     /// Position in the result log after which to read; `None` in a plain token.
     pub cursor: Option<u64>,
 }
@@ -184,11 +212,11 @@ impl FromStr for CursorToken {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let Some((token, cursor)) = text.split_once('.') else {
-            return Ok(Self { token: text.parse()?, cursor: None });
+        let Some((key, cursor)) = text.split_once('.') else {
+            return Ok(Self { key: text.parse()?, cursor: None });
         };
         let cursor = cursor.parse().map_err(|_| ParseIdError::new("cursor", cursor))?;
-        Ok(Self { token: token.parse()?, cursor: Some(cursor) })
+        Ok(Self { key: key.parse()?, cursor: Some(cursor) })
     }
 }
 
@@ -197,8 +225,8 @@ impl CursorToken {
     #[must_use]
     pub fn expose(&self) -> String {
         match self.cursor {
-            Some(cursor) => format!("{}.{cursor}", self.token.expose()),
-            None => self.token.expose().to_owned(),
+            Some(cursor) => format!("{}.{cursor}", self.key.expose()),
+            None => self.key.expose().to_owned(),
         }
     }
 }
@@ -224,9 +252,13 @@ mod tests {
     fn token_is_parsed_with_and_without_a_cursor() {
         let token = Token::generate();
         let plain: CursorToken = token.expose().parse().unwrap();
-        assert_eq!(plain, CursorToken { token: token.clone(), cursor: None });
-        let at = CursorToken { token: token.clone(), cursor: Some(42) };
-        assert_eq!(at.expose().parse::<CursorToken>(), Ok(at));
+        assert_eq!(plain, CursorToken { key: JobKey::Token(token.clone()), cursor: None });
+        let id = JobId::generate();
+        for key in [JobKey::Token(token.clone()), JobKey::Id(id.clone())] {
+            let at = CursorToken { key, cursor: Some(42) };
+            assert_eq!(at.expose().parse::<CursorToken>(), Ok(at));
+        }
+        assert_eq!(id.as_str().parse::<JobKey>(), Ok(JobKey::Id(id)));
         for wrong in
             ["", "sqlflow", "sqlflow.1", &format!("{}.x", token.expose()), &format!("{}0", token.expose())]
         {

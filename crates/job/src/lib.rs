@@ -22,7 +22,7 @@ pub use attempt::{Attempt, EndedBy, InstanceHash, Milestones, Phase, Role, Stage
 pub use cleanup::{MAX_CLEANUPS, unclear_grant};
 pub use executor::ExecutorRef;
 pub use failure::{Cause, Failure};
-pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};
+pub use ids::{AttemptId, CursorToken, JobId, JobKey, ParseIdError, Token, TokenHash};
 pub use job::{Job, JobState};
 pub use launcher_id::{LauncherId, LauncherKind};
 pub use next::{Again, Evidence, MAX_ATTEMPTS, MAX_PUBLISH_ATTEMPTS, Next};

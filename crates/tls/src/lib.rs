@@ -1,10 +1,14 @@
-//! TLS of every client in this workspace: whom it trusts, how it shows who it is, and the cryptography underneath.
+//! TLS of this workspace: whom clients trust, how they show who they are, the certificates of listeners, and the
+//! cryptography underneath.
+
+pub mod server;
 
 use std::io;
 use std::path::Path;
 
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor};
 
 /// Certificate bundles of the usual distributions.
 const BUNDLES: [&str; 3] =
@@ -30,6 +34,14 @@ pub fn trusted_certificates() -> io::Result<Vec<CertificateDer<'static>>> {
     }
     let system = BUNDLES.iter().find_map(|path| certificates(Path::new(path)).ok());
     Ok(system.unwrap_or_else(|| webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec()))
+}
+
+/// Certificates as trust anchors. One that cannot be one is left out, as some of every system's are.
+#[must_use]
+pub fn anchors(certificates: &[CertificateDer<'_>]) -> Vec<TrustAnchor<'static>> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(certificates.iter().map(|it| it.clone().into_owned()));
+    store.roots
 }
 
 /// Certificates of a PEM file.

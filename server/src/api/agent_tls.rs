@@ -1,32 +1,26 @@
 //! TCP port for agents on other machines. It always uses TLS, because assignments hold secrets. The certificate is
-//! reloaded when it is renewed.
+//! reloaded when it is renewed; attached agents keep their connections.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context as _;
 use futures::StreamExt as _;
+use sqlflow_tls::server::{ServerFiles, ServerTls};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::server::TcpConnectInfo;
-use tonic::transport::{self, Identity, Server, ServerTlsConfig};
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tonic::transport::{self, Server};
 
 use super::{KEEPALIVE, agents_server};
-use crate::connections::{self, FIRST_BYTES_TIME, LimitedConnection};
-
-/// Period of checking for a renewed certificate.
-const POLL_PERIOD: Duration = Duration::from_secs(10);
+use crate::access::{CertificateReloads, handshake};
+use crate::connections::{self, LimitedConnection, MAX_UNADMITTED};
 
 /// The bound port, and its certificate.
 pub struct AgentTls {
     listener: TcpListener,
-    pair: Pair,
-    server: Server,
-    poll_period: Duration,
+    tls: Arc<ServerTls>,
 }
 
 impl AgentTls {
@@ -34,120 +28,45 @@ impl AgentTls {
     ///
     /// # Errors
     /// They cannot be read, or do not match.
-    pub fn new(listener: TcpListener, certificate: &Path, key: &Path) -> anyhow::Result<Self> {
-        let mut pair = Pair::of(certificate, key);
-        let server = pair.changed()?.context("it has no certificate")?;
-        Ok(Self { listener, pair, server, poll_period: POLL_PERIOD })
+    pub fn new(listener: TcpListener, certificate: &Path, key: &Path) -> io::Result<Self> {
+        let files = ServerFiles { certificate: certificate.to_owned(), key: key.to_owned(), client_ca: None };
+        Ok(Self { listener, tls: Arc::new(ServerTls::open(files, &["h2"])?) })
     }
 
     pub(super) async fn serve(
-        mut self,
+        self,
         routes: Routes,
         shutdown: CancellationToken,
     ) -> Result<(), transport::Error> {
-        let listener = Arc::new(self.listener);
-        let mut older = JoinSet::new();
-        loop {
-            // A tonic server's certificate is fixed, so each certificate has its own server on the same listener.
-            let end = shutdown.child_token();
-            let connections = connections::unadmitted(Arc::clone(&listener), "agents");
-            let mut serving = Box::pin(
-                self.server
-                    .layer(connections::admit_by_service::<TcpConnectInfo>())
-                    .add_routes(routes.clone())
-                    .serve_with_incoming_shutdown(
-                        connections
-                            .map(|connection| Ok::<_, io::Error>(LimitedConnection::of_agent(connection))),
-                        end.clone().cancelled_owned(),
-                    ),
-            );
-            self.server = tokio::select! {
-                served = &mut serving => {
-                    served?;
-                    break;
+        let Self { listener, tls } = self;
+        let _reloads = CertificateReloads::begin(Arc::clone(&tls), "agents", shutdown.clone());
+        // A slow handshake delays nobody else's, and a peer that does not complete it is not an error of this server.
+        let connections = connections::unadmitted(Arc::new(listener), "agents")
+            .map(move |connection| {
+                let tls = Arc::clone(&tls);
+                async move {
+                    // Small answers must not wait for more to say.
+                    let _ = connection.stream().set_nodelay(true);
+                    connection.try_map(|stream| handshake(stream, &tls)).await
                 }
-                renewed = self.pair.renewed(self.poll_period) => renewed,
-            };
-            // It accepts no more connections; attached agents stay until their streams end.
-            end.cancel();
-            older.spawn(serving);
-        }
-        while older.join_next().await.is_some() {}
-        Ok(())
-    }
-}
-
-/// A certificate and its key, in files that are renewed by another program.
-struct Pair {
-    certificate: PathBuf,
-    key: PathBuf,
-    /// Certificate and key in use.
-    used: Option<[Vec<u8>; 2]>,
-    /// Why the current files cannot be used, as it was last logged.
-    last_error: String,
-}
-
-impl Pair {
-    fn of(certificate: &Path, key: &Path) -> Self {
-        Self {
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
-            used: None,
-            last_error: String::new(),
-        }
-    }
-
-    /// Waits for a renewed pair.
-    async fn renewed(&mut self, poll_period: Duration) -> Server {
-        loop {
-            tokio::time::sleep(poll_period).await;
-            if let Some(server) = self.reload() {
-                tracing::info!(certificate = %self.certificate.display(), "agents' certificate reloaded");
-                return server;
-            }
-        }
-    }
-
-    /// A server with the renewed pair. A pair that cannot be used leaves the previous one in use.
-    fn reload(&mut self) -> Option<Server> {
-        match self.changed() {
-            Ok(server) => {
-                self.last_error.clear();
-                server
-            }
-            Err(error) => {
-                let error = format!("{error:#}");
-                if error != self.last_error {
-                    tracing::error!(error, "cannot reload the agents' certificate; using the previous one");
-                    self.last_error = error;
-                }
-                None
-            }
-        }
-    }
-
-    fn changed(&mut self) -> anyhow::Result<Option<Server>> {
-        let read =
-            |file: &Path| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
-        let found = [read(&self.certificate)?, read(&self.key)?];
-        if self.used.as_ref() == Some(&found) {
-            return Ok(None);
-        }
-        let [certificate, key] = &found;
-        let config =
-            ServerTlsConfig::new().timeout(FIRST_BYTES_TIME).identity(Identity::from_pem(certificate, key));
-        let server = Server::builder().tls_config(config).with_context(|| {
-            format!("{} with the key {} cannot be used", self.certificate.display(), self.key.display())
-        })?;
-        self.used = Some(found);
-        let server = agents_server(server);
-        Ok(Some(server.http2_keepalive_interval(Some(KEEPALIVE)).http2_keepalive_timeout(Some(KEEPALIVE))))
+            })
+            .buffer_unordered(MAX_UNADMITTED)
+            .filter_map(std::future::ready)
+            .map(|connection| Ok::<_, io::Error>(LimitedConnection::of_agent(connection)));
+        agents_server(Server::builder())
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .layer(connections::admit_by_service::<TlsConnectInfo<TcpConnectInfo>>())
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned())
+            .await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
+    use std::time::Duration;
 
     use tonic::service::interceptor::InterceptedService;
     use tonic::transport::{Certificate, Channel, ClientTlsConfig};
@@ -162,7 +81,6 @@ mod tests {
 
     /// A folder with the self-signed pairs `one` and `two`; `tls` is a copy of the first.
     fn pairs() -> tempfile::TempDir {
-        sqlflow_tls::install_provider();
         let dir = tempfile::tempdir().unwrap();
         for name in ["one", "two"] {
             let output = Command::new("openssl")
@@ -183,23 +101,6 @@ mod tests {
         for kind in ["key", "crt"] {
             std::fs::copy(dir.join(format!("{name}.{kind}")), dir.join(format!("tls.{kind}"))).unwrap();
         }
-    }
-
-    #[test]
-    fn invalid_certificate_keeps_the_previous_one() {
-        let dir = pairs();
-        let mut pair = Pair::of(&dir.path().join("tls.crt"), &dir.path().join("tls.key"));
-        assert!(pair.reload().is_some());
-        assert!(pair.reload().is_none(), "it is the same");
-        std::fs::copy(dir.path().join("two.crt"), dir.path().join("tls.crt")).unwrap();
-        assert!(pair.reload().is_none(), "its key does not exist yet");
-        std::fs::write(dir.path().join("tls.crt"), "no certificate").unwrap();
-        assert!(pair.reload().is_none());
-        std::fs::remove_file(dir.path().join("tls.crt")).unwrap();
-        assert!(pair.reload().is_none());
-        renew(dir.path(), "two");
-        assert!(pair.reload().is_some());
-        assert!(pair.reload().is_none());
     }
 
     /// Admits every peer, as the service of agents admits an agent.
@@ -223,8 +124,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let [certificate, key] = ["tls.crt", "tls.key"].map(|name| dir.path().join(name));
-        let mut tls = AgentTls::new(listener, &certificate, &key).unwrap();
-        tls.poll_period = Duration::from_millis(10);
+        let tls = AgentTls::new(listener, &certificate, &key).unwrap();
         let (health, service) = tonic_health::server::health_reporter();
         let routes = Routes::new(InterceptedService::new(service, admit));
         let shutdown = CancellationToken::new();

@@ -1,11 +1,12 @@
 //! Fetch: one page of a job's result log.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prost::Message as _;
+use sqlflow_identity::Caller;
 use sqlflow_job::{CursorToken, JobId};
 use sqlflow_job_store::{JobRecord, KnownJob, Store, known_job};
 use sqlflow_os::clock;
@@ -18,6 +19,7 @@ use tonic::{Response, Status};
 
 use super::delivery::{Call, Deliveries, RESET_LAG, Reading};
 use super::{render, status};
+use crate::access::{Action, audit};
 use crate::read_recorder::ReadRecorder;
 
 /// Time that a Fetch waits for a new record; at most half of a client's deadline.
@@ -36,6 +38,8 @@ pub(super) const DEFAULT_LARGEST: usize = 4 * 1024 * 1024;
 const CACHED_BYTES: usize = 1024 * 1024;
 /// Upper bound of the bytes of a job without its headings.
 const JOB_BYTES: usize = 512;
+/// Maximum number of principals that are remembered for each cached job.
+const REMEMBERED_READERS: usize = 16;
 /// Time without a Fetch after which a job is not being read any more.
 const READ_PERIOD_MS: i64 = 10_000;
 /// Maximum time that a Fetch waits until its plain token's cursor is stored.
@@ -63,6 +67,18 @@ struct CachedJob {
     /// Time of the last Fetch.
     used_ms: AtomicI64,
     reads: Mutex<ReadRecorder>,
+    /// Who has fetched, for the audit log.
+    readers: Mutex<BTreeSet<String>>,
+}
+
+/// A job that a caller may read.
+pub(super) struct Opened {
+    pub(super) id: JobId,
+    /// The key that named it, and the cursor.
+    pub(super) token: CursorToken,
+    pub(super) caller: Caller,
+    /// What gives access.
+    pub(super) right: &'static str,
 }
 
 impl CachedJobs {
@@ -80,7 +96,12 @@ impl CachedJobs {
             self.bytes = self.jobs.values().map(|job| job.bytes()).sum();
             self.read_bytes = self.bytes;
         }
-        let cached = CachedJob { headings, used_ms: AtomicI64::new(now_ms), reads: Mutex::default() };
+        let cached = CachedJob {
+            headings,
+            used_ms: AtomicI64::new(now_ms),
+            reads: Mutex::default(),
+            readers: Mutex::default(),
+        };
         let bytes = cached.bytes();
         let entry = self.jobs.entry(id).or_insert_with(|| {
             self.bytes += bytes;
@@ -97,6 +118,18 @@ impl CachedJobs {
 }
 
 impl CachedJob {
+    /// Whether this principal has not fetched before, as far as is remembered.
+    fn is_new_reader(&self, name: &str) -> bool {
+        let mut readers = lock(&self.readers);
+        if readers.contains(name) {
+            return false;
+        }
+        if readers.len() >= REMEMBERED_READERS {
+            readers.clear();
+        }
+        readers.insert(name.to_owned())
+    }
+
     fn bytes(&self) -> usize {
         JOB_BYTES + self.headings.iter().map(|it| size_of::<String>() + it.capacity()).sum::<usize>()
     }
@@ -110,17 +143,19 @@ impl Fetcher {
     /// `largest` is the client's message limit, in bytes.
     pub(super) async fn fetch(
         &self,
-        token: CursorToken,
+        opened: Opened,
         call: Call,
         largest: usize,
     ) -> Result<Response<v1::Result>, Status> {
-        let id = self.store.resolve(token.token.hash()).await.map_err(status::of_store)?;
-        let id = id.ok_or_else(status::unknown_job)?;
+        let Opened { id, token, caller, right } = opened;
         // Watched first, so that no change after this state is missed.
         let changes = self.store.watch(&id);
         let record = self.load(&id).await?;
         let cached = self.cached(&id).await?;
         lock(&cached.reads).record(&self.store, &record);
+        if cached.is_new_reader(caller.name()) {
+            audit(&caller, Action::Read, &id, right);
+        }
 
         let wait = call.time_limit.map_or(LONG_POLL, |limit| LONG_POLL.min(limit / 2));
         let (mut cursor, reading) = match token.cursor {
@@ -145,7 +180,7 @@ impl Fetcher {
             self.deliveries.end(&id, reading.is_some());
             lock(&self.jobs).remove(&id);
         }
-        let next_token = CursorToken { token: token.token, cursor: Some(next) };
+        let next_token = CursorToken { key: token.key, cursor: Some(next) };
         let result = v1::Result {
             job_status: Some(status),
             results,
@@ -269,13 +304,22 @@ fn running() -> v1::JobStatus {
 
 #[cfg(test)]
 mod tests {
-    use sqlflow_job::{AttemptId, Cause, Event, Failure, JobState, LauncherId, LauncherKind, Role, Token};
+    use sqlflow_identity::Policy;
+    use sqlflow_job::{
+        AttemptId, Cause, Event, Failure, JobKey, JobState, LauncherId, LauncherKind, Role, Token,
+    };
     use sqlflow_job_store::{NewJob, ServerId, SqliteStore};
     use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
     use sqlflow_result_log::{Entry, Producer};
 
     use super::*;
     use crate::fixture;
+
+    /// By its token, from the beginning.
+    fn opened(id: &JobId, token: Token) -> Opened {
+        let token = CursorToken { key: JobKey::Token(token), cursor: Some(0) };
+        Opened { id: id.clone(), token, caller: Policy::default().caller(None), right: "token" }
+    }
     use crate::metrics::{MeasuredStore, Metrics};
 
     #[tokio::test]
@@ -303,8 +347,8 @@ mod tests {
                 tokio::time::sleep(LONG_POLL / 10).await;
             }
         };
-        let token = CursorToken { token, cursor: Some(0) };
-        let fetched = fetcher.fetch(token, Call::new(Arc::default(), None), DEFAULT_LARGEST);
+        let fetched =
+            fetcher.fetch(opened(&attempt.job, token), Call::new(Arc::default(), None), DEFAULT_LARGEST);
         let (fetched, ()) = tokio::join!(fetched, updates);
         let status = fetched.unwrap().into_inner().job_status.unwrap();
         assert_eq!((status.code(), fixture::loads(&metrics)), (v1::job_status::Code::Running, 1));
@@ -331,8 +375,7 @@ mod tests {
             tokio::time::sleep(END_LAG / 4).await;
             store.update(&id, None, Event::Finished(JobState::Failed(cancel)), 0).await.unwrap();
         };
-        let token = CursorToken { token, cursor: Some(0) };
-        let fetched = fetcher.fetch(token, Call::new(Arc::default(), None), DEFAULT_LARGEST);
+        let fetched = fetcher.fetch(opened(&id, token), Call::new(Arc::default(), None), DEFAULT_LARGEST);
         let (fetched, ()) = tokio::join!(fetched, ends);
         let status = fetched.unwrap().into_inner().job_status.unwrap();
         assert_eq!(status.code(), v1::job_status::Code::Failed);

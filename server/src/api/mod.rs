@@ -4,6 +4,7 @@
 mod agent_socket;
 mod agent_tls;
 mod attach;
+mod client_listener;
 mod compressed;
 mod delivery;
 mod executor_auth;
@@ -15,26 +16,24 @@ mod submit;
 mod v1;
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::StreamExt as _;
 use sqlflow_job_store::Store;
 use sqlflow_proto::agent::agent_server::AgentServer;
 use sqlflow_proto::v1::sql_flow_server::SqlFlowServer;
 use sqlflow_result_log::ResultLog;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use crate::access::{Access, AccessLayer};
 use crate::agent_liveness::SILENCE;
 use crate::attach_errors::AttachErrors;
 use crate::codegen::Assigner;
-use crate::connections::{self, LimitedConnection};
+use crate::connections;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::reconciler::Reconciler;
@@ -42,6 +41,8 @@ use crate::web::Links;
 
 pub use agent_socket::AgentSocket;
 pub use agent_tls::AgentTls;
+pub(crate) use client_listener::local_user;
+pub use client_listener::{ClientListener, ClientSocket};
 pub use executor_auth::ExecutorAuth;
 pub use submit::SubmitOptions;
 
@@ -67,6 +68,8 @@ pub struct Api {
     pub links: Links,
     /// How Run treats sessions.
     pub submit: SubmitOptions,
+    /// Who may do what.
+    pub access: Access,
     /// Grace period between SIGTERM and SIGKILL.
     pub grace: Duration,
     /// Ends the services.
@@ -120,7 +123,7 @@ impl Api {
     ///
     /// # Errors
     /// A listener failed.
-    pub async fn serve(self, clients: TcpListener, agents: AgentListener) -> anyhow::Result<()> {
+    pub async fn serve(self, clients: ClientListener, agents: AgentListener) -> anyhow::Result<()> {
         let shutdown = self.shutdown.clone();
         let agent_api = attach::AgentApi {
             context: Arc::new(attach::AttachContext {
@@ -156,6 +159,7 @@ impl Api {
             log: self.log,
             metrics: self.metrics,
             links: self.links,
+            access: self.access.clone(),
         };
         let token_service = SqlFlowServer::new(token_api)
             .max_decoding_message_size(MAX_REQUEST_BYTES)
@@ -166,20 +170,15 @@ impl Api {
             .register_encoded_file_descriptor_set(sqlflow_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let connections = connections::unadmitted(Arc::new(clients), "clients").map(|connection| {
-            let tracked = |stream: TcpStream| {
-                // Small answers must not wait for more to say.
-                let _ = stream.set_nodelay(true);
-                delivery::TrackedStream::new(stream)
-            };
-            Ok::<_, io::Error>(LimitedConnection::new(connection.map(tracked)))
-        });
+        let connections = clients.connections(Arc::clone(&self.access.local_users));
+        let peer = |extensions: &http::Extensions| extensions.get::<Arc<delivery::Connection>>()?.peer();
         let clients = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .layer(tower::util::MapResponseLayer::new(status::of_long_requests))
             .layer(delivery::DeliveryLayer)
             .layer(connections::admit_by_request::<Arc<delivery::Connection>>())
+            .layer(AccessLayer::new(self.access.clone(), peer))
             .add_service(token_service)
             .add_service(health_service)
             .add_service(reflection)

@@ -21,8 +21,13 @@ pub(super) struct NamedRequest {
 }
 
 impl NamedRequest {
-    /// The request with its id, if it has one.
-    pub(super) fn of(request: &v1::Request, links: &Links) -> Result<Option<Self>, Status> {
+    /// The request with its id, if it has one. `principal` is who sends it, unless that is the server's own user: their
+    /// requests are also known to servers that knew no others.
+    pub(super) fn of(
+        request: &v1::Request,
+        principal: Option<&str>,
+        links: &Links,
+    ) -> Result<Option<Self>, Status> {
         let id = request.request_id.as_str();
         if id.is_empty() {
             return Ok(None);
@@ -37,7 +42,9 @@ impl NamedRequest {
         let default = v1::Session::default();
         let session = request.session.as_ref().unwrap_or(&default);
         let user = session.user_id.as_bytes();
-        let token = links.derive("run token", &[user, id.as_bytes()]);
+        let who = principal.map(str::as_bytes);
+        let parts: Vec<&[u8]> = who.into_iter().chain([user, id.as_bytes()]).collect();
+        let token = links.derive("run token", &parts);
         let (bits, _) = token.split_first_chunk().expect("16 of 32 bytes");
         let timeout = session.fetch_timeout_seconds.map_or(String::new(), |it| it.to_string());
         let asked = [user, request.sql.as_bytes(), session.db_conn_str.as_bytes(), timeout.as_bytes()];
@@ -68,26 +75,30 @@ mod tests {
     #[test]
     fn token_depends_on_id_and_user_and_hash_on_the_request() {
         let dir = tempfile::tempdir().unwrap();
-        let links = Links::open(&dir.path().join("a.key"), "").unwrap();
-        let named = |id, user, sql| NamedRequest::of(&request(id, user, sql), &links).unwrap().unwrap();
+        let links = Links::open(&dir.path().join("a.key"), "", std::time::Duration::from_secs(60)).unwrap();
+        let named = |id, user, sql| NamedRequest::of(&request(id, user, sql), None, &links).unwrap().unwrap();
         let (first, same) = (named(ID, "ada", "SELECT 1"), named(ID, "ada", "SELECT 1"));
         assert!(first.token == same.token && first.hash == same.hash);
         let other = named(ID, "ada", "SELECT 2");
         assert!(first.token == other.token && first.hash != other.hash);
         assert!(first.token != named(ID, "grace", "SELECT 1").token);
         assert!(first.token != named(&ID[1..], "ada", "SELECT 1").token);
-        let elsewhere = Links::open(&dir.path().join("b.key"), "").unwrap();
-        let there = NamedRequest::of(&request(ID, "ada", "SELECT 1"), &elsewhere).unwrap().unwrap();
+        let of_another =
+            NamedRequest::of(&request(ID, "ada", "SELECT 1"), Some("unix:eve"), &links).unwrap().unwrap();
+        assert!(first.token != of_another.token, "the id alone is no right to another principal's job");
+        let elsewhere =
+            Links::open(&dir.path().join("b.key"), "", std::time::Duration::from_secs(60)).unwrap();
+        let there = NamedRequest::of(&request(ID, "ada", "SELECT 1"), None, &elsewhere).unwrap().unwrap();
         assert!(first.token != there.token, "who has the id and not the key has no token");
     }
 
     #[test]
     fn short_or_invalid_request_id_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let links = Links::open(&dir.path().join("a.key"), "").unwrap();
-        assert!(NamedRequest::of(&request("", "ada", "SELECT 1"), &links).unwrap().is_none());
+        let links = Links::open(&dir.path().join("a.key"), "", std::time::Duration::from_secs(60)).unwrap();
+        assert!(NamedRequest::of(&request("", "ada", "SELECT 1"), None, &links).unwrap().is_none());
         for wrong in ["15-characters-x", &"x".repeat(65), "sixteen and space", "ümläut-ümläut-ümläut"] {
-            let refused = NamedRequest::of(&request(wrong, "ada", "SELECT 1"), &links).err().unwrap();
+            let refused = NamedRequest::of(&request(wrong, "ada", "SELECT 1"), None, &links).err().unwrap();
             assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{wrong}");
         }
     }

@@ -73,7 +73,7 @@ pub(super) fn of_token(error: ParseIdError) -> Status {
 }
 
 pub(super) fn unknown_job() -> Status {
-    Status::not_found("no job has this token or id; it may be older than the server keeps jobs")
+    Status::not_found("no job of yours has this token or id; it may be older than the server keeps jobs")
 }
 
 /// Metadata of Fetch: the client's message limit, in bytes.

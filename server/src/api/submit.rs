@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sqlflow_identity::{Caller, local_user};
 use sqlflow_job::{Event, Job, JobId, Role, Token};
 use sqlflow_job_store::{Created, Lease, NewJob, Secret, Store};
 use sqlflow_os::clock;
@@ -43,6 +44,8 @@ pub(super) struct Submitter {
     reconciler: Reconciler,
     links: Links,
     options: SubmitOptions,
+    /// Name of this process's user.
+    own: String,
 }
 
 impl Submitter {
@@ -52,16 +55,19 @@ impl Submitter {
         links: Links,
         options: SubmitOptions,
     ) -> Self {
-        Self { store, reconciler, links, options }
+        let own = local_user::own().name().to_owned();
+        Self { store, reconciler, links, options, own }
     }
 
-    /// Records the request's program as a job. `headers` may have the client's trace context.
+    /// Records the request's program as a job of this caller. `headers` may have the client's trace context.
     pub(super) async fn run(
         &self,
         request: v1::Request,
         headers: &MetadataMap,
+        caller: &Caller,
     ) -> Result<(Token, JobId), Status> {
-        let named = NamedRequest::of(&request, &self.links)?;
+        let named =
+            NamedRequest::of(&request, Some(caller.name()).filter(|it| *it != self.own), &self.links)?;
         let session = request.session.unwrap_or_default();
         let data_source = self.data_source(&session)?;
         let dialect = sqlflow_data_source::dialect(data_source.expose())
@@ -89,6 +95,7 @@ impl Submitter {
         let new = NewJob {
             token: token.hash(),
             request: asked,
+            principal: caller.name().to_owned(),
             ..self.new_job(&compiled, sql, data_source, session.user_id, timeout)?
         };
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
@@ -169,6 +176,7 @@ impl Submitter {
         Ok(NewJob {
             job,
             token: Token::generate().hash(),
+            principal: String::new(),
             user_id,
             headings: statements.iter().map(|statement| heading(&statement.text)).collect(),
             step_specs: step_specs.map_err(|error| Status::internal(error.to_string()))?,

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use sqlflow_job::{Cause, CursorToken, Event, Failure, JobId};
+use sqlflow_identity::{Caller, Policy};
+use sqlflow_job::{Cause, CursorToken, Event, Failure, JobId, JobKey};
 use sqlflow_job_store::{JobFilter, JobRecord, Store, UpdateError};
 use sqlflow_os::clock;
 use sqlflow_proto::v1::{self, sql_flow_server::SqlFlow};
@@ -10,9 +11,10 @@ use sqlflow_result_log::ResultLog;
 use tonic::{Request, Response, Status};
 
 use super::delivery::{Call, Connection};
-use super::fetch::{DEFAULT_LARGEST, Fetcher};
+use super::fetch::{DEFAULT_LARGEST, Fetcher, Opened};
 use super::submit::Submitter;
 use super::{render, status};
+use crate::access::{Access, Action, allowed, audit};
 use crate::metrics::Metrics;
 use crate::web::Links;
 
@@ -27,14 +29,17 @@ pub(super) struct TokenApi {
     pub(super) fetcher: Fetcher,
     pub(super) metrics: Metrics,
     pub(super) links: Links,
+    pub(super) access: Access,
 }
 
 #[tonic::async_trait]
 impl SqlFlow for TokenApi {
     async fn run(&self, request: Request<v1::Request>) -> Result<Response<v1::Token>, Status> {
+        let caller = self.runner(&request).await?;
         let (headers, _, request) = request.into_parts();
-        let taken = self.submitter.run(request, &headers);
+        let taken = self.submitter.run(request, &headers, &caller);
         let (token, id) = self.metrics.call("Run", taken).await?;
+        audit(&caller, Action::Run, &id, "identity");
         let token = v1::Token {
             token: token.expose().to_owned(),
             job_id: id.to_string(),
@@ -53,12 +58,13 @@ impl SqlFlow for TokenApi {
                 Status::invalid_argument(format!("{} is not a number of bytes", status::LARGEST_MESSAGE))
             })?,
         };
-        let token = request.get_ref().token.parse::<CursorToken>().map_err(status::of_token)?;
-        self.metrics.call("Fetch", self.fetcher.fetch(token, call, largest)).await
+        let opened = self.open(&request).await?;
+        self.metrics.call("Fetch", self.fetcher.fetch(opened, call, largest)).await
     }
 
     async fn cancel(&self, request: Request<v1::Token>) -> Result<Response<v1::Job>, Status> {
-        let id = self.resolve(&request.get_ref().token).await?;
+        let Opened { id, caller, right, .. } = self.open(&request).await?;
+        audit(&caller, Action::Cancel, &id, right);
         let event =
             Event::CancelRequested(Failure::new(Cause::Cancelled, "the job was cancelled by its client"));
         match self.store.update(&id, None, event, clock::now_ms()).await {
@@ -74,18 +80,21 @@ impl SqlFlow for TokenApi {
     }
 
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
-        let (id, may_see_program) = match request.into_inner().by {
-            Some(v1::get_job_request::By::JobId(id)) => (id.parse().map_err(status::of_token)?, false),
-            Some(v1::get_job_request::By::Token(token)) => (self.resolve(&token).await?, true),
+        let caller = caller_of(&request);
+        let key = match &request.get_ref().by {
+            Some(v1::get_job_request::By::JobId(id)) => JobKey::Id(id.parse().map_err(status::of_token)?),
+            Some(v1::get_job_request::By::Token(token)) => {
+                token.parse::<CursorToken>().map_err(status::of_token)?.key
+            }
             None => return Err(Status::invalid_argument("name the job by its id or its token")),
         };
+        let (id, right) = self.resolve(&key, &caller).await?;
+        audit(&caller, Action::Read, &id, right);
         let record = self.load(&id).await?;
         let mut job = render::job(&record, true);
         job.last_position = self.log.last_position(&id).await.map_err(status::of_log)?;
-        if may_see_program {
-            job.sql = self.store.program(&id).await.map_err(status::of_store)?.unwrap_or_default();
-            job.job_tracer_url = self.links.url(&id);
-        }
+        job.sql = self.store.program(&id).await.map_err(status::of_store)?.unwrap_or_default();
+        job.job_tracer_url = self.links.url(&id);
         Ok(Response::new(job))
     }
 
@@ -93,6 +102,11 @@ impl SqlFlow for TokenApi {
         &self,
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let caller = caller_of(&request);
+        let principal = match allowed(&caller)? {
+            admin if admin.is_admin() => None,
+            other => Some(other.name().to_owned()),
+        };
         let request = request.into_inner();
         let limit = match request.page_size {
             0 => DEFAULT_LISTED,
@@ -108,7 +122,7 @@ impl SqlFlow for TokenApi {
         }
         let user_id = Some(request.user_id).filter(|user| !user.is_empty());
         // One more than requested shows whether there is another page.
-        let filter = JobFilter { user_id, states, before, limit: limit + 1 };
+        let filter = JobFilter { principal, user_id, states, before, limit: limit + 1 };
         let mut records = self.store.list(filter).await.map_err(status::of_store)?;
         let more = records.len() > limit as usize;
         records.truncate(limit as usize);
@@ -122,15 +136,52 @@ impl SqlFlow for TokenApi {
 }
 
 impl TokenApi {
-    async fn resolve(&self, token: &str) -> Result<JobId, Status> {
-        let token = token.parse::<CursorToken>().map_err(status::of_token)?.token;
-        let id = self.store.resolve(token.hash()).await.map_err(status::of_store)?;
-        id.ok_or_else(status::unknown_job)
+    /// The caller of Run. Clients that cannot send headers have their access token in the session.
+    async fn runner(&self, request: &Request<v1::Request>) -> Result<Caller, Status> {
+        let in_session = request.get_ref().session.as_ref().map(|it| it.token.as_str());
+        let caller = match in_session.filter(|token| !token.is_empty()) {
+            Some(token) if !request.metadata().contains_key("authorization") => {
+                self.access.caller(Some(token), None).await?
+            }
+            Some(_) | None => caller_of(request),
+        };
+        allowed(&caller)?;
+        Ok(caller)
+    }
+
+    /// The job of a token, or of an id in its place.
+    async fn open(&self, request: &Request<v1::Token>) -> Result<Opened, Status> {
+        let token = request.get_ref().token.parse::<CursorToken>().map_err(status::of_token)?;
+        let caller = caller_of(request);
+        let (id, right) = self.resolve(&token.key, &caller).await?;
+        Ok(Opened { id, token, caller, right })
+    }
+
+    /// The job, and what gives access to it.
+    async fn resolve(&self, key: &JobKey, caller: &Caller) -> Result<(JobId, &'static str), Status> {
+        match key {
+            JobKey::Token(token) => {
+                let id = self.store.resolve(token.hash()).await.map_err(status::of_store)?;
+                Ok((id.ok_or_else(status::unknown_job)?, "token"))
+            }
+            JobKey::Id(id) => {
+                allowed(caller)?;
+                let record = self.load(id).await?;
+                // Whose job it is, or that there is one, is nobody else's business.
+                let is_theirs = caller.may_access(record.principal.as_deref());
+                if is_theirs { Ok((id.clone(), "identity")) } else { Err(status::unknown_job()) }
+            }
+        }
     }
 
     async fn load(&self, id: &JobId) -> Result<JobRecord, Status> {
         self.store.load(id).await.map_err(status::of_store)?.ok_or_else(status::unknown_job)
     }
+}
+
+/// Who calls: found before each call.
+fn caller_of<T>(request: &Request<T>) -> Caller {
+    request.extensions().get().cloned().unwrap_or_else(|| Policy::default().caller(None))
 }
 
 /// The store's name of a state; none for a state that no stored job has. For clients a cancelled job has FAILED, with

@@ -51,6 +51,8 @@ async fn problems(options: &Options) -> Vec<String> {
     take(state_dir(options));
     take(options.models_uri(Path::new("/")).map(drop));
     take(options.check_data_source());
+    take(options.check_access());
+    take(options.check_access_files());
     take(options.missing_data_source().map_or(Ok(()), |why| Err(anyhow::Error::msg(why))));
     take(Telemetry::from_env().map(drop));
     take(Propagation::from_variables(&|name: &str| std::env::var(name).ok()).map(drop));

@@ -1,6 +1,7 @@
 //! Limit of connections per listener whose peers are not admitted yet.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
@@ -78,6 +79,25 @@ impl AdmissionLimit {
 }
 
 impl<S> Unadmitted<S> {
+    /// The stream.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// The same connection, with the stream that this makes of it. `None`: it failed, or the connection lost its slot
+    /// meanwhile.
+    pub async fn try_map<T, F: Future<Output = io::Result<T>>>(
+        self,
+        wrap: impl FnOnce(S) -> F,
+    ) -> Option<Unadmitted<T>> {
+        let Self { stream, slot } = self;
+        let lost = slot.lost.clone();
+        tokio::select! {
+            wrapped = wrap(stream) => Some(Unadmitted { stream: wrapped.ok()?, slot }),
+            () = lost.cancelled() => None,
+        }
+    }
+
     /// The same connection, with another stream.
     pub fn map<T>(self, wrap: impl FnOnce(S) -> T) -> Unadmitted<T> {
         Unadmitted { stream: wrap(self.stream), slot: self.slot }

@@ -13,7 +13,7 @@ use futures::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-pub use admission_limit::{AdmissionLimit, Unadmitted};
+pub use admission_limit::{AdmissionLimit, MAX_UNADMITTED, Unadmitted};
 pub use limited_connection::{Bounds, LimitedConnection, admit_by_request, admit_by_service};
 
 /// Timeout for a peer's first bytes, for a TLS handshake, and for the header of an HTTP/1 request.

@@ -164,6 +164,7 @@ mod tests {
         }
         job.apply(Event::Finished(JobState::Succeeded), now).unwrap();
         JobRecord {
+            principal: None,
             job,
             lease_epoch: 1,
             user_id: "me".to_owned(),

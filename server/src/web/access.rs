@@ -1,37 +1,44 @@
-//! Access to a job's web page: by its link. A link's key is a MAC over the job's id under a secret of the state
-//! folder, so every server there makes and accepts the same one. It grants access to the page and nothing else.
+//! Links to jobs' web pages. A link's key is a time, and a MAC over it and the job's id under a secret of the state
+//! folder, so every server there makes and accepts the same ones. It grants access to the page until then, and to nothing
+//! else.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
 use sqlflow_job::JobId;
+use sqlflow_os::clock;
 
-/// Bytes of the secret, and of a key.
+/// Bytes of the secret, and of a key's MAC.
 const SECRET_BYTES: usize = 32;
-const KEY_BYTES: usize = 16;
+const MAC_BYTES: usize = 16;
+/// Hexadecimal digits of a key's time, in seconds since the Unix epoch.
+const TIME_DIGITS: usize = 8;
 /// Name of a cookie with a page's key, and its lifetime in a browser: 30 days.
 const COOKIE: &str = "sqlflow_page";
-const COOKIE_SECONDS: u32 = 30 * 24 * 3600;
+const COOKIE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Makes and verifies links.
 #[derive(Clone)]
 pub struct Links {
     secret: [u8; SECRET_BYTES],
     public_url: String,
+    lifetime: Duration,
 }
 
 impl Links {
-    /// Reads the secret from this file, or creates it. `public_url` is this server's address for browsers.
+    /// Reads the secret from this file, or creates it. `public_url` is this server's address for browsers. Its links are
+    /// valid for `lifetime`.
     ///
     /// # Errors
     /// The file can be neither read nor created, or has other content.
-    pub fn open(file: &Path, public_url: &str) -> io::Result<Self> {
+    pub fn open(file: &Path, public_url: &str, lifetime: Duration) -> io::Result<Self> {
         let secret = match fs::read(file) {
             Ok(secret) => secret,
             Err(error) if error.kind() == io::ErrorKind::NotFound => make_secret(file)?,
@@ -40,7 +47,7 @@ impl Links {
         let secret = secret
             .try_into()
             .map_err(|_| io::Error::other(format!("{} is damaged; remove it", file.display())))?;
-        Ok(Self { secret, public_url: public_url.trim_end_matches('/').to_owned() })
+        Ok(Self { secret, public_url: public_url.trim_end_matches('/').to_owned(), lifetime })
     }
 
     /// Derives 32 bytes from these parts, which cannot be made without the secret. Each purpose has its own.
@@ -55,28 +62,51 @@ impl Links {
         mac.finalize().into_bytes().into()
     }
 
-    fn mac(&self, job: &JobId) -> Hmac<Sha256> {
+    /// Whether browsers find this server by HTTPS.
+    #[must_use]
+    pub fn are_encrypted(&self) -> bool {
+        self.public_url.starts_with("https://")
+    }
+
+    /// Host of this server's address for browsers, perhaps with a port.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let address =
+            self.public_url.split_once("://").map_or(self.public_url.as_str(), |(_, address)| address);
+        address.split('/').next().unwrap_or_default()
+    }
+
+    /// The MAC over a job's page and the digits of a time.
+    fn mac(&self, job: &JobId, until: &str) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("any length will do");
-        mac.update(b"job page ");
+        mac.update(b"job page until ");
+        mac.update(until.as_bytes());
         mac.update(job.as_str().as_bytes());
         mac
     }
 
-    /// Key of a job's page.
+    /// Key of a job's page, valid for the lifetime of links.
     #[must_use]
     pub fn key(&self, job: &JobId) -> String {
-        let mac = self.mac(job).finalize().into_bytes();
-        hex::encode(&mac[..KEY_BYTES])
+        self.key_until(job, now_seconds().saturating_add(self.lifetime.as_secs()))
     }
 
-    /// Whether it is the key of this job's page. Takes the same time for every wrong key.
+    fn key_until(&self, job: &JobId, seconds: u64) -> String {
+        let until = format!("{:08x}", u32::try_from(seconds).unwrap_or(u32::MAX));
+        let mac = self.mac(job, &until).finalize().into_bytes();
+        format!("{until}{}", hex::encode(&mac[..MAC_BYTES]))
+    }
+
+    /// Whether it is a key of this job's page that is still valid. Takes the same time for every wrong key.
     #[must_use]
     pub fn opens(&self, key: &str, job: &JobId) -> bool {
-        let is_whole = |it: &Vec<u8>| it.len() == KEY_BYTES && key.len() == 2 * KEY_BYTES;
-        hex::decode(key)
+        let Some((until, mac)) = key.split_at_checked(TIME_DIGITS) else { return false };
+        let is_whole = |it: &Vec<u8>| it.len() == MAC_BYTES && mac.len() == 2 * MAC_BYTES;
+        let is_made_here = hex::decode(mac)
             .ok()
             .filter(is_whole)
-            .is_some_and(|it| self.mac(job).verify_truncated_left(&it).is_ok())
+            .is_some_and(|it| self.mac(job, until).verify_truncated_left(&it).is_ok());
+        is_made_here && u64::from_str_radix(until, 16).is_ok_and(|until| now_seconds() < until)
     }
 
     /// Address of a job's page.
@@ -89,11 +119,10 @@ impl Links {
     /// is sent for this page only, never from another site, and no script can read it.
     #[must_use]
     pub fn cookie(&self, job: &JobId) -> String {
-        let secure = if self.public_url.starts_with("https://") { "; Secure" } else { "" };
-        let key = self.key(job);
-        format!(
-            "{COOKIE}={key}; Path=/jobs/{job}; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Strict{secure}"
-        )
+        let secure = if self.are_encrypted() { "; Secure" } else { "" };
+        let seconds = COOKIE_LIFETIME.as_secs();
+        let key = self.key_until(job, now_seconds().saturating_add(seconds));
+        format!("{COOKIE}={key}; Path=/jobs/{job}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
     }
 
     /// The job, if the browser has opened its page before.
@@ -111,6 +140,10 @@ impl Links {
     pub fn path(&self, job: &JobId) -> String {
         format!("/jobs/{job}?key={}", self.key(job))
     }
+}
+
+fn now_seconds() -> u64 {
+    u64::try_from(clock::now_ms() / 1000).unwrap_or_default()
 }
 
 /// Creates the file atomically; another server may be faster.
@@ -136,16 +169,19 @@ fn make_secret(file: &Path) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
     #[test]
     fn link_opens_only_its_jobs_page_on_every_server() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("links.key");
-        let links = Links::open(&file, "https://host/").unwrap();
+        let links = Links::open(&file, "https://host/", HOUR).unwrap();
         let (job, other) = (JobId::generate(), JobId::generate());
         let key = links.key(&job);
-        assert!(Links::open(&file, "").unwrap().opens(&key, &job));
+        assert!(Links::open(&file, "", HOUR).unwrap().opens(&key, &job));
         assert!(!links.opens(&key, &other));
-        for wrong in ["", "00", &key[1..], &format!("{key}00"), &"é".repeat(16), &"0".repeat(32)] {
+        let later = format!("ffffffff{}", &key[8..]);
+        for wrong in ["", "00", &key[1..], &format!("{key}00"), &"é".repeat(20), &"0".repeat(40), &later] {
             assert!(!links.opens(wrong, &job), "{wrong}");
         }
         assert_eq!(links.url(&job), format!("https://host/jobs/{job}?key={key}"));
@@ -153,9 +189,20 @@ mod tests {
     }
 
     #[test]
+    fn link_expires() {
+        let dir = tempfile::tempdir().unwrap();
+        let links = Links::open(&dir.path().join("links.key"), "http://host", HOUR).unwrap();
+        let job = JobId::generate();
+        assert!(links.opens(&links.key_until(&job, now_seconds() + 60), &job));
+        assert!(!links.opens(&links.key_until(&job, now_seconds() - 1), &job));
+        let at_once = Links { lifetime: Duration::ZERO, ..links };
+        assert!(!at_once.opens(&at_once.key(&job), &job));
+    }
+
+    #[test]
     fn cookie_reopens_the_page_it_was_set_for() {
         let dir = tempfile::tempdir().unwrap();
-        let links = Links::open(&dir.path().join("links.key"), "https://host").unwrap();
+        let links = Links::open(&dir.path().join("links.key"), "https://host", HOUR).unwrap();
         let (job, other) = (JobId::generate(), JobId::generate());
         let cookie = links.cookie(&job);
         assert!(cookie.contains(&format!("; Path=/jobs/{job};")) && cookie.ends_with("; Secure"), "{cookie}");

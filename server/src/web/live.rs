@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use futures::Stream;
 use serde::Deserialize;
+use sqlflow_identity::Caller;
 use sqlflow_job::JobId;
 use sqlflow_job_store::known_job;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -57,9 +58,10 @@ async fn live(
     State(web): State<Web>,
     Path(id): Path<String>,
     Query(Live { key, after }): Query<Live>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Response {
-    let record = match web.open(&id, &key).await {
+    let record = match web.open(&id, &key, &caller).await {
         Ok(record) => record,
         Err(refusal) => return refusal.into_response(),
     };

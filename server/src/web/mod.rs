@@ -1,10 +1,11 @@
 //! HTTP: probes and metrics for operators, web pages for users.
 //!
-//! `access` checks links. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
+//! `access` checks links, `identity` who opens a page. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
 //! and `tail` finds the last lines. `pages` renders HTML, `live` sends updates. `serve` is the protocol.
 
 mod access;
 mod downsampling;
+mod identity;
 mod live;
 mod log_text;
 mod pages;
@@ -32,6 +33,9 @@ use sqlflow_result_log::ResultLog;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use sqlflow_tls::server::ServerTls;
+
+use crate::access::Access;
 use crate::connections::FIRST_BYTES_TIME;
 use crate::metrics::Metrics;
 
@@ -59,29 +63,54 @@ pub struct Web {
     pub shutdown: CancellationToken,
     /// Cached views of jobs.
     pub views: JobViews,
+    /// Who may do what.
+    pub access: Access,
 }
 
 pub use view::JobViews;
 
 impl Web {
-    /// Serves until the shutdown token is cancelled, then drains for a bounded time.
-    pub async fn serve(self, listener: TcpListener) {
+    /// Serves until the shutdown token is cancelled, then drains for a bounded time. With a listener for metrics, that one
+    /// serves them and the probes to everybody.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Option<Arc<ServerTls>>,
+        metrics: Option<TcpListener>,
+    ) {
         let shutdown = self.shutdown.clone();
-        let routes = Router::new()
-            .merge(probes::routes())
-            .merge(pages::routes())
-            .merge(live::routes())
-            .with_state(self)
-            .layer(middleware::from_fn(secured));
-        let serving = serve::serve(listener, routes, FIRST_BYTES_TIME, shutdown.clone());
+        let routes = self.routes();
+        let users = Arc::clone(&self.access.local_users);
+        let peers = serve::Peers { tls, users: Some(users) };
+        let pages = serve::serve(listener, routes, peers, FIRST_BYTES_TIME, shutdown.clone());
+        let metrics = async {
+            if let Some(listener) = metrics {
+                let routes = probes::open_routes().with_state(self).layer(middleware::from_fn(secured));
+                let peers = serve::Peers { tls: None, users: None };
+                serve::serve(listener, routes, peers, FIRST_BYTES_TIME, shutdown.clone()).await;
+            }
+        };
+        let serving = async { tokio::join!(pages, metrics) };
         let overdue = async {
             shutdown.cancelled().await;
             tokio::time::sleep(DRAIN_TIME).await;
         };
         tokio::select! {
-            () = serving => {}
+            _ = serving => {}
             () = overdue => {}
         }
+    }
+}
+
+impl Web {
+    fn routes(&self) -> Router {
+        Router::new()
+            .merge(probes::routes())
+            .merge(pages::routes())
+            .merge(live::routes())
+            .layer(middleware::from_fn_with_state(self.clone(), identity::identify))
+            .with_state(self.clone())
+            .layer(middleware::from_fn(secured))
     }
 }
 

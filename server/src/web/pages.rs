@@ -9,17 +9,17 @@ mod statements;
 mod summary;
 mod timeline;
 
-use axum::Form;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Extension, Form, Router};
 use futures::stream;
 use maud::{DOCTYPE, Markup, html};
 use serde::Deserialize;
-use sqlflow_job::{CursorToken, JobId};
+use sqlflow_identity::Caller;
+use sqlflow_job::{CursorToken, JobId, JobKey};
 use sqlflow_job_store::JobRecord;
 use sqlflow_proto::record::record::Payload;
 use sqlflow_result_log::ResultLog;
@@ -27,7 +27,8 @@ use sqlflow_result_log::ResultLog;
 use super::log_text::{LogText, Piece, PieceKind};
 use super::tail::{Tail, tail};
 use super::view::READ_TIME;
-use super::{Web, assets};
+use super::{Web, assets, identity};
+use crate::access::{Action, audit};
 
 pub(super) use summary::summary;
 
@@ -44,6 +45,8 @@ pub(super) fn routes() -> Router<Web> {
     Router::new()
         .route("/", get(|| async { Redirect::temporary("/jobs") }))
         .route("/jobs", get(list::list))
+        .route("/sign-in", post(identity::sign_in))
+        .route("/sign-out", post(identity::sign_out))
         .route("/jobs/{id}", get(job).post(enter))
         .route("/jobs/{id}/log", get(download))
         .route("/jobs/{id}/display/{position}", get(display::display))
@@ -68,6 +71,11 @@ impl IntoResponse for Refusal {
 }
 
 impl Refusal {
+    /// With this code and content.
+    pub(super) fn new(code: StatusCode, body: Markup) -> Self {
+        Self(code, body)
+    }
+
     fn fault(error: &dyn std::error::Error) -> Self {
         let body = html! { h1 { "Not now" } p { (error.to_string()) } };
         Self(StatusCode::SERVICE_UNAVAILABLE, body)
@@ -75,14 +83,15 @@ impl Refusal {
 }
 
 impl Web {
-    /// Loads the job, if the key is valid.
-    pub(super) async fn open(&self, id: &str, key: &str) -> Result<JobRecord, Refusal> {
-        let id: Option<JobId> = id.parse().ok();
-        // Without a valid key, the response does not reveal whether the job exists.
-        let Some(id) = id.filter(|id| self.links.opens(key, id)) else { return Err(locked()) };
+    /// Loads the job, if the key is valid or the caller may access it.
+    pub(super) async fn open(&self, id: &str, key: &str, caller: &Caller) -> Result<JobRecord, Refusal> {
+        let Ok(id) = id.parse::<JobId>() else { return Err(locked()) };
+        let has_key = self.links.opens(key, &id);
         match self.store.load(&id).await {
-            Ok(Some(record)) => Ok(record),
-            Ok(None) => {
+            Ok(Some(record)) if has_key || caller.may_access(record.principal.as_deref()) => Ok(record),
+            // Without a right, the response does not reveal whether the job exists.
+            Ok(_) if !has_key => Err(locked()),
+            Ok(_) => {
                 let body = html! { h1 { "Gone" } p { "This job is older than the server keeps jobs." } };
                 Err(Refusal(StatusCode::NOT_FOUND, body))
             }
@@ -114,9 +123,15 @@ struct Entry {
 }
 
 /// Redirects from a job's token to its page.
-async fn enter(State(web): State<Web>, Form(entry): Form<Entry>) -> Result<Redirect, Refusal> {
-    let Ok(token) = entry.token.trim().parse::<CursorToken>() else { return Err(locked()) };
-    match web.store.resolve(token.token.hash()).await {
+async fn enter(
+    State(web): State<Web>,
+    headers: HeaderMap,
+    Form(entry): Form<Entry>,
+) -> Result<Redirect, Refusal> {
+    identity::from_this_site(&headers)?;
+    let token = entry.token.trim().parse::<CursorToken>();
+    let Ok(CursorToken { key: JobKey::Token(token), .. }) = token else { return Err(locked()) };
+    match web.store.resolve(token.hash()).await {
         Ok(Some(id)) => Ok(Redirect::to(&web.links.path(&id))),
         Ok(None) => Err(locked()),
         Err(error) => Err(Refusal::fault(&error)),
@@ -127,6 +142,7 @@ async fn job(
     State(web): State<Web>,
     Path(id): Path<String>,
     Query(Key { key }): Query<Key>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     if key.is_empty()
@@ -134,7 +150,12 @@ async fn job(
     {
         return Ok(Redirect::to(&web.links.path(&known)).into_response());
     }
-    let record = web.open(&id, &key).await?;
+    let record = web.open(&id, &key, &caller).await?;
+    if key.is_empty() {
+        // Its links have the key.
+        return Ok(Redirect::to(&web.links.path(&record.job.id)).into_response());
+    }
+    audit(&caller, Action::Read, &record.job.id, "page");
     let view = web.views.of(&record.job.id);
     let fault = |error: sqlflow_result_log::LogError| Refusal::fault(&error);
     let summary = summary(&web, &record, &view, READ_TIME).await.map_err(fault)?;
@@ -199,8 +220,10 @@ async fn download(
     State(web): State<Web>,
     Path(id): Path<String>,
     Query(Key { key }): Query<Key>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Response, Refusal> {
-    let record = web.open(&id, &key).await?;
+    let record = web.open(&id, &key, &caller).await?;
+    audit(&caller, Action::Read, &record.job.id, "page");
     let chunks = stream::try_unfold((web, record.job.id, 0), |(web, id, after)| async move {
         let page = web.log.read(&id, after, PAGE_BYTES).await?;
         let Some(last) = page.records.last().map(|it| it.position) else {
@@ -236,8 +259,9 @@ async fn search(
     State(web): State<Web>,
     Path(id): Path<String>,
     Query(Search { key, q }): Query<Search>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Html<String>, Refusal> {
-    let record = web.open(&id, &key).await?;
+    let record = web.open(&id, &key, &caller).await?;
     let found = find(web.log.as_ref(), &record.job.id, &q).await.map_err(|error| Refusal::fault(&error))?;
     let body = html! {
         h1 { "Lines with “" (q) "”" }

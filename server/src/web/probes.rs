@@ -2,22 +2,45 @@
 
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
+
+use sqlflow_identity::Caller;
 
 use super::Web;
 
 /// Timeout for the launcher's answer: probes have a timeout of a few seconds themselves.
 const LAUNCHER_TIME: Duration = Duration::from_secs(2);
 
+/// For the address of browsers.
 pub(super) fn routes() -> Router<Web> {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
+    probes().route("/metrics", get(metrics_of_admin))
+}
+
+/// For an address of their own.
+pub(super) fn open_routes() -> Router<Web> {
+    probes().route("/metrics", get(metrics))
+}
+
+fn probes() -> Router<Web> {
+    Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready))
+}
+
+/// Metrics name no job, but tell how many there are of whom.
+async fn metrics_of_admin(
+    web: State<Web>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> Response {
+    if caller.is_admin() {
+        return metrics(web, headers).await;
+    }
+    let why = "cannot show metrics: this address shows them to administrators; send the access token of one, or read \
+               the address of --metrics-listen\n";
+    (StatusCode::FORBIDDEN, why).into_response()
 }
 
 /// Readiness: the store and the log can be read. Whether jobs can be recorded and attempts launched is reported and

@@ -1,40 +1,76 @@
-//! HTTP/1 server with a timeout for the header of each request, which `axum::serve` does not have.
+//! HTTP/1 server with a timeout for the header of each request, which `axum::serve` does not have, and with the identity of
+//! each connection's other end.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use futures::StreamExt as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use sqlflow_tls::server::ServerTls;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use super::identity::Peer;
+use crate::access::{LocalUsers, handshake, holder};
+use crate::api::local_user;
 use crate::connections;
+
+/// How connections are identified.
+pub(super) struct Peers {
+    /// TLS of the listener.
+    pub(super) tls: Option<Arc<ServerTls>>,
+    /// Users of this machine; `None`: nobody is asked who they are.
+    pub(super) users: Option<Arc<LocalUsers>>,
+}
+
+impl Peers {
+    async fn local_user(&self, stream: &TcpStream) -> Peer {
+        match &self.users {
+            Some(users) => Peer(local_user(stream, users).await),
+            None => Peer(None),
+        }
+    }
+}
 
 /// Serves until the shutdown token is cancelled, then until open requests have ended. A connection is closed if the
 /// next request's header is not complete within `header_time`, even if it is idle.
 pub(super) async fn serve(
     listener: TcpListener,
     routes: Router,
+    peers: Peers,
     header_time: Duration,
     shutdown: CancellationToken,
 ) {
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(header_time);
-    let open = GracefulShutdown::new();
+    let (open, peers) = (GracefulShutdown::new(), Arc::new(peers));
     let mut connections =
         pin!(connections::incoming(Arc::new(listener), "browsers").take_until(shutdown.cancelled()));
     while let Some(stream) = connections.next().await {
-        let service = TowerToHyperService::new(routes.clone());
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = open.watch(connection);
+        let (peers, routes, builder) = (Arc::clone(&peers), routes.clone(), builder.clone());
+        let watcher = open.watcher();
+        // A peer that disconnects or is late is not an error of this server.
         tokio::spawn(async move {
-            // A peer that disconnects or is late is not an error of this server.
-            let _ = connection.await;
+            let peer = peers.local_user(&stream).await;
+            match &peers.tls {
+                None => {
+                    let service = TowerToHyperService::new(routes.layer(Extension(peer)));
+                    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+                    let _ = watcher.watch(connection).await;
+                }
+                Some(tls) => {
+                    let Ok(stream) = handshake(stream, tls).await else { return };
+                    let peer = Peer(holder(&stream).or(peer.0));
+                    let service = TowerToHyperService::new(routes.layer(Extension(peer)));
+                    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+                    let _ = watcher.watch(connection).await;
+                }
+            }
         });
     }
     open.shutdown().await;
@@ -54,7 +90,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new().route("/", get(async || "here"));
-        tokio::spawn(serve(listener, routes, HEADER_TIME, CancellationToken::new()));
+        let peers = Peers { tls: None, users: None };
+        tokio::spawn(serve(listener, routes, peers, HEADER_TIME, CancellationToken::new()));
         TcpStream::connect(address).await.unwrap()
     }
 

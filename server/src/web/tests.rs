@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::http::StatusCode;
 use futures::StreamExt as _;
+use sqlflow_identity::Policy;
 use sqlflow_job::JobId;
 use sqlflow_job_store::{ServerId, SqliteStore};
 use sqlflow_launcher::{LocalLauncher, LocalOptions, Python};
@@ -17,6 +18,8 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::fixture::{self, HookedLog, LogHooks};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Counts reads of a job's view from the log's beginning.
 #[derive(Default)]
@@ -47,10 +50,11 @@ async fn world() -> World {
         log: log.clone(),
         launcher: Arc::new(launcher(dir.path())),
         metrics: Metrics::default(),
-        links: Links::open(&dir.path().join("links.key"), "http://here").unwrap(),
+        links: Links::open(&dir.path().join("links.key"), "http://here", HOUR).unwrap(),
         trace_url: String::new(),
         shutdown: CancellationToken::new(),
         views: JobViews::default(),
+        access: Access::new(Policy::default(), Vec::new()),
     };
     World { web, log, dir }
 }
@@ -109,9 +113,8 @@ impl World {
     }
 
     async fn get(&self, path: &str) -> (StatusCode, Body) {
-        let routes = Router::new().merge(probes::routes()).merge(live::routes()).with_state(self.web.clone());
-        let request = Request::get(path).body(Body::empty()).unwrap();
-        let response = routes.oneshot(request).await.unwrap();
+        let request = Request::get(path).header("host", "here").body(Body::empty()).unwrap();
+        let response = self.web.routes().oneshot(request).await.unwrap();
         (response.status(), response.into_body())
     }
 }

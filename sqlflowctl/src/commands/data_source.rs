@@ -58,7 +58,7 @@ fn meant_path(text: &str, folder: &Path) -> Option<String> {
 }
 
 fn is_this_machine(server: &str) -> bool {
-    ["http://localhost:", "http://127.", "http://[::1]:"].iter().any(|here| server.starts_with(here))
+    ["http://localhost:", "http://127.", "http://[::1]:", "unix:"].iter().any(|here| server.starts_with(here))
 }
 
 #[cfg(test)]

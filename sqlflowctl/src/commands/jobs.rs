@@ -80,12 +80,9 @@ pub(super) async fn describe(
     console.flush()
 }
 
-/// Number of characters of a job's id.
-const ID_LENGTH: usize = 26;
-
 /// Whether the text may be the beginning of an id.
 fn looks_like_an_id(text: &str) -> bool {
-    (SHORTEST_PREFIX..ID_LENGTH).contains(&text.len())
+    (SHORTEST_PREFIX..token::ID_LENGTH).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 

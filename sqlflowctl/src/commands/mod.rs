@@ -3,6 +3,7 @@
 mod data_source;
 mod fetch;
 mod jobs;
+mod login;
 mod models;
 mod parse;
 mod read;
@@ -25,7 +26,7 @@ pub(crate) async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> 
     let json = global.output == Format::Json;
     let csv = global.output == Format::Csv;
     let form = Form { json, style: console.style(csv, global.expanded) };
-    let client = || Client::new(&global.server);
+    let client = || Client::new(&global.connection.connection()?);
     reject_csv(csv, &command)?;
     console.page(!global.no_pager && is_paged(&command));
     let ended = match command {
@@ -38,6 +39,8 @@ pub(crate) async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> 
         Command::Cancel(job) => jobs::cancel(&job, json, client()?, console).await,
         Command::List(list) => jobs::list(&list, form, client()?, console).await,
         Command::Describe(job) => jobs::describe(&job, json, client()?, console).await,
+        Command::Login => login::login(&global.connection, console).await,
+        Command::Logout => login::logout(console),
         Command::Models(args) => models::models(args, form, console).await,
         Command::Parse(parse) => parse::parse(&parse, console),
         Command::Completion(args) => console.results(&manual::completion(args.shell)).map_err(Failure::from),
@@ -61,6 +64,8 @@ fn is_paged(command: &Command) -> bool {
         Command::Run(_)
         | Command::Fetch(_)
         | Command::Cancel(_)
+        | Command::Login
+        | Command::Logout
         | Command::Completion(_)
         | Command::Man { .. } => false,
     }

@@ -44,6 +44,8 @@ fn stored_job_is_found_by_id_prefix_and_last() {
     });
     let by_id = format!("{JOB}.2");
     let output = world.run(&["fetch", JOB]);
+    assert_eq!(status(&output), 2, "the server asks whose job it is: {output:?}");
+    let output = world.run(&["fetch", "01jzzzzz"]);
     assert_eq!(status(&output), 2, "not stored yet: {output:?}");
     assert!(stderr(&output).contains("not stored"), "{output:?}");
     world.run(&["run", "--detach", "-e", "SELECT 1"]);

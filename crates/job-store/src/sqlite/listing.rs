@@ -6,35 +6,36 @@ use sqlflow_job::JobState;
 use super::rows::RECORD_COLUMNS;
 use crate::types::JobFilter;
 
-/// The newest jobs of each state, by its index, and of these the newest: the rows that are looked at are no more than
-/// five times those that are asked for, however many jobs there are.
-/// The query's text, and what it is asked with.
+/// The text of the query and its values. It finds the newest jobs of each state by its index, and of these the newest:
+/// the rows that are read are at most five times those that are asked for, however many jobs there are.
 pub(super) fn listing(filter: JobFilter) -> (String, Vec<Value>) {
-    let (user, before) = (filter.user_id, filter.before.map(|id| id.to_string()));
+    let mut conditions = Vec::new();
+    let mut add = |condition: &'static str, value: Option<String>| {
+        conditions.extend(value.map(|value| (condition, Value::from(value))));
+    };
+    add("principal = ?", filter.principal);
+    add("user_id = ?", filter.user_id);
+    let is_of_every_state = conditions.is_empty() && filter.states.is_empty();
+    conditions.extend(filter.before.map(|id| ("job_id < ?", Value::from(id.to_string()))));
     let limit = Value::from(i64::from(filter.limit));
+    let also: String = conditions.iter().map(|(condition, _)| format!(" AND {condition}")).collect();
+    let given = || conditions.iter().map(|(_, value)| value.clone());
+
     let (mut sql, mut values) = (format!("SELECT {RECORD_COLUMNS} FROM jobs WHERE TRUE"), Vec::new());
-    if user.is_some() || !filter.states.is_empty() {
+    if is_of_every_state {
+        sql.push_str(&also);
+        values.extend(given());
+    } else {
         let states = if filter.states.is_empty() { JobState::NAMES.to_vec() } else { filter.states };
-        let mut of_states = Vec::new();
+        let one = format!(
+            "SELECT * FROM (SELECT job_id FROM jobs WHERE state = ?{also} ORDER BY job_id DESC LIMIT ?)"
+        );
+        sql.push_str(&format!(" AND job_id IN ({})", vec![one; states.len()].join(" UNION ALL ")));
         for state in states {
-            let mut one = "SELECT * FROM (SELECT job_id FROM jobs WHERE state = ?".to_owned();
             values.push(Value::from(state.to_owned()));
-            if let Some(user) = &user {
-                one.push_str(" AND user_id = ?");
-                values.push(user.clone().into());
-            }
-            if let Some(before) = &before {
-                one.push_str(" AND job_id < ?");
-                values.push(before.clone().into());
-            }
-            one.push_str(" ORDER BY job_id DESC LIMIT ?)");
+            values.extend(given());
             values.push(limit.clone());
-            of_states.push(one);
         }
-        sql.push_str(&format!(" AND job_id IN ({})", of_states.join(" UNION ALL ")));
-    } else if let Some(before) = before {
-        sql.push_str(" AND job_id < ?");
-        values.push(before.into());
     }
     sql.push_str(" ORDER BY job_id DESC LIMIT ?");
     values.push(limit);

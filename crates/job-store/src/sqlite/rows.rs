@@ -12,7 +12,7 @@ use crate::types::{JobRecord, StoreError};
 /// lose when it writes the document back, and with every change of a job's log that it would not understand.
 pub(super) const DOC_VERSION: i64 = 7;
 
-pub(super) const RECORD_COLUMNS: &str = "job_id, user_id, state, doc, doc_version, lease_epoch, created_ms, ended_ms, plain_cursor, fetch_timeout_ms";
+pub(super) const RECORD_COLUMNS: &str = "job_id, principal, user_id, state, doc, doc_version, lease_epoch, created_ms, ended_ms, plain_cursor, fetch_timeout_ms";
 
 /// A job's document.
 pub(super) enum Document {
@@ -105,6 +105,7 @@ fn with(job: Job, row: &Row<'_>) -> Result<JobRecord, StoreError> {
     Ok(JobRecord {
         job,
         lease_epoch: row.get("lease_epoch")?,
+        principal: row.get("principal")?,
         user_id: row.get("user_id")?,
         created_ms: row.get("created_ms")?,
         ended_ms: row.get("ended_ms")?,

@@ -29,8 +29,9 @@ pub(super) fn insert(
     let revision = next_revision(tx)?;
     tx.prepare_cached(
         "INSERT INTO jobs (job_id, token_hash, user_id, state, doc, doc_version, created_ms, lease_owner,
-                           lease_epoch, lease_until_ms, fetch_timeout_ms, fetched_ms, request_hash, revision)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                           lease_epoch, lease_until_ms, fetch_timeout_ms, fetched_ms, request_hash, revision,
+                           principal)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         id,
@@ -48,6 +49,7 @@ pub(super) fn insert(
         now_ms,
         new.request.as_ref().map(|request| request.0),
         revision.0,
+        new.principal,
     ])?;
     tx.prepare_cached("INSERT INTO programs (job_id, sql, headings) VALUES (?, ?, ?)")?.execute(params![
         id,

@@ -1,6 +1,6 @@
-//! Identity of the Pod whose token an agent shows, by a TokenReview for each Hello.
+//! Whose token an agent or a client shows, by a TokenReview of the API server.
 
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use kube::ResourceExt as _;
 use kube::api::{Api, PostParams};
 use sqlflow_job::ExecutorRef;
@@ -25,13 +25,7 @@ impl KubernetesLauncher {
     /// # Errors
     /// The API server could not be queried.
     pub async fn review(&self, token: &str) -> Result<Option<PodIdentity>, kube::Error> {
-        let spec =
-            TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) };
-        let review = TokenReview { spec, ..TokenReview::default() };
-        let reviews: Api<TokenReview> = Api::all(self.client.clone());
-        let status = reviews.create(&PostParams::default(), &review).await?.status.unwrap_or_default();
-        let for_us = status.audiences.unwrap_or_default().iter().any(|it| it == AUDIENCE);
-        let Some(user) = status.user.filter(|_| status.authenticated == Some(true) && for_us) else {
+        let Some(user) = reviewed(&self.client, token, AUDIENCE).await? else {
             return Ok(None);
         };
         let extra = user.extra.unwrap_or_default();
@@ -62,4 +56,58 @@ impl KubernetesLauncher {
         let found = self.pods.get_opt(&identity.name).await?;
         Ok(found.is_some_and(|pod| pod.uid().as_deref() == Some(&identity.uid)))
     }
+}
+
+/// Audience of tokens that clients show. Agents' tokens have another, since a submitter may read its agent's.
+pub const CLIENT_AUDIENCE: &str = "sqlflow-clients";
+
+/// Reviews tokens that clients show.
+#[derive(Clone)]
+pub struct TokenReviews {
+    client: kube::Client,
+}
+
+/// The user of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenUser {
+    /// Name, such as `system:serviceaccount:team:default`.
+    pub name: String,
+    /// Groups.
+    pub groups: Vec<String>,
+}
+
+impl TokenReviews {
+    /// At this API server.
+    #[must_use]
+    pub fn new(client: kube::Client) -> Self {
+        Self { client }
+    }
+
+    /// The user of a token for [`CLIENT_AUDIENCE`]. `None`: it is not valid for it.
+    ///
+    /// # Errors
+    /// The API server did not answer; one sentence.
+    pub async fn user(&self, token: &str) -> Result<Option<TokenUser>, String> {
+        let status = reviewed(&self.client, token, CLIENT_AUDIENCE).await;
+        let user = status.map_err(|error| super::in_words(&error).to_string())?;
+        Ok(user.map(|user| TokenUser {
+            name: user.username.unwrap_or_default(),
+            groups: user.groups.unwrap_or_default(),
+        }))
+    }
+}
+
+/// The user of a token that is valid for this audience.
+async fn reviewed(
+    client: &kube::Client,
+    token: &str,
+    audience: &str,
+) -> Result<Option<UserInfo>, kube::Error> {
+    let spec = TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![audience.to_owned()]) };
+    let review = TokenReview { spec, ..TokenReview::default() };
+    let reviews: Api<TokenReview> = Api::all(client.clone());
+    let status = reviews.create(&PostParams::default(), &review).await?.status.unwrap_or_default();
+    // An API server that does not know audiences would accept every token.
+    let for_us = status.audiences.unwrap_or_default().iter().any(|it| it == audience);
+    Ok(status.user.filter(|_| status.authenticated == Some(true) && for_us))
 }

@@ -42,7 +42,7 @@ use super::{
 
 use calls::{ignore_missing, refusal};
 
-pub use identity::PodIdentity;
+pub use identity::{CLIENT_AUDIENCE, PodIdentity, TokenReviews, TokenUser};
 pub use pod::AUDIENCE;
 pub use timeout_client::in_words;
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use sqlflow_identity::Principal;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
@@ -52,9 +53,16 @@ pub(super) struct Seen {
 #[derive(Debug, Default)]
 pub(in crate::api) struct Connection {
     seen: Mutex<Seen>,
+    /// Who the client is, as far as the connection itself shows it.
+    peer: Option<Arc<Principal>>,
 }
 
 impl Connection {
+    /// Who the client is, as far as the connection itself shows it.
+    pub(in crate::api) fn peer(&self) -> Option<Arc<Principal>> {
+        self.peer.clone()
+    }
+
     pub(super) fn seen(&self) -> Seen {
         *self.lock()
     }
@@ -140,10 +148,11 @@ pub(in crate::api) struct TrackedStream<S> {
 }
 
 impl<S> TrackedStream<S> {
-    pub(in crate::api) fn new(inner: S) -> Self {
+    pub(in crate::api) fn new(inner: S, peer: Option<Principal>) -> Self {
+        let connection = Connection { seen: Mutex::default(), peer: peer.map(Arc::new) };
         Self {
             inner,
-            connection: Arc::default(),
+            connection: Arc::new(connection),
             incoming: FrameWatch::of_client(),
             outgoing: FrameWatch::of_server(),
             open: BTreeSet::new(),
@@ -335,7 +344,7 @@ mod tests {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         for (last, end) in [(frame(4, 0, 0, &[]), End::Bad), (frame(7, 0, 0, &[0; 8]), End::Good)] {
             let (mut client, server) = tokio::io::duplex(1000);
-            let mut server = TrackedStream::new(server);
+            let mut server = TrackedStream::new(server, None);
             client.write_all(&[PREFACE, &last].concat()).await.unwrap();
             drop(client);
             server.read_to_end(&mut Vec::new()).await.unwrap();
@@ -347,7 +356,7 @@ mod tests {
     async fn written(frames: &[Vec<u8>], piece: usize) -> Vec<u8> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut client, server) = tokio::io::duplex(1000);
-        let mut server = TrackedStream::new(server);
+        let mut server = TrackedStream::new(server, None);
         let opened = [PREFACE, &frame(1, 4, 1, &[0]), &frame(1, 5, 3, &[0])].concat();
         client.write_all(&opened).await.unwrap();
         server.read_exact(&mut vec![0; opened.len()]).await.unwrap();

@@ -1,9 +1,11 @@
 //! Displays of statements, such as plots: from the log, one record at a time.
 
+use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use maud::html;
+use sqlflow_identity::Caller;
 use sqlflow_proto::record::record::Payload;
 use tokio::sync::Semaphore;
 
@@ -20,8 +22,9 @@ pub(super) async fn display(
     State(web): State<Web>,
     Path((id, position)): Path<(String, u64)>,
     Query(Key { key }): Query<Key>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Response, Refusal> {
-    let record = web.open(&id, &key).await?;
+    let record = web.open(&id, &key, &caller).await?;
     let Some(before) = position.checked_sub(1) else { return Err(nothing()) };
     let _turn = READS.acquire().await.map_err(|_| nothing())?;
     let page = web.log.read(&record.job.id, before, 1).await.map_err(|error| Refusal::fault(&error))?;

@@ -1,11 +1,13 @@
-//! List of jobs, visible to everyone who reaches this server. It contains no keys and no data: of a program its first
-//! words without strings and comments, of a failure its cause.
+//! List of jobs: a user's own, and for administrators everybody's. It contains no keys and no data: of a program its
+//! first words without strings and comments, of a failure its cause.
 
+use axum::Extension;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Html;
 use maud::{Markup, html};
 use serde::Deserialize;
+use sqlflow_identity::Caller;
 use sqlflow_job::{JobId, JobState};
 use sqlflow_job_store::{JobFilter, JobRecord};
 use sqlflow_os::clock;
@@ -13,7 +15,7 @@ use sqlflow_os::clock;
 use super::cause;
 use super::format::{badge, duration, kinds, models, moment, step_name};
 use super::{Refusal, page};
-use crate::web::Web;
+use crate::web::{Web, identity};
 
 const PAGE_JOBS: u32 = 50;
 
@@ -30,7 +32,10 @@ pub(super) struct Filter {
 pub(super) async fn list(
     State(web): State<Web>,
     Query(Filter { state, user, before }): Query<Filter>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
 ) -> Result<Html<String>, Refusal> {
+    let caller = identity::signed_in(&caller)?;
     if !state.is_empty() && !JobState::NAMES.contains(&state.as_str()) {
         return Err(wrong(&format!("there is no state “{state}”; there are {}", JobState::NAMES.join(", "))));
     }
@@ -41,6 +46,7 @@ pub(super) async fn list(
         ),
     };
     let filter = JobFilter {
+        principal: (!caller.is_admin()).then(|| caller.name().to_owned()),
         user_id: Some(user.clone()).filter(|it| !it.is_empty()),
         states: JobState::NAMES.into_iter().filter(|it| *it == state).collect(),
         before: oldest,
@@ -54,6 +60,9 @@ pub(super) async fn list(
     let address = |before: &str| format!("/jobs?state={}&user={}{before}", encoded(&state), encoded(&user));
     let body = html! {
         h1 { "Jobs" }
+        @if identity::has_session(&headers) {
+            form .tools method="post" action="/sign-out" { span { (caller.name()) } button { "Sign out" } }
+        }
         form .tools role="search" {
             label for="state" { "State" }
             select #state name="state" {

@@ -1,0 +1,186 @@
+//! What callers may do.
+
+use std::str::FromStr;
+
+use crate::Principal;
+
+/// Who may use a server, and who may administer it.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// Whoever may use it.
+    pub allowed: Vec<Pattern>,
+    /// Whoever may also read and cancel the jobs of others.
+    pub admins: Vec<Pattern>,
+    /// Everybody is an administrator, also callers that are not known.
+    pub is_open: bool,
+}
+
+/// One or more principals: `unix:ana`, `oidc:*`, `group:oidc:ml-team`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    is_group: bool,
+    /// Name, or its beginning.
+    name: String,
+    is_prefix: bool,
+}
+
+/// A pattern that nobody can match.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} names no principal; write METHOD:NAME or group:METHOD:NAME, where METHOD is unix, token, cert, oidc or \
+     kubernetes, such as unix:ana or oidc:*"
+)]
+pub struct PatternError(String);
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    principal: Option<Principal>,
+    is_allowed: bool,
+    is_admin: bool,
+}
+
+impl Policy {
+    /// The caller with this identity; `None`: nothing is known of it.
+    #[must_use]
+    pub fn caller(&self, principal: Option<Principal>) -> Caller {
+        let is_one_of = |patterns: &[Pattern]| {
+            principal.as_ref().is_some_and(|it| patterns.iter().any(|pattern| pattern.matches(it)))
+        };
+        let is_admin = self.is_open || is_one_of(&self.admins);
+        Caller { is_allowed: is_admin || is_one_of(&self.allowed), is_admin, principal }
+    }
+}
+
+impl Caller {
+    /// Name of the principal, or `anonymous`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.principal.as_ref().map_or("anonymous", Principal::name)
+    }
+
+    /// The principal, if it is known.
+    #[must_use]
+    pub fn principal(&self) -> Option<&Principal> {
+        self.principal.as_ref()
+    }
+
+    /// Whether they may run programs, and list their jobs.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        self.is_allowed
+    }
+
+    /// Whether they may read and cancel everybody's jobs.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.is_admin
+    }
+
+    /// Whether they may read and cancel a job of this principal without its token.
+    #[must_use]
+    pub fn may_access(&self, owner: Option<&str>) -> bool {
+        let is_owner = || self.principal.as_ref().is_some_and(|it| owner == Some(it.name()));
+        self.is_admin || (self.is_allowed && is_owner())
+    }
+}
+
+impl Pattern {
+    /// Whether it stands for this principal.
+    #[must_use]
+    pub fn matches(&self, principal: &Principal) -> bool {
+        let is_same = |name: &str| {
+            if self.is_prefix { name.starts_with(&self.name) } else { name == self.name }
+        };
+        match self.is_group {
+            true => principal.groups().iter().any(|group| is_same(group)),
+            false => is_same(principal.name()),
+        }
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        let (is_group, name) = match text.strip_prefix("group:") {
+            Some(group) => (true, group),
+            None => (false, text),
+        };
+        let (name, is_prefix) = match name.strip_suffix('*') {
+            Some(begin) => (begin, true),
+            None => (name, false),
+        };
+        // The whole method: `o*` would also match methods of later versions.
+        let methods = ["unix", "token", "cert", "oidc", "kubernetes"];
+        let is_whole = name
+            .split_once(':')
+            .is_some_and(|(method, name)| methods.contains(&method) && (is_prefix || !name.is_empty()));
+        if !is_whole || name.contains('*') {
+            return Err(PatternError(text.to_owned()));
+        }
+        Ok(Self { is_group, name: name.to_owned(), is_prefix })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Method;
+
+    fn patterns(all: &[&str]) -> Vec<Pattern> {
+        all.iter().map(|it| it.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn pattern_matches_names_prefixes_and_groups() {
+        let ana = Principal::new(Method::Oidc, "ana").with_groups(Method::Oidc, ["ml", "web"]);
+        for (pattern, matches) in [
+            ("oidc:ana", true),
+            ("oidc:an", false),
+            ("oidc:an*", true),
+            ("oidc:*", true),
+            ("token:ana", false),
+            ("token:*", false),
+            ("group:oidc:ml", true),
+            ("group:oidc:m*", true),
+            ("group:oidc:ana", false),
+            ("oidc:ml", false),
+            ("group:token:ml", false),
+        ] {
+            assert_eq!(pattern.parse::<Pattern>().unwrap().matches(&ana), matches, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn pattern_without_a_method_is_refused() {
+        for wrong in
+            ["", "*", "ana", "o*", ":ana", "unix:", "ldap:ana", "group:ml", "group:*", "unix:a*b", "unix:**"]
+        {
+            let error = wrong.parse::<Pattern>().unwrap_err().to_string();
+            assert!(error.contains(&format!("{wrong:?} names no principal")), "{error}");
+        }
+    }
+
+    #[test]
+    fn caller_may_access_own_jobs_and_an_admin_all() {
+        let policy = Policy {
+            allowed: patterns(&["unix:ana", "unix:bob"]),
+            admins: patterns(&["unix:root"]),
+            is_open: false,
+        };
+        let caller = |name| policy.caller(Some(Principal::new(Method::Unix, name)));
+        let may = |caller: &Caller, owner| (caller.is_allowed(), caller.is_admin(), caller.may_access(owner));
+        assert_eq!(may(&caller("ana"), Some("unix:ana")), (true, false, true));
+        assert_eq!(may(&caller("bob"), Some("unix:ana")), (true, false, false));
+        assert_eq!(may(&caller("bob"), None), (true, false, false), "a job of an older server");
+        assert_eq!(may(&caller("root"), Some("unix:ana")), (true, true, true));
+        assert_eq!(may(&caller("root"), None), (true, true, true));
+        assert_eq!(may(&caller("eve"), Some("unix:eve")), (false, false, false), "no longer allowed");
+        let nobody = policy.caller(None);
+        assert_eq!(may(&nobody, None), (false, false, false));
+        assert_eq!(nobody.name(), "anonymous");
+        let open = Policy { is_open: true, ..Policy::default() };
+        assert_eq!(may(&open.caller(None), Some("unix:ana")), (true, true, true));
+    }
+}

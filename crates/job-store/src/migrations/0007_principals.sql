@@ -1,0 +1,4 @@
+-- Who ran the job, as the server knows them: `unix:ana`. `user_id` is what the session says, for listings. NULL: an
+-- older server recorded the job; it belongs to the administrators.
+ALTER TABLE jobs ADD COLUMN principal TEXT;
+CREATE INDEX jobs_by_principal ON jobs (principal, state, job_id);

@@ -1,0 +1,213 @@
+//! TLS of listeners. Certificates are files that another program renews; each handshake uses the newest.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::pki_types::CertificateDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+
+use crate::{certificates, install_provider, private_key};
+
+/// Files of a listener's TLS, in PEM.
+#[derive(Debug, Clone)]
+pub struct ServerFiles {
+    /// Its certificate, and those that sign it.
+    pub certificate: PathBuf,
+    /// The certificate's key.
+    pub key: PathBuf,
+    /// What clients' certificates are signed by. A client may show one; without this file none is requested.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Settings of a listener's handshakes, read again when the files change.
+pub struct ServerTls {
+    files: ServerFiles,
+    /// Protocols above TLS, such as `h2`.
+    protocols: Vec<Vec<u8>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    content: Content,
+    config: Arc<ServerConfig>,
+    /// The error of the last reload, which is returned once.
+    last_error: String,
+}
+
+/// What the files hold.
+#[derive(Clone, PartialEq, Eq)]
+struct Content {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl ServerTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// One of them cannot be read or used, or the certificate has another key. The message names the file.
+    pub fn open(files: ServerFiles, protocols: &[&str]) -> io::Result<Self> {
+        install_provider();
+        let protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect::<Vec<_>>();
+        let content = content(&files)?;
+        let config = config(&files, &protocols)?;
+        let state = State { content, config, last_error: String::new() };
+        Ok(Self { files, protocols, state: Mutex::new(state) })
+    }
+
+    /// The settings for the next handshake.
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.lock().config)
+    }
+
+    /// The file with the certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &Path {
+        &self.files.certificate
+    }
+
+    /// Reads the files again if they have changed. Whether new ones are in use now.
+    ///
+    /// # Errors
+    /// The changed files cannot be used, and the earlier ones stay in use. The same error is returned once.
+    pub fn reload(&self) -> io::Result<bool> {
+        let read = content(&self.files).and_then(|content| {
+            if content == self.lock().content {
+                return Ok(None);
+            }
+            config(&self.files, &self.protocols).map(|config| Some((content, config)))
+        });
+        let mut state = self.lock();
+        match read {
+            Ok(changed) => {
+                state.last_error.clear();
+                let is_new = changed.is_some();
+                if let Some((content, config)) = changed {
+                    (state.content, state.config) = (content, config);
+                }
+                Ok(is_new)
+            }
+            Err(error) if error.to_string() == state.last_error => Ok(false),
+            Err(error) => {
+                state.last_error = error.to_string();
+                Err(error)
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn content(files: &ServerFiles) -> io::Result<Content> {
+    let read = |file: &Path| std::fs::read(file).map_err(|error| named("read", file, &error));
+    Ok(Content {
+        certificate: read(&files.certificate)?,
+        key: read(&files.key)?,
+        client_ca: files.client_ca.as_deref().map(read).transpose()?,
+    })
+}
+
+fn config(files: &ServerFiles, protocols: &[Vec<u8>]) -> io::Result<Arc<ServerConfig>> {
+    let chain: Vec<CertificateDer<'static>> =
+        certificates(&files.certificate).map_err(|error| named("use", &files.certificate, &error))?;
+    let key = private_key(&files.key).map_err(|error| named("use", &files.key, &error))?;
+    let builder = match &files.client_ca {
+        None => ServerConfig::builder().with_no_client_auth(),
+        Some(file) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(file).map_err(|error| named("use", file, &error))? {
+                roots.add(certificate).map_err(|error| named("use", file, &error))?;
+            }
+            let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build();
+            let verifier = verifier.map_err(|error| named("use", file, &error))?;
+            ServerConfig::builder().with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| {
+        io::Error::other(format!(
+            "cannot use {} with the key {}: {error}",
+            files.certificate.display(),
+            files.key.display()
+        ))
+    })?;
+    config.alpn_protocols = protocols.to_vec();
+    Ok(Arc::new(config))
+}
+
+fn named(action: &str, file: &Path, error: &dyn std::fmt::Display) -> io::Error {
+    io::Error::other(format!("cannot {action} {}: {error}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// A folder with the self-signed pairs `one` and `two`; `tls` is a copy of the first.
+    fn pairs() -> (tempfile::TempDir, ServerFiles) {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["one", "two"] {
+            let made = Command::new("openssl")
+                .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+                .args(["-days", "30", "-subj", "/CN=test", "-keyout", &format!("{name}.key"), "-out"])
+                .args([&format!("{name}.crt"), "-addext", "subjectAltName=DNS:localhost"])
+                .current_dir(dir.path())
+                .stderr(Stdio::null())
+                .status()
+                .unwrap();
+            assert!(made.success());
+        }
+        renew(dir.path(), "one");
+        let file = |name: &str| dir.path().join(name);
+        let files = ServerFiles { certificate: file("tls.crt"), key: file("tls.key"), client_ca: None };
+        (dir, files)
+    }
+
+    fn renew(dir: &Path, name: &str) {
+        for kind in ["key", "crt"] {
+            std::fs::copy(dir.join(format!("{name}.{kind}")), dir.join(format!("tls.{kind}"))).unwrap();
+        }
+    }
+
+    #[test]
+    fn invalid_certificate_keeps_the_previous_one_and_is_reported_once() {
+        let (dir, files) = pairs();
+        let tls = ServerTls::open(files, &["h2"]).unwrap();
+        let first = tls.config();
+        assert!(!tls.reload().unwrap(), "it is the same");
+        std::fs::copy(dir.path().join("two.crt"), dir.path().join("tls.crt")).unwrap();
+        let error = tls.reload().unwrap_err().to_string();
+        assert!(error.contains("tls.crt with the key"), "its key does not exist yet: {error}");
+        assert!(!tls.reload().unwrap(), "reported once");
+        for damage in ["no certificate", ""] {
+            std::fs::write(dir.path().join("tls.crt"), damage).unwrap();
+            let _ = tls.reload();
+            assert!(Arc::ptr_eq(&first, &tls.config()), "{damage:?}");
+        }
+        std::fs::remove_file(dir.path().join("tls.crt")).unwrap();
+        assert!(tls.reload().unwrap_err().to_string().contains("cannot read"));
+        renew(dir.path(), "two");
+        assert!(tls.reload().unwrap());
+        assert!(!Arc::ptr_eq(&first, &tls.config()));
+    }
+
+    #[test]
+    fn unusable_files_are_named() {
+        let (dir, files) = pairs();
+        let missing = ServerFiles { client_ca: Some(dir.path().join("no.crt")), ..files.clone() };
+        let error = ServerTls::open(missing, &[]).err().unwrap().to_string();
+        assert!(error.contains("cannot read") && error.contains("no.crt"), "{error}");
+        let no_ca = ServerFiles { client_ca: Some(files.key.clone()), ..files.clone() };
+        let error = ServerTls::open(no_ca, &[]).err().unwrap().to_string();
+        assert!(error.contains("tls.key: it contains no certificate"), "{error}");
+        let with_ca = ServerFiles { client_ca: Some(dir.path().join("two.crt")), ..files };
+        assert!(ServerTls::open(with_ca, &["h2"]).is_ok());
+    }
+}

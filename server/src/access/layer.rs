@@ -1,0 +1,89 @@
+//! Finds the caller of each gRPC request, before its service. Every request has a [`Caller`] among its extensions
+//! afterwards; a service decides what it may do.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use sqlflow_identity::Principal;
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use super::{Access, allowed, bearer};
+
+/// Services that serve everybody: probes have no identity.
+const OPEN: &str = "/grpc.health.";
+/// Services that decide themselves, since the token of a job is a right to it.
+const OWN_RULES: &str = "/sqlflow.";
+
+/// The layer.
+#[derive(Clone)]
+pub struct AccessLayer<F> {
+    access: Access,
+    /// The principal of a request's connection.
+    peer: F,
+}
+
+impl<F> AccessLayer<F> {
+    /// `peer` finds the principal of a request's connection among its extensions.
+    pub fn new(access: Access, peer: F) -> Self {
+        Self { access, peer }
+    }
+}
+
+impl<S, F: Clone> Layer<S> for AccessLayer<F> {
+    type Service = AccessService<S, F>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        AccessService { inner, layer: self.clone() }
+    }
+}
+
+/// A service behind the layer.
+#[derive(Clone)]
+pub struct AccessService<S, F> {
+    inner: S,
+    layer: AccessLayer<F>,
+}
+
+impl<S, F, R> Service<http::Request<R>> for AccessService<S, F>
+where
+    S: Service<http::Request<R>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    R: Send + 'static,
+    F: Fn(&http::Extensions) -> Option<Arc<Principal>>,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<R>) -> Self::Future {
+        if request.uri().path().starts_with(OPEN) {
+            return Box::pin(self.inner.call(request));
+        }
+        // The one that is ready serves the request; its copy waits for the next.
+        let copy = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, copy);
+        let access = self.layer.access.clone();
+        let peer = (self.layer.peer)(request.extensions());
+        let bearer = bearer(request.headers()).map(str::to_owned);
+        Box::pin(async move {
+            let caller = match access.caller(bearer.as_deref(), peer.as_deref()).await {
+                Ok(caller) => caller,
+                Err(refused) => return Ok(Status::from(refused).into_http()),
+            };
+            if !request.uri().path().starts_with(OWN_RULES)
+                && let Err(refused) = allowed(&caller)
+            {
+                return Ok(Status::from(refused).into_http());
+            }
+            request.extensions_mut().insert(caller);
+            inner.call(request).await
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! Who calls, and what they may do: for gRPC and web pages alike.
+
+mod audit;
+mod layer;
+mod local_users;
+mod tls;
+mod verifiers;
+
+use std::fmt;
+use std::sync::Arc;
+
+use sqlflow_identity::{Caller, Policy, Principal};
+use tonic::Status;
+
+pub use audit::{Action, audit};
+pub use layer::AccessLayer;
+pub use local_users::LocalUsers;
+pub use tls::{CertificateReloads, TlsStream, handshake, holder};
+pub use verifiers::{KubernetesTokens, TokenVerifier, Tokens};
+
+/// Finds out who calls.
+#[derive(Clone)]
+pub struct Access {
+    policy: Arc<Policy>,
+    verifiers: Arc<[Box<dyn TokenVerifier>]>,
+    /// Users of this machine.
+    pub local_users: Arc<LocalUsers>,
+}
+
+/// Why a caller is not served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// Its bearer token is not valid.
+    Token,
+    /// Nothing is known of it.
+    Anonymous,
+    /// It may not use this server.
+    NotAllowed(String),
+    /// The provider of its token does not answer.
+    Unavailable(String),
+}
+
+impl Access {
+    /// With these rules, and these verifiers of bearer tokens in this order.
+    #[must_use]
+    pub fn new(policy: Policy, verifiers: Vec<Box<dyn TokenVerifier>>) -> Self {
+        Self { policy: Arc::new(policy), verifiers: verifiers.into(), local_users: Arc::default() }
+    }
+
+    /// The caller that shows this bearer token, or whose connection is this principal's.
+    ///
+    /// # Errors
+    /// The token is not valid, or cannot be verified now. A wrong token is never ignored: its owner would become
+    /// somebody else.
+    pub async fn caller(&self, bearer: Option<&str>, peer: Option<&Principal>) -> Result<Caller, Refused> {
+        let Some(token) = bearer else { return Ok(self.policy.caller(peer.cloned())) };
+        for verifier in &*self.verifiers {
+            if let Some(principal) = verifier.principal(token).await.map_err(Refused::Unavailable)? {
+                return Ok(self.policy.caller(Some(principal)));
+            }
+        }
+        Err(Refused::Token)
+    }
+}
+
+/// Refuses a caller that may not use the server.
+///
+/// # Errors
+/// It is not known, or not allowed.
+pub fn allowed(caller: &Caller) -> Result<&Caller, Refused> {
+    match caller.principal() {
+        _ if caller.is_allowed() => Ok(caller),
+        Some(principal) => Err(Refused::NotAllowed(principal.name().to_owned())),
+        None => Err(Refused::Anonymous),
+    }
+}
+
+/// The token of an `Authorization` header.
+#[must_use]
+pub fn bearer(headers: &http::HeaderMap) -> Option<&str> {
+    let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token => f.write_str(
+                "the access token is not valid here: it is unknown, has expired, or is for another server; log in again",
+            ),
+            Self::Anonymous => f.write_str(
+                "the server cannot tell who calls; send an access token (SQLFLOW_ACCESS_TOKEN), or connect with a \
+                 client certificate",
+            ),
+            Self::NotAllowed(name) => {
+                write!(f, "{name} may not use this server; its operator allows it with --allow {name}")
+            }
+            Self::Unavailable(why) => write!(f, "the access token cannot be verified now: {why}; try again"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        let message = format!("cannot serve this call: {refused}");
+        match refused {
+            Refused::Token | Refused::Anonymous => Self::unauthenticated(message),
+            Refused::NotAllowed(_) => Self::permission_denied(message),
+            Refused::Unavailable(_) => Self::unavailable(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use sqlflow_identity::Method;
+
+    use super::*;
+
+    /// Knows `name.` plus the name.
+    struct Names;
+
+    #[async_trait]
+    impl TokenVerifier for Names {
+        async fn principal(&self, token: &str) -> Result<Option<Principal>, String> {
+            match token {
+                "down" => Err("it is down".to_owned()),
+                _ => Ok(token.strip_prefix("name.").map(|name| Principal::new(Method::Token, name))),
+            }
+        }
+    }
+
+    fn access() -> Access {
+        let allowed = vec!["token:*".parse().unwrap(), "unix:ana".parse().unwrap()];
+        let policy = Policy { allowed, ..Policy::default() };
+        Access::new(policy, vec![Box::new(Names)])
+    }
+
+    #[tokio::test]
+    async fn token_wins_over_the_connection_and_a_wrong_one_is_refused() {
+        let (access, ana) = (access(), Principal::new(Method::Unix, "ana"));
+        let caller = async |token| access.caller(token, Some(&ana)).await;
+        assert_eq!(caller(None).await.unwrap().name(), "unix:ana");
+        assert_eq!(caller(Some("name.bob")).await.unwrap().name(), "token:bob");
+        assert_eq!(caller(Some("x")).await, Err(Refused::Token));
+        assert_eq!(caller(Some("")).await, Err(Refused::Token));
+        assert_eq!(Status::from(caller(Some("down")).await.unwrap_err()).code(), tonic::Code::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn unknown_and_unlisted_callers_are_not_allowed() {
+        let access = access();
+        let nobody = access.caller(None, None).await.unwrap();
+        assert_eq!(allowed(&nobody), Err(Refused::Anonymous));
+        let eve = access.caller(None, Some(&Principal::new(Method::Unix, "eve"))).await.unwrap();
+        let refused = allowed(&eve).unwrap_err();
+        assert_eq!(Status::from(refused.clone()).code(), tonic::Code::PermissionDenied);
+        assert!(refused.to_string().contains("--allow unix:eve"), "{refused}");
+    }
+
+    #[test]
+    fn bearer_is_read_from_its_header() {
+        let of = |text: &str| {
+            let value = http::HeaderValue::from_str(text).unwrap();
+            let headers = http::HeaderMap::from_iter([(http::header::AUTHORIZATION, value)]);
+            bearer(&headers).map(str::to_owned)
+        };
+        assert_eq!(of("Bearer x").as_deref(), Some("x"));
+        assert_eq!(of("bearer  x ").as_deref(), Some("x"));
+        assert_eq!(of("Basic x"), None);
+        assert_eq!(of("Bearer").as_deref(), Some(""), "it is refused");
+    }
+}

@@ -1,0 +1,90 @@
+//! Verifiers of bearer tokens.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
+use sqlflow_identity::token_file::TokenFile;
+use sqlflow_identity::{Method, Principal};
+use sqlflow_launcher::kubernetes::TokenReviews;
+use sqlflow_sync::lock;
+
+/// Time for which an answer of Kubernetes is used again. A deleted account is refused after it.
+const REVIEW_LIFETIME: Duration = Duration::from_secs(30);
+/// Maximum number of remembered answers: about 300 bytes each.
+const REMEMBERED: usize = 1024;
+/// Maximum length of a token, in bytes.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+/// Finds the principal of a bearer token.
+#[async_trait]
+pub trait TokenVerifier: Send + Sync + 'static {
+    /// The principal; `None`: it is not a valid token of this kind.
+    ///
+    /// # Errors
+    /// It cannot be verified now; one sentence.
+    async fn principal(&self, token: &str) -> Result<Option<Principal>, String>;
+}
+
+/// Tokens of the token file.
+pub struct Tokens(pub TokenFile);
+
+#[async_trait]
+impl TokenVerifier for Tokens {
+    async fn principal(&self, token: &str) -> Result<Option<Principal>, String> {
+        let report = |error: &std::io::Error| {
+            tracing::error!(%error, "cannot read the token file again; using the previous tokens");
+        };
+        Ok(self.0.principal(token, report))
+    }
+}
+
+/// Tokens of Kubernetes, by reviews of the API server.
+pub struct KubernetesTokens {
+    reviews: TokenReviews,
+    /// By the token's hash.
+    known: Mutex<HashMap<[u8; 32], Known>>,
+}
+
+/// An answer, and when it was given.
+type Known = (Option<Principal>, Instant);
+
+impl KubernetesTokens {
+    /// Reviewed there.
+    #[must_use]
+    pub fn new(reviews: TokenReviews) -> Self {
+        Self { reviews, known: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl TokenVerifier for KubernetesTokens {
+    async fn principal(&self, token: &str) -> Result<Option<Principal>, String> {
+        // No request for what cannot be one.
+        if token.split('.').count() != 3 || token.len() > MAX_TOKEN_BYTES {
+            return Ok(None);
+        }
+        let hash = Sha256::digest(token).into();
+        if let Some((principal, at)) = lock(&self.known).get(&hash)
+            && at.elapsed() < REVIEW_LIFETIME
+        {
+            return Ok(principal.clone());
+        }
+        let user = self.reviews.user(token).await?;
+        let principal = user.map(|user| {
+            let groups = user.groups.iter().map(String::as_str);
+            Principal::new(Method::Kubernetes, &user.name).with_groups(Method::Kubernetes, groups)
+        });
+        let mut known = lock(&self.known);
+        if known.len() >= REMEMBERED {
+            known.retain(|_, (_, at)| at.elapsed() < REVIEW_LIFETIME);
+            if known.len() >= REMEMBERED {
+                known.clear();
+            }
+        }
+        known.insert(hash, (principal.clone(), Instant::now()));
+        Ok(principal)
+    }
+}

@@ -1,0 +1,262 @@
+//! Options that say who may use the server, and how they show who they are.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use sqlflow_cli::address;
+use sqlflow_identity::token_file::TokenFile;
+use sqlflow_identity::{Pattern, Policy, local_user};
+use sqlflow_tls::server::{ServerFiles, ServerTls};
+
+use sqlflow_units::duration;
+
+use super::Options;
+
+/// Options for access.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Access")]
+pub struct AccessArgs {
+    /// Unix socket for clients of this user, beside --listen; empty: none
+    /// [default: $XDG_RUNTIME_DIR/sqlflow/server.sock, if that variable is set]
+    #[arg(long, env = "SQLFLOW_SOCKET", value_name = "FILE")]
+    pub socket: Option<OsString>,
+
+    /// Certificate chain of --listen and --http-listen (PEM), reloaded when it is renewed. With it both have TLS only
+    #[arg(long, env = "SQLFLOW_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Its key (PEM)
+    #[arg(long, env = "SQLFLOW_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Certificates that sign those of clients (PEM). A client with such a certificate is cert:NAME, by its common name
+    #[arg(long, env = "SQLFLOW_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    pub client_ca: Option<PathBuf>,
+
+    /// File with hashes of access tokens, reloaded when it changes; `sqlflow-server token` makes its entries. A client
+    /// with such a token is token:NAME
+    #[arg(long, env = "SQLFLOW_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// Accept tokens of Kubernetes with the audience sqlflow-clients, which the cluster's API server verifies. A client
+    /// with such a token is kubernetes:NAME, such as kubernetes:system:serviceaccount:team:default
+    #[arg(long, env = "SQLFLOW_KUBERNETES_TOKENS")]
+    pub kubernetes_tokens: bool,
+
+    /// Who may use the server: METHOD:NAME, METHOD:BEGINNING* or group:METHOD:NAME, where METHOD is unix, token, cert or
+    /// kubernetes [default: this server's own user, and token:*,cert:*]
+    #[arg(long, env = "SQLFLOW_ALLOW", value_name = "PRINCIPALS", value_delimiter = ',')]
+    pub allow: Vec<Pattern>,
+
+    /// Who may also read and cancel the jobs of others, in the form of --allow; this server's own user and root always may
+    #[arg(long, env = "SQLFLOW_ADMIN", value_name = "PRINCIPALS", value_delimiter = ',')]
+    pub admin: Vec<Pattern>,
+
+    /// Serve everybody who can connect, as an administrator. Programs run with the rights of this server
+    #[arg(long, env = "SQLFLOW_INSECURE")]
+    pub insecure: bool,
+
+    /// Time for which the link to a job's page opens it; `sqlflowctl describe` prints a new one
+    #[arg(long, env = "SQLFLOW_LINK_LIFETIME", value_name = "TIME", default_value = "7d", value_parser = duration)]
+    pub link_lifetime: std::time::Duration,
+
+    /// Another address for /metrics, /readyz and /healthz, without TLS and for everybody who can connect; --http-listen
+    /// shows /metrics to administrators only
+    #[arg(long, env = "SQLFLOW_METRICS_LISTEN", value_name = "ADDRESS", value_parser = address::http_listen)]
+    pub metrics_listen: Option<std::net::SocketAddr>,
+}
+
+impl AccessArgs {
+    /// The rules.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let own = local_user::own();
+        let known = |name: &str| name.parse::<Pattern>().expect("it begins with a method");
+        let mut allowed = self.allow.clone();
+        if allowed.is_empty() {
+            allowed = ["token:*", "cert:*"].map(known).to_vec();
+        }
+        let admins = [known(own.name()), known("unix:root")].into_iter().chain(self.admin.iter().cloned());
+        Policy { allowed, admins: admins.collect(), is_open: self.insecure }
+    }
+
+    /// Whether callers from other machines can show who they are.
+    fn has_authentication(&self) -> bool {
+        self.client_ca.is_some() || self.token_file.is_some() || self.kubernetes_tokens
+    }
+
+    /// TLS of the listeners for clients and for browsers, with this protocol.
+    ///
+    /// # Errors
+    /// A file cannot be used; the message names it.
+    pub fn tls(&self, protocol: &str) -> anyhow::Result<Option<ServerTls>> {
+        let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) else { return Ok(None) };
+        let files = ServerFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            client_ca: self.client_ca.clone(),
+        };
+        Ok(Some(ServerTls::open(files, &[protocol])?))
+    }
+
+    /// The token file.
+    ///
+    /// # Errors
+    /// It cannot be read, or has another form.
+    pub fn tokens(&self) -> anyhow::Result<Option<TokenFile>> {
+        let Some(file) = &self.token_file else { return Ok(None) };
+        let read = TokenFile::open(file);
+        Ok(Some(read.with_context(|| format!("cannot use the token file {}", file.display()))?))
+    }
+
+    /// Where the Unix socket is.
+    #[must_use]
+    pub fn socket(&self) -> Option<PathBuf> {
+        match &self.socket {
+            Some(path) if path.is_empty() => None,
+            Some(path) => Some(path.into()),
+            None => address::default_socket(),
+        }
+    }
+}
+
+impl Options {
+    /// Refuses addresses that others could reach, if nobody would be asked who they are, or if what they send could be
+    /// read on its way.
+    ///
+    /// # Errors
+    /// One sentence with what can be done.
+    pub fn check_access(&self) -> anyhow::Result<()> {
+        let access = &self.access;
+        if access.insecure {
+            return Ok(());
+        }
+        for (option, address) in [("listen", self.listen), ("http-listen", self.http_listen)] {
+            if address.ip().is_loopback() {
+                continue;
+            }
+            let origin = self.origin(option);
+            ensure!(
+                access.has_authentication(),
+                "cannot listen on {address} (from {origin}): everybody who reaches it could run programs with the \
+                 rights of this server; set --token-file, --client-ca or --kubernetes-tokens, or listen on 127.0.0.1 \
+                 (--insecure serves everybody)"
+            );
+            ensure!(
+                access.tls_cert.is_some(),
+                "cannot listen on {address} (from {origin}) without TLS: access tokens and passwords could be read on \
+                 their way; set --tls-cert and --tls-key (--insecure does without, and serves everybody)"
+            );
+        }
+        Ok(())
+    }
+
+    /// Checks the files of access.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    pub fn check_access_files(&self) -> anyhow::Result<()> {
+        self.access.tls("h2")?;
+        self.access.tokens()?;
+        Ok(())
+    }
+}
+
+/// `sqlflow-server token`: makes an access token.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TokenArgs {
+    /// Name of its owner, who becomes token:NAME
+    pub name: String,
+
+    /// Append its entry to this file, which is created if it does not exist; otherwise the entry is printed on standard
+    /// error
+    #[arg(long, value_name = "FILE", env = "SQLFLOW_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl TokenArgs {
+    /// Makes it. The token is printed on standard output, once: only its hash is stored.
+    ///
+    /// # Errors
+    /// The name is empty, or the file cannot be written.
+    pub fn run(&self) -> anyhow::Result<()> {
+        use sqlflow_identity::token_file;
+        use std::io::Write as _;
+        if self.name.trim().is_empty() {
+            bail!("cannot make a token without a name; write sqlflow-server token NAME");
+        }
+        let token = token_file::new_token();
+        let entry = token_file::entry(&self.name, &token);
+        match &self.token_file {
+            Some(file) => append(file, &entry)?,
+            None => write!(std::io::stderr(), "Add this to the file of --token-file:\n\n{entry}\n")?,
+        }
+        writeln!(std::io::stdout(), "{token}")?;
+        Ok(())
+    }
+}
+
+fn append(file: &Path, entry: &str) -> anyhow::Result<()> {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let write = || {
+        let mut opened =
+            std::fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(file)?;
+        let mut text = String::new();
+        opened.read_to_string(&mut text)?;
+        let line_end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        opened.write_all(format!("{line_end}{entry}").as_bytes())?;
+        opened.sync_all()
+    };
+    write().with_context(|| format!("cannot add the token to {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use sqlflow_identity::{Method, Principal};
+
+    use super::*;
+
+    fn options(flags: &[&str]) -> Options {
+        Options::try_parse_from([&["sqlflow-server"], flags].concat()).unwrap()
+    }
+
+    #[test]
+    fn reachable_address_needs_authentication_and_tls() {
+        let check = |flags: &[&str]| options(flags).check_access().map_err(|error| error.to_string());
+        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check(&["--listen=[::1]:1", "--http-listen=127.3.2.1:1"]), Ok(()));
+        for open in ["--listen=:1", "--listen=192.0.2.1:1", "--http-listen=[::]:1"] {
+            let error = check(&[open]).unwrap_err();
+            assert!(error.contains("set --token-file"), "{error}");
+            let error = check(&[open, "--token-file=t"]).unwrap_err();
+            assert!(error.contains("set --tls-cert and --tls-key"), "{error}");
+            assert_eq!(check(&[open, "--token-file=t", "--tls-cert=c", "--tls-key=k"]), Ok(()));
+            assert_eq!(check(&[open, "--insecure"]), Ok(()));
+        }
+        let error = check(&["--listen=:1", "--tls-cert=c", "--tls-key=k"]).unwrap_err();
+        assert!(error.contains("set --token-file"), "{error}");
+    }
+
+    #[test]
+    fn own_user_and_root_administer_and_others_are_listed() {
+        let caller = |flags: &[&str], method, name| {
+            let caller = options(flags).access.policy().caller(Some(Principal::new(method, name)));
+            (caller.is_allowed(), caller.is_admin())
+        };
+        let own = local_user::own();
+        let own = own.name().strip_prefix("unix:").unwrap();
+        for flags in [&[][..], &["--allow=cert:x"]] {
+            assert_eq!(caller(flags, Method::Unix, own), (true, true));
+            assert_eq!(caller(flags, Method::Unix, "root"), (true, true));
+            assert_eq!(caller(flags, Method::Unix, "eve"), (false, false));
+        }
+        assert_eq!(caller(&[], Method::Token, "ana"), (true, false));
+        assert_eq!(caller(&["--allow=token:bob,unix:eve"], Method::Token, "ana"), (false, false));
+        assert_eq!(caller(&["--allow=token:bob,unix:eve"], Method::Unix, "eve"), (true, false));
+        assert_eq!(caller(&["--admin=token:ana"], Method::Token, "ana"), (true, true));
+        assert_eq!(caller(&[], Method::Kubernetes, "system:serviceaccount:a:b"), (false, false));
+    }
+}

@@ -1,0 +1,273 @@
+//! How the command connects: address, trusted certificates, and who the user is. Each comes from an option, its variable,
+//! or the login that `sqlflowctl login` stored, in this order.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use sqlflow_cli::address;
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
+use crate::failure::Failure;
+
+/// Server of a user that names none, if the default socket does not exist.
+const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
+/// Variable with an access token.
+pub(crate) const TOKEN_VARIABLE: &str = "SQLFLOW_ACCESS_TOKEN";
+
+/// Options for the connection.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectionArgs {
+    /// Address of the server: HOST:PORT, :PORT for this machine, https://HOST:PORT, or unix:///PATH. A server that is
+    /// not on this machine needs https and an access token (SQLFLOW_ACCESS_TOKEN), or a client certificate
+    /// [default: that of the login, or $XDG_RUNTIME_DIR/sqlflow/server.sock if it exists, or 127.0.0.1:50051]
+    #[arg(long, global = true, value_name = "ADDRESS", env = "SQLFLOW_SERVER", value_parser = address::server_url)]
+    pub(crate) server: Option<String>,
+    /// File with the access token, read before each call, as Kubernetes renews them [default: SQLFLOW_ACCESS_TOKEN
+    /// itself, or that of the login]
+    #[arg(long, global = true, value_name = "FILE", env = "SQLFLOW_ACCESS_TOKEN_FILE")]
+    pub(crate) access_token_file: Option<PathBuf>,
+    /// Certificates (PEM) that sign the server's [default: those of this system]
+    #[arg(long, global = true, value_name = "FILE", env = "SQLFLOW_CA")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Certificate (PEM) by which the server knows the user
+    #[arg(long, global = true, value_name = "FILE", env = "SQLFLOW_CLIENT_CERT", requires = "client_key")]
+    pub(crate) client_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, global = true, value_name = "FILE", env = "SQLFLOW_CLIENT_KEY", requires = "client_cert")]
+    pub(crate) client_key: Option<PathBuf>,
+}
+
+/// A connection's settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    /// URL of the server.
+    pub(crate) server: String,
+    /// Where the access token is.
+    pub(crate) token: AccessToken,
+    ca: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// An access token. `Debug` does not show it.
+#[derive(Clone, Default)]
+pub(crate) enum AccessToken {
+    /// There is none.
+    #[default]
+    None,
+    /// The token itself.
+    Text(String),
+    /// In a file that may be renewed.
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Text(_) => "Text(redacted)",
+            Self::File(_) => "File",
+        })
+    }
+}
+
+impl AccessToken {
+    /// The token now.
+    pub(crate) fn read(&self) -> Result<Option<String>, String> {
+        match self {
+            Self::None => Ok(None),
+            Self::Text(text) => Ok(Some(text.clone())),
+            Self::File(file) => {
+                let text = fs::read_to_string(file);
+                let text = text
+                    .map_err(|error| format!("cannot read the access token {}: {error}", file.display()))?;
+                Ok(Some(text.trim().to_owned()))
+            }
+        }
+    }
+}
+
+/// What `sqlflowctl login` stores.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Login {
+    pub(crate) server: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) access_token: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<PathBuf>,
+}
+
+impl ConnectionArgs {
+    /// The settings.
+    pub(crate) fn connection(&self) -> Result<Connection, Failure> {
+        self.with(Login::stored()?)
+    }
+
+    fn with(&self, login: Option<Login>) -> Result<Connection, Failure> {
+        // A login is for its own server: its token is not sent to others.
+        let login = login.filter(|login| self.server.as_ref().is_none_or(|server| *server == login.server));
+        let login = login.unwrap_or_default();
+        let server = match (&self.server, login.server.as_str()) {
+            (Some(server), _) => server.clone(),
+            (None, "") => default_server(),
+            (None, server) => server.to_owned(),
+        };
+        let in_variable = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
+        let token = match (&self.access_token_file, in_variable, login.access_token.as_str()) {
+            (Some(file), ..) => AccessToken::File(file.clone()),
+            (None, Some(token), _) => AccessToken::Text(token),
+            (None, None, "") => AccessToken::None,
+            (None, None, token) => AccessToken::Text(token.to_owned()),
+        };
+        if !matches!(token, AccessToken::None) && !is_private(&server) {
+            return Err(Failure::Usage(format!(
+                "cannot send the access token to {server}: it could be read on its way; write https://"
+            )));
+        }
+        let identity = self.client_cert.clone().zip(self.client_key.clone());
+        Ok(Connection { server, token, ca: self.ca.clone().or(login.ca), identity })
+    }
+}
+
+fn default_server() -> String {
+    match address::default_socket().filter(|path| path.exists()) {
+        Some(path) => format!("unix://{}", path.display()),
+        None => DEFAULT_SERVER.to_owned(),
+    }
+}
+
+/// Whether nobody else can read what is sent there.
+fn is_private(server: &str) -> bool {
+    let is_here =
+        ["http://localhost:", "http://127.", "http://[::1]:"].iter().any(|it| server.starts_with(it));
+    is_here || server.starts_with("https://") || server.starts_with("unix:")
+}
+
+impl Connection {
+    /// To this server, without an identity.
+    #[cfg(test)]
+    pub(crate) fn to(server: &str) -> Self {
+        Self { server: server.to_owned(), token: AccessToken::None, ca: None, identity: None }
+    }
+
+    /// TLS, for a server that has it.
+    pub(crate) fn tls(&self) -> Result<Option<ClientTlsConfig>, Failure> {
+        if !self.server.starts_with("https://") {
+            return Ok(None);
+        }
+        sqlflow_tls::install_provider();
+        let read = |file: &Path| {
+            fs::read(file).map_err(|error| Failure::Usage(format!("cannot read {}: {error}", file.display())))
+        };
+        let mut config = ClientTlsConfig::new();
+        config = match &self.ca {
+            Some(file) => config.ca_certificate(Certificate::from_pem(read(file)?)),
+            None => {
+                let trusted = sqlflow_tls::trusted_certificates();
+                let trusted = trusted.map_err(|error| Failure::Usage(error.to_string()))?;
+                config.trust_anchors(sqlflow_tls::anchors(&trusted))
+            }
+        };
+        if let Some((certificate, key)) = &self.identity {
+            config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
+        }
+        Ok(Some(config))
+    }
+}
+
+impl Login {
+    fn file() -> Option<PathBuf> {
+        let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let folder = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")))?;
+        Some(folder.join("sqlflow/login.json"))
+    }
+
+    fn stored() -> Result<Option<Self>, Failure> {
+        let Some(file) = Self::file() else { return Ok(None) };
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(Failure::Usage(format!("cannot read the login {}: {error}", file.display())));
+            }
+        };
+        let login = serde_json::from_str(&text).map_err(|error| {
+            Failure::Usage(format!(
+                "cannot use the login {}: {error}; log in again, or remove it with sqlflowctl logout",
+                file.display()
+            ))
+        })?;
+        Ok(Some(login))
+    }
+
+    /// Stores the login for later commands. Only the user can read it.
+    pub(crate) fn store(&self) -> anyhow::Result<PathBuf> {
+        let file = Self::file()
+            .context("cannot store the login: neither XDG_CONFIG_HOME nor HOME names a folder")?;
+        let write = || {
+            let folder = file.parent().unwrap_or(Path::new("/"));
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            let new = file.with_extension(format!("{:016x}", rand::random::<u64>()));
+            let mut written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+            written.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
+            written.write_all(b"\n")?;
+            written.sync_all()?;
+            fs::rename(&new, &file)
+        };
+        write().with_context(|| format!("cannot store the login in {}", file.display()))?;
+        Ok(file)
+    }
+
+    /// Removes the stored login. Whether there was one.
+    pub(crate) fn remove() -> anyhow::Result<bool> {
+        let Some(file) = Self::file() else { return Ok(false) };
+        match fs::remove_file(&file) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot remove the login {}", file.display())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(server: Option<&str>) -> ConnectionArgs {
+        ConnectionArgs {
+            server: server.map(str::to_owned),
+            access_token_file: None,
+            ca: None,
+            client_cert: None,
+            client_key: None,
+        }
+    }
+
+    fn login(server: &str) -> Option<Login> {
+        Some(Login { server: server.to_owned(), access_token: "secret".to_owned(), ca: None })
+    }
+
+    #[test]
+    fn tokens_are_sent_encrypted_and_to_their_server_only() {
+        let with = |server, login| args(server).with(login);
+        let found = with(None, login("https://a:1")).unwrap();
+        assert_eq!(
+            (found.server.as_str(), found.token.read().unwrap().as_deref()),
+            ("https://a:1", Some("secret"))
+        );
+        let other = with(Some("http://b:1"), login("https://a:1")).unwrap();
+        assert_eq!((other.server.as_str(), other.token.read().unwrap()), ("http://b:1", None));
+        let error = with(None, login("http://a:1")).unwrap_err().to_string();
+        assert!(error.contains("write https://"), "{error}");
+        for private in ["http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1", "unix:///s"] {
+            assert!(with(None, login(private)).is_ok(), "{private}");
+        }
+        assert!(with(None, login("http://localhost.example.com:1")).is_err());
+        assert!(!format!("{found:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,10 @@
+//! Attacks on a server, and what each of them gets. `docs/security.md` names the test of each promise.
+//!
+//! They need root, to become another user of this machine.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod other_principal;
+mod other_user;
+mod remote;
+mod tls;

@@ -1,0 +1,181 @@
+//! Another user of the same server.
+
+use std::time::Duration;
+
+use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
+use sqlflow_proto::v1::{GetJobRequest, ListJobsRequest, Request, Session, Token, get_job_request::By};
+use sqlflow_tests::access::{Bearer, Tokens};
+use sqlflow_tests::http::{self, get_as_bearer};
+use sqlflow_tests::server::{Server, Setup};
+use tonic::Code;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+
+type Client = SqlFlowClient<InterceptedService<Channel, Bearer>>;
+
+struct World {
+    server: Server,
+    tokens: Tokens,
+    _dir: tempfile::TempDir,
+}
+
+fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = Tokens::at(dir.path(), &["ana", "bob", "op"]);
+    let setup = Setup::new(dir.path(), format!("sqlite:///{}/x.db", dir.path().display()))
+        .flag(tokens.flag())
+        .flag("--admin=token:op");
+    World { server: setup.start().unwrap(), tokens, _dir: dir }
+}
+
+impl World {
+    async fn client(&self, bearer: Bearer) -> Client {
+        let channel = Endpoint::from_shared(format!("http://{}", self.server.address)).unwrap();
+        SqlFlowClient::with_interceptor(channel.connect().await.unwrap(), bearer)
+    }
+
+    async fn of(&self, user: &str) -> Client {
+        self.client(self.tokens.interceptor(user)).await
+    }
+}
+
+fn program(sql: &str) -> Request {
+    Request { sql: sql.to_owned(), session: Some(Session::default()), ..Request::default() }
+}
+
+fn by_id(id: &str) -> GetJobRequest {
+    GetJobRequest { by: Some(By::JobId(id.to_owned())) }
+}
+
+fn named(id: &str) -> Token {
+    Token { token: id.to_owned(), ..Token::default() }
+}
+
+/// Code of the error.
+fn code<T: std::fmt::Debug>(answer: Result<T, tonic::Status>) -> Code {
+    answer.unwrap_err().code()
+}
+
+/// Fetches until the end by this key; the names of the columns.
+async fn follow(client: &mut Client, key: &str) -> String {
+    let mut token = named(key);
+    let mut seen = String::new();
+    loop {
+        let page = client.fetch(token.clone()).await.unwrap().into_inner();
+        seen.push_str(&format!("{:?}", page.results));
+        if sqlflow_tests::client::is_over(&page.job_status.unwrap()) {
+            return seen;
+        }
+        token = page.next.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn job_is_its_principals_and_the_administrators() {
+    let world = world();
+    let (mut ana, mut bob, mut op) = (world.of("ana").await, world.of("bob").await, world.of("op").await);
+    let job =
+        ana.run(program("SELECT abs('secret of ana') AS its_column, 1 AS x")).await.unwrap().into_inner();
+    let id = job.job_id.as_str();
+
+    // With the id alone: bob is told what he would be told of a job that does not exist.
+    let unknown = bob.get_job(by_id(&"0".repeat(26))).await.unwrap_err();
+    let foreign = bob.get_job(by_id(id)).await.unwrap_err();
+    assert_eq!((foreign.code(), foreign.message()), (Code::NotFound, unknown.message()));
+    assert_eq!(code(bob.fetch(named(id)).await), Code::NotFound);
+    assert_eq!(code(bob.cancel(named(id)).await), Code::NotFound);
+    assert_eq!(bob.list_jobs(ListJobsRequest::default()).await.unwrap().into_inner().jobs.len(), 0);
+    let listed = get_as_bearer(&world.server.http, "/jobs", world.tokens.of("bob"));
+    assert!(listed.code == 200 && !listed.body.contains(id), "{listed:?}");
+    for path in ["", "/log", "/search?q=secret", "/live"] {
+        let page = get_as_bearer(&world.server.http, &format!("/jobs/{id}{path}"), world.tokens.of("bob"));
+        assert!(page.code == 403 && !page.body.contains("secret"), "{path}: {page:?}");
+    }
+    assert_eq!(get_as_bearer(&world.server.http, "/metrics", world.tokens.of("bob")).code, 403);
+
+    // Ana has lost the token, and has her name.
+    assert!(follow(&mut ana, id).await.contains("its_column"));
+    assert!(ana.get_job(by_id(id)).await.unwrap().into_inner().sql.contains("secret of ana"));
+    assert_eq!(ana.list_jobs(ListJobsRequest::default()).await.unwrap().into_inner().jobs.len(), 1);
+    assert!(follow(&mut op, id).await.contains("its_column"), "an administrator");
+    assert_eq!(op.list_jobs(ListJobsRequest::default()).await.unwrap().into_inner().jobs.len(), 1);
+    assert_eq!(get_as_bearer(&world.server.http, "/metrics", world.tokens.of("op")).code, 200);
+    let opened = get_as_bearer(&world.server.http, &format!("/jobs/{id}"), world.tokens.of("op"));
+    assert!(opened.code == 303 && opened.headers.contains("?key="), "{opened:?}");
+
+    // Ana gives bob the job's token.
+    assert!(follow(&mut bob, &job.token).await.contains("its_column"));
+    assert!(bob.cancel(named(&job.token)).await.is_ok());
+}
+
+/// The session's user is for listings only.
+#[tokio::test(flavor = "multi_thread")]
+async fn name_in_the_session_is_no_identity() {
+    let world = world();
+    let mut bob = world.of("bob").await;
+    let session = Session { user_id: "token:ana".to_owned(), ..Session::default() };
+    let request = Request { session: Some(session), ..program("SELECT 1") };
+    let job = bob.run(request).await.unwrap().into_inner();
+    assert_eq!(code(world.of("ana").await.get_job(by_id(&job.job_id)).await), Code::NotFound);
+    assert_eq!(bob.get_job(by_id(&job.job_id)).await.unwrap().into_inner().user_id, "token:ana");
+}
+
+/// Otherwise a client that learns the id of another's request would get its token.
+#[tokio::test(flavor = "multi_thread")]
+async fn request_id_of_another_principal_is_another_job() {
+    let world = world();
+    let request =
+        Request { request_id: "0b0c8f5e-5d5c-4f0e-9d0a-3c1f6f0f7a11".to_owned(), ..program("SELECT 1") };
+    let mut of = Vec::new();
+    for user in ["ana", "bob", "ana"] {
+        of.push(world.of(user).await.run(request.clone()).await.unwrap().into_inner());
+    }
+    assert_eq!((&of[0].token, &of[0].job_id), (&of[2].token, &of[2].job_id));
+    assert!(of[0].token != of[1].token && of[0].job_id != of[1].job_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_and_revoked_tokens_are_refused() {
+    let world = world();
+    for wrong in ["x", "", "sqlflow_at_00", "a.b.c"] {
+        let mut client = world.client(Bearer(wrong.to_owned())).await;
+        assert_eq!(code(client.run(program("SELECT 1")).await), Code::Unauthenticated, "{wrong:?}");
+        assert_eq!(code(client.list_jobs(ListJobsRequest::default()).await), Code::Unauthenticated);
+        assert_eq!(get_as_bearer(&world.server.http, "/jobs", wrong).code, 401);
+    }
+    // Clients that cannot send headers have the token in the session.
+    let mut plain = world.server.client().await.unwrap();
+    let session = |token: &str| Session { token: token.to_owned(), ..Session::default() };
+    let job = plain.run_in("SELECT 1", session(world.tokens.of("ana"))).await.unwrap();
+    assert!(world.of("ana").await.get_job(by_id(&job.job_id)).await.is_ok());
+    assert_eq!(code(plain.run_in("SELECT 1", session("x")).await), Code::Unauthenticated);
+
+    let mut ana = world.of("ana").await;
+    ana.list_jobs(ListJobsRequest::default()).await.unwrap();
+    std::fs::write(world.tokens.file(), "").unwrap();
+    while ana.list_jobs(ListJobsRequest::default()).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(code(ana.run(program("SELECT 1")).await), Code::Unauthenticated);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn browser_signs_in_with_an_access_token() {
+    let world = world();
+    let address = &world.server.http;
+    let wrong = http::post(address, "/sign-in", "token=x");
+    assert!(wrong.code == 401 && !wrong.headers.contains("set-cookie"), "{wrong:?}");
+    let signed_in = http::post(address, "/sign-in", &format!("token={}", world.tokens.of("bob")));
+    assert_eq!(signed_in.code, 303, "{signed_in:?}");
+    let cookie = signed_in.headers.lines().find_map(|it| it.strip_prefix("set-cookie: ")).unwrap().to_owned();
+    for part in ["; httponly", "; samesite=strict", "; path=/;"] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    let pair = cookie.split(';').next().unwrap();
+    let list = http::get_with(address, "/jobs", &format!("Cookie: {pair}\r\n"));
+    assert!(list.body.contains("token:bob") && list.body.contains("Sign out"), "{list:?}");
+    let rebound = http::get_from_host(address, "/jobs", "evil.example.com");
+    assert_eq!(rebound.code, 421, "{rebound:?}");
+    let two = http::get_with(address, "/jobs", &format!("Cookie: {pair}\r\nHost: evil.example.com\r\n"));
+    assert_eq!(two.code, 421, "{two:?}");
+}

@@ -1,0 +1,131 @@
+//! Another user of the server's machine.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use sqlflow_tests::access::as_nobody;
+use sqlflow_tests::server::{Server, Setup, copy_program, program};
+use sqlflow_tests::{client, http};
+
+/// A folder that every user may enter, with the command line.
+fn open_folder() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    copy_program(&program("sqlflowctl"), &dir.path().join("sqlflowctl"));
+    dir
+}
+
+fn setup(dir: &Path) -> Setup {
+    Setup::new(dir, format!("sqlite:///{}/x.db", dir.display()))
+}
+
+/// The command line, as another user.
+fn ctl(dir: &Path, server: &str, args: &[&str]) -> Output {
+    let mut command = as_nobody(dir.join("sqlflowctl"));
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", "/nonexistent")
+        .current_dir("/")
+        .args(["--server", server])
+        .args(args);
+    command.output().unwrap()
+}
+
+/// `GET path` as another user; the whole response.
+fn get(address: &str, path: &str) -> String {
+    let (host, port) = address.rsplit_once(':').unwrap();
+    let script = format!(
+        "exec 3<>/dev/tcp/{host}/{port}; printf 'GET {path} HTTP/1.0\\r\\nHost: {address}\\r\\n\\r\\n' >&3; cat <&3"
+    );
+    let output = as_nobody("bash").args(["-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+async fn job(server: &Server) -> String {
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT 'a secret' AS s;").await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    assert!(client::is_over(&ended.status));
+    token.job_id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_user_of_the_machine_gets_nothing() {
+    let dir = open_folder();
+    let server =
+        setup(dir.path()).flag(format!("--socket={}", dir.path().join("s").display())).start().unwrap();
+    let id = job(&server).await;
+    for args in
+        [&["run", "-e", "SELECT 1"][..], &["list"], &["describe", &id], &["fetch", &id], &["cancel", &id]]
+    {
+        let output = ctl(dir.path(), &server.address, args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+        assert!(said.contains("unix:nobody may not use this server"), "{args:?}: {said}");
+        assert!(output.stdout.is_empty(), "{args:?}: {output:?}");
+    }
+    let socket = format!("unix://{}", dir.path().join("s").display());
+    let output = ctl(dir.path(), &socket, &["list"]);
+    assert_eq!(output.status.code(), Some(3), "the socket is for its user: {output:?}");
+    for page in ["/jobs".to_owned(), format!("/jobs/{id}"), format!("/jobs/{id}/log"), "/metrics".to_owned()]
+    {
+        let answer = get(&server.http, &page);
+        assert!(answer.starts_with("HTTP/1.0 403"), "{page}: {answer}");
+        assert!(!answer.contains("secret"), "{page}: {answer}");
+    }
+    assert!(get(&server.http, "/healthz").starts_with("HTTP/1.0 200"));
+    // The server's own user needs nothing.
+    assert_eq!(http::get(&server.http, "/jobs").code, 200);
+    assert_eq!(http::get(&server.http, "/metrics").code, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn allowed_user_has_jobs_of_their_own() {
+    let dir = open_folder();
+    let server = setup(dir.path()).flag("--allow=unix:nobody").start().unwrap();
+    let id = job(&server).await;
+    let run = ctl(dir.path(), &server.address, &["run", "-e", "SELECT 'mine' AS m", "--output", "csv"]);
+    assert!(String::from_utf8_lossy(&run.stdout).contains("mine"), "{run:?}");
+    let listed = ctl(dir.path(), &server.address, &["list", "--output", "json"]);
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+    assert!(!listed.contains(&id), "{listed}");
+    let described = ctl(dir.path(), &server.address, &["describe", &id]);
+    assert_eq!(described.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&described.stderr).contains("no job of yours"), "{described:?}");
+    // Who administers the server sees both.
+    let all =
+        server.client().await.unwrap().api.list_jobs(sqlflow_proto::v1::ListJobsRequest::default()).await;
+    assert_eq!(all.unwrap().into_inner().jobs.len(), 2);
+}
+
+#[test]
+fn address_that_others_reach_is_refused_without_authentication() {
+    let dir = tempfile::tempdir().unwrap();
+    for flag in ["--listen=0.0.0.0:0", "--http-listen=0.0.0.0:0"] {
+        let error = setup(dir.path()).flag(flag).start().unwrap_err().to_string();
+        assert!(error.contains("everybody who reaches it could run programs"), "{error}");
+    }
+    let server = setup(dir.path()).flag("--listen=0.0.0.0:0").flag("--insecure").start().unwrap();
+    server.stop().unwrap();
+}
+
+/// Whoever may read the token file has hashes.
+#[test]
+fn token_file_has_no_tokens_and_is_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tokens.toml");
+    let made = Command::new(program("sqlflow-server"))
+        .args(["token", "ana", "--token-file"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let token = String::from_utf8(made.stdout).unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(token.starts_with("sqlflow_at_") && !text.contains(token.trim()), "{text}");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}

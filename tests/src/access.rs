@@ -1,0 +1,80 @@
+//! Access tokens of the users of a server under test.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+
+use crate::server::program;
+
+/// A token file, and the tokens of its users.
+#[derive(Debug)]
+pub struct Tokens {
+    file: PathBuf,
+    tokens: BTreeMap<String, String>,
+}
+
+impl Tokens {
+    /// Makes tokens for these users, as an operator does, in a file of this folder.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    pub fn at(dir: &Path, users: &[&str]) -> Self {
+        let file = dir.join("tokens.toml");
+        let mut tokens = BTreeMap::new();
+        for user in users {
+            let made = Command::new(program("sqlflow-server"))
+                .args(["token", user, "--token-file"])
+                .arg(&file)
+                .output();
+            let made = made.expect("the program can be started");
+            assert!(made.status.success(), "{made:?}");
+            tokens.insert((*user).to_owned(), String::from_utf8_lossy(&made.stdout).trim().to_owned());
+        }
+        Self { file, tokens }
+    }
+
+    /// The server's flag.
+    pub fn flag(&self) -> String {
+        format!("--token-file={}", self.file.display())
+    }
+
+    /// Path of the file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// A user's token.
+    ///
+    /// # Panics
+    /// There is no such user.
+    pub fn of(&self, user: &str) -> &str {
+        &self.tokens[user]
+    }
+
+    /// Sends a user's token with each call.
+    pub fn interceptor(&self, user: &str) -> Bearer {
+        Bearer(self.of(user).to_owned())
+    }
+}
+
+/// Sends an access token with each call.
+#[derive(Debug, Clone)]
+pub struct Bearer(pub String);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let value = format!("Bearer {}", self.0).parse().expect("tokens are ASCII");
+        request.metadata_mut().insert("authorization", value);
+        Ok(request)
+    }
+}
+
+/// A command as another user of this machine, who has no rights. Only root can start it.
+pub fn as_nobody(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(program);
+    command
+}
