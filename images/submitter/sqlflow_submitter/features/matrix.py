@@ -17,7 +17,7 @@ class Matrix:
     """Rows as numbers.
 
     `data` is a float32 array of (rows, columns) with NaN for missing values, or a scipy CSR matrix if a feature is
-    sparse.
+    sparse. The values of an array's column are contiguous in memory.
     """
 
     def __init__(self, data: Any, types: list[str]) -> None:
@@ -89,7 +89,7 @@ def assemble(features: Sequence[Feature], blocks: list[Block], one_hot_codes: bo
     dense = [block for block in blocks if isinstance(block, np.ndarray)]
     if not any(is_expanded) and len(dense) == len(blocks):
         blocks.clear()
-        data = np.empty((len(dense[0]), len(types)), dtype=np.float32)
+        data = np.empty((len(dense[0]), len(types)), dtype=np.float32, order="F")
         end = len(types)
         while dense:
             block = dense.pop()

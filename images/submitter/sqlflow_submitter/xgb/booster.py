@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,17 +62,49 @@ def to_training_data(
     )
     if not uses_quantiles:
         return to_dmatrix(matrix, labels)
+    is_dense = isinstance(matrix.data, np.ndarray)
+    of_sparse: dict[str, Any] = {} if is_dense else {"label": labels, "feature_types": matrix.types}
     with translated_errors():
         return xgboost.QuantileDMatrix(
-            matrix.data,
-            label=labels,
+            _Columns(matrix, labels) if is_dense else matrix.data,
             missing=np.nan,
-            feature_types=matrix.types,
             enable_categorical="c" in matrix.types,
             max_bin=native.get("max_bin", 256),
             nthread=native.get("nthread"),
             ref=reference,
+            **of_sparse,
         )
+
+
+class _Columns(xgboost.DataIter):
+    """Hands a dense matrix to XGBoost column by column, as a data frame is.
+
+    XGBoost looks each value of an array up by row and column, and takes a third longer for it. The result is the same.
+    """
+
+    def __init__(self, matrix: Matrix, labels: NDArray[np.float64]) -> None:
+        super().__init__()
+        # Kept, because XGBoost reads the memory that they point to.
+        self._columns = list(matrix.data.T)
+        self._types = matrix.types
+        self._labels = labels
+        self._is_done = False
+
+    def reset(self) -> None:
+        self._is_done = False
+
+    def next(self, input_data: Any) -> bool:
+        if self._is_done:
+            return False
+        # `input_data` takes data frames of pandas, polars and pyarrow only, which are not installed.
+        self.proxy._ref_data_from_columnar(self)  # type: ignore[arg-type]
+        self.proxy.set_info(label=self._labels, feature_types=self._types)
+        self._is_done = True
+        return True
+
+    def array_interface(self) -> bytes:
+        """Describes the memory of each column, as XGBoost's C interface expects it."""
+        return json.dumps([column.__array_interface__ for column in self._columns]).encode()
 
 
 class _Reporter(xgboost.callback.TrainingCallback):
