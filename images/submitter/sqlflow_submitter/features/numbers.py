@@ -54,6 +54,8 @@ class Numbers(NamedTuple):
 
     def floats(self) -> NDArray[np.float64]:
         """Returns the numbers as floats, with NaN for missing values."""
+        if self.values.dtype == np.float64 and not self.base and not self.missing.any():
+            return self.values  # type: ignore[return-value]
         # With a base, add Python integers: the sum of two rounded floats would depend on the base.
         floats = (
             np.array([float(value + self.base) for value in self.values.tolist()])
