@@ -2,6 +2,7 @@
 //!
 //! The file has no name and goes with its last descriptor. It is a sequence of Arrow IPC streams. A column has one type in
 //! a stream; where a batch has another type, as SQLite allows, a new stream begins. So no type is decided by early rows.
+//! The other program reads each batch as soon as it is reported.
 //!
 //! Memory is bounded by one batch.
 
@@ -31,31 +32,35 @@ pub struct ColumnFile<'a> {
     schema: SchemaRef,
     file: File,
     writer: Option<StreamWriter<Counted>>,
-    /// Offsets of the streams.
-    streams: Vec<u64>,
     rows: u64,
+    /// Size of the streams that have ended.
     written: u64,
     max_bytes: u64,
-    /// Called with the number of rows so far.
-    on_rows: &'a mut dyn FnMut(u64) -> io::Result<()>,
+    report: &'a mut dyn FnMut(&File, Written<'_>) -> io::Result<()>,
 }
 
-/// What was written.
-pub struct WrittenFile {
-    /// The file.
-    pub file: File,
-    /// Its columns.
-    pub columns: Vec<Column>,
-    /// Offsets of its streams.
-    pub streams: Vec<u64>,
+/// What the file has so far.
+pub enum Written<'a> {
+    /// Its columns are known.
+    Columns(&'a [Column]),
+    /// More of it can be read.
+    Rows {
+        /// Number of rows.
+        rows: u64,
+        /// Its size.
+        bytes: u64,
+    },
 }
 
 impl<'a> ColumnFile<'a> {
-    /// Creates the file in the working folder.
+    /// Creates the file in the working folder. `report` is called when it has more.
     ///
     /// # Errors
     /// The folder cannot be written to.
-    pub fn create(max_bytes: u64, on_rows: &'a mut dyn FnMut(u64) -> io::Result<()>) -> io::Result<Self> {
+    pub fn create(
+        max_bytes: u64,
+        report: &'a mut dyn FnMut(&File, Written<'_>) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
         let file = File::from(open(".", flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
         Ok(Self {
@@ -63,21 +68,27 @@ impl<'a> ColumnFile<'a> {
             schema: Arc::new(Schema::empty()),
             file,
             writer: None,
-            streams: Vec::new(),
             rows: 0,
             written: 0,
             max_bytes,
-            on_rows,
+            report,
         })
     }
 
-    /// Ends the file.
+    /// Ends the file. Returns the number of its rows.
     ///
     /// # Errors
     /// It cannot be written, or the statement returned no result set.
-    pub fn finish(mut self) -> Result<WrittenFile, Error> {
+    pub fn finish(mut self) -> Result<u64, Error> {
         self.end_stream()?;
-        Ok(WrittenFile { file: self.file, columns: self.columns.finish()?, streams: self.streams })
+        std::mem::take(&mut self.columns).finish()?;
+        self.report(Written::Rows { rows: self.rows, bytes: self.written })?;
+        Ok(self.rows)
+    }
+
+    fn report(&mut self, written: Written<'_>) -> Result<(), Error> {
+        (self.report)(&self.file, written)
+            .map_err(|error| Error::undelivered(format!("cannot report progress: {error}")))
     }
 
     fn end_stream(&mut self) -> Result<(), Error> {
@@ -93,7 +104,6 @@ impl<'a> ColumnFile<'a> {
         let writer = StreamWriter::try_new(Counted::new(file), &schema);
         self.writer = Some(writer.map_err(|error| self.cannot_write(&error))?);
         self.schema = schema;
-        self.streams.push(self.written);
         Ok(())
     }
 
@@ -112,7 +122,8 @@ impl Results for ColumnFile<'_> {
     }
 
     fn result_set(&mut self, columns: &[Column]) -> Result<(), Error> {
-        self.columns.begin(columns)
+        self.columns.begin(columns)?;
+        self.report(Written::Columns(columns))
     }
 
     fn batch(&mut self, batch: Batch) -> Result<(), Error> {
@@ -124,9 +135,10 @@ impl Results for ColumnFile<'_> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let wrote =
             record_batch(Arc::clone(&self.schema), arrays, batch.rows).and_then(|batch| writer.write(&batch));
-        let size = self.written + writer.get_ref().count;
+        let wrote = wrote.and_then(|()| writer.flush());
+        let bytes = self.written + writer.get_ref().count;
         wrote.map_err(|error| self.cannot_write(&error))?;
-        if size > self.max_bytes {
+        if bytes > self.max_bytes {
             return Err(Error::user(format!(
                 "cannot store the rows of the select in the workspace: they have more than {} bytes; select fewer rows \
                  or columns",
@@ -134,8 +146,7 @@ impl Results for ColumnFile<'_> {
             )));
         }
         self.rows += batch.rows as u64;
-        (self.on_rows)(self.rows)
-            .map_err(|error| Error::undelivered(format!("cannot report progress: {error}")))
+        self.report(Written::Rows { rows: self.rows, bytes })
     }
 
     fn changed(&mut self, _: Option<u64>) {}
@@ -229,7 +240,7 @@ impl Write for Counted {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Seek as _, SeekFrom};
+    use std::io::Seek as _;
 
     use arrow_array::{Int64Array, StringArray};
     use arrow_ipc::reader::StreamReader;
@@ -241,14 +252,30 @@ mod tests {
         Column { name: name.to_owned(), database_type: String::new(), kind: None }
     }
 
-    fn write(batches: Vec<(usize, Values)>, max_bytes: u64) -> Result<WrittenFile, Error> {
-        let mut on_rows = |_| Ok(());
-        let mut file = ColumnFile::create(max_bytes, &mut on_rows).unwrap();
+    /// Writes batches of one column. Returns the file, and its rows and its size after each report.
+    fn write(batches: Vec<(usize, Values)>, max_bytes: u64) -> Result<(File, Vec<(u64, u64)>), Error> {
+        let (mut passed, mut reports) = (None, Vec::new());
+        let mut report = |file: &File, written: Written<'_>| {
+            match written {
+                Written::Columns(columns) => {
+                    assert_eq!(columns, [column("a")]);
+                    passed = Some(file.try_clone()?);
+                }
+                Written::Rows { rows, bytes } => {
+                    // All of it can be read.
+                    assert_eq!(file.metadata()?.len(), bytes);
+                    reports.push((rows, bytes));
+                }
+            }
+            Ok(())
+        };
+        let mut file = ColumnFile::create(max_bytes, &mut report).unwrap();
         file.result_set(&[column("a")])?;
         for (rows, values) in batches {
             file.batch(Batch { rows, columns: vec![values] })?;
         }
-        file.finish()
+        assert_eq!(file.finish()?, reports.last().unwrap().0);
+        Ok((passed.unwrap(), reports))
     }
 
     fn texts() -> StringArray {
@@ -268,11 +295,13 @@ mod tests {
             (3, Values::Null),
             (2, mixed),
         ];
-        let mut written = write(batches, 1 << 20).unwrap();
+        let (mut file, reports) = write(batches, 1 << 20).unwrap();
+        assert_eq!(reports.iter().map(|it| it.0).collect::<Vec<_>>(), [2, 4, 6, 8, 11, 13, 13]);
+        let size = reports.last().unwrap().1;
         let (mut found, mut rows) = (Vec::new(), Vec::new());
-        for offset in &written.streams {
-            written.file.seek(SeekFrom::Start(*offset)).unwrap();
-            let reader = StreamReader::try_new(&written.file, None).unwrap();
+        file.rewind().unwrap();
+        while file.stream_position().unwrap() < size {
+            let reader = StreamReader::try_new(&file, None).unwrap();
             let field = reader.schema().field(0).clone();
             rows.push(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>());
             found.push((field.data_type().to_string(), field.metadata().get(KIND).cloned()));
@@ -287,15 +316,15 @@ mod tests {
 
     #[test]
     fn file_beyond_its_limit_is_an_error() {
-        let error = write(vec![(2, Values::Texts(texts()))], 100).err().expect("it has more than 100 bytes");
+        let error = write(vec![(2, Values::Texts(texts()))], 100).expect_err("it has more than 100 bytes");
         assert!(error.message.contains("more than 100 bytes; select fewer rows"), "{error}");
     }
 
     #[test]
     fn statement_without_a_result_set_is_an_error() {
-        let mut on_rows = |_| Ok(());
-        let file = ColumnFile::create(100, &mut on_rows).unwrap();
-        let error = file.finish().err().expect("there is nothing to read");
+        let mut report = |_: &File, _: Written<'_>| panic!("there is nothing to read");
+        let file = ColumnFile::create(100, &mut report).unwrap();
+        let error = file.finish().expect_err("there is nothing to read");
         assert_eq!(error.message, "cannot read the select: it returns no result set; write a SELECT");
     }
 }

@@ -9,8 +9,8 @@ use sqlflow_database::{Column, ComputedKind, Error, ErrorKind, Kind, Value};
 pub enum Request {
     /// The database's language. Answer: [`Answer::Dialect`].
     Dialect,
-    /// Reads a select of the step's statement. The answers are [`Answer::Rows`] while it is read, and then
-    /// [`Answer::ColumnFile`] with the file.
+    /// Reads a select of the step's statement. The answers are [`Answer::ColumnFile`] with a file, [`Answer::Rows`] as it
+    /// grows, and [`Answer::End`].
     Read(Select),
     /// Describes a select. Answer: [`Answer::Columns`].
     Describe(Query),
@@ -188,14 +188,12 @@ pub enum Other {
 pub enum Answer<'a> {
     Done,
     Dialect(&'static str),
-    /// The number of rows that were read so far.
-    Rows(u64),
-    /// A file, whose descriptor is passed.
-    ColumnFile {
-        /// Name and type of each column.
-        columns: Vec<(&'a str, &'a str)>,
-        /// Offsets of the streams.
-        streams: &'a [u64],
+    /// A file, whose descriptor is passed: name and type of each column. It grows.
+    ColumnFile(Vec<(&'a str, &'a str)>),
+    /// What the file has so far.
+    Rows {
+        rows: u64,
+        bytes: u64,
     },
     Columns(Vec<Described<'a>>),
     Values(Vec<Cell>),

@@ -4,6 +4,8 @@ mod checks;
 mod result;
 mod stream;
 
+use std::fs::File;
+
 use sqlflow_database::{Database, Error, suggestions};
 use sqlflow_sql::Dialect;
 
@@ -11,7 +13,7 @@ use self::checks::Checks;
 pub use self::result::Publication;
 use self::result::ResultWriter;
 use crate::channel::Channel;
-use crate::column_file::ColumnFile;
+use crate::column_file::{ColumnFile, Written};
 use crate::failure::StepError;
 use crate::link::Link;
 use crate::redact::Redactor;
@@ -21,8 +23,6 @@ use crate::step::{Statement, Step};
 
 /// Maximum size of the rows of one select in the workspace, in bytes.
 const MAX_FILE: u64 = 256 << 30;
-/// Number of rows after which progress is reported.
-const PROGRESS_ROWS: u64 = 50_000;
 
 /// Serves one statement.
 pub struct Server<'a> {
@@ -183,24 +183,21 @@ impl<'a> Server<'a> {
     }
 
     fn read(&mut self, select: Select) -> Result<(), Failure> {
-        let mut reported = 0;
         let link = &mut self.link;
-        let mut on_rows = |rows: u64| {
-            if rows < reported + PROGRESS_ROWS {
-                return Ok(());
+        let mut report = |file: &File, written: Written<'_>| match written {
+            Written::Columns(columns) => {
+                let columns =
+                    columns.iter().map(|it| (it.name.as_str(), it.database_type.as_str())).collect();
+                link.send_file(&Answer::ColumnFile(columns), file)
             }
-            reported = rows;
-            link.send(&Answer::Rows(rows))
+            Written::Rows { rows, bytes } => link.send(&Answer::Rows { rows, bytes }),
         };
-        let mut file = ColumnFile::create(MAX_FILE, &mut on_rows).map_err(|error| {
+        let mut file = ColumnFile::create(MAX_FILE, &mut report).map_err(|error| {
             Error::user(format!("cannot store the rows of the select in the workspace: {error}"))
         })?;
         self.database.read(self.statement.select_of(select), &mut file)?;
-        let written = file.finish()?;
-        let columns =
-            written.columns.iter().map(|it| (it.name.as_str(), it.database_type.as_str())).collect();
-        let answer = Answer::ColumnFile { columns, streams: &written.streams };
-        Ok(self.link.send_file(&answer, &written.file)?)
+        let rows = file.finish()?;
+        Ok(self.link.send(&Answer::End(rows))?)
     }
 
     /// A statement of the step, or a later one.

@@ -21,7 +21,7 @@ fn on_a_small_disk_of_the_workspace() {
     submitter.send(&json!({ "read": "statement" }), b"");
     let error = loop {
         let answer = submitter.answer();
-        if answer["rows"].is_null() {
+        if !answer["error"].is_null() {
             break answer["error"].clone();
         }
     };

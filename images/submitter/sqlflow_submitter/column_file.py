@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -29,18 +29,58 @@ KIND_OF_FORMAT = {
 
 
 class FileResultSet(ResultSet):
-    """The rows of a select. They can be read several times."""
+    """The rows of a select, in a file that the data process is writing. They can be read once."""
 
-    def __init__(self, answer: Any, descriptor: int) -> None:
-        self.columns = [ColumnInfo(name, kind) for name, kind in answer["columns"]]
-        self._streams = answer["streams"]
-        # nanoarrow copies each batch. A mapped file would be in memory twice.
-        self._file = os.fdopen(descriptor, "rb", buffering=0)
+    def __init__(self, columns: Sequence[tuple[str, str]], descriptor: int, sizes: Iterator[int]) -> None:
+        """Args:
+        columns: name and type of each column.
+        descriptor: the file.
+        sizes: how much of the file can be read. It waits until there is more, and ends with the file.
+        """
+        self.columns = [ColumnInfo(name, database_type) for name, database_type in columns]
+        self._file = _GrowingFile(descriptor, sizes)
 
     def batches(self) -> Iterator[Batch]:
-        for offset in self._streams:
-            self._file.seek(offset)
-            yield from _batches(self._file)
+        try:
+            while self._file.has(1):
+                yield from _batches(self._file)
+        except Exception:
+            # nanoarrow replaces what a read raises by an error of its own.
+            if self._file.error is not None:
+                raise self._file.error from None
+            raise
+
+
+class _GrowingFile:
+    """A file from which nanoarrow reads what another program is writing."""
+
+    def __init__(self, descriptor: int, sizes: Iterator[int]) -> None:
+        # nanoarrow copies each batch. A mapped file would be in memory twice.
+        self._file = os.fdopen(descriptor, "rb", buffering=0)
+        self._sizes = sizes
+        self._size = 0
+        self._read = 0
+        self.error: Exception | None = None
+        """Why there is no more of it."""
+
+    def has(self, count: int) -> bool:
+        """Waits until there are so many more bytes. Returns False if the file has ended before."""
+        while self._size < self._read + count:
+            try:
+                size = next(self._sizes, None)
+            except Exception as error:
+                self.error = error
+                raise
+            if size is None:
+                return False
+            self._size = size
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        # The writer shares the file's position.
+        count = os.preadv(self._file.fileno(), [buffer], self._read) if self.has(len(buffer)) else 0
+        self._read += count
+        return count
 
 
 def read_stream(descriptor: int) -> Iterator[Batch]:

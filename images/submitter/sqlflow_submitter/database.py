@@ -126,36 +126,42 @@ class Database:
         """Checks that the result table of a statement can be created or replaced."""
         self._link.ask({"check_result": {"statement": statement}})
 
-    def read(
-        self,
-        select: str,
-        on_rows: Callable[[int], None] = lambda rows: None,
-        meanwhile: Callable[[], None] = lambda: None,
-    ) -> ResultSet:
-        """Executes a select of the step's statement. Its rows can be read several times.
+    def start_reading(self, select: str) -> None:
+        """Executes a select of the step's statement, given by its name. The data process reads ahead of this one.
 
-        Args:
-            select: the name of the select.
-            on_rows: called with the number of rows that were read so far.
-            meanwhile: called while the data process reads.
+        `rows_read` must follow, without another request before.
         """
         self._link.send({"read": select})
-        meanwhile()
+
+    def rows_read(self, on_rows: Callable[[int], None] = lambda rows: None) -> ResultSet:
+        """Returns the rows that the data process reads. They can be read once.
+
+        `on_rows`: called with the number of rows that it has read.
+        """
         from sqlflow_submitter.column_file import FileResultSet
 
+        name, columns = self._link.answer()
+        if name != "column_file":
+            raise _unexpected(name)
+        return FileResultSet(columns, self._link.descriptor(), self._sizes(on_rows))
+
+    def _sizes(self, on_rows: Callable[[int], None]) -> Iterator[int]:
         while True:
             match self._link.answer():
-                case "rows", rows:
+                case "rows", {"rows": rows, "bytes": size}:
                     on_rows(rows)
-                case "column_file", answer:
-                    return FileResultSet(answer, self._link.descriptor())
+                    yield size
+                case "end", _:
+                    return
+                case name, _:
+                    raise _unexpected(name)
 
     def stream(self, max_rows: int) -> ResultSet:
         """Executes the select of the step's statement. Its batches can be read once."""
         self._link.send({"stream": {"max_rows": max_rows}})
         name, columns = self._link.answer()
         if name != "columns":
-            raise SubmitterError(f"cannot read the select: the data process answered {name}")
+            raise _unexpected(name)
         return _Stream(
             [ColumnInfo(it["name"], it["database_type"], KINDS.get(it["kind"])) for it in columns], self._link
         )
@@ -199,6 +205,10 @@ class Database:
         `line`: what to print then.
         """
         self._link.ask({"publish": {"line": line}})
+
+
+def _unexpected(answer: str) -> SubmitterError:
+    return SubmitterError(f"cannot read the select: the data process answered {answer}")
 
 
 def _columns(answer: Any) -> list[ColumnInfo]:

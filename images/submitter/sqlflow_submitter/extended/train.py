@@ -11,7 +11,7 @@ from sqlflow_submitter.database import Database
 from sqlflow_submitter.extended.plan import TrainPlan
 from sqlflow_submitter.model import WEIGHTS, ModelMeta
 from sqlflow_submitter.statement import StatementChannel
-from sqlflow_submitter.step import Statement, Step
+from sqlflow_submitter.step import STATEMENT, Statement, Step
 from sqlflow_submitter.version import __version__
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def train(statement: Statement, step: Step, database: Database, channel: Stateme
         names = ", ".join(plan.parameters.without_effect)
         channel.print_line(f"warning: {plan.parameters.native['booster']} ignores: {names}")
 
-    # Large imports start here: numpy, and later xgboost.
+    database.start_reading(STATEMENT)
+    # Large imports start here, while the data process reads: numpy, and later xgboost.
     from sqlflow_submitter.extended.training_data import load_training_data
 
     with channel.spans.span("load"):

@@ -17,7 +17,7 @@ from sqlflow_submitter.features.report import ColumnReport, table
 from sqlflow_submitter.features.spec import Feature
 from sqlflow_submitter.model import ModelMeta
 from sqlflow_submitter.statement import StatementChannel
-from sqlflow_submitter.step import STATEMENT, VALIDATION
+from sqlflow_submitter.step import VALIDATION
 from sqlflow_submitter.values import ResultSet
 
 Labelled = tuple[Matrix, Any]
@@ -39,6 +39,8 @@ class TrainingData(NamedTuple):
 def load_training_data(plan: TrainPlan, database: Database, channel: StatementChannel) -> TrainingData:
     """Loads the select and `validation.select`. Chooses the objective and the number of classes if they are not set.
 
+    The data process reads the select already.
+
     Raises:
         UserError: there are no rows, or a value or label cannot be used.
     """
@@ -47,7 +49,8 @@ def load_training_data(plan: TrainPlan, database: Database, channel: StatementCh
     as_classes, reason = parameters.requested_task()
     label_type = plan.types.get(plan.label, "")
     reader = LabelReader(plan.label, earlier.classes if earlier else None, as_classes, label_type)
-    result = database.read(STATEMENT, lambda rows: channel.progress("read", rows, 0, "rows"), _import_library)
+    _import_library()
+    result = database.rows_read(lambda rows: channel.progress("read", rows, 0, "rows"))
     if earlier is None:
         labels, learned = _learn(plan, result, reader, channel)
     else:
@@ -119,7 +122,8 @@ def _load_validation(
     plan: TrainPlan, features: FixedFeatures, labels: LabelReader, database: Database, channel: StatementChannel
 ) -> Labelled:
     """Loads `validation.select` with the learned features."""
-    result = database.read(VALIDATION)
+    database.start_reading(VALIDATION)
+    result = database.rows_read()
     inputs = [name for feature in features.features for name in feature.columns()]
     load(result, inputs, plan.validation, features.add, labels, channel, "load validation")
     found = features.build(), labels.finish()
