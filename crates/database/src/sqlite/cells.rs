@@ -23,11 +23,19 @@ impl Default for Cells {
 }
 
 impl Cells {
-    /// Adds a value.
+    /// Adds a value. Numbers of the type so far are added in the caller's loop.
+    #[inline]
     pub(super) fn push(&mut self, value: ValueRef<'_>) {
         match (&mut *self, value) {
             (Self::Ints(cells), ValueRef::Integer(value)) => cells.append_value(value),
             (Self::Floats(cells), ValueRef::Real(value)) => cells.append_value(value),
+            _ => self.push_other(value),
+        }
+    }
+
+    #[inline(never)]
+    fn push_other(&mut self, value: ValueRef<'_>) {
+        match (&mut *self, value) {
             (Self::Texts(cells), ValueRef::Text(text)) if let Ok(text) = std::str::from_utf8(text) => {
                 cells.append_value(text);
             }
