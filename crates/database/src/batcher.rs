@@ -11,13 +11,15 @@ pub struct Limits {
     pub rows: usize,
     /// Size in bytes.
     pub bytes: usize,
+    /// Number of rows after which the age of the batch is looked at. Reading the clock takes as long as reading two numbers.
+    pub timed_rows: usize,
 }
 
 impl Limits {
     /// For results that people look at: the first rows of a slow query arrive early.
-    pub const SHOWN: Self = Self { first_rows: 100, rows: 4096, bytes: 512 << 10 };
+    pub const SHOWN: Self = Self { first_rows: 100, rows: 4096, bytes: 512 << 10, timed_rows: 1 };
     /// For results that are only computed with.
-    pub const COMPUTED: Self = Self { first_rows: 65_536, rows: 65_536, bytes: 4 << 20 };
+    pub const COMPUTED: Self = Self { first_rows: 65_536, rows: 65_536, bytes: 4 << 20, timed_rows: 16 };
 }
 
 /// Maximum size of a row in bytes, as MySQL's `max_allowed_packet` has by default.
@@ -50,6 +52,11 @@ impl Batcher {
         self.rows
     }
 
+    /// Whether the next row's time matters.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.rows.is_multiple_of(self.limits.timed_rows)
+    }
+
     /// Whether the batch is complete, when this time has passed since its first row.
     pub(crate) fn is_full(&self, age: Duration) -> bool {
         self.rows >= self.max_rows || self.bytes >= self.limits.bytes || (self.rows > 0 && age >= MAX_DELAY)
@@ -58,5 +65,34 @@ impl Batcher {
     /// Begins the next batch.
     pub(crate) fn next(&mut self) {
         (self.rows, self.bytes, self.max_rows) = (0, 0, self.limits.rows);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_row_is_timed_and_then_each_or_some() {
+        let timed = |limits| {
+            let mut batcher = Batcher::new(limits);
+            let rows = (0..40).filter(|_| {
+                let is_timed = batcher.is_timed();
+                batcher.add(8);
+                is_timed
+            });
+            rows.collect::<Vec<_>>()
+        };
+        assert_eq!(timed(Limits::SHOWN).len(), 40);
+        assert_eq!(timed(Limits::COMPUTED), [0, 16, 32]);
+    }
+
+    #[test]
+    fn old_batch_is_full_unless_it_is_empty() {
+        let mut batcher = Batcher::new(Limits::COMPUTED);
+        assert!(!batcher.is_full(MAX_DELAY));
+        batcher.add(8);
+        assert!(batcher.is_full(MAX_DELAY));
+        assert!(!batcher.is_full(Duration::ZERO));
     }
 }

@@ -73,7 +73,7 @@ impl RowReader {
 
     /// Adds a DataRow. Returns a batch that is complete.
     pub(super) fn add(&mut self, body: &[u8]) -> Result<Option<Batch>, FrameError> {
-        let now = Instant::now();
+        let now = if self.batcher.is_timed() { Instant::now() } else { self.since };
         if self.batcher.rows() == 0 {
             self.since = now;
         }

@@ -48,7 +48,7 @@ impl<A: FnOnce()> Results for At<'_, A> {
 fn copy_beside(database: &mut dyn Database, action: impl FnOnce()) -> Result<ResultTable, Error> {
     let mut table = ResultTable::open(database, &spec("result"))?;
     table.create(None, &computed(&[("a", ComputedKind::Float), ("p", ComputedKind::Float)]))?;
-    let limits = Limits { first_rows: 1, rows: 1, bytes: 1 << 20 };
+    let limits = Limits { first_rows: 1, rows: 1, bytes: 1 << 20, timed_rows: 1 };
     database.read("SELECT b FROM source", &mut At(Predict { table: &mut table, limits }, Some(action)))?;
     Ok(table)
 }

@@ -245,7 +245,7 @@ fn send_rows(
     let mut cells: Vec<Cells> = (0..columns).map(|_| Cells::default()).collect();
     let mut since = Instant::now();
     while let Some(row) = rows.next().map_err(|error| context.translate(&error))? {
-        let now = Instant::now();
+        let now = if batcher.is_timed() { Instant::now() } else { since };
         if batcher.rows() == 0 {
             since = now;
         }

@@ -66,7 +66,7 @@ pub(super) fn fill(
     let mut table = ResultTable::open(database, spec)?;
     let kept = PassthroughColumns { select, columns: &columns, described: &described };
     table.create(Some(kept), &computed(&[("p", ComputedKind::Float)]))?;
-    let limits = Limits { first_rows: rows, rows, bytes: 1 << 20 };
+    let limits = Limits { first_rows: rows, rows, bytes: 1 << 20, timed_rows: 1 };
     database.read(select, &mut Predict { table: &mut table, limits })?;
     Ok(table)
 }
