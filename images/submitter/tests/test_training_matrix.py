@@ -50,6 +50,17 @@ def test_model_has_the_bytes_of_one_of_plain_xgboost(booster: str, attributes: d
     assert [it["validate-logloss"] for it in measured] == evals["validate"]["logloss"]
 
 
+def test_xgboost_without_a_way_for_columns_makes_the_same_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The method is not public, so another version may not have it."""
+    proxy = xgboost.core._ProxyDMatrix
+    assert hasattr(proxy, "_ref_data_from_columnar"), "this XGBoost has none: training takes a third longer"
+    parameters = Parameters("gbtree", {"objective": "binary:logistic"})
+    expected, _ = fit(parameters, labelled(1), None, None, lambda _: None)
+    monkeypatch.delattr(proxy, "_ref_data_from_columnar")
+    model, _ = fit(parameters, labelled(1), None, None, lambda _: None)
+    assert model.save_raw() == expected.save_raw()
+
+
 def test_error_is_that_of_the_first_column() -> None:
     """Columns are finished at the same time, and the first one takes longest."""
     rows = 8000

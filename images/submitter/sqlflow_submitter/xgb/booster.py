@@ -88,6 +88,7 @@ class _Columns(xgboost.DataIter):
     def __init__(self, matrix: Matrix, labels: NDArray[np.float64]) -> None:
         super().__init__()
         # Kept, because XGBoost reads the memory that they point to.
+        self._whole = matrix.data
         self._columns = list(matrix.data.T)
         self._types = matrix.types
         self._labels = labels
@@ -99,10 +100,15 @@ class _Columns(xgboost.DataIter):
     def next(self, input_data: Any) -> bool:
         if self._is_done:
             return False
-        # `input_data` takes data frames of pandas, polars and pyarrow only, which are not installed.
-        self.proxy._ref_data_from_columnar(self)  # type: ignore[arg-type]
-        self.proxy.set_info(label=self._labels, feature_types=self._types)
         self._is_done = True
+        # `input_data` takes columns of pandas, polars and pyarrow only, which are not installed. The method below it is
+        # not public: an XGBoost without it reads the array as a whole.
+        by_columns = getattr(self.proxy, "_ref_data_from_columnar", None)
+        if by_columns is None:
+            input_data(data=self._whole, label=self._labels, feature_types=self._types)
+            return True
+        by_columns(self)
+        self.proxy.set_info(label=self._labels, feature_types=self._types)
         return True
 
     def array_interface(self) -> bytes:
