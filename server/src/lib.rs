@@ -13,6 +13,7 @@ mod agent_outcome;
 pub mod attach_errors;
 pub mod codegen;
 pub mod config;
+pub mod data_sources;
 pub mod doctor;
 #[cfg(test)]
 mod fixture;

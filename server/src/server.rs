@@ -175,7 +175,7 @@ pub async fn run(
         memory_peaks,
         submit: SubmitOptions {
             propagation,
-            data_source: options.datasource,
+            data_sources: options.access.data_sources(options.datasource)?,
             fetch_timeout_seconds: u32::try_from(options.fetch_timeout.as_secs()).unwrap_or(u32::MAX),
         },
         grace: options.grace,

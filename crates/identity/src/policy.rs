@@ -77,6 +77,13 @@ impl Caller {
         self.is_admin
     }
 
+    /// Whether one of these stands for them. Administrators may do what others may.
+    #[must_use]
+    pub fn is_one_of(&self, patterns: &[Pattern]) -> bool {
+        let matches = |principal| patterns.iter().any(|pattern| pattern.matches(principal));
+        self.is_admin || self.principal.as_ref().is_some_and(matches)
+    }
+
     /// Whether they may read and cancel a job of this principal without its token.
     #[must_use]
     pub fn may_access(&self, owner: Option<&str>) -> bool {

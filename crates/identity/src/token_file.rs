@@ -9,12 +9,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime};
+use std::path::Path;
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use sqlflow_os::reloaded::Reloaded;
 
 use crate::{Method, Principal};
 
@@ -22,8 +21,6 @@ use crate::{Method, Principal};
 pub const PREFIX: &str = "sqlflow_at_";
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
-/// Period of checking for a changed file.
-const CHECK_PERIOD: Duration = Duration::from_secs(1);
 
 /// A new token.
 #[must_use]
@@ -41,53 +38,22 @@ pub fn entry(name: &str, token: &str) -> String {
 type Tokens = HashMap<[u8; 32], Principal>;
 
 /// The file's entries. A changed file is read again; one that cannot be used leaves the entries before it in use.
-pub struct TokenFile {
-    path: PathBuf,
-    state: Mutex<State>,
-}
-
-struct State {
-    tokens: Tokens,
-    version: Version,
-    checked: Instant,
-}
-
-/// Time and size of a file, which change with its content.
-type Version = Option<(SystemTime, u64)>;
+pub struct TokenFile(Reloaded<Tokens>);
 
 impl TokenFile {
     /// Reads the file.
     ///
     /// # Errors
-    /// It cannot be read, is open to others, or is not of this form.
+    /// It cannot be read, or is not of this form.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let version = version(path);
-        let state = State { tokens: read(path)?, version, checked: Instant::now() };
-        Ok(Self { path: path.to_owned(), state: Mutex::new(state) })
+        Reloaded::open(path, parse).map(Self)
     }
 
     /// Whose token it is. `on_error` gets the error of a changed file that cannot be used.
     pub fn principal(&self, token: &str, on_error: impl FnOnce(&io::Error)) -> Option<Principal> {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if state.checked.elapsed() >= CHECK_PERIOD {
-            state.checked = Instant::now();
-            let version = version(&self.path);
-            if version != state.version {
-                state.version = version;
-                match read(&self.path) {
-                    Ok(tokens) => state.tokens = tokens,
-                    Err(error) => on_error(&error),
-                }
-            }
-        }
         // The hash is looked up, so that the time does not depend on how much of a token is right.
-        state.tokens.get::<[u8; 32]>(&Sha256::digest(token).into()).cloned()
+        self.0.current(on_error).get::<[u8; 32]>(&Sha256::digest(token).into()).cloned()
     }
-}
-
-fn version(path: &Path) -> Version {
-    let found = std::fs::metadata(path).ok()?;
-    Some((found.modified().ok()?, found.len()))
 }
 
 #[derive(Deserialize)]
@@ -104,11 +70,6 @@ struct Entry {
     sha256: String,
     #[serde(default)]
     groups: Vec<String>,
-}
-
-fn read(path: &Path) -> io::Result<Tokens> {
-    let text = std::fs::read_to_string(path)?;
-    parse(&text).map_err(io::Error::other)
 }
 
 fn parse(text: &str) -> Result<Tokens, String> {
@@ -158,26 +119,16 @@ mod tests {
     }
 
     #[test]
-    fn changed_file_is_read_and_a_broken_one_is_not() {
+    fn token_without_an_entry_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens.toml");
-        let (ana, bob) = (new_token(), new_token());
+        let ana = new_token();
         std::fs::write(&path, entry("ana", &ana)).unwrap();
         let file = TokenFile::open(&path).unwrap();
-        let long_ago = || file.state.lock().unwrap().checked -= CHECK_PERIOD;
-        std::fs::write(&path, entry("ana", &ana) + &entry("bob", &bob)).unwrap();
-        long_ago();
-        assert_eq!(known(&file, &bob).as_deref(), Some("token:bob"));
-        std::fs::write(&path, "tokens = 1").unwrap();
-        long_ago();
-        let mut said = None;
-        assert!(file.principal(&bob, |error| said = Some(error.to_string())).is_some());
-        assert!(said.is_some());
-        long_ago();
-        assert!(file.principal(&bob, |error| panic!("said twice: {error}")).is_some());
+        assert!(known(&file, &ana).is_some());
         std::fs::write(&path, "").unwrap();
-        long_ago();
-        assert_eq!(known(&file, &bob), None, "its entry is gone");
+        file.0.check_soon();
+        assert_eq!(known(&file, &ana), None);
     }
 
     #[test]

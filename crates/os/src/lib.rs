@@ -8,5 +8,6 @@ pub mod failpoint;
 pub mod ignored_signals;
 pub mod locks;
 pub mod paths;
+pub mod reloaded;
 #[cfg(feature = "test-support")]
 pub mod small_disk;

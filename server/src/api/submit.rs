@@ -15,6 +15,7 @@ use tonic::metadata::MetadataMap;
 use super::request_id::{self, NamedRequest};
 use super::status;
 use crate::codegen::{self, DATA_SOURCE};
+use crate::data_sources::DataSources;
 use crate::reconciler::Reconciler;
 use crate::web::Links;
 
@@ -28,10 +29,10 @@ const MAX_USER_ID_BYTES: usize = 256;
 const MAX_DATA_SOURCE_BYTES: usize = 64 * 1024;
 
 /// Defaults of Run for sessions.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SubmitOptions {
-    /// Data source of sessions that name none; empty: they are refused.
-    pub data_source: Secret,
+    /// Data sources that sessions may use.
+    pub data_sources: DataSources,
     /// Fetch timeout of sessions that set none, in seconds; 0: never.
     pub fetch_timeout_seconds: u32,
     /// Context that is taken over from clients.
@@ -69,7 +70,7 @@ impl Submitter {
         let named =
             NamedRequest::of(&request, Some(caller.name()).filter(|it| *it != self.own), &self.links)?;
         let session = request.session.unwrap_or_default();
-        let data_source = self.data_source(&session)?;
+        let data_source = self.data_source(&session, caller)?;
         let dialect = sqlflow_data_source::dialect(data_source.expose())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         if session.user_id.len() > MAX_USER_ID_BYTES {
@@ -129,16 +130,13 @@ impl Submitter {
         recording.await.map_err(|_| Status::unavailable("the server is shutting down"))?
     }
 
-    fn data_source(&self, session: &v1::Session) -> Result<Secret, Status> {
+    fn data_source(&self, session: &v1::Session, caller: &Caller) -> Result<Secret, Status> {
         if session.db_conn_str.len() > MAX_DATA_SOURCE_BYTES {
             return Err(Status::invalid_argument(format!(
                 "db_conn_str is longer than {MAX_DATA_SOURCE_BYTES} bytes"
             )));
         }
-        Ok(match session.db_conn_str.as_str() {
-            "" => self.options.data_source.clone(),
-            given => Secret::new(given),
-        })
+        self.options.data_sources.of(caller, &session.db_conn_str)
     }
 
     fn new_job(

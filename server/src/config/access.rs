@@ -7,11 +7,13 @@ use anyhow::{Context as _, bail, ensure};
 use sqlflow_cli::address;
 use sqlflow_identity::token_file::TokenFile;
 use sqlflow_identity::{Pattern, Policy, local_user};
+use sqlflow_job_store::Secret;
 use sqlflow_tls::server::{ServerFiles, ServerTls};
 
 use sqlflow_units::duration;
 
 use super::Options;
+use crate::data_sources::{self, DataSources};
 
 /// Options for access.
 #[derive(Debug, Clone, clap::Args)]
@@ -56,6 +58,27 @@ pub struct AccessArgs {
     /// Serve everybody who can connect, as an administrator. Programs run with the rights of this server
     #[arg(long, env = "SQLFLOW_INSECURE")]
     pub insecure: bool,
+
+    /// TOML file with data sources that sessions name in place of a DSN, each a table with dsn and users (principals in the
+    /// form of --allow; without it everybody); reloaded when it changes
+    #[arg(long, env = "SQLFLOW_DATA_SOURCES", value_name = "FILE")]
+    pub data_sources: Option<PathBuf>,
+
+    /// Who may use --datasource, in the form of --allow [default: everybody who may use the server]
+    #[arg(long, env = "SQLFLOW_DATASOURCE_USERS", value_name = "PRINCIPALS", value_delimiter = ',')]
+    pub datasource_users: Vec<Pattern>,
+
+    /// Whether a session may bring a data source of its own, which the server's machine then connects to [default: true
+    /// for a server without --token-file, --client-ca and --kubernetes-tokens, otherwise false]
+    #[arg(
+        long,
+        env = "SQLFLOW_ALLOW_CLIENT_DSN",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true
+    )]
+    pub allow_client_dsn: Option<bool>,
 
     /// Time for which the link to a job's page opens it; `sqlflowctl describe` prints a new one
     #[arg(long, env = "SQLFLOW_LINK_LIFETIME", value_name = "TIME", default_value = "7d", value_parser = duration)]
@@ -110,6 +133,23 @@ impl AccessArgs {
         Ok(Some(read.with_context(|| format!("cannot use the token file {}", file.display()))?))
     }
 
+    /// The data sources that sessions may use, with this default.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has another form.
+    pub fn data_sources(&self, default: Secret) -> anyhow::Result<DataSources> {
+        let read = |file: &PathBuf| {
+            data_sources::read(file)
+                .with_context(|| format!("cannot use the data sources {}", file.display()))
+        };
+        let named = self.data_sources.as_ref().map(read).transpose()?;
+        let allow_client_dsn = self.allow_client_dsn.unwrap_or(!self.has_authentication());
+        Ok(DataSources::new(default)
+            .with_named(named)
+            .for_users(self.datasource_users.clone())
+            .allow_client_dsn(allow_client_dsn))
+    }
+
     /// Where the Unix socket is.
     #[must_use]
     pub fn socket(&self) -> Option<PathBuf> {
@@ -159,6 +199,7 @@ impl Options {
     pub fn check_access_files(&self) -> anyhow::Result<()> {
         self.access.tls("h2")?;
         self.access.tokens()?;
+        self.access.data_sources(self.datasource.clone())?;
         Ok(())
     }
 }
