@@ -13,8 +13,13 @@ fn main() -> anyhow::Result<()> {
     tonic_prost_build::configure()
         // Payload bytes stay slices of the received buffer: no copy between the socket and the log.
         .bytes(".")
+        // Agent and server forward rows, and must not decode each value.
+        .extern_path(".sqlflow.v1.Rows", "crate::rows::EncodedRows")
+        // A client must not allocate for each text.
+        .extern_path(".sqlflow.v1.Strings", "crate::strings::Strings")
         // A record's payloads differ much in size, but boxing each would cost an allocation per log line.
         .enum_attribute(".", "#[allow(clippy::large_enum_variant)]")
+        .codec_path("crate::codec::SizedCodec")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! varint.
 
 use std::collections::HashMap;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
@@ -229,8 +229,7 @@ impl AgentChannel {
         encode_varint(statement.into(), &mut head);
         encode_key(5, WireType::LengthDelimited, &mut head);
         encode_varint(length, &mut head);
-        self.socket.write_all(&head)?;
-        self.socket.write_all(rows)
+        write_both(&mut self.socket, &head, rows)
     }
 
     fn receive(&mut self) -> io::Result<Option<agent_frame::Frame>> {
@@ -253,9 +252,54 @@ impl AgentChannel {
     }
 }
 
+/// Writes two parts, if possible at once: the agent need not wake for the first one alone.
+fn write_both(out: &mut impl io::Write, head: &[u8], body: &[u8]) -> io::Result<()> {
+    let written = loop {
+        match out.write_vectored(&[IoSlice::new(head), IoSlice::new(body)]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    match written.checked_sub(head.len()) {
+        Some(written) => out.write_all(&body[written..]),
+        None => {
+            out.write_all(&head[written..])?;
+            out.write_all(body)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Takes a few bytes at a time.
+    struct Narrow(Vec<u8>, usize);
+
+    impl io::Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.1);
+            self.0.extend(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.write(&parts.iter().flat_map(|part| part.to_vec()).collect::<Vec<_>>())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn both_parts_are_written_however_much_is_taken() {
+        for most in 1..8 {
+            let mut out = Narrow(Vec::new(), most);
+            write_both(&mut out, b"abc", b"defg").unwrap();
+            assert_eq!(out.0, b"abcdefg", "{most} at a time");
+        }
+    }
 
     #[test]
     fn agent_of_another_version_is_named() {

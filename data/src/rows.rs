@@ -2,67 +2,147 @@
 //!
 //! The encoder writes from the arrays to the message, because prost's `Strings` would need an allocation for each text.
 
-use arrow_array::types::ArrowPrimitiveType;
-use arrow_array::{Array, GenericByteArray, PrimitiveArray, types::ByteArrayType};
+use arrow_array::types::{ArrowPrimitiveType, ByteArrayType};
+use arrow_array::{Array, BooleanArray, Float64Array, GenericByteArray, PrimitiveArray};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use sqlflow_database::{Batch, Value, Values};
 
 /// Encodes a batch.
 pub fn encode(batch: &Batch) -> Vec<u8> {
-    let mut rows = Vec::new();
+    let columns: Vec<_> = batch.columns.iter().map(|values| EncodedColumn::of(values, batch.rows)).collect();
+    let most = columns.iter().map(|column| MAX_HEAD + column.length()).sum::<usize>();
+    let mut rows = Vec::with_capacity(MAX_HEAD + most);
     if batch.rows > 0 {
         encode_key(1, WireType::Varint, &mut rows);
         encode_varint(batch.rows as u64, &mut rows);
     }
-    let mut column = Vec::new();
-    for values in &batch.columns {
-        column.clear();
-        encode_column(values, batch.rows, &mut column);
-        put_bytes(2, &column, &mut rows);
+    for column in &columns {
+        put_head(2, column.length(), &mut rows);
+        column.put(&mut rows);
     }
     rows
 }
 
-fn encode_column(values: &Values, rows: usize, out: &mut Vec<u8>) {
-    let nulls = match values {
-        Values::Null => null_bits(rows, |_| true),
-        Values::Mixed(values) => null_bits(rows, |row| values[row] == Value::Null),
-        _ => {
-            let nulls = values.array().and_then(|array| array.nulls()).filter(|nulls| nulls.null_count() > 0);
-            nulls.and_then(|nulls| null_bits(rows, |row| nulls.is_null(row)))
-        }
-    };
-    if let Some(nulls) = nulls {
-        put_bytes(1, &nulls, out);
-    }
-    match values {
-        Values::Null => {}
-        Values::Bools(array) => {
-            let bits: Vec<u8> = (0..array.len()).map(|row| u8::from(array.value(row))).collect();
-            put_packed(2, &bits, out);
-        }
-        Values::Ints(array) => put_varints(3, array, |it| it.cast_unsigned(), out),
-        Values::Uints(array) => put_varints(4, array, |it| it, out),
-        Values::Floats(array) => {
-            let mut packed = Vec::with_capacity(array.len() * 8);
-            for value in array.values() {
-                packed.extend_from_slice(&value.to_le_bytes());
+/// Maximum size of a field's key and length.
+const MAX_HEAD: usize = 12;
+
+/// A column whose length is known before it is written, so that each value is written once.
+struct EncodedColumn<'a> {
+    nulls: Option<Vec<u8>>,
+    /// The field of the values and their length. `None`: every value is NULL.
+    values: Option<(u32, usize)>,
+    content: Content<'a>,
+}
+
+/// The values of a column, by their encoding: field 1 of the message.
+enum Content<'a> {
+    /// Nothing.
+    Nothing,
+    /// A packed list of varints: its length, and how it is written.
+    Varints {
+        list: usize,
+        put: Box<dyn Fn(&mut Vec<u8>) + 'a>,
+        has_zone: bool,
+    },
+    Floats(&'a Float64Array),
+    Texts(&'a dyn PutEach),
+    /// Values of several types, which are rare.
+    Mixed(Vec<u8>),
+}
+
+impl<'a> EncodedColumn<'a> {
+    fn of(values: &'a Values, rows: usize) -> Self {
+        let nulls = match values {
+            Values::Null => null_bits(rows, |_| true),
+            Values::Mixed(values) => null_bits(rows, |row| values[row] == Value::Null),
+            _ => {
+                let nulls = values.array().and_then(|array| array.nulls());
+                let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
+                nulls.and_then(|nulls| null_bits(rows, |row| nulls.is_null(row)))
             }
-            put_packed(5, &packed, out);
+        };
+        let (field, content) = match values {
+            Values::Null => return Self { nulls, values: None, content: Content::Nothing },
+            Values::Bools(array) => (2, bools(array)),
+            Values::Ints(array) => (3, varints(array, i64::cast_unsigned, false)),
+            Values::Uints(array) => (4, varints(array, |it| it, false)),
+            Values::Floats(array) => (5, Content::Floats(array)),
+            Values::Texts(array) => (6, Content::Texts(array)),
+            Values::Blobs(array) => (7, Content::Texts(array)),
+            Values::Decimals(array) => (8, Content::Texts(array)),
+            Values::Dates(array) => (9, varints(array, |it| zigzag(it.into()), false)),
+            Values::Timestamps(array) => (10, varints(array, zigzag, false)),
+            Values::Instants(array) => (10, varints(array, zigzag, true)),
+            Values::Mixed(values) => (11, Content::Mixed(mixed(values))),
+        };
+        Self { nulls, values: Some((field, content.length())), content }
+    }
+
+    fn length(&self) -> usize {
+        let nulls = self.nulls.as_ref().map_or(0, |nulls| field_length(nulls.len()));
+        nulls + self.values.map_or(0, |(_, length)| field_length(length))
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        if let Some(nulls) = &self.nulls {
+            put_bytes(1, nulls, out);
         }
-        Values::Texts(array) => put_repeated(6, array, out),
-        Values::Blobs(array) => put_repeated(7, array, out),
-        Values::Decimals(array) => put_repeated(8, array, out),
-        Values::Dates(array) => put_varints(9, array, |it| zigzag(it.into()), out),
-        Values::Timestamps(array) => put_varints(10, array, zigzag, out),
-        Values::Instants(array) => {
-            let mut inner = Vec::new();
-            put_list(array, zigzag, &mut inner);
-            encode_key(2, WireType::Varint, &mut inner);
-            encode_varint(1, &mut inner);
-            put_bytes(10, &inner, out);
+        let Some((field, length)) = self.values else { return };
+        put_head(field, length, out);
+        match &self.content {
+            Content::Nothing => {}
+            Content::Varints { list, put, has_zone } => {
+                if *list > 0 {
+                    put_head(1, *list, out);
+                }
+                put(out);
+                if *has_zone {
+                    encode_key(2, WireType::Varint, out);
+                    encode_varint(1, out);
+                }
+            }
+            Content::Floats(array) => {
+                if !array.is_empty() {
+                    put_head(1, array.len() * 8, out);
+                }
+                out.extend(array.values().iter().flat_map(|value| value.to_le_bytes()));
+            }
+            Content::Texts(array) => array.put_each(out),
+            Content::Mixed(values) => out.extend_from_slice(values),
         }
-        Values::Mixed(values) => put_mixed(values, out),
+    }
+}
+
+impl Content<'_> {
+    fn length(&self) -> usize {
+        let list = |length: usize| if length > 0 { field_length(length) } else { 0 };
+        match self {
+            Self::Nothing => 0,
+            Self::Varints { list: length, has_zone, .. } => list(*length) + if *has_zone { 2 } else { 0 },
+            Self::Floats(array) => list(array.len() * 8),
+            Self::Texts(array) => array.encoded_length(),
+            Self::Mixed(values) => values.len(),
+        }
+    }
+}
+
+/// Texts or byte strings: field 1, repeated.
+trait PutEach {
+    fn encoded_length(&self) -> usize;
+    fn put_each(&self, out: &mut Vec<u8>);
+}
+
+impl<T: ByteArrayType<Offset = i32>> PutEach for GenericByteArray<T> {
+    fn encoded_length(&self) -> usize {
+        let lengths = self.offsets().windows(2).map(|ends| (ends[1] - ends[0]).cast_unsigned() as usize);
+        lengths.map(field_length).sum()
+    }
+
+    fn put_each(&self, out: &mut Vec<u8>) {
+        for row in 0..self.len() {
+            let value: &[u8] = self.value(row).as_ref();
+            put_bytes(1, value, out);
+        }
     }
 }
 
@@ -75,52 +155,22 @@ fn null_bits(rows: usize, is_null: impl Fn(usize) -> bool) -> Option<Vec<u8>> {
     bits.iter().any(|byte| *byte != 0).then_some(bits)
 }
 
-/// A field with a message whose field 1 is a packed list.
-fn put_varints<T: ArrowPrimitiveType>(
-    field: u32,
+fn bools(array: &BooleanArray) -> Content<'_> {
+    let put = move |out: &mut Vec<u8>| out.extend((0..array.len()).map(|row| u8::from(array.value(row))));
+    Content::Varints { list: array.len(), put: Box::new(put), has_zone: false }
+}
+
+fn varints<T: ArrowPrimitiveType>(
     array: &PrimitiveArray<T>,
-    varint: impl Fn(T::Native) -> u64,
-    out: &mut Vec<u8>,
-) {
-    let mut inner = Vec::with_capacity(array.len() * 3 + 8);
-    put_list(array, varint, &mut inner);
-    put_bytes(field, &inner, out);
+    varint: impl Fn(T::Native) -> u64 + Copy + 'static,
+    has_zone: bool,
+) -> Content<'_> {
+    let list = array.values().iter().map(|it| encoded_len_varint(varint(*it))).sum();
+    let put = move |out: &mut Vec<u8>| array.values().iter().for_each(|it| put_varint(varint(*it), out));
+    Content::Varints { list, put: Box::new(put), has_zone }
 }
 
-/// Field 1: a packed list of varints.
-fn put_list<T: ArrowPrimitiveType>(
-    array: &PrimitiveArray<T>,
-    varint: impl Fn(T::Native) -> u64,
-    out: &mut Vec<u8>,
-) {
-    let length: usize = array.values().iter().map(|it| encoded_len_varint(varint(*it))).sum();
-    if length > 0 {
-        encode_key(1, WireType::LengthDelimited, out);
-        encode_varint(length as u64, out);
-    }
-    for value in array.values() {
-        encode_varint(varint(*value), out);
-    }
-}
-
-fn put_packed(field: u32, packed: &[u8], out: &mut Vec<u8>) {
-    let inner = 1 + encoded_len_varint(packed.len() as u64) + packed.len();
-    encode_key(field, WireType::LengthDelimited, out);
-    encode_varint(inner as u64, out);
-    put_bytes(1, packed, out);
-}
-
-/// A field with a message whose field 1 is repeated.
-fn put_repeated<T: ByteArrayType>(field: u32, array: &GenericByteArray<T>, out: &mut Vec<u8>) {
-    let mut inner = Vec::with_capacity(array.value_data().len() + array.len() * 3);
-    for row in 0..array.len() {
-        let value: &[u8] = array.value(row).as_ref();
-        put_bytes(1, value, &mut inner);
-    }
-    put_bytes(field, &inner, out);
-}
-
-fn put_mixed(values: &[Value], out: &mut Vec<u8>) {
+fn mixed(values: &[Value]) -> Vec<u8> {
     let (mut inner, mut cell) = (Vec::new(), Vec::new());
     for value in values {
         cell.clear();
@@ -139,13 +189,36 @@ fn put_mixed(values: &[Value], out: &mut Vec<u8>) {
         }
         put_bytes(1, &cell, &mut inner);
     }
-    put_bytes(11, &inner, out);
+    inner
+}
+
+/// Size of a length-delimited field. Numbers of fields are below 16, so a key has one byte.
+fn field_length(length: usize) -> usize {
+    1 + encoded_len_varint(length as u64) + length
+}
+
+/// The key and the length of a field.
+fn put_head(field: u32, length: usize, out: &mut Vec<u8>) {
+    encode_key(field, WireType::LengthDelimited, out);
+    put_varint(length as u64, out);
 }
 
 fn put_bytes(field: u32, bytes: &[u8], out: &mut Vec<u8>) {
-    encode_key(field, WireType::LengthDelimited, out);
-    encode_varint(bytes.len() as u64, out);
+    put_head(field, bytes.len(), out);
     out.extend_from_slice(bytes);
+}
+
+/// As `encode_varint`, with one check of the capacity.
+fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+    let mut bytes = [0; 10];
+    let mut length = 0;
+    while value >= 0x80 {
+        bytes[length] = (value & 0x7f) as u8 | 0x80;
+        value >>= 7;
+        length += 1;
+    }
+    bytes[length] = value as u8;
+    out.extend_from_slice(&bytes[..=length]);
 }
 
 fn zigzag(value: i64) -> u64 {
@@ -159,7 +232,7 @@ mod tests {
         TimestampMicrosecondArray, UInt64Array,
     };
     use prost::Message as _;
-    use sqlflow_proto::v1::{Column, Rows, column, value};
+    use sqlflow_proto::v1::{Column, Rows, Strings, column, value};
 
     use super::*;
 
@@ -185,11 +258,11 @@ mod tests {
         assert!(matches!(bools.values, Some(V::Bools(it)) if it.values == [true, false, false]));
         let texts = decoded(Values::Texts(StringArray::from(vec![Some("é"), Some(""), None])), 3);
         assert_eq!(texts.nulls[..], [0b100]);
-        assert!(matches!(texts.values, Some(V::Strings(it)) if it.values == ["é", "", ""]));
+        assert!(matches!(texts.values, Some(V::Strings(it)) if it == Strings::from_iter(["é", "", ""])));
         let blobs = decoded(Values::Blobs(BinaryArray::from(vec![&b"\0\xff"[..], b""])), 2);
         assert!(matches!(blobs.values, Some(V::Blobs(it)) if it.values[0][..] == *b"\0\xff"));
         let decimals = decoded(Values::Decimals(StringArray::from(vec!["-12.50"])), 1);
-        assert!(matches!(decimals.values, Some(V::Decimals(it)) if it.values == ["-12.50"]));
+        assert!(matches!(decimals.values, Some(V::Decimals(it)) if it == Strings::from_iter(["-12.50"])));
         let dates = decoded(Values::Dates(Date32Array::from(vec![-1, 20_000])), 2);
         assert!(matches!(dates.values, Some(V::Dates(it)) if it.values == [-1, 20_000]));
         let local = decoded(Values::Timestamps(TimestampMicrosecondArray::from(vec![-1])), 1);

@@ -4,10 +4,17 @@
 
 #![allow(clippy::allow_attributes, unreachable_pub, unused_qualifications, reason = "generated code")]
 
+mod codec;
+mod rows;
+mod strings;
+
 /// Everything below package `sqlflow`.
 pub mod sqlflow {
     /// The public token API and the shapes of its data.
     pub mod v1 {
+        pub use crate::rows::{EncodedRows, Rows};
+        pub use crate::strings::Strings;
+
         tonic::include_proto!("sqlflow.v1");
     }
     /// Records of the result log.

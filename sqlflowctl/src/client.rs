@@ -17,6 +17,8 @@ use crate::trace::Trace;
 
 /// Maximum size of a page.
 const LARGEST_MESSAGE: usize = 32 * 1024 * 1024;
+/// Maximum size of an HTTP/2 frame. By default each one of 16 KiB is a piece of work of its own.
+const LARGEST_FRAME: u32 = 256 * 1024;
 /// Timeout of a call. Fetch waits for at most a second.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -61,6 +63,7 @@ impl Client {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true)
+            .max_frame_size(LARGEST_FRAME)
             .tcp_nodelay(true);
         let calls =
             SqlFlowClient::with_interceptor(endpoint.connect_lazy(), Bearer(connection.token.clone()));

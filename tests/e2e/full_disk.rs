@@ -78,7 +78,7 @@ fn run_on_a_full_disk_is_rejected_until_there_is_space() {
 /// The numbers in the first column of all rows.
 fn numbers(results: &[Response]) -> Vec<i64> {
     let rows = results.iter().filter_map(|it| match &it.response {
-        Some(Payload::Rows(rows)) => rows.columns[0].values.clone(),
+        Some(Payload::Rows(rows)) => rows.decoded().unwrap().columns.remove(0).values,
         _ => None,
     });
     rows.flat_map(|values| if let Values::Int64s(it) = values { it.values } else { panic!("{values:?}") })

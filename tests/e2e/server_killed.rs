@@ -75,8 +75,8 @@ fn check(results: &[Response]) {
     for result in results {
         match result.response.as_ref().unwrap() {
             Payload::Rows(rows) => {
-                let column = rows.columns[0].values.as_ref().unwrap();
-                if let sqlflow_proto::v1::column::Values::Int64s(values) = column {
+                let column = rows.decoded().unwrap().columns.remove(0).values.unwrap();
+                if let sqlflow_proto::v1::column::Values::Int64s(values) = &column {
                     numbers.extend(&values.values);
                 }
             }

@@ -285,7 +285,7 @@ mod tests {
         let values: Vec<_> = numbers.into_iter().collect();
         let count = u32::try_from(values.len()).unwrap();
         let column = Column { values: Some(Values::Int64s(Int64s { values })), ..Column::default() };
-        Payload::Rows(Rows { count, columns: vec![column] })
+        Payload::Rows(Rows { count, columns: vec![column] }.into())
     }
 
     fn log(offset: u64, text: &str) -> Payload {

@@ -103,9 +103,9 @@ fn ends(numbers: &[i64]) -> (Option<&i64>, Option<&i64>) {
 }
 
 /// The numbers of the first column.
-pub fn numbers(rows: &sqlflow_proto::v1::Rows) -> Vec<i64> {
-    match rows.columns.first().and_then(|column| column.values.as_ref()) {
-        Some(sqlflow_proto::v1::column::Values::Int64s(values)) => values.values.clone(),
+pub fn numbers(rows: &sqlflow_proto::v1::EncodedRows) -> Vec<i64> {
+    match rows.decoded().unwrap().columns.first().and_then(|column| column.values.clone()) {
+        Some(sqlflow_proto::v1::column::Values::Int64s(values)) => values.values,
         _ => Vec::new(),
     }
 }

@@ -37,7 +37,9 @@ impl Client {
     /// # Errors
     /// No server listens there.
     pub async fn connect(address: &str) -> anyhow::Result<Self> {
-        let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
+        // Larger frames than by default, as sqlflowctl has them.
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?.max_frame_size(256 << 10);
+        let channel = endpoint.connect().await?;
         let api = SqlFlowClient::new(channel)
             .max_decoding_message_size(64 << 20)
             .max_encoding_message_size(64 << 20);
@@ -183,7 +185,7 @@ impl Ended {
             response::Response::Rows(rows) => Some(rows),
             _ => None,
         });
-        batches.flat_map(cells).collect()
+        batches.flat_map(|rows| cells(&rows.decoded().expect("the columns are valid"))).collect()
     }
 
     /// What was fetched, without the envelope.
@@ -199,7 +201,7 @@ fn cells(rows: &Rows) -> Vec<Vec<String>> {
 
 fn texts(column: &Column) -> Vec<String> {
     match column.values.as_ref() {
-        Some(Values::Strings(texts)) => texts.values.clone(),
+        Some(Values::Strings(texts)) => texts.iter().map(str::to_owned).collect(),
         Some(Values::Int64s(numbers)) => numbers.values.iter().map(i64::to_string).collect(),
         Some(Values::Doubles(numbers)) => numbers.values.iter().map(f64::to_string).collect(),
         other => panic!("unsupported column {other:?}"),

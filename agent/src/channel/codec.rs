@@ -67,7 +67,12 @@ pub fn next_frame(buffer: &mut BytesMut) -> Result<Option<ReceivedFrame>, BadFra
     }
     buffer.advance(prefix);
     let frame = SubmitterFrame::decode(buffer.split_to(size).freeze())?;
-    let content = frame.frame.ok_or(BadFrame::Unknown)?.into();
+    let content = frame.frame.ok_or(BadFrame::Unknown)?;
+    if let Frame::Rows(rows) = &content {
+        // Nobody decodes them before the client.
+        rows.check()?;
+    }
+    let content = content.into();
     Ok(Some(ReceivedFrame { statement: frame.statement, ack_id: frame.ack_id, content }))
 }
 
@@ -105,7 +110,7 @@ impl From<Frame> for Content {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use sqlflow_proto::v1::Progress;
+    use sqlflow_proto::v1::{Column, EncodedRows, Int64s, Progress, Strings, column::Values};
 
     use super::*;
 
@@ -155,6 +160,32 @@ mod tests {
         let mut buffer = BytesMut::new();
         prost::encoding::encode_varint(MAX_FRAME as u64 + 1, &mut buffer);
         assert!(matches!(next_frame(&mut buffer), Err(BadFrame::TooLong(_))));
+    }
+
+    /// Nobody but the client decodes the values, and it could not name who sent them.
+    #[test]
+    fn rows_that_cannot_be_decoded_are_an_error() {
+        let column = |values| Column { values: Some(values), ..Column::default() }.encode_to_vec();
+        let texts = column(Values::Strings(Strings::from_iter(["é", "x"])));
+        let mut torn = texts.clone();
+        torn.retain(|byte| *byte != 0xa9);
+        let numbers = column(Values::Int64s(Int64s { values: vec![1, -1] }));
+        for (columns, is_valid) in [
+            (vec![texts, numbers.clone()], true),
+            (vec![numbers.clone(), torn], false),
+            (vec![numbers, vec![0xff]], false),
+        ] {
+            let columns = columns.into_iter().map(Into::into).collect();
+            let rows = Frame::Rows(EncodedRows { count: 2, columns });
+            let mut wire = BytesMut::new();
+            SubmitterFrame { frame: Some(rows.clone()), ..Default::default() }
+                .encode_length_delimited(&mut wire)
+                .unwrap();
+            match next_frame(&mut wire) {
+                Ok(Some(frame)) => assert!(is_valid && frame.content == rows.into()),
+                other => assert!(!is_valid && matches!(other, Err(BadFrame::Malformed(_))), "{other:?}"),
+            }
+        }
     }
 
     #[test]

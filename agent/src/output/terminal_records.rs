@@ -56,7 +56,7 @@ impl TerminalRecords {
 #[cfg(test)]
 mod tests {
     use sqlflow_proto::record::{Output, StatementEnded};
-    use sqlflow_proto::v1::Rows;
+    use sqlflow_proto::v1::EncodedRows;
 
     use super::*;
 
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn terminal_records_are_kept_until_acknowledged() {
         let mut terminal_records = TerminalRecords::default();
-        terminal_records.note(&record(1, Payload::Rows(Rows::default())));
+        terminal_records.note(&record(1, Payload::Rows(EncodedRows::default())));
         terminal_records.note(&record(2, Payload::Ended(StatementEnded::default())));
         terminal_records.note(&record(3, Payload::Output(Output::default())));
         assert_eq!((terminal_records.last_result, terminal_records.records.len()), (1, 1));

@@ -88,7 +88,7 @@ fn not_taken(record: &Record) -> Record {
 #[cfg(test)]
 mod tests {
     use sqlflow_proto::record::{Notice, Output, notice};
-    use sqlflow_proto::v1::Rows;
+    use sqlflow_proto::v1::EncodedRows;
 
     use super::super::summary::{SealedAttempt, is_of_limit};
     use super::*;
@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn rows(seq: u64) -> Entry {
-        let payload = Some(Payload::Rows(Rows { count: 100, ..Rows::default() }));
+        let payload = Some(Payload::Rows(EncodedRows { count: 100, ..EncodedRows::default() }));
         Entry { producer: agent(0, 1), record: Record { seq, payload, ..Record::default() } }
     }
 

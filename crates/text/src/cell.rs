@@ -138,7 +138,7 @@ fn length(values: &Values) -> usize {
         Values::Int64s(ints) => ints.values.len(),
         Values::Uint64s(ints) => ints.values.len(),
         Values::Doubles(doubles) => doubles.values.len(),
-        Values::Strings(texts) | Values::Decimals(texts) => texts.values.len(),
+        Values::Strings(texts) | Values::Decimals(texts) => texts.len(),
         Values::Blobs(blobs) => blobs.values.len(),
         Values::Dates(dates) => dates.values.len(),
         Values::Timestamps(times) => times.values.len(),
@@ -157,8 +157,8 @@ pub fn cell(column: &Column, row: usize) -> Cell<'_> {
         Some(Values::Int64s(ints)) => Cell::Int(ints.values[row]),
         Some(Values::Uint64s(ints)) => Cell::Uint(ints.values[row]),
         Some(Values::Doubles(doubles)) => Cell::Double(doubles.values[row]),
-        Some(Values::Strings(texts)) => Cell::Text(&texts.values[row]),
-        Some(Values::Decimals(texts)) => Cell::Decimal(&texts.values[row]),
+        Some(Values::Strings(texts)) => Cell::Text(&texts[row]),
+        Some(Values::Decimals(texts)) => Cell::Decimal(&texts[row]),
         Some(Values::Blobs(blobs)) => Cell::Blob(&blobs.values[row]),
         Some(Values::Dates(dates)) => Cell::Date(dates.values[row]),
         Some(Values::Timestamps(times)) => {
@@ -292,10 +292,7 @@ mod tests {
 
     #[test]
     fn inconsistent_batch_is_an_error() {
-        let column = Column {
-            values: Some(Values::Strings(Strings { values: vec!["a".into()] })),
-            ..Column::default()
-        };
+        let column = Column { values: Some(Values::Strings(Strings::from_iter(["a"]))), ..Column::default() };
         let rows = Rows { count: 2, columns: vec![column] };
         assert_eq!(Batch::new(&rows).unwrap_err(), TornBatch { column: 0, rows: 2, values: 1 });
     }

@@ -88,6 +88,7 @@ pub enum AgentListener {
 fn agents_server(server: Server) -> Server {
     server
         .max_concurrent_streams(AGENT_STREAMS)
+        .max_frame_size(AGENT_FRAME)
         .initial_stream_window_size(AGENT_WINDOW)
         .initial_connection_window_size(AGENT_WINDOW)
 }
@@ -112,6 +113,8 @@ const MAX_AGENT_MESSAGE_BYTES: usize = 17 * 1024 * 1024;
 /// Bytes from an agent that are buffered while earlier ones are synced, so that one sync serves several batches of 1
 /// MiB.
 const AGENT_WINDOW: u32 = 4 << 20;
+/// Maximum size of an HTTP/2 frame from an agent. By default each one of 16 KiB is a piece of work of its own.
+const AGENT_FRAME: u32 = 256 << 10;
 /// Maximum number of streams of an agent's connection. It uses one, and another connection for the next one.
 const AGENT_STREAMS: u32 = 4;
 const KEEPALIVE: Duration = Duration::from_secs(20);

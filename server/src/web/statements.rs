@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sqlflow_proto::record::StatementEnded;
-use sqlflow_proto::v1::{Display, Head, Metrics, Rows};
+use sqlflow_proto::v1::{Display, EncodedRows, Head, Metrics};
 use sqlflow_text::cell::Batch;
 
 use super::downsampling::Curves;
@@ -142,12 +142,16 @@ impl Statements {
         });
     }
 
-    pub(super) fn take_rows(&mut self, index: u32, rows: &Rows) {
+    pub(super) fn take_rows(&mut self, index: u32, rows: &EncodedRows) {
         let Some(statement) = self.kept.get_mut(&index) else { return };
         statement.rows += u64::from(rows.count);
         let room =
             statement.table.as_ref().filter(|it| !it.is_full).map_or(0, |it| SHOWN_ROWS - it.rows.len());
-        let Ok(batch) = Batch::new(rows) else { return };
+        if room == 0 {
+            return;
+        }
+        let Ok(decoded) = rows.decoded() else { return };
+        let Ok(batch) = Batch::new(&decoded) else { return };
         for row in 0..batch.row_count().min(room) {
             let mut numbers = Vec::new();
             let cells: Vec<String> = batch
@@ -245,7 +249,7 @@ fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sqlflow_proto::v1::{Column, Metric, Strings, column::Values};
+    use sqlflow_proto::v1::{Column, Metric, Rows, Strings, column::Values};
 
     use super::*;
 
@@ -253,10 +257,10 @@ mod tests {
         Head { column_names: (0..columns).map(|it| format!("c{it}")).collect(), column_types: Vec::new() }
     }
 
-    fn rows(count: u32, columns: usize, text: &str) -> Rows {
-        let values = vec![text.to_owned(); count as usize];
-        let column = Column { values: Some(Values::Strings(Strings { values })), ..Column::default() };
-        Rows { count, columns: vec![column; columns] }
+    fn rows(count: u32, columns: usize, text: &str) -> EncodedRows {
+        let values = Strings::from_iter(vec![text; count as usize]);
+        let column = Column { values: Some(Values::Strings(values)), ..Column::default() };
+        Rows { count, columns: vec![column; columns] }.into()
     }
 
     #[test]

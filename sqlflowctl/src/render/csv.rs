@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn values_are_quoted_and_exact() {
         let texts = ["a", "", "x", "say \"hi\", you", "two\nlines", " blank ", "漢\x1b"];
-        let strings = Strings { values: texts.map(str::to_owned).to_vec() };
+        let strings = Strings::from_iter(texts);
         let times = Timestamps { values: (0..7).map(|it| it * 1_500_000).collect(), has_zone: false };
         let rows = Rows {
             count: 7,

@@ -35,11 +35,11 @@ impl View for JsonView {
         if self.only_logs && !matches!(kind, Kind::Log(_) | Kind::Gap(_)) {
             return Ok(());
         }
+        let decoded;
         let body = match kind {
             Kind::Rows(rows) => {
-                let batch = Batch::new(rows)
-                    .map_err(|torn| Failure::Server(format!("the server sent invalid rows: {torn}")))?;
-                Body::Rows { rows: RowsOf(batch) }
+                decoded = super::decoded(rows)?;
+                Body::Rows { rows: RowsOf(super::batch(&decoded)?) }
             }
             kind => Body::Small(small(kind)),
         };
@@ -253,7 +253,7 @@ mod tests {
         });
         let column =
             Column { nulls: vec![0b10].into(), values: Some(Values::Int64s(Int64s { values: vec![1, 0] })) };
-        let rows = Kind::Rows(Rows { count: 2, columns: vec![column] });
+        let rows = Kind::Rows(Rows { count: 2, columns: vec![column] }.into());
         assert_eq!(
             lines(vec![head, rows]),
             [

@@ -16,13 +16,24 @@ pub(crate) mod text;
 
 use std::io;
 
-use sqlflow_proto::v1::{JobStatus, Response};
+use sqlflow_proto::v1::{EncodedRows, JobStatus, Response, Rows};
+use sqlflow_text::cell::Batch;
 
 use crate::failure::Failure;
 use progress::ProgressView;
 
 /// Approximate size of the pieces in which a result set is written.
 const PIECE: usize = 64 * 1024;
+
+/// Decodes rows.
+fn decoded(rows: &EncodedRows) -> Result<Rows, Failure> {
+    rows.decoded().map_err(|error| Failure::Server(format!("the server sent invalid rows: {error}")))
+}
+
+/// Checks rows.
+fn batch(rows: &Rows) -> Result<Batch<'_>, Failure> {
+    Batch::new(rows).map_err(|torn| Failure::Server(format!("the server sent invalid rows: {torn}")))
+}
 
 /// Kind of a line for the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

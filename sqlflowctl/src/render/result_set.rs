@@ -99,8 +99,7 @@ mod tests {
     use super::*;
 
     fn texts(values: &[&str]) -> Column {
-        let values = values.iter().map(|&it| it.to_owned()).collect();
-        Column { values: Some(Values::Strings(Strings { values })), ..Column::default() }
+        Column { values: Some(Values::Strings(Strings::from_iter(values))), ..Column::default() }
     }
 
     fn shown(style: Style) -> String {

@@ -31,7 +31,7 @@ pub(crate) fn write_texts(
     let mut columns = vec![Strings::default(); names.len()];
     for row in texts {
         for (column, text) in columns.iter_mut().zip(row) {
-            column.values.push(if csv { text } else { escaped(&text) });
+            column.push(&if csv { text } else { escaped(&text) });
         }
     }
     let column = |strings| Column { values: Some(Values::Strings(strings)), ..Column::default() };
@@ -271,12 +271,12 @@ mod tests {
     use super::*;
 
     fn rows(ids: &[i64], names: &[&str]) -> Rows {
-        let names = names.iter().map(|&name| name.to_owned()).collect();
+        let names = Strings::from_iter(names);
         Rows {
             count: ids.len() as u32,
             columns: vec![
                 Column { values: Some(Values::Int64s(Int64s { values: ids.to_vec() })), ..Column::default() },
-                Column { values: Some(Values::Strings(Strings { values: names })), nulls: vec![0b10].into() },
+                Column { values: Some(Values::Strings(names)), nulls: vec![0b10].into() },
             ],
         }
     }

@@ -3,10 +3,9 @@
 
 use jiff::Timestamp;
 use sqlflow_proto::v1::{
-    Display, EarlierModel, EndOfExecution, Gap, JobStatus, Message, Metrics, Model, Response,
+    Display, EarlierModel, EncodedRows, EndOfExecution, Gap, JobStatus, Message, Metrics, Model, Response,
     StatementStarted, log_chunk::Stream, message, response,
 };
-use sqlflow_text::cell::Batch;
 use sqlflow_text::escape::{escaped, escaped_lines};
 use sqlflow_text::mention::mention;
 
@@ -90,9 +89,9 @@ impl TextView {
         Ok(Some(table.row_count()))
     }
 
-    fn rows(&mut self, rows: &sqlflow_proto::v1::Rows, screen: &mut dyn Screen) -> Result<(), Failure> {
-        let batch = Batch::new(rows)
-            .map_err(|torn| Failure::Server(format!("the server sent invalid rows: {torn}")))?;
+    fn rows(&mut self, rows: &EncodedRows, screen: &mut dyn Screen) -> Result<(), Failure> {
+        let rows = super::decoded(rows)?;
+        let batch = super::batch(&rows)?;
         if self.table.is_none() {
             self.open_table(None, screen)?;
         }

@@ -88,7 +88,7 @@ fn rows(values: impl IntoIterator<Item = i64>) -> Kind {
     let values: Vec<i64> = values.into_iter().collect();
     let count = values.len() as u32;
     let column = Column { values: Some(Values::Int64s(Int64s { values })), ..Column::default() };
-    Kind::Rows(Rows { count, columns: vec![column] })
+    Kind::Rows(Rows { count, columns: vec![column] }.into())
 }
 
 fn log(bytes: &'static [u8]) -> Kind {

@@ -29,7 +29,7 @@ fn head() -> Kind {
 fn rows(values: Vec<i64>) -> Kind {
     let count = values.len() as u32;
     let column = Column { values: Some(Values::Int64s(Int64s { values })), ..Column::default() };
-    Kind::Rows(Rows { count, columns: vec![column] })
+    Kind::Rows(Rows { count, columns: vec![column] }.into())
 }
 
 fn end(rows_affected: Option<u64>) -> Kind {
