@@ -18,8 +18,9 @@ mod writer_tests;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use nix::time::ClockId;
 use rusqlite::{Connection, OpenFlags, Rows, Statement};
 use sqlflow_data_source::{Obstacle, SqliteMode, SqliteSource};
 use sqlflow_sql::Dialect;
@@ -243,9 +244,9 @@ fn send_rows(
 ) -> Result<(), Error> {
     let mut batcher = Batcher::new(results.limits());
     let mut cells: Vec<Cells> = (0..columns).map(|_| Cells::default()).collect();
-    let mut since = Instant::now();
+    let mut since = Duration::ZERO;
     while let Some(row) = rows.next().map_err(|error| context.translate(&error))? {
-        let now = if batcher.is_timed() { Instant::now() } else { since };
+        let now = if batcher.is_timed() { coarse_now() } else { since };
         if batcher.rows() == 0 {
             since = now;
         }
@@ -259,7 +260,7 @@ fn send_rows(
             cells.push(value);
         }
         batcher.add(bytes);
-        if batcher.is_full(now - since) {
+        if batcher.is_full(now.saturating_sub(since)) {
             results.batch(take(&mut cells, &mut batcher))?;
         }
     }
@@ -269,11 +270,14 @@ fn send_rows(
     Ok(())
 }
 
+/// The time to within some milliseconds. Reading the precise one costs as much as reading a value.
+fn coarse_now() -> Duration {
+    nix::time::clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(Duration::ZERO, Duration::from)
+}
+
 fn take(cells: &mut [Cells], batcher: &mut Batcher) -> Batch {
-    let batch = Batch {
-        rows: batcher.rows(),
-        columns: cells.iter_mut().map(|it| std::mem::take(it).finish()).collect(),
-    };
+    let rows = batcher.rows();
+    let batch = Batch { rows, columns: cells.iter_mut().map(|it| it.take(rows).1).collect() };
     batcher.next();
     batch
 }
