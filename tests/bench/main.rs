@@ -62,6 +62,9 @@ async fn main() -> anyhow::Result<()> {
     if arguments.wants("data") {
         report.add(data::all(folder, scale).await?);
     }
+    if arguments.wants("selects") {
+        report.add(data::selects(folder, scale).await?);
+    }
     if arguments.wants("soak") {
         report.add(soak::all(folder, scale).await?);
     }

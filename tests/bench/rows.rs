@@ -1,5 +1,6 @@
 //! Rows per second, and the cost of many rows in memory and on disk.
 
+use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -38,11 +39,17 @@ pub async fn all(world: &mut World) -> anyhow::Result<Vec<Measurement>> {
     Ok(all)
 }
 
-/// Runs a select, and counts its rows at the client.
+/// Runs a select, and decodes all values at the client: numbers in vectors, texts in one buffer for each column.
 pub async fn select(client: &mut Client, sql: &str, expected: u32) -> anyhow::Result<Token> {
     let token = client.run(sql).await?;
     let mut rows = 0;
-    follow(client, &token, |page| rows += row_count(page)).await?;
+    let mut malformed = None;
+    follow(client, &token, |page| match decoded_rows(page) {
+        Ok(count) => rows += count,
+        Err(error) => malformed = Some(error),
+    })
+    .await?;
+    malformed.map_or(Ok(()), Err)?;
     ensure!(rows == u64::from(expected), "{rows} rows came");
     Ok(token)
 }
@@ -58,13 +65,14 @@ async fn read_again(world: &mut World, token: Token) -> anyhow::Result<[Measurem
     loop {
         let fetched = Instant::now();
         let page = world.client.api.fetch(cursor).await?.into_inner();
-        rows += row_count(&page);
+        let count = decoded_rows(&page)?;
+        rows += count;
         if is_over(&page.job_status.clone().unwrap_or_default()) {
             break;
         }
         // The last page is not full, so it tells nothing.
         time.add_since(fetched);
-        page_rows.add(row_count(&page) as f64);
+        page_rows.add(count as f64);
         cursor = page.next.context("a page that does not end the log has a successor")?;
     }
     rate.add(per_second(rows, begin));
@@ -76,12 +84,16 @@ pub fn per_second(count: u64, begin: Instant) -> f64 {
     count as f64 / begin.elapsed().as_secs_f64()
 }
 
-fn row_count(page: &Page) -> u64 {
-    let counts = page.results.iter().map(|result| match &result.response {
-        Some(Response::Rows(rows)) => u64::from(rows.count),
-        _ => 0,
-    });
-    counts.sum()
+/// Decodes the rows of a page. Returns their number.
+fn decoded_rows(page: &Page) -> anyhow::Result<u64> {
+    let mut count = 0;
+    for result in &page.results {
+        if let Some(Response::Rows(rows)) = &result.response {
+            // Otherwise the compiler could leave out what is not used.
+            count += u64::from(black_box(rows.decoded()?).count);
+        }
+    }
+    Ok(count)
 }
 
 /// Bytes of all files in the job's folder of the result log, which is named after the job.
