@@ -1,6 +1,6 @@
 //! Batches, encoded as `Rows` messages (`proto/sqlflow/v1/data.proto`).
 //!
-//! The encoder writes from the arrays to the message, because prost's `Strings` would need an allocation for each text.
+//! The encoder writes from the arrays to the message: each value is copied once.
 
 use arrow_array::types::{ArrowPrimitiveType, ByteArrayType};
 use arrow_array::{Array, BooleanArray, Float64Array, GenericByteArray, PrimitiveArray};
