@@ -188,6 +188,9 @@ fn entry(name: &str, value: toml::Value) -> Result<Entry, String> {
     if !is_name(name) {
         return Err(wrong("a name has 1 to 64 letters, digits, _, - and ."));
     }
+    if !value.is_table() {
+        return Err(wrong("it has the keys dsn and users"));
+    }
     let Written { dsn, users } = value.try_into().map_err(|error: toml::de::Error| wrong(error.message()))?;
     sqlflow_data_source::dialect(&dsn).map_err(|error| wrong(&error.to_string()))?;
     let users: Result<Vec<Pattern>, _> = users.iter().map(|it| it.parse()).collect();
