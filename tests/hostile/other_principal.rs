@@ -179,3 +179,39 @@ async fn browser_signs_in_with_an_access_token() {
     let two = http::get_with(address, "/jobs", &format!("Cookie: {pair}\r\nHost: evil.example.com\r\n"));
     assert_eq!(two.code, 421, "{two:?}");
 }
+
+/// The operator says whose a data source is; a session never brings a file or an address.
+#[tokio::test(flavor = "multi_thread")]
+async fn data_source_is_for_its_users() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = Tokens::at(dir.path(), &["ana", "bob"]);
+    let file = dir.path().join("sources.toml");
+    let datasource = |name: &str| format!("dsn = 'sqlite:///{}/{name}.db?mode=rwc'\n", dir.path().display());
+    let text = format!("[hers]\n{}users = ['token:ana']\n[all]\n{}", datasource("hers"), datasource("all"));
+    std::fs::write(&file, text).unwrap();
+    let setup = Setup::new(dir.path(), format!("sqlite:///{}/x.db", dir.path().display()))
+        .flag(tokens.flag())
+        .flag(format!("--data-sources={}", file.display()))
+        .flag("--datasource-users=token:ana");
+    let world = World { server: setup.start().unwrap(), tokens, _dir: dir };
+    let run = async |user: &str, data_source: &str| {
+        let session = Session { db_conn_str: data_source.to_owned(), ..Session::default() };
+        let request =
+            Request { session: Some(session), ..program("CREATE TABLE t (a INTEGER); SELECT 'done'") };
+        let mut client = world.of(user).await;
+        let job = client.run(request).await?.into_inner();
+        Ok::<_, tonic::Status>(follow(&mut client, &job.token).await)
+    };
+    assert!(run("ana", "hers").await.unwrap().contains("done"));
+    assert!(run("bob", "all").await.unwrap().contains("done"));
+    let error = run("bob", "hers").await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.message().contains("there are: all"), "{error:?}");
+    assert!(!error.message().contains("sqlite:"), "{error:?}");
+    assert_eq!(run("bob", "").await.unwrap_err().code(), Code::InvalidArgument, "the default is not bob's");
+    for own in
+        ["sqlite:////etc/passwd", "sqlite:////tmp/x.db?mode=rwc", "mysql://u@tcp(169.254.169.254:80)/d"]
+    {
+        assert_eq!(run("ana", own).await.unwrap_err().code(), Code::PermissionDenied, "{own}");
+    }
+}
