@@ -67,6 +67,15 @@ pub(super) fn without_ours(finalizers: &[String]) -> Option<Vec<&String>> {
     (left.len() < finalizers.len()).then_some(left)
 }
 
+/// Sizes of a Pod's folders, and of all that it writes to its node's disk: a program must not fill the disk that other Pods
+/// share. A template may set others.
+const WORK_SIZE: &str = "20Gi";
+const TMP_SIZE: &str = "4Gi";
+const AGENT_SIZE: &str = "256Mi";
+const DISK_LIMIT: &str = "25Gi";
+/// Without it the scheduler would look for a node with the limit free.
+const DISK_REQUEST: &str = "64Mi";
+
 /// Builds the Pod. It contains no part of the program and no secret: these are in the assignment.
 ///
 /// # Errors
@@ -86,7 +95,7 @@ pub(super) fn pod(
     let work = if claimed {
         json!({ "name": "sqlflow-work", "persistentVolumeClaim": { "claimName": claim::name(attempt) } })
     } else {
-        json!({ "name": "sqlflow-work", "emptyDir": {} })
+        json!({ "name": "sqlflow-work", "emptyDir": { "sizeLimit": WORK_SIZE } })
     };
     let mut args = vec![
         "attach".to_owned(),
@@ -139,6 +148,10 @@ pub(super) fn pod(
                 "volumeMounts": mounts,
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "env": environment(),
+                "resources": {
+                    "requests": { "ephemeral-storage": DISK_REQUEST },
+                    "limits": { "ephemeral-storage": DISK_LIMIT },
+                },
             }],
             "volumes": [
                 { "name": "sqlflow-identity", "projected": { "sources": [
@@ -146,7 +159,7 @@ pub(super) fn pod(
                     { "configMap": { "name": options.ca_config_map, "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
                 ] } },
                 work,
-                { "name": "sqlflow-tmp", "emptyDir": {} },
+                { "name": "sqlflow-tmp", "emptyDir": { "sizeLimit": TMP_SIZE } },
             ],
         },
     });
@@ -223,7 +236,7 @@ fn inject(pod: &mut Value, image: &str, security: &Value) {
         "securityContext": security,
         "volumeMounts": [mount(false)],
     }]);
-    push(&mut spec["volumes"], json!({ "name": volume, "emptyDir": {} }));
+    push(&mut spec["volumes"], json!({ "name": volume, "emptyDir": { "sizeLimit": AGENT_SIZE } }));
     push(&mut spec["containers"][0]["volumeMounts"], mount(true));
 }
 
@@ -322,10 +335,22 @@ mod tests {
         assert_eq!(spec.containers.len(), 1);
         assert_eq!(spec.containers[0].image.as_deref(), Some("own:2"));
         let resources = serde_json::to_value(&spec.containers[0].resources).unwrap();
-        let expected = json!({ "limits": { "memory": "4Gi" }, "requests": { "memory": "4Gi", "cpu": "2" } });
+        let expected = json!({
+            "limits": { "memory": "4Gi", "ephemeral-storage": DISK_LIMIT },
+            "requests": { "memory": "4Gi", "cpu": "2", "ephemeral-storage": DISK_REQUEST },
+        });
         assert_eq!(resources, expected);
         assert_eq!(spec.containers[0].volume_mounts.as_ref().unwrap().len(), 4);
-        assert_eq!(spec.volumes.unwrap().len(), 4);
+        let volumes = spec.volumes.unwrap();
+        assert_eq!(volumes.len(), 4);
+        let size = |name: &str| {
+            let volume = volumes.iter().find(|it| it.name == name)?;
+            volume.empty_dir.as_ref()?.size_limit.as_ref().map(|it| it.0.clone())
+        };
+        assert_eq!(
+            (size("sqlflow-work").as_deref(), size("sqlflow-tmp").as_deref()),
+            (Some(WORK_SIZE), Some("1Gi"))
+        );
         assert_eq!(spec.node_selector.unwrap()["disk"], "ssd");
     }
 
