@@ -4,7 +4,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -100,6 +100,8 @@ pub struct Descriptors {
     pub channel: Option<OwnedFd>,
     /// For [`COMPANION_FD`].
     pub companion: Option<OwnedFd>,
+    /// Rules of Landlock, which the child obeys from then on, and does not get.
+    pub rules: Option<OwnedFd>,
 }
 
 /// Starts `executable` in a process group of its own, with `descriptors`, so that the kernel kills it when the calling
@@ -123,11 +125,14 @@ pub fn spawn(
             parked.push((park(&descriptor)?, target));
         }
     }
+    // Otherwise it could have one of the child's numbers.
+    let rules = descriptors.rules.as_ref().map(park).transpose()?;
+    let rules_fd = rules.as_ref().map(AsRawFd::as_raw_fd);
     let moves: Vec<_> = parked.iter().map(|(descriptor, target)| (descriptor.as_raw_fd(), *target)).collect();
     command.process_group(0);
     // SAFETY: the closure runs in the forked child and calls only async-signal-safe functions (prctl, getppid, dup2,
-    // signal, sigprocmask, tcsetpgrp, execve); it allocates nothing and takes no lock. `parked` outlives the call of
-    // `spawn` below.
+    // signal, sigprocmask, tcsetpgrp, landlock_restrict_self, execve); it allocates nothing and takes no lock. `parked` and
+    // `rules` outlive the call of `spawn` below.
     unsafe {
         command.pre_exec(move || {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -147,14 +152,33 @@ pub fn spawn(
             for (descriptor, target) in &moves {
                 check(libc::dup2(*descriptor, *target))?;
             }
+            if let Some(rules) = rules_fd {
+                confine(rules)?;
+            }
             // Not by the standard library, which lets the C library fall back to a shell for files that are not
             // programs.
             Err(executable.exec())
         });
     }
     let child = command.spawn();
-    drop((parked, reserved));
+    drop((parked, rules, reserved));
     child
+}
+
+/// Capabilities with which a process of root gets around Landlock: they read the memory of any process, or run code in the
+/// kernel. In the order of `linux/capability.h`: SYS_MODULE, SYS_RAWIO, SYS_PTRACE, SYS_ADMIN, PERFMON, BPF.
+const STRONG_CAPABILITIES: [libc::c_ulong; 6] = [16, 17, 19, 21, 38, 39];
+
+/// Restricts the calling process, which has one thread, for good. Async-signal-safe.
+fn confine(rules: RawFd) -> io::Result<()> {
+    for capability in STRONG_CAPABILITIES {
+        // SAFETY: it only reads its arguments. It fails for a user who has none, and for those that the kernel does not know.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    }
+    prctl::set_no_new_privs()?;
+    // SAFETY: it only reads its arguments, and checks the descriptor.
+    Errno::result(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules, 0) })?;
+    Ok(())
 }
 
 /// Makes the kernel report how children end. A process may be started with CHLD ignored; then its children vanish

@@ -3,6 +3,7 @@
 
 mod access;
 mod check;
+mod confinement;
 pub(crate) mod files;
 mod kubernetes;
 mod locations;
@@ -116,6 +117,11 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_MAX_RUNNING", value_name = "NUMBER", value_parser = |text: &str| whole_number::<usize>(text, 0..=u64::MAX))]
     pub max_running: Option<usize>,
 
+    /// Whether the Python of local submitters, which runs code of users, is kept from the state folder, the job's SQLite
+    /// file, and other processes, by Landlock
+    #[arg(long, env = "SQLFLOW_CONFINE", value_name = "WHEN", default_value = "auto")]
+    pub confine: ConfineOption,
+
     /// Time without a fetch after which a job is cancelled, unless its session sets another; 0: never
     #[arg(long, env = "SQLFLOW_FETCH_TIMEOUT", value_name = "TIME", default_value = "0", value_parser = duration)]
     pub fetch_timeout: Duration,
@@ -206,6 +212,17 @@ pub enum LauncherOption {
     Local,
     /// In Pods
     Kubernetes,
+}
+
+/// Whether local submitters are confined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ConfineOption {
+    /// As far as the kernel can
+    Auto,
+    /// Always; without Linux 6.12 and Landlock the server does not start
+    Require,
+    /// Never
+    Off,
 }
 
 /// Form of log lines.

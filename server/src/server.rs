@@ -71,6 +71,10 @@ pub async fn run(
     if let Some(doubt) = options.doubtful_data_source() {
         tracing::warn!("{doubt}");
     }
+    let (confinement, unconfined) = options.confinement(&state_dir)?;
+    if let Some(why) = unconfined {
+        tracing::warn!("{why}");
+    }
     let clients = TcpListener::bind(options.listen).await.with_context(|| {
         format!("cannot listen on {} (from {})", options.listen, options.origin("listen"))
     })?;
@@ -126,6 +130,7 @@ pub async fn run(
         models,
         grace_seconds: u32::try_from(options.grace.as_secs()).unwrap_or(u32::MAX),
         trace_user_code: options.trace_user_code,
+        confinement,
         collector: if tracer.is_on() { variables_of_agents() } else { HashMap::new() },
     };
     let assigner = Assigner::new(Arc::clone(&store), assign);

@@ -5,6 +5,7 @@
 mod agent_killed;
 mod bad_input;
 mod cancel_and_timeouts;
+mod confinement;
 mod damaged_log;
 mod databases;
 mod delivery;

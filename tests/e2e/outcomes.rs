@@ -133,17 +133,20 @@ while :; do sleep 0.1; done
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_submitter_gets_its_whole_grace_period() {
     let dir = tempfile::tempdir().unwrap();
-    let program = stand_in::python_that(dir.path(), "submitter", SLOW_TO_EXIT);
+    // It makes files beside it, which it could not beside the state folder.
+    let beside = dir.path().join("beside");
+    std::fs::create_dir(&beside).unwrap();
+    let program = stand_in::python_that(&beside, "submitter", SLOW_TO_EXIT);
     let server = setup(dir.path()).flag(format!("--python={}", program.display())).start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run(stand_in::STEP).await.unwrap();
     let begun = Instant::now();
-    while !dir.path().join("submitter.started").exists() {
+    while !beside.join("submitter.started").exists() {
         assert!(begun.elapsed() < LIMIT, "the submitter does not start");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     client.api.cancel(token.clone()).await.unwrap();
     let status = until_over(&mut client, &token).await;
     assert_eq!(status.cause(), Cause::Cancelled, "{status:?}");
-    assert!(dir.path().join("submitter.left").exists(), "it was killed within its grace period");
+    assert!(beside.join("submitter.left").exists(), "it was killed within its grace period");
 }

@@ -15,6 +15,7 @@ use sqlflow_proto::agent::{Assignment, AttemptRef};
 use sqlflow_proto::submitter_channel::{CHANNEL_FD, COMPANION_FD};
 use sqlflow_telemetry::TraceContext;
 
+use super::confined::Confined;
 use super::signals;
 use super::start_diagnosis;
 use super::terminal::Terminal;
@@ -143,6 +144,8 @@ pub struct Spawning<'a> {
     pub is_submitter: bool,
     /// It gets the address of the collector of spans, and its headers.
     pub finds_collector: bool,
+    /// What it must not reach.
+    pub confinement: Option<&'a Confined>,
 }
 
 /// Starts a program. Must be called on the main thread (see [`sys::spawn`]), after
@@ -177,7 +180,8 @@ pub fn spawn(
     let mut terminal = if how.is_submitter { None } else { Terminal::of_self() };
     let foreground = terminal.as_mut().and_then(Terminal::for_command);
     let signals = signals::inherited();
-    let descriptors = Descriptors { channel: command_end.map(OwnedFd::from), companion };
+    let rules = how.confinement.map(Confined::rules).transpose()?.flatten();
+    let descriptors = Descriptors { channel: command_end.map(OwnedFd::from), companion, rules };
     let spawned = sys::spawn(&mut command, executable, descriptors, signals, foreground);
     if let (Err(_), Some(terminal)) = (&spawned, &terminal) {
         // It took the terminal before its start failed.
@@ -285,6 +289,9 @@ fn environment(assignment: &Assignment, how: &Spawning<'_>) -> BTreeMap<OsString
     }
     if !assignment.traceparent.is_empty() {
         all.insert("TRACEPARENT".into(), assignment.traceparent.clone().into());
+    }
+    if let Some(folder) = how.confinement.and_then(Confined::temporary_folder) {
+        all.insert("TMPDIR".into(), folder.into());
     }
     if how.is_submitter {
         all.insert(CHANNEL_FD.into(), sys::CHANNEL_FD.to_string().into());

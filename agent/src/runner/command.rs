@@ -22,7 +22,8 @@ use crate::channel::replies::{self, Answer};
 use crate::output::reader::{Channel, OutputPipe, Reader, Rights};
 use crate::output::tee::Tee;
 use crate::output::tee::TeeMode;
-use crate::process::spawn::{self, NotStarted, Output, Started, WriteEnds};
+use crate::process::confined::Confined;
+use crate::process::spawn::{self, NotStarted, Output, Spawning, Started, WriteEnds};
 use crate::process::tree::{self, Family};
 use crate::process::{preexisting, terminal::Terminal};
 use crate::resource_usage;
@@ -84,7 +85,12 @@ impl Runner {
             link = Some(ours);
         }
         let assigned: Vec<_> = assignment.command.iter().map(OsString::from).collect();
-        let started = spawn::spawn(assignment, &self.config.spawning(&assigned), &ends, link)?;
+        let confined = assignment.confinement.as_ref().map(|confinement| {
+            Confined::new(confinement, self.config.run_dir.as_deref(), &self.config.working_dir)
+        });
+        let confined = confined.transpose()?;
+        let how = Spawning { confinement: confined.as_ref(), ..self.config.spawning(&assigned) };
+        let started = spawn::spawn(assignment, &how, &ends, link)?;
         self.programs.command = self.runs(&started, Program::Command);
         Ok(StartedAll { output, channel: started.channel, companion_channel, terminal: started.terminal })
     }

@@ -63,6 +63,7 @@ impl RunConfig {
             working_dir: &self.working_dir,
             is_submitter: self.is_submitter,
             finds_collector: self.finds_collector,
+            confinement: None,
         }
     }
 }

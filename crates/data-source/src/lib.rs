@@ -227,6 +227,27 @@ pub fn missing_sqlite_file(data_source: &str) -> Option<String> {
     })
 }
 
+/// Paths of this machine by which a program without the data source's password could reach its data: the SQLite file, or
+/// the database's Unix sockets, which may trust the user of a process.
+#[must_use]
+pub fn local_paths(data_source: &str) -> Vec<PathBuf> {
+    match dialect(data_source) {
+        Ok(Dialect::Sqlite) => {
+            let source = sqlite(data_source).filter(|it| !it.is_in_memory());
+            source.map(|it| it.path).into_iter().collect()
+        }
+        Ok(Dialect::Mysql) => match mysql(data_source).map(|it| it.address) {
+            Ok(MysqlAddress::Socket(path)) => vec![path],
+            Ok(MysqlAddress::Tcp { .. }) | Err(_) => Vec::new(),
+        },
+        Ok(Dialect::Postgresql) => {
+            let hosts = postgresql(data_source).map(|it| it.hosts).unwrap_or_default();
+            hosts.iter().filter_map(PostgresqlHost::socket).map(PathBuf::from).collect()
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,6 +265,20 @@ mod tests {
             ("postgres://db/shop", Dialect::Postgresql),
         ] {
             assert_eq!(dialect(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn files_and_sockets_are_local_paths() {
+        for (text, expected) in [
+            ("sqlite:////data/iris.db?mode=ro", &["/data/iris.db"][..]),
+            ("sqlite:///:memory:", &[]),
+            ("mysql://u:p@unix(/run/mysqld/mysqld.sock)/shop", &["/run/mysqld/mysqld.sock"]),
+            ("mysql://u:p@tcp(db:3306)/shop", &[]),
+            ("postgresql:///shop?host=/run/postgresql", &["/run/postgresql/.s.PGSQL.5432"]),
+            ("postgresql://u:p@db:5432/shop", &[]),
+        ] {
+            assert_eq!(local_paths(text), expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "{text}");
         }
     }
 

@@ -1,15 +1,19 @@
 //! Assignments: from a step's document to the generated program, its document and its command.
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
-use sqlflow_job::{self, AttemptId, Job, Role, Step};
+use sqlflow_job::{self, AttemptId, Job, LauncherKind, Role, Step};
 use sqlflow_job_store::{Secret, Store};
 use sqlflow_launcher::{DATA_PROCESS, Python};
-use sqlflow_proto::agent::{Assignment, AttemptRef, Companion, File, Input, Listing, Output, Removal};
+use sqlflow_proto::agent::{
+    Assignment, AttemptRef, Companion, Confinement, File, Input, Listing, Output, Removal,
+};
 use tonic::Status;
 
 use super::build::precheck_folder;
@@ -36,6 +40,17 @@ pub struct AssignOptions {
     pub collector: HashMap<String, String>,
     /// Whether submitters get the collector's address and headers, for user code.
     pub trace_user_code: bool,
+    /// What the Python of local submitters must not reach; `None`: they are not confined.
+    pub confinement: Option<ConfinementOptions>,
+}
+
+/// How the Python of local submitters is confined.
+#[derive(Debug, Clone, Default)]
+pub struct ConfinementOptions {
+    /// Folders and files that it must not reach, besides the data source of its job.
+    pub denied: Vec<PathBuf>,
+    /// Whether it is not started where the kernel cannot confine it.
+    pub required: bool,
 }
 
 /// Seconds that an agent drains the pipes of an ended submitter.
@@ -77,6 +92,12 @@ impl Assigner {
             .map_err(|error| Status::data_loss(format!("the step's document is damaged: {error}")))?;
         let (traceparent, tracestate) = self.trace_of(job, attempt);
         let mut assigned = assign(&self.options, attempt, spec, cleanup, &secret);
+        let is_local = job.attempt(attempt).is_some_and(|it| it.launcher_id.kind == LauncherKind::Local);
+        // The data process alone runs no code of users.
+        let runs_python = assigned.command.first().is_some_and(|program| program != DATA_PROCESS);
+        if is_local && runs_python {
+            assigned.confinement = self.options.confinement.as_ref().map(|it| it.of_job(secret.expose()));
+        }
         if let Some(origin) = job.origin.as_ref().filter(|it| !it.baggage.is_empty()) {
             assigned.environment.insert("BAGGAGE".to_owned(), origin.baggage.clone());
         }
@@ -110,6 +131,7 @@ impl Assigner {
             grace_seconds: 1,
             collector: HashMap::new(),
             trace_user_code: false,
+            confinement: None,
         };
         Self::new(store, options)
     }
@@ -136,6 +158,18 @@ struct Cleanup {
     /// The attempt whose replacement of the result table it reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     granted_attempt: Option<u32>,
+}
+
+impl ConfinementOptions {
+    /// The confinement of a job with this data source.
+    fn of_job(&self, data_source: &str) -> Confinement {
+        let own = sqlflow_data_source::local_paths(data_source);
+        let bytes = |path: &PathBuf| Bytes::copy_from_slice(path.as_os_str().as_bytes());
+        Confinement {
+            denied_paths: self.denied.iter().chain(&own).map(bytes).collect(),
+            required: self.required,
+        }
+    }
 }
 
 fn assign(
@@ -234,6 +268,7 @@ fn assign(
         listings,
         required,
         companions,
+        confinement: None,
     }
 }
 

@@ -17,7 +17,8 @@ pub(super) async fn run(options: &Options) -> ExitCode {
     let problems = problems(options).await;
     // The reader may be gone.
     if problems.is_empty() {
-        if let Some(doubt) = options.doubtful_data_source() {
+        let unconfined = options.confinement(&options.state_dir).ok().and_then(|(_, warning)| warning);
+        for doubt in options.doubtful_data_source().into_iter().chain(unconfined) {
             let _ = writeln!(std::io::stderr(), "warning: {doubt}");
         }
         let _ = writeln!(std::io::stdout(), "{}", summary(options));
@@ -56,6 +57,7 @@ async fn problems(options: &Options) -> Vec<String> {
     take(options.missing_data_source().map_or(Ok(()), |why| Err(anyhow::Error::msg(why))));
     take(Telemetry::from_env().map(drop));
     take(Propagation::from_variables(&|name: &str| std::env::var(name).ok()).map(drop));
+    take(options.confinement(&options.state_dir).map(drop));
     match options.launcher {
         LauncherOption::Local => {
             let agent = find_agent(options.agent.clone());

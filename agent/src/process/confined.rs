@@ -1,0 +1,66 @@
+//! What the command must not reach, by its assignment.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use sqlflow_confinement::{Confinement, Support};
+use sqlflow_proto::agent;
+
+/// Name of the folder for temporary files, in a run folder.
+const TEMPORARY: &str = "tmp";
+/// Maximum length of a path of it: Python makes sockets below it, with names of 33 bytes, and a socket's path has at most 107
+/// bytes. If it is longer, the command has the machine's folder, as without a confinement.
+const MAX_TEMPORARY: usize = 74;
+
+/// How a command is confined.
+#[derive(Debug)]
+pub struct Confined {
+    paths: Confinement,
+    /// Only if the kernel can do all of it.
+    is_required: bool,
+    temporary: Option<PathBuf>,
+}
+
+impl Confined {
+    /// As `assigned`, with access to the workspace and to a new folder for temporary files in the run folder.
+    ///
+    /// # Errors
+    /// The file system fails.
+    pub fn new(
+        assigned: &agent::Confinement,
+        run_folder: Option<&Path>,
+        workspace: &Path,
+    ) -> anyhow::Result<Self> {
+        let temporary =
+            run_folder.map(|it| it.join(TEMPORARY)).filter(|it| it.as_os_str().len() <= MAX_TEMPORARY);
+        let mut allowed = vec![workspace.to_owned()];
+        if let Some(folder) = &temporary {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.with_context(|| format!("cannot create {}", folder.display()))?;
+            allowed.push(folder.clone());
+        }
+        let denied = assigned.denied_paths.iter().map(|path| OsStr::from_bytes(path).into()).collect();
+        Ok(Self { paths: Confinement { denied, allowed }, is_required: assigned.required, temporary })
+    }
+
+    /// Its TMPDIR.
+    pub(super) fn temporary_folder(&self) -> Option<&Path> {
+        self.temporary.as_deref()
+    }
+
+    /// The rules. `None`: the kernel has none.
+    pub(super) fn rules(&self) -> anyhow::Result<Option<OwnedFd>> {
+        const WHAT: &str = "cannot confine the command";
+        let can_all = || Support::of_kernel() == Support::Complete;
+        ensure!(
+            !self.is_required || can_all(),
+            "{WHAT}: the kernel has no Landlock that keeps it from files, memory and signals (Linux 6.12 and newer)"
+        );
+        self.paths.rules().context(WHAT)
+    }
+}
