@@ -39,7 +39,7 @@ pub use result_table::{ResultSpec, ResultTable, check_result_table, clean_up};
 pub use suggestions::{add_suggestions, similar_names, suggestions};
 pub use values::{Batch, Column, Kind, Value, Values};
 pub use writer::{
-    ComputedColumn, ComputedKind, ExistingTable, PassthroughColumns, TableName, TableWriter, marker,
+    ComputedColumn, ComputedKind, ExistingTable, Mark, PassthroughColumns, TableName, TableWriter, marker,
 };
 
 use std::collections::BTreeSet;

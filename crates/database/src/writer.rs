@@ -82,13 +82,13 @@ pub trait TableWriter {
     fn attached(&mut self, table: &TableName) -> Result<Vec<String>, Error>;
 
     /// Creates an empty table with columns of a select, in the database's own types, and computed columns after them.
-    /// `kept` has at least one. The table gets the marker of its final name.
+    /// `kept` has at least one. The table gets this mark.
     fn create(
         &mut self,
         table: &TableName,
         kept: Option<PassthroughColumns<'_>>,
         computed: &[ComputedColumn],
-        final_name: &str,
+        mark: Mark<'_>,
     ) -> Result<(), Error>;
 
     /// Adds rows. The columns are all of the table's, in order, as `create` got them: those of the select as they were
@@ -224,21 +224,89 @@ impl ExistingTable {
     /// Whether it is a table that SQLFlow created with this name in this place.
     #[must_use]
     pub fn is_marked(&self) -> bool {
-        self.kind == "table" && self.comment == self.marker
+        self.kind == "table"
+            && self.after_marker().is_some_and(|rest| rest.is_empty() || attempt(rest).is_some())
+    }
+
+    /// The attempt that made it, as in [`Mark::made_by`]. `None`: an earlier version of SQLFlow made it, or somebody else.
+    #[must_use]
+    pub fn made_by(&self) -> Option<&str> {
+        if self.kind == "table" { attempt(self.after_marker()?) } else { None }
+    }
+
+    fn after_marker(&self) -> Option<&str> {
+        self.comment.strip_prefix(&self.marker)
     }
 
     /// The name in a marker that is not of this name and place.
     #[must_use]
     pub fn marked_as(&self) -> Option<&str> {
         let other = self.comment.strip_prefix(MARKER)?.strip_prefix(' ')?;
-        (self.kind == "table" && !self.is_marked()).then_some(other)
+        let name = match other.rfind(ATTEMPT) {
+            Some(end) if attempt(&other[end..]).is_some() => &other[..end],
+            _ => other,
+        };
+        (self.kind == "table" && !self.is_marked()).then_some(name)
     }
 }
 
-/// The comment of a table that SQLFlow created, and may therefore replace. It has the table's name, and its schema or
-/// database if it has one. So a table that was renamed, moved or copied does not count as SQLFlow's.
+/// What a table is marked with that a statement creates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark<'a> {
+    /// The table's final name, without its schema.
+    pub name: &'a str,
+    /// The attempt that makes it: the suffix of its staging table. It is no secret.
+    pub made_by: &'a str,
+}
+
+impl Mark<'_> {
+    /// The comment of a table with this mark in this schema.
+    #[must_use]
+    pub fn comment(&self, schema: Option<&str>) -> String {
+        format!("{}{ATTEMPT}{}", marker(self.name, schema), self.made_by.to_lowercase())
+    }
+}
+
+/// Begins the attempt in a marker.
+const ATTEMPT: &str = ", attempt ";
+
+/// The attempt in what follows a name in a marker.
+fn attempt(rest: &str) -> Option<&str> {
+    let attempt = rest.strip_prefix(ATTEMPT)?;
+    let is_suffix = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    (!attempt.is_empty() && attempt.bytes().all(is_suffix)).then_some(attempt)
+}
+
+/// The beginning of the comment of a table that SQLFlow created, and may therefore replace. It has the table's name, and its
+/// schema or database if it has one. So a table that was renamed, moved or copied does not count as SQLFlow's. The attempt
+/// follows that made it; earlier versions wrote none.
 #[must_use]
 pub fn marker(name: &str, schema: Option<&str>) -> String {
     let schema = schema.map(|it| format!("{it}.")).unwrap_or_default();
     format!("{MARKER} {}", format!("{schema}{name}").to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marker_has_the_name_and_the_attempt() {
+        let found = |comment: &str| {
+            let table = ExistingTable {
+                kind: "table".to_owned(),
+                comment: comment.to_owned(),
+                marker: marker("T", Some("S")),
+            };
+            (table.is_marked(), table.made_by().map(str::to_owned), table.marked_as().map(str::to_owned))
+        };
+        let own = Mark { name: "T", made_by: "01JX_0_2" }.comment(Some("S"));
+        assert_eq!(found(&own), (true, Some("01jx_0_2".into()), None));
+        assert_eq!(found("SQLFlow result table s.t"), (true, None, None), "of an earlier version");
+        let renamed = Mark { name: "t2", made_by: "01jx_0_2" }.comment(Some("s"));
+        assert_eq!(found(&renamed), (false, None, Some("s.t2".into())));
+        let longer = Mark { name: "t, attempt x", made_by: "01jx_0_2" }.comment(Some("s"));
+        assert_eq!(found(&longer), (false, None, Some("s.t, attempt x".into())));
+        assert_eq!(found("my table"), (false, None, None));
+    }
 }

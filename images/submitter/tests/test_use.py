@@ -271,6 +271,9 @@ def test_clean_up_reports_whether_a_granted_attempt_replaced_the_table(iris: Run
     assert report() == "table outcome was not replaced: the statement ended before that\n"
     iris.predict()
     assert report() == "table outcome was replaced: it holds the statement's result\n"
+    iris.attempt = 2
+    iris.predict()
+    assert report() == "table outcome does not hold the statement's result, but that of 01jtest_1_2\n"
     assert tables(iris) == {"outcome"}
 
 

@@ -1,6 +1,6 @@
 //! Tables that are found and replaced in a real MariaDB.
 
-use super::writer_tests::{name, open};
+use super::writer_tests::{mark, name, open};
 use crate::test_servers::{MariaDb, computed, options, read, run};
 use crate::{ComputedKind, Discard, Error, ErrorKind, TableWriter, clean_up, connect, texts};
 
@@ -24,7 +24,7 @@ fn tables_are_found_and_replaced(server: &MariaDb) {
     let (table, staging) = (name("outcome"), name("outcome").with_suffix("s_1", writer.name_limit()));
     assert_eq!(writer.find_table(&table).unwrap(), None);
     for _ in 0..2 {
-        writer.create(&staging, None, &columns, &table.name).unwrap();
+        writer.create(&staging, None, &columns, mark(&table.name)).unwrap();
         assert!(!writer.find_table(&staging).unwrap().unwrap().is_marked());
         writer.swap(&staging, &table, "s_1", &mut always).unwrap();
         assert!(writer.find_table(&table).unwrap().unwrap().is_marked());
@@ -36,7 +36,7 @@ fn tables_are_found_and_replaced(server: &MariaDb) {
     let names: Vec<_> = writer.leftovers(&table, "s_1").iter().map(ToString::to_string).collect();
     assert_eq!(names, ["outcome__s_1", "outcome__s_1_old"]);
     // The check decides.
-    writer.create(&staging, None, &columns, &table.name).unwrap();
+    writer.create(&staging, None, &columns, mark(&table.name)).unwrap();
     let refused = writer.swap(&staging, &table, "s_1", &mut |_| Err(Error::user("no"))).unwrap_err();
     assert_eq!(refused.message, "no");
     assert!(writer.find_table(&staging).unwrap().is_some());
@@ -78,7 +78,7 @@ fn reader_locks_the_old_table_until_it_ends(server: &MariaDb) {
     let mut writer = reader.writer().unwrap();
     let (table, staging) = (name("locked"), name("locked").with_suffix("s_1", writer.name_limit()));
     for table in [&table, &staging] {
-        writer.create(table, None, &computed(&[("a", ComputedKind::Int)]), "locked").unwrap();
+        writer.create(table, None, &computed(&[("a", ComputedKind::Int)]), mark("locked")).unwrap();
     }
     read(reader, "SELECT a FROM locked");
     let error = writer.swap(&staging, &table, "s_1", &mut always).unwrap_err();

@@ -9,7 +9,7 @@ use super::responses::{Protocol, receive_results};
 use super::{MysqlDatabase, literal};
 use crate::writer::marker;
 use crate::{
-    Batch, Column, ComputedColumn, ComputedKind, Database, Discard, Error, ErrorKind, ExistingTable,
+    Batch, Column, ComputedColumn, ComputedKind, Database, Discard, Error, ErrorKind, ExistingTable, Mark,
     PassthroughColumns, TableName, TableWriter, rows, texts,
 };
 
@@ -279,11 +279,11 @@ impl TableWriter for MysqlWriter {
         table: &TableName,
         kept: Option<PassthroughColumns<'_>>,
         computed: &[ComputedColumn],
-        final_name: &str,
+        mark: Mark<'_>,
     ) -> Result<(), Error> {
         let quoted = self.quoted(table);
         let schema = self.schema(table)?;
-        let mark = marker(final_name, schema.as_deref()).replace('\\', "\\\\").replace('\'', "''");
+        let mark = mark.comment(schema.as_deref()).replace('\\', "\\\\").replace('\'', "''");
         let define = |it: &ComputedColumn| self.definition(&it.name, self.type_of(it.kind));
         let definitions: Vec<_> = computed.iter().map(define).collect();
         let Some(kept) = kept else {

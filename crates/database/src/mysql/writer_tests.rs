@@ -5,8 +5,8 @@ use arrow_array::{BooleanArray, Float64Array, Int64Array, StringArray};
 use super::real_tests::COLUMNS;
 use crate::test_servers::{Kept, MariaDb, are_same, computed, options, read, run};
 use crate::{
-    Batch, Column, ComputedColumn, ComputedKind, ConnectOptions, Database, ErrorKind, PassthroughColumns,
-    TableName, TableWriter, Values, connect, rows, texts,
+    Batch, Column, ComputedColumn, ComputedKind, ConnectOptions, Database, ErrorKind, Mark,
+    PassthroughColumns, TableName, TableWriter, Values, connect, rows, texts,
 };
 
 pub(super) fn open(server: &MariaDb, user: &str, settings: &[&str]) -> Box<dyn Database> {
@@ -25,7 +25,7 @@ fn copy(database: &mut dyn Database, select: &str, table: &str) {
     columns[0].1 = "first".to_owned();
     let mut writer = database.writer().unwrap();
     let kept = PassthroughColumns { select, columns: &columns, described: &described };
-    writer.create(&name(table), Some(kept), &[], table).unwrap();
+    writer.create(&name(table), Some(kept), &[], mark(table)).unwrap();
     let Kept { columns, batches, .. } = read(database, select);
     for batch in batches {
         writer.insert(&name(table), &columns, &batch).unwrap();
@@ -121,6 +121,11 @@ fn described(writer: &dyn TableWriter, columns: &[ComputedColumn]) -> Vec<Column
     columns.iter().map(column).collect()
 }
 
+/// The mark of a table with this final name.
+pub(super) fn mark(name: &str) -> Mark<'_> {
+    Mark { name, made_by: "j_0_1" }
+}
+
 fn computed_columns_have_types(server: &MariaDb) {
     let settings = "SET autocommit = 0, sql_select_limit = 0, completion_type = 2, \
                     collation_connection = 'latin1_swedish_ci'";
@@ -133,9 +138,11 @@ fn computed_columns_have_types(server: &MariaDb) {
     ]);
     let mut writer = database.writer().unwrap();
     let table = name(r"it's \ `x` 日");
-    writer.create(&table, None, &columns, &table.name).unwrap();
+    writer.create(&table, None, &columns, mark(&table.name)).unwrap();
     let found = writer.find_table(&table).unwrap().unwrap();
-    assert!(found.is_marked() && found.comment == r"SQLFlow result table test.it's \ `x` 日", "{found:?}");
+    assert!(found.is_marked() && found.made_by() == Some("j_0_1"), "{found:?}");
+    let comment = r"SQLFlow result table test.it's \ `x` 日, attempt j_0_1";
+    assert_eq!((&*found.comment, found.marked_as()), (comment, None));
     let values = vec![
         Values::Bools(BooleanArray::from(vec![Some(true), None, Some(false)])),
         Values::Ints(Int64Array::from(vec![i64::MIN, 0, i64::MAX])),
@@ -157,7 +164,7 @@ fn computed_columns_have_types(server: &MariaDb) {
     // Several INSERTs, in one transaction each.
     let columns = &columns[1..2];
     let table = name("several");
-    writer.create(&table, None, columns, &table.name).unwrap();
+    writer.create(&table, None, columns, mark(&table.name)).unwrap();
     let settings = [(); 2].map(|()| {
         let batch = Batch { rows: 10_000, columns: vec![Values::Ints(vec![7; 10_000].into())] };
         writer.insert(&table, &described(&*writer, columns), &batch).unwrap();
@@ -271,7 +278,7 @@ fn statements_are_prepared_again(server: &MariaDb) {
 
     let mut writer = database.writer().unwrap();
     let (table, columns) = (name("stale"), computed(&[("a", ComputedKind::Int)]));
-    writer.create(&table, None, &columns, "stale").unwrap();
+    writer.create(&table, None, &columns, mark("stale")).unwrap();
     run(
         writer.database().unwrap(),
         &format!("CREATE TRIGGER stale_tr BEFORE INSERT ON stale FOR EACH ROW BEGIN {fail_once} END"),

@@ -3,7 +3,7 @@
 use super::copy_binary::BinaryType;
 use super::{PostgresqlDatabase, literal};
 use crate::{
-    Batch, Column, ComputedColumn, ComputedKind, Database, Discard, Error, ErrorKind, ExistingTable,
+    Batch, Column, ComputedColumn, ComputedKind, Database, Discard, Error, ErrorKind, ExistingTable, Mark,
     PassthroughColumns, TableName, TableWriter, marker, rows, texts,
 };
 
@@ -81,8 +81,8 @@ impl PostgresqlWriter {
         format!("to_regclass({})", literal(&self.quoted(table)))
     }
 
-    /// Adds the marker of a name to a new table.
-    fn mark(&mut self, table: &TableName, name: &str) -> Result<(), Error> {
+    /// Adds the mark to a new table.
+    fn mark(&mut self, table: &TableName, mark: Mark<'_>) -> Result<(), Error> {
         let oid = self.oid(table);
         let schema = texts(
             &mut self.database,
@@ -91,7 +91,7 @@ impl PostgresqlWriter {
                  c.oid = {oid}"
             ),
         )?;
-        let comment = literal(&marker(name, schema.first().map(String::as_str)));
+        let comment = literal(&mark.comment(schema.first().map(String::as_str)));
         let table = self.quoted(table);
         self.run(&format!("COMMENT ON TABLE {table} IS {comment}"))
     }
@@ -235,7 +235,7 @@ impl TableWriter for PostgresqlWriter {
         table: &TableName,
         kept: Option<PassthroughColumns<'_>>,
         computed: &[ComputedColumn],
-        final_name: &str,
+        mark: Mark<'_>,
     ) -> Result<(), Error> {
         self.filled = None;
         let name = self.quoted(table);
@@ -243,13 +243,13 @@ impl TableWriter for PostgresqlWriter {
         let definitions: Vec<_> = computed.iter().map(define).collect();
         let Some(kept) = kept else {
             self.run(&format!("CREATE TABLE {name} ({})", definitions.join(", ")))?;
-            return self.mark(table, final_name);
+            return self.mark(table, mark);
         };
         self.run(&format!("CREATE TABLE {name} AS {}", kept.without_rows(|it| self.quote(it))))?;
         for definition in &definitions {
             self.run(&format!("ALTER TABLE {name} ADD COLUMN {definition}"))?;
         }
-        self.mark(table, final_name)
+        self.mark(table, mark)
     }
 
     fn insert(&mut self, table: &TableName, _: &[Column], batch: &Batch) -> Result<(), Error> {

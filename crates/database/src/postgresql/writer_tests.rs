@@ -197,7 +197,7 @@ fn computed_values_are_written() {
         ["(t,,,\"a\tb\")", "(f,-9223372036854775808,Infinity,)", "(,1,-0,\"\")", "(,,,)", "(,,,)"]
     );
     let comment = "SELECT obj_description('result'::regclass)";
-    assert_eq!(texts(&mut *database, comment), ["SQLFlow result table public.result"]);
+    assert_eq!(texts(&mut *database, comment), ["SQLFlow result table public.result, attempt sqlflow_j_0_1"]);
 }
 
 #[test]

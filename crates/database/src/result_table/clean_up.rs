@@ -5,8 +5,8 @@ use crate::{Database, Error, TableName, TableWriter};
 /// Drops the staging tables of all attempts of a step. Idempotent.
 ///
 /// An attempt that was killed after its grant may or may not have replaced the result table. If its staging table still
-/// exists, it has not. If it does not, and there is a table of SQLFlow with this name, it has. A line reports that, or that
-/// it is not known: someone has dropped or changed a table since.
+/// exists, it has not. If it does not, the mark of the result table shows whose result it is. A line reports that, or that it is
+/// not known: someone has dropped or changed a table since.
 ///
 /// # Errors
 /// Those of the database.
@@ -30,20 +30,24 @@ fn report(
     attempt: u32,
 ) -> Result<String, Error> {
     let step = suffix.rsplit_once('_').map_or("", |(step, _)| step);
-    let staging = table.with_suffix(&format!("{step}_{attempt}"), writer.name_limit());
+    let own = format!("{step}_{attempt}");
+    let staging = table.with_suffix(&own, writer.name_limit());
     if writer.find_table(&staging)?.is_some() {
         return Ok(format!("table {table} was not replaced: the statement ended before that"));
     }
-    Ok(match writer.find_table(table)? {
-        Some(found) if found.is_marked() => {
+    let unknown = |reason: &str| format!("it is not known whether table {table} was replaced: {reason}");
+    let Some(found) = writer.find_table(table)? else {
+        return Ok(unknown("there is no table of this name now"));
+    };
+    Ok(match found.made_by() {
+        Some(made_by) if made_by.eq_ignore_ascii_case(&own) => {
             format!("table {table} was replaced: it holds the statement's result")
         }
-        Some(_) => format!(
-            "it is not known whether table {table} was replaced: what has this name now was not made by SQLFlow"
-        ),
-        None => {
-            format!("it is not known whether table {table} was replaced: there is no table of this name now")
+        Some(other) => format!("table {table} does not hold the statement's result, but that of {other}"),
+        None if found.is_marked() => {
+            unknown("what has this name now was made by an earlier version of SQLFlow")
         }
+        None => unknown("what has this name now was not made by SQLFlow"),
     })
 }
 

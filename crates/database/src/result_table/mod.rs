@@ -15,7 +15,8 @@ use self::clean_up::drop_leftovers;
 use self::replaceable::{check_replaceable, count};
 use self::shown::{listing, preview};
 use crate::{
-    Batch, Column, ComputedColumn, Database, Error, PassthroughColumns, TableName, TableWriter, Value, Values,
+    Batch, Column, ComputedColumn, Database, Error, Mark, PassthroughColumns, TableName, TableWriter, Value,
+    Values,
 };
 
 /// Maximum number of lost objects in a message.
@@ -124,7 +125,8 @@ impl ResultTable {
             kind: None,
         };
         self.columns.extend(computed.iter().map(column));
-        self.writer.create(&self.staging, kept, computed, &self.name.name)
+        let mark = Mark { name: &self.name.name, made_by: &self.suffix };
+        self.writer.create(&self.staging, kept, computed, mark)
     }
 
     /// Adds rows: all columns of the table, those of the select before the computed ones.

@@ -9,7 +9,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use super::{SqliteDatabase, literal};
 use crate::{
-    Batch, Column, ComputedColumn, ComputedKind, Database, Discard, Error, ErrorKind, ExistingTable,
+    Batch, Column, ComputedColumn, ComputedKind, Database, Discard, Error, ErrorKind, ExistingTable, Mark,
     PassthroughColumns, TableName, TableWriter, Value, Values, marker, rows, texts,
 };
 
@@ -132,8 +132,7 @@ impl TableWriter for SqliteWriter {
         };
         // A file has no name of its own, so the marker has none, either.
         let marker = marker(&name, None);
-        let is_marked = sql.contains(&format!("({}", comment(&name)));
-        let comment = if is_marked { marker.clone() } else { String::new() };
+        let comment = commented(&sql, &marker).unwrap_or_default();
         Ok(Some(ExistingTable { kind, comment, marker }))
     }
 
@@ -185,7 +184,7 @@ impl TableWriter for SqliteWriter {
         table: &TableName,
         kept: Option<PassthroughColumns<'_>>,
         computed: &[ComputedColumn],
-        final_name: &str,
+        mark: Mark<'_>,
     ) -> Result<(), Error> {
         let is_compound = match &kept {
             Some(kept) => self.is_compound(kept.select)?,
@@ -202,7 +201,7 @@ impl TableWriter for SqliteWriter {
         let definitions: Vec<_> =
             kept.chain(computed).map(|(name, kind)| self.definition(name, kind)).collect();
         // SQLite has no comments on tables, but stores the text of CREATE TABLE. Computed columns have no type.
-        let comment = comment(final_name);
+        let comment = comment(&mark.comment(None));
         let table = self.quoted(table);
         self.run(&format!("CREATE TABLE {table} ({comment} {})", definitions.join(", ")))
     }
@@ -260,8 +259,20 @@ fn lossless(declared: &str) -> &str {
     if declared.eq_ignore_ascii_case("ANY") { "" } else { declared }
 }
 
-fn comment(name: &str) -> String {
-    format!("/* {} */", marker(name, None).replace("*/", "* /"))
+fn comment(text: &str) -> String {
+    format!("/* {} */", without_end(text))
+}
+
+/// Such that no comment ends in it.
+fn without_end(text: &str) -> String {
+    text.replace("*/", "* /")
+}
+
+/// The comment before the columns of a CREATE TABLE, if it begins with this marker.
+fn commented(sql: &str, marker: &str) -> Option<String> {
+    let (_, rest) = sql.split_once(&format!("(/* {}", without_end(marker)))?;
+    let (rest, _) = rest.split_once(" */")?;
+    Some(format!("{marker}{rest}"))
 }
 
 /// A value, without a copy.

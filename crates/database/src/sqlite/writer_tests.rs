@@ -372,6 +372,13 @@ fn leftovers_of_earlier_attempts_are_dropped() {
     write(&mut *file.open(), &replacing("result"), SELECT).unwrap();
     let mut database = file.open();
     let mut clean = |attempt| clean_up(&mut *database, "result", "sqlflow_j_0_4", attempt);
-    assert_eq!(clean(Some(3)), Ok(Some("table result was replaced: it holds the statement's result".into())));
+    assert_eq!(clean(Some(2)), Ok(Some("table result was replaced: it holds the statement's result".into())));
+    let other = "table result does not hold the statement's result, but that of sqlflow_j_0_2";
+    assert_eq!(clean(Some(3)), Ok(Some(other.into())));
     assert_eq!(clean(None), Ok(None));
+    file.run(&["DROP TABLE result", "CREATE TABLE result (/* SQLFlow result table result */ a)"]);
+    check_result_table(&mut *file.open(), &spec("result")).unwrap();
+    let mut database = file.open();
+    let old = format!("{unknown}what has this name now was made by an earlier version of SQLFlow");
+    assert_eq!(clean_up(&mut *database, "result", "sqlflow_j_0_4", Some(3)), Ok(Some(old)));
 }
