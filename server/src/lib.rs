@@ -23,6 +23,7 @@ pub mod open_files;
 mod read_recorder;
 pub mod reconciler;
 pub mod server;
+mod state_folder;
 pub mod telemetry;
 pub mod trace;
 pub mod web;

@@ -1,10 +1,8 @@
 //! Assembles the parts of a server, and runs them until shutdown.
 
 use std::collections::HashMap;
-use std::fs;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +30,7 @@ use crate::config::{LauncherOption, Options};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore};
 use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
+use crate::state_folder;
 use crate::telemetry::Telemetry;
 use crate::trace::variables_of_agents;
 use crate::web::{JobViews, Links, Web};
@@ -60,7 +59,7 @@ pub async fn run(
     let variable = |name: &str| std::env::var(name).ok();
     let propagation = Propagation::from_variables(&variable)?;
     sqlflow_telemetry::unsupported(&variable).iter().for_each(|it| tracing::warn!("{it}"));
-    let state_dir = prepare_state_dir(&options.state_dir)?;
+    let state_dir = state_folder::prepare(&options.state_dir, options.launcher)?;
     let models = options.models_uri(&state_dir)?;
     options.check_data_source()?;
     options.check_access()?;
@@ -335,25 +334,4 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
     });
     let agents = AgentListener::Tls(Box::new(agents));
     Ok(Launching { launcher: Arc::new(launcher.clone()), executors: Arc::new(launcher), agents })
-}
-
-/// The folder as an absolute path: agents run in other folders.
-fn prepare_state_dir(dir: &Path) -> anyhow::Result<PathBuf> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .with_context(|| format!("cannot make the state folder {}", dir.display()))?;
-    let absolute = fs::canonicalize(dir)?;
-    if let Some(parent) = absolute.parent() {
-        // Only the folder itself is created: a missing or forbidden parent is an error.
-        let _ = fs::File::open(parent).and_then(|it| it.sync_all());
-    }
-    // A socket's path has at most 107 bytes.
-    anyhow::ensure!(
-        absolute.as_os_str().len() <= 90,
-        "the path of the state folder {} is too long for a socket in it; choose one of 90 bytes or less",
-        absolute.display()
-    );
-    Ok(absolute)
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::process::{Command, Stdio};
 
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::server::Setup;
@@ -191,4 +192,30 @@ async fn unconfined_python_reaches_all() {
     let kept = |name: &str| !is_root && name.contains("data process") && !name.contains("signaled");
     let refused: Vec<_> = got.iter().filter(|(name, result)| *result != "reached" && !kept(name)).collect();
     assert!(refused.is_empty(), "{refused:?}");
+}
+
+/// Programs of the same user, also those that no agent confines.
+#[test]
+fn environment_and_memory_of_the_server_are_closed() {
+    // Root without its capabilities is a user like others. Nobody may look at a process with more capabilities.
+    let poor = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
+    let poor = &poor[..if nix::unistd::Uid::effective().is_root() { 3 } else { 0 }];
+    let run = |words: &[&str]| {
+        let words = [poor, words].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).stdout(Stdio::null());
+        command
+    };
+    let can_read =
+        |pid: u32, name: &str| run(&["cat", &format!("/proc/{pid}/{name}")]).status().unwrap().success();
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), format!("sqlite://{}/x.db", dir.path().display()));
+    let server = setup.wrapped(poor).start().unwrap();
+    let pid = server.pid().as_raw().unsigned_abs();
+    assert_eq!(["environ", "maps"].map(|name| can_read(pid, name)), [false, false]);
+    let mut other = run(&["sleep", "600"]).spawn().unwrap();
+    let can_be_read = can_read(other.id(), "maps");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert!(can_be_read, "otherwise this test proves nothing");
 }

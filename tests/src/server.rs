@@ -42,6 +42,8 @@ pub struct Setup {
     pub environment: Vec<(String, String)>,
     /// Arguments of `ulimit` for it; `None`: the limits of the test.
     pub limit: Option<String>,
+    /// A program that executes it, with its arguments; empty: none.
+    pub wrapper: Vec<String>,
 }
 
 impl Setup {
@@ -53,6 +55,7 @@ impl Setup {
             flags: Vec::new(),
             environment: Vec::new(),
             limit: None,
+            wrapper: Vec::new(),
         }
     }
 
@@ -77,6 +80,13 @@ impl Setup {
         self
     }
 
+    /// Executed by this program with these arguments.
+    #[must_use]
+    pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().copied().map(str::to_owned).collect();
+        self
+    }
+
     /// With this limit of open files.
     #[must_use]
     pub fn descriptors(mut self, most: u32) -> Self {
@@ -96,14 +106,19 @@ impl Setup {
     /// # Errors
     /// It ended before it was ready; the message has its output.
     pub fn start(&self) -> anyhow::Result<Server> {
-        let mut command = match &self.limit {
-            Some(limit) => {
+        let mut command = match (&self.limit, &self.wrapper[..]) {
+            (None, [wrapper, arguments @ ..]) => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(program("sqlflow-server"));
+                command
+            }
+            (Some(limit), _) => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &format!(r#"ulimit {limit} && exec "$0" "$@""#)]);
                 shell.arg(program("sqlflow-server"));
                 shell
             }
-            None => Command::new(program("sqlflow-server")),
+            (None, []) => Command::new(program("sqlflow-server")),
         };
         command.args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--log-format", "json"]);
         command.arg("--state-dir").arg(&self.state_dir).args(["--datasource", &self.datasource]);

@@ -1,0 +1,103 @@
+//! The state folder of a server: made if missing, and closed to other users, who could otherwise read it, or hold its locks.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use nix::unistd::Uid;
+
+use crate::config::LauncherOption;
+
+/// Permissions of users other than the owner.
+const OF_OTHERS: u32 = 0o077;
+/// Maximum length of the path: the longest path of a socket has 107 bytes.
+const MAX_PATH: usize = 90;
+
+/// The folder as an absolute path: agents run in other folders.
+///
+/// # Errors
+/// It cannot be made; it is open to other users and cannot be closed; or its path is too long.
+pub(crate) fn prepare(dir: &Path, launcher: LauncherOption) -> anyhow::Result<PathBuf> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("cannot make the state folder {}", dir.display()))?;
+    let absolute = fs::canonicalize(dir)?;
+    if let Some(parent) = absolute.parent() {
+        // Only the folder itself is created: a missing or forbidden parent is an error.
+        let _ = fs::File::open(parent).and_then(|it| it.sync_all());
+    }
+    anyhow::ensure!(
+        absolute.as_os_str().len() <= MAX_PATH,
+        "the path of the state folder {} is too long for a socket in it; choose one of {MAX_PATH} bytes or less",
+        absolute.display()
+    );
+    close(&absolute, launcher, Uid::effective())?;
+    Ok(absolute)
+}
+
+/// Closes the folder to users other than `user`. The volume of a Pod belongs to root, and its permissions are those of the
+/// Pod's group: no other users are there.
+fn close(dir: &Path, launcher: LauncherOption, user: Uid) -> anyhow::Result<()> {
+    let shown = dir.display();
+    let found = fs::metadata(dir).with_context(|| format!("cannot look at the state folder {shown}"))?;
+    if launcher == LauncherOption::Kubernetes {
+        return Ok(());
+    }
+    let owner = found.uid();
+    if owner != user.as_raw() {
+        tracing::warn!("the state folder {shown} belongs to user {owner}, who can read and change all jobs");
+    }
+    let mode = found.permissions().mode() & 0o7777;
+    if mode & OF_OTHERS == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode & !OF_OTHERS)).with_context(|| {
+        format!(
+            "cannot close the state folder {shown} to other users (its mode is {mode:o}, its owner user {owner}); run chmod \
+             700 as its owner, or choose another folder"
+        )
+    })?;
+    tracing::warn!("the state folder {shown} was open to other users (mode {mode:o}), and is closed now");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(dir: &Path) -> u32 {
+        fs::metadata(dir).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn open_state_folder_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        for open in [0o777, 0o750, 0o701] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(open)).unwrap();
+            prepare(dir.path(), LauncherOption::Kubernetes).unwrap();
+            assert_eq!(mode(dir.path()), open, "a Pod's volume is left as it is");
+            prepare(dir.path(), LauncherOption::Local).unwrap();
+            assert_eq!(mode(dir.path()), 0o700);
+        }
+        let new = dir.path().join("new");
+        prepare(&new, LauncherOption::Local).unwrap();
+        assert_eq!(mode(&new), 0o700);
+    }
+
+    #[test]
+    fn folder_of_another_user_that_is_open_is_refused() {
+        // Nobody can change the mode of a folder of the kernel.
+        let error = close(Path::new("/proc/1/task"), LauncherOption::Local, Uid::from_raw(1)).unwrap_err();
+        assert!(format!("{error:#}").contains("run chmod 700 as its owner"), "{error:#}");
+    }
+
+    #[test]
+    fn long_path_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = dir.path().join("x".repeat(90));
+        assert!(prepare(&long, LauncherOption::Local).unwrap_err().to_string().contains("90 bytes or less"));
+    }
+}
