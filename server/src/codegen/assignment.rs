@@ -105,21 +105,10 @@ impl Assigner {
     }
 
     /// What helps if the program of this attempt cannot be started. `None`: the agent's message says it.
-    pub async fn start_remedy(&self, attempt: &AttemptId) -> Option<String> {
+    pub async fn start_remedy(&self, job: &Job, attempt: &AttemptId) -> Option<String> {
         let spec = self.store.step_spec(&attempt.job, attempt.step).await.ok()??;
-        let spec: StepSpec = serde_json::from_str(&spec).ok()?;
-        let (what, option) = if spec.is_plain_sql() {
-            ("plain SQL runs in", "--pod-sql-image")
-        } else if spec.needs_data_process() {
-            ("the statement reads by", "--pod-image, or --pod-agent-image,")
-        } else {
-            return None;
-        };
-        // As an image that was built for an earlier version.
-        Some(format!(
-            "{what} {DATA_PROCESS}: install the agent and {DATA_PROCESS} of this server's version together; for Pods, \
-             build the image of {option} again"
-        ))
+        let spec = serde_json::from_str(&spec).ok()?;
+        remedy(&spec, job.attempt(attempt)?.role)
     }
 
     /// An assigner for tests without assignments.
@@ -150,6 +139,24 @@ impl Assigner {
         }
         (trace::attempt(job, attempt).to_string(), origin.state)
     }
+}
+
+/// What helps if a program of such an attempt cannot be started.
+fn remedy(spec: &StepSpec, role: Role) -> Option<String> {
+    let (what, option) = match role {
+        // It runs no Python, whatever its step does.
+        Role::Cleanup => ("the cleanup runs in", "--pod-sql-image"),
+        Role::Run if spec.is_plain_sql() => ("plain SQL runs in", "--pod-sql-image"),
+        Role::Run if spec.needs_data_process() => {
+            ("the statement reads by", "--pod-image, or --pod-agent-image,")
+        }
+        Role::Run => return None,
+    };
+    // As an image that was built for an earlier version.
+    Some(format!(
+        "{what} {DATA_PROCESS}: install the agent and {DATA_PROCESS} of this server's version together; for Pods, build the \
+         image of {option} again"
+    ))
 }
 
 /// An attempt that only drops what others of its step left in the user's database: it needs no model.
@@ -281,4 +288,64 @@ fn program(attempt: &AttemptId, title: &str) -> String {
 
 fn text_file(path: &str, content: String) -> File {
     File { path: path.to_owned(), content: content.into(), mode: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlflow_job::{Event, LauncherId};
+    use sqlflow_job_store::{NewJob, ServerId, SqliteStore};
+    use sqlflow_sql::{Dialect, compile};
+
+    use super::super::step_specs;
+    use super::*;
+    use crate::fixture;
+
+    const TRAIN: &str = "SELECT * FROM t TO TRAIN xgboost.gbtree LABEL y INTO m;";
+
+    fn spec(sql: &str) -> StepSpec {
+        step_specs(&compile(sql, Dialect::Sqlite).unwrap(), "").remove(0)
+    }
+
+    #[test]
+    fn remedy_names_the_image_of_the_attempt() {
+        let option = |sql: &str, role| {
+            let remedy = remedy(&spec(sql), role)?;
+            Some(remedy.split_once("the image of ")?.1.split([' ', ',']).next()?.to_owned())
+        };
+        assert_eq!(option("SELECT 1;", Role::Run).as_deref(), Some("--pod-sql-image"));
+        assert_eq!(option(TRAIN, Role::Run).as_deref(), Some("--pod-image"));
+        assert_eq!(option(TRAIN, Role::Cleanup).as_deref(), Some("--pod-sql-image"), "it runs no Python");
+        assert_eq!(option("SHOW MODELS;", Role::Run), None);
+    }
+
+    /// The denied paths of an attempt; `None`: it is not confined.
+    async fn denied(sql: &str, launcher: LauncherKind, role: Role) -> Option<Vec<String>> {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("state.db")).await.unwrap();
+        let mut job = fixture::job(true);
+        let new = NewJob {
+            step_specs: vec![serde_json::to_string(&spec(sql)).unwrap()],
+            secrets: vec![(DATA_SOURCE.to_owned(), Secret::new("sqlite:////data/own.db".to_owned()))],
+            ..fixture::new_job(job.clone(), &ServerId("s".to_owned()))
+        };
+        store.create(new).await.unwrap();
+        job.apply(Event::AttemptCreated { step: 0, role, launcher_id: LauncherId::of(launcher) }, 0).unwrap();
+        let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
+        let mut assigner = Assigner::idle(Arc::new(store));
+        assigner.options.confinement =
+            Some(ConfinementOptions { denied: vec!["/state".into()], required: true });
+        let confinement = assigner.assignment(&job, &attempt).await.unwrap().confinement?;
+        assert!(confinement.required);
+        Some(confinement.denied_paths.iter().map(|it| String::from_utf8_lossy(it).into_owned()).collect())
+    }
+
+    #[tokio::test]
+    async fn python_of_this_machine_is_confined() {
+        let paths = Some(vec!["/state".to_owned(), "/data/own.db".to_owned()]);
+        assert_eq!(denied(TRAIN, LauncherKind::Local, Role::Run).await, paths);
+        assert_eq!(denied("SHOW MODELS;", LauncherKind::Local, Role::Run).await, paths);
+        assert_eq!(denied(TRAIN, LauncherKind::Local, Role::Cleanup).await, None, "it is the data process");
+        assert_eq!(denied("SELECT 1;", LauncherKind::Local, Role::Run).await, None);
+        assert_eq!(denied(TRAIN, LauncherKind::Kubernetes, Role::Run).await, None);
+    }
 }

@@ -74,7 +74,7 @@ impl Session<'_> {
         // It is retryable if the machine has run out of something.
         if converted.reason == Reason::StartFailed
             && !converted.retryable
-            && let Some(remedy) = self.context.assigner.start_remedy(&self.attempt).await
+            && let Some(remedy) = self.context.assigner.start_remedy(&self.job, &self.attempt).await
         {
             converted.message = format!("{}; {remedy}", converted.message);
         }
