@@ -195,6 +195,40 @@ fn exit_signal_crash_and_term_have_distinct_reasons() {
     assert_eq!(ended.code, Some(143));
 }
 
+/// Each process starts the next one and exits at once, so whoever kills those of a list always comes too late.
+#[test]
+fn processes_that_start_others_all_the_time_are_killed() {
+    let chain = "import os, signal, sys, time
+if os.fork():
+    print('ready', flush=True)
+    time.sleep(600)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.setsid()
+sys.stdout.close()
+os.close(1)
+os.close(2)
+end = time.time() + 60
+for _ in range(5):
+    os.fork()
+while time.time() < end:
+    if os.fork():
+        os._exit(0)";
+    let mut running =
+        Exec::new().flags(["--drain", "2", "--grace", "1"]).python(chain, &["chain-of-processes"]);
+    assert_eq!(running.line(), "ready");
+    running.signal(Signal::SIGTERM);
+    let ended = running.end();
+    assert_eq!(ended.code, Some(143), "{}", ended.stderr);
+    let left = |pid: &String| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.split(|byte| *byte == 0).any(|word| word == b"chain-of-processes")
+    };
+    let pids =
+        || std::fs::read_dir("/proc").unwrap().flatten().map(|it| it.file_name().into_string().unwrap());
+    let left: Vec<_> = (0..20).flat_map(|_| pids().filter(left).collect::<Vec<_>>()).collect();
+    assert!(left.is_empty() && !ended.stderr.contains("left behind"), "{left:?} {}", ended.stderr);
+}
+
 /// Nothing is left running after the agent was killed with SIGKILL.
 #[test]
 fn sigkill_of_the_agent_ends_its_command() {

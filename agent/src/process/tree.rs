@@ -1,6 +1,7 @@
 //! Descendants of the agent: the attempt's processes, also those that left the command's group.
 
 use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use nix::errno::Errno;
@@ -215,12 +216,40 @@ pub fn signal_program(
     Ok(refusing(all, |pid| (!is_in_group(pid, group)).then_some(signal)))
 }
 
+/// Timeout for passes over the descendants that kill new ones.
+const KILL_TIME: Duration = Duration::from_secs(1);
+
+/// Kills every descendant, also those that are started meanwhile: passes are repeated until one finds no new process. A killed
+/// process starts no other one. Returns those that refuse the signal. Blocks for a second at most; after it, new ones may
+/// be left.
+///
+/// # Errors
+/// The descendants could not be listed.
+pub fn kill_descendants() -> io::Result<Vec<Process>> {
+    let begun = Instant::now();
+    let mut killed = SignaledProcesses::default();
+    loop {
+        let all = descendants()?;
+        let refused = refusing(all.clone(), |_| Some(Signal::SIGKILL));
+        // One that has ended by itself may have started another one, of which this pass knows nothing. It stays a zombie until
+        // the agent reaps it, unless its parent did.
+        let mut is_new = |pid: &Pid| started(*pid).is_none_or(|started| killed.0.insert((*pid, started)));
+        let found_new = all.iter().filter(|pid| is_new(pid)).count() > 0;
+        if !found_new || begun.elapsed() > KILL_TIME {
+            return Ok(refused);
+        }
+    }
+}
+
 /// Signals every descendant, one by one: the command is gone, and its group's number may be used again. TERM is only
 /// for those that had no signal yet. Returns the processes that refuse the signal.
 ///
 /// # Errors
 /// The descendants could not be listed, so none of them got the signal.
 pub fn signal_descendants(signal: Signal, signaled: &mut SignaledProcesses) -> io::Result<Vec<Process>> {
+    if signal == Signal::SIGKILL {
+        return kill_descendants();
+    }
     let mut all = descendants()?;
     if signal == Signal::SIGTERM {
         all.retain(|pid| signaled.insert(*pid));

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -31,6 +32,10 @@ use crate::supervisor::{CommandEvent, Event, Program, StartFault};
 
 /// Number of remaining processes that are named in a warning; further ones are counted.
 const NAMED_PROCESSES: usize = 5;
+
+/// Number of looks at killed processes until they count as left behind, and the pause between two.
+const ENDING_LOOKS: u32 = 10;
+const ENDING_PAUSE: Duration = Duration::from_millis(10);
 
 /// The programs of an attempt, just started.
 struct StartedAll {
@@ -253,15 +258,14 @@ impl Runner {
         tracing::info!("killing the programs");
         let companion = self.programs.tell(Program::Companion, SIGNAL);
         let command = self.programs.tell(Program::Command, SIGNAL);
-        if let (Some(group), Some(_)) = (companion, command) {
+        let groups = [command, companion];
+        for group in groups.into_iter().flatten() {
             // Also if the descendants below cannot be listed.
             let _ = killpg(group, SIGNAL);
         }
-        let refused = match command.or(companion) {
-            Some(group) => tree::signal_program(group, Family::All, SIGNAL, &mut self.signaled),
-            None => return,
-        };
-        self.warn_of_unreached(refused, SIGNAL);
+        if groups != [None, None] {
+            self.warn_of_unreached(tree::kill_descendants(), SIGNAL);
+        }
     }
 
     /// Warns of processes that the signal did not reach. The supervisor sends a stronger signal later, and the server
@@ -277,6 +281,28 @@ impl Runner {
                     "cannot send {signal} to descendants of the command: cannot read /proc: {error}"
                 ));
             }
+        }
+    }
+
+    /// Reports the processes that outlive the attempt, for example since they belong to another user.
+    pub(super) fn warn_of_remaining(&self) {
+        let live = || {
+            let mut live = tree::live().unwrap_or_default();
+            // The end of a program is reported otherwise.
+            live.retain(|it| self.programs.program(it.pid).is_none());
+            live
+        };
+        let mut remaining = live();
+        // Killed ones need a moment.
+        for _ in 0..ENDING_LOOKS {
+            if remaining.is_empty() {
+                return;
+            }
+            std::thread::sleep(ENDING_PAUSE);
+            remaining = live();
+        }
+        if !remaining.is_empty() {
+            self.warn(format!("still running after SIGKILL, and left behind: {}", named(&remaining)));
         }
     }
 

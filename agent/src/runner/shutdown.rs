@@ -21,6 +21,10 @@ const TAKING_TIME: Duration = Duration::from_secs(1);
 
 impl Runner {
     pub(super) fn report(&mut self, mut report: ExitReport, models: Vec<ModelPublished>) {
+        let nothing_left = self.all_exited || self.programs.none_started();
+        if !nothing_left {
+            self.warn_of_remaining();
+        }
         if let Some(stderr_tail) = self.link.outbox.stderr_tail() {
             report.explain(&stderr_tail);
         }
@@ -34,7 +38,7 @@ impl Runner {
             }
         }
         let mut outcome = self.outcome_builder.outcome(report, models, &self.link, self.reaper.largest());
-        outcome.nothing_left = self.all_exited || self.programs.none_started();
+        outcome.nothing_left = nothing_left;
         let (link, file) = (self.link.clone(), self.outcome_file.clone());
         let outcome_json = self.config.outcome_json.clone();
         let terminal_records = self.link.outbox.terminal_records();

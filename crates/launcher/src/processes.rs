@@ -1,6 +1,7 @@
 //! Signals to processes of this machine. Every process of an attempt has the attempt's id in its environment, so that
 //! processes that a killed agent left are found without relying on a process id.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -17,6 +18,8 @@ const MARKER: &str = "SQLFLOW_ATTEMPT";
 const EXEC_LOOKS: u32 = 100;
 /// Pause between two such checks.
 const EXEC_PAUSE: Duration = Duration::from_millis(1);
+/// Maximum number of passes over all processes, each of which takes some milliseconds.
+const MAX_PASSES: u32 = 50;
 /// The kernel's flag for its own threads (`include/linux/sched.h`); the same since Linux 2.6.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
@@ -28,28 +31,57 @@ pub(super) fn signal(pid: i32, signal: Signal) {
     }
 }
 
-/// Kills all processes with this attempt id.
+/// Kills all processes with this attempt id, also those that they start meanwhile. One that has changed its environment is not
+/// found; while its agent lives, that ends it.
 ///
 /// # Errors
-/// Processes cannot be listed, read or killed: some with the id may still run.
+/// Processes cannot be listed, read or killed, or new ones appear all the time: some with the id may still run.
 pub(super) fn kill_marked(attempt: &str) -> io::Result<()> {
     kill_marked_in(Path::new("/proc"), attempt)
 }
 
 fn kill_marked_in(proc: &Path, attempt: &str) -> io::Result<()> {
     let mark = format!("{MARKER}={attempt}").into_bytes();
-    let mut result = Ok(());
-    for entry in fs::read_dir(proc)? {
-        let entry = entry?;
-        let Some(pid) = pid_of(&entry) else { continue };
-        let killed = environment(&entry.path()).and_then(|environment| {
-            let is_marked = environment.split(|&byte| byte == 0).any(|variable| variable == mark);
-            if is_marked { kill_if_there(pid) } else { Ok(()) }
-        });
-        // One that cannot be read must not keep the others alive.
-        result = result.and(killed);
+    repeat(|| {
+        let mut pass = Pass { marked: Vec::new(), result: Ok(()) };
+        for entry in fs::read_dir(proc)? {
+            let entry = entry?;
+            let Some(pid) = pid_of(&entry) else { continue };
+            let killed = environment(&entry.path()).and_then(|environment| {
+                let is_marked = environment.split(|&byte| byte == 0).any(|variable| variable == mark);
+                if is_marked {
+                    pass.marked.push(pid);
+                    kill_if_there(pid)?;
+                }
+                Ok(())
+            });
+            // One that cannot be read must not keep the others alive.
+            pass.result = pass.result.and(killed);
+        }
+        Ok(pass)
+    })
+}
+
+/// A pass over all processes.
+struct Pass {
+    /// Those with the mark.
+    marked: Vec<i32>,
+    /// The first error.
+    result: io::Result<()>,
+}
+
+/// Repeats passes until one finds no new process: one that is killed starts no other one, but it may have before. Returns the
+/// result of the last pass.
+fn repeat(mut pass: impl FnMut() -> io::Result<Pass>) -> io::Result<()> {
+    let mut known = HashSet::new();
+    for _ in 0..MAX_PASSES {
+        let Pass { marked, result } = pass()?;
+        let new = marked.into_iter().filter(|pid| known.insert(*pid)).count();
+        if new == 0 {
+            return result;
+        }
     }
-    result
+    Err(io::Error::other("the attempt's processes start others faster than they can be killed"))
 }
 
 /// The environment of a process by its folder in `/proc`; empty if it has ended, or belongs to another user.
@@ -149,6 +181,24 @@ mod tests {
         fs::remove_dir_all(proc.path().join("1")).unwrap();
         kill_marked_in(proc.path(), "job/0/2").unwrap();
         assert_eq!(other.ended_by(), Some(Signal::SIGKILL as i32));
+    }
+
+    #[test]
+    fn passes_are_repeated_until_none_is_new() {
+        let passes = |all: &[&[i32]]| {
+            let mut count = 0;
+            let repeated = repeat(|| {
+                count += 1;
+                let marked = all.get(count - 1).copied().unwrap_or_default().to_vec();
+                Ok(Pass { marked, result: Ok(()) })
+            });
+            (repeated.is_ok(), count)
+        };
+        assert_eq!(passes(&[&[]]), (true, 1));
+        assert_eq!(passes(&[&[1, 2], &[2, 3], &[3], &[4]]), (true, 3));
+        let endless: Vec<_> = (0..100).map(|pid| vec![pid]).collect();
+        let endless: Vec<_> = endless.iter().map(Vec::as_slice).collect();
+        assert_eq!(passes(&endless), (false, MAX_PASSES as usize));
     }
 
     /// What the kernel shows between the old and the new program's memory cannot be stopped at, so these are its words.
