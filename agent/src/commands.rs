@@ -56,6 +56,7 @@ fn try_attach(options: AttachOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
     let remote = RemoteControlPlane::new(options.server, credentials, options.dir.clone(), attempt);
     let config = RunConfig {
         run_dir: Some(options.dir),
+        seal: Some(remote.seal()),
         outcome_json: options.common.outcome.clone(),
         working_dir: workspace.clone(),
         linger: options.linger,
@@ -130,6 +131,7 @@ fn nonzero(time: Duration) -> Duration {
 fn config(common: &CommonOptions, root: PathBuf) -> RunConfig {
     RunConfig {
         run_dir: None,
+        seal: None,
         outcome_json: None,
         command: None,
         working_dir: root.clone(),

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
+use bytes::Bytes;
 use prost::Message as _;
+use sqlflow_agent_files::Seal;
 use sqlflow_os::durable;
 use sqlflow_proto::agent::{LargestProcess, Outcome, Phase, PhaseTime, Usage};
 use sqlflow_proto::record::ModelPublished;
@@ -134,6 +136,7 @@ impl OutcomeBuilder {
             rank: 0,
             nothing_left: false,
             not_executed: report.not_executed,
+            seal: Bytes::new(),
         }
     }
 
@@ -153,14 +156,15 @@ impl OutcomeBuilder {
 #[derive(Debug)]
 pub struct OutcomeFile {
     dir: PathBuf,
+    seal: Option<Seal>,
     /// An outcome that is not durable and that no server has.
     untaken: Mutex<Option<Outcome>>,
 }
 
 impl OutcomeFile {
     /// A file in this folder.
-    pub fn in_dir(dir: PathBuf) -> Self {
-        Self { dir, untaken: Mutex::new(None) }
+    pub fn in_dir(dir: PathBuf, seal: Option<Seal>) -> Self {
+        Self { dir, seal, untaken: Mutex::new(None) }
     }
 
     /// Folder of the file.
@@ -170,8 +174,7 @@ impl OutcomeFile {
 
     /// Writes the outcome, so that it survives this process.
     pub fn write(&self, outcome: &Outcome) {
-        let written =
-            durable::replace_unsynced(&self.path(), |file| file.write_all(&outcome.encode_to_vec()));
+        let written = durable::replace_unsynced(&self.path(), |file| file.write_all(&self.encode(outcome)));
         self.warn_of(written);
         *self.untaken() = Some(outcome.clone());
     }
@@ -190,9 +193,17 @@ impl OutcomeFile {
         // Locked meanwhile, so that the exit waits for a writer.
         let mut untaken = self.untaken();
         let Some(outcome) = untaken.as_ref() else { return };
-        let written = durable::replace(&self.path(), |file| file.write_all(&outcome.encode_to_vec()));
+        let written = durable::replace(&self.path(), |file| file.write_all(&self.encode(outcome)));
         if self.warn_of(written) {
             *untaken = None;
+        }
+    }
+
+    fn encode(&self, outcome: &Outcome) -> Vec<u8> {
+        let encoded = outcome.encode_to_vec();
+        match &self.seal {
+            Some(seal) => seal.sealed_outcome(encoded),
+            None => encoded,
         }
     }
 
@@ -220,7 +231,7 @@ mod tests {
     fn failed_write_of_the_outcome_is_retried() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("0-1");
-        let file = OutcomeFile::in_dir(dir.clone());
+        let file = OutcomeFile::in_dir(dir.clone(), None);
         let outcome = Outcome { message: "no such table: t".to_owned(), ..Outcome::default() };
         file.write(&outcome);
         file.make_durable();

@@ -8,6 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
 
 use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_proto::v1::{Cause, job_status::Code};
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::{python, stand_in};
 
@@ -218,4 +219,24 @@ fn environment_and_memory_of_the_server_are_closed() {
     other.kill().unwrap();
     other.wait().unwrap();
     assert!(can_be_read, "otherwise this test proves nothing");
+}
+
+/// Ends its agent, and leaves an outcome with `reason = REASON_SUCCEEDED` and `nothing_left = true` in the agent's place.
+const FORGERY: &str = r#"
+import os, signal
+with open("../outcome", "wb") as file:
+    file.write(bytes([1 << 3, 1, 16 << 3 | 0x80, 1, 1]))
+os.kill(os.getppid(), signal.SIGKILL)
+signal.pause()
+"#;
+
+/// Where nothing keeps Python from the run folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_success_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = stand_in::setup(dir.path(), FORGERY, None).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(stand_in::STEP).await.unwrap();
+    let status = client.follow(&token).await.unwrap().status;
+    assert_eq!((status.code(), status.cause()), (Code::Failed, Cause::Lost), "{status:?}");
 }

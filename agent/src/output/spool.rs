@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use prost::Message as _;
+use sqlflow_agent_files::{Seal, SpoolWriter};
 use sqlflow_os::durable;
 
 use super::link::Unacked;
@@ -24,14 +25,15 @@ pub const FILE: &str = "spool";
 pub fn leave(
     limit: Duration,
     dir: &Path,
+    seal: Option<&Seal>,
     unacked: &Unacked,
     overflow: Option<&Overflow>,
 ) -> anyhow::Result<()> {
-    retry_exhaustion(limit, || Ok(write(dir, unacked, overflow)?))
+    retry_exhaustion(limit, || Ok(write(dir, seal, unacked, overflow)?))
 }
 
-fn write(dir: &Path, unacked: &Unacked, overflow: Option<&Overflow>) -> io::Result<()> {
-    durable::replace(&dir.join(FILE), |file| match write_all(file, unacked, overflow) {
+fn write(dir: &Path, seal: Option<&Seal>, unacked: &Unacked, overflow: Option<&Overflow>) -> io::Result<()> {
+    durable::replace(&dir.join(FILE), |file| match write_sealed(file, seal, unacked, overflow) {
         Err(error) if is_full(&error) => {
             tracing::error!(%error, "cannot write all of the spool; keeping the records that fit");
             Ok(())
@@ -42,6 +44,17 @@ fn write(dir: &Path, unacked: &Unacked, overflow: Option<&Overflow>) -> io::Resu
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn write_sealed(
+    file: &mut impl io::Write,
+    seal: Option<&Seal>,
+    unacked: &Unacked,
+    overflow: Option<&Overflow>,
+) -> io::Result<()> {
+    let mut writer = SpoolWriter::begin(file, seal)?;
+    write_all(&mut writer, unacked, overflow)?;
+    writer.finish()
 }
 
 fn write_all(file: &mut impl io::Write, unacked: &Unacked, overflow: Option<&Overflow>) -> io::Result<()> {
@@ -76,7 +89,7 @@ mod tests {
         };
         let unacked =
             Unacked { records: (1..=20).map(record).collect(), on_disk: 0..0, encoded: bytes::Bytes::new() };
-        write(&dir, &unacked, None).unwrap();
+        write(&dir, None, &unacked, None).unwrap();
         let spooled = std::fs::read(dir.join(FILE)).unwrap();
         let mut rest = spooled.as_slice();
         let whole: Vec<_> = std::iter::from_fn(|| Record::decode_length_delimited(&mut rest).ok()).collect();
@@ -94,7 +107,7 @@ mod tests {
         // The overflow file is shorter than what was written.
         let overflow = Overflow::create(dir.path()).unwrap();
         let unacked = Unacked { records: vec![record(1)], on_disk: 0..100, encoded };
-        write(dir.path(), &unacked, Some(&overflow)).unwrap();
+        write(dir.path(), None, &unacked, Some(&overflow)).unwrap();
         let spooled = std::fs::read(dir.path().join(FILE)).unwrap();
         assert_eq!(spooled, record(1).encode_length_delimited_to_vec());
     }
@@ -112,7 +125,7 @@ mod tests {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
         std::thread::scope(|scope| {
-            let left = scope.spawn(|| leave(Duration::from_secs(60), &dir, &unacked, None));
+            let left = scope.spawn(|| leave(Duration::from_secs(60), &dir, None, &unacked, None));
             std::thread::sleep(Duration::from_millis(300));
             setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
             left.join().unwrap().unwrap();

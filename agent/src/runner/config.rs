@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sqlflow_agent_files::Seal;
 use sqlflow_model_storage::cache::Cache;
 
 use crate::output::WhenFull;
@@ -17,6 +18,8 @@ use crate::trace::Trace;
 pub(crate) struct RunConfig {
     /// Run folder, for outcome file and spool; `None`: no server would look for them.
     pub run_dir: Option<PathBuf>,
+    /// Seal of what it leaves there.
+    pub seal: Option<Seal>,
     /// Root of the assignment's relative paths.
     pub root: PathBuf,
     /// The command, instead of the assignment's.

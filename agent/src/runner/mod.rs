@@ -130,7 +130,8 @@ impl Runner {
         let (events, inbox) = mpsc::unbounded_channel();
         let (attempt, first) = Attempt::new(config.linger);
         let fetching = Arc::new(RetryPolicy::new(config.publish_retry));
-        let outcome_file = config.run_dir.clone().map(|dir| Arc::new(OutcomeFile::in_dir(dir)));
+        let outcome_file =
+            config.run_dir.clone().map(|dir| Arc::new(OutcomeFile::in_dir(dir, config.seal.clone())));
         let timers = Timers::new(events.clone());
         let mut runner = Self {
             config,

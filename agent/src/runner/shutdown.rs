@@ -119,7 +119,9 @@ impl Runner {
         let Some(dir) = &self.config.run_dir else { return };
         failpoint::agent("before-spool");
         tracing::warn!(bytes = self.link.outbox.unacked_bytes(), "spooling records that no server took");
-        if let Err(error) = spool::leave(LAST_WORK, dir, &unacked, self.overflow.as_ref()) {
+        if let Err(error) =
+            spool::leave(LAST_WORK, dir, self.config.seal.as_ref(), &unacked, self.overflow.as_ref())
+        {
             tracing::error!("cannot write the spool: {error:#}");
         }
         failpoint::agent("after-spool");

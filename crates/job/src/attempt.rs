@@ -111,6 +111,16 @@ impl Attempt {
         stages
     }
 
+    /// The agent that has attached, if one has.
+    #[must_use]
+    pub fn instance(&self) -> Option<&InstanceHash> {
+        match &self.phase {
+            Phase::Attached { instance } => Some(instance),
+            Phase::Ended { instance, .. } => instance.as_ref(),
+            Phase::Created | Phase::Launched => None,
+        }
+    }
+
     /// Its outcome, if it has ended.
     #[must_use]
     pub fn outcome(&self) -> Option<&Outcome> {
@@ -215,9 +225,13 @@ impl From<StoredPhase> for Phase {
     }
 }
 
-/// SHA-256 of an agent's instance key, in hexadecimal: the form in which the store keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// SHA-256 of an agent's instance key, in hexadecimal: the form in which the store keeps it, with a prefix if the agent seals its
+/// files.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct InstanceHash(pub String);
+
+/// Begins the hash of an agent that seals its files.
+const SEALING: &str = "seals:";
 
 impl InstanceHash {
     /// Hash of a key.
@@ -230,5 +244,17 @@ impl InstanceHash {
             write!(text, "{byte:02x}").expect("writing to a String does not fail");
         }
         Self(text)
+    }
+
+    /// The same for an agent that seals what it leaves in its run folder.
+    #[must_use]
+    pub fn sealing(&self) -> Self {
+        Self(format!("{SEALING}{}", self.0))
+    }
+
+    /// The hash, if the agent seals its files.
+    #[must_use]
+    pub fn of_sealing(&self) -> Option<&str> {
+        self.0.strip_prefix(SEALING)
     }
 }

@@ -24,7 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlflow_proto::agent::{Assignment, Outcome};
 
-use sqlflow_job::{AttemptId, ExecutorRef, Job, LauncherId, LauncherKind, Milestones};
+use sqlflow_job::{Attempt, AttemptId, ExecutorRef, InstanceHash, Job, LauncherId, LauncherKind, Milestones};
 
 pub use data_process::{DATA_PROCESS, missing_data_process};
 pub use local::{LocalLauncher, LocalOptions};
@@ -63,19 +63,22 @@ pub struct Target {
     pub attempt: AttemptId,
     /// The executor.
     pub executor: ExecutorRef,
+    /// The agent that has attached, as far as it is known. Only it can have written what an executor left.
+    pub instance: Option<InstanceHash>,
 }
 
 impl Target {
     /// The attempt with the executor that the job has recorded.
     #[must_use]
     pub fn of(job: &Job, attempt: &AttemptId) -> Self {
-        Self { executor: job.executor(attempt), attempt: attempt.clone() }
+        let instance = job.attempt(attempt).and_then(Attempt::instance).cloned();
+        Self { executor: job.executor(attempt), attempt: attempt.clone(), instance }
     }
 
     /// The attempt with an executor of its own.
     #[must_use]
     pub fn own(attempt: AttemptId) -> Self {
-        Self { executor: ExecutorRef::of_attempt(&attempt), attempt }
+        Self { executor: ExecutorRef::of_attempt(&attempt), attempt, instance: None }
     }
 }
 

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
-use sqlflow_job::{AttemptId, ExecutorRef, LauncherId, LauncherKind};
+use sqlflow_agent_files::Seal;
+use sqlflow_job::{AttemptId, ExecutorRef, InstanceHash, LauncherId, LauncherKind};
 use sqlflow_os::exhaustion::{is_exhaustion, with_remedy};
 use tokio::process::{Child, Command};
 
@@ -123,7 +124,7 @@ impl LocalLauncher {
     }
 
     fn start(&self, target: &Target, slot: RunSlot) -> Result<Child, LaunchError> {
-        let Target { attempt, executor } = target;
+        let Target { attempt, executor, .. } = target;
         let dir = self.run_dir(executor);
         let [log, log_too] = prepare(&dir).map_err(|error| {
             // The job is not the cause.
@@ -209,7 +210,7 @@ impl Launcher for LocalLauncher {
         target: &Target,
         requirements: &LaunchRequirements,
     ) -> Result<Launched, LaunchError> {
-        let Target { attempt, executor } = target;
+        let Target { attempt, executor, .. } = target;
         // The agent may even run.
         let asked = |error: io::Error| {
             LaunchError::Later(format!("cannot see whether an agent was started: {error}"))
@@ -252,8 +253,9 @@ impl Launcher for LocalLauncher {
         let executor = &target.executor;
         let dir = self.run_dir(executor);
         let (executor, unreadable) = (executor.clone(), self.unreadable.clone());
+        let seal = seal_of(target);
         let look = move || match holder(&dir.join("lock")) {
-            Ok(Holder::Nobody) => Err(left(&executor, &dir, &unreadable)),
+            Ok(Holder::Nobody) => Err(left(&executor, &dir, seal.as_ref(), &unreadable)),
             Ok(held) => Ok(held),
             Err(error) => Err(unknown("the agent's lock", &error)),
         };
@@ -305,12 +307,14 @@ impl Launcher for LocalLauncher {
         self.exits.forget(&executor);
         self.unreadable.end(&executor);
         let dir = self.run_dir(&executor);
-        let marker = target.attempt.to_string();
+        let (marker, seal) = (target.attempt.to_string(), seal_of(target));
         let failed_cleanups = self.failed_cleanups.clone();
         let cleanup = move || {
             // This searches all processes of the machine, and most attempts do not need it.
-            let end_processes =
-                || if run_folder::has_nothing_left(&dir) { Ok(()) } else { processes::kill_marked(&marker) };
+            let end_processes = || match run_folder::has_nothing_left(&dir, seal.as_ref()) {
+                true => Ok(()),
+                false => processes::kill_marked(&marker),
+            };
             if step_goes_on {
                 end_processes().context("cannot kill what the attempt started")?;
                 return Ok(Cleanup::Done);
@@ -352,15 +356,20 @@ fn is_first_mark(run_dir: &Path) -> bool {
     mark.map_or_else(|error| error.kind() != io::ErrorKind::AlreadyExists, |_| true)
 }
 
+/// The seal that what the executor left must have. `None`: its agent is not known, or of an earlier version, which had none.
+fn seal_of(target: &Target) -> Option<Seal> {
+    target.instance.as_ref().and_then(InstanceHash::of_sealing).map(Seal::of_hash)
+}
+
 /// Observation of an executor whose lock is free.
-fn left(executor: &ExecutorRef, dir: &Path, unreadable: &Unreadable) -> Observation {
-    let artifacts = match run_folder::artifacts(dir) {
+fn left(executor: &ExecutorRef, dir: &Path, seal: Option<&Seal>, unreadable: &Unreadable) -> Observation {
+    let artifacts = match run_folder::artifacts(dir, seal) {
         Ok(artifacts) => {
             unreadable.end(executor);
             artifacts
         }
         Err(error) if unreadable.is_lasting(executor, &error, Instant::now()) => {
-            run_folder::remains_without_outcome(dir, &error)
+            run_folder::remains_without_outcome(dir, seal, &error)
         }
         Err(error) => return unknown("what the agent left", &error),
     };

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
+use sqlflow_agent_files::Seal;
 use sqlflow_job::{AttemptId, ExecutorRef, JobId};
 use sqlflow_proto::agent::{Outcome, outcome};
 
@@ -57,23 +58,26 @@ fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
     }
 }
 
-/// The agent's artifacts.
+/// The agent's artifacts, if they have its seal; `None`: it makes none.
 ///
 /// # Errors
 /// Its outcome cannot be read.
-pub(super) fn artifacts(dir: &Path) -> io::Result<AgentArtifacts> {
-    let outcome = read_if_there(&dir.join(OUTCOME))?.map(|bytes| decode(&bytes));
+pub(super) fn artifacts(dir: &Path, seal: Option<&Seal>) -> io::Result<AgentArtifacts> {
+    let outcome = read_if_there(&dir.join(OUTCOME))?.map(|bytes| decode(&bytes, seal));
     let log_tail = match &outcome {
         Some(Ok(_)) => String::new(),
         Some(Err(what)) => damaged(what),
         None => tail(&dir.join("agent.log")),
     };
     let end = outcome.and_then(Result::ok).map_or(End::Unknown, End::Reported);
-    Ok(AgentArtifacts { end, ..with_records(dir, log_tail) })
+    Ok(AgentArtifacts { end, ..with_records(dir, seal, log_tail) })
 }
 
 /// The outcome, or what is wrong with it.
-fn decode(bytes: &[u8]) -> Result<Outcome, String> {
+fn decode(bytes: &[u8], seal: Option<&Seal>) -> Result<Outcome, String> {
+    if seal.is_some_and(|seal| !seal.is_of_outcome(bytes)) {
+        return Err("it does not have the agent's seal".to_owned());
+    }
     let outcome = Outcome::decode(bytes).map_err(|error| error.to_string())?;
     if outcome.reason() == outcome::Reason::Unspecified {
         // After a power failure the file may have its name and not its bytes.
@@ -91,22 +95,23 @@ pub(super) fn has_outcome(dir: &Path) -> io::Result<bool> {
 }
 
 /// Whether the agent has reported that every process of the attempt had ended.
-pub(super) fn has_nothing_left(dir: &Path) -> bool {
+pub(super) fn has_nothing_left(dir: &Path, seal: Option<&Seal>) -> bool {
     let bytes = fs::read(dir.join(OUTCOME)).unwrap_or_default();
-    Outcome::decode(bytes.as_slice()).is_ok_and(|outcome| outcome.nothing_left)
+    let is_believed = seal.is_none_or(|seal| seal.is_of_outcome(&bytes));
+    is_believed && Outcome::decode(bytes.as_slice()).is_ok_and(|outcome| outcome.nothing_left)
 }
 
 /// The same with an outcome that is lost, for it cannot be read.
-pub(super) fn remains_without_outcome(dir: &Path, error: &io::Error) -> AgentArtifacts {
-    with_records(dir, damaged(&error.to_string()))
+pub(super) fn remains_without_outcome(dir: &Path, seal: Option<&Seal>, error: &io::Error) -> AgentArtifacts {
+    with_records(dir, seal, damaged(&error.to_string()))
 }
 
 fn damaged(what: &str) -> String {
     format!("the outcome that it left is damaged: {what}")
 }
 
-fn with_records(dir: &Path, log_tail: String) -> AgentArtifacts {
-    let spool: Box<dyn RecordSource> = Box::new(Spool::at(dir.join("spool")));
+fn with_records(dir: &Path, seal: Option<&Seal>, log_tail: String) -> AgentArtifacts {
+    let spool: Box<dyn RecordSource> = Box::new(Spool::at(dir.join("spool"), seal.cloned()));
     AgentArtifacts { records: Some(spool), log_tail, ..AgentArtifacts::default() }
 }
 

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use prost::Message as _;
 use prost::encoding::decode_varint;
+use sqlflow_agent_files::{BLOCK, SPOOL_MAGIC, Seal, TAG};
 use sqlflow_proto::MAX_RECORD_BYTES;
 use sqlflow_proto::record::Record;
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use super::RecordSource;
 
@@ -26,16 +27,17 @@ const MAX_VARINT_BYTES: usize = 10;
 #[derive(Debug)]
 pub struct Spool {
     path: PathBuf,
+    seal: Option<Seal>,
     /// The open file; `None`: not opened yet.
-    file: Option<BufReader<File>>,
+    file: Option<Content>,
     /// Data after the last batch.
     fault: Option<io::Error>,
 }
 
 impl Spool {
-    /// A spool at this path, which may not exist.
-    pub fn at(path: PathBuf) -> Self {
-        Self { path, file: None, fault: None }
+    /// A spool at this path, which may not exist, of an agent with this seal; `None`: not known.
+    pub fn at(path: PathBuf, seal: Option<Seal>) -> Self {
+        Self { path, seal, file: None, fault: None }
     }
 }
 
@@ -48,7 +50,7 @@ impl RecordSource for Spool {
         let file = match &mut self.file {
             Some(file) => file,
             None => match File::open(&self.path).await {
-                Ok(file) => self.file.insert(BufReader::with_capacity(READ_BYTES, file)),
+                Ok(file) => self.file.insert(Content::open(file, self.seal.clone()).await?),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 Err(error) => return Err(error),
             },
@@ -74,7 +76,7 @@ impl RecordSource for Spool {
 }
 
 /// The next record and its size.
-async fn next(file: &mut BufReader<File>) -> io::Result<Option<(Record, usize)>> {
+async fn next(file: &mut Content) -> io::Result<Option<(Record, usize)>> {
     let Some(length) = length(file).await? else { return Ok(None) };
     let length = usize::try_from(length).ok().filter(|length| *length <= MAX_RECORD_BYTES);
     let length = length.ok_or_else(|| invalid("a record is longer than the maximum"))?;
@@ -89,7 +91,7 @@ async fn next(file: &mut BufReader<File>) -> io::Result<Option<(Record, usize)>>
 }
 
 /// The size of the next record; `None`: the end.
-async fn length(file: &mut BufReader<File>) -> io::Result<Option<u64>> {
+async fn length(file: &mut Content) -> io::Result<Option<u64>> {
     let mut varint = Vec::new();
     loop {
         match file.read_u8().await {
@@ -105,12 +107,96 @@ async fn length(file: &mut BufReader<File>) -> io::Result<Option<u64>> {
     }
 }
 
+/// The content of a spool. Of a sealed one, only blocks with the right tag are read.
+#[derive(Debug)]
+struct Content {
+    file: BufReader<File>,
+    form: Form,
+    /// The current block, or part of the file, and the position in it.
+    block: Vec<u8>,
+    at: usize,
+    blocks: u64,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// Records only, as earlier agents write it.
+    Plain,
+    /// Blocks with tags, which are checked if the seal is known.
+    Sealed(Option<Seal>),
+}
+
+impl Content {
+    async fn open(file: File, seal: Option<Seal>) -> io::Result<Self> {
+        let mut file = BufReader::with_capacity(READ_BYTES, file);
+        let is_sealed = file.fill_buf().await?.starts_with(&SPOOL_MAGIC);
+        let form = match (is_sealed, seal) {
+            (true, seal) => {
+                file.consume(SPOOL_MAGIC.len());
+                Form::Sealed(seal)
+            }
+            (false, None) => Form::Plain,
+            (false, Some(_)) => return Err(invalid("the spool does not have the agent's seal")),
+        };
+        Ok(Self { file, form, block: Vec::new(), at: 0, blocks: 0 })
+    }
+
+    /// Reads the next block, which is empty at the end.
+    async fn fill(&mut self) -> io::Result<()> {
+        let length = match &self.form {
+            Form::Plain => READ_BYTES,
+            Form::Sealed(_) => BLOCK + TAG,
+        };
+        self.block.clear();
+        self.at = 0;
+        (&mut self.file).take(length as u64).read_to_end(&mut self.block).await?;
+        let Form::Sealed(seal) = &self.form else { return Ok(()) };
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let tag = self.block.split_off(self.block.len().saturating_sub(TAG));
+        if seal.as_ref().is_some_and(|seal| !seal.is_of_block(self.blocks, &self.block, &tag)) {
+            self.block.clear();
+            return Err(invalid("a block of the spool does not have the agent's seal"));
+        }
+        self.blocks += 1;
+        Ok(())
+    }
+
+    async fn read_u8(&mut self) -> io::Result<u8> {
+        let mut byte = [0];
+        self.read_exact(&mut byte).await?;
+        Ok(byte[0])
+    }
+
+    async fn read_exact(&mut self, mut target: &mut [u8]) -> io::Result<()> {
+        while !target.is_empty() {
+            if self.at == self.block.len() {
+                self.fill().await?;
+                if self.block.is_empty() {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            let rest = &self.block[self.at..];
+            let taken = rest.len().min(target.len());
+            let (now, later) = target.split_at_mut(taken);
+            now.copy_from_slice(&rest[..taken]);
+            self.at += taken;
+            target = later;
+        }
+        Ok(())
+    }
+}
+
 fn invalid(why: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use sqlflow_agent_files::SpoolWriter;
     use sqlflow_proto::record::{Output, record::Payload};
 
     use super::*;
@@ -125,9 +211,13 @@ mod tests {
     }
 
     async fn read(bytes: &[u8]) -> (Vec<Record>, Option<io::Error>) {
+        read_sealed(bytes, None).await
+    }
+
+    async fn read_sealed(bytes: &[u8], seal: Option<&Seal>) -> (Vec<Record>, Option<io::Error>) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        let mut spool = Spool::at(file.path().to_owned());
+        let mut spool = Spool::at(file.path().to_owned(), seal.cloned());
         let mut all = Vec::new();
         loop {
             match spool.batch().await {
@@ -147,7 +237,7 @@ mod tests {
         let bytes: Vec<_> = records().iter().flat_map(Record::encode_length_delimited_to_vec).collect();
         let (read_back, error) = read(&bytes).await;
         assert_eq!((read_back, error.is_none()), (records(), true));
-        assert_eq!(Spool::at("/no/such/spool".into()).batch().await.unwrap(), []);
+        assert_eq!(Spool::at("/no/such/spool".into(), None).batch().await.unwrap(), []);
     }
 
     #[tokio::test]
@@ -163,5 +253,35 @@ mod tests {
             let (records, error) = read(&[&whole, bytes].concat()).await;
             assert!(records.len() == 1 && error.is_some(), "what was read before is kept");
         }
+    }
+
+    #[tokio::test]
+    async fn only_blocks_with_the_seal_are_read() {
+        let (seal, other) = (Seal::of_instance(b"key"), Seal::of_instance(b"other"));
+        let bytes: Vec<_> = records().iter().flat_map(Record::encode_length_delimited_to_vec).collect();
+        let mut sealed = Vec::new();
+        let mut writer = SpoolWriter::begin(&mut sealed, Some(&seal)).unwrap();
+        writer.write_all(&bytes).unwrap();
+        writer.finish().unwrap();
+        for known in [Some(&seal), None] {
+            let (read_back, error) = read_sealed(&sealed, known).await;
+            assert_eq!(
+                (read_back, error.is_none()),
+                (records(), true),
+                "also after the restore of an older state"
+            );
+        }
+        let refused = async |bytes: &[u8], seal: &Seal, most: usize| {
+            let (records, error) = read_sealed(bytes, Some(seal)).await;
+            assert_eq!(error.unwrap().kind(), io::ErrorKind::InvalidData);
+            assert!(records.len() <= most, "{}", records.len());
+        };
+        refused(&sealed, &other, 0).await;
+        refused(&bytes, &seal, 0).await;
+        let mut changed = sealed.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        refused(&changed, &seal, records().len() - 1).await;
+        let torn = &sealed[..sealed.len() - 1];
+        refused(torn, &seal, records().len() - 1).await;
     }
 }

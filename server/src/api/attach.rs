@@ -146,7 +146,8 @@ impl AttachContext {
         let Some(attempt) = attempt else {
             return (self.keep_waiting(&hello, &peer, bounds, requests, responses).await, None);
         };
-        let instance = InstanceHash::of(&hello.instance_key);
+        let hash = InstanceHash::of(&hello.instance_key);
+        let instance = if hello.seals_files { hash.sealing() } else { hash };
         // From before the job is read, so that the stream misses no change.
         let changes = self.store.watch(&attempt.job);
         let Admitted { admission, job, last_seq } = match self.admit(&hello, &peer, &attempt, &instance).await

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlflow_agent_files::Seal;
 use sqlflow_proto::agent::executor_identity::Identity;
 use sqlflow_proto::agent::{AttemptRef, KubernetesPod, LocalProcess};
 use tokio::sync::mpsc;
@@ -110,6 +111,12 @@ impl RemoteControlPlane {
             is_waiting_for_attempt: false,
             outcome_sent: false,
         }
+    }
+
+    /// The seal of this agent's files.
+    #[must_use]
+    pub fn seal(&self) -> Seal {
+        Seal::of_instance(&self.instance_key)
     }
 
     /// Attaches with retries. Ends only if the server refuses for good, or the run folder is gone.

@@ -264,6 +264,7 @@ impl RemoteControlPlane {
             has_assignment: self.has_assignment,
             rank: 0,
             supports_companions: true,
+            seals_files: true,
         };
         AttachRequest { message: Some(attach_request::Message::Hello(hello)) }
     }

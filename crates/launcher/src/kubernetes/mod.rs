@@ -322,7 +322,7 @@ impl Launcher for KubernetesLauncher {
     }
 
     async fn stop(&self, target: &Target, forced: bool) {
-        let Target { attempt, executor } = target;
+        let Target { attempt, executor, .. } = target;
         let name = pod::name(executor);
         let mut delete = DeleteParams::default();
         if forced {
@@ -334,7 +334,7 @@ impl Launcher for KubernetesLauncher {
     }
 
     async fn cleanup(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<Cleanup> {
-        let Target { attempt, executor } = target;
+        let Target { attempt, executor, .. } = target;
         let name = pod::name(executor);
         self.changes.forget(&name);
         let found = self.find(executor).await.with_context(|| format!("cannot look at the Pod {name}"))?;
@@ -361,7 +361,7 @@ impl Launcher for KubernetesLauncher {
     }
 
     async fn collect_garbage(&self, target: &Target) -> anyhow::Result<()> {
-        let Target { attempt, executor } = target;
+        let Target { attempt, executor, .. } = target;
         if self.garbage_reports.is_new(executor) {
             let pod = pod::name(executor);
             tracing::warn!(%attempt, pod, "the store knows nothing of this Pod's job; if no other server does, delete it");

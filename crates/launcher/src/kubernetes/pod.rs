@@ -45,7 +45,7 @@ pub(super) fn name(executor: &ExecutorRef) -> String {
 pub(super) fn target_of(pod: &Pod) -> Option<Target> {
     let attempt = attempt_of_labels(&pod.metadata)?;
     let executor = pod.metadata.name.as_deref()?.strip_prefix(NAME_PREFIX)?.parse().ok()?;
-    Some(Target { attempt, executor })
+    Some(Target { attempt, executor, instance: None })
 }
 
 /// The attempt from a Pod's labels.
@@ -85,7 +85,7 @@ pub(super) fn pod(
     target: &Target,
     requirements: &LaunchRequirements,
 ) -> Result<Pod, serde_json::Error> {
-    let Target { attempt, executor } = target;
+    let Target { attempt, executor, .. } = target;
     let sql_image = requirements.plain_sql.then(|| options.sql_image());
     let injected = options.agent_image.as_ref().filter(|_| sql_image.is_none());
     let agent =

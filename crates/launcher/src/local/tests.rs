@@ -1,4 +1,5 @@
 use sqlflow_job::JobId;
+use sqlflow_proto::agent::outcome::Reason;
 
 use super::*;
 use crate::End;
@@ -163,6 +164,37 @@ async fn no_second_agent_is_started_after_an_outcome() {
     let Observation::Gone(artifacts) = launcher.observe(&target).await else { panic!("nobody runs") };
     assert!(matches!(artifacts.end, End::Unknown));
     assert!(artifacts.log_tail.contains("damaged"), "{}", artifacts.log_tail);
+}
+
+/// Any program of the user can write into a run folder.
+#[tokio::test]
+async fn outcome_without_the_seal_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let launcher = launcher(dir.path());
+    let encoded = |reason: Reason| {
+        prost::Message::encode_to_vec(&sqlflow_proto::agent::Outcome {
+            reason: reason.into(),
+            ..Default::default()
+        })
+    };
+    let end = async |instance: Option<InstanceHash>, bytes: &[u8]| {
+        let target = Target { instance, ..target() };
+        let run_dir = launcher.run_dir(&target.executor);
+        fs::create_dir_all(&run_dir).unwrap();
+        fs::write(run_dir.join("outcome"), bytes).unwrap();
+        let Observation::Gone(artifacts) = launcher.observe(&target).await else { panic!("nobody runs") };
+        (artifacts.reported().map(|it| it.reason()), artifacts.log_tail)
+    };
+    let (plain, instance) = (encoded(Reason::Succeeded), InstanceHash::of(b"key"));
+    let sealed = Seal::of_instance(b"key").sealed_outcome(plain.clone());
+    let believed = Some(Reason::Succeeded);
+    assert_eq!(end(Some(instance.sealing()), &sealed).await.0, believed);
+    let (reported, why) = end(Some(instance.sealing()), &plain).await;
+    assert_eq!((reported, why.contains("does not have the agent's seal")), (None, true), "{why}");
+    let other = Seal::of_instance(b"other").sealed_outcome(plain.clone());
+    assert_eq!(end(Some(instance.sealing()), &other).await.0, None);
+    assert_eq!(end(Some(instance), &plain).await.0, believed, "an agent of an earlier version");
+    assert_eq!(end(None, &sealed).await.0, believed, "the state was restored from before its attach");
 }
 
 #[tokio::test]
