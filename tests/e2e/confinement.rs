@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Cause, job_status::Code};
 use sqlflow_tests::server::Setup;
+use sqlflow_tests::until::until;
 use sqlflow_tests::{python, stand_in};
 
 /// Runs each attack, and prints what it got.
@@ -195,6 +196,23 @@ async fn unconfined_python_reaches_all() {
     assert!(refused.is_empty(), "{refused:?}");
 }
 
+/// It would start, and not find its packages.
+#[tokio::test(flavor = "multi_thread")]
+async fn python_in_the_state_folder_is_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), format!("sqlite://{}/x.db", dir.path().display()));
+    fs::create_dir(&setup.state_dir).unwrap();
+    let exec = format!("exec {} \"$@\"", python::program().display());
+    let python = stand_in::python_that(&setup.state_dir, "python", &exec);
+    let state = setup.state_dir.display().to_string();
+    let server = setup.flag(format!("--python={}", python.display())).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(stand_in::STEP).await.unwrap();
+    let status = client.follow(&token).await.unwrap().status;
+    let why = format!("{} lies in {state}, which is closed to it", python.display());
+    assert!(status.message.contains(&why), "{status:?}");
+}
+
 /// Programs of the same user, also those that no agent confines.
 #[test]
 fn environment_and_memory_of_the_server_are_closed() {
@@ -215,6 +233,8 @@ fn environment_and_memory_of_the_server_are_closed() {
     let pid = server.pid().as_raw().unsigned_abs();
     assert_eq!(["environ", "maps"].map(|name| can_read(pid, name)), [false, false]);
     let mut other = run(&["sleep", "600"]).spawn().unwrap();
+    let comm = format!("/proc/{}/comm", other.id());
+    until("setpriv has executed it", || fs::read_to_string(&comm).unwrap() == "sleep\n");
     let can_be_read = can_read(other.id(), "maps");
     other.kill().unwrap();
     other.wait().unwrap();

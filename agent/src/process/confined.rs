@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use sqlflow_confinement::{Confinement, Support};
 use sqlflow_proto::agent;
 
@@ -51,6 +51,16 @@ impl Confined {
     /// Its TMPDIR.
     pub(super) fn temporary_folder(&self) -> Option<&Path> {
         self.temporary.as_deref()
+    }
+
+    /// Checks that the program does not lie where the command must not reach: Python would start without its packages.
+    pub(super) fn check_program(&self, file: &Path) -> anyhow::Result<()> {
+        let Some(denied) = self.paths.covering(file) else { return Ok(()) };
+        Err(anyhow!(
+            "{} lies in {}, which is closed to it; move it, or turn the confinement off",
+            file.display(),
+            denied.display()
+        ))
     }
 
     /// The rules. `None`: the kernel has none.

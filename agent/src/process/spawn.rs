@@ -180,6 +180,9 @@ pub fn spawn(
     let mut terminal = if how.is_submitter { None } else { Terminal::of_self() };
     let foreground = terminal.as_mut().and_then(Terminal::for_command);
     let signals = signals::inherited();
+    if let (Some(confined), Some(file)) = (how.confinement, start_diagnosis::find(&paths, how.working_dir)) {
+        confined.check_program(&file).with_context(|| format!("cannot start {}", program.display()))?;
+    }
     let rules = how.confinement.map(Confined::rules).transpose()?.flatten();
     let descriptors = Descriptors { channel: command_end.map(OwnedFd::from), companion, rules };
     let spawned = sys::spawn(&mut command, executable, descriptors, signals, foreground);

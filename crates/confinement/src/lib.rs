@@ -115,6 +115,18 @@ impl Confinement {
         self.rules_up_to(MAX_RULES)
     }
 
+    /// The denied path that a file lies in, under the name that is given or its real one; `None`: it is not denied.
+    #[must_use]
+    pub fn covering(&self, file: &Path) -> Option<&Path> {
+        let in_real_folder = || Some(denied::resolve(file.parent()?).ok()?.join(file.file_name()?));
+        let names = [Some(file.to_owned()), in_real_folder(), denied::resolve(file).ok()];
+        let is_in = |denied: &Path| names.iter().flatten().any(|name| name.starts_with(denied));
+        let is_allowed =
+            names.iter().flatten().any(|name| self.allowed.iter().any(|it| name.starts_with(it)));
+        let covers = |it: &&PathBuf| is_in(it) || denied::resolve(it).is_ok_and(|real| is_in(&real));
+        self.denied.iter().filter(|_| !is_allowed).find(covers).map(PathBuf::as_path)
+    }
+
     fn rules_up_to(&self, most: usize) -> Result<Option<OwnedFd>, ConfinementError> {
         let mut denied = Denied::default();
         let closes_sockets = kernel_has(SOCKETS);
@@ -229,6 +241,22 @@ mod tests {
     use std::fs::File;
 
     use super::*;
+
+    #[test]
+    fn file_below_a_denied_path_is_covered() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = fs::canonicalize(dir.path()).unwrap();
+        fs::create_dir_all(dir.join("state/venv/bin")).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", dir.join("state/venv/bin/python")).unwrap();
+        std::os::unix::fs::symlink("state/venv", dir.join("env")).unwrap();
+        let state = dir.join("state");
+        let confinement =
+            Confinement { denied: vec![state.clone()], allowed: vec![state.join("run/workspace")] };
+        let is_covered = |path: &str| confinement.covering(&dir.join(path)) == Some(&*state);
+        assert!(is_covered("state/venv/bin/python") && is_covered("state/other"), "also a link to elsewhere");
+        assert!(is_covered("env/bin/python"), "also by a link from elsewhere");
+        assert!(!is_covered("state2/python") && !is_covered("state/run/workspace/tool"));
+    }
 
     #[test]
     fn number_of_rules_is_bounded() {
