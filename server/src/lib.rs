@@ -10,6 +10,7 @@ mod connections;
 
 pub mod agent_liveness;
 mod agent_outcome;
+mod agent_records;
 pub mod attach_errors;
 pub mod codegen;
 pub mod config;

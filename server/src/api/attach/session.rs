@@ -20,6 +20,7 @@ use tracing::Span;
 use super::agent_status::AgentStatus;
 use super::{AttachContext, Changes, RELOAD_PERIOD, Responses};
 use crate::agent_liveness::{AgentLiveness, Backlog, HEARTBEAT, LivenessChange};
+use crate::agent_records;
 use crate::api::{compressed, status};
 use crate::metrics::AttachedAgent;
 use crate::trace;
@@ -238,7 +239,7 @@ impl<'a> Session<'a> {
     }
 
     fn entries(&self, batch: RecordBatch) -> Vec<Entry> {
-        let entry = |record| Entry { producer: self.producer, record };
+        let entry = |record| Entry { producer: self.producer, record: agent_records::admitted(record) };
         // Sequence number 0 is reserved for servers' records.
         batch.records.into_iter().filter(|record| record.seq > 0).map(entry).collect()
     }

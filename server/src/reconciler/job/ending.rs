@@ -12,6 +12,7 @@ use sqlflow_result_log::{Entry, LogError, Missing, Producer};
 
 use super::stopping::{self, Agent, Level};
 use super::{JobReconciler, ReconcileError, attempts_of};
+use crate::agent_records;
 use crate::reconciler::inferred_outcome;
 use crate::trace;
 
@@ -239,5 +240,5 @@ fn ended_on_purpose(job: &Job, attempt: &AttemptId) -> Outcome {
 }
 
 fn entry(attempt: &AttemptId, record: Record) -> Entry {
-    Entry { producer: Producer::agent(attempt, LEADER), record }
+    Entry { producer: Producer::agent(attempt, LEADER), record: agent_records::admitted(record) }
 }
