@@ -256,7 +256,8 @@ async fn access(options: &Options) -> anyhow::Result<Access> {
         let client = kube::Client::try_from(found).context("cannot use the configuration of the cluster")?;
         verifiers.push(Box::new(KubernetesTokens::new(TokenReviews::new(client))));
     }
-    Ok(Access::new(given.policy(), verifiers))
+    let runs_jobs = options.launcher == LauncherOption::Local;
+    Ok(Access::new(given.policy(runs_jobs), verifiers))
 }
 
 /// The Unix socket for clients. A server without it serves its port.

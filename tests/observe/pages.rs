@@ -93,6 +93,7 @@ async fn page_needs_no_javascript_but_a_key() {
     let eve = access::Tokens::at(dir.path(), &["eve"]);
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
         .flag(eve.flag())
+        .flag("--admin=unix:root")
         .flag("--trace-url=http://jaeger.example.com/trace/{trace}");
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();

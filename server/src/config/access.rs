@@ -47,11 +47,12 @@ pub struct AccessArgs {
     pub kubernetes_tokens: bool,
 
     /// Who may use the server: METHOD:NAME, METHOD:BEGINNING* or group:METHOD:NAME, where METHOD is unix, token, cert or
-    /// kubernetes [default: this server's own user, and token:*,cert:*]
+    /// kubernetes [default: token:*,cert:*]. Administrators may, too
     #[arg(long, env = "SQLFLOW_ALLOW", value_name = "PRINCIPALS", value_delimiter = ',')]
     pub allow: Vec<Pattern>,
 
-    /// Who may also read and cancel the jobs of others, in the form of --allow; this server's own user and root always may
+    /// Who may also read and cancel the jobs of others, in the form of --allow; root and this server's own user may anyway.
+    /// That user may not if there are other users whose jobs run as it: with the local launcher and authentication
     #[arg(long, env = "SQLFLOW_ADMIN", value_name = "PRINCIPALS", value_delimiter = ',')]
     pub admin: Vec<Pattern>,
 
@@ -91,16 +92,19 @@ pub struct AccessArgs {
 }
 
 impl AccessArgs {
-    /// The rules.
+    /// The rules. Where jobs of others run as this server's user (`runs_jobs`), that user is nobody: their code could call
+    /// the server too.
     #[must_use]
-    pub fn policy(&self) -> Policy {
+    pub fn policy(&self, runs_jobs: bool) -> Policy {
         let own = local_user::own();
+        let is_trusted = |user: &str| user != own.name() || !(runs_jobs && self.has_authentication());
         let known = |name: &str| name.parse::<Pattern>().expect("it begins with a method");
         let mut allowed = self.allow.clone();
         if allowed.is_empty() {
             allowed = ["token:*", "cert:*"].map(known).to_vec();
         }
-        let admins = [known(own.name()), known("unix:root")].into_iter().chain(self.admin.iter().cloned());
+        let local = [own.name(), "unix:root"].into_iter().filter(|user| is_trusted(user)).map(known);
+        let admins = local.chain(self.admin.iter().cloned());
         Policy { allowed, admins: admins.collect(), is_open: self.insecure }
     }
 
@@ -284,7 +288,7 @@ mod tests {
     #[test]
     fn own_user_and_root_administer_and_others_are_listed() {
         let caller = |flags: &[&str], method, name| {
-            let caller = options(flags).access.policy().caller(Some(Principal::new(method, name)));
+            let caller = options(flags).access.policy(true).caller(Some(Principal::new(method, name)));
             (caller.is_allowed(), caller.is_admin())
         };
         let own = local_user::own();
@@ -294,6 +298,13 @@ mod tests {
             assert_eq!(caller(flags, Method::Unix, "root"), (true, true));
             assert_eq!(caller(flags, Method::Unix, "eve"), (false, false));
         }
+        // Code of another user's job would be that user.
+        let with_tokens = ["--token-file=t"];
+        assert_eq!(caller(&with_tokens, Method::Unix, own), (false, false));
+        let policy = options(&with_tokens).access.policy(false);
+        assert!(policy.caller(Some(Principal::new(Method::Unix, own))).is_admin(), "jobs run elsewhere");
+        let named = format!("--admin=unix:{own}");
+        assert_eq!(caller(&["--token-file=t", &named], Method::Unix, own), (true, true));
         assert_eq!(caller(&[], Method::Token, "ana"), (true, false));
         assert_eq!(caller(&["--allow=token:bob,unix:eve"], Method::Token, "ana"), (false, false));
         assert_eq!(caller(&["--allow=token:bob,unix:eve"], Method::Unix, "eve"), (true, false));
