@@ -131,8 +131,8 @@ pub fn spawn(
     let moves: Vec<_> = parked.iter().map(|(descriptor, target)| (descriptor.as_raw_fd(), *target)).collect();
     command.process_group(0);
     // SAFETY: the closure runs in the forked child and calls only async-signal-safe functions (prctl, getppid, dup2,
-    // signal, sigprocmask, tcsetpgrp, landlock_restrict_self, execve); it allocates nothing and takes no lock. `parked` and
-    // `rules` outlive the call of `spawn` below.
+    // signal, sigprocmask, tcsetpgrp, landlock_restrict_self, execve); it allocates nothing and takes no lock. `parked`
+    // and `rules` outlive the call of `spawn` below.
     unsafe {
         command.pre_exec(move || {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -165,14 +165,15 @@ pub fn spawn(
     child
 }
 
-/// Capabilities with which a process of root gets around Landlock: they read the memory of any process, or run code in the
-/// kernel. In the order of `linux/capability.h`: SYS_MODULE, SYS_RAWIO, SYS_PTRACE, SYS_ADMIN, PERFMON, BPF.
+/// Capabilities with which a process of root gets around Landlock: they read the memory of any process, or run code in
+/// the kernel. In the order of `linux/capability.h`: SYS_MODULE, SYS_RAWIO, SYS_PTRACE, SYS_ADMIN, PERFMON, BPF.
 const STRONG_CAPABILITIES: [libc::c_ulong; 6] = [16, 17, 19, 21, 38, 39];
 
 /// Restricts the calling process, which has one thread, for good. Async-signal-safe.
 fn confine(rules: RawFd) -> io::Result<()> {
     for capability in STRONG_CAPABILITIES {
-        // SAFETY: it only reads its arguments. It fails for a user who has none, and for those that the kernel does not know.
+        // SAFETY: it only reads its arguments. It fails for a user who has none, and for those that the kernel does not
+        // know.
         unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
     }
     prctl::set_no_new_privs()?;

@@ -117,8 +117,8 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_MAX_RUNNING", value_name = "NUMBER", value_parser = |text: &str| whole_number::<usize>(text, 0..=u64::MAX))]
     pub max_running: Option<usize>,
 
-    /// Whether the Python of local submitters, which runs code of users, is kept from the state folder, the job's SQLite
-    /// file, and other processes, by Landlock
+    /// Whether the Python of local submitters, which runs code of users, is kept from the state folder, the job's
+    /// SQLite file, and other processes, by Landlock
     #[arg(long, env = "SQLFLOW_CONFINE", value_name = "WHEN", default_value = "auto")]
     pub confine: ConfineOption,
 

@@ -25,8 +25,8 @@ const LOG_FIELDS: [&str; 2] = ["job", "attempt"];
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    // Submitters and other programs of the same user must not read tokens and data sources from its memory. The kernel then
-    // writes no core either.
+    // Submitters and other programs of the same user must not read tokens and data sources from its memory. The kernel
+    // then writes no core either.
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         let _ = writeln!(
             std::io::stderr(),

@@ -1,4 +1,5 @@
-//! The state folder of a server: made if missing, and closed to other users, who could otherwise read it, or hold its locks.
+//! The state folder of a server: made if missing, and closed to other users, who could otherwise read it, or hold its
+//! locks.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
@@ -38,8 +39,8 @@ pub(crate) fn prepare(dir: &Path, launcher: LauncherOption) -> anyhow::Result<Pa
     Ok(absolute)
 }
 
-/// Closes the folder to users other than `user`. The volume of a Pod belongs to root, and its permissions are those of the
-/// Pod's group: no other users are there.
+/// Closes the folder to users other than `user`. The volume of a Pod belongs to root, and its permissions are those of
+/// the Pod's group: no other users are there.
 fn close(dir: &Path, launcher: LauncherOption, user: Uid) -> anyhow::Result<()> {
     let shown = dir.display();
     let found = fs::metadata(dir).with_context(|| format!("cannot look at the state folder {shown}"))?;
@@ -56,8 +57,8 @@ fn close(dir: &Path, launcher: LauncherOption, user: Uid) -> anyhow::Result<()> 
     }
     fs::set_permissions(dir, fs::Permissions::from_mode(mode & !OF_OTHERS)).with_context(|| {
         format!(
-            "cannot close the state folder {shown} to other users (its mode is {mode:o}, its owner user {owner}); run chmod \
-             700 as its owner, or choose another folder"
+            "cannot close the state folder {shown} to other users (its mode is {mode:o}, its owner user {owner}); run \
+             chmod 700 as its owner, or choose another folder"
         )
     })?;
     tracing::warn!("the state folder {shown} was open to other users (mode {mode:o}), and is closed now");

@@ -241,7 +241,8 @@ fn environment_and_memory_of_the_server_are_closed() {
     assert!(can_be_read, "otherwise this test proves nothing");
 }
 
-/// Ends its agent, and leaves an outcome with `reason = REASON_SUCCEEDED` and `nothing_left = true` in the agent's place.
+/// Ends its agent, and leaves an outcome with `reason = REASON_SUCCEEDED` and `nothing_left = true` in the agent's
+/// place.
 const FORGERY: &str = r#"
 import os, signal
 with open("../outcome", "wb") as file:

@@ -13,8 +13,8 @@ use sqlflow_proto::agent;
 
 /// Name of the folder for temporary files, in a run folder.
 const TEMPORARY: &str = "tmp";
-/// Maximum length of a path of it: Python makes sockets below it, with names of 33 bytes, and a socket's path has at most 107
-/// bytes. If it is longer, the command has the machine's folder, as without a confinement.
+/// Maximum length of a path of it: Python makes sockets below it, with names of 33 bytes, and a socket's path has at
+/// most 107 bytes. If it is longer, the command has the machine's folder, as without a confinement.
 const MAX_TEMPORARY: usize = 74;
 
 /// How a command is confined.

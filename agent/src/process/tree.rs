@@ -219,9 +219,9 @@ pub fn signal_program(
 /// Timeout for passes over the descendants that kill new ones.
 const KILL_TIME: Duration = Duration::from_secs(1);
 
-/// Kills every descendant, also those that are started meanwhile: passes are repeated until one finds no new process. A killed
-/// process starts no other one. Returns those that refuse the signal. Blocks for a second at most; after it, new ones may
-/// be left.
+/// Kills every descendant, also those that are started meanwhile: passes are repeated until one finds no new process. A
+/// killed process starts no other one. Returns those that refuse the signal. Blocks for a second at most; after it, new
+/// ones may be left.
 ///
 /// # Errors
 /// The descendants could not be listed.
@@ -231,8 +231,8 @@ pub fn kill_descendants() -> io::Result<Vec<Process>> {
     loop {
         let all = descendants()?;
         let refused = refusing(all.clone(), |_| Some(Signal::SIGKILL));
-        // One that has ended by itself may have started another one, of which this pass knows nothing. It stays a zombie until
-        // the agent reaps it, unless its parent did.
+        // One that has ended by itself may have started another one, of which this pass knows nothing. It stays a
+        // zombie until the agent reaps it, unless its parent did.
         let mut is_new = |pid: &Pid| started(*pid).is_none_or(|started| killed.0.insert((*pid, started)));
         let found_new = all.iter().filter(|pid| is_new(pid)).count() > 0;
         if !found_new || begun.elapsed() > KILL_TIME {

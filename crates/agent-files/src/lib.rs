@@ -1,9 +1,9 @@
-//! Seals of what a local agent leaves in its run folder for a server that comes later: the outcome and the spool. Any program of
-//! the user can write there, so a server believes only what has the agent's seal.
+//! Seals of what a local agent leaves in its run folder for a server that comes later: the outcome and the spool. Any
+//! program of the user can write there, so a server believes only what has the agent's seal.
 //!
-//! The key is the hash of the agent's instance key. The agent has it in its memory, which is closed to other programs, and the
-//! servers have it in their state. So a seal proves nothing against a program that can read the state folder; that could
-//! change the job's state itself.
+//! The key is the hash of the agent's instance key. The agent has it in its memory, which is closed to other programs,
+//! and the servers have it in their state. So a seal proves nothing against a program that can read the state folder;
+//! that could change the job's state itself.
 
 use std::fmt;
 use std::io::{self, Write};

@@ -1,8 +1,8 @@
 //! Keeps a program from certain files and from other processes, by Landlock. The rules are made here, and take effect
 //! when a process restricts itself with them before it executes the program.
 //!
-//! Landlock can only allow. So each file beside a denied path, and beside each of its folders, is allowed, with all that
-//! is below it. What is created beside them later is not reachable.
+//! Landlock can only allow. So each file beside a denied path, and beside each of its folders, is allowed, with all
+//! that is below it. What is created beside them later is not reachable.
 
 mod denied;
 
@@ -37,8 +37,8 @@ const COMPLETE: ABI = ABI::V6;
 pub enum Support {
     /// Nothing: it has no Landlock, or was booted without it.
     None,
-    /// Files and the memory of other processes, but not signals and abstract sockets; files may be truncated before Linux
-    /// 6.2.
+    /// Files and the memory of other processes, but not signals and abstract sockets; files may be truncated before
+    /// Linux 6.2.
     FilesOnly,
     /// Everything.
     Complete,
@@ -72,8 +72,8 @@ fn kernel_has(abi: ABI) -> bool {
 pub enum ConfinementError {
     /// A folder above a denied path has too many entries.
     #[error(
-        "there are more than {MAX_RULES} files and folders beside {} and in the folders above it; move it out of {}, to a \
-         folder of its own",
+        "there are more than {MAX_RULES} files and folders beside {} and in the folders above it; move it out of {}, \
+         to a folder of its own",
         .denied.display(), .folder.display()
     )]
     TooManyFiles {
@@ -98,8 +98,8 @@ pub enum ConfinementError {
 /// What a program must not reach.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Confinement {
-    /// Files and folders that it must not open, create, change or remove. They need not exist. Beside a file, also those
-    /// files that continue its name with `-` are denied, such as a database's journal. A socket is denied only by
+    /// Files and folders that it must not open, create, change or remove. They need not exist. Beside a file, also
+    /// those files that continue its name with `-` are denied, such as a database's journal. A socket is denied only by
     /// kernels that restrict connections to it (Linux 7.1).
     pub denied: Vec<PathBuf>,
     /// Folders below a denied one that it may use.

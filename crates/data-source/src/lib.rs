@@ -227,8 +227,8 @@ pub fn missing_sqlite_file(data_source: &str) -> Option<String> {
     })
 }
 
-/// Paths of this machine by which a program without the data source's password could reach its data: the SQLite file, or
-/// the database's Unix sockets, which may trust the user of a process.
+/// Paths of this machine by which a program without the data source's password could reach its data: the SQLite file,
+/// or the database's Unix sockets, which may trust the user of a process.
 #[must_use]
 pub fn local_paths(data_source: &str) -> Vec<PathBuf> {
     match dialect(data_source) {

@@ -228,7 +228,8 @@ impl ExistingTable {
             && self.after_marker().is_some_and(|rest| rest.is_empty() || attempt(rest).is_some())
     }
 
-    /// The attempt that made it, as in [`Mark::made_by`]. `None`: an earlier version of SQLFlow made it, or somebody else.
+    /// The attempt that made it, as in [`Mark::made_by`]. `None`: an earlier version of SQLFlow made it, or somebody
+    /// else.
     #[must_use]
     pub fn made_by(&self) -> Option<&str> {
         if self.kind == "table" { attempt(self.after_marker()?) } else { None }
@@ -277,9 +278,9 @@ fn attempt(rest: &str) -> Option<&str> {
     (!attempt.is_empty() && attempt.bytes().all(is_suffix)).then_some(attempt)
 }
 
-/// The beginning of the comment of a table that SQLFlow created, and may therefore replace. It has the table's name, and its
-/// schema or database if it has one. So a table that was renamed, moved or copied does not count as SQLFlow's. The attempt
-/// follows that made it; earlier versions wrote none.
+/// The beginning of the comment of a table that SQLFlow created, and may therefore replace. It has the table's name,
+/// and its schema or database if it has one. So a table that was renamed, moved or copied does not count as SQLFlow's.
+/// The attempt follows that made it; earlier versions wrote none.
 #[must_use]
 pub fn marker(name: &str, schema: Option<&str>) -> String {
     let schema = schema.map(|it| format!("{it}.")).unwrap_or_default();

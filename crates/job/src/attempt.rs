@@ -225,8 +225,8 @@ impl From<StoredPhase> for Phase {
     }
 }
 
-/// SHA-256 of an agent's instance key, in hexadecimal: the form in which the store keeps it, with a prefix if the agent seals its
-/// files.
+/// SHA-256 of an agent's instance key, in hexadecimal: the form in which the store keeps it, with a prefix if the agent
+/// seals its files.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct InstanceHash(pub String);
 

@@ -356,7 +356,8 @@ fn is_first_mark(run_dir: &Path) -> bool {
     mark.map_or_else(|error| error.kind() != io::ErrorKind::AlreadyExists, |_| true)
 }
 
-/// The seal that what the executor left must have. `None`: its agent is not known, or of an earlier version, which had none.
+/// The seal that what the executor left must have. `None`: its agent is not known, or of an earlier version, which had
+/// none.
 fn seal_of(target: &Target) -> Option<Seal> {
     target.instance.as_ref().and_then(InstanceHash::of_sealing).map(Seal::of_hash)
 }

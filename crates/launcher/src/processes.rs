@@ -31,8 +31,8 @@ pub(super) fn signal(pid: i32, signal: Signal) {
     }
 }
 
-/// Kills all processes with this attempt id, also those that they start meanwhile. One that has changed its environment is not
-/// found; while its agent lives, that ends it.
+/// Kills all processes with this attempt id, also those that they start meanwhile. One that has changed its environment
+/// is not found; while its agent lives, that ends it.
 ///
 /// # Errors
 /// Processes cannot be listed, read or killed, or new ones appear all the time: some with the id may still run.
@@ -70,8 +70,8 @@ struct Pass {
     result: io::Result<()>,
 }
 
-/// Repeats passes until one finds no new process: one that is killed starts no other one, but it may have before. Returns the
-/// result of the last pass.
+/// Repeats passes until one finds no new process: one that is killed starts no other one, but it may have before.
+/// Returns the result of the last pass.
 fn repeat(mut pass: impl FnMut() -> io::Result<Pass>) -> io::Result<()> {
     let mut known = HashSet::new();
     for _ in 0..MAX_PASSES {

@@ -154,8 +154,8 @@ fn remedy(spec: &StepSpec, role: Role) -> Option<String> {
     };
     // As an image that was built for an earlier version.
     Some(format!(
-        "{what} {DATA_PROCESS}: install the agent and {DATA_PROCESS} of this server's version together; for Pods, build the \
-         image of {option} again"
+        "{what} {DATA_PROCESS}: install the agent and {DATA_PROCESS} of this server's version together; for Pods, \
+         build the image of {option} again"
     ))
 }
 

@@ -9,8 +9,8 @@ use super::{ConfineOption, LauncherOption, Options};
 use crate::codegen::ConfinementOptions;
 
 /// What is missing without it, and how to get it.
-const UNCONFINED: &str = "code of users in Python can read and change the state folder, SQLite files and other jobs, as \
-                          far as this server's user can; see docs/running-a-server.md";
+const UNCONFINED: &str = "code of users in Python can read and change the state folder, SQLite files and other jobs, \
+                          as far as this server's user can; see docs/running-a-server.md";
 
 impl Options {
     /// What local submitters must not reach, and a warning. `None`: they are not confined.
@@ -42,16 +42,16 @@ impl Options {
                 Ok((None, Some(format!("submitters are not confined ({from}): {UNCONFINED}"))))
             }
             (ConfineOption::Require, Support::FilesOnly | Support::None) => bail!(
-                "cannot confine submitters ({from}): this kernel has no Landlock that keeps them from files, memory and \
-                 signals (Linux 6.12 and newer, with landlock in the boot option lsm=); use --confine auto"
+                "cannot confine submitters ({from}): this kernel has no Landlock that keeps them from files, memory \
+                 and signals (Linux 6.12 and newer, with landlock in the boot option lsm=); use --confine auto"
             ),
             (ConfineOption::Auto, Support::None) => Ok((
                 Some(confinement),
                 Some(format!("submitters are not confined: this kernel has no Landlock; {UNCONFINED}")),
             )),
             (ConfineOption::Auto, Support::FilesOnly) => {
-                let warning = "submitters are kept from files and from the memory of other processes, but not from signals \
-                               to them: this kernel is older than Linux 6.12";
+                let warning = "submitters are kept from files and from the memory of other processes, but not from \
+                               signals to them: this kernel is older than Linux 6.12";
                 Ok((Some(confinement), Some(warning.to_owned())))
             }
             (ConfineOption::Auto | ConfineOption::Require, Support::Complete) => {

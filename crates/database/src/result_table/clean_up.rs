@@ -5,8 +5,8 @@ use crate::{Database, Error, TableName, TableWriter};
 /// Drops the staging tables of all attempts of a step. Idempotent.
 ///
 /// An attempt that was killed after its grant may or may not have replaced the result table. If its staging table still
-/// exists, it has not. If it does not, the mark of the result table shows whose result it is. A line reports that, or that it is
-/// not known: someone has dropped or changed a table since.
+/// exists, it has not. If it does not, the mark of the result table shows whose result it is. A line reports that, or
+/// that it is not known: someone has dropped or changed a table since.
 ///
 /// # Errors
 /// Those of the database.
