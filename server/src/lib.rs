@@ -20,6 +20,7 @@ pub mod doctor;
 mod fixture;
 pub mod memory_peaks;
 pub mod metrics;
+pub mod model_rights;
 pub mod open_files;
 mod read_recorder;
 pub mod reconciler;

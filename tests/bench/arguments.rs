@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-const USAGE: &str = "usage: sqlflow-bench [--quick] [--only agent|server|jobs|data|selects|live|models|pods|traces|soak] [--out FILE]";
-const GROUPS: [&str; 10] =
-    ["agent", "server", "jobs", "data", SELECTS, "live", "models", "pods", "traces", SOAK];
+const USAGE: &str = "usage: sqlflow-bench [--quick] [--only agent|server|jobs|data|selects|access|live|models|pods|traces|soak] [--out FILE]";
+const GROUPS: [&str; 11] =
+    ["agent", "server", "jobs", "data", SELECTS, "access", "live", "models", "pods", "traces", SOAK];
 /// Runs only on demand, since it takes too long.
 const SOAK: &str = "soak";
 /// Runs only on demand, since it is a part of `data`.

@@ -17,6 +17,7 @@ mod pods;
 mod report;
 mod rows;
 mod run;
+mod secured;
 mod small_jobs;
 mod soak;
 mod stream;
@@ -64,6 +65,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if arguments.wants("selects") {
         report.add(data::selects(folder, scale).await?);
+    }
+    if arguments.wants("access") {
+        report.add(secured::all(folder, scale).await?);
     }
     if arguments.wants("soak") {
         report.add(soak::all(folder, scale).await?);

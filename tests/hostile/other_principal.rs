@@ -6,6 +6,7 @@ use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
 use sqlflow_proto::v1::{GetJobRequest, ListJobsRequest, Request, Session, Token, get_job_request::By};
 use sqlflow_tests::access::{Bearer, Tokens};
 use sqlflow_tests::http::{self, get_as_bearer};
+use sqlflow_tests::python;
 use sqlflow_tests::server::{Server, Setup};
 use tonic::Code;
 use tonic::service::interceptor::InterceptedService;
@@ -214,4 +215,67 @@ async fn data_source_is_for_its_users() {
     {
         assert_eq!(run("ana", own).await.unwrap_err().code(), Code::PermissionDenied, "{own}");
     }
+}
+
+const TRAIN: &str = "SELECT * FROM iris TO TRAIN xgboost.gbtree WITH objective = \"multi:softmax\", num_class = 3, \
+                     train.num_boost_round = 1 LABEL class INTO flowers;";
+
+/// A server with flowers, and two places for jobs.
+fn world_with_flowers() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = Tokens::at(dir.path(), &["ana", "bob", "op"]);
+    let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
+        .flag(tokens.flag())
+        .flag("--admin=token:op")
+        .flag("--max-running=2");
+    World { server: setup.start().unwrap(), tokens, _dir: dir }
+}
+
+/// Runs a program to its end; its failure.
+async fn run(client: &mut Client, sql: &str) -> Result<Option<String>, tonic::Status> {
+    let mut token = named(&client.run(program(sql)).await?.into_inner().token);
+    loop {
+        let page = client.fetch(token.clone()).await?.into_inner();
+        let status = page.job_status.unwrap();
+        if sqlflow_tests::client::is_over(&status) {
+            let is_failed = status.code() == sqlflow_proto::v1::job_status::Code::Failed;
+            return Ok(is_failed.then_some(status.message));
+        }
+        token = page.next.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn model_is_replaced_and_dropped_by_its_owner_only() {
+    let world = world_with_flowers();
+    let (mut ana, mut bob, mut op) = (world.of("ana").await, world.of("bob").await, world.of("op").await);
+    assert_eq!(run(&mut ana, TRAIN).await.unwrap(), None);
+    for sql in [TRAIN, "DROP MODEL flowers;", "DROP MODEL IF EXISTS flowers;"] {
+        let refused = run(&mut bob, sql).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{sql}");
+        assert!(refused.message().contains("the model flowers belongs to token:ana"), "{refused:?}");
+    }
+    // Reading it is everybody's.
+    let shown =
+        "SELECT * FROM iris LIMIT 3 TO PREDICT flowers_of_bob.class USING flowers; SHOW TRAIN flowers;";
+    assert_eq!(run(&mut bob, shown).await.unwrap(), None);
+    assert_eq!(run(&mut ana, TRAIN).await.unwrap(), None, "its owner replaces it");
+    // An administrator replaces it, and it stays hers.
+    assert_eq!(run(&mut op, TRAIN).await.unwrap(), None);
+    assert_eq!(code(run(&mut bob, TRAIN).await), Code::PermissionDenied);
+    assert_eq!(run(&mut op, "DROP MODEL flowers;").await.unwrap(), None);
+    assert_eq!(run(&mut bob, TRAIN).await.unwrap(), None, "it is nobody's any more");
+    assert_eq!(code(run(&mut ana, TRAIN).await), Code::PermissionDenied);
+}
+
+/// Run cannot know which of two jobs will be the first to publish.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_jobs_for_one_new_model_one_publishes() {
+    let world = world_with_flowers();
+    let (mut ana, mut bob) = (world.of("ana").await, world.of("bob").await);
+    let (anas, bobs) = tokio::join!(run(&mut ana, TRAIN), run(&mut bob, TRAIN));
+    let failures: Vec<_> = [anas, bobs].into_iter().map(Result::unwrap).collect();
+    let failed: Vec<&String> = failures.iter().flatten().collect();
+    let [failure] = failed[..] else { panic!("one of them: {failures:?}") };
+    assert!(failure.contains("the model flowers belongs to token:"), "{failure}");
 }

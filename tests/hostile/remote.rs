@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use sqlflow_tests::access::Tokens;
+use sqlflow_tests::access::{self, Tokens};
 use sqlflow_tests::server::program;
 
 /// Runs a script in a network of its own, in which 192.0.2.7 is an address of the machine that is not loopback. `$SERVER`
@@ -37,7 +37,7 @@ fn in_network(dir: &Path, flags: &[&str], script: &str) -> Output {
 #[test]
 fn unknown_client_on_another_machine_gets_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    crate::tls::certificates(dir.path());
+    access::certificates(dir.path());
     let tokens = Tokens::at(dir.path(), &["ana"]);
     let script = r#"
         export SQLFLOW_SERVER=https://192.0.2.7:50051 SQLFLOW_CA=ca.crt

@@ -1,29 +1,9 @@
 //! Servers with TLS.
 
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use sqlflow_tests::access::Tokens;
+use sqlflow_tests::access::{self, Tokens};
 use sqlflow_tests::server::{Server, Setup, program};
-
-/// Makes an authority (`ca.crt`), a server's certificate by it, and a client's for `ana` of the group `ml`; and another
-/// authority (`other.crt`) with a client's certificate (`eve`).
-pub(crate) fn certificates(dir: &Path) {
-    let script = r#"
-        set -e
-        authority() { openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj "/CN=$1" \
-            -addext basicConstraints=critical,CA:TRUE -keyout $1.key -out $1.crt; }
-        signed() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "$3" -keyout $2.key -out $2.csr
-            printf 'basicConstraints=CA:FALSE\n%s\n' "$4" > $2.ext
-            openssl x509 -req -in $2.csr -CA $1.crt -CAkey $1.key -CAcreateserial -days 30 -extfile $2.ext -out $2.crt; }
-        authority ca; authority other
-        signed ca server /CN=server subjectAltName=DNS:localhost,IP:127.0.0.1,IP:192.0.2.7
-        signed ca ana /O=ml/CN=ana extendedKeyUsage=clientAuth
-        signed other eve /O=ml/CN=ana extendedKeyUsage=clientAuth
-    "#;
-    let made = Command::new("sh").args(["-c", script]).current_dir(dir).output().unwrap();
-    assert!(made.status.success(), "{made:?}");
-}
 
 struct World {
     server: Server,
@@ -33,7 +13,7 @@ struct World {
 
 fn world() -> World {
     let dir = tempfile::tempdir().unwrap();
-    certificates(dir.path());
+    access::certificates(dir.path());
     let tokens = Tokens::at(dir.path(), &["bob"]);
     let file = |name: &str| dir.path().join(name).display().to_string();
     let setup = Setup::new(dir.path(), format!("sqlite:///{}/x.db", dir.path().display()))

@@ -8,7 +8,9 @@ use nix::unistd::Pid;
 use sqlflow_proto::v1::Session;
 use sqlflow_tests::client::Client;
 use sqlflow_tests::cluster::{Cluster, HOST, Namespace};
+use sqlflow_tests::documents::commands;
 use sqlflow_tests::python;
+use sqlflow_tests::server::program;
 use sqlflow_tests::services::{Hdfs, Mariadb, PASSWORD};
 
 use tonic::Code;
@@ -64,6 +66,28 @@ async fn client(namespace: &Namespace) -> Client {
     panic!("the Service does not respond");
 }
 
+/// The page's commands for one's own machine, in this namespace. The forwarded port needs a moment.
+fn log_in_as_documented(namespace: &Namespace) {
+    let kubectl = Cluster::shared().kubectl_command();
+    let block = commands("docs/kubernetes.md", "port-forward");
+    let block = block.replace("kubectl -n sqlflow", &format!("{kubectl} -n {}", namespace.name));
+    let listens = "until (exec 3<>/dev/tcp/localhost/50051) 2> /dev/null; do sleep 0.1; done";
+    let lines = block.lines().map(|line| {
+        if line.contains("port-forward") { format!("{line}\n{listens}") } else { line.to_owned() }
+    });
+    let script = format!("set -e\ntrap 'kill %1' EXIT\n{}", lines.collect::<Vec<_>>().join("\n"));
+    let home = tempfile::tempdir().unwrap();
+    let programs = program("sqlflowctl").parent().unwrap().display().to_string();
+    let output = Command::new("timeout")
+        .args(["60", "bash", "-c", &script])
+        .env("PATH", format!("{programs}:{}", std::env::var("PATH").unwrap()))
+        .env("HOME", home.path())
+        .current_dir(home.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn deployed_server_trains_restarts_and_predicts() {
     let namespace = Namespace::new("manifests");
@@ -86,6 +110,8 @@ async fn deployed_server_trains_restarts_and_predicts() {
     let first = ["sqlflowctl", "run", "--no-remember", "-e", "SELECT 1;"];
     namespace.kubectl(&[&["exec", "deployment/sqlflow-server", "--"], first.as_slice()].concat());
     namespace.wait_for("the server's Pod alone", || namespace.pods().len() == 1);
+
+    log_in_as_documented(&namespace);
 
     // The server has exactly these rights.
     let account = format!("--as=system:serviceaccount:{}:sqlflow-server", namespace.name);

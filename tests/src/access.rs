@@ -78,3 +78,26 @@ pub fn as_nobody(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(program);
     command
 }
+
+/// Makes an authority (`ca.crt`), a server's certificate by it, and a client's for `ana` of the group `ml`; and another
+/// authority (`other.crt`) with a client's certificate (`eve`).
+///
+/// # Panics
+/// openssl is missing.
+pub fn certificates(dir: &Path) {
+    let script = r#"
+        set -e
+        authority() { openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj "/CN=$1" \
+            -addext basicConstraints=critical,CA:TRUE -keyout $1.key -out $1.crt; }
+        signed() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "$3" -keyout $2.key -out $2.csr
+            printf 'basicConstraints=CA:FALSE\n%s\n' "$4" > $2.ext
+            openssl x509 -req -in $2.csr -CA $1.crt -CAkey $1.key -CAcreateserial -days 30 -extfile $2.ext -out $2.crt; }
+        authority ca; authority other
+        signed ca server /CN=server subjectAltName=DNS:localhost,DNS:sqlflow.example.com,IP:127.0.0.1,IP:192.0.2.7
+        signed ca ana /O=ml/CN=ana extendedKeyUsage=clientAuth
+        signed other eve /O=ml/CN=ana extendedKeyUsage=clientAuth
+    "#;
+    let made = Command::new("sh").args(["-c", script]).current_dir(dir).output();
+    let made = made.expect("sh can be started");
+    assert!(made.status.success(), "{made:?}");
+}

@@ -174,6 +174,16 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a job that has ended; a live one stays.
     async fn remove(&self, id: &JobId) -> Result<(), StoreError>;
 
+    /// The principal whose model this is; `None`: nobody's, or of a time before servers kept it.
+    async fn model_owner(&self, model: &str) -> Result<Option<String>, StoreError>;
+
+    /// Makes the principal of a job the owner of a model that has none. Returns the owner. `None`: the job has no
+    /// principal.
+    async fn own_model(&self, job: &JobId, model: &str) -> Result<Option<String>, StoreError>;
+
+    /// Forgets the owner of a model that was dropped.
+    async fn disown_model(&self, model: &str) -> Result<(), StoreError>;
+
     /// Up to `limit` jobs whose state was written after this revision, by any process. Removals are not reported.
     async fn changes(&self, since: Revision, limit: u32) -> Result<Changes, StoreError>;
 

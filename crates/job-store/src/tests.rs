@@ -240,6 +240,27 @@ async fn jobs_are_listed_newest_first() {
     assert_eq!(counts().await, ["pending 3", "running 1"]);
 }
 
+#[tokio::test]
+async fn model_is_its_first_principals_until_it_is_dropped() {
+    let Servers { a, b, dir: _dir, .. } = servers().await;
+    let of = async |token: u8, principal: &str| {
+        let new = NewJob { principal: principal.to_owned(), ..new_job([token; 32], 0) };
+        let id = new.job.id.clone();
+        a.create(new).await.unwrap();
+        id
+    };
+    let (ana, bob) = (of(1, "token:ana").await, of(2, "token:bob").await);
+    assert_eq!(a.model_owner("m").await.unwrap(), None);
+    let anas = Some("token:ana".to_owned());
+    assert_eq!(a.own_model(&ana, "m").await.unwrap(), anas);
+    assert_eq!(b.own_model(&bob, "m").await.unwrap(), anas, "on every server of the state");
+    assert_eq!(b.model_owner("m").await.unwrap(), anas);
+    assert_eq!(a.own_model(&bob, "other").await.unwrap().as_deref(), Some("token:bob"));
+    b.disown_model("m").await.unwrap();
+    assert_eq!(a.own_model(&bob, "m").await.unwrap().as_deref(), Some("token:bob"));
+    assert_eq!(a.own_model(&JobId::generate(), "no job").await.unwrap(), None);
+}
+
 /// All use an index. A scan took 0.4 s with 400,000 jobs.
 #[tokio::test]
 async fn queries_use_indexes() {

@@ -14,8 +14,9 @@ use tonic::metadata::MetadataMap;
 
 use super::request_id::{self, NamedRequest};
 use super::status;
-use crate::codegen::{self, DATA_SOURCE};
+use crate::codegen::{self, DATA_SOURCE, StepSpec};
 use crate::data_sources::DataSources;
+use crate::model_rights;
 use crate::reconciler::Reconciler;
 use crate::web::Links;
 
@@ -88,6 +89,8 @@ impl Submitter {
                 .map_err(|_| Status::unavailable("the server is shutting down"))?
         };
         let compiled = compiled.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let mut specs = codegen::step_specs(&compiled, &session.user_id);
+        model_rights::check(&*self.store, caller, &mut specs, status::of_store).await?;
         let timeout = session.fetch_timeout_seconds.unwrap_or(self.options.fetch_timeout_seconds);
         let (token, asked) = match named {
             Some(NamedRequest { token, hash }) => (token, Some(hash)),
@@ -97,7 +100,7 @@ impl Submitter {
             token: token.hash(),
             request: asked,
             principal: caller.name().to_owned(),
-            ..self.new_job(&compiled, sql, data_source, session.user_id, timeout)?
+            ..self.new_job(&compiled, &specs, sql, data_source, session.user_id, timeout)?
         };
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let origin = RemoteContext::from_headers(self.options.propagation, header);
@@ -142,6 +145,7 @@ impl Submitter {
     fn new_job(
         &self,
         compiled: &Compiled,
+        specs: &[StepSpec],
         sql: String,
         data_source: Secret,
         user_id: String,
@@ -154,7 +158,6 @@ impl Submitter {
                 statements.len()
             )));
         }
-        let specs = codegen::step_specs(compiled, &user_id);
         let step_specs = specs.iter().map(serde_json::to_string).collect::<Result<_, _>>();
         let created_ms = clock::now_ms();
         let steps = codegen::job_steps(compiled);

@@ -104,6 +104,21 @@ impl Assigner {
         Ok(Assignment { publish_attempt, traceparent, tracestate, ..assigned })
     }
 
+    /// The document of the attempt's step; `None`: the job was removed.
+    ///
+    /// # Errors
+    /// An error of the store, or the document is damaged.
+    pub async fn step_spec(&self, attempt: &AttemptId) -> Result<Option<StepSpec>, Status> {
+        let spec = self.store.step_spec(&attempt.job, attempt.step).await;
+        let Some(spec) = spec.map_err(|error| Status::unavailable(error.to_string()))? else {
+            return Ok(None);
+        };
+        let parsed = serde_json::from_str(&spec);
+        parsed
+            .map(Some)
+            .map_err(|error| Status::data_loss(format!("the step's document is damaged: {error}")))
+    }
+
     /// What helps if the program of this attempt cannot be started. `None`: the agent's message says it.
     pub async fn start_remedy(&self, job: &Job, attempt: &AttemptId) -> Option<String> {
         let spec = self.store.step_spec(&attempt.job, attempt.step).await.ok()??;

@@ -251,6 +251,7 @@ fn document(
             put("output", json!(output));
             put("pretrained", json!(pretrained));
             outputs.push(OutputSpec {
+                owner: None,
                 model: train.into.text.clone(),
                 directory: output,
                 train_select: statement.text.trim().to_owned(),
@@ -291,6 +292,7 @@ fn document(
         Body::DropModel(drop) => {
             put("model", json!(drop.model.text));
             outputs.push(OutputSpec {
+                owner: None,
                 model: drop.model.text.clone(),
                 // The folder does not exist: an agent without support for removals fails, and publishes nothing.
                 directory: format!("outputs/{}", drop.model.text),

@@ -88,6 +88,9 @@ pub struct OutputSpec {
     /// If set, the model is removed and not published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal: Option<RemovalSpec>,
+    /// Principal whose model an administrator's job may replace or remove.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// Index of its statement. `None` in documents of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statement: Option<u32>,

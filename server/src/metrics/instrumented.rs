@@ -172,6 +172,18 @@ impl Store for MeasuredStore {
         self.plain("remove", self.inner.remove(id)).await
     }
 
+    async fn model_owner(&self, model: &str) -> Result<Option<String>, StoreError> {
+        self.plain("model_owner", self.inner.model_owner(model)).await
+    }
+
+    async fn own_model(&self, job: &JobId, model: &str) -> Result<Option<String>, StoreError> {
+        self.plain("own_model", self.inner.own_model(job, model)).await
+    }
+
+    async fn disown_model(&self, model: &str) -> Result<(), StoreError> {
+        self.plain("disown_model", self.inner.disown_model(model)).await
+    }
+
     async fn changes(&self, since: Revision, limit: u32) -> Result<Changes, StoreError> {
         self.plain("changes", self.inner.changes(since, limit)).await
     }

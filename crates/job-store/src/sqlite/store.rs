@@ -238,6 +238,31 @@ impl Store for SqliteStore {
         self.execute(Turn::InOrder, sql, [id.to_string()]).await
     }
 
+    async fn model_owner(&self, model: &str) -> Result<Option<String>, StoreError> {
+        self.text("SELECT principal FROM models WHERE name = ?", [model.to_owned()]).await
+    }
+
+    async fn own_model(&self, job: &JobId, model: &str) -> Result<Option<String>, StoreError> {
+        if let Some(owner) = self.model_owner(model).await? {
+            return Ok(Some(owner));
+        }
+        let (job, model) = (job.to_string(), model.to_owned());
+        self.write(move |tx| {
+            tx.prepare_cached(
+                "INSERT OR IGNORE INTO models (name, principal)
+                 SELECT ?, principal FROM jobs WHERE job_id = ? AND principal IS NOT NULL",
+            )?
+            .execute(params![model, job])?;
+            let mut query = tx.prepare_cached("SELECT principal FROM models WHERE name = ?")?;
+            Ok(query.query_one([model], |row| row.get(0)).optional()?)
+        })
+        .await
+    }
+
+    async fn disown_model(&self, model: &str) -> Result<(), StoreError> {
+        self.execute(Turn::InOrder, "DELETE FROM models WHERE name = ?", [model.to_owned()]).await
+    }
+
     async fn changes(&self, since: Revision, limit: u32) -> Result<Changes, StoreError> {
         self.inner.changes(since, limit).await
     }

@@ -23,6 +23,7 @@ use crate::agent_liveness::{AgentLiveness, Backlog, HEARTBEAT, LivenessChange};
 use crate::agent_records;
 use crate::api::{compressed, status};
 use crate::metrics::AttachedAgent;
+use crate::model_rights;
 use crate::trace;
 
 /// Maximum number of records in one write.
@@ -261,6 +262,9 @@ impl<'a> Session<'a> {
     }
 
     async fn commit(&mut self) -> Result<(), Status> {
+        if let Some(reason) = self.foreign_model().await? {
+            return self.send(Message::Refusal(CommitRefusal { reason })).await;
+        }
         let event = Event::CommitRequested { attempt: self.attempt.clone(), instance: self.instance.clone() };
         match self.update(event).await {
             Ok(_) => self.send(Message::Grant(CommitGrant {})).await,
@@ -269,6 +273,13 @@ impl<'a> Session<'a> {
             }
             Err(error) => Err(status::of_update(error)),
         }
+    }
+
+    /// Why the models of the attempt's step are not its principal's to publish.
+    async fn foreign_model(&self) -> Result<Option<String>, Status> {
+        let (store, attempt) = (&self.context.store, &self.attempt);
+        let Some(spec) = self.context.assigner.step_spec(attempt).await? else { return Ok(None) };
+        model_rights::refused(&**store, &attempt.job, &spec).await.map_err(status::of_store)
     }
 
     /// Checks the job that was read.

@@ -1,6 +1,6 @@
 //! The outcome that an agent reports, and its last records.
 
-use sqlflow_job::{Attempt, Change, Event, Job, Reason};
+use sqlflow_job::{Attempt, Change, Event, Job, Reason, Step, StepKind};
 use sqlflow_launcher::{Target, TerminatedBy};
 use sqlflow_os::clock;
 use sqlflow_proto::agent::{
@@ -12,6 +12,7 @@ use tonic::Status;
 use super::{Incoming, Session};
 use crate::agent_outcome;
 use crate::api::status;
+use crate::model_rights;
 
 impl Session<'_> {
     /// Takes the last records and the outcome. If possible, one write makes both durable.
@@ -87,6 +88,9 @@ impl Session<'_> {
 
     /// The outcome is durable. An agent may report it again; it counts once.
     async fn has_ended(&mut self, outcome: &Outcome, job: &Job, change: Change) -> Result<(), Status> {
+        if outcome.reason() == sqlflow_proto::agent::outcome::Reason::Succeeded {
+            self.forget_dropped_models().await?;
+        }
         if change == Change::Changed {
             self.context.metrics.note_phases(&outcome.phases);
             if let Some(ended) = job.attempt(&self.attempt).and_then(Attempt::outcome) {
@@ -98,6 +102,19 @@ impl Session<'_> {
             }
         }
         self.send(Message::OutcomeAck(OutcomeAck {})).await
+    }
+}
+
+impl Session<'_> {
+    /// Before the acknowledgement: an agent that does not get it reports its success again.
+    async fn forget_dropped_models(&self) -> Result<(), Status> {
+        let is_drop = |step: &Step| step.kind == StepKind::DropModel;
+        if self.job.steps.get(self.attempt.step as usize).is_some_and(is_drop)
+            && let Some(spec) = self.context.assigner.step_spec(&self.attempt).await?
+        {
+            model_rights::dropped(&*self.context.store, &spec).await.map_err(status::of_store)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,75 @@
+//! Whose models are whose. A model belongs to the principal whose job was the first that was granted to publish it,
+//! until it is dropped. Others read it; only its owner and administrators replace or drop it. Checked at Run, and again when
+//! the job may publish, since another job may be faster.
+
+use sqlflow_identity::Caller;
+use sqlflow_job::JobId;
+use sqlflow_job_store::{Store, StoreError};
+use tonic::Status;
+
+use crate::codegen::{OutputSpec, StepSpec};
+
+/// Checks the models that a program makes and drops, before anything is done. An administrator's steps note whose models
+/// they may replace.
+///
+/// # Errors
+/// PERMISSION_DENIED: one of them is somebody else's. Otherwise the store's.
+pub async fn check(
+    store: &dyn Store,
+    caller: &Caller,
+    steps: &mut [StepSpec],
+    of_store: impl Fn(StoreError) -> Status,
+) -> Result<(), Status> {
+    for output in steps.iter_mut().flat_map(|step| &mut step.outputs) {
+        let owner = store.model_owner(&output.model).await.map_err(&of_store)?;
+        let Some(owner) = owner.filter(|owner| owner != caller.name()) else { continue };
+        if !caller.is_admin() {
+            return Err(Status::permission_denied(format!(
+                "cannot run the program: {}",
+                refusal(output, &owner)
+            )));
+        }
+        output.owner = Some(owner);
+    }
+    Ok(())
+}
+
+/// Why a job may not publish or remove its models now; `None`: it may. A model without an owner becomes the job's.
+///
+/// # Errors
+/// The store's.
+pub async fn refused(store: &dyn Store, job: &JobId, step: &StepSpec) -> Result<Option<String>, StoreError> {
+    let Some(record) = store.load(job).await? else { return Ok(None) };
+    // Of a server that did not know principals.
+    let Some(principal) = record.principal else { return Ok(None) };
+    for output in &step.outputs {
+        let owner = match output.removal {
+            Some(_) => store.model_owner(&output.model).await?,
+            None => store.own_model(job, &output.model).await?,
+        };
+        let foreign = owner.filter(|owner| *owner != principal && output.owner.as_ref() != Some(owner));
+        if let Some(owner) = foreign {
+            return Ok(Some(refusal(output, &owner)));
+        }
+    }
+    Ok(None)
+}
+
+/// Forgets the owners of models that a successful step has dropped.
+///
+/// # Errors
+/// The store's.
+pub async fn dropped(store: &dyn Store, step: &StepSpec) -> Result<(), StoreError> {
+    for output in step.outputs.iter().filter(|it| it.removal.is_some()) {
+        store.disown_model(&output.model).await?;
+    }
+    Ok(())
+}
+
+fn refusal(output: &OutputSpec, owner: &str) -> String {
+    let model = &output.model;
+    match output.removal {
+        None => format!("the model {model} belongs to {owner}; write another name after INTO"),
+        Some(_) => format!("the model {model} belongs to {owner}, who may drop it"),
+    }
+}

@@ -1,0 +1,132 @@
+//! What TLS and access tokens cost: the same calls to a server with both, and to one on loopback without, in turn.
+
+use std::path::Path;
+
+use sqlflow_proto::v1::{Session, Token};
+use sqlflow_tests::access::{self, Tokens};
+use sqlflow_tests::client::Client;
+use sqlflow_tests::python;
+use sqlflow_tests::server::Server;
+use tempfile::TempDir;
+use tonic::metadata::{Ascii, MetadataValue};
+
+use crate::agent;
+use crate::arguments::Scale;
+use crate::measure::{Goal, Measurement};
+use crate::world::follow;
+
+/// Statements of the job whose results are fetched, as in the group `server`.
+const STATEMENTS: usize = 25;
+/// Goal for a call with TLS and a token, beside one without.
+const RATIO: Goal = Goal::AtMost(1.3);
+
+/// A server and its client.
+struct Side {
+    server: Server,
+    client: Client,
+    address: String,
+    /// Signs the server's certificate; `None`: no TLS.
+    ca: Option<String>,
+    bearer: Option<MetadataValue<Ascii>>,
+}
+
+/// All figures.
+pub async fn all(folder: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
+    let dir = TempDir::new_in(folder.canonicalize()?)?;
+    let mut sides = [plain(&dir.path().join("plain")).await?, secured(&dir.path().join("secured")).await?];
+    let measured = ["plain", "secured"].map(|side| {
+        let what = if side == "plain" { "  without TLS and token" } else { "with TLS and token" };
+        let time =
+            |name: &str, title: &str| Measurement::time(format!("{name}_{side}"), format!("{title}, {what}"));
+        let beside = |name: &str, title: &str| match side {
+            "plain" => time(name, title),
+            _ => time(name, title).goal_beside(RATIO, format!("{name}_plain")),
+        };
+        [
+            beside("run", "Run"),
+            beside("fetch", "Fetch of 100 results"),
+            time("connect", "connection and a call"),
+        ]
+    });
+    let [mut plain, mut secured] = measured;
+    let mut fetched = Vec::new();
+    for side in &mut sides {
+        let token = side.run("SELECT 1;".repeat(STATEMENTS)).await?;
+        follow(&mut side.client, &token, |_| {}).await?;
+        fetched.push(token);
+    }
+    for _ in 0..scale.fetches {
+        for ((side, token), figures) in sides.iter_mut().zip(&fetched).zip([&mut plain, &mut secured]) {
+            let [run, fetch, connect] = figures;
+            let job = run.clock(side.run("SELECT 1".to_owned())).await?;
+            follow(&mut side.client, &job, |_| {}).await?;
+            fetch.clock(side.fetch(token)).await?;
+            connect.clock(side.connect_and_fetch(token)).await?;
+        }
+    }
+    for side in sides {
+        side.server.stop()?;
+    }
+    dir.close()?;
+    Ok(plain.into_iter().chain(secured).collect())
+}
+
+async fn plain(dir: &Path) -> anyhow::Result<Side> {
+    std::fs::create_dir(dir)?;
+    let server = agent::setup(dir, python::iris(&dir.join("data.db"))?)?.start()?;
+    let (client, address) = (server.client().await?, server.address.clone());
+    Ok(Side { server, client, address, ca: None, bearer: None })
+}
+
+async fn secured(dir: &Path) -> anyhow::Result<Side> {
+    std::fs::create_dir(dir)?;
+    access::certificates(dir);
+    let tokens = Tokens::at(dir, &["ana"]);
+    let file = |name: &str| dir.join(name).display().to_string();
+    let setup = agent::setup(dir, python::iris(&dir.join("data.db"))?)?
+        .flag(tokens.flag())
+        .flag(format!("--tls-cert={}", file("server.crt")))
+        .flag(format!("--tls-key={}", file("server.key")));
+    let server = setup.start()?;
+    let ca = std::fs::read_to_string(dir.join("ca.crt"))?;
+    let address = server.address.clone();
+    let client = Client::connect_with_tls(&address, "localhost", &ca).await?;
+    let bearer = Some(format!("Bearer {}", tokens.of("ana")).parse()?);
+    Ok(Side { server, client, address, ca: Some(ca), bearer })
+}
+
+impl Side {
+    async fn run(&mut self, sql: String) -> anyhow::Result<Token> {
+        let request =
+            sqlflow_proto::v1::Request { sql, session: Some(Session::default()), ..Default::default() };
+        Ok(self.client.api.run(self.with_bearer(request)).await?.into_inner())
+    }
+
+    async fn fetch(&mut self, token: &Token) -> anyhow::Result<()> {
+        let from_start = Token { token: format!("{}.0", token.token), ..token.clone() };
+        let request = self.with_bearer(from_start);
+        let page = self.client.api.fetch(request).await?.into_inner();
+        anyhow::ensure!(page.results.len() >= 100, "a page holds only {} results", page.results.len());
+        Ok(())
+    }
+
+    /// On a new connection.
+    async fn connect_and_fetch(&mut self, token: &Token) -> anyhow::Result<()> {
+        let client = match &self.ca {
+            Some(ca) => Client::connect_with_tls(&self.address, "localhost", ca).await?,
+            None => Client::connect(&self.address).await?,
+        };
+        let kept = std::mem::replace(&mut self.client, client);
+        let fetched = self.fetch(token).await;
+        self.client = kept;
+        fetched
+    }
+
+    fn with_bearer<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        if let Some(bearer) = &self.bearer {
+            request.metadata_mut().insert("authorization", bearer.clone());
+        }
+        request
+    }
+}
