@@ -19,7 +19,7 @@ fn main() -> anyhow::Result<()> {
         .extern_path(".sqlflow.v1.Strings", "crate::strings::Strings")
         // A record's payloads differ much in size, but boxing each would cost an allocation per log line.
         .enum_attribute(".", "#[allow(clippy::large_enum_variant)]")
-        .codec_path("crate::codec::SizedCodec")
+        .codec_path("crate::bounded_codec::BoundedCodec")
         .compile_fds(descriptors)?;
     Ok(())
 }

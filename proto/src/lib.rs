@@ -4,8 +4,10 @@
 
 #![allow(clippy::allow_attributes, unreachable_pub, unused_qualifications, reason = "generated code")]
 
-mod codec;
+pub mod bounded_codec;
+pub mod decoded_size;
 mod rows;
+mod sized_encoder;
 mod strings;
 
 /// Everything below package `sqlflow`.

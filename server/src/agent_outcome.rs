@@ -29,7 +29,7 @@ pub fn from_wire(wire: &agent::Outcome) -> Outcome {
     let detail = wire.detail[wire.detail.ceil_char_boundary(start)..].to_owned();
     Outcome {
         reason,
-        message: wire.message.clone(),
+        message: cut(&wire.message).to_owned(),
         detail,
         retryable: wire.retryable,
         user_error: wire.user_error,
@@ -38,6 +38,11 @@ pub fn from_wire(wire: &agent::Outcome) -> Outcome {
         unexplained: wire.unexplained,
         not_executed: wire.not_executed,
     }
+}
+
+/// The text, or its beginning: it becomes a part of the job's state.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(Outcome::MAX_MESSAGE_BYTES)]
 }
 
 /// `exit code 1; memory peak 63 MiB of 64 MiB; CPU time 3.2 s; largest process python3 (pid 7), 60 MiB`
@@ -65,12 +70,21 @@ fn evidence(wire: &agent::Outcome) -> String {
     if !wire.ended_by.is_empty() {
         all.push(format!("terminated by {}", wire.ended_by));
     }
-    all.join("; ")
+    cut(&all.join("; ")).to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_bounded() {
+        let message = "é".repeat(1 << 19);
+        let wire = agent::Outcome { ended_by: message.clone(), message, ..Default::default() };
+        let outcome = from_wire(&wire);
+        assert_eq!(outcome.message.len(), Outcome::MAX_MESSAGE_BYTES);
+        assert!(outcome.evidence.len() <= Outcome::MAX_MESSAGE_BYTES, "{}", outcome.evidence.len());
+    }
 
     #[test]
     fn long_detail_keeps_its_end() {

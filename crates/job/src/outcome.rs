@@ -37,6 +37,9 @@ impl Outcome {
     /// Limit of `detail`, because the outcome is a part of the job's small state. Longer details are truncated.
     pub const MAX_DETAIL_BYTES: usize = 16 * 1024;
 
+    /// Limit of a `message` that an agent reports. Longer ones are truncated.
+    pub const MAX_MESSAGE_BYTES: usize = 4 * 1024;
+
     /// An outcome that a server inferred, without detail.
     pub fn by_server(reason: Reason, message: impl Into<String>, retryable: bool) -> Self {
         Self {

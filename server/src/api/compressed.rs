@@ -6,15 +6,16 @@ use flate2::read::ZlibDecoder;
 use prost::Message as _;
 use sqlflow_proto::agent::attach_request::Message;
 use sqlflow_proto::agent::{AttachRequest, RecordBatch};
+use sqlflow_proto::decoded_size;
 use tonic::Status;
 
 use super::MAX_AGENT_MESSAGE_BYTES;
 
 /// Decompresses a compressed batch; returns any other message unchanged. The result is never larger than the message
-/// limit.
+/// limit, nor takes more memory than a message may.
 ///
 /// # Errors
-/// INVALID_ARGUMENT: it is not a valid compressed batch.
+/// INVALID_ARGUMENT: it is not a valid compressed batch. RESOURCE_EXHAUSTED: it would take too much memory.
 pub(super) fn open(request: AttachRequest) -> Result<AttachRequest, Status> {
     let Some(Message::Compressed(compressed)) = request.message else { return Ok(request) };
     let length = compressed.length as usize;
@@ -26,6 +27,8 @@ pub(super) fn open(request: AttachRequest) -> Result<AttachRequest, Status> {
     if !read.is_ok_and(|read| read == length) {
         return Err(Status::invalid_argument("a compressed batch has not the length that it should have"));
     }
+    // Zeros compress a thousandfold, and every two of them may be a record.
+    decoded_size::check_batch(&raw).map_err(|error| Status::resource_exhausted(error.to_string()))?;
     let batch = RecordBatch::decode(bytes::Bytes::from(raw))
         .map_err(|error| Status::invalid_argument(format!("a compressed batch cannot be read: {error}")))?;
     Ok(AttachRequest { message: Some(Message::Records(batch)) })
@@ -63,6 +66,11 @@ mod tests {
         for (raw, length) in [(&bomb[..], 5), (b"abc", 400), (b"abc", u32::MAX), (b"\xff\xff", 2)] {
             assert_eq!(open(compressed(raw, length)).unwrap_err().code(), tonic::Code::InvalidArgument);
         }
+        let empty = [0x0a, 0].repeat(8 << 20);
+        let flood = compressed(&empty, u32::try_from(empty.len()).unwrap());
+        let sent = flood.encoded_len();
+        assert!(sent < 100_000, "{sent}");
+        assert_eq!(open(flood).unwrap_err().code(), tonic::Code::ResourceExhausted);
         let noise = CompressedRecords { data: "no zlib".into(), length: 7 };
         assert!(open(AttachRequest { message: Some(Message::Compressed(noise)) }).is_err());
     }
