@@ -3,6 +3,7 @@
 //! manuals of MySQL, MariaDB, PostgreSQL and SQLite; if in doubt, a statement is not repeatable.
 
 use super::dialect::Dialect;
+use super::nodes::MAX_NODES;
 use super::scanner::{Token, TokenKind};
 use super::side_effects::{SideEffects, side_effects};
 use super::tokens::Tokens;
@@ -255,7 +256,8 @@ impl Classifier<'_> {
             if token.is("autocommit") && self.dialect == Dialect::Mysql {
                 autocommit = Some(self.switched_on());
             } else if token.is_symbol('@') && before.is_none_or(|before| before.is_symbol(',')) {
-                names.extend(self.tokens.peek().and_then(|name| name.name()));
+                let name = self.tokens.peek().and_then(|name| name.name());
+                names.extend(name.filter(|_| names.len() <= MAX_NODES));
             }
             computed |= token.is_symbol('(');
             before = Some(token);
@@ -308,6 +310,10 @@ impl Classifier<'_> {
         let mut names = Vec::new();
         while let Some((name, _)) = self.tokens.qualified_name() {
             names.push(name);
+            // The program has too many, and is refused.
+            if names.len() > MAX_NODES {
+                break;
+            }
             if !self.tokens.at_symbol(',') {
                 break;
             }

@@ -12,6 +12,7 @@ use super::ast::{
 use super::clause_lexer::{Lexeme, LexemeKind, Lexer};
 use super::error::SqlError;
 use super::expr::{Expr, StringLiteral};
+use super::nodes::Nodes;
 
 /// Target of a COLUMN clause without FOR.
 pub(super) const DEFAULT_TARGET: &str = "feature_columns";
@@ -32,13 +33,14 @@ pub(super) struct ClauseParser<'a> {
     /// Nesting depth of the current expression, and its number of operators so far.
     pub(super) nesting: usize,
     pub(super) operators: usize,
+    nodes: Nodes,
 }
 
 impl<'a> ClauseParser<'a> {
     /// Starts at the next token of `lexer`.
-    pub(super) fn new(mut lexer: Lexer<'a>) -> Result<Self, SqlError> {
+    pub(super) fn new(mut lexer: Lexer<'a>, nodes: Nodes) -> Result<Self, SqlError> {
         let current = lexer.next()?;
-        Ok(Self { lexer, current, end: current.end, wanted: Vec::new(), nesting: 0, operators: 0 })
+        Ok(Self { lexer, current, end: current.end, wanted: Vec::new(), nesting: 0, operators: 0, nodes })
     }
 
     /// Parses `TRAIN …`, `PREDICT …` and so on. Returns the content and the offset after the statement.
@@ -360,6 +362,9 @@ impl<'a> ClauseParser<'a> {
     /// Consumes the current token and returns it.
     pub(super) fn take(&mut self) -> Result<Lexeme<'a>, SqlError> {
         let taken = self.current;
+        if ![",", ")", "]", "="].iter().any(|it| taken.is_symbol(it)) {
+            self.nodes.add(1, taken.position)?;
+        }
         self.end = taken.end;
         self.wanted.clear();
         self.current = self.lexer.next()?;

@@ -109,7 +109,7 @@ impl ClauseParser<'_> {
 #[cfg(test)]
 pub(super) fn parse_expression(text: &str) -> Result<Expr, SqlError> {
     let lexer = super::clause_lexer::Lexer::new(text, 0, super::position::PositionCursor::new(text));
-    let mut parser = ClauseParser::new(lexer)?;
+    let mut parser = ClauseParser::new(lexer, super::nodes::Nodes::default())?;
     let expr = parser.expression()?;
     if parser.current.kind == LexemeKind::End { Ok(expr) } else { Err(parser.expected("an operator")) }
 }

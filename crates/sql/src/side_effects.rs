@@ -1,6 +1,7 @@
 //! Side effects of a query: what it changes besides returning rows. The lists of functions follow the manuals of MySQL,
 //! PostgreSQL and SQLite.
 
+use super::nodes::MAX_NODES;
 use super::scanner::{Token, TokenKind};
 use super::tokens::Tokens;
 
@@ -58,6 +59,15 @@ pub(super) struct SideEffects {
     pub(super) variables: Vec<String>,
 }
 
+impl SideEffects {
+    /// Adds a variable's name. A program with too many is refused.
+    fn add_variable(&mut self, name: Option<&Token<'_>>) {
+        if self.variables.len() <= MAX_NODES {
+            self.variables.extend(name.and_then(Token::name));
+        }
+    }
+}
+
 /// Reads the rest of a query. `may_write`: the query may contain a statement that writes, as in `WITH d AS (DELETE …)`.
 pub(super) fn side_effects(tokens: &mut Tokens<'_>, may_write: bool) -> SideEffects {
     let mut effects = SideEffects::default();
@@ -81,7 +91,7 @@ pub(super) fn side_effects(tokens: &mut Tokens<'_>, may_write: bool) -> SideEffe
         } else if token.is_symbol('=') && passed[0].is_some_and(|token| token.is_symbol(':')) {
             // MySQL's `@name := value`.
             if passed[2].is_some_and(|token| token.is_symbol('@')) {
-                effects.variables.extend(passed[1].and_then(|name| name.name()));
+                effects.add_variable(passed[1].as_ref());
             }
         }
         effects.lasting |= token.kind == TokenKind::Executed;
@@ -95,7 +105,7 @@ fn into(tokens: &mut Tokens<'_>, effects: &mut SideEffects) {
     if tokens.at_symbol('@') {
         while tokens.at_symbol('@') {
             tokens.next();
-            effects.variables.extend(tokens.next().and_then(|name| name.name()));
+            effects.add_variable(tokens.next().as_ref());
             if tokens.at_symbol(',') {
                 tokens.next();
             }

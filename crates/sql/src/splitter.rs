@@ -1,13 +1,14 @@
 //! Splits a program into statements, and extended statements into their SELECT and their clause.
 
 use super::ast::{Body, Program, Statement};
-use super::classify::classify;
+use super::classify::{StandardKind, classify};
 use super::clause_finder::{ClauseFinder, ClauseStart};
 use super::clause_lexer::Lexer;
 use super::clause_parser::ClauseParser;
 use super::dialect::Dialect;
 use super::error::{Found, SqlError};
 use super::escape_settings::EscapeSettings;
+use super::nodes::Nodes;
 use super::position::{Position, PositionCursor};
 use super::scanner::{Scanner, Token, Unclosed};
 use super::stored_routines::RoutineBodyTracker;
@@ -23,7 +24,8 @@ use super::stored_routines::RoutineBodyTracker;
 pub fn parse_program(sql: &str, dialect: Dialect) -> Result<Program, SqlError> {
     // Editors on Windows begin a file with a byte order mark, which is not part of the SQL.
     let start = if sql.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-    let mut splitter = Splitter { sql, dialect, pos: start, cursor: PositionCursor::new(sql) };
+    let mut splitter =
+        Splitter { sql, dialect, pos: start, cursor: PositionCursor::new(sql), nodes: Nodes::default() };
     let mut settings = EscapeSettings::new(dialect);
     let mut statements = Vec::new();
     loop {
@@ -50,6 +52,7 @@ struct Splitter<'a> {
     /// Start of the next statement's text.
     pos: usize,
     cursor: PositionCursor<'a>,
+    nodes: Nodes,
 }
 
 impl<'a> Splitter<'a> {
@@ -63,6 +66,7 @@ impl<'a> Splitter<'a> {
             }
         };
         let position = self.cursor.advance(first.start);
+        self.nodes.add(1, position)?;
         if let Some((body, end)) = self.model_statement(&first, &scanner)? {
             return Ok(Some(self.extended(first.start, position, body, end)));
         }
@@ -81,7 +85,7 @@ impl<'a> Splitter<'a> {
             return Ok(None);
         }
         let Some(second) = self.token(&mut scanner.clone())? else { return Ok(None) };
-        let parser = || ClauseParser::new(self.lexer(second.end));
+        let parser = || ClauseParser::new(self.lexer(second.end), self.nodes.clone());
         let is_model = second.is("MODEL");
         if first.is("SHOW") && second.is("TRAIN") {
             parser()?.show_train().map(Some)
@@ -110,24 +114,28 @@ impl<'a> Splitter<'a> {
             routine.push(&token);
             let start = finder.push(&token, &scanner).map_err(|error| error.into_sql_error(self.sql))?;
             if let Some(ClauseStart { select_end, clause }) = start {
-                let parser = ClauseParser::new(self.lexer(clause))?;
+                let parser = ClauseParser::new(self.lexer(clause), self.nodes.clone())?;
                 let (body, end) = parser.extended(&self.sql[self.pos..select_end])?;
                 return Ok(self.extended(self.pos, position, body, end));
             }
             let last = token;
             token = match self.token(&mut scanner)? {
-                None => return Ok(self.standard(position, last.end)),
+                None => return self.standard(position, last.end),
                 Some(next) if next.is_symbol(';') && !routine.is_in_body() => {
-                    return Ok(self.standard(position, next.end));
+                    return self.standard(position, next.end);
                 }
                 Some(next) => next,
             };
         }
     }
 
-    fn standard(&mut self, position: Position, end: usize) -> Statement {
+    fn standard(&mut self, position: Position, end: usize) -> Result<Statement, SqlError> {
         let text = &self.sql[self.pos..end];
-        self.finish(self.pos, position, Body::Standard(classify(text, self.dialect)), end)
+        let statement = classify(text, self.dialect);
+        if let StandardKind::DropTables { names } | StandardKind::SetVariables { names } = &statement.kind {
+            self.nodes.add(names.len(), position)?;
+        }
+        Ok(self.finish(self.pos, position, Body::Standard(statement), end))
     }
 
     /// The text of an extended statement includes the whitespace after its `;`, unless a comment follows.

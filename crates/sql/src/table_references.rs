@@ -36,8 +36,12 @@ const MAX_LOOKAHEAD: usize = 1000;
 const BEFORE_NAME: [&str; 2] = ["ONLY", "LATERAL"];
 
 /// The referenced tables, each as the parts of its name in lower case: `d.T` is `["d", "t"]`. Common table expressions (WITH)
-/// are left out.
-pub(super) fn referenced_tables(select: &str, dialect: Dialect) -> Vec<Vec<String>> {
+/// are left out, and those that are not `wanted`: a program may name millions.
+pub(super) fn referenced_tables(
+    select: &str,
+    dialect: Dialect,
+    wanted: impl Fn(&[String]) -> bool,
+) -> Vec<Vec<String>> {
     let mut tables: Vec<Vec<String>> = Vec::new();
     let mut defined: HashSet<String> = HashSet::new();
     let mut levels = vec![Level::default()];
@@ -79,10 +83,14 @@ pub(super) fn referenced_tables(select: &str, dialect: Dialect) -> Vec<Vec<Strin
                     parts.extend(tokens.next().and_then(|part| name_of(&part, dialect)));
                 }
                 // A name before a parenthesis is a function.
-                if !tokens.at_symbol('(') {
+                if !tokens.at_symbol('(') && wanted(&parts) {
                     tables.push(parts);
                 }
-            } else if !level.in_tables && !level.has_select && is_with_definition(&tokens) {
+            } else if !level.in_tables
+                && !level.has_select
+                && wanted(std::slice::from_ref(&first))
+                && is_with_definition(&tokens)
+            {
                 defined.insert(first);
             }
         }
@@ -117,7 +125,7 @@ mod tests {
     use super::*;
 
     fn tables(select: &str) -> Vec<String> {
-        referenced_tables(select, Dialect::Mysql).into_iter().map(|parts| parts.join(".")).collect()
+        referenced_tables(select, Dialect::Mysql, |_| true).into_iter().map(|parts| parts.join(".")).collect()
     }
 
     #[test]
@@ -143,7 +151,7 @@ mod tests {
 
     #[test]
     fn quoted_name_keeps_its_case_in_postgresql_only() {
-        let found = |dialect| referenced_tables("SELECT * FROM \"T\", u, \"v\"", dialect).concat();
+        let found = |dialect| referenced_tables("SELECT * FROM \"T\", u, \"v\"", dialect, |_| true).concat();
         assert_eq!(found(Dialect::Postgresql), ["T", "u", "v"]);
         assert_eq!(found(Dialect::Sqlite), ["t", "u", "v"]);
     }

@@ -9,6 +9,7 @@ use sqlflow_os::clock;
 use sqlflow_proto::v1;
 use sqlflow_sql::{self, Compiled};
 use sqlflow_telemetry::{Propagation, RemoteContext};
+use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
@@ -22,8 +23,9 @@ use crate::web::Links;
 
 /// Maximum number of statements of a program.
 pub const MAX_STATEMENTS: usize = 10_000;
-/// Programs over this size are compiled outside of the threads that serve calls.
+/// Programs over this size are compiled outside of the threads that serve calls, and few at a time: the others wait.
 const SHORT_PROGRAM_BYTES: usize = 64 * 1024;
+const LONG_COMPILES: usize = 2;
 /// Characters of a statement's text that results repeat.
 const HEADING_CHARACTERS: usize = 200;
 const MAX_USER_ID_BYTES: usize = 256;
@@ -48,6 +50,8 @@ pub(super) struct Submitter {
     options: SubmitOptions,
     /// Name of this process's user.
     own: String,
+    /// Permits for compiling programs that are not short.
+    long_compiles: Semaphore,
 }
 
 impl Submitter {
@@ -58,7 +62,7 @@ impl Submitter {
         options: SubmitOptions,
     ) -> Self {
         let own = local_user::own().name().to_owned();
-        Self { store, reconciler, links, options, own }
+        Self { store, reconciler, links, options, own, long_compiles: Semaphore::new(LONG_COMPILES) }
     }
 
     /// Records the request's program as a job of this caller. `headers` may have the client's trace context.
@@ -84,6 +88,8 @@ impl Submitter {
             sqlflow_sql::compile(&sql, dialect)
         } else {
             let sql = sql.clone();
+            let _permit =
+                self.long_compiles.acquire().await.map_err(|error| Status::internal(error.to_string()))?;
             tokio::task::spawn_blocking(move || sqlflow_sql::compile(&sql, dialect))
                 .await
                 .map_err(|_| Status::unavailable("the server is shutting down"))?
@@ -106,7 +112,9 @@ impl Submitter {
         let origin = RemoteContext::from_headers(self.options.propagation, header);
         let job = Job { origin, ..new.job };
         let new = NewJob { job: Job { sampled: self.reconciler.samples(&job), ..job }, ..new };
-        let id = self.record(new, compiled.program.statements.len()).await?;
+        let statements = compiled.program.statements.len();
+        drop(compiled);
+        let id = self.record(new, statements).await?;
         Ok((token, id))
     }
 

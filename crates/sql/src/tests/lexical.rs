@@ -241,7 +241,7 @@ const PATTERN_BYTES: usize = 64 << 10;
 /// With quadratic time, it would take hours.
 #[test]
 fn long_program_is_compiled_in_linear_time() {
-    let insert = "INSERT INTO t VALUES ('it''s', \"q;\", 'a\\\\');\n";
+    let insert = format!("INSERT INTO t VALUES ('it''s', \"q;\", 'a\\\\{}');\n", "x".repeat(100));
     let sql = insert.repeat((10 << 20) / insert.len());
     let program = parse_program(&sql, Mysql).expect("it splits");
     assert_eq!(program.statements.len(), sql.len() / insert.len());
