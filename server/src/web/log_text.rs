@@ -1,6 +1,6 @@
 //! A job's output as text.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use sqlflow_proto::record::{StoredRecord, gap, notice, output::Stream, record::Payload};
 
@@ -8,6 +8,9 @@ use sqlflow_job::JobState;
 
 /// Maximum number of streams with an incomplete character: two for each running attempt.
 const MAX_STREAMS: usize = 64;
+
+/// Maximum bytes of a line; the rest of it is left out.
+const MAX_LINE: usize = 8 << 10;
 
 /// Converts records to text, in whole characters.
 #[derive(Debug, Default)]
@@ -94,23 +97,28 @@ impl LogText {
 
 /// Pieces as lines. A carriage return restarts a line, as in a terminal. The unfinished line of a stream stays in
 /// place while the other stream prints. The page's script follows the same rule.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lines {
-    lines: Vec<Piece>,
-    /// Unfinished lines of stdout and stderr.
+    /// The last lines, at most this many.
+    lines: VecDeque<Piece>,
+    most: usize,
+    /// Number of lines that were dropped before them.
+    dropped: usize,
+    /// Unfinished lines of stdout and stderr, counted from the first that was dropped.
     unfinished: [Option<usize>; 2],
 }
 
 impl Lines {
-    /// Returns these pieces as lines.
-    pub(super) fn of(pieces: impl IntoIterator<Item = Piece>) -> Vec<Piece> {
-        let mut all = Self::default();
+    /// Returns the last lines of these pieces, at most this many, and the number of those before them. A piece may hold
+    /// millions.
+    pub(super) fn last_of(most: usize, pieces: impl IntoIterator<Item = Piece>) -> (Vec<Piece>, usize) {
+        let mut all = Self { lines: VecDeque::new(), most: most.max(1), dropped: 0, unfinished: [None; 2] };
         for Piece { kind, text } in pieces {
             let stream = match kind {
                 PieceKind::Stdout => 0,
                 PieceKind::Stderr => 1,
                 PieceKind::Notice => {
-                    all.lines.push(Piece { kind, text });
+                    all.begin(kind, text);
                     continue;
                 }
             };
@@ -118,20 +126,39 @@ impl Lines {
                 all.push(stream, kind, part);
             }
         }
-        all.lines
+        (all.lines.into(), all.dropped)
+    }
+
+    /// Begins a line; returns its number.
+    fn begin(&mut self, kind: PieceKind, text: String) -> usize {
+        if self.lines.len() == self.most {
+            self.lines.pop_front();
+            self.dropped += 1;
+        }
+        self.lines.push_back(Piece { kind, text });
+        self.dropped + self.lines.len() - 1
     }
 
     fn push(&mut self, stream: usize, kind: PieceKind, part: &str) {
-        let at = self.unfinished[stream].unwrap_or_else(|| {
-            self.lines.push(Piece { kind, text: String::new() });
-            self.lines.len() - 1
-        });
-        let line = &mut self.lines[at].text;
-        line.push_str(part);
-        let is_over = line.ends_with('\n');
-        let body = line.trim_end_matches('\n').trim_end_matches('\r');
-        if let Some(again) = body.rfind('\r') {
-            line.drain(..=again);
+        // An unfinished line that was dropped is begun again.
+        let at = self.unfinished[stream]
+            .filter(|at| *at >= self.dropped)
+            .unwrap_or_else(|| self.begin(kind, String::new()));
+        let line = &mut self.lines[at - self.dropped].text;
+        let is_over = part.ends_with('\n');
+        let body = part.trim_end_matches('\n').trim_end_matches('\r');
+        // Only the part is looked at: a line may come in thousands of them.
+        let restart = body.rfind('\r');
+        if restart.is_some() || (line.ends_with('\r') && !body.is_empty()) {
+            line.clear();
+        }
+        let added = &part[restart.map_or(0, |it| it + 1)..];
+        let room = MAX_LINE.saturating_sub(line.len());
+        line.push_str(&added[..added.floor_char_boundary(room)]);
+        if room < added.len() && is_over {
+            line.push('\n');
+        } else if room < added.len() && added.ends_with('\r') && !line.ends_with('\r') {
+            line.push('\r');
         }
         self.unfinished[stream] = (!is_over).then_some(at);
     }
@@ -168,14 +195,17 @@ mod tests {
     fn progress_bar_becomes_one_line_with_its_last_state() {
         let piece = |kind, text: &str| Piece { kind, text: text.to_owned() };
         use PieceKind::{Notice, Stderr, Stdout};
-        let lines = Lines::of([
-            piece(Stderr, "\r 10%|# |"),
-            piece(Stdout, "one\ntw"),
-            piece(Stderr, "\r 20%|##|"),
-            piece(Notice, "waits"),
-            piece(Stdout, "o\r\n"),
-            piece(Stderr, "\r100%|##|\nlast"),
-        ]);
+        let (lines, _) = Lines::last_of(
+            9,
+            [
+                piece(Stderr, "\r 10%|# |"),
+                piece(Stdout, "one\ntw"),
+                piece(Stderr, "\r 20%|##|"),
+                piece(Notice, "waits"),
+                piece(Stdout, "o\r\n"),
+                piece(Stderr, "\r100%|##|\nlast"),
+            ],
+        );
         let lines: Vec<_> = lines.iter().map(|it| (it.kind, it.text.as_str())).collect();
         let expected = [
             (Stderr, "100%|##|\n"),
@@ -185,6 +215,35 @@ mod tests {
             (Stderr, "last"),
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn long_lines_are_bounded_and_restart() {
+        let piece = |text: &str| Piece { kind: PieceKind::Stdout, text: text.to_owned() };
+        let long = "é".repeat(MAX_LINE);
+        let texts = |parts: &[&str]| -> Vec<String> {
+            let (lines, _) = Lines::last_of(9, parts.iter().map(|it| piece(it)));
+            lines.into_iter().map(|it| it.text).collect()
+        };
+        let cut = texts(&[&long, "x", "\n", "b"]);
+        assert!(cut[0].len() <= MAX_LINE + 1 && cut[0].ends_with("é\n") && cut[1] == "b", "{cut:?}");
+        assert_eq!(texts(&[&long, "x\r", "y\n"]), ["y\n"]);
+        assert_eq!(texts(&[&long, "x\ry", "\r", "\n"]), ["y\r\n"]);
+        assert_eq!(texts(&["a\r", "\r\n"]), ["a\r\r\n"]);
+    }
+
+    #[test]
+    fn only_the_last_lines_are_kept() {
+        let piece = |kind, text: &str| Piece { kind, text: text.to_owned() };
+        let pieces = [
+            piece(PieceKind::Stderr, "unfinished"),
+            piece(PieceKind::Stdout, &"\n".repeat(1 << 20)),
+            piece(PieceKind::Stdout, "one\ntwo\n"),
+            piece(PieceKind::Stderr, " again\n"),
+        ];
+        let (lines, dropped) = Lines::last_of(3, pieces);
+        let texts: Vec<_> = lines.iter().map(|it| it.text.as_str()).collect();
+        assert_eq!((texts, dropped), (vec!["one\n", "two\n", " again\n"], (1 << 20) + 1));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod chart;
 mod display;
 mod format;
 mod list;
+mod search;
 mod statements;
 mod summary;
 mod timeline;
@@ -22,9 +23,7 @@ use sqlflow_identity::Caller;
 use sqlflow_job::{CursorToken, JobId, JobKey};
 use sqlflow_job_store::JobRecord;
 use sqlflow_proto::record::record::Payload;
-use sqlflow_result_log::ResultLog;
 
-use super::log_text::{LogText, Piece, PieceKind};
 use super::tail::{Tail, tail};
 use super::view::READ_TIME;
 use super::{Web, assets, identity};
@@ -34,10 +33,6 @@ pub(super) use summary::summary;
 
 /// Bytes of records that are read at once.
 const PAGE_BYTES: usize = 256 << 10;
-/// Maximum number of lines in a search result.
-const FOUND_LINES: usize = 200;
-/// Bytes of a line that are searched.
-const LINE_BYTES: usize = 64 << 10;
 /// Maximum bytes of a program that are shown.
 const SHOWN_SQL: usize = 64 << 10;
 
@@ -50,7 +45,7 @@ pub(super) fn routes() -> Router<Web> {
         .route("/jobs/{id}", get(job).post(enter))
         .route("/jobs/{id}/log", get(download))
         .route("/jobs/{id}/display/{position}", get(display::display))
-        .route("/jobs/{id}/search", get(search))
+        .route("/jobs/{id}/search", get(search::search))
         .merge(assets())
 }
 
@@ -244,77 +239,4 @@ async fn download(
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{id}.log\"")),
     ];
     Ok((headers, Body::from_stream(chunks)).into_response())
-}
-
-#[derive(Deserialize)]
-struct Search {
-    #[serde(default)]
-    key: String,
-    #[serde(default)]
-    q: String,
-}
-
-/// Lines of the whole log that contain a text.
-async fn search(
-    State(web): State<Web>,
-    Path(id): Path<String>,
-    Query(Search { key, q }): Query<Search>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Html<String>, Refusal> {
-    let record = web.open(&id, &key, &caller).await?;
-    let found = find(web.log.as_ref(), &record.job.id, &q).await.map_err(|error| Refusal::fault(&error))?;
-    let body = html! {
-        h1 { "Lines with “" (q) "”" }
-        p { a href={ "/jobs/" (id) "?key=" (key) } { "Back to the job" } }
-        @if found.len() >= FOUND_LINES { p .dim { "The first " (FOUND_LINES) " of them." } }
-        @if found.is_empty() { p { "None." } } @else {
-            div #log tabindex="0" role="region" aria-label="Lines" {
-                @for piece in &found { span class=(piece.kind.name()) { (piece.text) "\n" } }
-            }
-        }
-    };
-    Ok(Html(page(&format!("Search in job {id}"), None, &body).into_string()))
-}
-
-async fn find(
-    log: &dyn ResultLog,
-    job: &JobId,
-    what: &str,
-) -> Result<Vec<Piece>, sqlflow_result_log::LogError> {
-    let what = what.to_lowercase();
-    let (mut text, mut found, mut after) = (LogText::default(), Vec::new(), 0);
-    let mut lines = [(PieceKind::Stdout, String::new()), (PieceKind::Stderr, String::new())];
-    loop {
-        let page = log.read(job, after, PAGE_BYTES).await?;
-        let is_last = page.records.is_empty();
-        after = page.records.last().map_or(after, |it| it.position);
-        for piece in page.records.iter().filter_map(|it| text.take(it)) {
-            if piece.kind == PieceKind::Notice {
-                keep_if_found(piece.kind, &piece.text, &what, &mut found);
-                continue;
-            }
-            let (kind, line) = &mut lines[usize::from(piece.kind == PieceKind::Stderr)];
-            line.push_str(&piece.text);
-            while let Some(end) =
-                line.find(['\n', '\r']).or((line.len() > LINE_BYTES).then(|| line.len() - 1))
-            {
-                let end = line.ceil_char_boundary(end + 1);
-                let whole: String = line.drain(..end).collect();
-                keep_if_found(*kind, whole.trim_end(), &what, &mut found);
-            }
-        }
-        if is_last || found.len() >= FOUND_LINES {
-            break;
-        }
-    }
-    for (kind, line) in &lines {
-        keep_if_found(*kind, line, &what, &mut found);
-    }
-    Ok(found)
-}
-
-fn keep_if_found(kind: PieceKind, line: &str, what: &str, found: &mut Vec<Piece>) {
-    if !line.is_empty() && found.len() < FOUND_LINES && line.to_lowercase().contains(what) {
-        found.push(Piece { kind, text: line.to_owned() });
-    }
 }

@@ -68,9 +68,8 @@ pub(super) async fn tail(log: &dyn ResultLog, job: &JobId) -> Result<Tail, LogEr
         kept.prepend(window.kept);
     }
     let mut text = LogText::default();
-    let mut lines = Lines::of(kept.records.iter().filter_map(|it| text.take(it)));
-    let surplus = lines.len().saturating_sub(SHOWN_LINES);
-    lines.drain(..surplus);
+    let pieces = kept.records.iter().filter_map(|it| text.take(it));
+    let (mut lines, surplus) = Lines::last_of(SHOWN_LINES, pieces);
     lines.iter_mut().for_each(|line| shorten(&mut line.text));
     Ok(Tail { lines, next, is_cut: is_cut || surplus > 0 })
 }
