@@ -13,6 +13,7 @@ mod small_logs;
 mod store;
 mod survey;
 mod transactions;
+mod truncation;
 mod writability;
 mod writer;
 
@@ -36,6 +37,7 @@ use sqlflow_job::{Change, Event, Job, JobId};
 use sqlflow_os::clock;
 
 use self::transactions::{apply, end_damaged};
+use self::truncation::Remains;
 use self::writability::Writability;
 use self::writer::{Turn, WriteError, Writer};
 use super::job_watchers::JobWatchers;
@@ -58,6 +60,7 @@ struct Inner {
     own: Own,
     clock: Clock,
     writability: Writability,
+    remains: Remains,
 }
 
 /// The store's time, in milliseconds since the Unix epoch.
@@ -94,9 +97,11 @@ impl SqliteStore {
         let readers = Arc::new(Readers::of(path.to_owned()));
         let (path, watchers, own) = (path.to_owned(), JobWatchers::default(), Own::default());
         let writability = Writability::begin(Instant::now());
-        let inner = Arc::new(Inner { path, writer, readers, watchers, own, clock, writability });
+        let remains = Remains::begin();
+        let inner = Arc::new(Inner { path, writer, readers, watchers, own, clock, writability, remains });
         let seen = inner.revision().await?;
         tokio::spawn(revisions::follow(Arc::downgrade(&inner), seen));
+        tokio::spawn(truncation::keep_short(Arc::downgrade(&inner)));
         Ok(Self { inner })
     }
 
@@ -105,6 +110,7 @@ impl SqliteStore {
     pub async fn close(self) {
         self.inner.readers.close().await;
         self.inner.writer.close().await;
+        self.inner.truncate().await;
     }
 
     fn now_ms(&self) -> i64 {
@@ -134,6 +140,9 @@ impl SqliteStore {
         let Some(revision) = written else { return Change::Unchanged };
         self.inner.own.note(revision);
         self.inner.watchers.wrote(job, revision);
+        if job.state.is_final() {
+            self.inner.remains.note();
+        }
         Change::Changed
     }
 
@@ -163,6 +172,7 @@ impl SqliteStore {
         let (owned_id, now_ms) = (id.clone(), self.now_ms());
         let written = self.write(move |tx| end_damaged(tx, &owned_id, now_ms)).await?;
         self.written(id, written);
+        self.inner.remains.note();
         Ok(())
     }
 

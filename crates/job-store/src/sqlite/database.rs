@@ -19,6 +19,8 @@ pub(super) fn open_to_write(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // A job whose token Run returned survives a power failure.
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // Deleted secrets are overwritten with zeros.
+    connection.pragma_update(None, "secure_delete", "ON")?;
     Ok(connection)
 }
 
