@@ -18,9 +18,10 @@ impl Redactor {
     pub fn new(data_source: &str) -> Self {
         let mut secrets = vec![data_source.to_owned()];
         let rest = data_source.split_once("://").map_or("", |(_, rest)| rest);
-        // A password may contain an unescaped `@` or `?`, and an option may contain an `@`.
-        let places = [rest, rest.split('?').next().unwrap_or_default()];
-        let logins = places.into_iter().filter_map(|place| place.rsplit_once('@')?.0.split_once(':'));
+        // A user, a password, the name of a database and an option may all contain an unescaped `@`, and all but the
+        // option a `/` or `?`. So every `@` may be the one after the password.
+        let ends = rest.match_indices('@').map(|(at, _)| &rest[..at]);
+        let logins = ends.filter_map(|login| login.split_once(':'));
         let options = rest.split(['?', '&']).filter_map(|option| option.strip_prefix("password="));
         let passwords = logins.map(|(_, password)| password).chain(options);
         for password in passwords {
@@ -52,6 +53,15 @@ mod tests {
         let redactor = Redactor::new("postgresql://u:secret@h/d?application_name=a@b");
         assert_eq!(redactor.redact("bad secret"), "bad ***");
         assert_eq!(Redactor::new("mysql://a:se?cret@h/d").redact("se?cret"), "***");
+        for source in [
+            "mysql://ana@corp:secret@tcp(db:3306)/shop",
+            "mysql://corp/ana:secret@tcp(db:3306)/shop",
+            "mysql://corp/ana@x:secret@tcp(db:3306)/shop@b?a=b@c",
+            "postgresql://ana@corp:secret@h/d@e",
+            "postgresql://corp/ana%40x:secret@h:5432/d?application_name=a@b:c",
+        ] {
+            assert_eq!(Redactor::new(source).redact("denied: secret"), "denied: ***", "{source}");
+        }
         assert_eq!(Redactor::new("mysql://a:abc@h/d").redact("abc"), "abc");
     }
 }
