@@ -240,3 +240,41 @@ fn a_list_in_a_message_has_whole_names_only() {
         assert_eq!(names.len() + count.parse::<usize>().unwrap(), known.len(), "{message}");
     }
 }
+
+/// The step is repeatable: a statement that writes would run twice. Some are a syntax error in another dialect, and are
+/// refused there too.
+#[test]
+fn validation_select_obeys_the_rule_of_the_main_select() {
+    for dialect in [Dialect::Mysql, Dialect::Postgresql, Dialect::Sqlite] {
+        for writing in [
+            "INSERT INTO t VALUES (1) RETURNING *",
+            "REPLACE INTO t VALUES (1) RETURNING *",
+            "UPDATE t SET a = 1 RETURNING *",
+            "DELETE FROM t RETURNING *",
+            "WITH d AS (DELETE FROM t RETURNING *) SELECT * FROM d",
+            "WITH d AS (SELECT 1) INSERT INTO t SELECT * FROM d RETURNING *",
+            "/* a */ INSERT INTO t VALUES (1) RETURNING *",
+            "EXPLAIN ANALYZE DELETE FROM t",
+            "SELECT * INTO u FROM t",
+            "SELECT * FROM t FOR UPDATE",
+            "SELECT nextval('s')",
+            "CALL p()",
+            "SET x = 1",
+            "CREATE TABLE u AS SELECT 1",
+            "SELECT 1; DELETE FROM t",
+        ] {
+            let held_out = GOOD.replace("WITH", &format!("WITH validation.select=\"{writing}\","));
+            let main = GOOD.replace("SELECT a, y FROM t", writing);
+            for sql in [held_out, main] {
+                let compiled = compile(&sql, dialect);
+                // As the main SELECT of TRAIN, a standard statement may come before.
+                let is_safe = compiled.as_ref().is_err()
+                    || compiled.as_ref().is_ok_and(|it| it.steps.iter().any(|step| !step.repeatable));
+                assert!(is_safe, "{dialect:?}: {sql}");
+            }
+        }
+        let reading =
+            GOOD.replace("WITH", "WITH validation.select=\"WITH d AS (SELECT 1 AS a) SELECT * FROM d\",");
+        compile(&reading, dialect).unwrap();
+    }
+}
