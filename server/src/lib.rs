@@ -5,6 +5,7 @@
 //! and `sql` depend on none of the others and do no I/O.
 
 pub mod access;
+pub mod admission;
 pub mod api;
 mod connections;
 

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, CertificateReloads, KubernetesTokens, TokenVerifier, Tokens};
+use crate::admission::Admission;
 use crate::agent_liveness::SILENCE;
 use crate::api::{self, AgentListener, Api, ClientListener, ClientSocket, SubmitOptions};
 use crate::attach_errors::AttachErrors;
@@ -78,6 +79,7 @@ pub async fn run(
         format!("cannot listen on {} (from {})", options.listen, options.origin("listen"))
     })?;
     let access = access(&options).await?;
+    let admission = Admission::new(options.access.limits());
     let socket = client_socket(&options);
     let clients_tls = options.access.tls("h2")?.map(Arc::new);
     let pages_tls = options.access.tls("http/1.1")?.map(Arc::new);
@@ -166,6 +168,7 @@ pub async fn run(
         shutdown: shutdown.clone(),
         views: JobViews::default(),
         access: access.clone(),
+        admission: admission.clone(),
     };
     let services = Api {
         assigner,
@@ -184,6 +187,7 @@ pub async fn run(
         },
         grace: options.grace,
         access,
+        admission,
         shutdown: shutdown.clone(),
     };
     tracing::info!(listen = %clients.local_addr()?, http = %pages.local_addr()?, state_dir = %state_dir.display(), "the server is ready");

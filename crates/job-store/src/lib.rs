@@ -165,6 +165,12 @@ pub trait Store: Send + Sync + 'static {
     /// Number of jobs, by the names of their states.
     async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError>;
 
+    /// Number of a principal's jobs that have not ended.
+    async fn live_jobs_of(&self, principal: &str) -> Result<u64, StoreError>;
+
+    /// Bytes of the programs of all jobs of a principal.
+    async fn program_bytes_of(&self, principal: &str) -> Result<u64, StoreError>;
+
     /// Checks whether new jobs can be recorded. It writes nothing: this process's heartbeats show it.
     ///
     /// # Errors

@@ -196,6 +196,16 @@ impl SqliteStore {
         .await
     }
 
+    /// The number that a query of a principal finds.
+    async fn number(&self, sql: &'static str, principal: &str) -> Result<u64, StoreError> {
+        let principal = principal.to_owned();
+        self.read(move |connection| {
+            let found: i64 = connection.prepare_cached(sql)?.query_row([principal], |row| row.get(0))?;
+            Ok(u64::try_from(found).unwrap_or(0))
+        })
+        .await
+    }
+
     /// The owners of live jobs, and the known servers.
     async fn owners(&self, now_ms: i64) -> Result<(BTreeSet<String>, BTreeSet<String>), StoreError> {
         self.read(move |connection| Ok((leases::owners(connection)?, leases::alive(connection, now_ms)?)))

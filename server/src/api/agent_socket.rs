@@ -22,7 +22,7 @@ use tonic::transport::{self, Server};
 
 use super::agents_server;
 use super::attach::AgentApi;
-use crate::connections::{self, AdmissionLimit, LimitedConnection};
+use crate::connections::{self, AdmissionLimit, LimitedConnection, Places};
 
 /// Period of checking for, or trying to get, the socket.
 const POLL_PERIOD: Duration = Duration::from_millis(500);
@@ -58,17 +58,21 @@ impl AgentSocket {
     /// Connections of agents, while this server has the socket.
     fn connections(self) -> impl Stream<Item = io::Result<LimitedConnection<UnixStream>>> + Send {
         let standby = Standby { path: self.path, last_logged: String::new() };
-        let begin = (AdmissionLimit::of("agents"), standby, None);
-        futures::stream::unfold(begin, |(slots, mut standby, mut held)| async move {
+        let begin = (AdmissionLimit::of("agents"), Places::of("agents"), standby, None);
+        futures::stream::unfold(begin, |(slots, places, mut standby, mut held)| async move {
             loop {
                 let listening = match held.take() {
                     Some(listening) => listening,
                     None => standby.take_over().await,
                 };
+                let accepted = async {
+                    let place = places.take().await;
+                    (connections::next(&listening.listener, "agents").await, place)
+                };
                 tokio::select! {
-                    stream = connections::next(&listening.listener, "agents") => {
-                        let connection = LimitedConnection::of_agent(slots.hold(stream));
-                        return Some((Ok(connection), (slots, standby, Some(listening))));
+                    (stream, place) = accepted => {
+                        let connection = LimitedConnection::of_agent(slots.hold(stream, place));
+                        return Some((Ok(connection), (slots, places, standby, Some(listening))));
                     }
                     () = listening.lost(&standby.path) => {
                         tracing::warn!("another server took over the agents' socket; standing by");

@@ -4,6 +4,7 @@
 mod agent_socket;
 mod agent_tls;
 mod attach;
+mod client_admission;
 mod client_listener;
 mod compressed;
 mod delivery;
@@ -30,6 +31,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::access::{Access, AccessLayer};
+use crate::admission::Admission;
 use crate::agent_liveness::SILENCE;
 use crate::attach_errors::AttachErrors;
 use crate::codegen::Assigner;
@@ -70,6 +72,8 @@ pub struct Api {
     pub submit: SubmitOptions,
     /// Who may do what.
     pub access: Access,
+    /// What one principal may use.
+    pub admission: Admission,
     /// Grace period between SIGTERM and SIGKILL.
     pub grace: Duration,
     /// Ends the services.
@@ -157,6 +161,7 @@ impl Api {
                 self.reconciler,
                 self.links.clone(),
                 self.submit,
+                self.admission.clone(),
             ),
             store: self.store,
             log: self.log,
@@ -180,8 +185,9 @@ impl Api {
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .layer(tower::util::MapResponseLayer::new(status::of_long_requests))
             .layer(delivery::DeliveryLayer)
-            .layer(connections::admit_by_request::<Arc<delivery::Connection>>())
+            .layer(connections::admit_by_service::<Arc<delivery::Connection>>())
             .layer(AccessLayer::new(self.access.clone(), peer))
+            .layer(client_admission::ClientAdmissionLayer(self.admission))
             .add_service(token_service)
             .add_service(health_service)
             .add_service(reflection)

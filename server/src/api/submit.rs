@@ -15,6 +15,7 @@ use tonic::metadata::MetadataMap;
 
 use super::request_id::{self, NamedRequest};
 use super::status;
+use crate::admission::{Admission, Slot};
 use crate::codegen::{self, DATA_SOURCE, StepSpec};
 use crate::data_sources::DataSources;
 use crate::model_rights;
@@ -50,6 +51,7 @@ pub(super) struct Submitter {
     options: SubmitOptions,
     /// Name of this process's user.
     own: String,
+    admission: Admission,
     /// Permits for compiling programs that are not short.
     long_compiles: Semaphore,
 }
@@ -60,9 +62,18 @@ impl Submitter {
         reconciler: Reconciler,
         links: Links,
         options: SubmitOptions,
+        admission: Admission,
     ) -> Self {
         let own = local_user::own().name().to_owned();
-        Self { store, reconciler, links, options, own, long_compiles: Semaphore::new(LONG_COMPILES) }
+        Self {
+            store,
+            reconciler,
+            links,
+            options,
+            own,
+            admission,
+            long_compiles: Semaphore::new(LONG_COMPILES),
+        }
     }
 
     /// Records the request's program as a job of this caller. `headers` may have the client's trace context.
@@ -84,6 +95,7 @@ impl Submitter {
             )));
         }
         let sql = request.sql;
+        let slot = self.admission.program(self.store.as_ref(), caller, sql.len(), status::of_store).await?;
         let compiled = if sql.len() <= SHORT_PROGRAM_BYTES {
             sqlflow_sql::compile(&sql, dialect)
         } else {
@@ -114,15 +126,16 @@ impl Submitter {
         let new = NewJob { job: Job { sampled: self.reconciler.samples(&job), ..job }, ..new };
         let statements = compiled.program.statements.len();
         drop(compiled);
-        let id = self.record(new, statements).await?;
+        let id = self.record(new, statements, slot).await?;
         Ok((token, id))
     }
 
     /// Records the job and starts its reconciler, even if the caller disconnects meanwhile. For a repeated request it
     /// returns the job that was recorded before.
-    async fn record(&self, new: NewJob, statements: usize) -> Result<JobId, Status> {
+    async fn record(&self, new: NewJob, statements: usize, slot: Option<Slot>) -> Result<JobId, Status> {
         let (store, reconciler) = (Arc::clone(&self.store), self.reconciler.clone());
         let recording = tokio::spawn(async move {
+            let _slot = slot;
             let id = new.job.id.clone();
             let lease = Lease { owner: new.owner.clone(), epoch: Lease::FIRST_EPOCH };
             match store.create(new).await.map_err(status::of_store)? {

@@ -10,9 +10,11 @@ use sqlflow_identity::{Pattern, Policy, local_user};
 use sqlflow_job_store::Secret;
 use sqlflow_tls::server::{ServerFiles, ServerTls};
 
-use sqlflow_units::duration;
+use sqlflow_units::{duration, whole_number};
 
 use super::Options;
+use super::values::bytes;
+use crate::admission::PrincipalLimits;
 use crate::data_sources::{self, DataSources};
 
 /// Options for access.
@@ -89,6 +91,31 @@ pub struct AccessArgs {
     /// shows /metrics to administrators only
     #[arg(long, env = "SQLFLOW_METRICS_LISTEN", value_name = "ADDRESS", value_parser = address::http_listen)]
     pub metrics_listen: Option<std::net::SocketAddr>,
+
+    /// How many jobs of one principal may be waiting or running; further programs are refused. This limit and the next ones
+    /// are not for administrators. 0: no limit
+    #[arg(long, env = "SQLFLOW_LIMIT_JOBS", value_name = "NUMBER", default_value = "1000", value_parser = number)]
+    pub limit_jobs: u64,
+
+    /// Maximum size of all programs of one principal, in jobs that have not ended and in those that are still kept
+    #[arg(long, env = "SQLFLOW_LIMIT_PROGRAMS", value_name = "SIZE", default_value = "1GiB", value_parser = bytes)]
+    pub limit_programs: u64,
+
+    /// How many web pages of running jobs one principal may have open
+    #[arg(long, env = "SQLFLOW_LIMIT_PAGES", value_name = "NUMBER", default_value = "64", value_parser = number)]
+    pub limit_pages: u64,
+
+    /// How many searches in logs one principal may run at a time
+    #[arg(long, env = "SQLFLOW_LIMIT_SEARCHES", value_name = "NUMBER", default_value = "4", value_parser = number)]
+    pub limit_searches: u64,
+
+    /// How many connections one principal may have to --listen and to the socket
+    #[arg(long, env = "SQLFLOW_LIMIT_CONNECTIONS", value_name = "NUMBER", default_value = "256", value_parser = number)]
+    pub limit_connections: u64,
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    whole_number::<u64>(text, 0..=u64::MAX)
 }
 
 impl AccessArgs {
@@ -106,6 +133,18 @@ impl AccessArgs {
         let local = [own.name(), "unix:root"].into_iter().filter(|user| is_trusted(user)).map(known);
         let admins = local.chain(self.admin.iter().cloned());
         Policy { allowed, admins: admins.collect(), is_open: self.insecure }
+    }
+
+    /// What each principal may use.
+    #[must_use]
+    pub fn limits(&self) -> PrincipalLimits {
+        PrincipalLimits {
+            jobs: self.limit_jobs,
+            program_bytes: self.limit_programs,
+            pages: self.limit_pages,
+            searches: self.limit_searches,
+            connections: self.limit_connections,
+        }
     }
 
     /// Whether callers from other machines can show who they are.

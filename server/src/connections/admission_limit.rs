@@ -8,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use sqlflow_sync::lock;
 
+use super::places::Place;
+
 /// Maximum number of connections of one gRPC listener whose peers are not admitted yet. A further one ends the
 /// oldest: an honest peer is admitted within milliseconds, so it is not affected.
 pub const MAX_UNADMITTED: usize = 1024;
@@ -31,6 +33,7 @@ struct Held {
 /// A connection whose peer is not admitted yet.
 pub struct Unadmitted<S> {
     pub(super) stream: S,
+    pub(super) place: Place,
     pub(super) slot: AdmissionSlot,
 }
 
@@ -50,7 +53,7 @@ impl AdmissionLimit {
     }
 
     /// Takes a slot for an accepted connection.
-    pub fn hold<S>(&self, stream: S) -> Unadmitted<S> {
+    pub fn hold<S>(&self, stream: S, place: Place) -> Unadmitted<S> {
         let lost = CancellationToken::new();
         let mut held = self.held();
         let id = held.next;
@@ -70,7 +73,7 @@ impl AdmissionLimit {
             }
         }
         drop(held);
-        Unadmitted { stream, slot: AdmissionSlot { id, limit: self.clone(), lost } }
+        Unadmitted { stream, place, slot: AdmissionSlot { id, limit: self.clone(), lost } }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -90,17 +93,17 @@ impl<S> Unadmitted<S> {
         self,
         wrap: impl FnOnce(S) -> F,
     ) -> Option<Unadmitted<T>> {
-        let Self { stream, slot } = self;
+        let Self { stream, place, slot } = self;
         let lost = slot.lost.clone();
         tokio::select! {
-            wrapped = wrap(stream) => Some(Unadmitted { stream: wrapped.ok()?, slot }),
+            wrapped = wrap(stream) => Some(Unadmitted { stream: wrapped.ok()?, place, slot }),
             () = lost.cancelled() => None,
         }
     }
 
     /// The same connection, with another stream.
     pub fn map<T>(self, wrap: impl FnOnce(S) -> T) -> Unadmitted<T> {
-        Unadmitted { stream: wrap(self.stream), slot: self.slot }
+        Unadmitted { stream: wrap(self.stream), place: self.place, slot: self.slot }
     }
 }
 
@@ -121,14 +124,14 @@ mod tests {
     #[test]
     fn oldest_connection_is_closed_at_the_limit() {
         let limit = AdmissionLimit::of("agents");
-        let mut unadmitted: Vec<_> = (0..MAX_UNADMITTED).map(|_| limit.hold(())).collect();
+        let mut unadmitted: Vec<_> = (0..MAX_UNADMITTED).map(|_| limit.hold((), Place::default())).collect();
         let lost = |unadmitted: &[Unadmitted<()>]| {
             unadmitted.iter().filter(|it| it.slot.lost.is_cancelled()).count()
         };
         drop(unadmitted.pop());
-        unadmitted.push(limit.hold(()));
+        unadmitted.push(limit.hold((), Place::default()));
         assert_eq!(lost(&unadmitted), 0, "one was admitted meanwhile");
-        unadmitted.push(limit.hold(()));
+        unadmitted.push(limit.hold((), Place::default()));
         assert_eq!(lost(&unadmitted), 1);
         assert!(unadmitted[0].slot.lost.is_cancelled());
         drop(unadmitted);

@@ -3,8 +3,8 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +15,12 @@ use tonic::body::Body;
 use tonic::transport::server::Connected;
 use tower::util::MapRequestLayer;
 
+use sqlflow_sync::lock;
+
+use crate::admission::Slot;
+
 use super::admission_limit::{AdmissionSlot, Unadmitted};
+use super::places::Place;
 use super::{ADMISSION_TIME, FIRST_BYTES_TIME};
 
 /// First bytes of every gRPC client: the preface of HTTP/2. Shorter than a TLS greeting.
@@ -28,6 +33,8 @@ const HELLO_BYTES: usize = 64 * 1024;
 #[derive(Debug, Clone, Default)]
 pub struct Bounds {
     are_lifted: Arc<AtomicBool>,
+    /// Of the principal that was admitted, until the connection ends.
+    slot: Arc<Mutex<Option<Slot>>>,
 }
 
 impl Bounds {
@@ -36,7 +43,16 @@ impl Bounds {
         self.are_lifted.store(true, Ordering::Relaxed);
     }
 
-    fn are_lifted(&self) -> bool {
+    /// Admits the peer, whose connection counts as this principal's.
+    pub fn lift_with(&self, slot: Option<Slot>) {
+        // Of two first requests, the second one's is not needed.
+        if !self.are_lifted.swap(true, Ordering::Relaxed) {
+            *lock(&self.slot) = slot;
+        }
+    }
+
+    /// Whether the peer is admitted.
+    pub fn are_lifted(&self) -> bool {
         self.are_lifted.load(Ordering::Relaxed)
     }
 }
@@ -51,20 +67,7 @@ pub struct ConnectInfo<I> {
 /// A layer that unwraps the connection info of a [`LimitedConnection`].
 pub type ConnectInfoLayer = MapRequestLayer<fn(http::Request<Body>) -> http::Request<Body>>;
 
-/// Admits a peer by its first request of any kind. The request gets the connection info of the stream in the
-/// [`LimitedConnection`].
-#[must_use]
-pub fn admit_by_request<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer {
-    MapRequestLayer::new(|mut request| {
-        if let Some(info) = request.extensions_mut().remove::<ConnectInfo<I>>() {
-            info.bounds.lift();
-            request.extensions_mut().insert(info.inner);
-        }
-        request
-    })
-}
-
-/// Leaves the admission of a peer to the service: each request gets the [`Bounds`] of its connection, and the
+/// Leaves the admission of a peer to the service or to another layer: each request gets the [`Bounds`] of its connection, and the
 /// connection info of the stream in the [`LimitedConnection`].
 #[must_use]
 pub fn admit_by_service<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer {
@@ -84,6 +87,8 @@ pub struct LimitedConnection<S> {
     bounds: Bounds,
     /// Until the limits are lifted.
     waiting: Option<Waiting>,
+    /// A connection of its listener.
+    _place: Place,
 }
 
 /// Limits until the peer is admitted.
@@ -99,7 +104,7 @@ struct Waiting {
 }
 
 impl<S> LimitedConnection<S> {
-    /// For a peer that is admitted by its first request, of any length. The timeout starts now.
+    /// For a peer that is admitted by a request of any length. The timeout starts now.
     pub fn new(connection: Unadmitted<S>) -> Self {
         Self::within(FIRST_BYTES_TIME, ADMISSION_TIME, usize::MAX, connection)
     }
@@ -118,7 +123,12 @@ impl<S> LimitedConnection<S> {
             lost: Box::pin(connection.slot.lost.clone().cancelled_owned()),
             _slot: connection.slot,
         };
-        Self { inner: connection.stream, bounds: Bounds::default(), waiting: Some(waiting) }
+        Self {
+            inner: connection.stream,
+            bounds: Bounds::default(),
+            waiting: Some(waiting),
+            _place: connection.place,
+        }
     }
 
     /// Why the connection must end, if it must.
@@ -221,7 +231,7 @@ mod tests {
                 first_bytes,
                 admission,
                 allowed,
-                AdmissionLimit::of("clients").hold(stream),
+                AdmissionLimit::of("clients").hold(stream, Place::default()),
             ),
         )
     }
@@ -282,9 +292,10 @@ mod tests {
     async fn peer_that_lost_its_slot_is_disconnected() {
         let limit = AdmissionLimit::of("agents");
         let (_peer, stream) = tokio::io::duplex(64);
-        let mut first = LimitedConnection::within(LONG, LONG, usize::MAX, limit.hold(stream));
+        let mut first =
+            LimitedConnection::within(LONG, LONG, usize::MAX, limit.hold(stream, Place::default()));
         let (others, error) = tokio::join!(
-            async { (0..MAX_UNADMITTED).map(|_| limit.hold(())).collect::<Vec<_>>() },
+            async { (0..MAX_UNADMITTED).map(|_| limit.hold((), Place::default())).collect::<Vec<_>>() },
             first.read_u8()
         );
         assert_eq!(

@@ -3,6 +3,7 @@
 
 mod admission_limit;
 mod limited_connection;
+mod places;
 
 use std::future::Future;
 use std::io;
@@ -14,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 pub use admission_limit::{AdmissionLimit, MAX_UNADMITTED, Unadmitted};
-pub use limited_connection::{Bounds, LimitedConnection, admit_by_request, admit_by_service};
+pub use limited_connection::{Bounds, LimitedConnection, admit_by_service};
+pub use places::{Place, Places};
 
 /// Timeout for a peer's first bytes, for a TLS handshake, and for the header of an HTTP/1 request.
 pub const FIRST_BYTES_TIME: Duration = Duration::from_secs(10);
@@ -49,15 +51,16 @@ impl Listener for UnixListener {
     }
 }
 
-/// Connections of a listener. `who` names the peers in the log.
+/// Connections of a listener, with their places. `who` names the peers in the log.
 pub fn incoming<L: Listener>(
     listener: Arc<L>,
     who: &'static str,
-) -> impl Stream<Item = L::Stream> + Send + use<L> {
-    futures::stream::unfold(
-        listener,
-        move |listener| async move { Some((next(&*listener, who).await, listener)) },
-    )
+) -> impl Stream<Item = (L::Stream, Place)> + Send + use<L> {
+    futures::stream::unfold((listener, Places::of(who)), move |(listener, places)| async move {
+        let place = places.take().await;
+        let stream = next(&*listener, who).await;
+        Some(((stream, place), (listener, places)))
+    })
 }
 
 /// Waits for the next connection. A failure is logged once until a connection is accepted again. Cancel safe.
@@ -88,7 +91,7 @@ pub fn unadmitted<L: Listener>(
     who: &'static str,
 ) -> impl Stream<Item = Unadmitted<L::Stream>> + Send + use<L> {
     let limit = AdmissionLimit::of(who);
-    incoming(listener, who).map(move |stream| limit.hold(stream))
+    incoming(listener, who).map(move |(stream, place)| limit.hold(stream, place))
 }
 
 #[cfg(test)]

@@ -196,6 +196,14 @@ impl Store for MeasuredStore {
         self.plain("counts", self.inner.counts()).await
     }
 
+    async fn live_jobs_of(&self, principal: &str) -> Result<u64, StoreError> {
+        self.plain("live_jobs_of", self.inner.live_jobs_of(principal)).await
+    }
+
+    async fn program_bytes_of(&self, principal: &str) -> Result<u64, StoreError> {
+        self.plain("program_bytes_of", self.inner.program_bytes_of(principal)).await
+    }
+
     async fn can_record(&self) -> Result<(), String> {
         self.inner.can_record().await
     }

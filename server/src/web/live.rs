@@ -1,8 +1,8 @@
 //! Live updates of a job's web page: server-sent events with the summary when it changes, and with the growing log.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
@@ -22,7 +22,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Web;
 use super::log_text::{LogText, Piece, PieceKind};
 use super::pages;
+use crate::admission::{Resource, Slot};
 use crate::read_recorder::ReadRecorder;
+use sqlflow_sync::lock;
 
 /// Maximum number of pages with live updates; further ones get 503.
 const MAX_PAGES: usize = 512;
@@ -41,6 +43,39 @@ const TAIL_RECORDS: u64 = 64;
 const LOOK_BYTES: usize = 512 << 10;
 
 static PAGES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAX_PAGES)));
+
+/// Maximum number of pages of one job with live updates. Its link may be anywhere, and leaves room for other jobs' pages.
+const MAX_PAGES_OF_JOB: usize = 64;
+
+static PAGES_OF_JOBS: LazyLock<Mutex<HashMap<JobId, usize>>> = LazyLock::new(Mutex::default);
+
+/// An open page of a job.
+struct JobSlot(JobId);
+
+impl JobSlot {
+    /// `None`: the job has as many as it may.
+    fn take(job: &JobId) -> Option<Self> {
+        let mut all = lock(&PAGES_OF_JOBS);
+        let open = all.entry(job.clone()).or_default();
+        if *open >= MAX_PAGES_OF_JOB {
+            return None;
+        }
+        *open += 1;
+        Some(Self(job.clone()))
+    }
+}
+
+impl Drop for JobSlot {
+    fn drop(&mut self) {
+        let mut all = lock(&PAGES_OF_JOBS);
+        if let Some(open) = all.get_mut(&self.0) {
+            *open -= 1;
+            if *open == 0 {
+                all.remove(&self.0);
+            }
+        }
+    }
+}
 
 pub(super) fn routes() -> Router<Web> {
     Router::new().route("/jobs/{id}/live", get(live))
@@ -70,7 +105,15 @@ async fn live(
     };
     // A browser that reconnects sends its position.
     let last = headers.get("last-event-id").and_then(|it| it.to_str().ok()?.parse().ok());
-    let events = follow(web, record.job.id, last.unwrap_or(after), permit);
+    let slot = match web.admission.take(Resource::Page, &caller) {
+        Ok(slot) => slot,
+        Err(exceeded) => return (StatusCode::TOO_MANY_REQUESTS, format!("{exceeded}\n")).into_response(),
+    };
+    let Some(of_job) = JobSlot::take(&record.job.id) else {
+        let text = format!("{MAX_PAGES_OF_JOB} pages of this job are open, which is the most\n");
+        return (StatusCode::TOO_MANY_REQUESTS, text).into_response();
+    };
+    let events = follow(web, record.job.id, last.unwrap_or(after), (permit, slot, of_job));
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
 }
 
@@ -78,12 +121,12 @@ fn follow(
     web: Web,
     job: JobId,
     after: u64,
-    permit: OwnedSemaphorePermit,
+    slots: (OwnedSemaphorePermit, Option<Slot>, JobSlot),
 ) -> impl Stream<Item = Result<Event, Infallible>> {
     // A slow page delays only its own task.
     let (sender, events) = mpsc::channel(4);
     tokio::spawn(async move {
-        let _permit = permit;
+        let _slots = slots;
         let shutdown = web.shutdown.clone();
         tokio::select! {
             () = send(&web, &job, after, &sender) => {}
@@ -163,4 +206,20 @@ fn log_event(pieces: &[Piece], position: u64) -> Event {
     let pieces: Vec<_> = pieces.iter().map(|it| (it.kind.name(), it.text.as_str())).collect();
     let data = serde_json::to_string(&pieces).unwrap_or_default();
     Event::default().event("log").id(position.to_string()).data(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_one_job_are_bounded() {
+        let (one, other) = (JobId::generate(), JobId::generate());
+        let held: Vec<_> = (0..MAX_PAGES_OF_JOB).map(|_| JobSlot::take(&one).unwrap()).collect();
+        assert!(JobSlot::take(&one).is_none() && JobSlot::take(&other).is_some());
+        drop(held);
+        assert!(JobSlot::take(&one).is_some());
+        let known = lock(&PAGES_OF_JOBS).keys().filter(|it| [&one, &other].contains(it)).count();
+        assert_eq!(known, 0);
+    }
 }

@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use sqlflow_tls::server::ServerTls;
 
 use crate::access::Access;
+use crate::admission::Admission;
 use crate::connections::FIRST_BYTES_TIME;
 use crate::metrics::Metrics;
 
@@ -65,6 +66,8 @@ pub struct Web {
     pub views: JobViews,
     /// Who may do what.
     pub access: Access,
+    /// What one principal may use.
+    pub admission: Admission,
 }
 
 pub use view::JobViews;

@@ -51,11 +51,12 @@ pub(super) async fn serve(
     let (open, peers) = (GracefulShutdown::new(), Arc::new(peers));
     let mut connections =
         pin!(connections::incoming(Arc::new(listener), "browsers").take_until(shutdown.cancelled()));
-    while let Some(stream) = connections.next().await {
+    while let Some((stream, place)) = connections.next().await {
         let (peers, routes, builder) = (Arc::clone(&peers), routes.clone(), builder.clone());
         let watcher = open.watcher();
         // A peer that disconnects or is late is not an error of this server.
         tokio::spawn(async move {
+            let _place = place;
             let peer = peers.local_user(&stream).await;
             match &peers.tls {
                 None => {

@@ -55,6 +55,7 @@ async fn world() -> World {
         shutdown: CancellationToken::new(),
         views: JobViews::default(),
         access: Access::new(Policy::default(), Vec::new()),
+        admission: Admission::default(),
     };
     World { web, log, dir }
 }

@@ -225,6 +225,18 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn live_jobs_of(&self, principal: &str) -> Result<u64, StoreError> {
+        // In the index of principals.
+        let sql = "SELECT COUNT(*) FROM jobs WHERE principal = ? AND state IN ('pending', 'running')";
+        self.number(sql, principal).await
+    }
+
+    async fn program_bytes_of(&self, principal: &str) -> Result<u64, StoreError> {
+        // The length is in a row's header: the texts are not read.
+        let sql = "SELECT COALESCE(SUM(OCTET_LENGTH(sql)), 0) FROM jobs JOIN programs USING (job_id) WHERE principal = ?";
+        self.number(sql, principal).await
+    }
+
     async fn can_record(&self) -> Result<(), String> {
         let path = self.inner.path.clone();
         // This check is first, because its error names the fix. On a full disk the heartbeat may fail too.

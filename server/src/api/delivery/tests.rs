@@ -162,7 +162,9 @@ async fn world() -> World {
     let serving = tonic::transport::Server::builder()
         .layer(DeliveryLayer)
         .add_routes(tonic::service::Routes::from(routes))
-        .serve_with_incoming(connections.map(|it| Ok::<_, std::io::Error>(TrackedStream::new(it, None))));
+        .serve_with_incoming(
+            connections.map(|(it, _)| Ok::<_, std::io::Error>(TrackedStream::new(it, None))),
+        );
     tokio::spawn(serving);
     world
 }

@@ -16,6 +16,7 @@ use sqlflow_result_log::{LogError, ResultLog};
 
 use super::{PAGE_BYTES, Refusal, page};
 use crate::access::{Action, audit};
+use crate::admission::Resource;
 use crate::web::Web;
 use crate::web::log_text::{LogText, Piece, PieceKind};
 
@@ -49,6 +50,10 @@ pub(super) async fn search(
         let body = html! { h1 { "Too long" } p { "Search for at most " (MAX_TEXT) " bytes." } };
         return Err(Refusal::new(StatusCode::BAD_REQUEST, body));
     }
+    let _slot = web.admission.take(Resource::Search, &caller).map_err(|exceeded| {
+        let body = html! { h1 { "Not now" } p { (exceeded.to_string()) } };
+        Refusal::new(StatusCode::TOO_MANY_REQUESTS, body)
+    })?;
     let Found { lines, stopped } = find(web.log.as_ref(), &record.job.id, &q, SEARCH_TIME)
         .await
         .map_err(|error| Refusal::fault(&error))?;
