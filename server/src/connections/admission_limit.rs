@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use sqlflow_sync::lock;
 
-use super::places::Place;
+use super::places::{self, Place};
 
 /// Maximum number of connections of one gRPC listener whose peers are not admitted yet. A further one ends the
 /// oldest: an honest peer is admitted within milliseconds, so it is not affected.
@@ -18,6 +18,7 @@ pub const MAX_UNADMITTED: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct AdmissionLimit {
     who: &'static str,
+    most: usize,
     held: Arc<Mutex<Held>>,
 }
 
@@ -49,7 +50,12 @@ impl AdmissionLimit {
     /// No connections yet. `who` names the peers in the log.
     #[must_use]
     pub fn of(who: &'static str) -> Self {
-        Self { who, held: Arc::default() }
+        // Admitted ones have room in any case.
+        Self::new(who, MAX_UNADMITTED.min(places::most_of_process() / 2))
+    }
+
+    pub(super) fn new(who: &'static str, most: usize) -> Self {
+        Self { who, most, held: Arc::default() }
     }
 
     /// Takes a slot for an accepted connection.
@@ -59,15 +65,15 @@ impl AdmissionLimit {
         let id = held.next;
         held.next += 1;
         held.oldest.insert(id, lost.clone());
-        if held.oldest.len() > MAX_UNADMITTED {
+        if held.oldest.len() > self.most {
             if let Some((_, oldest)) = held.oldest.pop_first() {
                 oldest.cancel();
             }
             if !std::mem::replace(&mut held.is_told, true) {
-                let who = self.who;
+                let (who, most) = (self.who, self.most);
                 tracing::warn!(
                     who,
-                    MAX_UNADMITTED,
+                    most,
                     "too many peers are not admitted yet; closing the oldest connections"
                 );
             }
@@ -111,7 +117,7 @@ impl Drop for AdmissionSlot {
     fn drop(&mut self) {
         let mut held = self.limit.held();
         held.oldest.remove(&self.id);
-        if held.oldest.len() < MAX_UNADMITTED / 2 {
+        if held.oldest.len() < self.limit.most / 2 {
             held.is_told = false;
         }
     }
@@ -123,7 +129,7 @@ mod tests {
 
     #[test]
     fn oldest_connection_is_closed_at_the_limit() {
-        let limit = AdmissionLimit::of("agents");
+        let limit = AdmissionLimit::new("agents", MAX_UNADMITTED);
         let mut unadmitted: Vec<_> = (0..MAX_UNADMITTED).map(|_| limit.hold((), Place::default())).collect();
         let lost = |unadmitted: &[Unadmitted<()>]| {
             unadmitted.iter().filter(|it| it.slot.lost.is_cancelled()).count()

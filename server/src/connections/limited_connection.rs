@@ -231,7 +231,7 @@ mod tests {
                 first_bytes,
                 admission,
                 allowed,
-                AdmissionLimit::of("clients").hold(stream, Place::default()),
+                AdmissionLimit::new("clients", MAX_UNADMITTED).hold(stream, Place::default()),
             ),
         )
     }
@@ -290,7 +290,7 @@ mod tests {
 
     #[tokio::test]
     async fn peer_that_lost_its_slot_is_disconnected() {
-        let limit = AdmissionLimit::of("agents");
+        let limit = AdmissionLimit::new("agents", MAX_UNADMITTED);
         let (_peer, stream) = tokio::io::duplex(64);
         let mut first =
             LimitedConnection::within(LONG, LONG, usize::MAX, limit.hold(stream, Place::default()));

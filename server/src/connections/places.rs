@@ -28,8 +28,7 @@ impl Places {
     /// As many as this process's limit of open files allows. `who` names the peers in the log.
     #[must_use]
     pub fn of(who: &'static str) -> Self {
-        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-        Self::new(who, most(descriptors))
+        Self::new(who, most_of_process())
     }
 
     fn new(who: &'static str, most: usize) -> Self {
@@ -44,6 +43,11 @@ impl Places {
         tracing::warn!(who = self.who, "too many connections; further ones wait until others end");
         Place { _permit: Arc::clone(&self.free).acquire_owned().await.ok() }
     }
+}
+
+/// Maximum number of connections of a listener of this process.
+pub(super) fn most_of_process() -> usize {
+    most(getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft))
 }
 
 fn most(descriptors: u64) -> usize {

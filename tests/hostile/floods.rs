@@ -1,0 +1,289 @@
+//! Peers that use up memory, time or places, most of them before anybody knows who they are.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use prost::bytes::{Buf as _, BufMut as _};
+use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
+use sqlflow_proto::v1::{Request, Session, Token};
+use sqlflow_tests::access::Tokens;
+use sqlflow_tests::http::{self, get_as_bearer, path_of};
+use sqlflow_tests::server::{Server, Setup};
+use sqlflow_tests::stand_in;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+const MIB: u64 = 1 << 20;
+/// Bytes of a flood as an attribute of each test, and memory that the server may use for it.
+const FLOOD: usize = 16 << 20;
+
+fn setup(dir: &Path) -> Setup {
+    Setup::new(dir, format!("sqlite:///{}/x.db", dir.display()))
+}
+
+/// Messages that are bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining()).to_vec()))
+    }
+}
+
+/// Sends messages to Attach; the code of its error.
+async fn attach(channel: Channel, messages: Vec<Vec<u8>>) -> Code {
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let request = tonic::Request::new(tokio_stream::iter(messages));
+    let path = "/sqlflow.agent.v1.Agent/Attach".parse().unwrap();
+    match client.streaming(request, path, Raw).await {
+        Ok(response) => match response.into_inner().message().await {
+            Ok(message) => panic!("it answers {message:?}"),
+            Err(status) => status.code(),
+        },
+        Err(status) => status.code(),
+    }
+}
+
+/// A connection to the agents' socket, which is there soon after the server is ready.
+async fn agents_socket(state: &Path) -> Channel {
+    let socket = format!("unix://{}", state.join("agent.sock").display());
+    loop {
+        match Endpoint::from_shared(socket.clone()).unwrap().connect().await {
+            Ok(channel) => return channel,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// A message of Attach with this many empty records.
+fn empty_records(bytes: usize) -> Vec<u8> {
+    let batch = [0x0a, 0].repeat(bytes / 2);
+    let mut message = vec![0x12];
+    prost::encoding::encode_varint(batch.len() as u64, &mut message);
+    message.extend(batch);
+    message
+}
+
+fn grown(server: &Server, before: u64) -> u64 {
+    server.memory_peak().saturating_sub(before) / MIB
+}
+
+/// 17 MiB of empty records took a gigabyte.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_an_unknown_agent_take_no_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = setup(dir.path()).start().unwrap();
+    let before = server.memory_peak();
+    for _ in 0..4 {
+        // Beyond 64 KiB the connection is closed; below, the first message is too long or no Hello.
+        for bytes in [FLOOD, 60 << 10, 10 << 10] {
+            let channel = agents_socket(&dir.path().join("state")).await;
+            attach(channel, vec![empty_records(bytes)]).await;
+        }
+    }
+    assert!(grown(&server, before) < 32, "{} MiB", grown(&server, before));
+    assert!(server.client().await.unwrap().run("SELECT 1").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_message_of_an_agent_is_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = setup(dir.path()).start().unwrap();
+    let channel = agents_socket(&dir.path().join("state")).await;
+    assert_eq!(attach(channel, vec![empty_records(20 << 10)]).await, Code::ResourceExhausted);
+    let channel = agents_socket(&dir.path().join("state")).await;
+    assert_eq!(attach(channel, vec![empty_records(100)]).await, Code::InvalidArgument, "no Hello");
+}
+
+/// A list of 16 MB in a program took 1.4 GB.
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_of_many_nodes_take_little_memory() {
+    let many = (FLOOD - 200) / 2;
+    for sql in [
+        format!("SELECT 1 TO TRAIN a.b WITH x=[{}1] LABEL c INTO m;", "1,".repeat(many)),
+        "a;".repeat(many),
+        format!("DROP TABLE {}a;", "a,".repeat(many)),
+        format!("SELECT * FROM {}a TO PREDICT t.c USING m;", "b,".repeat(many)),
+        "(".repeat(2 * many),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = setup(dir.path()).start().unwrap();
+        let before = server.memory_peak();
+        let beginning = sql[..30].to_owned();
+        // The last ones are accepted, or have an error: only their memory counts.
+        let _ = server.client().await.unwrap().run(sql).await;
+        let grown = grown(&server, before);
+        println!("{beginning}: {grown} MiB");
+        assert!(grown < 384, "{beginning}: {grown} MiB");
+    }
+}
+
+/// The link to a job's page, once the job has ended.
+async fn page_of_a_job(server: &Server) -> String {
+    let mut client = server.client().await.unwrap();
+    let token = client.run(stand_in::STEP).await.unwrap();
+    client.follow(&token).await.unwrap();
+    path_of(&token.job_tracer_url).to_owned()
+}
+
+/// 4 MB of empty lines held every other request for 25 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn search_in_many_lines_delays_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let code = "import sys\nfor _ in range(16): sys.stdout.write('\\n' * (1 << 18) + '\\r' * (1 << 18))";
+    let server = stand_in::setup(dir.path(), code, None).start().unwrap();
+    let link = page_of_a_job(&server).await;
+    let (page, key) = link.split_once("?key=").unwrap();
+    let search = format!("{page}/search?key={key}&q=needle");
+    let address = server.http.clone();
+    let searches: Vec<_> = (0..8)
+        .map(|_| {
+            let (address, search) = (address.clone(), search.clone());
+            std::thread::spawn(move || http::get(&address, &search).code)
+        })
+        .collect();
+    // Before, one search took most of a minute.
+    let begun = Instant::now();
+    while !searches.iter().all(std::thread::JoinHandle::is_finished) {
+        assert_eq!(http::get(&server.http, "/healthz").code, 200);
+        assert!(begun.elapsed() < Duration::from_secs(60), "they are still searching");
+    }
+    for search in searches {
+        assert_eq!(search.join().unwrap(), 200);
+    }
+    assert_eq!(http::get(&server.http, &link).code, 200);
+}
+
+/// Peers that connect and say nothing, or requests without a right, over and over.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_without_a_right_leave_room_for_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = Tokens::at(dir.path(), &["ana"]);
+    let server = setup(dir.path()).flag(tokens.flag()).descriptors(512).start().unwrap();
+    let socket = dir.path().join("state/agent.sock");
+    // More than the server has descriptors, to every listener.
+    let silent: Vec<_> =
+        (0..400).filter_map(|_| std::net::TcpStream::connect(&server.address).ok()).collect();
+    let agents: Vec<_> = (0..100).filter_map(|_| UnixStream::connect(&socket).ok()).collect();
+    let browsers: Vec<_> = (0..100).filter_map(|_| std::net::TcpStream::connect(&server.http).ok()).collect();
+    assert!(server.open_descriptors().unwrap() < 500, "{:?}", server.open_descriptors());
+    // The oldest silent ones lose their places to it.
+    let channel =
+        Endpoint::from_shared(format!("http://{}", server.address)).unwrap().connect().await.unwrap();
+    let mut client = SqlFlowClient::with_interceptor(channel, tokens.interceptor("ana"));
+    let request =
+        Request { sql: "SELECT 1".to_owned(), session: Some(Session::default()), ..Request::default() };
+    let job = client.run(request).await.unwrap().into_inner();
+    let mut token = Token { token: job.token, ..Token::default() };
+    loop {
+        let page = client.fetch(token).await.unwrap().into_inner();
+        if sqlflow_tests::client::is_over(&page.job_status.unwrap()) {
+            break;
+        }
+        token = page.next.unwrap();
+    }
+    drop((silent, agents, browsers));
+}
+
+/// Ana uses all that she may; bob and the operator are served.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_principal_leaves_room_for_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = Tokens::at(dir.path(), &["ana", "bob", "op"]);
+    let server = stand_in::setup(dir.path(), "import time; time.sleep(1000)", None)
+        .flag(tokens.flag())
+        .flag("--admin=token:op")
+        .flag("--limit-jobs=2")
+        .flag("--limit-connections=3")
+        .flag("--limit-pages=1")
+        .flag("--grace=1s")
+        .start()
+        .unwrap();
+    let connect = async |user: &str| {
+        let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        SqlFlowClient::with_interceptor(channel, tokens.interceptor(user))
+    };
+    let program = || Request {
+        sql: stand_in::STEP.to_owned(),
+        session: Some(Session::default()),
+        ..Request::default()
+    };
+
+    let mut ana = connect("ana").await;
+    let jobs =
+        [ana.run(program()).await.unwrap().into_inner(), ana.run(program()).await.unwrap().into_inner()];
+    let refused = ana.run(program()).await.unwrap_err();
+    assert!(
+        refused.code() == Code::ResourceExhausted && refused.message().contains("--limit-jobs"),
+        "{refused}"
+    );
+    assert!(!refused.details().is_empty(), "a retry hint");
+    assert!(connect("bob").await.run(program()).await.is_ok());
+    let mut op = connect("op").await;
+    for _ in 0..3 {
+        op.run(program()).await.unwrap();
+    }
+
+    let list = sqlflow_proto::v1::ListJobsRequest::default;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut more = connect("ana").await;
+        more.list_jobs(list()).await.unwrap();
+        held.push(more);
+    }
+    let refused = connect("ana").await.list_jobs(list()).await.unwrap_err();
+    assert!(refused.message().contains("--limit-connections"), "{refused}");
+    assert!(connect("bob").await.list_jobs(list()).await.is_ok());
+    drop(held);
+    while connect("ana").await.list_jobs(list()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    // An open page: the server sends its first event.
+    let live = format!("{}/live", path_of(&jobs[0].job_tracer_url).split('?').next().unwrap());
+    let mut open = std::net::TcpStream::connect(&server.http).unwrap();
+    let request = format!(
+        "GET {live} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\r\n",
+        server.http,
+        tokens.of("ana")
+    );
+    std::io::Write::write_all(&mut open, request.as_bytes()).unwrap();
+    let mut first = [0; 12];
+    std::io::Read::read_exact(&mut open, &mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    let second = get_as_bearer(&server.http, &live, tokens.of("ana"));
+    assert!(second.code == 429 && second.body.contains("--limit-pages"), "{second:?}");
+}
