@@ -1,29 +1,46 @@
 //! Unpacks a gzipped tarball of this agent or of `tar czf` into a folder. Anyone who can write to the model storage can
 //! put any file there, so nothing is written outside of the folder or through a link.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
+use nix::errno::Errno;
+use nix::sys::statvfs::statvfs;
 use sqlflow_os::paths::inside;
 use tar::{EntryType, Header};
 
 use crate::tarball::{self, TarEntry, leads_out};
 
+/// Maximum size of what is unpacked: this, and so many times the size of the tarball. Models compress to a half or a tenth;
+/// zeros to a thousandth, so that a tarball of megabytes could fill a disk.
+const MAX_UNPACKED: u64 = 256 << 20;
+const MAX_RATIO: u64 = 100;
+
 /// Keeps times and modes (without set-user-id and the like), not owners. Existing files and links of the same names are
 /// replaced. `made` receives the files and links.
 ///
 /// # Errors
-/// A read or write failed; an entry is not a file, a folder or a link that stays within the folder.
+/// A read or write failed; an entry is not a file, a folder or a link that stays within the folder; a file has no room on
+/// the disk; or the tarball holds far more than its own size, see [`MAX_RATIO`].
 pub fn unpack(tarball: impl Read, folder: &Path, made: &mut BTreeSet<PathBuf>) -> anyhow::Result<()> {
     fs::create_dir_all(folder)?;
-    let mut unpacking =
-        Unpacking { folder, made, last_folder: folder.to_owned(), links: Vec::new(), folders: Vec::new() };
-    tarball::read(tarball, |entry| {
+    let size = Size::default();
+    let mut unpacking = Unpacking {
+        folder,
+        made,
+        last_folder: folder.to_owned(),
+        links: Vec::new(),
+        folders: Vec::new(),
+        size: size.clone(),
+    };
+    tarball::read(Measured { from: tarball, read: size.packed }, |entry| {
         let path = entry.path()?.into_owned();
         unpacking.entry(&path, entry).with_context(|| format!("cannot unpack {}", path.display()))
     })?;
@@ -40,6 +57,62 @@ struct Unpacking<'a> {
     links: Vec<(PathBuf, PathBuf)>,
     /// With attributes that are set last: a mode may forbid writing, and new files change the time.
     folders: Vec<(PathBuf, Attributes)>,
+    size: Size,
+}
+
+/// Bytes so far.
+#[derive(Debug, Clone, Default)]
+struct Size {
+    packed: Rc<Cell<u64>>,
+    unpacked: Rc<Cell<u64>>,
+}
+
+/// Counts the bytes that are read.
+struct Measured<R> {
+    from: R,
+    read: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Measured<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        self.read.set(self.read.get().saturating_add(read as u64));
+        Ok(read)
+    }
+}
+
+/// Content of a file, which fails where the tarball holds too much.
+struct Content<'a, R> {
+    from: &'a mut R,
+    size: Size,
+}
+
+impl<R: Read> Read for Content<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        let Size { packed, unpacked } = &self.size;
+        unpacked.set(unpacked.get().saturating_add(read as u64));
+        if unpacked.get() > MAX_RATIO.saturating_mul(packed.get()).saturating_add(MAX_UNPACKED) {
+            let message = format!(
+                "the tarball holds more than {MAX_RATIO} times its size and {} MiB; pack the model without long runs of \
+                 equal bytes",
+                MAX_UNPACKED >> 20
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        Ok(read)
+    }
+}
+
+/// Checks that a file of this size has room in a folder. Otherwise other programs would have none either.
+fn check_room(folder: &Path, size: u64) -> anyhow::Result<()> {
+    let Ok(found) = statvfs(folder) else { return Ok(()) };
+    let free = found.blocks_available().saturating_mul(found.fragment_size());
+    if size <= free {
+        return Ok(());
+    }
+    let message = format!("it takes {size} bytes, and the disk of {} has {free} free", folder.display());
+    Err(anyhow::Error::new(Errno::ENOSPC).context(message))
 }
 
 /// Attributes of an entry that are kept.
@@ -81,11 +154,13 @@ impl Unpacking<'_> {
             }
             EntryType::Regular | EntryType::Continuous => {
                 let target = self.room_for(path)?;
+                check_room(&self.last_folder, entry.size())?;
                 // New, so that nothing is written through an existing link.
                 let mut file = File::create_new(&target)?;
                 self.made.insert(target);
-                io::copy(entry, &mut file)?;
-                Attributes::of(entry.header()).set(&file)?;
+                let attributes = Attributes::of(entry.header());
+                io::copy(&mut Content { from: entry, size: self.size.clone() }, &mut file)?;
+                attributes.set(&file)?;
             }
             EntryType::Symlink => {
                 let link = entry.link_name()?.context("it is a link without a target")?.into_owned();
@@ -311,6 +386,51 @@ tar czf ../tree.tar.gz . && tar czf ../pax.tar.gz --format=pax --pax-option=comm
                 "{bad:?}: {error}"
             );
         }
+    }
+
+    /// A tarball with one file of zeros.
+    fn zeros(size: u64) -> Vec<u8> {
+        let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        let mut header = Header::new_gnu();
+        header.set_size(size);
+        builder.append_data(&mut header, "model.bin", io::repeat(0).take(size)).unwrap();
+        builder.into_inner().unwrap().finish().unwrap()
+    }
+
+    #[test]
+    fn tarball_that_holds_far_more_than_its_size_is_rejected() {
+        let dir = tempfile::tempdir().unwrap();
+        unpack(&zeros(MAX_UNPACKED)[..], &dir.path().join("few"), &mut BTreeSet::new()).unwrap();
+        let folder = dir.path().join("many");
+        let error = unpack(&zeros(3 * MAX_UNPACKED)[..], &folder, &mut BTreeSet::new()).unwrap_err();
+        let message = format!("{error:#}");
+        assert!(
+            message.contains("model.bin: the tarball holds more than 100 times its size and 256 MiB"),
+            "{message}"
+        );
+        let written = fs::metadata(folder.join("model.bin")).unwrap().len();
+        assert!(written < 2 * MAX_UNPACKED, "{written}");
+    }
+
+    /// Before anything is written.
+    #[test]
+    fn file_without_room_on_the_disk_is_rejected() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut header = Header::new_gnu();
+        header.set_size(1 << 60);
+        header.set_path("model.bin").unwrap();
+        header.set_cksum();
+        let mut bytes = GzEncoder::new(Vec::new(), Compression::fast());
+        io::Write::write_all(&mut bytes, header.as_bytes()).unwrap();
+        let tarball = bytes.finish().unwrap();
+        let error = unpack(&tarball[..], &dir.path().join("m"), &mut BTreeSet::new()).unwrap_err();
+        let message = format!("{error:#}");
+        assert!(
+            message.contains("model.bin: it takes 1152921504606846976 bytes, and the disk of"),
+            "{message}"
+        );
+        assert_eq!(error.downcast_ref::<Errno>(), Some(&Errno::ENOSPC), "it is tried again");
+        assert!(!dir.path().join("m/model.bin").exists());
     }
 
     #[test]
