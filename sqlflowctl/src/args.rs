@@ -217,6 +217,10 @@ pub(crate) struct Reading {
     /// Save plots and other displays to files sqlflow-JOB-N.EXT in this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) save_displays: Option<PathBuf>,
+    /// On a terminal, print control sequences of the job's own output unchanged, such as colours; by default they are shown
+    /// as \x1b…, since they could change what the terminal shows, or type for you
+    #[arg(long)]
+    pub(crate) raw: bool,
     /// Timeout for retries while the server does not answer
     #[arg(long, alias = "patience", value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(crate) retry_timeout: Duration,
@@ -243,6 +247,9 @@ pub(crate) struct Logs {
     /// Continue until the job ends
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// On a terminal, print control sequences of the output unchanged, such as colours; by default they are shown as \x1b…
+    #[arg(long)]
+    pub(crate) raw: bool,
     /// Timeout for retries while the server does not answer
     #[arg(long, alias = "patience", value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(crate) retry_timeout: Duration,

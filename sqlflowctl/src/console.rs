@@ -12,6 +12,7 @@ use crate::pager::Pager;
 use crate::render::progress::ProgressView;
 use crate::render::result_set::{Expand, Style};
 use crate::render::{Screen, Tone};
+use crate::terminal_text::TerminalText;
 
 /// While a progress bar is drawn, the job's output is printed by whole lines; at most this many bytes of an incomplete
 /// line are held.
@@ -32,6 +33,9 @@ pub(crate) struct Console {
     bar: Option<ProgressBar>,
     held_back: Vec<u8>,
     pager: Option<Pager>,
+    /// Escapes the job's own output on standard output and on standard error, where these are terminals.
+    escaped_out: Option<TerminalText>,
+    escaped_err: Option<TerminalText>,
 }
 
 impl Console {
@@ -48,6 +52,8 @@ impl Console {
                 Color::Never => false,
             },
             bars,
+            escaped_out: out.is_terminal().then(TerminalText::default),
+            escaped_err: err.is_terminal().then(TerminalText::default),
             ..Self::over(Box::new(out), Box::new(err))
         }
     }
@@ -64,12 +70,21 @@ impl Console {
             bar: None,
             held_back: Vec::new(),
             pager: None,
+            escaped_out: None,
+            escaped_err: None,
         }
     }
 
     /// Saves displays to files in this folder.
     pub(crate) fn save_displays_in(&mut self, folder: Option<PathBuf>) {
         self.save_displays = folder;
+    }
+
+    /// Prints control sequences of the job's own output unchanged, if `raw`.
+    pub(crate) fn keep_control_sequences(&mut self, raw: bool) {
+        if raw {
+            (self.escaped_out, self.escaped_err) = (None, None);
+        }
     }
 
     /// Style of result sets.
@@ -92,6 +107,12 @@ impl Console {
 
     /// Ends the pager, if there is one, by waiting for the user.
     pub(crate) fn end_paging(&mut self, ended: Result<(), Failure>) -> Result<(), Failure> {
+        // Characters that are still incomplete.
+        let rest =
+            |text: &mut Option<TerminalText>| text.as_mut().map(TerminalText::rest).unwrap_or_default();
+        let (out, err) = (rest(&mut self.escaped_out), rest(&mut self.escaped_err));
+        self.pass_on(&err);
+        let ended = if out.is_empty() { ended } else { ended.and(self.results(&out).map_err(Failure::from)) };
         let Some(pager) = self.pager.take() else { return ended };
         let flushed = self.out.flush();
         self.out = BufWriter::new(Box::new(io::stdout()));
@@ -178,7 +199,16 @@ impl Screen for Console {
         self.write_line(color, text);
     }
 
+    fn output(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.escaped_out.as_mut().map(|text| text.escaped(bytes)) {
+            Some(escaped) => self.results(&escaped),
+            None => self.results(bytes),
+        }
+    }
+
     fn log(&mut self, bytes: &[u8]) {
+        let escaped = self.escaped_err.as_mut().map(|text| text.escaped(bytes));
+        let bytes = escaped.as_deref().unwrap_or(bytes);
         if self.bar.is_none() {
             self.pass_on(bytes);
             return;

@@ -17,6 +17,7 @@ mod interrupt;
 mod manual;
 mod pager;
 mod render;
+mod terminal_text;
 mod token;
 mod token_store;
 mod trace;

@@ -38,6 +38,7 @@ pub(super) async fn fetch(
         Err(status) => return Err(Failure::from_status(&status, client.server())),
     };
     console.save_displays_in(args.reading.save_displays.clone());
+    console.keep_control_sequences(args.reading.raw);
     let mut view: Box<dyn View> = if form.json {
         Box::new(JsonView::default())
     } else {
@@ -89,6 +90,7 @@ pub(super) async fn logs(
     mut client: Client,
     console: &mut Console,
 ) -> Result<(), Failure> {
+    console.keep_control_sequences(args.raw);
     // An explicit cursor does not move the plain cursor of other readers.
     let token = token::at(&token_of(&args.job)?, 0);
     let by_token = GetJobRequest { by: Some(By::Token(token::split(&token).0.to_owned())) };

@@ -84,6 +84,7 @@ async fn traced(
     // With an explicit cursor a lost page can be fetched again, and the plain token's cursor does not move.
     let mut follower = Follower::new(client.clone(), token::at(&token.token, 0), args.reading.retry_timeout);
     console.save_displays_in(args.reading.save_displays.clone());
+    console.keep_control_sequences(args.reading.raw);
     let mut view: Box<dyn View> = if form.json {
         Box::new(JsonView::default())
     } else {

@@ -1,4 +1,4 @@
-//! The job's own output only, byte for byte.
+//! The job's own output only: byte for byte, but on a terminal with control sequences escaped.
 
 use sqlflow_proto::v1::{JobStatus, Response, response};
 
@@ -13,7 +13,7 @@ pub(crate) struct LogsView;
 impl View for LogsView {
     fn show(&mut self, response: &Response, screen: &mut dyn Screen) -> Result<(), Failure> {
         match &response.response {
-            Some(response::Response::Log(log)) => screen.results(&log.data)?,
+            Some(response::Response::Log(log)) => screen.output(&log.data)?,
             Some(response::Response::Gap(gap)) => screen.line(Tone::Warning, &gap_line(gap)),
             _ => {}
         }

@@ -52,7 +52,9 @@ pub(crate) trait Screen {
     fn results(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Writes one line for the user to standard error. Errors are ignored.
     fn line(&mut self, tone: Tone, text: &str);
-    /// Writes the job's own output, unchanged, to standard error.
+    /// Writes the job's own output to standard output; on a terminal, with control sequences escaped.
+    fn output(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Writes the job's own output to standard error; on a terminal, with control sequences escaped.
     fn log(&mut self, bytes: &[u8]);
     /// Shows the progress of a statement, in place of earlier progress.
     fn progress(&mut self, view: &ProgressView);
@@ -94,6 +96,10 @@ pub(crate) mod test_screen {
 
         fn line(&mut self, _tone: Tone, text: &str) {
             self.lines.push(text.to_owned());
+        }
+
+        fn output(&mut self, bytes: &[u8]) -> io::Result<()> {
+            self.results(bytes)
         }
 
         fn log(&mut self, bytes: &[u8]) {

@@ -6,9 +6,11 @@ use std::process::Command;
 
 use nix::pty::{Winsize, openpty};
 use sqlflow_proto::v1::job_status::Code;
+use sqlflow_proto::v1::log_chunk::Stream;
 use sqlflow_proto::v1::{Cause, EndOfExecution, Progress, response::Response as Kind};
 
-use super::{World, head, log, rows};
+use super::stand_in::JOB;
+use super::{World, head, log, log_of, rows};
 
 /// The output of the command on a terminal of this width.
 fn on_terminal(mut command: Command, columns: u16) -> String {
@@ -136,4 +138,31 @@ fn bar_is_erased_at_the_end() {
     let last = after.rsplit("\x1b[2K").next().unwrap();
     assert!(!last.contains("load "), "{shown:?}");
     assert!(last.contains("succeeded"), "{shown:?}");
+}
+
+/// Otherwise a job could change what the terminal shows, or type for the user.
+#[test]
+fn control_sequences_of_a_job_are_escaped_on_a_terminal_unless_raw() {
+    let world = World::new();
+    world.server.change(|script| {
+        script.push(log(b"\x1b]0;title\x07one\n"));
+        script.push(log_of(Stream::Stderr, b"\x1b[2Jtwo\n"));
+        script.push(Kind::Eoe(EndOfExecution::default()));
+        script.end(Code::Succeeded, Cause::Unspecified, "");
+    });
+    for arguments in [&["run", "-e", "SELECT 1"][..], &["fetch", "--from-start", JOB], &["logs", JOB]] {
+        let shown = on_terminal(world.command(&[arguments, &["--no-pager"]].concat()), 80);
+        assert!(!shown.contains("\x1b]") && !shown.contains("\x1b[2J"), "{arguments:?}: {shown:?}");
+        assert!(
+            shown.contains("\\x1b]0;title\\x07one") && shown.contains("\\x1b[2Jtwo"),
+            "{arguments:?}: {shown:?}"
+        );
+        let shown = on_terminal(world.command(&[arguments, &["--no-pager", "--raw"]].concat()), 80);
+        assert!(
+            shown.contains("\x1b]0;title\x07one") && shown.contains("\x1b[2Jtwo"),
+            "{arguments:?}: {shown:?}"
+        );
+    }
+    let piped = world.command(&["logs", JOB]).output().unwrap();
+    assert!(piped.stdout.starts_with(b"\x1b]0;title\x07one\n"), "{piped:?}");
 }
