@@ -220,7 +220,7 @@ mod tests {
 
     fn column(values: v1::column::Values) -> Record {
         let column = v1::Column { values: Some(values), ..v1::Column::default() };
-        record(Payload::Rows(v1::Rows { count: 1, columns: vec![column] }))
+        record(Payload::Rows(v1::Rows { count: 1, columns: vec![column] }.into()))
     }
 
     fn output(bytes: usize) -> Record {
@@ -231,7 +231,7 @@ mod tests {
     fn honest_messages_pass() {
         assert_eq!(check_request(&batch(vec![output(1); 50_000])), Ok(()));
         assert_eq!(check_request(&batch(vec![output(16 << 20)])), Ok(()));
-        let texts = v1::Strings { values: vec!["abc".to_owned(); 500_000] };
+        let texts = std::iter::repeat_n("abc", 500_000).collect();
         assert_eq!(check_request(&batch(vec![column(v1::column::Values::Strings(texts))])), Ok(()));
         let numbers = v1::Int64s { values: vec![1 << 40; 500_000] };
         assert_eq!(check_request(&batch(vec![column(v1::column::Values::Int64s(numbers))])), Ok(()));
@@ -245,8 +245,8 @@ mod tests {
         let count = 3 << 19;
         for message in [
             check_request(&batch(vec![Record::default(); 1 << 20])),
-            of(v1::column::Values::Strings(v1::Strings { values: vec![String::new(); count] })),
-            of(v1::column::Values::Decimals(v1::Strings { values: vec![String::new(); count] })),
+            of(v1::column::Values::Strings(std::iter::repeat_n("", count).collect())),
+            of(v1::column::Values::Decimals(std::iter::repeat_n("", count).collect())),
             of(v1::column::Values::Blobs(v1::Blobs { values: vec![bytes::Bytes::new(); count] })),
             of(v1::column::Values::Mixed(v1::Values { values: vec![v1::Value::default(); count] })),
             of(v1::column::Values::Int64s(v1::Int64s { values: vec![0; 3 * count] })),
@@ -255,9 +255,9 @@ mod tests {
                 column_names: vec![String::new(); count],
                 ..v1::Head::default()
             }))])),
-            check_request(&batch(vec![record(Payload::Rows(v1::Rows {
+            check_request(&batch(vec![record(Payload::Rows(v1::EncodedRows {
                 count: 0,
-                columns: vec![v1::Column::default(); count],
+                columns: vec![bytes::Bytes::new(); count],
             }))])),
             check_request(&batch(vec![record(Payload::Metrics(v1::Metrics {
                 metrics: vec![v1::Metric::default(); count],
