@@ -3,9 +3,11 @@
 
 use std::fmt;
 
-use crate::agent::AttachRequest;
-use crate::record::Record;
-use crate::v1;
+use prost::Message as _;
+
+use crate::agent::{AttachRequest, RecordBatch};
+use crate::record::{Record, record::Payload};
+use crate::v1::{self, column::Values};
 
 /// Maximum memory of a decoded message. The largest honest one is a record of 16 MiB.
 pub const MAX_DECODED_BYTES: usize = 64 << 20;
@@ -72,6 +74,36 @@ pub fn check_request(raw: &[u8]) -> Result<(), TooLarge> {
 /// It must not be decoded.
 pub fn check_batch(raw: &[u8]) -> Result<(), TooLarge> {
     measure(Shape::Batch, raw, &mut 0)
+}
+
+/// Memory of decoded records, without the growth of their lists.
+#[must_use]
+pub fn memory(batch: &RecordBatch) -> usize {
+    let values = |column: &v1::Column| match &column.values {
+        None => 0,
+        Some(Values::Bools(it)) => it.values.len(),
+        Some(Values::Int64s(it)) => it.values.len() * size_of::<i64>(),
+        Some(Values::Uint64s(it)) => it.values.len() * size_of::<u64>(),
+        Some(Values::Doubles(it)) => it.values.len() * size_of::<f64>(),
+        Some(Values::Strings(it) | Values::Decimals(it)) => it.values.len() * size_of::<String>(),
+        Some(Values::Blobs(it)) => it.values.len() * size_of::<bytes::Bytes>(),
+        Some(Values::Dates(it)) => it.values.len() * size_of::<i32>(),
+        Some(Values::Timestamps(it)) => it.values.len() * size_of::<i64>(),
+        Some(Values::Mixed(it)) => it.values.len() * size_of::<v1::Value>(),
+    };
+    let lists = |record: &Record| match &record.payload {
+        Some(Payload::Rows(rows)) => {
+            rows.columns.iter().map(|column| size_of::<v1::Column>() + values(column)).sum()
+        }
+        Some(Payload::Head(head)) => {
+            (head.column_names.len() + head.column_types.len()) * size_of::<String>()
+        }
+        Some(Payload::Metrics(report)) => report.metrics.len() * size_of::<v1::Metric>(),
+        _ => 0,
+    };
+    // Texts and bytes are as long as they are encoded.
+    batch.encoded_len()
+        + batch.records.iter().map(|record| size_of::<Record>() + lists(record)).sum::<usize>()
 }
 
 const RECORDS: u32 = 2;
@@ -195,11 +227,9 @@ impl<'a> Fields<'a> {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
-
     use super::*;
-    use crate::agent::{Outcome, RecordBatch, attach_request};
-    use crate::record::{Output, record::Payload};
+    use crate::agent::{Outcome, attach_request};
+    use crate::record::Output;
 
     fn request(message: attach_request::Message) -> Vec<u8> {
         AttachRequest { message: Some(message) }.encode_to_vec()
@@ -278,6 +308,23 @@ mod tests {
         let raw = [0x0a, 0].repeat(8 << 20);
         assert_eq!(check_batch(&raw), Err(TooLarge::Decoded));
         assert_eq!(check_batch(&raw[..2000]), Ok(()));
+    }
+
+    #[test]
+    fn memory_of_decoded_records_is_near_the_measured_one() {
+        for records in [
+            vec![Record::default(); 1000],
+            vec![output(1000)],
+            vec![column(Values::Strings(v1::Strings { values: vec![String::new(); 1000] }))],
+            vec![column(Values::Mixed(v1::Values { values: vec![v1::Value::default(); 1000] }))],
+            vec![column(Values::Int64s(v1::Int64s { values: vec![0; 1000] }))],
+        ] {
+            let batch = RecordBatch { records };
+            let mut measured = 0;
+            measure(Shape::Batch, &batch.encode_to_vec(), &mut measured).unwrap();
+            let memory = memory(&batch);
+            assert!(memory <= 3 * measured && measured <= 3 * memory, "{memory} {measured}");
+        }
     }
 
     /// A repeated field of numbers need not be packed.

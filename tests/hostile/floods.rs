@@ -4,19 +4,28 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use prost::Message as _;
 use prost::bytes::{Buf as _, BufMut as _};
+use sqlflow_proto::agent::agent_server::{Agent, AgentServer};
+use sqlflow_proto::agent::attach_request::Message;
+use sqlflow_proto::agent::{AttachRequest, AttachResponse, CompressedRecords, Hello};
 use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
 use sqlflow_proto::v1::{Request, Session, Token};
 use sqlflow_tests::access::Tokens;
 use sqlflow_tests::http::{self, get_as_bearer, path_of};
 use sqlflow_tests::server::{Server, Setup};
 use sqlflow_tests::stand_in;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{self, Channel, Endpoint};
 use tonic::{Code, Status};
 
 const MIB: u64 = 1 << 20;
-/// Bytes of a flood as an attribute of each test, and memory that the server may use for it.
+/// Bytes of a flood.
 const FLOOD: usize = 16 << 20;
 
 fn setup(dir: &Path) -> Setup {
@@ -125,6 +134,85 @@ async fn first_message_of_an_agent_is_short() {
     assert_eq!(attach(channel, vec![empty_records(20 << 10)]).await, Code::ResourceExhausted);
     let channel = agents_socket(&dir.path().join("state")).await;
     assert_eq!(attach(channel, vec![empty_records(100)]).await, Code::InvalidArgument, "no Hello");
+}
+
+/// Takes the first Hello of the agents that attach here, and answers nothing.
+struct Thief(mpsc::Sender<Hello>);
+
+#[tonic::async_trait]
+impl Agent for Thief {
+    type AttachStream = ReceiverStream<Result<AttachResponse, Status>>;
+
+    async fn attach(
+        &self,
+        request: tonic::Request<tonic::Streaming<AttachRequest>>,
+    ) -> Result<tonic::Response<Self::AttachStream>, Status> {
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.and_then(|it| it.message);
+        if let Some(Message::Hello(hello)) = first {
+            let _ = self.0.try_send(hello);
+        }
+        let (open, answers) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Ok(Some(_)) = requests.message().await {}
+            drop(open);
+        });
+        Ok(tonic::Response::new(ReceiverStream::new(answers)))
+    }
+}
+
+/// A job's program may speak for its agent, whose memory it can read. A batch of 17 KB took the server to 1.8 GB.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_an_admitted_agent_take_bounded_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = dir.path().join("thief.sock");
+    let (hellos, mut stolen) = mpsc::channel(1);
+    let listener = UnixListenerStream::new(UnixListener::bind(&address).unwrap());
+    let service = AgentServer::new(Thief(hellos));
+    tokio::spawn(transport::Server::builder().add_service(service).serve_with_incoming(listener));
+    let server = stand_in::setup(dir.path(), "", Some(&address)).start().unwrap();
+    server.client().await.unwrap().run(stand_in::STEP).await.unwrap();
+    let hello = stolen.recv().await.unwrap();
+
+    let before = server.memory_peak();
+    let compressed = compressed_records(&[0x0a, 0].repeat(FLOOD / 2));
+    assert!(compressed.data.len() < 20_000, "{}", compressed.data.len());
+    // As many as fit: the server adds those that have arrived to one write.
+    let many = compressed_records(&[0x0a, 0].repeat(60_000));
+    let encoded = |message| AttachRequest { message: Some(message) }.encode_to_vec();
+    let hello = encoded(Message::Hello(hello));
+    for flood in [
+        vec![encoded(Message::Compressed(compressed))],
+        vec![empty_records(FLOOD)],
+        vec![encoded(Message::Compressed(many)); 100],
+    ] {
+        let channel = agents_socket(&dir.path().join("state")).await;
+        let mut client = tonic::client::Grpc::new(channel);
+        client.ready().await.unwrap();
+        let (messages, stream) = mpsc::channel(4);
+        messages.send(hello.clone()).await.unwrap();
+        let request = tonic::Request::new(ReceiverStream::new(stream));
+        let path = "/sqlflow.agent.v1.Agent/Attach".parse().unwrap();
+        let mut answers = client.streaming(request, path, Raw).await.unwrap().into_inner();
+        assert!(answers.message().await.unwrap().is_some(), "it is attached");
+        let sending = tokio::spawn(async move {
+            for message in flood {
+                if messages.send(message).await.is_err() {
+                    return;
+                }
+            }
+        });
+        while let Ok(Some(_)) = answers.message().await {}
+        sending.await.unwrap();
+    }
+    let grown = grown(&server, before);
+    assert!(grown < 256, "{grown} MiB");
+}
+
+fn compressed_records(batch: &[u8]) -> CompressedRecords {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+    std::io::Write::write_all(&mut encoder, batch).unwrap();
+    CompressedRecords { data: encoder.finish().unwrap().into(), length: u32::try_from(batch.len()).unwrap() }
 }
 
 /// A list of 16 MB in a program took 1.4 GB.

@@ -13,6 +13,7 @@ use sqlflow_proto::agent::{
     Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, Cancel, CommitGrant, CommitRefusal,
     RecordBatch, attach_request, attach_response, attach_response::Message,
 };
+use sqlflow_proto::decoded_size;
 use sqlflow_result_log::{Entry, Producer};
 use tonic::{Status, Streaming};
 use tracing::Span;
@@ -28,6 +29,8 @@ use crate::trace;
 
 /// Maximum number of records in one write.
 const APPEND_BYTES: usize = 8 * 1024 * 1024;
+/// Memory of decoded records from which on no more are added: those of one message take at most 64 MiB.
+const APPEND_MEMORY: usize = 32 * 1024 * 1024;
 /// A smaller batch waits for more records, so that one sync serves them all: a short program sends its few records
 /// within milliseconds.
 const FEW_BYTES: usize = 64 * 1024;
@@ -219,10 +222,11 @@ impl<'a> Session<'a> {
     /// Adds records that have arrived meanwhile to the batch, so that one sync serves them all.
     async fn gather(&self, batch: RecordBatch, requests: &mut Requests) -> (Vec<Entry>, Option<Incoming>) {
         let mut bytes = prost::Message::encoded_len(&batch);
+        let mut memory = decoded_size::memory(&batch);
         let mut entries = self.entries(batch);
         let time = if self.acked_seq == 0 { FIRST_GATHER_TIME } else { GATHER_TIME };
         let until = tokio::time::Instant::now() + time;
-        while bytes < APPEND_BYTES {
+        while bytes < APPEND_BYTES && memory < APPEND_MEMORY {
             let mut next = requests.arrived();
             if next.is_none() && self.is_repeatable && bytes < FEW_BYTES {
                 // A submitter that must not repeat its statement waits for the acknowledgement of its start.
@@ -231,6 +235,7 @@ impl<'a> Session<'a> {
             match next {
                 Some(Some(Ok(AttachRequest { message: Some(attach_request::Message::Records(batch)) }))) => {
                     bytes += prost::Message::encoded_len(&batch);
+                    memory += decoded_size::memory(&batch);
                     entries.extend(self.entries(batch));
                 }
                 other => return (entries, other),
