@@ -138,7 +138,7 @@ impl Shape {
             (Self::Head, 2) => (Self::Flat, size_of::<v1::ColumnType>()),
             (Self::Rows, 2) => (Self::Column, size_of::<v1::Column>()),
             (Self::Column, 2..=5 | 9 | 10) => (Self::Numbers, 0),
-            (Self::Column, 6 | 7 | 8) => (Self::Texts, 0),
+            (Self::Column, 6..=8) => (Self::Texts, 0),
             (Self::Column, 11) => (Self::Mixed, 0),
             (Self::Texts, 1) => (Self::Flat, size_of::<String>().max(size_of::<bytes::Bytes>())),
             (Self::Mixed, 1) => (Self::Flat, size_of::<v1::Value>()),

@@ -189,7 +189,11 @@ impl Searcher {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_proto::record::{Output, Record, output::Stream, record::Payload};
+    use sqlflow_result_log::{Entry, Producer};
+
     use super::*;
+    use crate::fixture;
 
     fn search(what: &str, pieces: &[(PieceKind, &str)]) -> Vec<String> {
         let mut searcher = Searcher::new(what);
@@ -219,6 +223,24 @@ mod tests {
         let found = search("needle", &[(PieceKind::Stdout, &line)]);
         assert_eq!(found.len(), 2);
         assert!(found[0].len() <= SHOWN_BYTES + 4 && found[1] == "needle", "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn search_stops_at_its_deadline_and_says_how_much_it_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = fixture::log(&dir.path().join("log"));
+        let job = JobId::generate();
+        let entry = |text: &str| {
+            let data = format!("{text}{}\n", " ".repeat(PAGE_BYTES)).into_bytes().into();
+            let output = Output { stream: Stream::Stdout.into(), offset: 0, data };
+            let record = Record { payload: Some(Payload::Output(output)), ..Record::default() };
+            Entry { producer: Producer::server(0), record }
+        };
+        log.append(&job, vec![entry("needle 1"), entry("needle 2"), entry("needle 3")]).await.unwrap();
+        let found = find(&log, &job, "needle", Duration::ZERO).await.unwrap();
+        assert_eq!((found.lines.len(), found.stopped), (1, Some(2)));
+        let found = find(&log, &job, "needle", SEARCH_TIME).await.unwrap();
+        assert_eq!((found.lines.len(), found.stopped), (3, None));
     }
 
     /// With quadratic time, it would take minutes.
