@@ -8,18 +8,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use sqlflow_data_source::is_name;
 use sqlflow_identity::{Caller, Pattern};
 use sqlflow_job_store::Secret;
 use sqlflow_os::reloaded::Reloaded;
 use sqlflow_sql::nearest;
 use tonic::Status;
 
-/// Maximum length of a name.
-const MAX_NAME_BYTES: usize = 64;
 /// Number of names in an error.
 const LISTED: usize = 10;
 
@@ -42,8 +41,8 @@ pub type Named = BTreeMap<String, Entry>;
 #[derive(Debug)]
 pub struct Entry {
     dsn: Secret,
-    /// Empty: everybody who may use the server.
-    users: Vec<Pattern>,
+    /// `None`: everybody who may use the server.
+    users: Option<Vec<Pattern>>,
 }
 
 impl DataSources {
@@ -79,7 +78,7 @@ impl DataSources {
         if given.is_empty() {
             return self.default_for(caller);
         }
-        if !given.contains("://") && is_name(given) {
+        if is_name(given) {
             return self.named(caller, given);
         }
         if !self.allow_client_dsn {
@@ -152,21 +151,15 @@ impl DataSources {
 
 impl Entry {
     fn is_for(&self, caller: &Caller) -> bool {
-        self.users.is_empty() || caller.is_one_of(&self.users)
+        self.users.as_ref().is_none_or(|users| caller.is_one_of(users))
     }
-}
-
-fn is_name(text: &str) -> bool {
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-    (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(is_part)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     dsn: String,
-    #[serde(default)]
-    users: Vec<String>,
+    users: Option<Vec<String>>,
 }
 
 /// Reads the file.
@@ -175,6 +168,13 @@ struct Written {
 /// It cannot be read, or an entry is wrong. The message shows no data source, which has a password.
 pub fn read(path: &Path) -> io::Result<Reloaded<Named>> {
     Reloaded::open(path, parse)
+}
+
+/// Files and sockets of this machine among the data sources.
+#[must_use]
+pub fn local_paths(named: &Reloaded<Named>) -> Vec<PathBuf> {
+    let entries = named.current(|_| ());
+    entries.values().flat_map(|entry| sqlflow_data_source::local_paths(entry.dsn.expose())).collect()
 }
 
 fn parse(text: &str) -> Result<Named, String> {
@@ -186,14 +186,15 @@ fn parse(text: &str) -> Result<Named, String> {
 fn entry(name: &str, value: toml::Value) -> Result<Entry, String> {
     let wrong = |why: &str| format!("data source {name:?}: {why}");
     if !is_name(name) {
-        return Err(wrong("a name has 1 to 64 letters, digits, _, - and ."));
+        return Err(wrong("a name has 1 to 64 letters, digits, _ and -"));
     }
     if !value.is_table() {
         return Err(wrong("it has the keys dsn and users"));
     }
     let Written { dsn, users } = value.try_into().map_err(|error: toml::de::Error| wrong(error.message()))?;
     sqlflow_data_source::dialect(&dsn).map_err(|error| wrong(&error.to_string()))?;
-    let users: Result<Vec<Pattern>, _> = users.iter().map(|it| it.parse()).collect();
+    let parsed = |users: Vec<String>| users.iter().map(|it| it.parse()).collect::<Result<Vec<Pattern>, _>>();
+    let users = users.map(parsed).transpose();
     Ok(Entry {
         dsn: Secret::new(dsn),
         users: users.map_err(|error: sqlflow_identity::PatternError| wrong(&error.to_string()))?,
@@ -212,6 +213,9 @@ mod tests {
         users = ['token:ana', 'group:token:ml']
         [public]
         dsn = 'sqlite:////data/public.db'
+        [locked]
+        dsn = 'sqlite:////data/locked.db'
+        users = []
     ";
 
     fn caller(name: &str) -> Caller {

@@ -51,6 +51,7 @@ impl Interceptor for Bearer {
 impl Client {
     /// A client of this server.
     pub(crate) fn new(connection: &Connection) -> Result<Self, Failure> {
+        connection.check()?;
         let server = connection.server.as_str();
         let wrong = |error| Failure::Usage(format!("{server:?} is not a server's address: {error}"));
         let mut endpoint = Endpoint::from_shared(server.to_owned()).map_err(wrong)?;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -108,6 +109,11 @@ impl ConnectionArgs {
         self.with(Login::stored()?)
     }
 
+    /// The settings without a stored login, for a new one.
+    pub(crate) fn without_login(&self) -> Result<Connection, Failure> {
+        self.with(None)
+    }
+
     fn with(&self, login: Option<Login>) -> Result<Connection, Failure> {
         // A login is for its own server: its token is not sent to others.
         let login = login.filter(|login| self.server.as_ref().is_none_or(|server| *server == login.server));
@@ -124,11 +130,6 @@ impl ConnectionArgs {
             (None, None, "") => AccessToken::None,
             (None, None, token) => AccessToken::Text(token.to_owned()),
         };
-        if !matches!(token, AccessToken::None) && !is_private(&server) {
-            return Err(Failure::Usage(format!(
-                "cannot send the access token to {server}: it could be read on its way; write https://"
-            )));
-        }
         let identity = self.client_cert.clone().zip(self.client_key.clone());
         Ok(Connection { server, token, ca: self.ca.clone().or(login.ca), identity })
     }
@@ -143,9 +144,10 @@ fn default_server() -> String {
 
 /// Whether nobody else can read what is sent there.
 fn is_private(server: &str) -> bool {
-    let is_here =
-        ["http://localhost:", "http://127.", "http://[::1]:"].iter().any(|it| server.starts_with(it));
-    is_here || server.starts_with("https://") || server.starts_with("unix:")
+    let Some(address) = server.strip_prefix("http://") else { return true };
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let ip: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    host == "localhost" || ip.is_some_and(|it| it.is_loopback())
 }
 
 impl Connection {
@@ -153,6 +155,17 @@ impl Connection {
     #[cfg(test)]
     pub(crate) fn to(server: &str) -> Self {
         Self { server: server.to_owned(), token: AccessToken::None, ca: None, identity: None }
+    }
+
+    /// Checks that nobody else can read the access token on its way.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if matches!(self.token, AccessToken::None) || is_private(&self.server) {
+            return Ok(());
+        }
+        Err(Failure::Usage(format!(
+            "cannot send the access token to {}: it could be read on its way; write https://",
+            self.server
+        )))
     }
 
     /// TLS, for a server that has it.
@@ -198,8 +211,9 @@ impl Login {
         };
         let login = serde_json::from_str(&text).map_err(|error| {
             Failure::Usage(format!(
-                "cannot use the login {}: {error}; log in again, or remove it with sqlflowctl logout",
-                file.display()
+                "cannot use the login {}: it is damaged at line {}; log in again, or remove it with sqlflowctl logout",
+                file.display(),
+                error.line()
             ))
         })?;
         Ok(Some(login))
@@ -254,7 +268,10 @@ mod tests {
 
     #[test]
     fn tokens_are_sent_encrypted_and_to_their_server_only() {
-        let with = |server, login| args(server).with(login);
+        let with = |server, login| {
+            let connection = args(server).with(login)?;
+            connection.check().map(|()| connection)
+        };
         let found = with(None, login("https://a:1")).unwrap();
         assert_eq!(
             (found.server.as_str(), found.token.read().unwrap().as_deref()),
@@ -267,7 +284,10 @@ mod tests {
         for private in ["http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1", "unix:///s"] {
             assert!(with(None, login(private)).is_ok(), "{private}");
         }
-        assert!(with(None, login("http://localhost.example.com:1")).is_err());
+        for open in ["http://localhost.example.com:1", "http://127.evil.example.com:1", "http://192.0.2.1:1"]
+        {
+            assert!(with(None, login(open)).is_err(), "{open}");
+        }
         assert!(!format!("{found:?}").contains("secret"));
     }
 }

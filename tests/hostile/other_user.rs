@@ -85,7 +85,7 @@ async fn another_user_of_the_machine_gets_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn allowed_user_has_jobs_of_their_own() {
     let dir = open_folder();
-    let server = setup(dir.path()).flag("--allow=unix:nobody").start().unwrap();
+    let server = setup(dir.path()).flag("--allow=unix:nobody").flag("--admin=unix:root").start().unwrap();
     let id = job(&server).await;
     let run = ctl(dir.path(), &server.address, &["run", "-e", "SELECT 'mine' AS m", "--output", "csv"]);
     assert!(String::from_utf8_lossy(&run.stdout).contains("mine"), "{run:?}");

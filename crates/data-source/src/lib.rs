@@ -67,6 +67,17 @@ pub enum DataSourceError {
     MysqlTls,
 }
 
+/// Maximum length of a data source's name.
+const MAX_NAME_BYTES: usize = 64;
+
+/// Whether the text may be the name of a data source, which the server's operator gave it. It has no dot, which is in most
+/// names of files.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(is_part)
+}
+
 const SQLITE_FORM: &str = "sqlite:////absolute/path/to/file.db";
 
 /// Checks the form of a data source; returns its SQL dialect.

@@ -1,14 +1,32 @@
 //! Users of this machine.
 
+use std::sync::LazyLock;
+
 use nix::unistd::{Uid, User};
 
 use crate::{Method, Principal};
+
+/// Number for unknown users, unless the kernel says otherwise.
+const NOBODY: u32 = 65534;
 
 /// The principal of a user: `unix:ana`, or `unix:1001` for one without a name.
 #[must_use]
 pub fn of(uid: u32) -> Principal {
     let name = User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name);
     Principal::new(Method::Unix, &name.unwrap_or_else(|| uid.to_string()))
+}
+
+/// Whether the number names one user. In a user namespace one number, that of nobody, stands for all users that the namespace
+/// does not know.
+#[must_use]
+pub fn is_one_user(uid: u32) -> bool {
+    static OVERFLOW: LazyLock<Option<u32>> = LazyLock::new(|| {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let is_whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
+        let number = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
+        (!is_whole).then(|| number.trim().parse().unwrap_or(NOBODY))
+    });
+    *OVERFLOW != Some(uid)
 }
 
 /// The user of this process.

@@ -73,7 +73,8 @@ struct Entry {
 }
 
 fn parse(text: &str) -> Result<Tokens, String> {
-    let document: Document = toml::from_str(text).map_err(|error| error.to_string())?;
+    let document: Document =
+        toml::from_str(text).map_err(|error: toml::de::Error| error.message().to_owned())?;
     let mut tokens = Tokens::new();
     for entry in document.tokens {
         let name = entry.name.as_str();

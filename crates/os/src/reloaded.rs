@@ -2,9 +2,10 @@
 //! what was read before in use.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Period of checking for a changed file.
 pub const CHECK_PERIOD: Duration = Duration::from_secs(1);
@@ -20,10 +21,12 @@ struct State<T> {
     content: Arc<T>,
     version: Version,
     checked: Instant,
+    /// Each error is reported once.
+    last_error: String,
 }
 
-/// Time and size of a file, which change with its content.
-type Version = Option<(SystemTime, u64)>;
+/// What changes with a file's content, also if a program restores the time of the content, and when it becomes readable.
+type Version = Option<[i64; 7]>;
 
 impl<T> Reloaded<T> {
     /// Reads the file.
@@ -32,7 +35,12 @@ impl<T> Reloaded<T> {
     /// It cannot be read or parsed.
     pub fn open(path: &Path, parse: fn(&str) -> Result<T, String>) -> io::Result<Self> {
         let version = version(path);
-        let state = State { content: Arc::new(read(path, parse)?), version, checked: Instant::now() };
+        let state = State {
+            content: Arc::new(read(path, parse)?),
+            version,
+            checked: Instant::now(),
+            last_error: String::new(),
+        };
         Ok(Self { path: path.to_owned(), parse, state: Mutex::new(state) })
     }
 
@@ -43,10 +51,20 @@ impl<T> Reloaded<T> {
             state.checked = Instant::now();
             let version = version(&self.path);
             if version != state.version {
-                state.version = version;
                 match read(&self.path, self.parse) {
-                    Ok(content) => state.content = Arc::new(content),
-                    Err(error) => on_error(&error),
+                    Ok(content) => {
+                        state.content = Arc::new(content);
+                        // A file that could not be used is tried again: the cause may be elsewhere.
+                        state.version = version;
+                        state.last_error.clear();
+                    }
+                    Err(error) => {
+                        let said = error.to_string();
+                        if said != state.last_error {
+                            state.last_error = said;
+                            on_error(&error);
+                        }
+                    }
                 }
             }
         }
@@ -68,8 +86,9 @@ impl<T> Reloaded<T> {
 }
 
 fn version(path: &Path) -> Version {
-    let found = std::fs::metadata(path).ok()?;
-    Some((found.modified().ok()?, found.len()))
+    let it = std::fs::metadata(path).ok()?;
+    let identity = [it.dev().cast_signed(), it.ino().cast_signed(), it.size().cast_signed()];
+    Some([identity[0], identity[1], identity[2], it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()])
 }
 
 fn read<T>(path: &Path, parse: fn(&str) -> Result<T, String>) -> io::Result<T> {
@@ -102,9 +121,15 @@ mod tests {
         assert!(said.is_some_and(|it| it.contains("is no number")));
         file.check_soon();
         assert_eq!(current(), 22);
+        // Of the same length and time as the first one.
+        let kept = std::fs::metadata(&path).unwrap().modified().unwrap();
+        std::fs::write(&path, "333333333").unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(kept).unwrap();
+        file.check_soon();
+        assert_eq!(current(), 333_333_333);
         std::fs::remove_file(&path).unwrap();
         file.check_soon();
-        assert_eq!(*file.current(|_| ()), 22);
+        assert_eq!(*file.current(|_| ()), 333_333_333);
         assert!(Reloaded::open(&path, number).is_err());
     }
 }

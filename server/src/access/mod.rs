@@ -47,6 +47,12 @@ impl Access {
         Self { policy: Arc::new(policy), verifiers: verifiers.into(), local_users: Arc::default() }
     }
 
+    /// Whether tokens can be verified.
+    #[must_use]
+    pub fn has_verifiers(&self) -> bool {
+        !self.verifiers.is_empty()
+    }
+
     /// The caller that shows this bearer token, or whose connection is this principal's.
     ///
     /// # Errors
@@ -75,12 +81,17 @@ pub fn allowed(caller: &Caller) -> Result<&Caller, Refused> {
     }
 }
 
-/// The token of an `Authorization` header.
+/// The token of an `Authorization` header. Of one that has another form, or of several, it is empty, and so refused: an
+/// identity is never ignored.
 #[must_use]
 pub fn bearer(headers: &http::HeaderMap) -> Option<&str> {
-    let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    let mut values = headers.get_all(http::header::AUTHORIZATION).iter();
+    let value = values.next()?;
+    let of_one = || {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    };
+    if values.next().is_some() { Some("") } else { of_one().or(Some("")) }
 }
 
 impl fmt::Display for Refused {
@@ -171,7 +182,11 @@ mod tests {
         };
         assert_eq!(of("Bearer x").as_deref(), Some("x"));
         assert_eq!(of("bearer  x ").as_deref(), Some("x"));
-        assert_eq!(of("Basic x"), None);
+        assert_eq!(of("Basic x").as_deref(), Some(""), "it is refused");
+        assert_eq!(of("Bearer ä").as_deref(), Some(""));
+        let two = ["Basic x", "Bearer y"].map(|it| (http::header::AUTHORIZATION, it.parse().unwrap()));
+        assert_eq!(bearer(&http::HeaderMap::from_iter(two)), Some(""));
+        assert_eq!(bearer(&http::HeaderMap::new()), None);
         assert_eq!(of("Bearer").as_deref(), Some(""), "it is refused");
     }
 }

@@ -10,9 +10,13 @@ use sqlflow_identity::token_file::TokenFile;
 use sqlflow_identity::{Method, Principal};
 use sqlflow_launcher::kubernetes::TokenReviews;
 use sqlflow_sync::lock;
+use tokio::sync::Semaphore;
 
 /// Time for which an answer of Kubernetes is used again. A deleted account is refused after it.
 const REVIEW_LIFETIME: Duration = Duration::from_secs(30);
+/// Maximum number of reviews at a time, and time limit of one with its wait.
+const MAX_REVIEWS: usize = 16;
+const REVIEW_TIME: Duration = Duration::from_secs(5);
 /// Maximum number of remembered answers: about 300 bytes each.
 const REMEMBERED: usize = 1024;
 /// Maximum length of a token, in bytes.
@@ -46,6 +50,7 @@ pub struct KubernetesTokens {
     reviews: TokenReviews,
     /// By the token's hash.
     known: Mutex<HashMap<[u8; 32], Known>>,
+    places: Semaphore,
 }
 
 /// An answer, and when it was given.
@@ -55,7 +60,7 @@ impl KubernetesTokens {
     /// Reviewed there.
     #[must_use]
     pub fn new(reviews: TokenReviews) -> Self {
-        Self { reviews, known: Mutex::default() }
+        Self { reviews, known: Mutex::default(), places: Semaphore::new(MAX_REVIEWS) }
     }
 }
 
@@ -72,11 +77,20 @@ impl TokenVerifier for KubernetesTokens {
         {
             return Ok(principal.clone());
         }
-        let user = self.reviews.user(token).await?;
+        let reviewed = async {
+            let _place = self.places.acquire().await;
+            self.reviews.user(token).await
+        };
+        let late = |_| Err("the Kubernetes API does not answer in time".to_owned());
+        let user = tokio::time::timeout(REVIEW_TIME, reviewed).await.unwrap_or_else(late)?;
         let principal = user.map(|user| {
             let groups = user.groups.iter().map(String::as_str);
             Principal::new(Method::Kubernetes, &user.name).with_groups(Method::Kubernetes, groups)
         });
+        if principal.is_none() {
+            // Anyone can make these: they must not push out the others.
+            return Ok(None);
+        }
         let mut known = lock(&self.known);
         if known.len() >= REMEMBERED {
             known.retain(|_, (_, at)| at.elapsed() < REVIEW_LIFETIME);

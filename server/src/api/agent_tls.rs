@@ -50,7 +50,7 @@ impl AgentTls {
                     connection.try_map(|stream| handshake(stream, &tls)).await
                 }
             })
-            .buffer_unordered(MAX_UNADMITTED)
+            .buffer_unordered(2 * MAX_UNADMITTED)
             .filter_map(std::future::ready)
             .map(|connection| Ok::<_, io::Error>(LimitedConnection::of_agent(connection)));
         agents_server(Server::builder())

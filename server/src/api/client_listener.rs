@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _};
-use sqlflow_identity::{Principal, loopback};
+use sqlflow_identity::{Principal, local_user, loopback};
 use sqlflow_tls::server::ServerTls;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -73,7 +73,7 @@ fn of_port(
         async move {
             // Small answers must not wait for more to say.
             let _ = connection.stream().set_nodelay(true);
-            let local = local_user(connection.stream(), &users).await;
+            let local = user_behind(connection.stream(), &users).await;
             let Some(tls) = tls else {
                 return Some(connection.map(|stream| (ClientStream::Tcp(stream), local)));
             };
@@ -88,7 +88,7 @@ fn of_port(
     // A slow handshake delays nobody else's.
     connections::unadmitted(Arc::new(listener), "clients")
         .map(identified)
-        .buffer_unordered(MAX_UNADMITTED)
+        .buffer_unordered(2 * MAX_UNADMITTED)
         .filter_map(std::future::ready)
 }
 
@@ -101,8 +101,10 @@ fn of_socket(socket: ClientSocket, users: Arc<LocalUsers>) -> impl Stream<Item =
         let users = Arc::clone(&users);
         async move {
             let peer = match connection.stream().peer_cred() {
-                Ok(credentials) => Some(users.of(credentials.uid()).await),
-                Err(_) => None,
+                Ok(credentials) if local_user::is_one_user(credentials.uid()) => {
+                    Some(users.of(credentials.uid()).await)
+                }
+                Ok(_) | Err(_) => None,
             };
             connection.map(|stream| (ClientStream::Unix(stream), peer))
         }
@@ -110,10 +112,10 @@ fn of_socket(socket: ClientSocket, users: Arc<LocalUsers>) -> impl Stream<Item =
 }
 
 /// The user whose process is at the other end, if that is on this machine.
-pub(crate) async fn local_user(stream: &TcpStream, users: &LocalUsers) -> Option<Principal> {
+pub(crate) async fn user_behind(stream: &TcpStream, users: &LocalUsers) -> Option<Principal> {
     let (client, server) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
     match loopback::user_of(client, server) {
-        Ok(uid) => Some(users.of(uid?).await),
+        Ok(uid) => Some(users.of(uid.filter(|uid| local_user::is_one_user(*uid))?).await),
         Err(error) => {
             tracing::warn!(%error, "the kernel does not tell which user connects");
             None

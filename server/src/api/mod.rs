@@ -11,6 +11,7 @@ mod delivery;
 mod executor_auth;
 mod fetch;
 mod render;
+mod request_budget;
 mod request_id;
 mod status;
 mod submit;
@@ -43,7 +44,7 @@ use crate::web::Links;
 
 pub use agent_socket::AgentSocket;
 pub use agent_tls::AgentTls;
-pub(crate) use client_listener::local_user;
+pub(crate) use client_listener::user_behind;
 pub use client_listener::{ClientListener, ClientSocket};
 pub use executor_auth::ExecutorAuth;
 pub use submit::SubmitOptions;
@@ -121,6 +122,9 @@ const AGENT_WINDOW: u32 = 4 << 20;
 const AGENT_FRAME: u32 = 256 << 10;
 /// Maximum number of streams of an agent's connection. It uses one, and another connection for the next one.
 const AGENT_STREAMS: u32 = 4;
+/// Maximum number of streams of a client's connection, and bytes of its requests that wait to be read.
+const CLIENT_STREAMS: u32 = 200;
+const CLIENT_WINDOW: u32 = 256 * 1024;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Timeout for open calls at shutdown. A Fetch waits a second at most.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
@@ -183,7 +187,11 @@ impl Api {
         let clients = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
+            .max_concurrent_streams(CLIENT_STREAMS)
+            .initial_stream_window_size(CLIENT_WINDOW)
+            .initial_connection_window_size(CLIENT_WINDOW)
             .layer(tower::util::MapResponseLayer::new(status::of_long_requests))
+            .layer(request_budget::layer())
             .layer(delivery::DeliveryLayer)
             .layer(connections::admit_by_service::<Arc<delivery::Connection>>())
             .layer(AccessLayer::new(self.access.clone(), peer))

@@ -124,7 +124,7 @@ impl AccessArgs {
     #[must_use]
     pub fn policy(&self, runs_jobs: bool) -> Policy {
         let own = local_user::own();
-        let is_trusted = |user: &str| user != own.name() || !(runs_jobs && self.has_authentication());
+        let is_trusted = |user: &str| user != own.name() || !(runs_jobs && self.is_shared());
         let known = |name: &str| name.parse::<Pattern>().expect("it begins with a method");
         let mut allowed = self.allow.clone();
         if allowed.is_empty() {
@@ -150,6 +150,11 @@ impl AccessArgs {
     /// Whether callers from other machines can show who they are.
     fn has_authentication(&self) -> bool {
         self.client_ca.is_some() || self.token_file.is_some() || self.kubernetes_tokens
+    }
+
+    /// Whether anyone beside the server's own user and root may use it.
+    fn is_shared(&self) -> bool {
+        self.has_authentication() || !self.allow.is_empty()
     }
 
     /// TLS of the listeners for clients and for browsers, with this protocol.
@@ -186,11 +191,26 @@ impl AccessArgs {
                 .with_context(|| format!("cannot use the data sources {}", file.display()))
         };
         let named = self.data_sources.as_ref().map(read).transpose()?;
-        let allow_client_dsn = self.allow_client_dsn.unwrap_or(!self.has_authentication());
+        let allow_client_dsn = self.allow_client_dsn.unwrap_or(!self.is_shared());
         Ok(DataSources::new(default)
             .with_named(named)
             .for_users(self.datasource_users.clone())
             .allow_client_dsn(allow_client_dsn))
+    }
+
+    /// Files that code of users must not reach: they hold secrets, or say who may do what.
+    ///
+    /// # Errors
+    /// The file with data sources cannot be read.
+    pub fn private_paths(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let files = [&self.token_file, &self.data_sources, &self.tls_key].into_iter().flatten();
+        let mut paths: Vec<PathBuf> = files.map(std::path::absolute).collect::<std::io::Result<_>>()?;
+        if let Some(file) = &self.data_sources {
+            let named = data_sources::read(file);
+            let named = named.with_context(|| format!("cannot use the data sources {}", file.display()))?;
+            paths.extend(data_sources::local_paths(&named));
+        }
+        Ok(paths)
     }
 
     /// Where the Unix socket is.
@@ -332,11 +352,14 @@ mod tests {
         };
         let own = local_user::own();
         let own = own.name().strip_prefix("unix:").unwrap();
-        for flags in [&[][..], &["--allow=cert:x"]] {
-            assert_eq!(caller(flags, Method::Unix, own), (true, true));
-            assert_eq!(caller(flags, Method::Unix, "root"), (true, true));
-            assert_eq!(caller(flags, Method::Unix, "eve"), (false, false));
-        }
+        assert_eq!(caller(&[], Method::Unix, own), (true, true));
+        assert_eq!(caller(&[], Method::Unix, "root"), (true, true));
+        assert_eq!(caller(&[], Method::Unix, "eve"), (false, false));
+        assert_eq!(
+            caller(&["--allow=unix:eve"], Method::Unix, own),
+            (false, false),
+            "eve's jobs run as this user"
+        );
         // Code of another user's job would be that user.
         let with_tokens = ["--token-file=t"];
         assert_eq!(caller(&with_tokens, Method::Unix, own), (false, false));

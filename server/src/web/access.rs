@@ -20,9 +20,14 @@ const SECRET_BYTES: usize = 32;
 const MAC_BYTES: usize = 16;
 /// Hexadecimal digits of a key's time, in seconds since the Unix epoch.
 const TIME_DIGITS: usize = 8;
-/// Name of a cookie with a page's key, and its lifetime in a browser: 30 days.
+/// Name of a cookie that remembers a page's link.
 const COOKIE: &str = "sqlflow_page";
-const COOKIE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Maximum lifetime of a key for a visitor who needs none: the address of a page is easily shared.
+const VISIT: Duration = Duration::from_secs(12 * 3600);
+
+/// Purposes of MACs.
+const LINK: &[u8] = b"job page until ";
+const REMEMBERED: &[u8] = b"job page remembered until ";
 
 /// Makes and verifies links.
 #[derive(Clone)]
@@ -76,10 +81,10 @@ impl Links {
         address.split('/').next().unwrap_or_default()
     }
 
-    /// The MAC over a job's page and the digits of a time.
-    fn mac(&self, job: &JobId, until: &str) -> Hmac<Sha256> {
+    /// The MAC over a purpose, a job and the digits of a time.
+    fn mac(&self, purpose: &[u8], job: &JobId, until: &str) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("any length will do");
-        mac.update(b"job page until ");
+        mac.update(purpose);
         mac.update(until.as_bytes());
         mac.update(job.as_str().as_bytes());
         mac
@@ -88,25 +93,28 @@ impl Links {
     /// Key of a job's page, valid for the lifetime of links.
     #[must_use]
     pub fn key(&self, job: &JobId) -> String {
-        self.key_until(job, now_seconds().saturating_add(self.lifetime.as_secs()))
+        self.sealed(LINK, job, now_seconds().saturating_add(self.lifetime.as_secs()))
     }
 
-    fn key_until(&self, job: &JobId, seconds: u64) -> String {
+    fn sealed(&self, purpose: &[u8], job: &JobId, seconds: u64) -> String {
         let until = format!("{:08x}", u32::try_from(seconds).unwrap_or(u32::MAX));
-        let mac = self.mac(job, &until).finalize().into_bytes();
+        let mac = self.mac(purpose, job, &until).finalize().into_bytes();
         format!("{until}{}", hex::encode(&mac[..MAC_BYTES]))
     }
 
     /// Whether it is a key of this job's page that is still valid. Takes the same time for every wrong key.
     #[must_use]
     pub fn opens(&self, key: &str, job: &JobId) -> bool {
-        let Some((until, mac)) = key.split_at_checked(TIME_DIGITS) else { return false };
+        self.valid_until(LINK, key, job).is_some()
+    }
+
+    /// The end of the validity of what was made for this purpose and job; `None`: it is over, or was not made here.
+    fn valid_until(&self, purpose: &[u8], sealed: &str, job: &JobId) -> Option<u64> {
+        let (until, mac) = sealed.split_at_checked(TIME_DIGITS)?;
         let is_whole = |it: &Vec<u8>| it.len() == MAC_BYTES && mac.len() == 2 * MAC_BYTES;
-        let is_made_here = hex::decode(mac)
-            .ok()
-            .filter(is_whole)
-            .is_some_and(|it| self.mac(job, until).verify_truncated_left(&it).is_ok());
-        is_made_here && u64::from_str_radix(until, 16).is_ok_and(|until| now_seconds() < until)
+        let given = hex::decode(mac).ok().filter(is_whole)?;
+        self.mac(purpose, job, until).verify_truncated_left(&given).ok()?;
+        u64::from_str_radix(until, 16).ok().filter(|until| now_seconds() < *until)
     }
 
     /// Address of a job's page.
@@ -115,31 +123,46 @@ impl Links {
         format!("{}{}", self.public_url, self.path(job))
     }
 
-    /// Cookie with which a browser that has opened a job's page opens it again from the list, which has no keys. It
-    /// is sent for this page only, never from another site, and no script can read it.
+    /// Cookie with which a browser that has opened a job's page by this key opens it again from the list, which has no
+    /// keys, until the key expires. It is sent for this page only, never from another site, no script can read it, and it is no
+    /// key itself. `None`: the key is not valid.
     #[must_use]
-    pub fn cookie(&self, job: &JobId) -> String {
+    pub fn cookie(&self, job: &JobId, key: &str) -> Option<String> {
+        let until = self.valid_until(LINK, key, job)?;
         let secure = if self.are_encrypted() { "; Secure" } else { "" };
-        let seconds = COOKIE_LIFETIME.as_secs();
-        let key = self.key_until(job, now_seconds().saturating_add(seconds));
-        format!("{COOKIE}={key}; Path=/jobs/{job}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
+        let (value, seconds) = (self.sealed(REMEMBERED, job, until), until.saturating_sub(now_seconds()));
+        Some(format!(
+            "{COOKIE}={value}; Path=/jobs/{job}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
+        ))
     }
 
-    /// The job, if the browser has opened its page before.
+    /// Path of the job's page, valid as long as the link by which the browser opened it before.
     #[must_use]
-    pub fn remembered(&self, job: &str, headers: &HeaderMap) -> Option<JobId> {
+    pub fn remembered(&self, job: &str, headers: &HeaderMap) -> Option<String> {
         let job: JobId = job.parse().ok()?;
         let cookies = headers.get_all(header::COOKIE).iter().filter_map(|it| it.to_str().ok());
         let mut pairs = cookies.flat_map(|it| it.split(';')).filter_map(|it| it.trim().split_once('='));
-        let is_known = pairs.any(|(name, key)| name == COOKIE && self.opens(key, &job));
-        is_known.then_some(job)
+        let mut remembered = pairs.by_ref().filter(|(name, _)| *name == COOKIE);
+        let until = remembered.find_map(|(_, value)| self.valid_until(REMEMBERED, value, &job))?;
+        Some(path_with(&job, &self.sealed(LINK, &job, until)))
     }
 
     /// Path of a job's page on this server.
     #[must_use]
     pub fn path(&self, job: &JobId) -> String {
-        format!("/jobs/{job}?key={}", self.key(job))
+        path_with(job, &self.key(job))
     }
+
+    /// The same for a visitor who may open the page without a key.
+    #[must_use]
+    pub fn path_of_visit(&self, job: &JobId) -> String {
+        let lifetime = self.lifetime.min(VISIT);
+        path_with(job, &self.sealed(LINK, job, now_seconds().saturating_add(lifetime.as_secs())))
+    }
+}
+
+fn path_with(job: &JobId, key: &str) -> String {
+    format!("/jobs/{job}?key={key}")
 }
 
 fn now_seconds() -> u64 {
@@ -193,26 +216,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let links = Links::open(&dir.path().join("links.key"), "http://host", HOUR).unwrap();
         let job = JobId::generate();
-        assert!(links.opens(&links.key_until(&job, now_seconds() + 60), &job));
-        assert!(!links.opens(&links.key_until(&job, now_seconds() - 1), &job));
+        assert!(links.opens(&links.sealed(LINK, &job, now_seconds() + 60), &job));
+        assert!(!links.opens(&links.sealed(LINK, &job, now_seconds() - 1), &job));
         let at_once = Links { lifetime: Duration::ZERO, ..links };
         assert!(!at_once.opens(&at_once.key(&job), &job));
     }
 
     #[test]
-    fn cookie_reopens_the_page_it_was_set_for() {
+    fn cookie_reopens_the_page_until_its_link_expires() {
         let dir = tempfile::tempdir().unwrap();
         let links = Links::open(&dir.path().join("links.key"), "https://host", HOUR).unwrap();
         let (job, other) = (JobId::generate(), JobId::generate());
-        let cookie = links.cookie(&job);
+        let key = links.key(&job);
+        let cookie = links.cookie(&job, &key).unwrap();
         assert!(cookie.contains(&format!("; Path=/jobs/{job};")) && cookie.ends_with("; Secure"), "{cookie}");
         let sent = |text: &str| HeaderMap::from_iter([(header::COOKIE, text.parse().unwrap())]);
         let pair = cookie.split(';').next().unwrap();
-        assert_eq!(links.remembered(job.as_str(), &sent(&format!("a=b; {pair}"))), Some(job.clone()));
-        for wrong in ["", "sqlflow_page=", "sqlflow_page=00", &pair[1..]] {
+        // The key ends when the first one did.
+        let again = links.remembered(job.as_str(), &sent(&format!("a=b; {pair}"))).unwrap();
+        assert_eq!(again, path_with(&job, &key));
+        for wrong in ["", "sqlflow_page=", "sqlflow_page=00", &pair[1..], &format!("sqlflow_page={key}")] {
             assert_eq!(links.remembered(job.as_str(), &sent(wrong)), None, "{wrong}");
         }
         assert_eq!(links.remembered(other.as_str(), &sent(pair)), None);
         assert_eq!(links.remembered("no id", &sent(pair)), None);
+        let value = pair.split_once('=').unwrap().1;
+        assert!(!links.opens(value, &job), "it is no key");
+        assert_eq!(links.cookie(&job, "no key"), None);
+        let over = links.sealed(REMEMBERED, &job, now_seconds() - 1);
+        assert_eq!(links.remembered(job.as_str(), &sent(&format!("sqlflow_page={over}"))), None);
     }
 }

@@ -30,8 +30,10 @@ pub(super) async fn identify(State(web): State<Web>, mut request: Request, next:
     if let Err(refusal) = check_host(&web, &request) {
         return refusal.into_response();
     }
-    let peer = request.extensions().get::<Peer>().and_then(|it| it.0.clone());
     let headers = request.headers();
+    let peer = request.extensions().get::<Peer>().and_then(|it| it.0.clone());
+    // The user behind a connection of a proxy is the proxy's.
+    let peer = peer.filter(|_| is_loopback(web.links.host()) && !is_forwarded(headers));
     let caller = match (bearer(headers), session(headers)) {
         (Some(token), _) => web.access.caller(Some(token), None).await,
         (None, Some(token)) => match web.access.caller(Some(token), None).await {
@@ -160,21 +162,35 @@ fn check_host(web: &Web, request: &Request) -> Result<(), Refusal> {
     Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, body))
 }
 
+/// Whether a proxy says that it sends the request for somebody else.
+fn is_forwarded(headers: &HeaderMap) -> bool {
+    let names = ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
+    names.iter().any(|name| headers.contains_key(*name))
+}
+
+/// Whether the host is a name or an address of this machine only.
+fn is_loopback(host: &str) -> bool {
+    let host = name(host);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|it| it.is_loopback())
+}
+
 /// Pages without anybody's data, which probes read by any name.
 fn is_open(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz")
 }
 
 fn is_own_host(host: &str, public: &str) -> bool {
-    let name = |text: &str| {
-        let without_port = match text.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|it| it.is_ascii_digit()) => name,
-            _ => text,
-        };
-        without_port.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()
-    };
     let host = name(host);
     host == "localhost" || host.parse::<IpAddr>().is_ok() || (!host.is_empty() && host == name(public))
+}
+
+/// The name in a host, without its port.
+fn name(host: &str) -> String {
+    let without_port = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|it| it.is_ascii_digit()) => name,
+        _ => host,
+    };
+    without_port.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()
 }
 
 #[cfg(test)]

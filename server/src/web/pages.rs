@@ -13,7 +13,7 @@ mod timeline;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{AppendHeaders, Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Form, Router};
 use futures::stream;
@@ -100,7 +100,7 @@ fn locked() -> Refusal {
         h1 { "This job's page needs its key" }
         p {
             "Open it by the link that came with the job, which " code { "sqlflowctl describe" } " prints again. This browser then "
-            "finds it in the list for a month. Or show the job's token:"
+            "finds it in the list until the link expires. Or show the job's token:"
         }
         form method="post" {
             label for="token" { "Token" }
@@ -143,12 +143,12 @@ async fn job(
     if key.is_empty()
         && let Some(known) = web.links.remembered(&id, &headers)
     {
-        return Ok(Redirect::to(&web.links.path(&known)).into_response());
+        return Ok(Redirect::to(&known).into_response());
     }
     let record = web.open(&id, &key, &caller).await?;
     if key.is_empty() {
         // Its links have the key.
-        return Ok(Redirect::to(&web.links.path(&record.job.id)).into_response());
+        return Ok(Redirect::to(&web.links.path_of_visit(&record.job.id)).into_response());
     }
     audit(&caller, Action::Read, &record.job.id, "page");
     let view = web.views.of(&record.job.id);
@@ -185,7 +185,8 @@ async fn job(
     };
     let title = if record.job.title.is_empty() { format!("Job {id}") } else { record.job.title.clone() };
     let html = Html(page(&title, Some(&record), &body).into_string());
-    Ok(([(header::SET_COOKIE, web.links.cookie(&record.job.id))], html).into_response())
+    let cookie = web.links.cookie(&record.job.id, &key);
+    Ok((AppendHeaders(cookie.map(|it| (header::SET_COOKIE, it))), html).into_response())
 }
 
 /// A complete document.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::identity::Peer;
 use crate::access::{LocalUsers, handshake, holder};
-use crate::api::local_user;
+use crate::api::user_behind;
 use crate::connections;
 
 /// How connections are identified.
@@ -31,7 +31,7 @@ pub(super) struct Peers {
 impl Peers {
     async fn local_user(&self, stream: &TcpStream) -> Peer {
         match &self.users {
-            Some(users) => Peer(local_user(stream, users).await),
+            Some(users) => Peer(user_behind(stream, users).await),
             None => Peer(None),
         }
     }

@@ -24,6 +24,10 @@ impl DataSource {
         };
         let wrong =
             |why: &str| Failure::Usage(format!("cannot use the data source (from {}): {why}", self.origin));
+        if sqlflow_data_source::is_name(text) {
+            // The server knows those that its operator gave.
+            return Ok(text.to_owned());
+        }
         sqlflow_data_source::dialect(text).map_err(|error| wrong(&error.to_string()))?;
         let folder = std::env::current_dir().unwrap_or_default();
         match meant_path(text, &folder) {

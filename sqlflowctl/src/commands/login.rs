@@ -13,12 +13,15 @@ use crate::render::{Screen as _, Tone};
 
 /// Stores the server's address and the access token, once the server has accepted them.
 pub(super) async fn login(args: &ConnectionArgs, console: &mut Console) -> Result<(), Failure> {
-    let mut connection = args.connection()?;
+    let mut connection = args.without_login()?;
     if args.server.is_none() {
         return Err(Failure::Usage(
             "cannot log in: no server is named; write --server https://HOST:PORT".to_owned(),
         ));
     }
+    // Before the token is typed.
+    connection.token = AccessToken::Text(String::new());
+    connection.check()?;
     let token = ask(&connection)?;
     if token.is_empty() {
         return Err(Failure::Usage("cannot log in: there is no access token on standard input".to_owned()));
