@@ -34,6 +34,9 @@ struct EncodedColumn<'a> {
     content: Content<'a>,
 }
 
+/// Appends a list of values.
+type Put<'a> = Box<dyn Fn(&mut Vec<u8>) + 'a>;
+
 /// The values of a column, by their encoding: field 1 of the message.
 enum Content<'a> {
     /// Nothing.
@@ -41,7 +44,7 @@ enum Content<'a> {
     /// A packed list of varints: its length, and how it is written.
     Varints {
         list: usize,
-        put: Box<dyn Fn(&mut Vec<u8>) + 'a>,
+        put: Put<'a>,
         has_zone: bool,
     },
     Floats(&'a Float64Array),
