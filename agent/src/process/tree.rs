@@ -216,11 +216,16 @@ pub fn signal_program(
     Ok(refusing(all, |pid| (!is_in_group(pid, group)).then_some(signal)))
 }
 
+/// Number of passes without a new process after which none is taken to be left. One pass can miss a process that starts
+/// another one and ends while the list of processes is read.
+const CLEAN_PASSES: u32 = 8;
 /// Timeout for passes over the descendants that kill new ones.
-const KILL_TIME: Duration = Duration::from_secs(1);
+const KILL_TIME: Duration = Duration::from_secs(5);
+/// Pause between passes without a new process: they should not all fall into the same moment.
+const CLEAN_PAUSE: Duration = Duration::from_millis(2);
 
-/// Kills every descendant, also those that are started meanwhile: passes are repeated until one finds no new process. A
-/// killed process starts no other one. Returns those that refuse the signal. Blocks for a second at most; after it, new
+/// Kills every descendant, also those that are started meanwhile: passes are repeated until some in a row find no new
+/// process. A killed process starts no other one. Returns those that refuse the signal. Blocks for five seconds at most; after it, new
 /// ones may be left.
 ///
 /// # Errors
@@ -228,6 +233,7 @@ const KILL_TIME: Duration = Duration::from_secs(1);
 pub fn kill_descendants() -> io::Result<Vec<Process>> {
     let begun = Instant::now();
     let mut killed = SignaledProcesses::default();
+    let mut clean = 0;
     loop {
         let all = descendants()?;
         let refused = refusing(all.clone(), |_| Some(Signal::SIGKILL));
@@ -235,8 +241,12 @@ pub fn kill_descendants() -> io::Result<Vec<Process>> {
         // zombie until the agent reaps it, unless its parent did.
         let mut is_new = |pid: &Pid| started(*pid).is_none_or(|started| killed.0.insert((*pid, started)));
         let found_new = all.iter().filter(|pid| is_new(pid)).count() > 0;
-        if !found_new || begun.elapsed() > KILL_TIME {
+        clean = if found_new { 0 } else { clean + 1 };
+        if clean == CLEAN_PASSES || begun.elapsed() > KILL_TIME {
             return Ok(refused);
+        }
+        if !found_new {
+            std::thread::sleep(CLEAN_PAUSE);
         }
     }
 }
