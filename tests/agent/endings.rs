@@ -195,7 +195,7 @@ fn exit_signal_crash_and_term_have_distinct_reasons() {
     assert_eq!(ended.code, Some(143));
 }
 
-/// Each process starts the next one and exits soon, so whoever kills those of a list once comes too late for some.
+/// Each process starts the next one and exits soon, so killing those of a list once comes too late for some.
 #[test]
 fn processes_that_start_others_all_the_time_are_killed() {
     let chain = "import os, signal, sys, time

@@ -113,7 +113,7 @@ fn address_that_others_reach_is_refused_without_authentication() {
     server.stop().unwrap();
 }
 
-/// Whoever may read the token file has hashes.
+/// A reader of the token file has hashes only.
 #[test]
 fn token_file_has_no_tokens_and_is_private() {
     use std::os::unix::fs::PermissionsExt as _;

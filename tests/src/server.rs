@@ -124,7 +124,7 @@ impl Setup {
         command.arg("--state-dir").arg(&self.state_dir).args(["--datasource", &self.datasource]);
         command.arg("--python").arg(python::program()).args(&self.flags);
         command.env("PYTHONPATH", python::package_path()).env("RUST_LOG", "info");
-        // Not the socket of whoever runs the tests.
+        // Not the socket of the user who runs the tests.
         command.env_remove("XDG_RUNTIME_DIR");
         // Submitters have bytecode, as on a user's machine: benchmarks would measure the compiler.
         command.env_remove("PYTHONDONTWRITEBYTECODE");

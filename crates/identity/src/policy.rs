@@ -7,9 +7,9 @@ use crate::Principal;
 /// Who may use a server, and who may administer it.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// Whoever may use it.
+    /// Who may use it.
     pub allowed: Vec<Pattern>,
-    /// Whoever may also read and cancel the jobs of others.
+    /// Who may also read and cancel the jobs of others.
     pub admins: Vec<Pattern>,
     /// Everybody is an administrator, also callers that are not known.
     pub is_open: bool,

@@ -1,4 +1,4 @@
-//! The token file: who has which bearer token. It holds hashes only, so that whoever reads it cannot use the tokens.
+//! The token file: who has which bearer token. It holds hashes only, so that nobody who reads it can use the tokens.
 //!
 //! ```toml
 //! [[tokens]]

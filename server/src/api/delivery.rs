@@ -49,7 +49,7 @@ pub(super) use connection::{Connection, TrackedStream};
 use connection::{End, Seen};
 use sqlflow_job::JobId;
 use unsaved_cursor::UnsavedCursor;
-pub(super) use write_completion::{DeliveryLayer, WriteCompletion};
+pub(super) use write_completion::{WriteCompletion, watched};
 
 use sqlflow_sync::lock;
 

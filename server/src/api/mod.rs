@@ -30,6 +30,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tower::util::MapResponseLayer;
 
 use crate::access::{Access, AccessLayer};
 use crate::admission::Admission;
@@ -190,9 +191,9 @@ impl Api {
             .max_concurrent_streams(CLIENT_STREAMS)
             .initial_stream_window_size(CLIENT_WINDOW)
             .initial_connection_window_size(CLIENT_WINDOW)
-            .layer(tower::util::MapResponseLayer::new(status::of_long_requests))
+            .layer(MapResponseLayer::new(status::of_long_requests))
             .layer(request_budget::layer())
-            .layer(delivery::DeliveryLayer)
+            .layer(MapResponseLayer::new(delivery::watched))
             .layer(connections::admit_by_service::<Arc<delivery::Connection>>())
             .layer(AccessLayer::new(self.access.clone(), peer))
             .layer(client_admission::ClientAdmissionLayer(self.admission))

@@ -160,7 +160,7 @@ async fn world() -> World {
     let connections = crate::connections::incoming(Arc::new(listener), "clients");
     let routes = Router::new().route("/", get(page)).with_state(world.clone());
     let serving = tonic::transport::Server::builder()
-        .layer(DeliveryLayer)
+        .layer(tower::util::MapResponseLayer::new(watched))
         .add_routes(tonic::service::Routes::from(routes))
         .serve_with_incoming(
             connections.map(|(it, _)| Ok::<_, std::io::Error>(TrackedStream::new(it, None))),

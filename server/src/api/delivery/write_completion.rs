@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 
 use http_body::Frame;
 use tonic::body::Body;
-use tower::{Layer, Service};
 
 use super::connection::{Connection, Receipt};
 
@@ -33,45 +32,11 @@ impl WriteCompletion {
     }
 }
 
-/// Watches the bodies of responses with a [`WriteCompletion`] mark.
-#[derive(Clone, Copy)]
-pub(in crate::api) struct DeliveryLayer;
-
-impl<S> Layer<S> for DeliveryLayer {
-    type Service = DeliveryService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        DeliveryService { inner }
-    }
-}
-
-#[derive(Clone)]
-pub(in crate::api) struct DeliveryService<S> {
-    inner: S,
-}
-
-impl<S, R> Service<http::Request<R>> for DeliveryService<S>
-where
-    S: Service<http::Request<R>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<R>) -> Self::Future {
-        let response = self.inner.call(request);
-        Box::pin(async move {
-            let mut response = response.await?;
-            Ok(match response.extensions_mut().remove::<WriteCompletion>() {
-                Some(sent) => response.map(|inner| Body::new(MarkedBody { inner, sent })),
-                None => response,
-            })
-        })
+/// Watches the body of a response with a [`WriteCompletion`] mark.
+pub(in crate::api) fn watched(mut response: http::Response<Body>) -> http::Response<Body> {
+    match response.extensions_mut().remove::<WriteCompletion>() {
+        Some(sent) => response.map(|inner| Body::new(MarkedBody { inner, sent })),
+        None => response,
     }
 }
 
