@@ -26,6 +26,8 @@ mod read;
 #[cfg(test)]
 mod read_tests;
 mod rows;
+#[cfg(test)]
+mod scripted_server;
 mod session;
 #[cfg(test)]
 mod tests;

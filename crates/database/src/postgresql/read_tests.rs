@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use proptest::prelude::*;
 
 use super::frames::tests::frame;
-use super::tests::{Server, answer, answered_with, complete, error, ready};
+use super::scripted_server::{Server, answer, answered_with, complete, error, ready};
 use super::writer_tests::{TYPES, odd_session};
 use crate::test_servers::{Kept, Postgresql, are_same, run, texts};
 use crate::{Database, Error, ErrorKind, Limits, Values};
