@@ -1,6 +1,7 @@
 //! Assembles the parts of a server, and runs them until shutdown.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -75,9 +76,7 @@ pub async fn run(
     if let Some(why) = unconfined {
         tracing::warn!("{why}");
     }
-    let clients = TcpListener::bind(options.listen).await.with_context(|| {
-        format!("cannot listen on {} (from {})", options.listen, options.origin("listen"))
-    })?;
+    let clients = listen(&options, "listen", options.listen).await?;
     let access = access(&options).await?;
     let admission = Admission::new(options.access.limits());
     let socket = client_socket(&options);
@@ -87,13 +86,9 @@ pub async fn run(
         tls.clone().map(|tls| CertificateReloads::begin(tls, who, shutdown.clone()))
     };
     let _reloads = [reload(&clients_tls, "clients"), reload(&pages_tls, "browsers")];
-    let pages = TcpListener::bind(options.http_listen).await.with_context(|| {
-        format!("cannot listen on {} (from {})", options.http_listen, options.origin("http-listen"))
-    })?;
+    let pages = listen(&options, "http-listen", options.http_listen).await?;
     let metrics_listener = match options.access.metrics_listen {
-        Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
-            format!("cannot listen on {address} (from {})", options.origin("metrics-listen"))
-        })?),
+        Some(address) => Some(listen(&options, "metrics-listen", address).await?),
         None => None,
     };
     let (tracer, metrics) = (telemetry.tracer().clone(), telemetry.metrics());
@@ -243,6 +238,12 @@ fn local(
     Ok(Launching { launcher: Arc::new(launcher.clone()), executors: Arc::new(launcher), agents })
 }
 
+/// Listens on the address of this option.
+async fn listen(options: &Options, option: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("cannot listen on {address} (from {})", options.origin(option)))
+}
+
 /// Who may do what.
 async fn access(options: &Options) -> anyhow::Result<Access> {
     let given = &options.access;
@@ -291,9 +292,7 @@ fn cores() -> usize {
 async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
     let given = &options.kubernetes;
     let missing = |flag: &str| format!("--launcher kubernetes needs {flag}");
-    let listener = TcpListener::bind(given.agent_listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", given.agent_listen))?;
+    let listener = listen(options, "agent-listen", given.agent_listen).await?;
     let certificate = given
         .agent_cert
         .as_ref()

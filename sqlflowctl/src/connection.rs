@@ -144,10 +144,15 @@ fn default_server() -> String {
 
 /// Whether nobody else can read what is sent there.
 fn is_private(server: &str) -> bool {
-    let Some(address) = server.strip_prefix("http://") else { return true };
+    server.starts_with("https://") || is_this_machine(server)
+}
+
+/// Whether the server is on this machine.
+pub(crate) fn is_this_machine(server: &str) -> bool {
+    let Some((scheme, address)) = server.split_once("://") else { return false };
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let ip: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
-    host == "localhost" || ip.is_some_and(|it| it.is_loopback())
+    scheme == "unix" || host == "localhost" || ip.is_some_and(|it| it.is_loopback())
 }
 
 impl Connection {

@@ -1,6 +1,8 @@
 //! TLS of this workspace: whom clients trust, how they show who they are, the certificates of listeners, and the
 //! cryptography underneath.
 
+#[cfg(any(test, feature = "test-support"))]
+pub mod fixture;
 pub mod server;
 
 use std::io;

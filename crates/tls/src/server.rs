@@ -146,39 +146,20 @@ fn named(action: &str, file: &Path, error: &dyn std::fmt::Display) -> io::Error 
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
-
     use super::*;
+    use crate::fixture::{pairs, renew};
 
-    /// A folder with the self-signed pairs `one` and `two`; `tls` is a copy of the first.
-    fn pairs() -> (tempfile::TempDir, ServerFiles) {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["one", "two"] {
-            let made = Command::new("openssl")
-                .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-                .args(["-days", "30", "-subj", "/CN=test", "-keyout", &format!("{name}.key"), "-out"])
-                .args([&format!("{name}.crt"), "-addext", "subjectAltName=DNS:localhost"])
-                .current_dir(dir.path())
-                .stderr(Stdio::null())
-                .status()
-                .unwrap();
-            assert!(made.success());
-        }
-        renew(dir.path(), "one");
+    /// The pairs, and the files of `tls`.
+    fn files() -> (tempfile::TempDir, ServerFiles) {
+        let dir = pairs();
         let file = |name: &str| dir.path().join(name);
         let files = ServerFiles { certificate: file("tls.crt"), key: file("tls.key"), client_ca: None };
         (dir, files)
     }
 
-    fn renew(dir: &Path, name: &str) {
-        for kind in ["key", "crt"] {
-            std::fs::copy(dir.join(format!("{name}.{kind}")), dir.join(format!("tls.{kind}"))).unwrap();
-        }
-    }
-
     #[test]
     fn invalid_certificate_keeps_the_previous_one_and_is_reported_once() {
-        let (dir, files) = pairs();
+        let (dir, files) = files();
         let tls = ServerTls::open(files, &["h2"]).unwrap();
         let first = tls.config();
         assert!(!tls.reload().unwrap(), "it is the same");
@@ -200,7 +181,7 @@ mod tests {
 
     #[test]
     fn unusable_files_are_named() {
-        let (dir, files) = pairs();
+        let (dir, files) = files();
         let missing = ServerFiles { client_ca: Some(dir.path().join("no.crt")), ..files.clone() };
         let error = ServerTls::open(missing, &[]).err().unwrap().to_string();
         assert!(error.contains("cannot read") && error.contains("no.crt"), "{error}");

@@ -65,9 +65,10 @@ impl AgentTls {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
     use std::time::Duration;
 
+    use sqlflow_tls::fixture::{HOST, pairs, renew};
     use tonic::service::interceptor::InterceptedService;
     use tonic::transport::{Certificate, Channel, ClientTlsConfig};
     use tonic::{Request, Status};
@@ -76,32 +77,6 @@ mod tests {
     use tonic_health::pb::health_client::HealthClient;
 
     use super::*;
-
-    const HOST: &str = "sqlflow-server";
-
-    /// A folder with the self-signed pairs `one` and `two`; `tls` is a copy of the first.
-    fn pairs() -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["one", "two"] {
-            let output = Command::new("openssl")
-                .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-                .args(["-days", "30", "-subj", "/CN=test", "-keyout", &format!("{name}.key"), "-out"])
-                .args([&format!("{name}.crt"), "-addext", &format!("subjectAltName=DNS:{HOST}")])
-                .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-                .current_dir(dir.path())
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        }
-        renew(dir.path(), "one");
-        dir
-    }
-
-    fn renew(dir: &Path, name: &str) {
-        for kind in ["key", "crt"] {
-            std::fs::copy(dir.join(format!("{name}.{kind}")), dir.join(format!("tls.{kind}"))).unwrap();
-        }
-    }
 
     /// Admits every peer, as the service of agents admits an agent.
     fn admit(request: Request<()>) -> Result<Request<()>, Status> {

@@ -11,8 +11,8 @@ use maud::html;
 use serde::Deserialize;
 use sqlflow_identity::{Caller, Principal};
 
-use super::Web;
 use super::pages::Refusal;
+use super::{Web, cookies};
 use crate::access::{Refused, allowed, bearer};
 
 /// Cookie with the access token of a browser that signed in, and its lifetime. The token is verified with each request, so
@@ -127,9 +127,7 @@ pub(super) fn has_session(headers: &HeaderMap) -> bool {
 }
 
 fn session(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|it| it.to_str().ok());
-    let mut pairs = cookies.flat_map(|it| it.split(';')).filter_map(|it| it.trim().split_once('='));
-    pairs.find_map(|(name, token)| (name == COOKIE && !token.is_empty()).then_some(token))
+    cookies::values(headers, COOKIE).find(|token| !token.is_empty())
 }
 
 /// Refuses a form that a page of another site sends. Browsers say which site it is.

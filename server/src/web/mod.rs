@@ -1,11 +1,12 @@
 //! HTTP: probes and metrics for operators, web pages for users.
 //!
-//! `access` checks links, `identity` who opens a page. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
+//! `links` makes and checks links, `identity` finds who opens a page. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
 //! and `tail` finds the last lines. `pages` renders HTML, `live` sends updates. `serve` is the protocol.
 
-mod access;
+mod cookies;
 mod downsampling;
 mod identity;
+mod links;
 mod live;
 mod log_text;
 mod pages;
@@ -40,7 +41,7 @@ use crate::admission::Admission;
 use crate::connections::FIRST_BYTES_TIME;
 use crate::metrics::Metrics;
 
-pub use access::Links;
+pub use links::Links;
 
 /// Timeout for open requests at shutdown.
 const DRAIN_TIME: Duration = Duration::from_secs(3);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use sqlflow_data_source::AbsentFile;
 
+use crate::connection::is_this_machine;
 use crate::failure::Failure;
 
 /// A data source, and the option or variable that it comes from.
@@ -59,10 +60,6 @@ fn meant_path(text: &str, folder: &Path) -> Option<String> {
     let path = sqlflow_data_source::sqlite_path(text)?;
     let meant = folder.join(path.strip_prefix("/").ok()?);
     (!path.exists() && meant.is_file()).then(|| meant.display().to_string())
-}
-
-fn is_this_machine(server: &str) -> bool {
-    ["http://localhost:", "http://127.", "http://[::1]:", "unix:"].iter().any(|here| server.starts_with(here))
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub(super) fn connect(
     PostgresqlDatabase::open(&format!("postgresql://u:p@{address}/d?sslmode=disable"), &notify)
 }
 
-pub(super) fn start_up(session: &mut TcpStream) {
+fn start_up(session: &mut TcpStream) {
     let mut length = [0; 4];
     session.read_exact(&mut length).unwrap();
     let mut message = vec![0; u32::from_be_bytes(length) as usize - 4];

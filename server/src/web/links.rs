@@ -8,12 +8,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
 use sqlflow_job::JobId;
 use sqlflow_os::clock;
+
+use super::cookies;
 
 /// Bytes of the secret, and of a key's MAC.
 const SECRET_BYTES: usize = 32;
@@ -140,10 +142,8 @@ impl Links {
     #[must_use]
     pub fn remembered(&self, job: &str, headers: &HeaderMap) -> Option<String> {
         let job: JobId = job.parse().ok()?;
-        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|it| it.to_str().ok());
-        let mut pairs = cookies.flat_map(|it| it.split(';')).filter_map(|it| it.trim().split_once('='));
-        let mut remembered = pairs.by_ref().filter(|(name, _)| *name == COOKIE);
-        let until = remembered.find_map(|(_, value)| self.valid_until(REMEMBERED, value, &job))?;
+        let until =
+            cookies::values(headers, COOKIE).find_map(|value| self.valid_until(REMEMBERED, value, &job))?;
         Some(path_with(&job, &self.sealed(LINK, &job, until)))
     }
 
@@ -190,6 +190,8 @@ fn make_secret(file: &Path) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::header;
+
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
