@@ -1,9 +1,8 @@
-//! Memory that a message of an agent takes when it is decoded, found on its bytes. An honest message takes a few times its
+//! Memory that a message of an agent takes when it and the columns of its rows are decoded, found on its bytes. The server
+//! decodes columns for its web pages only; clients decode all. An honest message takes a few times its
 //! length; a hostile one takes a hundred times, and compressed ones a hundred thousand times.
 
 use std::fmt;
-
-use prost::Message as _;
 
 use crate::agent::{AttachRequest, RecordBatch};
 use crate::record::{Record, record::Payload};
@@ -11,7 +10,7 @@ use crate::v1;
 
 /// Maximum memory of a decoded message. The largest honest one is a record of 16 MiB.
 pub const MAX_DECODED_BYTES: usize = 64 << 20;
-/// Maximum length of a message without records, such as an outcome.
+/// Maximum length of the parts of a message that are no records, such as an outcome.
 const MAX_OTHER_MESSAGE: usize = 1 << 20;
 /// Memory for the growth of a list: it doubles when it is full.
 const GROWTH: usize = 2;
@@ -23,7 +22,7 @@ const PACKED: usize = 8 * GROWTH;
 pub enum TooLarge {
     /// It would take more than [`MAX_DECODED_BYTES`].
     Decoded,
-    /// It has no records, and this length.
+    /// Its parts that are no records have this length.
     Other(usize),
 }
 
@@ -37,7 +36,7 @@ impl fmt::Display for TooLarge {
             ),
             Self::Other(length) => write!(
                 f,
-                "cannot read a message without records: it has {length} bytes, and {MAX_OTHER_MESSAGE} is the most"
+                "cannot read a message: beside records it has {length} bytes, and {MAX_OTHER_MESSAGE} is the most"
             ),
         }
     }
@@ -50,22 +49,18 @@ impl std::error::Error for TooLarge {}
 /// # Errors
 /// It must not be decoded.
 pub fn check_request(raw: &[u8]) -> Result<(), TooLarge> {
-    let mut has_records = false;
-    let mut memory = std::mem::size_of::<AttachRequest>();
+    // Each field counts: one of several in a message is decoded like the last one, which is kept.
+    let (mut memory, mut other) = (size_of::<AttachRequest>(), 0);
     for field in Fields(raw) {
-        match (field.number, field.content) {
-            (RECORDS, Some(batch)) => {
-                has_records = true;
-                measure(Shape::Batch, batch, &mut memory)?;
-            }
-            (COMPRESSED, Some(_)) => has_records = true,
-            _ => {}
+        let Some(content) = field.content else { continue };
+        match field.number {
+            RECORDS => measure(Shape::Batch, content, &mut memory)?,
+            // Its records are measured when they are decompressed.
+            COMPRESSED => {}
+            _ => other += content.len(),
         }
     }
-    if !has_records && raw.len() > MAX_OTHER_MESSAGE {
-        return Err(TooLarge::Other(raw.len()));
-    }
-    Ok(())
+    if other > MAX_OTHER_MESSAGE { Err(TooLarge::Other(other)) } else { Ok(()) }
 }
 
 /// Checks the bytes of a [`crate::agent::RecordBatch`].
@@ -76,9 +71,10 @@ pub fn check_batch(raw: &[u8]) -> Result<(), TooLarge> {
     measure(Shape::Batch, raw, &mut 0)
 }
 
-/// Memory of decoded records, without the growth of their lists.
+/// Memory of decoded records beyond their encoded bytes, without the growth of their lists. Texts and bytes are as long as
+/// they are encoded.
 #[must_use]
-pub fn memory(batch: &RecordBatch) -> usize {
+pub fn overhead(batch: &RecordBatch) -> usize {
     let lists = |record: &Record| match &record.payload {
         // Columns stay encoded.
         Some(Payload::Rows(rows)) => rows.columns.len() * size_of::<bytes::Bytes>(),
@@ -88,9 +84,7 @@ pub fn memory(batch: &RecordBatch) -> usize {
         Some(Payload::Metrics(report)) => report.metrics.len() * size_of::<v1::Metric>(),
         _ => 0,
     };
-    // Texts and bytes are as long as they are encoded.
-    batch.encoded_len()
-        + batch.records.iter().map(|record| size_of::<Record>() + lists(record)).sum::<usize>()
+    batch.records.iter().map(|record| size_of::<Record>() + lists(record)).sum()
 }
 
 const RECORDS: u32 = 2;
@@ -214,6 +208,8 @@ impl<'a> Fields<'a> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
     use crate::agent::{Outcome, attach_request};
     use crate::record::Output;
@@ -285,8 +281,15 @@ mod tests {
         }
         let phases = vec![crate::agent::PhaseTime::default(); 1 << 20];
         let outcome = Outcome { phases, ..Outcome::default() };
-        let long = check_request(&request(attach_request::Message::Outcome(outcome)));
+        let outcome = request(attach_request::Message::Outcome(outcome));
+        let long = check_request(&outcome);
         assert!(matches!(long, Err(TooLarge::Other(_))), "{long:?}");
+        // Records before it, which it replaces.
+        let empty = request(attach_request::Message::Records(RecordBatch::default()));
+        for records in [empty, vec![0x32, 0]] {
+            let hidden = check_request(&[records, outcome.clone()].concat());
+            assert!(matches!(hidden, Err(TooLarge::Other(_))), "{hidden:?}");
+        }
     }
 
     /// Two bytes each: the records are counted before any of them exists.
@@ -303,7 +306,7 @@ mod tests {
             let batch = RecordBatch { records };
             let mut measured = 0;
             measure(Shape::Batch, &batch.encode_to_vec(), &mut measured).unwrap();
-            let memory = memory(&batch);
+            let memory = batch.encoded_len() + overhead(&batch);
             assert!(memory <= 3 * measured && measured <= 3 * memory, "{memory} {measured}");
         }
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use nix::errno::Errno;
-use nix::sys::statvfs::statvfs;
+use sqlflow_os::disk;
 use sqlflow_os::paths::inside;
 use tar::{EntryType, Header};
 
@@ -106,8 +106,7 @@ impl<R: Read> Read for Content<'_, R> {
 
 /// Checks that a file of this size has room in a folder. Otherwise other programs would have none either.
 fn check_room(folder: &Path, size: u64) -> anyhow::Result<()> {
-    let Ok(found) = statvfs(folder) else { return Ok(()) };
-    let free = found.blocks_available().saturating_mul(found.fragment_size());
+    let Ok(Some(free)) = disk::free_bytes(folder) else { return Ok(()) };
     if size <= free {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! Functions of the operating system that the server and the agent share.
 
 pub mod clock;
+pub mod disk;
 pub mod durable;
 pub mod errno;
 pub mod exhaustion;

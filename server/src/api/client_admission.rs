@@ -4,15 +4,13 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use sqlflow_identity::{Caller, Policy};
+use sqlflow_identity::Caller;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::admission::{Admission, Resource};
 use crate::connections::Bounds;
-
-const HEALTH: &str = "/grpc.health.";
 
 /// The layer. Requests have their [`Bounds`], and those of services with an identity their [`Caller`].
 #[derive(Clone)]
@@ -47,14 +45,12 @@ where
     }
 
     fn call(&mut self, request: http::Request<R>) -> Self::Future {
-        if request.uri().path().starts_with(HEALTH) {
-            // Probes need no right, and get none: their connections stay short.
+        // Probes have no identity, and need none: their connections stay short.
+        let Some(caller) = request.extensions().get::<Caller>().cloned() else {
             return Box::pin(self.inner.call(request));
-        }
+        };
         let bounds = request.extensions().get::<Bounds>().cloned().filter(|it| !it.are_lifted());
         let Some(bounds) = bounds else { return Box::pin(self.inner.call(request)) };
-        let known = request.extensions().get::<Caller>().cloned();
-        let caller = known.unwrap_or_else(|| Policy::default().caller(None));
         let slot = match self.admission.take(Resource::Connection, &caller) {
             Ok(slot) => slot,
             Err(exceeded) => {
@@ -68,7 +64,7 @@ where
         let response = self.inner.call(request);
         Box::pin(async move {
             let response = response.await?;
-            // The holder of a job's token, or a probe.
+            // The holder of a job's token.
             let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
             if code == Code::Ok {
                 bounds.lift_with(slot);

@@ -53,7 +53,7 @@ pub(super) struct Submitter {
     own: String,
     admission: Admission,
     /// Permits for compiling programs that are not short.
-    long_compiles: Semaphore,
+    long_compiles: Arc<Semaphore>,
 }
 
 impl Submitter {
@@ -72,7 +72,7 @@ impl Submitter {
             options,
             own,
             admission,
-            long_compiles: Semaphore::new(LONG_COMPILES),
+            long_compiles: Arc::new(Semaphore::new(LONG_COMPILES)),
         }
     }
 
@@ -99,12 +99,15 @@ impl Submitter {
         let compiled = if sql.len() <= SHORT_PROGRAM_BYTES {
             sqlflow_sql::compile(&sql, dialect)
         } else {
+            let permit = Arc::clone(&self.long_compiles).acquire_owned().await;
+            let permit = permit.map_err(|error| Status::internal(error.to_string()))?;
             let sql = sql.clone();
-            let _permit =
-                self.long_compiles.acquire().await.map_err(|error| Status::internal(error.to_string()))?;
-            tokio::task::spawn_blocking(move || sqlflow_sql::compile(&sql, dialect))
-                .await
-                .map_err(|_| Status::unavailable("the server is shutting down"))?
+            // It goes on if its caller leaves, and so its permit goes with it.
+            let compiling = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                sqlflow_sql::compile(&sql, dialect)
+            });
+            compiling.await.map_err(|_| Status::unavailable("the server is shutting down"))?
         };
         let compiled = compiled.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut specs = codegen::step_specs(&compiled, &session.user_id);

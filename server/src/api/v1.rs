@@ -35,10 +35,13 @@ pub(super) struct TokenApi {
 #[tonic::async_trait]
 impl SqlFlow for TokenApi {
     async fn run(&self, request: Request<v1::Request>) -> Result<Response<v1::Token>, Status> {
-        let caller = self.runner(&request).await?;
-        let (headers, _, request) = request.into_parts();
-        let taken = self.submitter.run(request, &headers, &caller);
-        let (token, id) = self.metrics.call("Run", taken).await?;
+        let taken = async {
+            let caller = self.runner(&request).await?;
+            let (headers, _, request) = request.into_parts();
+            let (token, id) = self.submitter.run(request, &headers, &caller).await?;
+            Ok((caller, token, id))
+        };
+        let (caller, token, id) = self.metrics.call("Run", taken).await?;
         audit(&caller, Action::Run, &id, "identity");
         let token = v1::Token {
             token: token.expose().to_owned(),
@@ -58,12 +61,17 @@ impl SqlFlow for TokenApi {
                 Status::invalid_argument(format!("{} is not a number of bytes", status::LARGEST_MESSAGE))
             })?,
         };
-        let opened = self.open(&request).await?;
-        self.metrics.call("Fetch", self.fetcher.fetch(opened, call, largest)).await
+        let token = request.get_ref().token.parse().map_err(status::of_token)?;
+        let fetched = async {
+            let opened = self.open(token, caller_of(&request)).await?;
+            self.fetcher.fetch(opened, call, largest).await
+        };
+        self.metrics.call("Fetch", fetched).await
     }
 
     async fn cancel(&self, request: Request<v1::Token>) -> Result<Response<v1::Job>, Status> {
-        let Opened { id, caller, right, .. } = self.open(&request).await?;
+        let token = request.get_ref().token.parse().map_err(status::of_token)?;
+        let Opened { id, caller, right, .. } = self.open(token, caller_of(&request)).await?;
         audit(&caller, Action::Cancel, &id, right);
         let event =
             Event::CancelRequested(Failure::new(Cause::Cancelled, "the job was cancelled by its client"));
@@ -103,10 +111,8 @@ impl SqlFlow for TokenApi {
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
         let caller = caller_of(&request);
-        let principal = match allowed(&caller)? {
-            admin if admin.is_admin() => None,
-            other => Some(other.name().to_owned()),
-        };
+        let caller = allowed(&caller)?;
+        let principal = (!caller.is_admin()).then(|| caller.name().to_owned());
         let request = request.into_inner();
         let limit = match request.page_size {
             0 => DEFAULT_LISTED,
@@ -153,9 +159,7 @@ impl TokenApi {
     }
 
     /// The job of a token, or of an id in its place.
-    async fn open(&self, request: &Request<v1::Token>) -> Result<Opened, Status> {
-        let token = request.get_ref().token.parse::<CursorToken>().map_err(status::of_token)?;
-        let caller = caller_of(request);
+    async fn open(&self, token: CursorToken, caller: Caller) -> Result<Opened, Status> {
         let (id, right) = self.resolve(&token.key, &caller).await?;
         Ok(Opened { id, token, caller, right })
     }

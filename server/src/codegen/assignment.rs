@@ -76,20 +76,16 @@ impl Assigner {
     /// # Errors
     /// NOT_FOUND: the step does not exist, or its job has ended. Otherwise an error of the store.
     pub async fn assignment(&self, job: &Job, attempt: &AttemptId) -> Result<Assignment, Status> {
-        let unavailable = |error: sqlflow_job_store::StoreError| Status::unavailable(error.to_string());
-        let spec = self.store.step_spec(&attempt.job, attempt.step).await.map_err(unavailable)?;
-        let secret = self.store.secret(&attempt.job, DATA_SOURCE).await.map_err(unavailable)?;
-        let (Some(spec), Some(secret)) = (spec, secret) else {
-            return Err(Status::not_found("there is no such step, or its job has ended"));
-        };
+        let gone = || Status::not_found("there is no such step, or its job has ended");
+        let secret = self.store.secret(&attempt.job, DATA_SOURCE).await;
+        let secret = secret.map_err(|error| Status::unavailable(error.to_string()))?.ok_or_else(gone)?;
+        let spec = self.step_spec(attempt).await?.ok_or_else(gone)?;
         let step = job.steps.get(attempt.step as usize);
         let publish_attempt = step.and_then(Step::kept_output).unwrap_or(0);
         let is_cleanup = job.attempt(attempt).is_some_and(|it| it.role == Role::Cleanup);
         let cleanup = step
             .filter(|_| is_cleanup)
             .map(|step| Cleanup { granted_attempt: sqlflow_job::unclear_grant(step) });
-        let spec = serde_json::from_str(&spec)
-            .map_err(|error| Status::data_loss(format!("the step's document is damaged: {error}")))?;
         let (traceparent, tracestate) = self.trace_of(job, attempt);
         let mut assigned = assign(&self.options, attempt, spec, cleanup, &secret);
         let is_local = job.attempt(attempt).is_some_and(|it| it.launcher_id.kind == LauncherKind::Local);
@@ -121,8 +117,7 @@ impl Assigner {
 
     /// What helps if the program of this attempt cannot be started. `None`: the agent's message says it.
     pub async fn start_remedy(&self, job: &Job, attempt: &AttemptId) -> Option<String> {
-        let spec = self.store.step_spec(&attempt.job, attempt.step).await.ok()??;
-        let spec = serde_json::from_str(&spec).ok()?;
+        let spec = self.step_spec(attempt).await.ok()??;
         remedy(&spec, job.attempt(attempt)?.role)
     }
 

@@ -47,7 +47,7 @@ impl Options {
                  and signals (Linux 6.12 and newer, with landlock in the boot option lsm=); use --confine auto"
             ),
             (ConfineOption::Auto, Support::None) => Ok((
-                Some(confinement),
+                None,
                 Some(format!("submitters are not confined: this kernel has no Landlock; {UNCONFINED}")),
             )),
             (ConfineOption::Auto, Support::FilesOnly) => {
@@ -78,7 +78,8 @@ mod tests {
         let (all, warning) = confinement("--confine=auto", Support::Complete).unwrap();
         let all = all.unwrap();
         assert_eq!((all.denied, warning), (vec!["/state".into(), "/data/iris.db".into()], None));
-        let (_, warning) = confinement("--confine=auto", Support::None).unwrap();
+        let (nothing, warning) = confinement("--confine=auto", Support::None).unwrap();
+        assert!(nothing.is_none(), "the agent would fail an attempt for what the kernel cannot do");
         assert!(warning.unwrap().contains("this kernel has no Landlock"));
         let (_, warning) = confinement("--confine=auto", Support::FilesOnly).unwrap();
         assert!(warning.unwrap().contains("not from signals"));

@@ -22,7 +22,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Web;
 use super::log_text::{LogText, Piece, PieceKind};
 use super::pages;
-use crate::access::{Action, audit};
 use crate::admission::{Resource, Slot};
 use crate::read_recorder::ReadRecorder;
 use sqlflow_sync::lock;
@@ -101,7 +100,6 @@ async fn live(
         Ok(record) => record,
         Err(refusal) => return refusal.into_response(),
     };
-    audit(&caller, Action::Read, &record.job.id, "page");
     let Ok(permit) = Arc::clone(&PAGES).try_acquire_owned() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n").into_response();
     };

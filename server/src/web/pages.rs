@@ -78,10 +78,19 @@ impl Refusal {
 }
 
 impl Web {
-    /// Loads the job, if the key is valid or the caller may access it.
+    /// Loads the job for a reader, if the key is valid or the caller may access it.
     pub(super) async fn open(&self, id: &str, key: &str, caller: &Caller) -> Result<JobRecord, Refusal> {
+        let record = self.find(id, key, caller).await?;
+        audit(caller, Action::Read, &record.job.id, "page");
+        Ok(record)
+    }
+
+    async fn find(&self, id: &str, key: &str, caller: &Caller) -> Result<JobRecord, Refusal> {
         let Ok(id) = id.parse::<JobId>() else { return Err(locked()) };
         let has_key = self.links.opens(key, &id);
+        if !has_key && !caller.is_allowed() {
+            return Err(locked());
+        }
         match self.store.load(&id).await {
             Ok(Some(record)) if has_key || caller.may_access(record.principal.as_deref()) => Ok(record),
             // Without a right, the response does not reveal whether the job exists.
@@ -145,12 +154,12 @@ async fn job(
     {
         return Ok(Redirect::to(&known).into_response());
     }
-    let record = web.open(&id, &key, &caller).await?;
     if key.is_empty() {
-        // Its links have the key.
+        let record = web.find(&id, &key, &caller).await?;
+        // The page's links have the key.
         return Ok(Redirect::to(&web.links.path_of_visit(&record.job.id)).into_response());
     }
-    audit(&caller, Action::Read, &record.job.id, "page");
+    let record = web.open(&id, &key, &caller).await?;
     let view = web.views.of(&record.job.id);
     let fault = |error: sqlflow_result_log::LogError| Refusal::fault(&error);
     let summary = summary(&web, &record, &view, READ_TIME).await.map_err(fault)?;
@@ -219,7 +228,6 @@ async fn download(
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Refusal> {
     let record = web.open(&id, &key, &caller).await?;
-    audit(&caller, Action::Read, &record.job.id, "page");
     let chunks = stream::try_unfold((web, record.job.id, 0), |(web, id, after)| async move {
         let page = web.log.read(&id, after, PAGE_BYTES).await?;
         let Some(last) = page.records.last().map(|it| it.position) else {

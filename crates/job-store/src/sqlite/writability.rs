@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use nix::sys::statvfs::statvfs;
-use nix::unistd::Uid;
+use sqlflow_os::disk;
 use sqlflow_sync::lock;
 use sqlflow_text::with_causes;
 
@@ -70,15 +69,9 @@ impl Writability {
 /// The reason.
 pub(super) fn check_space(file: &Path) -> Result<(), String> {
     let dir = file.parent().unwrap_or(file);
-    let found = statvfs(dir)
+    let free = disk::free_bytes(dir)
         .map_err(|error| format!("cannot query the free space of {}: {}", dir.display(), error.desc()))?;
-    if found.blocks() == 0 {
-        // This file system does not report it.
-        return Ok(());
-    }
-    // Some file systems keep a reserve for root.
-    let blocks = if Uid::effective().is_root() { found.blocks_free() } else { found.blocks_available() };
-    enough(blocks.saturating_mul(found.fragment_size()))
+    free.map_or(Ok(()), enough)
 }
 
 fn enough(free_bytes: u64) -> Result<(), String> {

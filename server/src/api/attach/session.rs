@@ -222,11 +222,11 @@ impl<'a> Session<'a> {
     /// Adds records that have arrived meanwhile to the batch, so that one sync serves them all.
     async fn gather(&self, batch: RecordBatch, requests: &mut Requests) -> (Vec<Entry>, Option<Incoming>) {
         let mut bytes = prost::Message::encoded_len(&batch);
-        let mut memory = decoded_size::memory(&batch);
+        let mut overhead = decoded_size::overhead(&batch);
         let mut entries = self.entries(batch);
         let time = if self.acked_seq == 0 { FIRST_GATHER_TIME } else { GATHER_TIME };
         let until = tokio::time::Instant::now() + time;
-        while bytes < APPEND_BYTES && memory < APPEND_MEMORY {
+        while bytes < APPEND_BYTES && bytes + overhead < APPEND_MEMORY {
             let mut next = requests.arrived();
             if next.is_none() && self.is_repeatable && bytes < FEW_BYTES {
                 // A submitter that must not repeat its statement waits for the acknowledgement of its start.
@@ -235,7 +235,7 @@ impl<'a> Session<'a> {
             match next {
                 Some(Some(Ok(AttachRequest { message: Some(attach_request::Message::Records(batch)) }))) => {
                     bytes += prost::Message::encoded_len(&batch);
-                    memory += decoded_size::memory(&batch);
+                    overhead += decoded_size::overhead(&batch);
                     entries.extend(self.entries(batch));
                 }
                 other => return (entries, other),

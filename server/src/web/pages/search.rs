@@ -15,7 +15,6 @@ use sqlflow_proto::record::StoredRecord;
 use sqlflow_result_log::{LogError, ResultLog};
 
 use super::{PAGE_BYTES, Refusal, page};
-use crate::access::{Action, audit};
 use crate::admission::Resource;
 use crate::web::Web;
 use crate::web::log_text::{LogText, Piece, PieceKind};
@@ -45,7 +44,6 @@ pub(super) async fn search(
     Extension(caller): Extension<Caller>,
 ) -> Result<Html<String>, Refusal> {
     let record = web.open(&id, &key, &caller).await?;
-    audit(&caller, Action::Read, &record.job.id, "page");
     if q.len() > MAX_TEXT {
         let body = html! { h1 { "Too long" } p { "Search for at most " (MAX_TEXT) " bytes." } };
         return Err(Refusal::new(StatusCode::BAD_REQUEST, body));
