@@ -10,8 +10,9 @@ use sqlflow_database::{Batch, Value, Values};
 /// Encodes a batch.
 pub fn encode(batch: &Batch) -> Vec<u8> {
     let columns: Vec<_> = batch.columns.iter().map(|values| EncodedColumn::of(values, batch.rows)).collect();
-    let most = columns.iter().map(|column| MAX_HEAD + column.length()).sum::<usize>();
-    let mut rows = Vec::with_capacity(MAX_HEAD + most);
+    let length = columns.iter().map(|column| field_length(column.length())).sum::<usize>();
+    let count = 1 + encoded_len_varint(batch.rows as u64);
+    let mut rows = Vec::with_capacity(count + length);
     if batch.rows > 0 {
         encode_key(1, WireType::Varint, &mut rows);
         encode_varint(batch.rows as u64, &mut rows);
@@ -23,14 +24,17 @@ pub fn encode(batch: &Batch) -> Vec<u8> {
     rows
 }
 
-/// Maximum size of a field's key and length.
-const MAX_HEAD: usize = 12;
-
 /// A column whose length is known before it is written, so that each value is written once.
 struct EncodedColumn<'a> {
     nulls: Option<Vec<u8>>,
-    /// The field of the values and their length. `None`: every value is NULL.
-    values: Option<(u32, usize)>,
+    /// `None`: every value is NULL.
+    values: Option<EncodedValues<'a>>,
+}
+
+/// The field of a column's values.
+struct EncodedValues<'a> {
+    field: u32,
+    length: usize,
     content: Content<'a>,
 }
 
@@ -39,8 +43,6 @@ type Put<'a> = Box<dyn Fn(&mut Vec<u8>) + 'a>;
 
 /// The values of a column, by their encoding: field 1 of the message.
 enum Content<'a> {
-    /// Nothing.
-    Nothing,
     /// A packed list of varints: its length, and how it is written.
     Varints {
         list: usize,
@@ -65,7 +67,7 @@ impl<'a> EncodedColumn<'a> {
             }
         };
         let (field, content) = match values {
-            Values::Null => return Self { nulls, values: None, content: Content::Nothing },
+            Values::Null => return Self { nulls, values: None },
             Values::Bools(array) => (2, bools(array)),
             Values::Ints(array) => (3, varints(array, i64::cast_unsigned, false)),
             Values::Uints(array) => (4, varints(array, |it| it, false)),
@@ -78,22 +80,22 @@ impl<'a> EncodedColumn<'a> {
             Values::Instants(array) => (10, varints(array, zigzag, true)),
             Values::Mixed(values) => (11, Content::Mixed(mixed(values))),
         };
-        Self { nulls, values: Some((field, content.length())), content }
+        let length = content.length();
+        Self { nulls, values: Some(EncodedValues { field, length, content }) }
     }
 
     fn length(&self) -> usize {
         let nulls = self.nulls.as_ref().map_or(0, |nulls| field_length(nulls.len()));
-        nulls + self.values.map_or(0, |(_, length)| field_length(length))
+        nulls + self.values.as_ref().map_or(0, |values| field_length(values.length))
     }
 
     fn put(&self, out: &mut Vec<u8>) {
         if let Some(nulls) = &self.nulls {
             put_bytes(1, nulls, out);
         }
-        let Some((field, length)) = self.values else { return };
-        put_head(field, length, out);
-        match &self.content {
-            Content::Nothing => {}
+        let Some(EncodedValues { field, length, content }) = &self.values else { return };
+        put_head(*field, *length, out);
+        match content {
             Content::Varints { list, put, has_zone } => {
                 if *list > 0 {
                     put_head(1, *list, out);
@@ -120,7 +122,6 @@ impl Content<'_> {
     fn length(&self) -> usize {
         let list = |length: usize| if length > 0 { field_length(length) } else { 0 };
         match self {
-            Self::Nothing => 0,
             Self::Varints { list: length, has_zone, .. } => list(*length) + if *has_zone { 2 } else { 0 },
             Self::Floats(array) => list(array.len() * 8),
             Self::Texts(array) => array.encoded_length(),

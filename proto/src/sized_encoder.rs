@@ -23,6 +23,8 @@ impl<T: Message> Encoder for SizedEncoder<T> {
 
     fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         buffer.reserve(item.encoded_len());
-        item.encode(buffer).map_err(|error| Status::internal(error.to_string()))
+        // The length is known, so it is not checked again.
+        item.encode_raw(buffer);
+        Ok(())
     }
 }

@@ -249,14 +249,18 @@ mod tests {
         assert_eq!(program(bytes(150), "ana", 50).await, Ok(()));
         let (code, message) = program(bytes(150), "ana", 51).await.unwrap_err();
         assert!(code == Code::ResourceExhausted && message.contains("--limit-programs"), "{message}");
-        // What it adds meanwhile counts.
-        let admission = Admission::new(bytes(150));
-        let add = async || {
+        let add = async |admission: &Admission| {
             let of_store = |error: StoreError| Status::internal(error.to_string());
             admission.program(&store, &caller("ana"), 30, of_store).await.is_ok()
         };
+        // What it adds meanwhile counts.
+        let admission = Admission::new(bytes(170));
+        assert_eq!((add(&admission).await, add(&admission).await), (true, true));
+        assert_eq!(lock(&admission.inner).programs["token:ana"].1, 160);
+        // Before a refusal the store is asked again.
+        let admission = Admission::new(bytes(150));
         assert_eq!(
-            (add().await, add().await),
+            (add(&admission).await, add(&admission).await),
             (true, true),
             "the store has none of them, and is asked again"
         );

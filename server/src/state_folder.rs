@@ -27,7 +27,7 @@ pub(crate) fn prepare(dir: &Path, launcher: LauncherOption) -> anyhow::Result<Pa
         .with_context(|| format!("cannot make the state folder {}", dir.display()))?;
     let absolute = fs::canonicalize(dir)?;
     if let Some(parent) = absolute.parent() {
-        // Only the folder itself is created: a missing or forbidden parent is an error.
+        // So that a new folder survives a power failure. The parent may be unreadable.
         let _ = fs::File::open(parent).and_then(|it| it.sync_all());
     }
     anyhow::ensure!(
@@ -35,18 +35,17 @@ pub(crate) fn prepare(dir: &Path, launcher: LauncherOption) -> anyhow::Result<Pa
         "the path of the state folder {} is too long for a socket in it; choose one of {MAX_PATH} bytes or less",
         absolute.display()
     );
-    close(&absolute, launcher, Uid::effective())?;
+    // The volume of a Pod belongs to root, and its permissions are those of the Pod's group: no other users are there.
+    if launcher != LauncherOption::Kubernetes {
+        close(&absolute, Uid::effective())?;
+    }
     Ok(absolute)
 }
 
-/// Closes the folder to users other than `user`. The volume of a Pod belongs to root, and its permissions are those of
-/// the Pod's group: no other users are there.
-fn close(dir: &Path, launcher: LauncherOption, user: Uid) -> anyhow::Result<()> {
+/// Closes the folder to users other than `user`.
+fn close(dir: &Path, user: Uid) -> anyhow::Result<()> {
     let shown = dir.display();
     let found = fs::metadata(dir).with_context(|| format!("cannot look at the state folder {shown}"))?;
-    if launcher == LauncherOption::Kubernetes {
-        return Ok(());
-    }
     let owner = found.uid();
     if owner != user.as_raw() {
         tracing::warn!("the state folder {shown} belongs to user {owner}, who can read and change all jobs");
@@ -91,7 +90,7 @@ mod tests {
     #[test]
     fn folder_of_another_user_that_is_open_is_refused() {
         // Nobody can change the mode of a folder of the kernel.
-        let error = close(Path::new("/proc/1/task"), LauncherOption::Local, Uid::from_raw(1)).unwrap_err();
+        let error = close(Path::new("/proc/1/task"), Uid::from_raw(1)).unwrap_err();
         assert!(format!("{error:#}").contains("run chmod 700 as its owner"), "{error:#}");
     }
 

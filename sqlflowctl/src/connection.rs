@@ -233,10 +233,15 @@ impl Login {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
             let new = file.with_extension(format!("{:016x}", rand::random::<u64>()));
             let mut written = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            written.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
-            written.write_all(b"\n")?;
-            written.sync_all()?;
-            fs::rename(&new, &file)
+            let stored = written
+                .write_all(format!("{}\n", serde_json::to_string_pretty(self)?).as_bytes())
+                .and_then(|()| written.sync_all())
+                .and_then(|()| fs::rename(&new, &file));
+            if stored.is_err() {
+                // A part of the token may be in it.
+                let _ = fs::remove_file(&new);
+            }
+            stored
         };
         write().with_context(|| format!("cannot store the login in {}", file.display()))?;
         Ok(file)

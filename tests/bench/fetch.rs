@@ -8,7 +8,7 @@ use crate::peers;
 use crate::world::World;
 
 /// A SELECT of one row makes four records (started, head, rows, ended), so this many make a hundred.
-const STATEMENTS: usize = 25;
+pub const STATEMENTS: usize = 25;
 /// A statement that runs without output for longer than all Fetches that wait for it.
 const SILENT: &str = "
 WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers)
@@ -41,7 +41,8 @@ async fn of_a_finished_job(world: &mut World, token: &Token) -> anyhow::Result<V
     Ok(vec![page_time, nothing, listing, bare])
 }
 
-fn at(token: &Token, cursor: u64) -> Token {
+/// The token with this cursor.
+pub fn at(token: &Token, cursor: u64) -> Token {
     Token { token: format!("{}.{cursor}", token.token), ..token.clone() }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sqlflow_proto::v1::{Session, Token};
+use sqlflow_proto::v1::{Request, Session, Token};
 use sqlflow_tests::access::{self, Tokens};
 use sqlflow_tests::client::Client;
 use sqlflow_tests::python;
@@ -12,11 +12,10 @@ use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::agent;
 use crate::arguments::Scale;
+use crate::fetch::{STATEMENTS, at};
 use crate::measure::{Goal, Measurement};
 use crate::world::follow;
 
-/// Statements of the job whose results are fetched, as in the group `server`.
-const STATEMENTS: usize = 25;
 /// Goal for a call with TLS and a token, beside one without.
 const RATIO: Goal = Goal::AtMost(1.3);
 
@@ -97,14 +96,12 @@ async fn secured(dir: &Path) -> anyhow::Result<Side> {
 
 impl Side {
     async fn run(&mut self, sql: String) -> anyhow::Result<Token> {
-        let request =
-            sqlflow_proto::v1::Request { sql, session: Some(Session::default()), ..Default::default() };
+        let request = Request { sql, session: Some(Session::default()), ..Default::default() };
         Ok(self.client.api.run(self.with_bearer(request)).await?.into_inner())
     }
 
     async fn fetch(&mut self, token: &Token) -> anyhow::Result<()> {
-        let from_start = Token { token: format!("{}.0", token.token), ..token.clone() };
-        let request = self.with_bearer(from_start);
+        let request = self.with_bearer(at(token, 0));
         let page = self.client.api.fetch(request).await?.into_inner();
         anyhow::ensure!(page.results.len() >= 100, "a page holds only {} results", page.results.len());
         Ok(())

@@ -7,7 +7,6 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
 
-use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Cause, job_status::Code};
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::until::until;
@@ -163,12 +162,7 @@ import os; os._exit(0)";
     let token = client.run(train).await.unwrap();
     let ended = client.follow(&token).await.unwrap();
     ended.expect_success();
-    let output: String = ended
-        .payloads()
-        .filter_map(
-            |it| if let Payload::Log(log) = it { Some(String::from_utf8_lossy(&log.data)) } else { None },
-        )
-        .collect();
+    let output = ended.log();
     let got = output.lines().find_map(|line| line.strip_prefix("GOT ")).expect("it printed what it got");
     let run_folder = setup.state_dir.join("run").join(&token.job_id).join("0-1");
     (serde_json::from_str(got).unwrap(), run_folder.display().to_string())

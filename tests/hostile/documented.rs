@@ -21,7 +21,7 @@ fn commands_of_the_page_secure_a_server() {
         trap 'kill $server; wait $server' EXIT
         until grep -q 'is ready' log; do kill -0 $server || {{ cat log >&2; exit 9; }}; sleep 0.05; done
         echo \"$token\" | {login}
-        sqlflowctl list > /dev/null; echo known
+        sqlflowctl list > /dev/null; echo listed
         sqlflowctl logout; sqlflowctl --server https://sqlflow.example.com:50051 list || echo unknown"
     );
     let dir = tempfile::tempdir().unwrap();
@@ -41,5 +41,5 @@ fn commands_of_the_page_secure_a_server() {
         said.contains("logged in") || String::from_utf8_lossy(&output.stderr).contains("logged in"),
         "{output:?}"
     );
-    assert!(said.contains("known\n") && said.ends_with("unknown\n"), "{output:?}");
+    assert!(said.contains("listed\n") && said.ends_with("unknown\n"), "{output:?}");
 }

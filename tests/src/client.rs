@@ -37,13 +37,7 @@ impl Client {
     /// # Errors
     /// No server listens there.
     pub async fn connect(address: &str) -> anyhow::Result<Self> {
-        // Larger frames than by default, as sqlflowctl has them.
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?.max_frame_size(256 << 10);
-        let channel = endpoint.connect().await?;
-        let api = SqlFlowClient::new(channel)
-            .max_decoding_message_size(64 << 20)
-            .max_encoding_message_size(64 << 20);
-        Ok(Self { api })
+        Self::over(Endpoint::from_shared(format!("http://{address}"))?).await
     }
 
     /// Connects with TLS to `host:port`, whose certificate is for `name` and signed by one of these (PEM).
@@ -52,8 +46,16 @@ impl Client {
     /// No such server listens there.
     pub async fn connect_with_tls(address: &str, name: &str, ca: &str) -> anyhow::Result<Self> {
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)).domain_name(name);
-        let channel = Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?.connect().await?;
-        Ok(Self { api: SqlFlowClient::new(channel).max_decoding_message_size(64 << 20) })
+        Self::over(Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?).await
+    }
+
+    async fn over(endpoint: Endpoint) -> anyhow::Result<Self> {
+        // Larger frames than by default, as sqlflowctl has them.
+        let channel = endpoint.max_frame_size(256 << 10).connect().await?;
+        let api = SqlFlowClient::new(channel)
+            .max_decoding_message_size(64 << 20)
+            .max_encoding_message_size(64 << 20);
+        Ok(Self { api })
     }
 
     /// Runs a program in a session with defaults.

@@ -69,7 +69,7 @@ pub fn next_frame(buffer: &mut BytesMut) -> Result<Option<ReceivedFrame>, BadFra
     let frame = SubmitterFrame::decode(buffer.split_to(size).freeze())?;
     let content = frame.frame.ok_or(BadFrame::Unknown)?;
     if let Frame::Rows(rows) = &content {
-        // Nobody decodes them before the client.
+        // The server stores them without decoding them.
         rows.check()?;
     }
     let content = content.into();
@@ -162,7 +162,7 @@ mod tests {
         assert!(matches!(next_frame(&mut buffer), Err(BadFrame::TooLong(_))));
     }
 
-    /// Nobody but the client decodes the values, and it could not name who sent them.
+    /// Those who decode the values later could not name who sent them.
     #[test]
     fn rows_that_cannot_be_decoded_are_an_error() {
         let column = |values| Column { values: Some(values), ..Column::default() }.encode_to_vec();

@@ -66,9 +66,8 @@ impl Confined {
     /// The rules. `None`: the kernel has none.
     pub(super) fn rules(&self) -> anyhow::Result<Option<OwnedFd>> {
         const WHAT: &str = "cannot confine the command";
-        let can_all = || Support::of_kernel() == Support::Complete;
         ensure!(
-            !self.is_required || can_all(),
+            !self.is_required || Support::of_kernel() == Support::Complete,
             "{WHAT}: the kernel has no Landlock that keeps it from files, memory and signals (Linux 6.12 and newer)"
         );
         self.paths.rules().context(WHAT)

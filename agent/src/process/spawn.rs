@@ -180,7 +180,10 @@ pub fn spawn(
     let mut terminal = if how.is_submitter { None } else { Terminal::of_self() };
     let foreground = terminal.as_mut().and_then(Terminal::for_command);
     let signals = signals::inherited();
-    if let (Some(confined), Some(file)) = (how.confinement, start_diagnosis::find(&paths, how.working_dir)) {
+    let found = || start_diagnosis::find(&paths, how.working_dir);
+    if let Some(confined) = how.confinement
+        && let Some(file) = found()
+    {
         confined.check_program(&file).with_context(|| format!("cannot start {}", program.display()))?;
     }
     let rules = how.confinement.map(Confined::rules).transpose()?.flatten();
@@ -190,7 +193,6 @@ pub fn spawn(
         // It took the terminal before its start failed.
         terminal.take_back(None);
     }
-    let found = || start_diagnosis::find(&paths, how.working_dir);
     let child =
         spawned.map_err(|error| start_diagnosis::explain(error, program, found(), siblings.as_deref()))?;
 

@@ -225,8 +225,8 @@ const KILL_TIME: Duration = Duration::from_secs(5);
 const CLEAN_PAUSE: Duration = Duration::from_millis(2);
 
 /// Kills every descendant, also those that are started meanwhile: passes are repeated until some in a row find no new
-/// process. A killed process starts no other one. Returns those that refuse the signal. Blocks for five seconds at most; after it, new
-/// ones may be left.
+/// process. A killed process starts no other one. Returns those that refuse the signal. Blocks for five seconds at
+/// most; after it, new ones may be left.
 ///
 /// # Errors
 /// The descendants could not be listed.
@@ -251,20 +251,15 @@ pub fn kill_descendants() -> io::Result<Vec<Process>> {
     }
 }
 
-/// Signals every descendant, one by one: the command is gone, and its group's number may be used again. TERM is only
-/// for those that had no signal yet. Returns the processes that refuse the signal.
+/// Sends TERM to every descendant that had no signal yet, one by one: the command is gone, and its group's number may be
+/// used again. Returns the processes that refuse the signal.
 ///
 /// # Errors
 /// The descendants could not be listed, so none of them got the signal.
-pub fn signal_descendants(signal: Signal, signaled: &mut SignaledProcesses) -> io::Result<Vec<Process>> {
-    if signal == Signal::SIGKILL {
-        return kill_descendants();
-    }
+pub fn terminate_descendants(signaled: &mut SignaledProcesses) -> io::Result<Vec<Process>> {
     let mut all = descendants()?;
-    if signal == Signal::SIGTERM {
-        all.retain(|pid| signaled.insert(*pid));
-    }
-    Ok(refusing(all, |_| Some(signal)))
+    all.retain(|pid| signaled.insert(*pid));
+    Ok(refusing(all, |_| Some(Signal::SIGTERM)))
 }
 
 /// The processes that belong to another user. Without a signal, only the permission is checked.

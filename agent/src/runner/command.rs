@@ -234,7 +234,10 @@ impl Runner {
                 _ => format!("still running when its time was up, and killed: {remaining}"),
             });
         }
-        let refused = tree::signal_descendants(signal, &mut self.signaled);
+        let refused = match signal {
+            Signal::SIGKILL => tree::kill_descendants(),
+            _ => tree::terminate_descendants(&mut self.signaled),
+        };
         self.warn_of_unreached(refused, signal);
     }
 

@@ -35,8 +35,7 @@ impl Seal {
     /// That of an agent with this instance key.
     #[must_use]
     pub fn of_instance(key: &[u8]) -> Self {
-        let hash: String = digest(&SHA256, key).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Self::of_hash(&hash)
+        Self::of_hash(&hex::encode(digest(&SHA256, key)))
     }
 
     /// That of an agent whose instance key has this SHA-256, in hexadecimal.

@@ -79,7 +79,7 @@ impl Denied {
                 Entry::Folder(below) => folder = below,
             }
         }
-        if let Ok(found) = fs::symlink_metadata(path).map_err(drop)
+        if let Ok(found) = fs::symlink_metadata(path)
             && !found.is_dir()
         {
             self.files.insert((found.dev(), found.ino()));

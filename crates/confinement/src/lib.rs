@@ -123,8 +123,11 @@ impl Confinement {
         let is_in = |denied: &Path| names.iter().flatten().any(|name| name.starts_with(denied));
         let is_allowed =
             names.iter().flatten().any(|name| self.allowed.iter().any(|it| name.starts_with(it)));
+        if is_allowed {
+            return None;
+        }
         let covers = |it: &&PathBuf| is_in(it) || denied::resolve(it).is_ok_and(|real| is_in(&real));
-        self.denied.iter().filter(|_| !is_allowed).find(covers).map(PathBuf::as_path)
+        self.denied.iter().find(covers).map(PathBuf::as_path)
     }
 
     fn rules_up_to(&self, most: usize) -> Result<Option<OwnedFd>, ConfinementError> {

@@ -11,9 +11,14 @@ pub struct Limits {
     pub rows: usize,
     /// Size in bytes.
     pub bytes: usize,
-    /// Number of rows after which the age of the batch is looked at. Reading the clock takes as long as reading two numbers.
+    /// In SQLite, which cannot be woken while it waits for a row: number of rows after which the clock is read. That takes as
+    /// long as reading two numbers.
     pub timed_rows: usize,
 }
+
+/// Number of rows after which the clock is read where a slow query is noticed otherwise. Reading it costs as much as reading
+/// a value.
+pub(crate) const CLOCK_ROWS: usize = 64;
 
 impl Limits {
     /// For results that people look at: the first rows of a slow query arrive early.

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::Principal;
+use crate::{Method, Principal};
 
 /// Who may use a server, and who may administer it.
 #[derive(Debug, Clone, Default)]
@@ -27,8 +27,8 @@ pub struct Pattern {
 /// A pattern that nobody can match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} names no principal; write METHOD:NAME or group:METHOD:NAME, where METHOD is unix, token, cert, oidc or \
-     kubernetes, such as unix:ana or oidc:*"
+    "{0:?} names no principal; write METHOD:NAME or group:METHOD:NAME, where METHOD is unix, token, cert or \
+     kubernetes, such as unix:ana or token:*"
 )]
 pub struct PatternError(String);
 
@@ -44,9 +44,7 @@ impl Policy {
     /// The caller with this identity; `None`: nothing is known of it.
     #[must_use]
     pub fn caller(&self, principal: Option<Principal>) -> Caller {
-        let is_one_of = |patterns: &[Pattern]| {
-            principal.as_ref().is_some_and(|it| patterns.iter().any(|pattern| pattern.matches(it)))
-        };
+        let is_one_of = |patterns: &[Pattern]| matches_any(patterns, principal.as_ref());
         let is_admin = self.is_open || is_one_of(&self.admins);
         Caller { is_allowed: is_admin || is_one_of(&self.allowed), is_admin, principal }
     }
@@ -80,8 +78,7 @@ impl Caller {
     /// Whether one of these stands for them. Administrators may do what others may.
     #[must_use]
     pub fn is_one_of(&self, patterns: &[Pattern]) -> bool {
-        let matches = |principal| patterns.iter().any(|pattern| pattern.matches(principal));
-        self.is_admin || self.principal.as_ref().is_some_and(matches)
+        self.is_admin || matches_any(patterns, self.principal.as_ref())
     }
 
     /// Whether they may read and cancel a job of this principal without its token.
@@ -90,6 +87,10 @@ impl Caller {
         let is_owner = || self.principal.as_ref().is_some_and(|it| owner == Some(it.name()));
         self.is_admin || (self.is_allowed && is_owner())
     }
+}
+
+fn matches_any(patterns: &[Pattern], principal: Option<&Principal>) -> bool {
+    principal.is_some_and(|it| patterns.iter().any(|pattern| pattern.matches(it)))
 }
 
 impl Pattern {
@@ -119,10 +120,9 @@ impl FromStr for Pattern {
             None => (name, false),
         };
         // The whole method: `o*` would also match methods of later versions.
-        let methods = ["unix", "token", "cert", "oidc", "kubernetes"];
-        let is_whole = name
-            .split_once(':')
-            .is_some_and(|(method, name)| methods.contains(&method) && (is_prefix || !name.is_empty()));
+        let is_whole = name.split_once(':').is_some_and(|(method, name)| {
+            Method::ALL.iter().any(|it| it.name() == method) && (is_prefix || !name.is_empty())
+        });
         if !is_whole || name.contains('*') {
             return Err(PatternError(text.to_owned()));
         }

@@ -1,7 +1,5 @@
 //! Names of callers.
 
-use std::fmt;
-
 /// How a server found out who a caller is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -18,6 +16,9 @@ pub enum Method {
 }
 
 impl Method {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Unix, Self::Token, Self::Certificate, Self::Oidc, Self::Kubernetes];
+
     /// The name, with which a principal begins.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -65,11 +66,5 @@ impl Principal {
     #[must_use]
     pub fn groups(&self) -> &[String] {
         &self.groups
-    }
-}
-
-impl fmt::Display for Principal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
     }
 }

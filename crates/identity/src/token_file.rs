@@ -18,7 +18,7 @@ use sqlflow_os::reloaded::Reloaded;
 use crate::{Method, Principal};
 
 /// First characters of every token, by which scanners for leaked secrets find them.
-pub const PREFIX: &str = "sqlflow_at_";
+const PREFIX: &str = "sqlflow_at_";
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
 

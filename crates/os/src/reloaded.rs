@@ -71,12 +71,6 @@ impl<T> Reloaded<T> {
         Arc::clone(&state.content)
     }
 
-    /// The file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Makes the next call check the file.
     #[cfg(any(test, feature = "test-support"))]
     pub fn check_soon(&self) {

@@ -64,7 +64,6 @@ pub use first_words::first_words;
 pub use hint::hint;
 pub use json::{attribute_json, expr_json, to_json};
 pub use model_name::{MAX_MODEL_NAME, MAX_MODEL_SEGMENT, check_model_name};
-pub use nodes::MAX_NODES;
 pub use pod_resources::PodResource;
 pub use position::Position;
 pub use precheck::{Precheck, PrecheckEffect};

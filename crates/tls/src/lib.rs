@@ -51,8 +51,11 @@ pub fn anchors(certificates: &[CertificateDer<'_>]) -> Vec<TrustAnchor<'static>>
 /// # Errors
 /// The file cannot be read, is no PEM, or has no certificate.
 pub fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let pem = std::fs::read(path)?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    certificates_in(&std::fs::read(path)?)
+}
+
+fn certificates_in(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(|error| io::Error::other(format!("it is no PEM file: {error}")))?;
     if all.is_empty() { Err(io::Error::other("it contains no certificate")) } else { Ok(all) }
 }
@@ -62,8 +65,11 @@ pub fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
 /// # Errors
 /// The file cannot be read, or has no private key.
 pub fn private_key(path: &Path) -> io::Result<PrivateKeyDer<'static>> {
-    let pem = std::fs::read(path)?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| io::Error::other("it contains no private key in PEM"))
+    private_key_in(&std::fs::read(path)?)
+}
+
+fn private_key_in(pem: &[u8]) -> io::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| io::Error::other("it contains no private key in PEM"))
 }
 
 #[cfg(test)]

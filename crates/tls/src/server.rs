@@ -4,11 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
-use crate::{certificates, install_provider, private_key};
+use crate::{certificates_in, install_provider, private_key_in};
 
 /// Files of a listener's TLS, in PEM.
 #[derive(Debug, Clone)]
@@ -53,7 +52,7 @@ impl ServerTls {
         install_provider();
         let protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect::<Vec<_>>();
         let content = content(&files)?;
-        let config = config(&files, &protocols)?;
+        let config = config(&files, &content, &protocols)?;
         let state = State { content, config, last_error: String::new() };
         Ok(Self { files, protocols, state: Mutex::new(state) })
     }
@@ -79,7 +78,7 @@ impl ServerTls {
             if content == self.lock().content {
                 return Ok(None);
             }
-            config(&self.files, &self.protocols).map(|config| Some((content, config)))
+            config(&self.files, &content, &self.protocols).map(|config| Some((content, config)))
         });
         let mut state = self.lock();
         match read {
@@ -113,15 +112,16 @@ fn content(files: &ServerFiles) -> io::Result<Content> {
     })
 }
 
-fn config(files: &ServerFiles, protocols: &[Vec<u8>]) -> io::Result<Arc<ServerConfig>> {
-    let chain: Vec<CertificateDer<'static>> =
-        certificates(&files.certificate).map_err(|error| named("use", &files.certificate, &error))?;
-    let key = private_key(&files.key).map_err(|error| named("use", &files.key, &error))?;
-    let builder = match &files.client_ca {
+/// The settings of this content; the files are for errors.
+fn config(files: &ServerFiles, content: &Content, protocols: &[Vec<u8>]) -> io::Result<Arc<ServerConfig>> {
+    let chain = certificates_in(&content.certificate);
+    let chain = chain.map_err(|error| named("use", &files.certificate, &error))?;
+    let key = private_key_in(&content.key).map_err(|error| named("use", &files.key, &error))?;
+    let builder = match files.client_ca.as_ref().zip(content.client_ca.as_ref()) {
         None => ServerConfig::builder().with_no_client_auth(),
-        Some(file) => {
+        Some((file, pem)) => {
             let mut roots = RootCertStore::empty();
-            for certificate in certificates(file).map_err(|error| named("use", file, &error))? {
+            for certificate in certificates_in(pem).map_err(|error| named("use", file, &error))? {
                 roots.add(certificate).map_err(|error| named("use", file, &error))?;
             }
             let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build();

@@ -1,4 +1,4 @@
-"""Column files: result sets that the data process has written, as Arrow IPC streams."""
+"""Column files: result sets that the data process writes, as Arrow IPC streams."""
 
 from __future__ import annotations
 

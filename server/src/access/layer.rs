@@ -1,5 +1,5 @@
-//! Finds the caller of each gRPC request, before its service. Every request has a [`Caller`] among its extensions
-//! afterwards; a service decides what it may do.
+//! Finds the caller of each gRPC request, before its service. Every request but those of probes has a [`Caller`] among its
+//! extensions afterwards; a service decides what it may do.
 
 use std::pin::Pin;
 use std::sync::Arc;

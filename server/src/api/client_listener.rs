@@ -31,9 +31,13 @@ pub struct ClientListener {
 
 /// A Unix socket, which is removed with this.
 pub struct ClientSocket {
-    listener: Option<UnixListener>,
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+/// A socket's file, which is removed with this unless another server has replaced it.
+struct SocketFile {
     path: PathBuf,
-    /// The socket's file; another server may have replaced it.
     inode: u64,
 }
 
@@ -93,11 +97,10 @@ fn of_port(
 }
 
 fn of_socket(socket: ClientSocket, users: Arc<LocalUsers>) -> impl Stream<Item = Connected> + Send {
-    let mut socket = socket;
-    let listener = socket.listener.take().expect("it is taken once");
+    let ClientSocket { listener, file } = socket;
     connections::unadmitted(Arc::new(listener), "local clients").then(move |connection| {
-        // The socket's file lives as long as this.
-        let _ = &socket;
+        // It lives as long as this.
+        let _ = &file;
         let users = Arc::clone(&users);
         async move {
             let peer = match connection.stream().peer_cred() {
@@ -148,17 +151,11 @@ impl ClientSocket {
         std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
         let inode = std::fs::metadata(&new)?.ino();
         std::fs::rename(&new, path)?;
-        Ok(Some(Self { listener: Some(listener), path: path.to_owned(), inode }))
-    }
-
-    /// Its path.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(Some(Self { listener, file: SocketFile { path: path.to_owned(), inode } }))
     }
 }
 
-impl Drop for ClientSocket {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         use std::os::unix::fs::MetadataExt as _;
         if std::fs::symlink_metadata(&self.path).is_ok_and(|it| it.ino() == self.inode) {

@@ -1,5 +1,5 @@
-//! Limit of the bytes of clients' requests that are being received, over all connections. A request is held until it is complete,
-//! and one may be as long as a program.
+//! Limit of the bytes of clients' requests that are being received, over all connections. A request is held until it
+//! is complete, and one may be as long as a program.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};

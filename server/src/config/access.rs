@@ -8,6 +8,7 @@ use sqlflow_cli::address;
 use sqlflow_identity::token_file::TokenFile;
 use sqlflow_identity::{Pattern, Policy, local_user};
 use sqlflow_job_store::Secret;
+use sqlflow_os::reloaded::Reloaded;
 use sqlflow_tls::server::{ServerFiles, ServerTls};
 
 use sqlflow_units::{duration, whole_number};
@@ -15,7 +16,7 @@ use sqlflow_units::{duration, whole_number};
 use super::Options;
 use super::values::bytes;
 use crate::admission::PrincipalLimits;
-use crate::data_sources::{self, DataSources};
+use crate::data_sources::{self, DataSources, Named};
 
 /// Options for access.
 #[derive(Debug, Clone, clap::Args)]
@@ -54,7 +55,7 @@ pub struct AccessArgs {
     pub allow: Vec<Pattern>,
 
     /// Who may also read and cancel the jobs of others, in the form of --allow; root and this server's own user may anyway.
-    /// That user may not if there are other users whose jobs run as it: with the local launcher and authentication
+    /// That user may not if there are other users whose jobs run as it: with the local launcher, and authentication or --allow
     #[arg(long, env = "SQLFLOW_ADMIN", value_name = "PRINCIPALS", value_delimiter = ',')]
     pub admin: Vec<Pattern>,
 
@@ -72,7 +73,7 @@ pub struct AccessArgs {
     pub datasource_users: Vec<Pattern>,
 
     /// Whether a session may bring a data source of its own, which the server's machine then connects to [default: true
-    /// for a server without --token-file, --client-ca and --kubernetes-tokens, otherwise false]
+    /// for a server without --allow, --token-file, --client-ca and --kubernetes-tokens, otherwise false]
     #[arg(
         long,
         env = "SQLFLOW_ALLOW_CLIENT_DSN",
@@ -186,16 +187,20 @@ impl AccessArgs {
     /// # Errors
     /// The file cannot be read, or has another form.
     pub fn data_sources(&self, default: Secret) -> anyhow::Result<DataSources> {
-        let read = |file: &PathBuf| {
-            data_sources::read(file)
-                .with_context(|| format!("cannot use the data sources {}", file.display()))
-        };
-        let named = self.data_sources.as_ref().map(read).transpose()?;
+        let named = self.named_data_sources()?;
         let allow_client_dsn = self.allow_client_dsn.unwrap_or(!self.is_shared());
         Ok(DataSources::new(default)
             .with_named(named)
             .for_users(self.datasource_users.clone())
             .allow_client_dsn(allow_client_dsn))
+    }
+
+    fn named_data_sources(&self) -> anyhow::Result<Option<Reloaded<Named>>> {
+        let read = |file: &PathBuf| {
+            data_sources::read(file)
+                .with_context(|| format!("cannot use the data sources {}", file.display()))
+        };
+        self.data_sources.as_ref().map(read).transpose()
     }
 
     /// Files that code of users must not reach: they hold secrets, or say who may do what.
@@ -205,9 +210,7 @@ impl AccessArgs {
     pub fn private_paths(&self) -> anyhow::Result<Vec<PathBuf>> {
         let files = [&self.token_file, &self.data_sources, &self.tls_key].into_iter().flatten();
         let mut paths: Vec<PathBuf> = files.map(std::path::absolute).collect::<std::io::Result<_>>()?;
-        if let Some(file) = &self.data_sources {
-            let named = data_sources::read(file);
-            let named = named.with_context(|| format!("cannot use the data sources {}", file.display()))?;
+        if let Some(named) = self.named_data_sources()? {
             paths.extend(data_sources::local_paths(&named));
         }
         Ok(paths)

@@ -28,8 +28,8 @@ const HTTP2_PREFACE: usize = 24;
 /// Maximum number of bytes from an agent before its Hello is accepted: a TLS greeting, headers, and the Hello with
 /// its token. An agent sends nothing more before the answer.
 const HELLO_BYTES: usize = 64 * 1024;
-/// Maximum number of bytes from a client before it is admitted, which is when the header of a request shows who it is. A client
-/// whose access token is in the session is admitted after it, so its first program is shorter than this.
+/// Maximum number of bytes from a client before it is admitted, which is when the header of a request shows who it is.
+/// A client whose access token is in the session is admitted after it, so its first program is shorter than this.
 const REQUEST_BYTES: usize = 512 * 1024;
 
 /// Limits of a connection whose peer is not admitted yet. The connection and its requests share them.

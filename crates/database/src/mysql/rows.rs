@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::failure::Failure;
 use super::packets::Packets;
-use crate::batcher::{Batcher, MAX_DELAY};
+use crate::batcher::{Batcher, CLOCK_ROWS, MAX_DELAY};
 use crate::printed::{self, Decoder, PrintedColumn};
 use crate::{Batch, Results, Values};
 
@@ -50,8 +50,8 @@ pub(super) fn receive_rows(
             since = Instant::now();
         }
         batcher.add(size);
-        // Reading the clock costs as much as reading a value, so it is read while the query is slow.
-        let reads_clock = !packets.has_next() || batcher.rows().is_multiple_of(64);
+        // Always while the query is slow.
+        let reads_clock = !packets.has_next() || batcher.rows().is_multiple_of(CLOCK_ROWS);
         let age = if reads_clock { since.elapsed() } else { Duration::ZERO };
         if batcher.is_full(age) {
             send(&mut columns, &mut batcher)?;

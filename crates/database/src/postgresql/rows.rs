@@ -6,7 +6,7 @@ use super::binary::{BinaryColumn, Form};
 use super::frames::{FrameError, MAX_FRAME};
 use super::messages::{self, Cells, Field};
 use super::types;
-use crate::batcher::{Batcher, Limits, MAX_DELAY};
+use crate::batcher::{Batcher, CLOCK_ROWS, Limits, MAX_DELAY};
 use crate::printed::{self, Decoder, PrintedColumn};
 use crate::{Batch, Column, Values};
 
@@ -81,8 +81,8 @@ impl RowReader {
             return Err(FrameError::TooLong(size));
         }
         self.batcher.add(size);
-        // Reading the clock costs as much as reading a value, and `time_left` limits the wait for a slow query.
-        let reads_clock = self.batcher.rows().is_multiple_of(64);
+        // `time_left` limits the wait for a slow query.
+        let reads_clock = self.batcher.rows().is_multiple_of(CLOCK_ROWS);
         let age = if reads_clock { self.since.elapsed() } else { Duration::ZERO };
         Ok(self.batcher.is_full(age).then(|| self.take()))
     }

@@ -49,7 +49,8 @@ def load_training_data(plan: TrainPlan, database: Database, channel: StatementCh
     as_classes, reason = parameters.requested_task()
     label_type = plan.types.get(plan.label, "")
     reader = LabelReader(plan.label, earlier.classes if earlier else None, as_classes, label_type)
-    _import_library()
+    import sqlflow_submitter.xgb.booster  # noqa: F401
+
     result = database.rows_read(lambda rows: channel.progress("read", rows, 0, "rows"))
     if earlier is None:
         labels, learned = _learn(plan, result, reader, channel)
@@ -75,10 +76,6 @@ def load_training_data(plan: TrainPlan, database: Database, channel: StatementCh
         with prefix_validation_errors():
             validation = _load_validation(plan, FixedFeatures(features, plan.one_hot), held_out, database, channel)
     return TrainingData((matrix, labels), validation, features, classes, reports, reason)
-
-
-def _import_library() -> None:
-    import sqlflow_submitter.xgb.booster  # noqa: F401
 
 
 def _learn(

@@ -224,10 +224,10 @@ def _offset(middle: Any, known: Wide, is_date: bool) -> int | float:
 
 
 def _is_exact(known: Wide, scaling: Scaling) -> bool:
-    """Returns whether all whole numbers are exact in 32 bits."""
+    """Returns whether all sorted whole numbers are exact in 32 bits."""
     if known.dtype != np.int64 or not len(known) or scaling.scale >= MICROS_PER_DAY:
         return False
-    low, high = int(known.min()) - int(scaling.offset), int(known.max()) - int(scaling.offset)
+    low, high = int(known[0]) - int(scaling.offset), int(known[-1]) - int(scaling.offset)
     return max(-low, high) <= EXACT * scaling.scale
 
 
@@ -238,7 +238,7 @@ def _can_shift(values: Any, offset: int) -> bool:
 
 def _fitted(block: Floats, known: Any, distinct: int, scaling: Scaling, lost: int, is_number: bool) -> FittedNumbers:
     is_key = is_number and distinct == len(block) and _whole(known)
-    is_row_number = is_key and distinct > 0 and distinct >= DENSE_KEY * (int(known.max()) - int(known.min()) + 1)
+    is_row_number = is_key and distinct > 0 and distinct >= DENSE_KEY * (int(known[-1]) - int(known[0]) + 1)
     return FittedNumbers(block.reshape(-1, 1), scaling, distinct, lost, is_row_number, is_key)
 
 

@@ -148,8 +148,7 @@ impl Searcher {
         for part in piece.text.split_inclusive(['\n', '\r']) {
             let mut rest = part;
             while !rest.is_empty() {
-                let room = LINE_BYTES.saturating_sub(self.unfinished[at].len());
-                let end = rest.ceil_char_boundary(room.min(rest.len()).max(1));
+                let end = rest.ceil_char_boundary(LINE_BYTES - self.unfinished[at].len());
                 self.unfinished[at].push_str(&rest[..end]);
                 rest = &rest[end..];
                 if self.unfinished[at].len() >= LINE_BYTES {

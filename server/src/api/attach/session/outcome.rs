@@ -103,9 +103,7 @@ impl Session<'_> {
         }
         self.send(Message::OutcomeAck(OutcomeAck {})).await
     }
-}
 
-impl Session<'_> {
     /// Before the acknowledgement: an agent that does not get it reports its success again.
     async fn forget_dropped_models(&self) -> Result<(), Status> {
         let is_drop = |step: &Step| step.kind == StepKind::DropModel;
