@@ -180,21 +180,31 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedConnection<S> {
     }
 }
 
+/// A peer that reads nothing must end as well: while answers to it wait, nothing is read from it.
 impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedConnection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        match self.broken(context) {
+            Some(why) => Poll::Ready(Err(why.into())),
+            None => Pin::new(&mut self.inner).poll_write(context, bytes),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+        match self.broken(context) {
+            Some(why) => Poll::Ready(Err(why.into())),
+            None => Pin::new(&mut self.inner).poll_flush(context),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
+        match self.broken(context) {
+            Some(why) => Poll::Ready(Err(why.into())),
+            None => Pin::new(&mut self.inner).poll_shutdown(context),
+        }
     }
 
     fn poll_write_vectored(
@@ -202,7 +212,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedConnection<S> {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, buffers)
+        match self.broken(context) {
+            Some(why) => Poll::Ready(Err(why.into())),
+            None => Pin::new(&mut self.inner).poll_write_vectored(context, buffers),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -248,6 +261,15 @@ mod tests {
             let error = stream.read_to_end(&mut read).await.unwrap_err();
             assert_eq!((error.kind(), read.len()), (io::ErrorKind::TimedOut, said));
         }
+    }
+
+    /// While an answer to it waits, nothing is read from it.
+    #[tokio::test]
+    async fn peer_that_reads_nothing_times_out() {
+        let (peer, mut stream) = connection(LONG, SHORT, usize::MAX);
+        let written = tokio::time::timeout(SHORT * 100, stream.write_all(&[b'x'; 1000])).await;
+        assert_eq!(written.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(peer);
     }
 
     /// It sends a request byte for byte, and never completes it.
