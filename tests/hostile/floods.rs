@@ -34,7 +34,7 @@ fn setup(dir: &Path) -> Setup {
 
 /// Messages that are bytes.
 #[derive(Debug, Clone, Copy, Default)]
-struct Raw;
+pub(super) struct Raw;
 
 impl Codec for Raw {
     type Encode = Vec<u8>;

@@ -160,6 +160,48 @@ async fn wrong_and_revoked_tokens_are_refused() {
     assert_eq!(code(ana.run(program("SELECT 1")).await), Code::Unauthenticated);
 }
 
+/// The user behind the connection has a right, which the one who shows a wrong identity does not get.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_identity_beside_a_right_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = Tokens::at(dir.path(), &["ana"]);
+    let setup = Setup::new(dir.path(), format!("sqlite:///{}/x.db", dir.path().display()))
+        .flag(tokens.flag())
+        .flag("--allow=token:*,unix:root");
+    let world = World { server: setup.start().unwrap(), tokens, _dir: dir };
+    let mut client = world.server.client().await.unwrap();
+    client.run("SELECT 1").await.unwrap();
+    assert_eq!(http::get(&world.server.http, "/jobs").code, 200);
+
+    let right = format!("Bearer {}", world.tokens.of("ana"));
+    for values in [
+        &["Bearer x", &right][..],
+        &[&right, "Bearer x"],
+        &[&right, &right],
+        &["Basic x", &right],
+        &["Basic x"],
+        &["Bearer"],
+        &[&right[7..]],
+        &[""],
+    ] {
+        let mut run = tonic::Request::new(program("SELECT 1"));
+        let mut list = tonic::Request::new(ListJobsRequest::default());
+        for value in values {
+            run.metadata_mut().append("authorization", value.parse().unwrap());
+            list.metadata_mut().append("authorization", value.parse().unwrap());
+        }
+        assert_eq!(code(client.api.run(run).await), Code::Unauthenticated, "{values:?}");
+        assert_eq!(code(client.api.list_jobs(list).await), Code::Unauthenticated, "{values:?}");
+        let lines: String = values.iter().map(|it| format!("Authorization: {it}\r\n")).collect();
+        let page = http::get_with(&world.server.http, "/jobs", &lines);
+        assert_eq!(page.code, 401, "{values:?}");
+    }
+    for token in ["x", "Basic x", &right] {
+        let session = Session { token: token.to_owned(), ..Session::default() };
+        assert_eq!(code(client.run_in("SELECT 1", session).await), Code::Unauthenticated, "{token}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn browser_signs_in_with_an_access_token() {
     let world = world();

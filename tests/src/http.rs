@@ -48,12 +48,17 @@ pub fn get_from_host(address: &str, path: &str, host: &str) -> Answer {
 
 /// `POST path` of a form.
 pub fn post(address: &str, path: &str, form: &str) -> Answer {
+    post_with(address, path, form, "")
+}
+
+/// `POST path` of a form, with these lines of the header.
+pub fn post_with(address: &str, path: &str, form: &str, lines: &str) -> Answer {
     let kind = "application/x-www-form-urlencoded";
     let length = form.len();
     ask(
         address,
         &format!(
-            "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{form}"
+            "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{lines}\r\n{form}"
         ),
     )
 }

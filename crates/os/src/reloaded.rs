@@ -91,6 +91,8 @@ fn read<T>(path: &Path, parse: fn(&str) -> Result<T, String>) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn number(text: &str) -> Result<u32, String> {
@@ -125,5 +127,41 @@ mod tests {
         file.check_soon();
         assert_eq!(*file.current(|_| ()), 333_333_333);
         assert!(Reloaded::open(&path, number).is_err());
+    }
+
+    /// For a moment it is not there, or cannot be used for a reason that leaves no trace in it.
+    #[test]
+    fn file_that_could_not_be_used_is_read_again() {
+        thread_local! { static IS_USABLE: Cell<bool> = const { Cell::new(true) } }
+        let usable = |text: &str| if IS_USABLE.get() { number(text) } else { Err("not now".to_owned()) };
+        let dir = tempfile::tempdir().unwrap();
+        let [path, away, other] = ["number", "away", "other"].map(|it| dir.path().join(it));
+        std::fs::write(&path, "1").unwrap();
+        let file = Reloaded::open(&path, usable).unwrap();
+        let current = || {
+            file.check_soon();
+            let mut errors = 0;
+            (*file.current(|_| errors += 1), errors)
+        };
+
+        std::fs::write(&path, "2").unwrap();
+        IS_USABLE.set(false);
+        assert_eq!(current(), (1, 1));
+        assert_eq!(current(), (1, 0), "the error is reported once");
+        IS_USABLE.set(true);
+        assert_eq!(current(), (2, 0));
+
+        std::fs::rename(&path, &away).unwrap();
+        assert_eq!(current(), (2, 1));
+        std::fs::write(&away, "3").unwrap();
+        std::fs::rename(&away, &path).unwrap();
+        assert_eq!(current(), (3, 0));
+
+        // Another file of the same time and size in its place.
+        std::fs::write(&other, "4").unwrap();
+        let kept = std::fs::metadata(&path).unwrap().modified().unwrap();
+        std::fs::File::options().write(true).open(&other).unwrap().set_modified(kept).unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(current(), (4, 0));
     }
 }
