@@ -13,6 +13,7 @@ bridge_ip=10.244.0.1
 service_net=10.96.0.0/16
 api_port=16443
 node=sqlflow-node
+disk_mib=3072
 
 fail() { echo "cluster: $*" >&2; exit 1; }
 [ "$(uname -s)" = Linux ] || fail "only Linux can run it"
@@ -157,7 +158,7 @@ containerRuntimeEndpoint: unix://$dir/containerd.sock
 clusterDNS: ["10.96.0.10"]
 clusterDomain: cluster.local
 resolvConf: /etc/resolv.conf
-evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
+evictionHard: {memory.available: 100Mi, nodefs.available: 300Mi, imagefs.available: 300Mi}
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 nodeStatusUpdateFrequency: 4s
@@ -214,6 +215,10 @@ up() {
         command -v $tool > /dev/null || fail "$tool is missing; scripts/test-packages.sh cluster installs it"
     done
     kubernetes=$(program kubernetes)
+    # The node of a full disk runs no Pods, and each test would find out by its timeout.
+    local free
+    free=$(df --output=avail -BM "$(dirname "$dir")" | tail -1 | tr -dc 0-9)
+    [ "$free" -ge "$disk_mib" ] || fail "$(dirname "$dir") has $free MiB free, and the cluster needs $disk_mib MiB"
     # Leftovers of a restart of the machine are useless.
     if [ -d "$dir" ] && ! { runs apiserver && runs etcd && runs kubelet && runs containerd; }; then down; fi
     mkdir -p "$dir"

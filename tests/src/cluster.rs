@@ -34,9 +34,30 @@ impl Cluster {
         static SHARED: LazyLock<Cluster> = LazyLock::new(|| {
             let kubeconfig = run_script("tests/cluster/cluster.sh", &["up"]);
             run_script("tests/cluster/images.sh", &[]);
-            Cluster { kubeconfig: kubeconfig.trim().into(), kubernetes: tool("kubernetes") }
+            let cluster = Cluster { kubeconfig: kubeconfig.trim().into(), kubernetes: tool("kubernetes") };
+            cluster.node_must_take_pods();
+            cluster
         });
         &SHARED
+    }
+
+    /// Without it, each test of a cluster whose node is tainted (a full disk, a dead kubelet) waits for its timeout.
+    fn node_must_take_pods(&self) {
+        let taints = self.kubectl(&["get", "node", NODE, "-o", "jsonpath={.spec.taints[*].key}"]);
+        assert!(taints.trim().is_empty(), "the node takes no Pods: {taints}; `make cluster-down` removes it");
+    }
+
+    /// The node's conditions and the logs' ends of what places and runs Pods, for a test that failed.
+    fn state(&self) -> String {
+        let conditions = "jsonpath={.spec.taints}{range .status.conditions[*]}\n{.type}={.status}: {.message}{end}\n";
+        let (_, mut text) = self.try_kubectl(&["get", "node", NODE, "-o", conditions], "");
+        for name in ["scheduler", "kubelet"] {
+            let log = self.kubeconfig.with_file_name(format!("{name}.log"));
+            let log = std::fs::read_to_string(log).unwrap_or_default();
+            let last: Vec<&str> = log.lines().rev().take(3).collect();
+            text.extend(last.into_iter().rev().map(|line| format!("{name}: {line}\n")));
+        }
+        text
     }
 
     /// `kubectl …`; a failure fails the test.
@@ -214,7 +235,7 @@ impl Drop for Namespace {
                 self.cluster.try_kubectl(&["-n", &self.name, "get", "pods,events", "-o", "wide"], "");
             #[expect(clippy::print_stderr, reason = "what a failed test shows")]
             {
-                eprintln!("{text}");
+                eprintln!("{text}{}", self.cluster.state());
             }
         }
         // As an operator does when no server is left to remove finalizers.
