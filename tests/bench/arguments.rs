@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-const USAGE: &str = "usage: sqlflow-bench [--quick] [--only agent|server|jobs|data|selects|access|live|models|pods|traces|soak] [--out FILE]";
-const GROUPS: [&str; 11] =
-    ["agent", "server", "jobs", "data", SELECTS, "access", "live", "models", "pods", "traces", SOAK];
+const USAGE: &str = "usage: sqlflow-bench [--quick] [--only agent|server|jobs|data|trainings|selects|access|live|models|pods|traces|soak] [--out FILE]";
+const GROUPS: [&str; 12] = [
+    "agent", "server", "jobs", "data", TRAININGS, SELECTS, "access", "live", "models", "pods", "traces", SOAK,
+];
 /// Runs only on demand, since it takes too long.
 const SOAK: &str = "soak";
 /// Runs only on demand, since it is a part of `data`.
+const TRAININGS: &str = "trainings";
+/// Likewise.
 const SELECTS: &str = "selects";
 
 /// What to do.
@@ -125,7 +128,7 @@ const QUICK: Scale = Scale {
 impl Arguments {
     /// Whether to measure this group.
     pub fn wants(&self, group: &str) -> bool {
-        self.only.as_ref().map_or(![SOAK, SELECTS].contains(&group), |only| only == group)
+        self.only.as_ref().map_or(![SOAK, TRAININGS, SELECTS].contains(&group), |only| only == group)
     }
 
     /// Reads the command line.

@@ -63,6 +63,9 @@ async fn main() -> anyhow::Result<()> {
     if arguments.wants("data") {
         report.add(data::all(folder, scale).await?);
     }
+    if arguments.wants("trainings") {
+        report.add(data::trainings(folder, scale).await?);
+    }
     if arguments.wants("selects") {
         report.add(data::selects(folder, scale).await?);
     }

@@ -49,7 +49,8 @@ impl Cluster {
 
     /// The node's conditions and the logs' ends of what places and runs Pods, for a test that failed.
     fn state(&self) -> String {
-        let conditions = "jsonpath={.spec.taints}{range .status.conditions[*]}\n{.type}={.status}: {.message}{end}\n";
+        let conditions =
+            "jsonpath={.spec.taints}{range .status.conditions[*]}\n{.type}={.status}: {.message}{end}\n";
         let (_, mut text) = self.try_kubectl(&["get", "node", NODE, "-o", conditions], "");
         for name in ["scheduler", "kubelet"] {
             let log = self.kubeconfig.with_file_name(format!("{name}.log"));

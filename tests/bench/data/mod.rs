@@ -39,6 +39,17 @@ pub async fn all(folder: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement
     Ok(measured)
 }
 
+/// TRAIN alone.
+pub async fn trainings(folder: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
+    let mut measured = Vec::new();
+    for start in [Database::sqlite, Database::mariadb, Database::postgresql] {
+        let mut ours = Ours::start(folder, start, scale.rows).await?;
+        measured.extend(train_predict::trainings(&mut ours, scale).await?);
+        ours.end()?;
+    }
+    Ok(measured)
+}
+
 /// SELECTs alone.
 pub async fn selects(folder: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
     let mut measured = Vec::new();

@@ -19,21 +19,42 @@ const PREDICT: &str = "SELECT * FROM wide TO PREDICT predicted.predicted USING b
 
 /// Both, each round ours and all peers in turn.
 pub async fn all(ours: &mut Ours, scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
+    let mut measured = trainings(ours, scale).await?;
+    measured.extend(predictions(ours, scale).await?);
+    Ok(measured)
+}
+
+/// TRAIN alone.
+pub async fn trainings(ours: &mut Ours, scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
     let mut train = Train::new(&ours.database, scale);
-    let mut predict = Predict::new(&ours.database, scale);
-    let model = ours.dir.path().join("pandas-model.json");
-    let model = model.to_str().context("the path is text")?;
     let (url, sqlalchemy_url) = (ours.database.url(), ours.database.sqlalchemy_url());
+    let model = pandas_model(ours)?;
     for _ in 0..scale.rounds {
         train.ours.add(job(ours, TRAIN).await?);
         train.connectorx.add(script::run(TRAIN_CONNECTORX, &[&url, "DMatrix"])?);
         train.quantile.add(script::run(TRAIN_CONNECTORX, &[&url, "QuantileDMatrix"])?);
-        train.pandas.add(script::run(TRAIN_PANDAS, &[&sqlalchemy_url, model])?);
-        predict.ours.add(job(ours, PREDICT).await?);
-        predict.pandas.add(script::run(PREDICT_PANDAS, &[&sqlalchemy_url, model])?);
+        train.pandas.add(script::run(TRAIN_PANDAS, &[&sqlalchemy_url, &model])?);
     }
-    let sides = [train.ours, train.connectorx, train.quantile, train.pandas, predict.ours, predict.pandas];
+    let sides = [train.ours, train.connectorx, train.quantile, train.pandas];
     Ok(sides.into_iter().flat_map(Side::measurements).collect())
+}
+
+/// PREDICT with the models of the trainings before it.
+async fn predictions(ours: &mut Ours, scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
+    let mut predict = Predict::new(&ours.database, scale);
+    let sqlalchemy_url = ours.database.sqlalchemy_url();
+    let model = pandas_model(ours)?;
+    for _ in 0..scale.rounds {
+        predict.ours.add(job(ours, PREDICT).await?);
+        predict.pandas.add(script::run(PREDICT_PANDAS, &[&sqlalchemy_url, &model])?);
+    }
+    Ok([predict.ours, predict.pandas].into_iter().flat_map(Side::measurements).collect())
+}
+
+/// Where the script with pandas keeps its model.
+fn pandas_model(ours: &Ours) -> anyhow::Result<String> {
+    let path = ours.dir.path().join("pandas-model.json");
+    Ok(path.to_str().context("the path is text")?.to_owned())
 }
 
 struct Train {
