@@ -15,7 +15,7 @@ use sqlflow_model_storage::tarball::{self, META};
 use sqlflow_model_storage::unpack::unpack;
 use sqlflow_model_storage::{self as store, ModelLocation, ModelStore, RetryPolicy};
 use sqlflow_os::paths::inside;
-use sqlflow_proto::agent::{AttemptRef, Input, Listing};
+use sqlflow_proto::agent::{AttemptRef, Input, Listing, ModelVisibility};
 
 use crate::exhaustion::is_exhaustion;
 
@@ -103,19 +103,19 @@ fn describe(workspace: &Path, model: &Input, tarball: impl Read) -> anyhow::Resu
 }
 
 fn missing(model: &Input) -> InputError {
-    let near = near_misses(&model.name, &model.uri);
+    let near = near_misses(&model.name, &model.uri, model.visibility.as_ref());
     InputError::Missing { name: model.name.clone(), uri: model.uri.clone(), near }
 }
 
 /// Maximum number of suggestions.
 const MAX_NEAR: usize = 3;
 
-/// Suggests models of the same storage with similar names. None if the storage cannot be listed.
-pub(crate) fn near_misses(name: &str, uri: &str) -> String {
+/// Suggests visible models of the same storage with similar names. None if the storage cannot be listed.
+pub(crate) fn near_misses(name: &str, uri: &str, visibility: Option<&ModelVisibility>) -> String {
     let Some(root) = uri.strip_suffix(name).map(|root| root.trim_end_matches('/')) else {
         return String::new();
     };
-    let models = Models::at(root).and_then(|models| models.list()).unwrap_or_default();
+    let models = Models::at(root).and_then(|models| visible(&models, visibility)).unwrap_or_default();
     // Two edits, more in a long name; or the same last segment, as `flowers` for `team/flowers`.
     let most = (name.chars().count() / 4).max(2);
     let last = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
@@ -131,13 +131,21 @@ pub(crate) fn near_misses(name: &str, uri: &str) -> String {
     if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
 }
 
-/// Writes the list of all models of a storage, for the command.
+/// The models that a user may know of.
+fn visible(models: &Models, visibility: Option<&ModelVisibility>) -> anyhow::Result<Vec<Model>> {
+    let mut found = models.list()?;
+    found.retain(|model| visibility.is_none_or(|it| it.shows(&model.name)));
+    Ok(found)
+}
+
+/// Writes the list of the visible models of a storage, for the command.
 ///
 /// # Errors
 /// Those of the storage.
 pub fn list(workspace: &Path, listing: &Listing, retry: &Arc<RetryPolicy>) -> anyhow::Result<()> {
     let path = inside(workspace, &listing.path)?;
-    let models = retry.retry(|| Models::at(&listing.uri)?.list(), |_| true)?;
+    let models =
+        retry.retry(|| visible(&Models::at(&listing.uri)?, listing.visibility.as_ref()), |_| true)?;
     let entry = |model: &Model| {
         let since_1970 = model.modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         let published = since_1970.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
@@ -265,6 +273,7 @@ mod tests {
     use flate2::write::GzEncoder;
     use sqlflow_model_storage::{FoundFile, Precondition, StagedFile};
     use sqlflow_os::small_disk::{self, MIB};
+    use sqlflow_proto::agent::ModelVisibilityRule;
     use tar::{Builder, Header};
 
     use super::*;
@@ -282,7 +291,8 @@ mod tests {
     fn missing_model_is_reported_with_its_uri() {
         let dir = tempfile::tempdir().unwrap();
         let uri = format!("file://{}/m", dir.path().display());
-        let input = Input { uri: uri.clone(), name: "m".into(), directory: "inputs/m".into() };
+        let input =
+            Input { uri: uri.clone(), name: "m".into(), directory: "inputs/m".into(), ..Input::default() };
         let retry = Arc::new(RetryPolicy::new(Duration::ZERO));
         let error = fetch(dir.path(), &input, &AttemptRef::default(), None, &retry).unwrap_err();
         assert_eq!(error.to_string(), format!("model m does not exist at {uri}"));
@@ -296,7 +306,7 @@ mod tests {
         let retry = Arc::new(RetryPolicy::new(Duration::ZERO));
         let require = |name: &str, directory: &str| {
             let uri = format!("file://{}/{name}", dir.path().display());
-            let input = Input { uri, name: name.into(), directory: directory.into() };
+            let input = Input { uri, name: name.into(), directory: directory.into(), ..Input::default() };
             require(dir.path(), &input, &AttemptRef::default(), &retry)
         };
         require("m", "").unwrap();
@@ -318,11 +328,37 @@ mod tests {
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(folder.join(format!("{}.tar.gz", name.rsplit('/').next().unwrap())), "x").unwrap();
         }
-        let near = |name: &str| near_misses(name, &format!("file://{}/{name}", dir.path().display()));
+        let uri = |name: &str| format!("file://{}/{name}", dir.path().display());
+        let near = |name: &str| near_misses(name, &uri(name), None);
         assert_eq!(near("irsi"), "; did you mean iris?");
         assert_eq!(near("flowers"), "; did you mean floors or team/flowers?");
         assert_eq!(near("something"), "");
-        assert_eq!(near_misses("m", "file:///no/such/folder/m"), "");
+        assert_eq!(near_misses("m", "file:///no/such/folder/m", None), "");
+        let rule = ModelVisibilityRule { name: "team/".to_owned(), is_prefix: true, is_visible: false };
+        let hidden = ModelVisibility { rules: vec![rule], own: Vec::new() };
+        assert_eq!(near_misses("flowers", &uri("flowers"), Some(&hidden)), "; did you mean floors?");
+    }
+
+    #[test]
+    fn hidden_models_are_not_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["iris", "risk", "risky"] {
+            std::fs::create_dir_all(dir.path().join("models").join(name)).unwrap();
+            std::fs::write(dir.path().join(format!("models/{name}/{name}.tar.gz")), "x").unwrap();
+        }
+        let retry = Arc::new(RetryPolicy::new(Duration::ZERO));
+        let listed = |visibility| {
+            let uri = format!("file://{}/models", dir.path().display());
+            let listing = Listing { uri, path: "list.json".to_owned(), visibility };
+            list(dir.path(), &listing, &retry).unwrap();
+            let text = std::fs::read_to_string(dir.path().join("list.json")).unwrap();
+            let models: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+            models.iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(listed(None), ["iris", "risk", "risky"]);
+        let rule = ModelVisibilityRule { name: "risk".to_owned(), is_prefix: true, is_visible: false };
+        let visibility = ModelVisibility { rules: vec![rule], own: vec!["risky".to_owned()] };
+        assert_eq!(listed(Some(visibility)), ["iris", "risky"]);
     }
 
     const LARGE: usize = MIB * 2 / 3;

@@ -6,6 +6,7 @@
 
 pub mod bounded_codec;
 pub mod decoded_size;
+pub mod model_visibility;
 mod rows;
 mod sized_encoder;
 mod strings;

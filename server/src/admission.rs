@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 
 use sqlflow_identity::Caller;
 use sqlflow_job_store::{Store, StoreError};
+use sqlflow_result_log::{LogError, ResultLog};
 use sqlflow_sync::lock;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// Time after which a refused call may succeed, if the caller uses less by then.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// Time for which the size of a principal's programs is remembered, with what it adds meanwhile.
+/// Time for which the sizes of a principal's programs and logs are remembered, with the programs that it adds meanwhile.
 const REMEMBERED_TIME: Duration = Duration::from_secs(30);
-/// Maximum number of principals whose size is remembered.
+/// Maximum number of sizes that are remembered.
 const REMEMBERED: usize = 1024;
 
 /// Limits of a principal; 0: none.
@@ -26,6 +27,8 @@ pub struct PrincipalLimits {
     pub jobs: u64,
     /// Bytes of the programs of all jobs that are kept.
     pub program_bytes: u64,
+    /// Bytes of the logs of all jobs that are kept.
+    pub log_bytes: u64,
     /// Web pages that are kept fresh.
     pub pages: u64,
     /// Searches in logs.
@@ -76,6 +79,20 @@ impl From<Exceeded> for Status {
     }
 }
 
+/// Why a program is not admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAdmitted {
+    /// Its principal uses as much as it may.
+    #[error("cannot serve this call: {0}")]
+    Exceeded(#[from] Exceeded),
+    /// The jobs of the principal are not known.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The size of its logs is not known.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
 /// Counts what principals use.
 #[derive(Debug, Clone, Default)]
 pub struct Admission {
@@ -86,8 +103,23 @@ pub struct Admission {
 #[derive(Debug, Default)]
 struct Inner {
     used: HashMap<(Resource, String), u64>,
-    /// Bytes of principals' programs, and since when they are known.
-    programs: HashMap<String, (Instant, u64)>,
+    sizes: HashMap<(Stored, String), Size>,
+}
+
+/// How much a principal stores.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    measured: Instant,
+    bytes: u64,
+    /// Bytes that were admitted since.
+    added: u64,
+}
+
+/// What a principal stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Stored {
+    Programs,
+    Logs,
 }
 
 /// A use, until it is dropped.
@@ -148,18 +180,19 @@ impl Admission {
     /// Admits a program of this length. The slot is held until its job is recorded.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED: the caller has as many jobs, or programs, as it may. Those of the store.
+    /// The caller has as many jobs, or stores as much, as it may. Those of the stores.
     pub async fn program(
         &self,
         store: &dyn Store,
+        log: &dyn ResultLog,
         caller: &Caller,
         length: usize,
-        of_store: impl Fn(StoreError) -> Status,
-    ) -> Result<Option<Slot>, Status> {
+    ) -> Result<Option<Slot>, NotAdmitted> {
         let Some(slot) = self.take(Resource::Run, caller)? else { return Ok(None) };
-        let PrincipalLimits { jobs, program_bytes, .. } = self.limits;
+        let who = caller.name();
+        let PrincipalLimits { jobs, program_bytes, log_bytes, .. } = self.limits;
         if jobs > 0 {
-            let recorded = store.live_jobs_of(caller.name()).await.map_err(&of_store)?;
+            let recorded = store.live_jobs_of(who).await?;
             // Others of its calls may be about to record one.
             let calls = lock(&self.inner).used.get(&slot.key).copied().unwrap_or(1);
             if recorded + calls > jobs {
@@ -167,27 +200,52 @@ impl Admission {
                 return Err(Exceeded { what, limit: jobs, option: "limit-jobs" }.into());
             }
         }
-        if program_bytes > 0 {
-            let remembered = lock(&self.inner).programs.get(caller.name()).copied();
-            let known = remembered.filter(|(since, bytes)| {
-                since.elapsed() < REMEMBERED_TIME && bytes.saturating_add(length as u64) <= program_bytes
-            });
-            let (since, bytes) = match known {
-                Some(known) => known,
-                None => (Instant::now(), store.program_bytes_of(caller.name()).await.map_err(&of_store)?),
-            };
-            let bytes = bytes.saturating_add(length as u64);
-            if bytes > program_bytes {
-                let what = "bytes of programs in jobs that are kept";
-                return Err(Exceeded { what, limit: program_bytes, option: "limit-programs" }.into());
-            }
-            let mut inner = lock(&self.inner);
-            if inner.programs.len() >= REMEMBERED {
-                inner.programs.clear();
-            }
-            inner.programs.insert(caller.name().to_owned(), (since, bytes));
+        let of_programs = async || Ok(store.program_bytes_of(who).await?);
+        if !self.has_room(Stored::Programs, who, length as u64, program_bytes, of_programs).await? {
+            let what = "bytes of programs in jobs that are kept";
+            return Err(Exceeded { what, limit: program_bytes, option: "limit-programs" }.into());
+        }
+        let of_logs = async || Ok(log.bytes(&store.jobs_of(who).await?).await?);
+        if !self.has_room(Stored::Logs, who, 0, log_bytes, of_logs).await? {
+            let what = "bytes of logs in jobs that are kept";
+            return Err(Exceeded { what, limit: log_bytes, option: "limit-logs" }.into());
         }
         Ok(Some(slot))
+    }
+
+    /// Whether a principal may store this much more. What it stores is measured now and then, and again before a refusal,
+    /// but not for each of many refused calls.
+    async fn has_room(
+        &self,
+        kind: Stored,
+        who: &str,
+        more: u64,
+        limit: u64,
+        measure: impl AsyncFnOnce() -> Result<u64, NotAdmitted>,
+    ) -> Result<bool, NotAdmitted> {
+        if limit == 0 {
+            return Ok(true);
+        }
+        let key = (kind, who.to_owned());
+        let remembered = lock(&self.inner).sizes.get(&key).copied();
+        let fits = |bytes: u64| bytes.saturating_add(more) <= limit;
+        let known = remembered.filter(|size| {
+            let age = size.measured.elapsed();
+            let is_refused = !fits(size.bytes) && age < RETRY_AFTER;
+            is_refused || (fits(size.bytes.saturating_add(size.added)) && age < REMEMBERED_TIME)
+        });
+        let size = match known {
+            Some(size) => size,
+            None => Size { measured: Instant::now(), bytes: measure().await?, added: 0 },
+        };
+        let has_room = fits(size.bytes.saturating_add(size.added));
+        let added = size.added.saturating_add(if has_room { more } else { 0 });
+        let mut inner = lock(&self.inner);
+        if inner.sizes.len() >= REMEMBERED {
+            inner.sizes.clear();
+        }
+        inner.sizes.insert(key, Size { added, ..size });
+        Ok(has_room)
     }
 }
 
@@ -195,6 +253,8 @@ impl Admission {
 mod tests {
     use sqlflow_identity::{Method, Policy, Principal};
     use sqlflow_job_store::SqliteStore;
+    use sqlflow_proto::record::{Notice, Record, record::Payload};
+    use sqlflow_result_log::{Entry, Producer, TieredLog};
 
     use super::*;
     use crate::fixture;
@@ -223,46 +283,82 @@ mod tests {
         assert_eq!(lock(&admission.inner).used.len(), 0, "nothing is remembered");
     }
 
-    #[tokio::test]
-    async fn programs_are_counted_with_those_in_the_store() {
+    /// A store with a job of ana's: a program of 100 bytes, and a log.
+    async fn world() -> (tempfile::TempDir, SqliteStore, TieredLog, u64) {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&dir.path().join("state.db")).await.unwrap();
-        let owner = sqlflow_job_store::ServerId::generate();
-        let mut new = fixture::new_job(fixture::job(true), &owner);
+        let mut new = fixture::new_job(fixture::job(true), &sqlflow_job_store::ServerId::generate());
         new.principal = "token:ana".to_owned();
         new.sql = "x".repeat(100);
+        let job = new.job.id.clone();
         store.create(new).await.unwrap();
+        let log = fixture::tiered_log(&store, dir.path());
+        let notice = Payload::Notice(Notice { text: "hello".to_owned(), ..Notice::default() });
+        let producer = Producer { step: 0, attempt: 1, rank: 0 };
+        let record = Record { seq: 1, payload: Some(notice), ..Record::default() };
+        log.append(&job, vec![Entry { producer, record }]).await.unwrap();
+        let log_bytes = log.bytes(&[job]).await.unwrap();
+        (dir, store, log, log_bytes)
+    }
+
+    /// The code and message of a refusal.
+    fn refusal<T>(admitted: Result<T, NotAdmitted>) -> Result<(), String> {
+        match admitted {
+            Ok(_) => Ok(()),
+            Err(NotAdmitted::Exceeded(exceeded)) => Err(exceeded.option.to_owned()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn programs_and_logs_are_counted_with_those_in_the_store() {
+        let (_dir, store, log, log_bytes) = world().await;
+        assert!(log_bytes > 0);
         let program = async |limits, name: &str, length| {
-            let admission = Admission::new(limits);
-            let caller = caller(name);
-            let of_store = |error: StoreError| Status::internal(error.to_string());
-            let admitted = admission.program(&store, &caller, length, of_store);
-            admitted.await.map(|_| ()).map_err(|status| (status.code(), status.message().to_owned()))
+            refusal(Admission::new(limits).program(&store, &log, &caller(name), length).await)
         };
+        let refused_by = |option: &str| Err(option.to_owned());
         let jobs = |jobs| PrincipalLimits { jobs, ..PrincipalLimits::default() };
         assert_eq!(program(jobs(2), "ana", 1).await, Ok(()));
-        let (code, message) = program(jobs(1), "ana", 1).await.unwrap_err();
-        assert!(code == Code::ResourceExhausted && message.contains("--limit-jobs"), "{message}");
+        assert_eq!(program(jobs(1), "ana", 1).await, refused_by("limit-jobs"));
         assert_eq!(program(jobs(1), "bob", 1).await, Ok(()));
         assert_eq!(program(jobs(1), "op", 1).await, Ok(()));
         let bytes = |program_bytes| PrincipalLimits { program_bytes, ..PrincipalLimits::default() };
         assert_eq!(program(bytes(150), "ana", 50).await, Ok(()));
-        let (code, message) = program(bytes(150), "ana", 51).await.unwrap_err();
-        assert!(code == Code::ResourceExhausted && message.contains("--limit-programs"), "{message}");
-        let add = async |admission: &Admission| {
-            let of_store = |error: StoreError| Status::internal(error.to_string());
-            admission.program(&store, &caller("ana"), 30, of_store).await.is_ok()
+        assert_eq!(program(bytes(150), "ana", 51).await, refused_by("limit-programs"));
+        let logs = |log_bytes| PrincipalLimits { log_bytes, ..PrincipalLimits::default() };
+        assert_eq!(program(logs(log_bytes), "ana", 1).await, Ok(()));
+        assert_eq!(program(logs(log_bytes - 1), "ana", 1).await, refused_by("limit-logs"));
+        assert_eq!(program(logs(log_bytes - 1), "bob", 1).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn sizes_are_remembered() {
+        let (_dir, store, log, _) = world().await;
+        let admission =
+            |program_bytes| Admission::new(PrincipalLimits { program_bytes, ..PrincipalLimits::default() });
+        let add = async |admission: &Admission, length| {
+            refusal(admission.program(&store, &log, &caller("ana"), length).await).is_ok()
+        };
+        let known = |admission: &Admission| {
+            let size = lock(&admission.inner).sizes[&(Stored::Programs, "token:ana".to_owned())];
+            (size.bytes, size.added)
         };
         // What it adds meanwhile counts.
-        let admission = Admission::new(bytes(170));
-        assert_eq!((add(&admission).await, add(&admission).await), (true, true));
-        assert_eq!(lock(&admission.inner).programs["token:ana"].1, 160);
-        // Before a refusal the store is asked again.
-        let admission = Admission::new(bytes(150));
-        assert_eq!(
-            (add(&admission).await, add(&admission).await),
-            (true, true),
-            "the store has none of them, and is asked again"
-        );
+        let enough = admission(170);
+        assert_eq!((add(&enough, 30).await, add(&enough, 30).await), (true, true));
+        assert_eq!(known(&enough), (100, 60));
+        // The store has none of what was added, and is asked before a refusal.
+        let scarce = admission(150);
+        assert_eq!((add(&scarce, 30).await, add(&scarce, 30).await), (true, true));
+        assert_eq!(known(&scarce), (100, 30));
+        // What is refused by a fresh size is not measured again at once.
+        let full = admission(120);
+        assert!(!add(&full, 30).await);
+        let measured = |it: &Admission| lock(&it.inner).sizes.values().next().unwrap().measured;
+        let before = measured(&full);
+        assert!(!add(&full, 30).await);
+        assert_eq!(measured(&full), before);
+        assert!(add(&full, 20).await, "this much fits");
     }
 }

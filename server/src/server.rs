@@ -177,6 +177,7 @@ pub async fn run(
         memory_peaks,
         submit: SubmitOptions {
             propagation,
+            model_rights: options.access.model_rights()?,
             data_sources: options.access.data_sources(options.datasource)?,
             fetch_timeout_seconds: u32::try_from(options.fetch_timeout.as_secs()).unwrap_or(u32::MAX),
         },

@@ -264,11 +264,19 @@ const TRAIN: &str = "SELECT * FROM iris TO TRAIN xgboost.gbtree WITH objective =
 
 /// A server with flowers, and two places for jobs.
 fn world_with_flowers() -> World {
+    world_with_rules("")
+}
+
+/// With these rules for models.
+fn world_with_rules(rules: &str) -> World {
     let dir = tempfile::tempdir().unwrap();
+    let rights = dir.path().join("rights.toml");
+    std::fs::write(&rights, rules).unwrap();
     let tokens = Tokens::at(dir.path(), &["ana", "bob", "op"]);
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
         .flag(tokens.flag())
         .flag("--admin=token:op")
+        .flag(format!("--model-rights={}", rights.display()))
         .flag("--max-running=2");
     World { server: setup.start().unwrap(), tokens, _dir: dir }
 }
@@ -308,6 +316,35 @@ async fn model_is_replaced_and_dropped_by_its_owner_only() {
     assert_eq!(run(&mut op, "DROP MODEL flowers;").await.unwrap(), None);
     assert_eq!(run(&mut bob, TRAIN).await.unwrap(), None, "it is nobody's any more");
     assert_eq!(code(run(&mut ana, TRAIN).await), Code::PermissionDenied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn model_is_read_and_made_by_those_whom_the_rules_name() {
+    let world = world_with_rules("['*']\nread = ['token:ana']\n['team/*']\ncreate = ['token:ana']");
+    let (mut ana, mut bob) = (world.of("ana").await, world.of("bob").await);
+    let train = |model: &str| TRAIN.replace("INTO flowers", &format!("INTO {model}"));
+    assert_eq!(code(run(&mut bob, &train("team/flowers")).await), Code::PermissionDenied);
+    for model in ["team/flowers", "hers"] {
+        assert_eq!(run(&mut ana, &train(model)).await.unwrap(), None, "{model}");
+    }
+    assert_eq!(run(&mut bob, &train("his")).await.unwrap(), None);
+    for of_another in ["SHOW TRAIN hers;", "DESCRIBE MODEL hers;"] {
+        assert_eq!(code(run(&mut bob, of_another).await), Code::PermissionDenied, "{of_another}");
+    }
+    for own_or_shared in ["SHOW TRAIN his;", "SHOW TRAIN team/flowers;"] {
+        assert_eq!(run(&mut bob, own_or_shared).await.unwrap(), None, "{own_or_shared}");
+    }
+    assert_eq!(run(&mut ana, "SHOW TRAIN his;").await.unwrap(), None);
+    let key = bob.run(program("SHOW MODELS;")).await.unwrap().into_inner().token;
+    let listed = follow(&mut bob, &key).await;
+    assert!(
+        listed.contains("his") && listed.contains("team/flowers") && !listed.contains("hers"),
+        "{listed}"
+    );
+    // Nor does a suggestion name it.
+    let failure = run(&mut bob, "DROP MODEL her;").await.unwrap().unwrap();
+    assert!(!failure.contains("hers"), "{failure}");
+    assert!(run(&mut ana, "DROP MODEL her;").await.unwrap().unwrap().contains("hers"), "her own");
 }
 
 /// Run cannot know which of two jobs will be the first to publish.

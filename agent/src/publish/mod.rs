@@ -258,13 +258,13 @@ impl ModelOutput {
     /// Stages the model, or finds the one to remove.
     fn prepare(&self, retry: &RetryPolicy, warn: &dyn Fn(String)) -> Result<Prepared, PackError> {
         let found = existing::look(&*self.store, &self.tarball);
-        let Output { name, uri, removal, .. } = &self.output;
+        let Output { name, uri, removal, visibility, .. } = &self.output;
         let model = ModelPublished { name: name.clone(), uri: uri.clone(), ..ModelPublished::default() };
         if let Some(removal) = removal {
             return match found {
                 // An earlier attempt may have removed it.
                 Found::Nothing if !removal.if_exists && self.is_first_attempt => {
-                    Err(PackError::Missing(near_misses(name, uri)))
+                    Err(PackError::Missing(near_misses(name, uri, visibility.as_ref())))
                 }
                 Found::Unknown(error) => Err(error.into()),
                 found @ (Found::Nothing | Found::Model(_)) => {

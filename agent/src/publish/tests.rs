@@ -32,8 +32,7 @@ impl Bench {
             name: "m".into(),
             directory: "outputs/m".into(),
             gob: "gob".into(),
-            removal: None,
-            statement: None,
+            ..Output::default()
         };
         let attempt = AttemptRef { job_id: "j".into(), step: 1, attempt };
         let workspace = self.dir.path().join("workspace");
@@ -304,8 +303,7 @@ fn unsynced_commit_is_reported_as_unknown() {
         name: "m".into(),
         directory: "outputs/m".into(),
         gob: "gob".into(),
-        removal: None,
-        statement: None,
+        ..Output::default()
     };
     let workspace = bench.dir.path().join("workspace");
     let publication =

@@ -171,6 +171,9 @@ pub trait Store: Send + Sync + 'static {
     /// Bytes of the programs of all jobs of a principal.
     async fn program_bytes_of(&self, principal: &str) -> Result<u64, StoreError>;
 
+    /// All jobs of a principal.
+    async fn jobs_of(&self, principal: &str) -> Result<Vec<JobId>, StoreError>;
+
     /// Checks whether new jobs can be recorded. It writes nothing: this process's heartbeats show it.
     ///
     /// # Errors
@@ -182,6 +185,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The principal whose model this is; `None`: nobody's, or of a time before servers kept it.
     async fn model_owner(&self, model: &str) -> Result<Option<String>, StoreError>;
+
+    /// Up to `limit` models of a principal, by name.
+    async fn models_of(&self, principal: &str, limit: u32) -> Result<Vec<String>, StoreError>;
 
     /// Makes the principal of a job the owner of a model that has none. Returns the owner. `None`: the job has no
     /// principal.

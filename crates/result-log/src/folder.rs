@@ -129,6 +129,17 @@ impl Folder {
         self.path.join(name.file_name())
     }
 
+    /// Bytes of all files of the log; 0 if there is no folder.
+    pub(super) fn bytes(&self) -> Result<u64, LogError> {
+        let mut sum = 0_u64;
+        for entry in read_dir_if_there(&self.path)? {
+            let entry = entry.map_err(LogError::io("list", &self.path))?;
+            // Retention may remove it meanwhile.
+            sum = sum.saturating_add(entry.metadata().map_or(0, |it| it.len()));
+        }
+        Ok(sum)
+    }
+
     /// The files of the log; none if there is no folder.
     pub(super) fn list(&self) -> Result<Listing, LogError> {
         let mut names = Vec::new();

@@ -237,4 +237,7 @@ pub trait ResultLog: Send + Sync + 'static {
 
     /// The jobs that have a log, unordered.
     async fn jobs(&self) -> Result<Vec<JobId>, LogError>;
+
+    /// Bytes that the logs of these jobs take in the storage.
+    async fn bytes(&self, jobs: &[JobId]) -> Result<u64, LogError>;
 }

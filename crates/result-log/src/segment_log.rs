@@ -167,4 +167,12 @@ impl ResultLog for SegmentLog {
         let dir = self.inner.options.dir.clone();
         run_blocking(move || folder::jobs(&dir)).await
     }
+
+    async fn bytes(&self, jobs: &[JobId]) -> Result<u64, LogError> {
+        let folders: Vec<Folder> = jobs.iter().map(|job| self.folder(job)).collect();
+        run_blocking(move || {
+            folders.iter().try_fold(0_u64, |sum, folder| Ok(sum.saturating_add(folder.bytes()?)))
+        })
+        .await
+    }
 }

@@ -58,6 +58,9 @@ pub trait SmallLogs: Send + Sync + 'static {
 
     /// The jobs whose logs have bytes here, unordered.
     async fn jobs(&self) -> Result<Vec<JobId>, SmallLogError>;
+
+    /// Bytes of the logs of these jobs.
+    async fn bytes(&self, jobs: &[JobId]) -> Result<u64, SmallLogError>;
 }
 
 /// The content of a small log.

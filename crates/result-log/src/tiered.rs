@@ -336,4 +336,9 @@ impl ResultLog for TieredLog {
         jobs.extend(self.inner.small.jobs().await?);
         Ok(jobs.into_iter().collect())
     }
+
+    async fn bytes(&self, jobs: &[JobId]) -> Result<u64, LogError> {
+        let in_folders = self.inner.folders.bytes(jobs).await?;
+        Ok(in_folders.saturating_add(self.inner.small.bytes(jobs).await?))
+    }
 }

@@ -163,6 +163,7 @@ impl Api {
             fetcher: fetch::Fetcher::new(Arc::clone(&self.store), Arc::clone(&self.log)),
             submitter: submit::Submitter::new(
                 Arc::clone(&self.store),
+                Arc::clone(&self.log),
                 self.reconciler,
                 self.links.clone(),
                 self.submit,

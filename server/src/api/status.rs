@@ -10,6 +10,8 @@ use tonic::{Code, Status};
 
 use sqlflow_sql::MAX_PROGRAM_BYTES;
 
+use crate::admission::NotAdmitted;
+
 pub(super) fn of_store(error: StoreError) -> Status {
     let code = match &error {
         StoreError::Full => Code::ResourceExhausted,
@@ -53,6 +55,14 @@ pub(super) fn is_final(code: Code) -> bool {
 }
 
 /// Codes for an agent: `agent.proto` says which are permanent.
+pub(super) fn of_admission(refused: NotAdmitted) -> Status {
+    match refused {
+        NotAdmitted::Exceeded(exceeded) => exceeded.into(),
+        NotAdmitted::Store(error) => of_store(error),
+        NotAdmitted::Log(error) => of_log(error),
+    }
+}
+
 pub(super) fn of_update(error: UpdateError) -> Status {
     match error {
         UpdateError::NotFound | UpdateError::Rejected(Rejection::UnknownAttempt) => {

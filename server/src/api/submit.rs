@@ -7,6 +7,7 @@ use sqlflow_job::{Event, Job, JobId, Role, Token};
 use sqlflow_job_store::{Created, Lease, NewJob, Secret, Store};
 use sqlflow_os::clock;
 use sqlflow_proto::v1;
+use sqlflow_result_log::ResultLog;
 use sqlflow_sql::{self, Compiled};
 use sqlflow_telemetry::{Propagation, RemoteContext};
 use tokio::sync::Semaphore;
@@ -18,7 +19,7 @@ use super::status;
 use crate::admission::{Admission, Slot};
 use crate::codegen::{self, DATA_SOURCE, StepSpec};
 use crate::data_sources::DataSources;
-use crate::model_rights;
+use crate::model_rights::ModelRights;
 use crate::reconciler::Reconciler;
 use crate::web::Links;
 
@@ -37,6 +38,8 @@ const MAX_DATA_SOURCE_BYTES: usize = 64 * 1024;
 pub struct SubmitOptions {
     /// Data sources that sessions may use.
     pub data_sources: DataSources,
+    /// Who may read and make which models.
+    pub model_rights: ModelRights,
     /// Fetch timeout of sessions that set none, in seconds; 0: never.
     pub fetch_timeout_seconds: u32,
     /// Context that is taken over from clients.
@@ -46,6 +49,7 @@ pub struct SubmitOptions {
 /// Accepts programs.
 pub(super) struct Submitter {
     store: Arc<dyn Store>,
+    log: Arc<dyn ResultLog>,
     reconciler: Reconciler,
     links: Links,
     options: SubmitOptions,
@@ -59,6 +63,7 @@ pub(super) struct Submitter {
 impl Submitter {
     pub(super) fn new(
         store: Arc<dyn Store>,
+        log: Arc<dyn ResultLog>,
         reconciler: Reconciler,
         links: Links,
         options: SubmitOptions,
@@ -67,6 +72,7 @@ impl Submitter {
         let own = local_user::own().name().to_owned();
         Self {
             store,
+            log,
             reconciler,
             links,
             options,
@@ -95,7 +101,8 @@ impl Submitter {
             )));
         }
         let sql = request.sql;
-        let slot = self.admission.program(self.store.as_ref(), caller, sql.len(), status::of_store).await?;
+        let admitted = self.admission.program(&*self.store, &*self.log, caller, sql.len());
+        let slot = admitted.await.map_err(status::of_admission)?;
         let compiled = if sql.len() <= SHORT_PROGRAM_BYTES {
             sqlflow_sql::compile(&sql, dialect)
         } else {
@@ -111,7 +118,7 @@ impl Submitter {
         };
         let compiled = compiled.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut specs = codegen::step_specs(&compiled, &session.user_id);
-        model_rights::check(&*self.store, caller, &mut specs, status::of_store).await?;
+        self.options.model_rights.check(&*self.store, caller, &mut specs, status::of_store).await?;
         let timeout = session.fetch_timeout_seconds.unwrap_or(self.options.fetch_timeout_seconds);
         let (token, asked) = match named {
             Some(NamedRequest { token, hash }) => (token, Some(hash)),

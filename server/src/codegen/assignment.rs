@@ -12,7 +12,7 @@ use sqlflow_job::{self, AttemptId, Job, LauncherKind, Role, Step};
 use sqlflow_job_store::{Secret, Store};
 use sqlflow_launcher::{DATA_PROCESS, Python};
 use sqlflow_proto::agent::{
-    Assignment, AttemptRef, Companion, Confinement, File, Input, Listing, Output, Removal,
+    Assignment, AttemptRef, Companion, Confinement, File, Input, Listing, ModelVisibility, Output, Removal,
 };
 use tonic::Status;
 
@@ -238,19 +238,26 @@ fn assign(
         (HashMap::new(), Vec::new())
     };
     let model_uri = |model: &str| format!("{}/{model}", options.models);
+    let visibility = spec.visibility.map(ModelVisibility::from);
     let inputs = spec.inputs.into_iter().map(|input| Input {
         uri: model_uri(&input.model),
         name: input.model,
         directory: input.directory,
+        visibility: visibility.clone(),
     });
-    let listings =
-        spec.listing.into_iter().map(|path| Listing { uri: options.models.clone(), path }).collect();
+    let listing = |path| Listing { uri: options.models.clone(), path, visibility: visibility.clone() };
+    let listings = spec.listing.into_iter().map(listing).collect();
     let looked_into = |name: &String| spec.precheck_models.contains(name);
     let required = spec.required.iter().filter(|it| !looked_into(it)).map(|it| (it, String::new()));
     let looked_into = spec.precheck_models.iter().map(|it| (it, precheck_folder(it)));
     let required = required
         .chain(looked_into)
-        .map(|(name, directory)| Input { uri: model_uri(name), name: name.clone(), directory })
+        .map(|(name, directory)| Input {
+            uri: model_uri(name),
+            name: name.clone(),
+            directory,
+            visibility: visibility.clone(),
+        })
         .collect();
     let outputs = spec.outputs.into_iter().map(|output| Output {
         uri: model_uri(&output.model),
@@ -262,6 +269,7 @@ fn assign(
         name: output.model,
         directory: output.directory,
         statement: output.statement,
+        visibility: visibility.clone(),
     });
     Assignment {
         attempt: Some(AttemptRef {

@@ -8,4 +8,6 @@ mod spec;
 
 pub use assignment::{AssignOptions, Assigner, ConfinementOptions, DATA_SOURCE};
 pub use build::{job_steps, step_specs};
-pub use spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, STEP_VERSION, StepSpec};
+pub use spec::{
+    InputSpec, OutputSpec, RemovalSpec, ReplaySpec, STEP_VERSION, StepSpec, VisibilityRule, VisibilitySpec,
+};

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlflow_launcher::PodResources;
+use sqlflow_proto::agent::{ModelVisibility, ModelVisibilityRule};
 
 /// Version of `step.json`; the submitter refuses others.
 pub const STEP_VERSION: u32 = 1;
@@ -39,6 +40,9 @@ pub struct StepSpec {
     /// Resources that the step requests for its Pod.
     #[serde(default)]
     pub pod: PodResources,
+    /// Which models its user may know of. `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visibility: Option<VisibilitySpec>,
 }
 
 impl StepSpec {
@@ -55,6 +59,37 @@ impl StepSpec {
         let kinds = ["train", "predict", "evaluate", "explain"];
         let has_select = self.statements.iter().any(|it| kinds.iter().any(|kind| it["kind"] == *kind));
         has_select || !self.prechecks.is_empty()
+    }
+}
+
+/// Which models the agent may list and suggest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VisibilitySpec {
+    /// Rules for names; see `ModelVisibility` of the agent's protocol.
+    pub rules: Vec<VisibilityRule>,
+    /// Names that are visible in spite of the rules.
+    pub own: Vec<String>,
+}
+
+/// A rule of [`VisibilitySpec`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VisibilityRule {
+    /// Name of a model, or the beginning of names.
+    pub name: String,
+    /// Whether it is a beginning.
+    pub is_prefix: bool,
+    /// Whether these models are visible.
+    pub is_visible: bool,
+}
+
+impl From<VisibilitySpec> for ModelVisibility {
+    fn from(VisibilitySpec { rules, own }: VisibilitySpec) -> Self {
+        let rule = |VisibilityRule { name, is_prefix, is_visible }| ModelVisibilityRule {
+            name,
+            is_prefix,
+            is_visible,
+        };
+        Self { rules: rules.into_iter().map(rule).collect(), own }
     }
 }
 

@@ -17,6 +17,7 @@ use super::Options;
 use super::values::bytes;
 use crate::admission::PrincipalLimits;
 use crate::data_sources::{self, DataSources, Named};
+use crate::model_rights::{ModelRights, rules as model_rules};
 
 /// Options for access.
 #[derive(Debug, Clone, clap::Args)]
@@ -84,6 +85,11 @@ pub struct AccessArgs {
     )]
     pub allow_client_dsn: Option<bool>,
 
+    /// TOML file with who may read and make which models: tables by the models' names, or beginnings of names with * at the
+    /// end, each with read and create (principals in the form of --allow; without it everybody); reloaded when it changes
+    #[arg(long, env = "SQLFLOW_MODEL_RIGHTS", value_name = "FILE")]
+    pub model_rights: Option<PathBuf>,
+
     /// Time for which the link to a job's page opens it; `sqlflowctl describe` prints a new one
     #[arg(long, env = "SQLFLOW_LINK_LIFETIME", value_name = "TIME", default_value = "7d", value_parser = duration)]
     pub link_lifetime: std::time::Duration,
@@ -101,6 +107,10 @@ pub struct AccessArgs {
     /// Maximum size of all programs of one principal, in jobs that have not ended and in those that are still kept
     #[arg(long, env = "SQLFLOW_LIMIT_PROGRAMS", value_name = "SIZE", default_value = "1GiB", value_parser = bytes)]
     pub limit_programs: u64,
+
+    /// Maximum size of the logs, with rows, of all jobs of one principal that are kept; measured again after 30 seconds
+    #[arg(long, env = "SQLFLOW_LIMIT_LOGS", value_name = "SIZE", default_value = "64GiB", value_parser = bytes)]
+    pub limit_logs: u64,
 
     /// How many web pages of running jobs one principal may have open
     #[arg(long, env = "SQLFLOW_LIMIT_PAGES", value_name = "NUMBER", default_value = "64", value_parser = number)]
@@ -142,6 +152,7 @@ impl AccessArgs {
         PrincipalLimits {
             jobs: self.limit_jobs,
             program_bytes: self.limit_programs,
+            log_bytes: self.limit_logs,
             pages: self.limit_pages,
             searches: self.limit_searches,
             connections: self.limit_connections,
@@ -203,12 +214,25 @@ impl AccessArgs {
         self.data_sources.as_ref().map(read).transpose()
     }
 
+    /// Who may read and make which models.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has another form.
+    pub fn model_rights(&self) -> anyhow::Result<ModelRights> {
+        let read = |file: &PathBuf| {
+            model_rules::read(file)
+                .with_context(|| format!("cannot use the rules for models {}", file.display()))
+        };
+        Ok(ModelRights::new(self.model_rights.as_ref().map(read).transpose()?))
+    }
+
     /// Files that code of users must not reach: they hold secrets, or say who may do what.
     ///
     /// # Errors
     /// The file with data sources cannot be read.
     pub fn private_paths(&self) -> anyhow::Result<Vec<PathBuf>> {
-        let files = [&self.token_file, &self.data_sources, &self.tls_key].into_iter().flatten();
+        let files =
+            [&self.token_file, &self.data_sources, &self.model_rights, &self.tls_key].into_iter().flatten();
         let mut paths: Vec<PathBuf> = files.map(std::path::absolute).collect::<std::io::Result<_>>()?;
         if let Some(named) = self.named_data_sources()? {
             paths.extend(data_sources::local_paths(&named));
@@ -266,6 +290,7 @@ impl Options {
         self.access.tls("h2")?;
         self.access.tokens()?;
         self.access.data_sources(self.datasource.clone())?;
+        self.access.model_rights()?;
         Ok(())
     }
 }

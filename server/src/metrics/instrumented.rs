@@ -176,6 +176,10 @@ impl Store for MeasuredStore {
         self.plain("model_owner", self.inner.model_owner(model)).await
     }
 
+    async fn models_of(&self, principal: &str, limit: u32) -> Result<Vec<String>, StoreError> {
+        self.plain("models_of", self.inner.models_of(principal, limit)).await
+    }
+
     async fn own_model(&self, job: &JobId, model: &str) -> Result<Option<String>, StoreError> {
         self.plain("own_model", self.inner.own_model(job, model)).await
     }
@@ -202,6 +206,10 @@ impl Store for MeasuredStore {
 
     async fn program_bytes_of(&self, principal: &str) -> Result<u64, StoreError> {
         self.plain("program_bytes_of", self.inner.program_bytes_of(principal)).await
+    }
+
+    async fn jobs_of(&self, principal: &str) -> Result<Vec<JobId>, StoreError> {
+        self.plain("jobs_of", self.inner.jobs_of(principal)).await
     }
 
     async fn can_record(&self) -> Result<(), String> {
@@ -300,5 +308,9 @@ impl ResultLog for MeasuredLog {
 
     async fn jobs(&self) -> Result<Vec<JobId>, LogError> {
         self.inner.jobs().await
+    }
+
+    async fn bytes(&self, jobs: &[JobId]) -> Result<u64, LogError> {
+        self.inner.bytes(jobs).await
     }
 }

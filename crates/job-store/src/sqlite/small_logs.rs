@@ -8,7 +8,7 @@ use sqlflow_result_log::{Durability, SmallLog, SmallLogError, SmallLogs, SmallWr
 use sqlflow_text::with_causes;
 
 use super::SqliteStore;
-use super::rows::{DOC_VERSION, job_id};
+use super::rows::{DOC_VERSION, job_id, json};
 use super::transactions::apply;
 use super::writer::Turn;
 use crate::types::{StoreError, UpdateError};
@@ -98,6 +98,18 @@ impl SmallLogs for SqliteStore {
             Ok(jobs)
         });
         Ok(jobs.await?)
+    }
+
+    async fn bytes(&self, jobs: &[JobId]) -> Result<u64, SmallLogError> {
+        let jobs = json(&jobs);
+        let bytes = self.read(move |connection| {
+            // The length is in a row's header: the logs are not read.
+            let sql = "SELECT COALESCE(SUM(OCTET_LENGTH(bytes)), 0) FROM small_logs
+                       WHERE job_id IN (SELECT value FROM json_each(?))";
+            let bytes: i64 = connection.prepare_cached(sql)?.query_row([jobs], |row| row.get(0))?;
+            Ok(u64::try_from(bytes).unwrap_or(0))
+        });
+        Ok(bytes.await?)
     }
 }
 

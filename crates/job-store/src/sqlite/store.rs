@@ -237,6 +237,15 @@ impl Store for SqliteStore {
         self.number(sql, principal).await
     }
 
+    async fn jobs_of(&self, principal: &str) -> Result<Vec<JobId>, StoreError> {
+        let principal = principal.to_owned();
+        self.read(move |connection| {
+            let mut query = connection.prepare_cached("SELECT job_id FROM jobs WHERE principal = ?")?;
+            readable(query.query([principal])?, job_id)
+        })
+        .await
+    }
+
     async fn can_record(&self) -> Result<(), String> {
         let path = self.inner.path.clone();
         // This check is first, because its error names the fix. On a full disk the heartbeat may fail too.
@@ -252,6 +261,17 @@ impl Store for SqliteStore {
 
     async fn model_owner(&self, model: &str) -> Result<Option<String>, StoreError> {
         self.text("SELECT principal FROM models WHERE name = ?", [model.to_owned()]).await
+    }
+
+    async fn models_of(&self, principal: &str, limit: u32) -> Result<Vec<String>, StoreError> {
+        let principal = principal.to_owned();
+        self.read(move |connection| {
+            let sql = "SELECT name FROM models WHERE principal = ? ORDER BY name LIMIT ?";
+            let mut query = connection.prepare_cached(sql)?;
+            let names = query.query_map(params![principal, limit], |row| row.get(0))?;
+            Ok(names.collect::<Result<_, _>>()?)
+        })
+        .await
     }
 
     async fn own_model(&self, job: &JobId, model: &str) -> Result<Option<String>, StoreError> {
