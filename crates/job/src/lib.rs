@@ -13,6 +13,7 @@ mod job;
 mod launcher_id;
 mod next;
 mod outcome;
+mod statement_ends;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -27,4 +28,5 @@ pub use job::{Job, JobState};
 pub use launcher_id::{LauncherId, LauncherKind};
 pub use next::{Again, Evidence, MAX_ATTEMPTS, MAX_PUBLISH_ATTEMPTS, Next};
 pub use outcome::{Outcome, Reason};
+pub use statement_ends::StatementEnds;
 pub use step::{Step, StepKind};
