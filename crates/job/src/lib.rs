@@ -21,7 +21,7 @@ mod tests;
 pub use apply::{Basis, Change, Event, Rejection};
 pub use attempt::{Attempt, EndedBy, InstanceHash, Milestones, Phase, Role, Stage};
 pub use cleanup::{MAX_CLEANUPS, unclear_grant};
-pub use executor::ExecutorRef;
+pub use executor::{ExecutorProof, ExecutorRef};
 pub use failure::{Cause, Failure};
 pub use ids::{AttemptId, CursorToken, JobId, JobKey, ParseIdError, Token, TokenHash};
 pub use job::{Job, JobState};

@@ -107,7 +107,7 @@ impl Launcher for AlwaysRunning {
         if self.full.get().is_some() && !requirements.cleans_up {
             return Err(LaunchError::NoFreeSlot { before: 0 });
         }
-        Ok(Launched { tracker_url: Some("http://platform/1".to_owned()) })
+        Ok(Launched { tracker_url: Some("http://platform/1".to_owned()), ..Launched::default() })
     }
 
     async fn ready(&self) -> Result<(), String> {
