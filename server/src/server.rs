@@ -178,6 +178,10 @@ pub async fn run(
         submit: SubmitOptions {
             propagation,
             data_sources: options.access.data_sources(options.datasource)?,
+            image_users: match options.launcher {
+                LauncherOption::Local => None,
+                LauncherOption::Kubernetes => options.kubernetes.image_users(),
+            },
             fetch_timeout_seconds: u32::try_from(options.fetch_timeout.as_secs()).unwrap_or(u32::MAX),
         },
         grace: options.grace,
