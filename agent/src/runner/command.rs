@@ -18,6 +18,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::Runner;
+use super::config::RunConfig;
 use super::programs::{Process, companion_name};
 use crate::channel::replies::{self, Answer};
 use crate::output::reader::{Channel, OutputPipe, Reader, Rights};
@@ -91,7 +92,8 @@ impl Runner {
         }
         let assigned: Vec<_> = assignment.command.iter().map(OsString::from).collect();
         let confined = assignment.confinement.as_ref().map(|confinement| {
-            Confined::new(confinement, self.config.run_dir.as_deref(), &self.config.working_dir)
+            let RunConfig { own_files, run_dir, working_dir, .. } = &self.config;
+            Confined::new(confinement, own_files, run_dir.as_deref(), working_dir)
         });
         let confined = confined.transpose()?;
         let how = Spawning { confinement: confined.as_ref(), ..self.config.spawning(&assigned) };
