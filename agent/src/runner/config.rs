@@ -69,6 +69,7 @@ impl RunConfig {
             is_submitter: self.is_submitter,
             finds_collector: self.finds_collector,
             confinement: None,
+            group: None,
         }
     }
 }
