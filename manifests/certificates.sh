@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# certificates.sh NAMESPACE: creates the certificates of the server, for agents and clients: the ConfigMap sqlflow-ca and the Secret
-# sqlflow-agent-tls. Run it again to renew them, before 825 days are over. Needs kubectl and openssl.
+# certificates.sh NAMESPACE [JOBS]: creates the certificates of the server, for agents and clients: the Secret
+# sqlflow-agent-tls in the server's namespace, and the ConfigMap sqlflow-ca there and in the namespace of submitters, whose
+# name is by default NAMESPACE-jobs. Run it again to renew them, before 825 days are over. Needs kubectl and openssl.
 set -euo pipefail
-namespace=${1:?usage: certificates.sh NAMESPACE}
+namespace=${1:?usage: certificates.sh NAMESPACE [JOBS]}
+jobs=${2:-$namespace-jobs}
 kubectl=${KUBECTL:-kubectl}
 days=825
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"
 key() { openssl ecparam -genkey -name prime256v1 -noout -out "$1.key"; }
+apply() { $kubectl -n "$1" create "${@:2}" --dry-run=client -o yaml | $kubectl apply -f -; }
 key ca
 openssl req -x509 -new -key ca.key -subj "/CN=sqlflow agents" -days $days -out ca.crt
 key tls
@@ -21,8 +24,9 @@ openssl x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days $da
 before=$($kubectl -n "$namespace" get configmap sqlflow-ca --ignore-not-found -o 'jsonpath={.data.ca\.crt}')
 if [ -n "$before" ]; then openssl x509 <<< "$before" >> ca.crt; fi
 # First trust the new certificate, then present it.
-$kubectl -n "$namespace" create configmap sqlflow-ca --from-file ca.crt --dry-run=client -o yaml | $kubectl apply -f -
-$kubectl -n "$namespace" create secret tls sqlflow-agent-tls --cert tls.crt --key tls.key --dry-run=client -o yaml | $kubectl apply -f -
+apply "$jobs" configmap sqlflow-ca --from-file ca.crt
+apply "$namespace" configmap sqlflow-ca --from-file ca.crt
+apply "$namespace" secret tls sqlflow-agent-tls --cert tls.crt --key tls.key
 if [ -n "$before" ]; then
     echo "renewed: the server takes the new certificate up by itself within minutes; the CA before is trusted until the next run"
 fi

@@ -52,11 +52,13 @@ fn try_attach(options: AttachOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
     };
     let workspace = options.dir.join(workspace::NAME);
     let attempt = options.attempt_ref();
+    let own_files = options.token.iter().chain(&options.common.outcome).cloned().collect();
     let credentials = Credentials { token: options.token, ca: options.ca };
     let remote = RemoteControlPlane::new(options.server, credentials, options.dir.clone(), attempt);
     let config = RunConfig {
         run_dir: Some(options.dir),
         seal: Some(remote.seal()),
+        own_files,
         outcome_json: options.common.outcome.clone(),
         working_dir: workspace.clone(),
         linger: options.linger,
@@ -133,6 +135,7 @@ fn config(common: &CommonOptions, root: PathBuf) -> RunConfig {
         run_dir: None,
         seal: None,
         outcome_json: None,
+        own_files: Vec::new(),
         command: None,
         working_dir: root.clone(),
         root,

@@ -102,6 +102,8 @@ pub struct Descriptors {
     pub companion: Option<OwnedFd>,
     /// Rules of Landlock, which the child obeys from then on, and does not get.
     pub rules: Option<OwnedFd>,
+    /// The file by which it enters a cgroup, which it does not get.
+    pub group: Option<OwnedFd>,
 }
 
 /// Starts `executable` in a process group of its own, with `descriptors`, so that the kernel kills it when the calling
@@ -128,17 +130,23 @@ pub fn spawn(
     // Otherwise it could have one of the child's numbers.
     let rules = descriptors.rules.as_ref().map(park).transpose()?;
     let rules_fd = rules.as_ref().map(AsRawFd::as_raw_fd);
+    let group = descriptors.group.as_ref().map(park).transpose()?;
+    let group_fd = group.as_ref().map(AsRawFd::as_raw_fd);
     let moves: Vec<_> = parked.iter().map(|(descriptor, target)| (descriptor.as_raw_fd(), *target)).collect();
     command.process_group(0);
     // SAFETY: the closure runs in the forked child and calls only async-signal-safe functions (prctl, getppid, dup2,
-    // signal, sigprocmask, tcsetpgrp, landlock_restrict_self, execve); it allocates nothing and takes no lock. `parked`
-    // and `rules` outlive the call of `spawn` below.
+    // signal, sigprocmask, tcsetpgrp, write, landlock_restrict_self, execve); it allocates nothing and takes no lock.
+    // `parked`, `rules` and `group` outlive the call of `spawn` below.
     unsafe {
         command.pre_exec(move || {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             if getppid() != agent {
                 // The agent died between fork and prctl, so nobody would send the signal.
                 return Err(io::ErrorKind::Interrupted.into());
+            }
+            if let Some(group) = group_fd {
+                // Where the kernel refuses it, the program is killed as those without a group.
+                libc::write(group, ENTER_GROUP.as_ptr().cast(), ENTER_GROUP.len());
             }
             if let Some(terminal) = terminal {
                 take_terminal(terminal, libc::getpid());
@@ -161,9 +169,12 @@ pub fn spawn(
         });
     }
     let child = command.spawn();
-    drop((parked, rules, reserved));
+    drop((parked, rules, group, reserved));
     child
 }
+
+/// What a process writes to `cgroup.procs` to enter a cgroup.
+const ENTER_GROUP: &[u8] = b"0";
 
 /// Capabilities with which a process of root gets around Landlock: they read the memory of any process, or run code in
 /// the kernel. In the order of `linux/capability.h`: SYS_MODULE, SYS_RAWIO, SYS_PTRACE, SYS_ADMIN, PERFMON, BPF.

@@ -117,8 +117,8 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_MAX_RUNNING", value_name = "NUMBER", value_parser = |text: &str| whole_number::<usize>(text, 0..=u64::MAX))]
     pub max_running: Option<usize>,
 
-    /// Whether the Python of local submitters, which runs code of users, is kept from the state folder, the job's
-    /// SQLite file, and other processes, by Landlock
+    /// Whether the Python of submitters, which runs code of users, is kept by Landlock from other processes and, on this
+    /// machine, from the state folder and the job's SQLite file; in a Pod, from the files with the agent's credentials
     #[arg(long, env = "SQLFLOW_CONFINE", value_name = "WHEN", default_value = "auto")]
     pub confine: ConfineOption,
 
@@ -214,12 +214,12 @@ pub enum LauncherOption {
     Kubernetes,
 }
 
-/// Whether local submitters are confined.
+/// Whether submitters are confined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ConfineOption {
     /// As far as the kernel can
     Auto,
-    /// Always; without Linux 6.12 and Landlock the server does not start
+    /// Always; without Linux 6.12 and Landlock the server does not start, or the attempt in its Pod
     Require,
     /// Never
     Off,

@@ -27,6 +27,7 @@ mod read_recorder;
 pub mod reconciler;
 pub mod server;
 mod state_folder;
+mod success;
 pub mod telemetry;
 pub mod trace;
 pub mod web;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sqlflow_job_store::Membership;
 use sqlflow_job_store::{SqliteStore, Store};
-use sqlflow_launcher::kubernetes::{KubernetesLauncher, KubernetesOptions, TokenReviews, authority};
+use sqlflow_launcher::kubernetes::{KubernetesLauncher, KubernetesOptions, MarkKey, TokenReviews, authority};
 use sqlflow_launcher::{
     Launcher, Launchers, LocalLauncher, LocalOptions, Python, missing_data_process, pythons,
 };
@@ -119,7 +119,7 @@ pub async fn run(
     };
     let Launching { launcher, executors, agents } = match options.launcher {
         LauncherOption::Local => local(&options, python.clone(), open_files, &state_dir)?,
-        LauncherOption::Kubernetes => kubernetes(&options).await?,
+        LauncherOption::Kubernetes => kubernetes(&options, MarkKey(links.derive("pods", &[]))).await?,
     };
     let assign = AssignOptions {
         python: python.clone(),
@@ -179,6 +179,10 @@ pub async fn run(
             propagation,
             model_rights: options.access.model_rights()?,
             data_sources: options.access.data_sources(options.datasource)?,
+            image_users: match options.launcher {
+                LauncherOption::Local => None,
+                LauncherOption::Kubernetes => options.kubernetes.image_users(),
+            },
             fetch_timeout_seconds: u32::try_from(options.fetch_timeout.as_secs()).unwrap_or(u32::MAX),
         },
         grace: options.grace,
@@ -290,7 +294,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
+async fn kubernetes(options: &Options, mark_key: MarkKey) -> anyhow::Result<Launching> {
     let given = &options.kubernetes;
     let missing = |flag: &str| format!("--launcher kubernetes needs {flag}");
     let listener = listen(options, "agent-listen", given.agent_listen).await?;
@@ -328,6 +332,7 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
             grace: options.grace,
             linger: options.linger,
             attach: options.attach_timeout.unwrap_or(POD_ATTACH_TIMEOUT),
+            mark_key,
         },
     );
     let checked = launcher.clone();

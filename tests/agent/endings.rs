@@ -6,7 +6,11 @@ use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlflow_proto::agent::attach_response::Message;
+use sqlflow_proto::agent::outcome::Reason;
+use sqlflow_proto::agent::{Assignment, Cancel};
 use sqlflow_tests::agent::{Exec, logged};
+use sqlflow_tests::attach::{Attach, OnCommit};
 use sqlflow_tests::gate::Gate;
 use sqlflow_tests::server::{copy_program, program};
 use sqlflow_tests::until::until;
@@ -228,6 +232,44 @@ while time.time() < end:
         || std::fs::read_dir("/proc").unwrap().flatten().map(|it| it.file_name().into_string().unwrap());
     let left: Vec<_> = (0..20).flat_map(|_| pids().filter(left).collect::<Vec<_>>()).collect();
     assert!(left.is_empty() && !ended.stderr.contains("left behind"), "{left:?} {}", ended.stderr);
+}
+
+/// Where the test may use cgroups of version 2: as root, or in a session of systemd.
+#[test]
+fn cancel_ends_the_commands_cgroup() {
+    // It ignores TERM, and leaves its session and its parent.
+    let script = "trap '' TERM; cat /proc/self/cgroup > $DIR/group
+        setsid sh -c 'echo > $DIR/ready; while :; do sleep 0.01; done' & wait";
+    let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+    let assignment = Assignment { command, grace_seconds: 1, drain_seconds: 1, ..Assignment::default() };
+    let running = Attach::start(assignment, OnCommit::Grant);
+    until("all processes run", || running.dir().join("ready").exists());
+    let groups = std::fs::read_to_string(running.dir().join("group")).unwrap();
+    let own = groups.lines().find_map(|it| it.strip_prefix("0::/")).unwrap_or_default().to_owned();
+    let name = format!("sqlflow-agent-{}", running.pid());
+    let folder = |root: &str| Path::new(root).join(&own);
+    let place = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .map(folder)
+        .into_iter()
+        .find(|it| it.ends_with(&name) && it.join("cgroup.kill").exists());
+    assert!(place.is_some() || !nix::unistd::Uid::effective().is_root() || !is_unified(), "{groups}");
+    running.send(Message::Cancel(Cancel { reason: "by a user".to_owned(), grace_seconds: 1 }));
+    let ended = running.end();
+    assert_eq!(ended.outcome.reason(), Reason::Cancelled, "{:?}", ended.outcome);
+    assert!(!ended.received.notices().iter().any(|it| it.contains("left behind")), "{:?}", ended.received);
+    if let Some(place) = place {
+        assert!(!place.exists(), "its group is removed");
+    }
+}
+
+/// Whether cgroups of version 2 can be made here.
+fn is_unified() -> bool {
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].iter().any(|root| {
+        let probe = Path::new(root).join(format!("sqlflow-test-{}", std::process::id()));
+        let can = std::fs::create_dir(&probe).is_ok() && probe.join("cgroup.kill").exists();
+        let _ = std::fs::remove_dir(&probe);
+        can
+    })
 }
 
 /// Nothing is left running after the agent was killed with SIGKILL.

@@ -10,6 +10,7 @@ use crate::manifests::make_certificates;
 #[test]
 fn renewal_keeps_the_previous_certificate_trusted() {
     let namespace = Namespace::new("renewed");
+    let jobs = namespace.of_submitters();
     let file = |name: &str| namespace.dir().join(name);
     let certificates = ["first", "second", "third"].map(|name| {
         make_certificates(&namespace);
@@ -20,6 +21,9 @@ fn renewal_keeps_the_previous_certificate_trusted() {
     });
     let template = r#"go-template={{index .data "ca.crt"}}"#;
     let trusted = namespace.kubectl(&["get", "configmap", "sqlflow-ca", "-o", template]);
+    let by_agents = jobs.kubectl(&["get", "configmap", "sqlflow-ca", "-o", template]);
+    assert_eq!(by_agents, trusted);
+    assert!(!jobs.kubectl(&["get", "secrets", "-o", "name"]).contains("sqlflow-agent-tls"), "the key stays");
     std::fs::write(file("trusted"), trusted).unwrap();
     let is_trusted = certificates.map(|name| {
         let mut verify = Command::new("openssl");

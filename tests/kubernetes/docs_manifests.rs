@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlflow_tests::cluster::{Cluster, Namespace};
 use sqlflow_tests::python::repository;
 use tempfile::TempDir;
@@ -12,7 +12,12 @@ use tempfile::TempDir;
 /// Namespace of `overlays/single`.
 const NAMESPACE: &str = "sqlflow";
 
-/// The namespace, which must exist even for a dry run. It is removed with the test, unless it existed before. One test
+/// The namespace of the submitters of a server in this one.
+fn jobs_of(namespace: &str) -> String {
+    format!("{namespace}-jobs")
+}
+
+/// The namespaces, which must exist even for a dry run. It is removed with the test, unless it existed before. One test
 /// at a time has it.
 struct Place {
     made: bool,
@@ -26,6 +31,7 @@ impl Place {
         let file = repository().join("manifests/overlays/single/namespace.yaml");
         let (made, _) =
             Cluster::shared().try_kubectl(&["create", "--save-config", "-f", file.to_str().unwrap()], "");
+        Cluster::shared().try_kubectl(&["create", "namespace", &jobs_of(NAMESPACE)], "");
         Self { made, _alone: alone }
     }
 }
@@ -33,7 +39,9 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if self.made {
-            Cluster::shared().try_kubectl(&["delete", "namespace", NAMESPACE, "--timeout=60s"], "");
+            let both = [NAMESPACE, &jobs_of(NAMESPACE)];
+            Cluster::shared()
+                .try_kubectl(&[&["delete", "namespace", "--timeout=60s"], both.as_slice()].concat(), "");
         }
     }
 }
@@ -95,8 +103,9 @@ fn expect_complete<'a>(objects: &'a [Value], namespace: &str) -> &'a Value {
         let kind = object["kind"].as_str().unwrap();
         let has_none = ["Namespace", "ClusterRole", "ClusterRoleBinding"].contains(&kind);
         assert!(!object.to_string().contains(":NAMESPACE"), "{object}");
-        let expected = (!has_none).then_some(namespace);
-        assert_eq!(object["metadata"]["namespace"].as_str(), expected, "{object}");
+        let is_of_jobs = object["metadata"]["labels"]["sqlflow.org/namespace"] == "jobs";
+        let expected = if is_of_jobs { jobs_of(namespace) } else { namespace.to_owned() };
+        assert_eq!(object["metadata"]["namespace"].as_str(), (!has_none).then_some(&*expected), "{object}");
         if kind.ends_with("Binding") {
             let role = &object["roleRef"];
             let roles = names(objects, role["kind"].as_str().unwrap());
@@ -111,6 +120,7 @@ fn expect_complete<'a>(objects: &'a [Value], namespace: &str) -> &'a Value {
     assert_eq!(place["metadata"]["name"], namespace);
     assert_eq!(place["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted", "{place}");
 
+    expect_isolated(objects, namespace);
     let server = objects.iter().find(is("Deployment")).unwrap();
     for volume in server["spec"]["template"]["spec"]["volumes"].as_array().unwrap() {
         if let Some(name) = volume["configMap"]["name"].as_str() {
@@ -121,6 +131,66 @@ fn expect_complete<'a>(objects: &'a [Value], namespace: &str) -> &'a Value {
         }
     }
     server
+}
+
+/// Asserts who reaches whom, and what the server and submitters may do. That the policies are in force is the cluster's part:
+/// the network of the test cluster ignores them.
+fn expect_isolated(objects: &[Value], namespace: &str) {
+    let jobs = jobs_of(namespace);
+    let found = |kind: &str, name: &str| {
+        let is_it = |it: &&Value| it["kind"] == kind && it["metadata"]["name"] == name;
+        objects.iter().find(is_it).unwrap_or_else(|| panic!("there is no {kind} {name}"))
+    };
+    let named = |name: &str| json!({ "matchLabels": { "kubernetes.io/metadata.name": name } });
+    let tcp = |port: u16| json!({ "port": port, "protocol": "TCP" });
+
+    let submitters = &found("NetworkPolicy", "sqlflow-submitters");
+    assert_eq!(submitters["metadata"]["namespace"], *jobs);
+    let server = json!({ "matchLabels": { "app.kubernetes.io/component": "server" } });
+    let expected = json!({
+        "podSelector": {},
+        "policyTypes": ["Ingress", "Egress"],
+        "egress": [
+            { "ports": [{ "port": 53, "protocol": "UDP" }, tcp(53)] },
+            { "to": [{ "namespaceSelector": named(namespace), "podSelector": server }], "ports": [tcp(7443)] },
+            { "to": [
+                { "ipBlock": { "cidr": "0.0.0.0/0", "except":
+                    ["169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"] } },
+                { "ipBlock": { "cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128"] } },
+            ] },
+        ],
+    });
+    assert_eq!(submitters["spec"], expected);
+
+    let others = json!([{ "key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [jobs] }]);
+    let expected = json!({
+        "podSelector": server,
+        "policyTypes": ["Ingress"],
+        "ingress": [
+            { "from": [{ "namespaceSelector": named(&jobs) }], "ports": [tcp(7443)] },
+            { "from": [{ "namespaceSelector": { "matchExpressions": others } }], "ports": [tcp(50080), tcp(9090)] },
+            { "from": [{ "podSelector": {} }], "ports": [tcp(50051)] },
+        ],
+    });
+    assert_eq!(found("NetworkPolicy", "sqlflow-server")["spec"], expected);
+
+    assert_eq!(found("ServiceAccount", "sqlflow-submitter")["automountServiceAccountToken"], false);
+    for role in objects.iter().filter(|it| it["kind"] == "Role") {
+        assert_eq!(
+            role["metadata"]["namespace"], *jobs,
+            "the server has no right in its own namespace: {role}"
+        );
+        assert!(!role["rules"].to_string().contains("secrets"), "{role}");
+    }
+    for binding in objects.iter().filter(|it| it["kind"].as_str().unwrap().ends_with("Binding")) {
+        assert_eq!(binding["subjects"][0]["name"], "sqlflow-server", "submitters have no rights: {binding}");
+    }
+    let arguments =
+        &found("Deployment", "sqlflow-server")["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert!(
+        arguments.as_array().unwrap().contains(&json!("--pod-namespace=$(NAMESPACE)-jobs")),
+        "{arguments}"
+    );
 }
 
 /// The value of one of the server's variables.
@@ -153,6 +223,7 @@ fn apiserver_accepts_the_documented_manifests() {
 fn second_installation_shares_no_objects_with_the_first() {
     let _place = Place::new();
     let second = Namespace::new("second");
+    let _jobs = second.of_submitters();
     let manifests = copied();
     let first = dry_run(&manifests, "single");
     for command in documented() {

@@ -17,14 +17,32 @@ use tonic::Code;
 
 use crate::jobs::{LOAD, PREDICT, TRAIN};
 
-/// All rights of the server, as the apiserver lists them, without those of every account.
+/// All rights of the server in the namespace of submitters, as the apiserver lists them, without those of every account.
 const RIGHTS: [&str; 3] = [
     "events [list]",
     "pods [create get list watch patch delete]",
     "tokenreviews.authentication.k8s.io [create]",
 ];
+/// The same in its own namespace, and in every other.
+const RIGHTS_ELSEWHERE: [&str; 1] = ["tokenreviews.authentication.k8s.io [create]"];
 
-/// Creates the certificates by the documented command.
+/// The rights of an account of this namespace in another one.
+fn rights(of: &Namespace, account: &str, place: &Namespace) -> Vec<String> {
+    let account = format!("--as=system:serviceaccount:{}:{account}", of.name);
+    let listed = place.kubectl(&["auth", "can-i", "--list", "--no-headers", &account]);
+    let everybody = ["selfsubject", "clustertrustbundles", "/"];
+    let right = |line: &str| {
+        let resource = line.split_whitespace().next().unwrap_or_default();
+        format!("{resource} [{}", line.rsplit('[').next().unwrap_or_default())
+    };
+    let is_own =
+        |right: &String| !everybody.iter().any(|start| right.starts_with(start)) && !right.starts_with('[');
+    let mut granted: Vec<_> = listed.lines().map(right).filter(is_own).collect();
+    granted.sort();
+    granted
+}
+
+/// Creates the certificates by the documented command. The namespace of submitters exists.
 pub(crate) fn make_certificates(namespace: &Namespace) {
     let certificates = Command::new(python::repository().join("manifests/certificates.sh"))
         .arg(&namespace.name)
@@ -91,6 +109,7 @@ fn log_in_as_documented(namespace: &Namespace) {
 #[tokio::test(flavor = "multi_thread")]
 async fn deployed_server_trains_restarts_and_predicts() {
     let namespace = Namespace::new("manifests");
+    let jobs = namespace.of_submitters();
     let hdfs = Hdfs::start_on(HOST);
     let database = Mariadb::start_on(HOST);
     let port = database.dsn.split(':').next_back().unwrap().split(')').next().unwrap().to_owned();
@@ -98,54 +117,43 @@ async fn deployed_server_trains_restarts_and_predicts() {
     let models = format!("--from-literal=SQLFLOW_MODELS=hdfs://{HOST}:{}/models", hdfs.port);
     let datasource = format!("--from-literal=SQLFLOW_SERVER_DATASOURCE={}", database.dsn);
     namespace.kubectl(&["create", "secret", "generic", "sqlflow-server", &models, &datasource]);
-    namespace.kubectl(&[
-        "create",
-        "secret",
-        "generic",
-        "sqlflow-storage",
-        "--from-literal=HADOOP_USER_NAME=root",
-    ]);
+    jobs.kubectl(&["create", "secret", "generic", "sqlflow-storage", "--from-literal=HADOOP_USER_NAME=root"]);
     let overlay = deploy(&namespace);
     // As documented, with the programs of the image.
     let first = ["sqlflowctl", "run", "--no-remember", "-e", "SELECT 1;"];
     namespace.kubectl(&[&["exec", "deployment/sqlflow-server", "--"], first.as_slice()].concat());
-    namespace.wait_for("the server's Pod alone", || namespace.pods().len() == 1);
+    jobs.wait_for("no Pod of the job", || jobs.pods().is_empty());
+    assert_eq!(namespace.pods().len(), 1, "jobs have a namespace of their own");
 
     log_in_as_documented(&namespace);
 
-    // The server has exactly these rights.
-    let account = format!("--as=system:serviceaccount:{}:sqlflow-server", namespace.name);
-    let listed = namespace.kubectl(&["auth", "can-i", "--list", "--no-headers", &account]);
-    let everybody = ["selfsubject", "clustertrustbundles", "/"];
-    let mut granted: Vec<_> = listed
-        .lines()
-        .map(|line| {
-            let resource = line.split_whitespace().next().unwrap_or_default();
-            format!("{resource} [{}", line.rsplit('[').next().unwrap_or_default())
-        })
-        .filter(|right| !everybody.iter().any(|start| right.starts_with(start)) && !right.starts_with('['))
-        .collect();
-    granted.sort();
-    assert_eq!(granted, RIGHTS, "{listed}");
+    // The server has exactly these rights, and submitters have none.
+    assert_eq!(rights(&namespace, "sqlflow-server", &jobs), RIGHTS);
+    assert_eq!(rights(&namespace, "sqlflow-server", &namespace), RIGHTS_ELSEWHERE);
+    assert_eq!(rights(&jobs, "sqlflow-submitter", &jobs), [""; 0]);
+    assert_eq!(rights(&jobs, "sqlflow-submitter", &namespace), [""; 0]);
 
     let mut client_before = client(&namespace).await;
-    let session = |account: &str, audience: &str| {
-        let token = namespace.kubectl(&["create", "token", account, "--audience", audience]);
+    let session_of = |place: &Namespace, account: &str, audience: &str| {
+        let token = place.kubectl(&["create", "token", account, "--audience", audience]);
         Session { token: token.trim().to_owned(), ..Session::default() }
     };
+    let session = |account: &str, audience: &str| session_of(&namespace, account, audience);
     // Without an identity, with the token of an agent, and as an account of another namespace.
     let refused =
         async |client: &mut Client, session| client.run_in(TRAIN, session).await.unwrap_err().code();
     assert_eq!(refused(&mut client_before, Session::default()).await, Code::Unauthenticated);
-    let of_agent = session("sqlflow-submitter", "sqlflow-server");
+    let of_agent = session_of(&jobs, "sqlflow-submitter", "sqlflow-server");
     assert_eq!(refused(&mut client_before, of_agent).await, Code::Unauthenticated);
+    let of_submitter = session_of(&jobs, "sqlflow-submitter", "sqlflow-clients");
+    assert_eq!(refused(&mut client_before, of_submitter).await, Code::PermissionDenied);
     let foreign =
         namespace.kubectl(&["-n", "default", "create", "token", "default", "--audience", "sqlflow-clients"]);
     let foreign = Session { token: foreign.trim().to_owned(), ..Session::default() };
     assert_eq!(refused(&mut client_before, foreign).await, Code::PermissionDenied);
     let token = client_before.run_in(TRAIN, session("default", "sqlflow-clients")).await.unwrap();
     // The server dies while the submitter runs, and the kubelet restarts it.
-    namespace.wait_for("the submitter's Pod", || namespace.pods().len() == 2);
+    jobs.wait_for("the submitter's Pod", || jobs.pods().len() == 1);
     let pods = namespace.pods();
     let server =
         pods.iter().find(|pod| pod["metadata"]["labels"]["app.kubernetes.io/component"] == "server").unwrap();
@@ -178,7 +186,7 @@ async fn deployed_server_trains_restarts_and_predicts() {
     assert!(listed.contains("flowers.m/sqlflow.gob"), "{listed}");
 
     // A job's Pod keeps its finalizer until the server has removed it: without a server it would stay.
-    namespace.wait_for("the server's Pod alone", || namespace.pods().len() == 1);
+    jobs.wait_for("no Pod of a job", || jobs.pods().is_empty());
     namespace.kubectl(&["delete", "-k", overlay.to_str().unwrap()]);
     namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
 }

@@ -13,7 +13,7 @@ fn documented(namespace: &Namespace) -> String {
     let (pods, rest) = commands.split_once("kubectl delete -k").unwrap();
     assert_eq!(rest.trim().lines().count(), 1, "{rest}");
     pods.replace(
-        "kubectl -n sqlflow",
+        "kubectl -n sqlflow-jobs",
         &format!("{} -n {}", Cluster::shared().kubectl_command(), namespace.name),
     )
 }

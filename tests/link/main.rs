@@ -6,6 +6,7 @@
 
 mod attach_protocol;
 mod attempt_fenced;
+mod believed_success;
 mod faulty_links;
 mod live_output;
 mod reading;

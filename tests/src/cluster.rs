@@ -119,10 +119,18 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Creates a new one of this name.
+    /// Creates a new one whose name begins like this.
     pub fn new(name: &str) -> Self {
+        Self::named(format!("{name}-{:06x}", rand::random::<u32>() & 0xff_ffff))
+    }
+
+    /// The namespace of submitters for a server that is deployed in this one.
+    pub fn of_submitters(&self) -> Self {
+        Self::named(format!("{}-jobs", self.name))
+    }
+
+    fn named(name: String) -> Self {
         let cluster = Cluster::shared();
-        let name = format!("{name}-{:06x}", rand::random::<u32>() & 0xff_ffff);
         let manifest = format!(
             "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}\n"
         );

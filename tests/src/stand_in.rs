@@ -10,6 +10,19 @@ use crate::server::{Setup, program};
 /// A step that needs Python. The stand-in ignores its SQL.
 pub const STEP: &str = "SHOW MODELS";
 
+/// Python that runs the program `stand_in.py`, and reports the end of the statement once it has succeeded, as a
+/// submitter does. The bytes are a `SubmitterFrame` with its length: `statement: 0, ended {}`.
+const MAIN: &str = "
+import os, sys
+own, program = os.getpid(), os.path.join(os.path.dirname(sys.argv[0]), 'stand_in.py')
+with open(program) as file: code = compile(file.read(), program, 'exec')
+try: exec(code, {'__name__': '__main__'})
+except SystemExit as end:
+    if end.code or os.getpid() != own: raise
+if not sys.stdout.closed: sys.stdout.flush()
+if os.getpid() == own: os.write(int(os.environ['SQLFLOW_CHANNEL_FD']), b'\\4\\x08\\0\\x32\\0')
+";
+
 /// Python function `pieces(seed, megabytes)`: pseudo-random bytes by seed, in pieces of a megabyte.
 pub const PIECES: &str = "
 import random
@@ -22,8 +35,9 @@ def pieces(seed, megabytes):
 /// A server whose steps run the Python program `code` with `dir` as `sys.argv[1]`. With an `address` its agents attach
 /// there.
 pub fn setup(dir: &Path, code: &str, address: Option<&Path>) -> Setup {
-    let main = dir.join("stand_in.py");
-    std::fs::write(&main, code).expect("the folder can be written");
+    let main = dir.join("stand_in_main.py");
+    std::fs::write(&main, MAIN).expect("the folder can be written");
+    std::fs::write(dir.join("stand_in.py"), code).expect("the folder can be written");
     let python = python_that(
         dir,
         "python",

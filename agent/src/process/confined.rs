@@ -11,6 +11,8 @@ use anyhow::{Context as _, anyhow, ensure};
 use sqlflow_confinement::{Confinement, Support};
 use sqlflow_proto::agent;
 
+use super::private_files::private_files;
+
 /// Name of the folder for temporary files, in a run folder.
 const TEMPORARY: &str = "tmp";
 /// Maximum length of a path of it: Python makes sockets below it, with names of 33 bytes, and a socket's path has at
@@ -27,24 +29,34 @@ pub struct Confined {
 }
 
 impl Confined {
-    /// As `assigned`, with access to the workspace and to a new folder for temporary files in the run folder.
+    /// As `assigned`, with access to the workspace and, where others may be closed, to a new folder for temporary files in
+    /// the run folder. `own` are files of the agent's options.
     ///
     /// # Errors
     /// The file system fails.
     pub fn new(
         assigned: &agent::Confinement,
+        own: &[PathBuf],
         run_folder: Option<&Path>,
         workspace: &Path,
     ) -> anyhow::Result<Self> {
-        let temporary =
+        let assigned_paths = assigned.denied_paths.iter().map(|path| PathBuf::from(OsStr::from_bytes(path)));
+        let mut denied: Vec<PathBuf> = assigned_paths.collect();
+        if assigned.agent_files {
+            denied.extend(private_files(own.iter().map(PathBuf::as_path)));
+        }
+        let own_folder =
             run_folder.map(|it| it.join(TEMPORARY)).filter(|it| it.as_os_str().len() <= MAX_TEMPORARY);
+        // In a Pod the folder for all is open, unless credentials are in it.
+        let may_be_closed =
+            !assigned.denied_paths.is_empty() || denied.iter().any(|it| it.starts_with("/tmp"));
+        let temporary = own_folder.filter(|_| may_be_closed);
         let mut allowed = vec![workspace.to_owned()];
         if let Some(folder) = &temporary {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.with_context(|| format!("cannot create {}", folder.display()))?;
             allowed.push(folder.clone());
         }
-        let denied = assigned.denied_paths.iter().map(|path| OsStr::from_bytes(path).into()).collect();
         Ok(Self { paths: Confinement { denied, allowed }, is_required: assigned.required, temporary })
     }
 

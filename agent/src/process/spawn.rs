@@ -16,6 +16,7 @@ use sqlflow_proto::submitter_channel::{CHANNEL_FD, COMPANION_FD};
 use sqlflow_telemetry::TraceContext;
 
 use super::confined::Confined;
+use super::kill_group::KillGroup;
 use super::signals;
 use super::start_diagnosis;
 use super::terminal::Terminal;
@@ -146,6 +147,8 @@ pub struct Spawning<'a> {
     pub finds_collector: bool,
     /// What it must not reach.
     pub confinement: Option<&'a Confined>,
+    /// Its cgroup.
+    pub group: Option<&'a KillGroup>,
 }
 
 /// Starts a program. Must be called on the main thread (see [`sys::spawn`]), after
@@ -187,7 +190,8 @@ pub fn spawn(
         confined.check_program(&file).with_context(|| format!("cannot start {}", program.display()))?;
     }
     let rules = how.confinement.map(Confined::rules).transpose()?.flatten();
-    let descriptors = Descriptors { channel: command_end.map(OwnedFd::from), companion, rules };
+    let group = how.group.and_then(|group| group.entrance().ok());
+    let descriptors = Descriptors { channel: command_end.map(OwnedFd::from), companion, rules, group };
     let spawned = sys::spawn(&mut command, executable, descriptors, signals, foreground);
     if let (Err(_), Some(terminal)) = (&spawned, &terminal) {
         // It took the terminal before its start failed.
@@ -218,7 +222,7 @@ pub fn siblings_folder() -> Option<PathBuf> {
 
 /// Whether the program is looked up beside the agent. Not any name: a `python3` that happens to lie there, for example
 /// in `/usr/local/bin`, may not be the one that PATH names.
-fn is_sibling(program: &OsStr) -> bool {
+pub fn is_sibling(program: &OsStr) -> bool {
     let name = program.as_encoded_bytes();
     name.starts_with(SIBLING_PREFIX) && !name.contains(&b'/')
 }

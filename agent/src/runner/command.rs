@@ -18,12 +18,14 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::Runner;
+use super::config::RunConfig;
 use super::programs::{Process, companion_name};
 use crate::channel::replies::{self, Answer};
 use crate::output::reader::{Channel, OutputPipe, Reader, Rights};
 use crate::output::tee::Tee;
 use crate::output::tee::TeeMode;
 use crate::process::confined::Confined;
+use crate::process::kill_group::KillGroup;
 use crate::process::spawn::{self, NotStarted, Output, Spawning, Started, WriteEnds};
 use crate::process::tree::{self, Family};
 use crate::process::{preexisting, terminal::Terminal};
@@ -91,10 +93,15 @@ impl Runner {
         }
         let assigned: Vec<_> = assignment.command.iter().map(OsString::from).collect();
         let confined = assignment.confinement.as_ref().map(|confinement| {
-            Confined::new(confinement, self.config.run_dir.as_deref(), &self.config.working_dir)
+            let RunConfig { own_files, run_dir, working_dir, .. } = &self.config;
+            Confined::new(confinement, own_files, run_dir.as_deref(), working_dir)
         });
         let confined = confined.transpose()?;
-        let how = Spawning { confinement: confined.as_ref(), ..self.config.spawning(&assigned) };
+        let runs_user_code =
+            self.config.is_submitter && assigned.first().is_some_and(|program| !spawn::is_sibling(program));
+        self.kill_group = if runs_user_code { KillGroup::create() } else { None };
+        let group = self.kill_group.as_ref();
+        let how = Spawning { confinement: confined.as_ref(), group, ..self.config.spawning(&assigned) };
         let started = spawn::spawn(assignment, &how, &ends, link)?;
         self.programs.command = self.runs(&started, Program::Command);
         Ok(StartedAll { output, channel: started.channel, companion_channel, terminal: started.terminal })
@@ -235,7 +242,7 @@ impl Runner {
             });
         }
         let refused = match signal {
-            Signal::SIGKILL => tree::kill_descendants(),
+            Signal::SIGKILL => self.kill_descendants(),
             _ => tree::terminate_descendants(&mut self.signaled),
         };
         self.warn_of_unreached(refused, signal);
@@ -267,8 +274,16 @@ impl Runner {
             let _ = killpg(group, SIGNAL);
         }
         if groups != [None, None] {
-            self.warn_of_unreached(tree::kill_descendants(), SIGNAL);
+            self.warn_of_unreached(self.kill_descendants(), SIGNAL);
         }
+    }
+
+    /// By their cgroup first, which misses none of it. Others have left it, or it could not be entered.
+    fn kill_descendants(&self) -> io::Result<Vec<tree::Process>> {
+        if let Some(Err(error)) = self.kill_group.as_ref().map(KillGroup::kill) {
+            tracing::warn!(%error, "cannot kill the cgroup of the command; killing its processes one by one");
+        }
+        tree::kill_descendants()
     }
 
     /// Warns of processes that the signal did not reach. The supervisor sends a stronger signal later, and the server

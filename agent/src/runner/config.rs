@@ -28,6 +28,8 @@ pub(crate) struct RunConfig {
     pub working_dir: PathBuf,
     /// File for the outcome as JSON. It may be one that cannot be replaced, such as a Pod's termination log.
     pub outcome_json: Option<PathBuf>,
+    /// Files of its options that its command must not open.
+    pub own_files: Vec<PathBuf>,
     /// Grace period, instead of the assignment's, which has whole seconds.
     pub grace: Option<Duration>,
     /// Drain time, instead of the assignment's.
@@ -67,6 +69,7 @@ impl RunConfig {
             is_submitter: self.is_submitter,
             finds_collector: self.finds_collector,
             confinement: None,
+            group: None,
         }
     }
 }

@@ -38,6 +38,7 @@ use crate::output::link::Link;
 use crate::output::outbox::DEFAULT_LIMIT;
 use crate::output::overflow::Overflow;
 use crate::output::tee::Tee;
+use crate::process::kill_group::KillGroup;
 use crate::process::reaper;
 use crate::process::signals::{Caught, Sender, Signals};
 use crate::process::terminal::Terminal;
@@ -92,6 +93,8 @@ struct Runner {
     assignment: Option<Arc<Assignment>>,
     fetching: Arc<RetryPolicy>,
     programs: Programs,
+    /// The cgroup of the command; `None`: it has none of its own.
+    kill_group: Option<KillGroup>,
     /// All processes of the attempt have ended.
     all_exited: bool,
     /// Processes that got the signal to end.
@@ -147,6 +150,7 @@ impl Runner {
             assignment: None,
             fetching,
             programs: Programs::default(),
+            kill_group: None,
             all_exited: false,
             signaled: SignaledProcesses::default(),
             warned: SignaledProcesses::default(),

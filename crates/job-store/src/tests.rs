@@ -217,7 +217,7 @@ async fn jobs_are_listed_newest_first() {
     assert_eq!(filtered("ada", &[], None).await, ids[..3]);
     a.update(&ids[1], None, attempt(), 1).await.unwrap();
     let launched = AttemptId { job: ids[1].clone(), step: 0, number: 1 };
-    let launched = Event::AttemptLaunched { attempt: launched, tracker_url: None };
+    let launched = Event::AttemptLaunched { attempt: launched, tracker_url: None, executor_uid: None };
     a.update(&ids[1], None, launched, 1).await.unwrap();
     a.update(&ids[3], None, failed(), 1).await.unwrap();
     assert_eq!(filtered("", &["failed"], None).await, [ids[3].clone()]);

@@ -2,8 +2,8 @@
 //! transaction. Every event may arrive twice, late, or from a sender that was fenced off.
 
 use super::{
-    Attempt, AttemptId, Cause, EndedBy, ExecutorRef, Failure, InstanceHash, Job, JobState, LauncherId,
-    Milestones, Outcome, Phase, Role,
+    Attempt, AttemptId, Cause, EndedBy, ExecutorProof, ExecutorRef, Failure, InstanceHash, Job, JobState,
+    LauncherId, LauncherKind, Milestones, Outcome, Phase, Role,
 };
 
 /// An event of a job.
@@ -26,6 +26,8 @@ pub enum Event {
         attempt: AttemptId,
         /// URL of its page at its platform.
         tracker_url: Option<String>,
+        /// Uid of its executor at its platform, if it gives one.
+        executor_uid: Option<String>,
     },
     /// The platform reported progress in starting the attempt.
     MilestonesSeen {
@@ -167,7 +169,9 @@ impl Job {
             Event::AttemptCreated { step, role, launcher_id } => {
                 self.create_attempt(step, role, launcher_id, now_ms)
             }
-            Event::AttemptLaunched { attempt, tracker_url } => self.launched(&attempt, tracker_url, now_ms),
+            Event::AttemptLaunched { attempt, tracker_url, executor_uid } => {
+                self.launched(&attempt, tracker_url, executor_uid, now_ms)
+            }
             Event::MilestonesSeen { attempt, milestones } => self.note_milestones(&attempt, milestones),
             Event::AgentAttached { attempt, instance, server, is_local: _ } => {
                 self.attached(&attempt, instance, server, now_ms)
@@ -223,12 +227,15 @@ impl Job {
         }
         let number = u32::try_from(attempts.len() + 1).map_err(|_| Rejection::OutOfOrder)?;
         let executor = ExecutorRef::of_attempt(&AttemptId { job, step, number });
+        // Others may create Pods in its namespace. Only this user can write to a state folder.
+        let proof = (launcher_id.kind == LauncherKind::Kubernetes).then_some(ExecutorProof::Mark);
         attempts.push(Attempt {
             role,
             phase: Phase::Created,
             granted: false,
             launcher_id,
             executor: Some(executor),
+            proof,
             tracker_url: None,
             created_ms: now_ms,
             launched_ms: None,
@@ -244,25 +251,28 @@ impl Job {
         &mut self,
         id: &AttemptId,
         tracker_url: Option<String>,
+        executor_uid: Option<String>,
         now_ms: i64,
     ) -> Result<Change, Rejection> {
         let attempt = self.current_attempt(id)?;
+        let mut change = Change::Unchanged;
+        if let (None, Some(url)) = (&attempt.tracker_url, tracker_url) {
+            attempt.tracker_url = Some(url);
+            change = Change::Changed;
+        }
+        if let (None | Some(ExecutorProof::Mark), Some(uid)) = (&attempt.proof, executor_uid) {
+            attempt.proof = Some(ExecutorProof::Uid(uid));
+            change = Change::Changed;
+        }
         match attempt.phase {
             Phase::Created => {
                 attempt.phase = Phase::Launched;
                 attempt.launched_ms = Some(now_ms);
-                attempt.tracker_url = tracker_url;
                 self.state = JobState::Running;
                 Ok(Change::Changed)
             }
             // A fast agent attaches, or even ends, before the launcher returns.
-            Phase::Launched | Phase::Attached { .. } | Phase::Ended { .. } => {
-                if attempt.tracker_url.is_some() || tracker_url.is_none() {
-                    return Ok(Change::Unchanged);
-                }
-                attempt.tracker_url = tracker_url;
-                Ok(Change::Changed)
-            }
+            Phase::Launched | Phase::Attached { .. } | Phase::Ended { .. } => Ok(change),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ExecutorRef, LauncherId, Outcome, Reason};
+use super::{ExecutorProof, ExecutorRef, LauncherId, Outcome, Reason};
 
 /// Purpose of an attempt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Attempt {
     /// Executor. `None`: the executor of its own; earlier versions did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor: Option<ExecutorRef>,
+    /// How its executor is known. `None`: by its name alone; earlier versions recorded nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ExecutorProof>,
     /// URL of its page at its platform, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracker_url: Option<String>,

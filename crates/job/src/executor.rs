@@ -76,6 +76,17 @@ impl fmt::Debug for ExecutorRef {
     }
 }
 
+/// How a launcher tells its executor from another program's of the same name. Launchers whose names nobody else can take
+/// need none.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecutorProof {
+    /// It carries a mark that only servers of this state can make.
+    Mark,
+    /// The uid that the platform gave it, which nothing else has.
+    Uid(String),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -174,7 +174,8 @@ const MAY_HAVE_EXECUTED: &str = "a statement that must not be repeated had start
 /// Whether a statement that is not repeatable started and its result is unknown. This is decided from what is durable,
 /// whatever the reason of the attempt's end.
 fn may_have_executed(step: &Step, outcome: Option<&Outcome>, evidence: Evidence) -> bool {
-    let has_effect = if step.repeatable { may_have_replaced_input(step) } else { evidence.started };
+    let has_started = evidence.started || outcome.is_some_and(Outcome::is_unproved_success);
+    let has_effect = if step.repeatable { may_have_replaced_input(step) } else { has_started };
     has_effect && outcome.is_none_or(leaves_open)
 }
 
@@ -209,7 +210,7 @@ fn failure_of(step: &Step, outcome: &Outcome, evidence: Evidence) -> Failure {
         // Another attempt superseded it.
         Reason::Lost | Reason::Terminated | Reason::Refused => Cause::Lost,
         // The agent failed.
-        Reason::AgentFailed if evidence.started => Cause::Lost,
+        Reason::AgentFailed if evidence.started || outcome.is_unproved_success() => Cause::Lost,
         Reason::Exited | Reason::Succeeded => Cause::StatementFailed,
         Reason::Signaled => Cause::Killed,
         Reason::OutOfMemory => Cause::OutOfMemory,

@@ -23,8 +23,8 @@ pub struct Outcome {
     /// Whether the command succeeded and its output is kept for another attempt to publish.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub output_kept: bool,
-    /// Whether the command exited and its submitter did not report the result of the statement that ran. Agents of
-    /// earlier versions do not report this.
+    /// Whether the command exited and its submitter did not report the result of the statement that ran, or the agent
+    /// reported a success that the log does not show. Agents of earlier versions do not report this.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unexplained: bool,
     /// Whether the database did not execute the last statement, or rolled it back. Agents of earlier versions do not
@@ -53,6 +53,31 @@ impl Outcome {
             unexplained: false,
             not_executed: false,
         }
+    }
+
+    /// What becomes of a reported success if the log lacks the end of a statement. It is not retried: the agent may have
+    /// executed more, or less, than the log shows.
+    #[must_use]
+    pub fn unproved_success(self, statement: u32) -> Self {
+        let number = u64::from(statement) + 1;
+        Self {
+            reason: Reason::AgentFailed,
+            message: format!(
+                "the agent reported success, and the log lacks the end of statement {number}, so this is not believed"
+            ),
+            retryable: false,
+            user_error: false,
+            output_kept: false,
+            unexplained: true,
+            not_executed: false,
+            ..self
+        }
+    }
+
+    /// Whether it is an [`unproved_success`](Self::unproved_success).
+    #[must_use]
+    pub fn is_unproved_success(&self) -> bool {
+        self.reason == Reason::AgentFailed && self.unexplained
     }
 
     /// Whether the attempt succeeded.

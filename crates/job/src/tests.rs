@@ -51,7 +51,8 @@ fn attached(repeatable: bool) -> Job {
     let mut job = job(vec![step(repeatable)]);
     let attempt = id(&job, 0, 1);
     job.apply(create(0), 1).unwrap();
-    job.apply(Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None }, 2).unwrap();
+    job.apply(Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None, executor_uid: None }, 2)
+        .unwrap();
     job.apply(attach(attempt, KEY), 3).unwrap();
     job
 }
@@ -95,7 +96,11 @@ fn job_of_two_steps_succeeds() {
         assert_eq!(job.next(Evidence::default()), Next::Create { step: index, after: None });
         job.apply(create(index), 1).unwrap();
         assert_eq!(job.next(Evidence::default()), Next::Launch(attempt.clone()));
-        job.apply(Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None }, 1).unwrap();
+        job.apply(
+            Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None, executor_uid: None },
+            1,
+        )
+        .unwrap();
         assert_eq!(job.next(Evidence::default()), Next::Watch(attempt.clone()));
         job.apply(attach(attempt.clone(), KEY), 1).unwrap();
         job.apply(report(attempt, KEY, Reason::Succeeded), 1).unwrap();
@@ -110,7 +115,11 @@ fn launch_phases_are_contiguous_despite_clock_skew() {
     let mut job = job(vec![step(true)]);
     let attempt = id(&job, 0, 1);
     job.apply(create(0), 1000).unwrap();
-    job.apply(Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None }, 1010).unwrap();
+    job.apply(
+        Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None, executor_uid: None },
+        1010,
+    )
+    .unwrap();
     job.apply(attach(attempt.clone(), KEY), 4000).unwrap();
     let way = |job: &Job| {
         let stages = job.attempt(&id(job, 0, 1)).unwrap().launch_stages(9000);
@@ -256,7 +265,7 @@ fn event(job: &Job, (kind, step, number, first, flag): (u8, u32, u32, bool, bool
     let attempt = id(job, step, number);
     match kind {
         0 => create(step),
-        1 => Event::AttemptLaunched { attempt, tracker_url: None },
+        1 => Event::AttemptLaunched { attempt, tracker_url: None, executor_uid: None },
         2 => attach(attempt, key),
         3 => commit(attempt, key),
         4 => report(attempt, key, if flag { Reason::Succeeded } else { Reason::Exited }),
@@ -329,7 +338,7 @@ proptest! {
             match job.next(Evidence { started, rows: false }) {
                 Next::Create { step, .. } => { job.apply(create(step), 1).unwrap(); }
                 Next::Cleanup { step, .. } => { job.apply(cleanup(step), 1).unwrap(); }
-                Next::Launch(attempt) => { job.apply(Event::AttemptLaunched { attempt, tracker_url: None }, 1).unwrap(); }
+                Next::Launch(attempt) => { job.apply(Event::AttemptLaunched { attempt, tracker_url: None, executor_uid: None }, 1).unwrap(); }
                 Next::Watch(attempt) | Next::End(attempt) => {
                     // An agent may do nothing, attach, report, or be lost.
                     let event = match kind {

@@ -24,7 +24,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlflow_proto::agent::{Assignment, Outcome};
 
-use sqlflow_job::{Attempt, AttemptId, ExecutorRef, InstanceHash, Job, LauncherId, LauncherKind, Milestones};
+use sqlflow_job::{
+    Attempt, AttemptId, ExecutorProof, ExecutorRef, InstanceHash, Job, LauncherId, LauncherKind, Milestones,
+};
 
 pub use data_process::{DATA_PROCESS, missing_data_process};
 pub use local::{LocalLauncher, LocalOptions};
@@ -65,20 +67,25 @@ pub struct Target {
     pub executor: ExecutorRef,
     /// The agent that has attached, as far as it is known. Only it can have written what an executor left.
     pub instance: Option<InstanceHash>,
+    /// How the executor is told from another program's of the same name. `None`: it is known by its name.
+    pub proof: Option<ExecutorProof>,
 }
 
 impl Target {
     /// The attempt with the executor that the job has recorded.
     #[must_use]
     pub fn of(job: &Job, attempt: &AttemptId) -> Self {
-        let instance = job.attempt(attempt).and_then(Attempt::instance).cloned();
-        Self { executor: job.executor(attempt), attempt: attempt.clone(), instance }
+        let recorded = job.attempt(attempt);
+        let instance = recorded.and_then(Attempt::instance).cloned();
+        // No server has made the executor of an attempt that is not recorded.
+        let proof = recorded.map_or(Some(ExecutorProof::Mark), |it| it.proof.clone());
+        Self { executor: job.executor(attempt), attempt: attempt.clone(), instance, proof }
     }
 
     /// The attempt with an executor of its own.
     #[must_use]
     pub fn own(attempt: AttemptId) -> Self {
-        Self { executor: ExecutorRef::of_attempt(&attempt), attempt, instance: None }
+        Self { executor: ExecutorRef::of_attempt(&attempt), attempt, instance: None, proof: None }
     }
 }
 
@@ -87,6 +94,8 @@ impl Target {
 pub struct Launched {
     /// URL of the attempt's page at the platform.
     pub tracker_url: Option<String>,
+    /// Uid of the executor at the platform, if it gives one.
+    pub executor_uid: Option<String>,
 }
 
 /// Supervisor of an attempt's processes, which reports its outcome.

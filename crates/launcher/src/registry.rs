@@ -95,6 +95,14 @@ impl Execution {
         &self.target.attempt
     }
 
+    /// The same, with what the job has recorded about the executor. Its launcher found it by its name only.
+    #[must_use]
+    pub fn recorded_in(self, job: &Job) -> Self {
+        let Target { attempt, executor, .. } = self.target;
+        let target = Target { executor, ..Target::of(job, &attempt) };
+        Self { target, ..self }
+    }
+
     #[must_use]
     pub fn supervision(&self) -> Supervision {
         self.launcher.supervision()

@@ -70,9 +70,10 @@ pub use maintenance::{Aside, Found, Maintenance, Moved, free_name};
 pub use producer::Producer;
 pub use segment_log::{LogOptions, SegmentLog};
 pub use small_log::{SmallLog, SmallLogError, SmallLogs, SmallWrite};
+pub use summary::stands_for_ends;
 pub use tiered::TieredLog;
 
-use sqlflow_job::{AttemptId, Change, Event, Evidence, Job, JobId};
+use sqlflow_job::{AttemptId, Change, Event, Evidence, Job, JobId, StatementEnds};
 
 /// A record to append.
 #[derive(Debug, Clone, PartialEq)]
@@ -210,6 +211,9 @@ pub trait ResultLog: Send + Sync + 'static {
         attempt: &AttemptId,
         missing: Option<Missing>,
     ) -> Result<BTreeMap<u32, u64>, LogError>;
+
+    /// The ends of statements that the attempt's agent of rank 0 recorded.
+    async fn statement_ends(&self, attempt: &AttemptId) -> Result<StatementEnds, LogError>;
 
     /// Evidence in the log about a step, over all its attempts.
     async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError>;

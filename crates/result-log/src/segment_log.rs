@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use sqlflow_job::{AttemptId, Evidence, JobId};
+use sqlflow_job::{AttemptId, Evidence, JobId, StatementEnds};
 use sqlflow_sync::lock;
 use tokio::sync::watch;
 
@@ -130,6 +130,11 @@ impl ResultLog for SegmentLog {
         let seal = SealedAttempt { step: attempt.step, attempt: attempt.number };
         let sealed = self.add(&attempt.job, Addition::Seal(seal, missing)).await?;
         Ok(sealed.by_rank())
+    }
+
+    async fn statement_ends(&self, attempt: &AttemptId) -> Result<StatementEnds, LogError> {
+        let producer = Producer::agent(attempt, 0);
+        self.job(&attempt.job).look(move |view| view.summary.statement_ends(producer)).await
     }
 
     async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {

@@ -1,10 +1,10 @@
 //! The summary of a log: what an append must know about all earlier records. Each segment begins with the summary of
 //! all records before it, so that opening a log reads its last segment only.
 //!
-//! Memory: about 16 bytes for each agent of each attempt, 6 for each step of the job, and 12 for each start of a server
+//! Memory: about 40 bytes for each agent of each attempt, 6 for each step of the job, and 12 for each start of a server
 //! during the job.
 
-use sqlflow_job::Evidence;
+use sqlflow_job::{Evidence, StatementEnds};
 use sqlflow_proto::record::{Record, StoredRecord, gap, notice, record::Payload};
 
 use super::Producer;
@@ -40,6 +40,9 @@ pub(super) struct Summary {
     /// The shifts of the positions that readers see.
     #[prost(message, repeated, tag = "9")]
     pub(super) shifts: Vec<Shift>,
+    /// Whether the ends of statements were counted from the first record on. Earlier versions did not count them.
+    #[prost(bool, tag = "10")]
+    counts_ends: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -55,11 +58,32 @@ struct ProducerSummary {
     sealed: bool,
     #[prost(uint32, tag = "5")]
     rank: u32,
+    /// The first and the last statement of [`StatementEnds`].
+    #[prost(uint32, optional, tag = "6")]
+    first_ended: Option<u32>,
+    #[prost(uint32, optional, tag = "7")]
+    last_ended: Option<u32>,
+    /// Whether records are missing that a server had acknowledged.
+    #[prost(bool, tag = "8")]
+    lost_records: bool,
 }
 
 impl ProducerSummary {
     fn producer(&self) -> Producer {
         Producer { step: self.step, attempt: self.attempt, rank: self.rank }
+    }
+
+    fn statement_ends(&self) -> StatementEnds {
+        if self.lost_records {
+            return StatementEnds::unknown();
+        }
+        StatementEnds::of(self.first_ended.zip(self.last_ended))
+    }
+
+    fn note_end(&mut self, statement: u32) {
+        let mut ends = self.statement_ends();
+        ends.note(statement);
+        (self.first_ended, self.last_ended) = ends.range().unzip();
     }
 }
 
@@ -94,6 +118,7 @@ impl Summary {
 
     /// Adds a record, which takes `frame_bytes` in its file.
     pub(super) fn note(&mut self, stored: &StoredRecord, frame_bytes: u64) {
+        self.counts_ends |= self.last_position == 0;
         self.last_position = stored.position;
         reader_positions::add_shift(&mut self.shifts, stored.position, stored.shift);
         let Some(record) = &stored.record else { return };
@@ -106,11 +131,20 @@ impl Summary {
         if producer.is_agent() && record.seq > 0 {
             self.producer_mut(producer).last_seq = record.seq;
         }
+        if producer.is_agent() && stands_for_ends(record) {
+            self.producer_mut(producer).lost_records = true;
+        }
         match &record.payload {
             Some(Payload::Head(_) | Payload::Rows(_)) => self.step_mut(stored.step).rows = true,
             // An entry without rows means that a statement started.
-            Some(Payload::Started(_) | Payload::Ended(_)) => {
+            Some(Payload::Started(_)) => {
                 self.step_mut(stored.step);
+            }
+            Some(Payload::Ended(_)) => {
+                self.step_mut(stored.step);
+                if let Some(statement) = record.statement.filter(|_| producer.is_agent()) {
+                    self.producer_mut(producer).note_end(statement);
+                }
             }
             Some(Payload::Gap(_)) if is_of_limit(record) => {
                 self.is_full = true;
@@ -170,6 +204,14 @@ impl Summary {
         }
     }
 
+    /// The ends of statements that the producer recorded.
+    pub(super) fn statement_ends(&self, producer: Producer) -> StatementEnds {
+        if self.is_damaged || (!self.counts_ends && self.last_position > 0) {
+            return StatementEnds::unknown();
+        }
+        self.producer(producer).map_or_else(StatementEnds::default, ProducerSummary::statement_ends)
+    }
+
     fn producer(&self, producer: Producer) -> Option<&ProducerSummary> {
         let index = self.producers.binary_search_by_key(&producer, ProducerSummary::producer).ok()?;
         self.producers.get(index)
@@ -198,6 +240,14 @@ impl Summary {
         };
         &mut self.steps[index]
     }
+}
+
+/// Whether the record stands for records of its agent that may have been ends of statements: the log was restored from an
+/// older copy, or the agent's disk was damaged.
+#[must_use]
+pub fn stands_for_ends(record: &Record) -> bool {
+    let Some(Payload::Gap(gap)) = &record.payload else { return false };
+    matches!(gap.reason(), gap::Reason::LogRestored | gap::Reason::Damaged)
 }
 
 /// Whether the record stands for a result that was not stored.
@@ -232,7 +282,7 @@ pub(super) fn is_removable(record: &Record) -> bool {
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
-    use sqlflow_proto::record::{Output, StatementStarted};
+    use sqlflow_proto::record::{Output, StatementEnded, StatementStarted};
     use sqlflow_proto::v1::Head;
 
     use super::*;
@@ -253,6 +303,37 @@ mod tests {
         let gap = sqlflow_proto::record::Gap { reason: gap::Reason::LogRestored.into(), bytes: None };
         summary.note(&stored(1, 0, 1, 9, Payload::Gap(gap)), 10);
         assert_eq!(summary.evidence(0), Evidence { started: true, rows: true });
+    }
+
+    fn ended(position: u64, seq: u64, statement: u32) -> StoredRecord {
+        let mut stored = stored(position, 0, 1, seq, Payload::Ended(StatementEnded::default()));
+        stored.record.as_mut().unwrap().statement = Some(statement);
+        stored
+    }
+
+    #[test]
+    fn ends_are_counted_for_each_attempt() {
+        let mut summary = Summary::default();
+        summary.note(&ended(1, 1, 0), 10);
+        let mut summary = Summary::decode(summary.encode_to_vec().as_slice()).unwrap();
+        summary.note(&ended(2, 2, 1), 10);
+        assert_eq!(summary.statement_ends(agent((0, 1))), StatementEnds::of(Some((0, 1))));
+        assert_eq!(summary.statement_ends(agent((0, 2))), StatementEnds::default());
+        for reason in [gap::Reason::LogRestored, gap::Reason::Damaged] {
+            let mut summary = summary.clone();
+            let gap = sqlflow_proto::record::Gap { reason: reason.into(), bytes: None };
+            summary.note(&stored(3, 0, 1, 9, Payload::Gap(gap)), 10);
+            assert_eq!(summary.statement_ends(agent((0, 1))), StatementEnds::unknown());
+            assert_eq!(summary.statement_ends(agent((0, 2))), StatementEnds::default());
+        }
+    }
+
+    /// Its first records were counted by a server that did not know ends.
+    #[test]
+    fn ends_in_a_log_of_an_earlier_version_are_unknown() {
+        let mut summary = Summary { last_position: 7, ..Summary::default() };
+        summary.note(&ended(8, 1, 1), 10);
+        assert_eq!(summary.statement_ends(agent((0, 1))), StatementEnds::unknown());
     }
 
     #[test]

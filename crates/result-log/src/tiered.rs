@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use sqlflow_job::{AttemptId, Event, Evidence, JobId};
+use sqlflow_job::{AttemptId, Event, Evidence, JobId, StatementEnds};
 use sqlflow_sync::lock;
 use tokio::sync::watch;
 
@@ -286,6 +286,12 @@ impl ResultLog for TieredLog {
         let seal = SealedAttempt { step: attempt.step, attempt: attempt.number };
         let sealed = self.add(&attempt.job, Addition::Seal(seal, missing)).await?;
         Ok(sealed.by_rank())
+    }
+
+    async fn statement_ends(&self, attempt: &AttemptId) -> Result<StatementEnds, LogError> {
+        let producer = Producer::agent(attempt, 0);
+        let folder = async |log: &SegmentLog| log.statement_ends(attempt).await;
+        self.look(&attempt.job, |summary| summary.statement_ends(producer), folder).await
     }
 
     async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {

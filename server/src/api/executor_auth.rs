@@ -108,7 +108,7 @@ impl ExecutorAuth for KubernetesLauncher {
 
     async fn authorize(&self, executor: &ExecutorId, target: &Target) -> Result<(), Status> {
         let is_its_pod = match executor {
-            ExecutorId::Pod(identity) => self.is_pod_of(identity, &target.executor).await,
+            ExecutorId::Pod(identity) => self.is_pod_of(identity, target).await,
             ExecutorId::Process(_) => Ok(false),
         };
         if !is_its_pod.map_err(|error| unavailable("which Pod it is in", &error))? {
@@ -118,7 +118,7 @@ impl ExecutorAuth for KubernetesLauncher {
     }
 
     async fn terminated_by(&self, target: &Target) -> Option<TerminatedBy> {
-        Self::terminated_by(self, &target.executor).await
+        Self::terminated_by(self, target).await
     }
 }
 

@@ -341,7 +341,8 @@ mod tests {
                 role: Role::Run,
                 launcher_id: LauncherId::of(LauncherKind::Local),
             };
-            let launched = Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None };
+            let launched =
+                Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None, executor_uid: None };
             for event in [created, launched] {
                 store.update(&attempt.job, None, event, 0).await.unwrap();
                 tokio::time::sleep(LONG_POLL / 10).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sqlflow_identity::{Caller, local_user};
+use sqlflow_identity::{Caller, Pattern, local_user};
 use sqlflow_job::{Event, Job, JobId, Role, Token};
 use sqlflow_job_store::{Created, Lease, NewJob, Secret, Store};
 use sqlflow_os::clock;
@@ -40,6 +40,8 @@ pub struct SubmitOptions {
     pub data_sources: DataSources,
     /// Who may read and make which models.
     pub model_rights: ModelRights,
+    /// Who may choose the image of their Pods, beside administrators; `None`: the launcher decides.
+    pub image_users: Option<Vec<Pattern>>,
     /// Fetch timeout of sessions that set none, in seconds; 0: never.
     pub fetch_timeout_seconds: u32,
     /// Context that is taken over from clients.
@@ -118,6 +120,7 @@ impl Submitter {
         };
         let compiled = compiled.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut specs = codegen::step_specs(&compiled, &session.user_id);
+        self.check_images(&specs, caller)?;
         self.options.model_rights.check(&*self.store, caller, &mut specs, status::of_store).await?;
         let timeout = session.fetch_timeout_seconds.unwrap_or(self.options.fetch_timeout_seconds);
         let (token, asked) = match named {
@@ -162,6 +165,19 @@ impl Submitter {
             }
         });
         recording.await.map_err(|_| Status::unavailable("the server is shutting down"))?
+    }
+
+    /// An image runs beside the agent, with all that its Pod has.
+    fn check_images(&self, specs: &[StepSpec], caller: &Caller) -> Result<(), Status> {
+        let Some(users) = &self.options.image_users else { return Ok(()) };
+        if caller.is_one_of(users) || specs.iter().all(|spec| spec.pod.image.is_none()) {
+            return Ok(());
+        }
+        let name = caller.name();
+        Err(Status::permission_denied(format!(
+            "cannot run the program: {name} may not choose the image of a Pod; remove pod.image, or ask the operator for \
+             --pod-image-users {name}"
+        )))
     }
 
     fn data_source(&self, session: &v1::Session, caller: &Caller) -> Result<Secret, Status> {

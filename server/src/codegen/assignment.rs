@@ -40,14 +40,15 @@ pub struct AssignOptions {
     pub collector: HashMap<String, String>,
     /// Whether submitters get the collector's address and headers, for user code.
     pub trace_user_code: bool,
-    /// What the Python of local submitters must not reach; `None`: they are not confined.
+    /// What the Python of submitters must not reach; `None`: they are not confined.
     pub confinement: Option<ConfinementOptions>,
 }
 
-/// How the Python of local submitters is confined.
+/// How the Python of submitters is confined.
 #[derive(Debug, Clone, Default)]
 pub struct ConfinementOptions {
-    /// Folders and files that it must not reach, besides the data source of its job.
+    /// Folders and files of this machine that it must not reach, besides the data source of its job. In a Pod, where there
+    /// are none of them, it is kept from the agent's files.
     pub denied: Vec<PathBuf>,
     /// Whether it is not started where the kernel cannot confine it.
     pub required: bool,
@@ -88,11 +89,11 @@ impl Assigner {
             .map(|step| Cleanup { granted_attempt: sqlflow_job::unclear_grant(step) });
         let (traceparent, tracestate) = self.trace_of(job, attempt);
         let mut assigned = assign(&self.options, attempt, spec, cleanup, &secret);
-        let is_local = job.attempt(attempt).is_some_and(|it| it.launcher_id.kind == LauncherKind::Local);
+        let kind = job.attempt(attempt).map(|it| &it.launcher_id.kind);
         // The data process alone runs no code of users.
         let runs_python = assigned.command.first().is_some_and(|program| program != DATA_PROCESS);
-        if is_local && runs_python {
-            assigned.confinement = self.options.confinement.as_ref().map(|it| it.of_job(secret.expose()));
+        if let Some(options) = self.options.confinement.as_ref().filter(|_| runs_python) {
+            assigned.confinement = kind.and_then(|kind| options.of_job(kind, secret.expose()));
         }
         if let Some(origin) = job.origin.as_ref().filter(|it| !it.baggage.is_empty()) {
             assigned.environment.insert("BAGGAGE".to_owned(), origin.baggage.clone());
@@ -178,13 +179,20 @@ struct Cleanup {
 }
 
 impl ConfinementOptions {
-    /// The confinement of a job with this data source.
-    fn of_job(&self, data_source: &str) -> Confinement {
-        let own = sqlflow_data_source::local_paths(data_source);
-        let bytes = |path: &PathBuf| Bytes::copy_from_slice(path.as_os_str().as_bytes());
-        Confinement {
-            denied_paths: self.denied.iter().chain(&own).map(bytes).collect(),
-            required: self.required,
+    /// The confinement of a job with this data source, by the kind of its launcher.
+    fn of_job(&self, kind: &LauncherKind, data_source: &str) -> Option<Confinement> {
+        let required = self.required;
+        match kind {
+            LauncherKind::Local => {
+                let own = sqlflow_data_source::local_paths(data_source);
+                let bytes = |path: &PathBuf| Bytes::copy_from_slice(path.as_os_str().as_bytes());
+                let denied_paths = self.denied.iter().chain(&own).map(bytes).collect();
+                Some(Confinement { denied_paths, required, agent_files: false })
+            }
+            LauncherKind::Kubernetes => {
+                Some(Confinement { denied_paths: Vec::new(), required, agent_files: true })
+            }
+            LauncherKind::Other(_) => None,
         }
     }
 }
@@ -347,13 +355,15 @@ mod tests {
             ..fixture::new_job(job.clone(), &ServerId("s".to_owned()))
         };
         store.create(new).await.unwrap();
-        job.apply(Event::AttemptCreated { step: 0, role, launcher_id: LauncherId::of(launcher) }, 0).unwrap();
+        let launcher_id = LauncherId::of(launcher);
+        job.apply(Event::AttemptCreated { step: 0, role, launcher_id: launcher_id.clone() }, 0).unwrap();
         let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
         let mut assigner = Assigner::idle(Arc::new(store));
         assigner.options.confinement =
             Some(ConfinementOptions { denied: vec!["/state".into()], required: true });
         let confinement = assigner.assignment(&job, &attempt).await.unwrap().confinement?;
         assert!(confinement.required);
+        assert_eq!(confinement.agent_files, launcher_id.kind == LauncherKind::Kubernetes);
         Some(confinement.denied_paths.iter().map(|it| String::from_utf8_lossy(it).into_owned()).collect())
     }
 
@@ -364,6 +374,13 @@ mod tests {
         assert_eq!(denied("SHOW MODELS;", LauncherKind::Local, Role::Run).await, paths);
         assert_eq!(denied(TRAIN, LauncherKind::Local, Role::Cleanup).await, None, "it is the data process");
         assert_eq!(denied("SELECT 1;", LauncherKind::Local, Role::Run).await, None);
-        assert_eq!(denied(TRAIN, LauncherKind::Kubernetes, Role::Run).await, None);
+    }
+
+    #[tokio::test]
+    async fn python_in_a_pod_is_kept_from_the_agents_files() {
+        let pod = LauncherKind::Kubernetes;
+        let nothing_of_the_server = Some(Vec::new());
+        assert_eq!(denied(TRAIN, pod.clone(), Role::Run).await, nothing_of_the_server);
+        assert_eq!(denied(TRAIN, pod, Role::Cleanup).await, None, "it is the data process");
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the Python of local submitters is confined.
+//! Whether the Python of submitters is confined.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ const UNCONFINED: &str = "code of users in Python can read and change the state 
                           as far as this server's user can; see docs/running-a-server.md";
 
 impl Options {
-    /// What local submitters must not reach, and a warning. `None`: they are not confined.
+    /// What submitters must not reach, and a warning. `None`: they are not confined.
     ///
     /// # Errors
     /// It is required, and the kernel cannot.
@@ -29,15 +29,19 @@ impl Options {
         state_dir: &Path,
         kernel: Support,
     ) -> anyhow::Result<(Option<ConfinementOptions>, Option<String>)> {
-        if self.launcher != LauncherOption::Local {
-            return Ok((None, None));
-        }
         let from = self.origin("confine");
+        let required = self.confine == ConfineOption::Require;
+        if self.launcher != LauncherOption::Local {
+            // Each node has a kernel of its own: its agent finds out.
+            let confinement = ConfinementOptions { denied: Vec::new(), required };
+            let is_on = self.confine != ConfineOption::Off;
+            return Ok((is_on.then_some(confinement), None));
+        }
         let denied = std::iter::once(state_dir.to_owned())
             .chain(sqlflow_data_source::local_paths(self.datasource.expose()))
             .chain(self.access.private_paths()?)
             .collect();
-        let confinement = ConfinementOptions { denied, required: self.confine == ConfineOption::Require };
+        let confinement = ConfinementOptions { denied, required };
         match (self.confine, kernel) {
             (ConfineOption::Off, _) => {
                 Ok((None, Some(format!("submitters are not confined ({from}): {UNCONFINED}"))))
@@ -90,6 +94,18 @@ mod tests {
             assert!(error.contains("Linux 6.12") && error.contains("--confine auto"), "{error}");
         }
         assert!(confinement("--confine=require", Support::Complete).unwrap().0.unwrap().required);
-        assert!(confinement("--launcher=kubernetes", Support::Complete).unwrap().0.is_none());
+    }
+
+    /// Its own kernel is not theirs.
+    #[test]
+    fn server_of_pods_leaves_it_to_their_agents() {
+        for (confine, expected) in
+            [("--confine=off", None), ("--confine=auto", Some(false)), ("--confine=require", Some(true))]
+        {
+            let options = Options::parse_from(["sqlflow-server", "--launcher=kubernetes", confine]);
+            let (confinement, warning) = options.confinement_by(Path::new("/state"), Support::None).unwrap();
+            assert_eq!(confinement.map(|it| (it.denied.len(), it.required)), expected.map(|it| (0, it)));
+            assert_eq!(warning, None);
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlflow_cli::address;
+use sqlflow_identity::Pattern;
 use sqlflow_units::duration;
 
 /// The heading of options that no other launcher reads.
@@ -69,6 +70,11 @@ pub struct KubernetesArgs {
     )]
     pub pod_attributes: Vec<String>,
 
+    /// Who may set pod.image if --pod-attributes has image, in the form of --allow [default: administrators]. An image
+    /// runs with what its Pod has: the service account, volumes, network, and the credentials of the model storage
+    #[arg(long, env = "SQLFLOW_POD_IMAGE_USERS", value_name = "PRINCIPALS", value_delimiter = ',')]
+    pub pod_image_users: Vec<Pattern>,
+
     /// A Pod that runs longer is ended; 0: none is
     #[arg(long, env = "SQLFLOW_POD_DEADLINE", value_name = "TIME", default_value = "0", value_parser = duration)]
     pub pod_deadline: Duration,
@@ -79,6 +85,12 @@ pub struct KubernetesArgs {
 }
 
 impl KubernetesArgs {
+    /// Who may choose the image of their Pods; `None`: no statement can.
+    #[must_use]
+    pub fn image_users(&self) -> Option<Vec<Pattern>> {
+        self.pod_attributes.iter().any(|it| it == "image").then(|| self.pod_image_users.clone())
+    }
+
     /// The options that this launcher cannot do without and that are not set.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use sqlflow_job::{AttemptId, Change, Event, Evidence, Job, JobId, TokenHash};
+use sqlflow_job::{AttemptId, Change, Event, Evidence, Job, JobId, StatementEnds, TokenHash};
 use sqlflow_job_store::{
     Changes, Claim, Created, EndedJob, JobFilter, JobRecord, KnownJob, Lease, NewJob, Revision, Secret,
     ServerId, Store, StoreError, Unfetched, UpdateError,
@@ -276,6 +276,10 @@ impl ResultLog for MeasuredLog {
         missing: Option<Missing>,
     ) -> Result<BTreeMap<u32, u64>, LogError> {
         self.inner.seal(attempt, missing).await
+    }
+
+    async fn statement_ends(&self, attempt: &AttemptId) -> Result<StatementEnds, LogError> {
+        self.inner.statement_ends(attempt).await
     }
 
     async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {

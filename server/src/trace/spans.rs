@@ -145,7 +145,7 @@ mod tests {
                     role: Role::Run,
                     launcher_id: LauncherId::of(LauncherKind::Local),
                 },
-                Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None },
+                Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None, executor_uid: None },
                 Event::AgentAttached {
                     attempt: attempt.clone(),
                     instance,

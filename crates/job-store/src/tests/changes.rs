@@ -130,7 +130,7 @@ async fn job_is_known_until_another_process_writes() {
 
     // This process's next write includes the other process's write.
     let first = AttemptId { job: id.clone(), step: 0, number: 1 };
-    let launched = Event::AttemptLaunched { attempt: first.clone(), tracker_url: None };
+    let launched = Event::AttemptLaunched { attempt: first.clone(), tracker_url: None, executor_uid: None };
     let (_, change) = b.update(&id, None, launched, 1).await.unwrap();
     assert_eq!(change, Change::Changed);
     let outcome = Outcome::by_server(Reason::LaunchFailed, "it does not start", true);

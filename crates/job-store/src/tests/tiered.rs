@@ -279,7 +279,8 @@ async fn append_and_event_are_atomic() {
     other.append(&state.job, vec![rows(0, 1, 2)]).await.unwrap();
     assert_eq!(both(&log, &[rows(0, 1, 2)], cancelled()).await, None, "another server has appended");
     assert_eq!(both(&other, &[output(0, 1, 3, 5000)], cancelled()).await, None, "it must move");
-    let unknown = Event::AttemptLaunched { attempt: attempt(&state.job, 0, 7), tracker_url: None };
+    let unknown =
+        Event::AttemptLaunched { attempt: attempt(&state.job, 0, 7), tracker_url: None, executor_uid: None };
     assert_eq!(both(&other, &[rows(0, 1, 3)], unknown).await, None, "the event is rejected");
     assert!(!is_cancelled().await);
     assert_eq!(log.last_position(&state.job).await.unwrap(), 2);

@@ -119,6 +119,19 @@ fn started_non_repeatable_statement_may_have_executed_unless_the_reason_is_concl
     }
 }
 
+/// Nobody knows what its agent did. It may have executed even if the log has no start.
+#[test]
+fn success_without_proof_may_have_executed() {
+    let succeeded = Outcome::by_server(Reason::Succeeded, "", true);
+    let outcome = succeeded.unproved_success(1);
+    assert!(!outcome.succeeded() && outcome.message.contains("the end of statement 2"), "{outcome:?}");
+    let nothing = Evidence::default();
+    let failure = failure_after(attached(false), outcome.clone(), nothing);
+    assert_eq!(failure.cause, Cause::MayHaveExecuted, "{failure:?}");
+    let failure = failure_after(attached(true), outcome.clone(), nothing);
+    assert_eq!(failure, Failure::new(Cause::Lost, outcome.message), "it is not retried");
+}
+
 /// For example, a misspelt model is no failure of the storage.
 #[test]
 fn user_error_is_a_failure_of_the_statement() {

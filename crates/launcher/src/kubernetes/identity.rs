@@ -3,10 +3,11 @@
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use kube::ResourceExt as _;
 use kube::api::{Api, PostParams};
-use sqlflow_job::ExecutorRef;
 
 use super::KubernetesLauncher;
+use super::find::Found;
 use super::pod::{self, AUDIENCE};
+use crate::Target;
 
 /// The Pod that a token belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,20 +42,18 @@ impl KubernetesLauncher {
         }))
     }
 
-    /// Whether this is the executor's Pod, and not an earlier one of its name.
+    /// Whether this is the target's Pod: not an earlier one of its name, nor one that another program made.
     ///
     /// # Errors
     /// The API server could not be queried.
-    pub async fn is_pod_of(
-        &self,
-        identity: &PodIdentity,
-        executor: &ExecutorRef,
-    ) -> Result<bool, kube::Error> {
-        if identity.namespace != self.options.namespace || identity.name != pod::name(executor) {
+    pub async fn is_pod_of(&self, identity: &PodIdentity, target: &Target) -> Result<bool, kube::Error> {
+        if identity.namespace != self.options.namespace || identity.name != pod::name(&target.executor) {
             return Ok(false);
         }
-        let found = self.pods.get_opt(&identity.name).await?;
-        Ok(found.is_some_and(|pod| pod.uid().as_deref() == Some(&identity.uid)))
+        Ok(match self.find_now(target).await? {
+            Found::Own(pod) => pod.uid().as_deref() == Some(&identity.uid),
+            Found::Foreign | Found::None => false,
+        })
     }
 }
 

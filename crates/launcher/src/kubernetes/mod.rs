@@ -3,14 +3,16 @@
 //!
 //! `pod` builds a Pod, and `claim` its volume claim. `observe` reads a Pod, and `termination_message` what its agent
 //! left in it. `changes` knows which Pods have changed, `terminating_pods` which are being deleted, `garbage_reports`
-//! which have no job. `identity` verifies an agent's token. `calls` changes objects; `timeout_client` gives each
+//! which have no job. `mark` tells a server's Pod from another program's of the same name, and `find` uses it. `identity` verifies an agent's token. `calls` changes objects; `timeout_client` gives each
 //! call a timeout.
 
 mod calls;
 mod changes;
 mod claim;
+mod find;
 mod garbage_reports;
 mod identity;
+mod mark;
 mod observe;
 mod pod;
 mod terminating_pods;
@@ -31,7 +33,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use sha2::{Digest as _, Sha256};
-use sqlflow_job::{ExecutorRef, LauncherId, LauncherKind, Milestones};
+use sqlflow_job::{LauncherId, LauncherKind, Milestones};
 use terminating_pods::TerminatingPods;
 use timeout_client::{CALL_TIME, bounded};
 
@@ -41,8 +43,10 @@ use super::{
 };
 
 use calls::{ignore_missing, refusal};
+use find::Found;
 
 pub use identity::{CLIENT_AUDIENCE, PodIdentity, TokenReviews, TokenUser};
+pub use mark::MarkKey;
 pub use pod::AUDIENCE;
 pub use timeout_client::in_words;
 
@@ -81,6 +85,8 @@ pub struct KubernetesOptions {
     pub linger: Duration,
     /// Timeout for attaching, while the agent runs.
     pub attach: Duration,
+    /// Key of the marks on Pods.
+    pub mark_key: MarkKey,
 }
 
 impl KubernetesOptions {
@@ -187,19 +193,11 @@ impl KubernetesLauncher {
     }
 
     /// The party that terminated the attempt's Pod, if it did not end by itself.
-    pub async fn terminated_by(&self, executor: &ExecutorRef) -> Option<TerminatedBy> {
+    pub async fn terminated_by(&self, target: &Target) -> Option<TerminatedBy> {
         // Not from the cache: the agent may be faster than the watch.
-        let pod = self.pods.get_opt(&pod::name(executor)).await.ok()??;
-        observe::terminated_by(&pod, jiff::Timestamp::now())
-    }
-
-    async fn find(&self, executor: &ExecutorRef) -> Result<Option<Arc<Pod>>, kube::Error> {
-        let name = pod::name(executor);
-        let cached = self.cache.get(&ObjectRef::new(&name).within(&self.options.namespace));
-        match cached {
-            Some(pod) if !self.terminating.is_overdue(&pod, Instant::now()) => Ok(Some(pod)),
-            // The watch may lag, also behind the end of an overdue Pod.
-            Some(_) | None => Ok(self.pods.get_opt(&name).await?.map(Arc::new)),
+        match self.find_now(target).await.ok()? {
+            Found::Own(pod) => observe::terminated_by(&pod, jiff::Timestamp::now()),
+            Found::Foreign | Found::None => None,
         }
     }
 
@@ -221,6 +219,17 @@ impl KubernetesLauncher {
         };
         events.into_iter().filter_map(text).collect()
     }
+}
+
+/// What is recorded of a Pod that was created.
+fn launched(pod: &Pod) -> Launched {
+    Launched { executor_uid: pod.uid(), ..Launched::default() }
+}
+
+/// Deletes this Pod, and no later one of its name.
+fn only(pod: &Pod) -> DeleteParams {
+    let uid = Preconditions { uid: pod.uid(), resource_version: None };
+    DeleteParams { preconditions: Some(uid), ..DeleteParams::default() }
 }
 
 /// Label selector for objects that servers like this one made.
@@ -263,7 +272,7 @@ impl Launcher for KubernetesLauncher {
             retryable: false,
         })?;
         let error = match self.pods.create(&PostParams::default(), &pod).await {
-            Ok(_) => return Ok(Launched::default()),
+            Ok(made) => return Ok(launched(&made)),
             Err(error) => error,
         };
         if !matches!(&error, kube::Error::Api(status) if status.code == 409) {
@@ -271,14 +280,15 @@ impl Launcher for KubernetesLauncher {
         }
         // It exists: from an earlier call, a server that died, or another program.
         let name = pod::name(&target.executor);
-        match self.pods.get(&name).await {
-            Ok(found) if pod::target_of(&found).as_ref() == Some(target) => Ok(Launched::default()),
-            Ok(_) => Err(LaunchError::Refused {
+        match self.find_now(target).await {
+            Ok(Found::Own(found)) => Ok(launched(&found)),
+            Ok(Found::Foreign) => Err(LaunchError::Refused {
                 message: format!(
                     "cannot create the Pod {name}: another program made a Pod of this name; delete it, and run the job again"
                 ),
                 retryable: false,
             }),
+            Ok(Found::None) => Err(LaunchError::Later(format!("the existing Pod {name} was just removed"))),
             Err(error) => {
                 Err(LaunchError::Later(format!("cannot read the existing Pod {name}: {}", in_words(&error))))
             }
@@ -291,9 +301,10 @@ impl Launcher for KubernetesLauncher {
 
     async fn observe(&self, target: &Target) -> Observation {
         self.changes.begin_look(&pod::name(&target.executor));
-        let pod = match self.find(&target.executor).await {
-            Ok(Some(pod)) => pod,
-            Ok(None) => return Observation::Gone(Box::default()),
+        let pod = match self.find(target).await {
+            Ok(Found::Own(pod)) => pod,
+            Ok(Found::Foreign) => return observe::replaced(&pod::name(&target.executor)),
+            Ok(Found::None) => return Observation::Gone(Box::default()),
             Err(error) => {
                 let why = in_words(&error);
                 return Observation::Unknown(format!("cannot query the Kubernetes API: {why}"));
@@ -318,17 +329,21 @@ impl Launcher for KubernetesLauncher {
     async fn milestones(&self, target: &Target) -> Milestones {
         // Milestones that the watch has not reported are not worth a call.
         let reference = ObjectRef::new(&pod::name(&target.executor)).within(&self.options.namespace);
-        self.cache.get(&reference).map(|pod| observe::milestones(&pod)).unwrap_or_default()
+        let own = self.cache.get(&reference).filter(|pod| self.is_own(pod, target));
+        own.map(|pod| observe::milestones(&pod)).unwrap_or_default()
     }
 
     async fn stop(&self, target: &Target, forced: bool) {
         let Target { attempt, executor, .. } = target;
-        let name = pod::name(executor);
-        let mut delete = DeleteParams::default();
-        if forced {
-            delete = delete.grace_period(0);
-        }
-        if let Err(error) = ignore_missing(self.pods.delete(&name, &delete).await.map(drop)) {
+        let deleted = async {
+            let Found::Own(pod) = self.find(target).await? else { return Ok(()) };
+            let mut delete = only(&pod);
+            if forced {
+                delete = delete.grace_period(0);
+            }
+            ignore_missing(self.pods.delete(&pod::name(executor), &delete).await.map(drop))
+        };
+        if let Err(error) = deleted.await {
             tracing::warn!(%attempt, %error, "the Pod cannot be deleted now");
         }
     }
@@ -337,23 +352,26 @@ impl Launcher for KubernetesLauncher {
         let Target { attempt, executor, .. } = target;
         let name = pod::name(executor);
         self.changes.forget(&name);
-        let found = self.find(executor).await.with_context(|| format!("cannot look at the Pod {name}"))?;
+        let found = self.find(target).await.with_context(|| format!("cannot look at the Pod {name}"))?;
+        let own = match found {
+            Found::Own(pod) => Some(pod),
+            // It is not the server's to remove.
+            Found::Foreign | Found::None => None,
+        };
         let runs = |pod: &Pod| {
             let is_overdue = self.terminating.is_overdue(pod, Instant::now());
             matches!(observe::observe(pod, &[], is_overdue), Observation::Running)
         };
-        if found.as_deref().is_some_and(runs) {
+        if own.as_deref().is_some_and(runs) {
             return Ok(Cleanup::StillRuns);
         }
         // Before the Pod: if this fails, the Pod stays and housekeeping retries.
         if !step_goes_on {
             self.delete_claim(attempt).await.context("cannot remove the claim for the workspace")?;
         }
-        let Some(pod) = found else { return Ok(Cleanup::Done) };
-        let uid = Preconditions { uid: pod.uid(), resource_version: None };
-        let delete = DeleteParams { preconditions: Some(uid), ..DeleteParams::default() };
+        let Some(pod) = own else { return Ok(Cleanup::Done) };
         let cleaned = async {
-            ignore_missing(self.pods.delete(&name, &delete).await.map(drop))?;
+            ignore_missing(self.pods.delete(&name, &only(&pod)).await.map(drop))?;
             self.remove_finalizer(&name).await
         };
         cleaned.await.with_context(|| format!("cannot remove the Pod {name}"))?;

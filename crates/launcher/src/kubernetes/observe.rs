@@ -64,6 +64,13 @@ pub(super) fn observe(pod: &Pod, events: &[String], is_overdue: bool) -> Observa
     pending_status(&conditions, inits.iter().chain(container), events)
 }
 
+/// The observation of an attempt whose Pod is gone, while another program's has its name.
+pub(super) fn replaced(name: &str) -> Observation {
+    let message =
+        format!("the Pod is gone, and another program made one with its name, {name}, which is not believed");
+    gone(lost(&message, None))
+}
+
 fn gone(artifacts: AgentArtifacts) -> Observation {
     Observation::Gone(Box::new(artifacts))
 }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use sqlflow_job::{AttemptId, ExecutorRef};
 
-use super::{KubernetesOptions, claim};
+use super::{KubernetesOptions, claim, mark};
 use crate::{LaunchRequirements, PodResources, Target};
 
 /// Label of the manager; its value is [`MANAGER`].
@@ -45,7 +45,7 @@ pub(super) fn name(executor: &ExecutorRef) -> String {
 pub(super) fn target_of(pod: &Pod) -> Option<Target> {
     let attempt = attempt_of_labels(&pod.metadata)?;
     let executor = pod.metadata.name.as_deref()?.strip_prefix(NAME_PREFIX)?.parse().ok()?;
-    Some(Target { attempt, executor, instance: None })
+    Some(Target { attempt, executor, instance: None, proof: None })
 }
 
 /// The attempt from a Pod's labels.
@@ -180,6 +180,8 @@ pub(super) fn pod(
     labels[JOB] = json!(attempt.job.as_str());
     labels[STEP] = json!(attempt.step.to_string());
     labels[ATTEMPT] = json!(attempt.number.to_string());
+    pod["metadata"]["annotations"][mark::ANNOTATION] =
+        json!(options.mark_key.mark(&options.namespace, target));
     if let Some(deadline) = options.deadline {
         pod["spec"]["activeDeadlineSeconds"] = json!(deadline.as_secs());
     }
@@ -275,6 +277,7 @@ pub(super) fn merge(base: &mut Value, over: &Value) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mark::MarkKey;
     use super::*;
 
     fn options(template: Value) -> KubernetesOptions {
@@ -295,6 +298,7 @@ mod tests {
             grace: Duration::from_secs(10),
             linger: Duration::from_secs(600),
             attach: Duration::from_secs(120),
+            mark_key: MarkKey([7; 32]),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
-use sqlflow_job::{AttemptId, Change, Event, Failure, InstanceHash, Job};
+use sqlflow_job::{AttemptId, Change, Event, Failure, InstanceHash, Job, StatementEnds};
 use sqlflow_job_store::{StoreError, UpdateError, known_job};
 use sqlflow_os::clock;
 use sqlflow_proto::agent::{
@@ -14,14 +14,15 @@ use sqlflow_proto::agent::{
     RecordBatch, attach_request, attach_response, attach_response::Message,
 };
 use sqlflow_proto::decoded_size;
-use sqlflow_result_log::{Entry, Producer};
+use sqlflow_proto::record::record::Payload;
+use sqlflow_result_log::{Entry, Producer, stands_for_ends};
 use tonic::{Status, Streaming};
 use tracing::Span;
 
 use super::agent_status::AgentStatus;
 use super::{AttachContext, Changes, RELOAD_PERIOD, Responses};
 use crate::agent_liveness::{AgentLiveness, Backlog, HEARTBEAT, LivenessChange};
-use crate::agent_records;
+use crate::agent_records::{self, ModelRight};
 use crate::api::{compressed, status};
 use crate::metrics::AttachedAgent;
 use crate::model_rights;
@@ -68,6 +69,10 @@ pub(super) struct Session<'a> {
     /// The agent's last durable record, once known.
     acked_seq: u64,
     is_acked_known: bool,
+    /// The statements whose ends are in the log.
+    ends: StatementEnds,
+    /// Whether its records of models are believed. A grant stands, so a right is never lost.
+    model_right: ModelRight,
     /// Time of the last message to the agent.
     told: Instant,
     silence: AgentLiveness,
@@ -101,6 +106,8 @@ impl<'a> Session<'a> {
             agent: context.metrics.agent(),
             acked_seq: last_seq.unwrap_or(0),
             is_acked_known: last_seq.is_some(),
+            ends: StatementEnds::default(),
+            model_right: ModelRight::None,
             told: Instant::now(),
             silence: AgentLiveness::begin(context.silence, Instant::now()),
             backlog: Backlog::begin(AgentLiveness::period_of(context.silence), Instant::now()),
@@ -122,6 +129,9 @@ impl<'a> Session<'a> {
         if !self.is_acked_known {
             let rank = self.producer.rank;
             self.acked_seq = self.context.log.last_seq(&self.attempt, rank).await.map_err(status::of_log)?;
+        }
+        if self.acked_seq > 0 {
+            self.ends = self.context.log.statement_ends(&self.attempt).await.map_err(status::of_log)?;
         }
         let heartbeat_seconds = u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX);
         let attached = Attached { acked_seq: self.acked_seq, heartbeat_seconds, takes_compressed: true };
@@ -245,13 +255,31 @@ impl<'a> Session<'a> {
     }
 
     fn entries(&self, batch: RecordBatch) -> Vec<Entry> {
-        let entry = |record| Entry { producer: self.producer, record: agent_records::admitted(record) };
+        let right = self.model_right;
+        let entry =
+            |record| Entry { producer: self.producer, record: agent_records::admitted(record, right) };
         // Sequence number 0 is reserved for servers' records.
         batch.records.into_iter().filter(|record| record.seq > 0).map(entry).collect()
     }
 
+    /// The statements whose ends are in the log once these entries are. Those that are acknowledged are not appended again.
+    fn ends_with(&self, entries: &[Entry]) -> StatementEnds {
+        let mut ends = self.ends;
+        for record in entries.iter().map(|it| &it.record).filter(|it| it.seq > self.acked_seq) {
+            if stands_for_ends(record) {
+                ends.lose();
+            }
+            if let (Some(statement), Some(Payload::Ended(_))) = (record.statement, &record.payload) {
+                ends.note(statement);
+            }
+        }
+        ends
+    }
+
     async fn append(&mut self, entries: Vec<Entry>) -> Result<(), Status> {
+        let ends = self.ends_with(&entries);
         let appended = self.context.log.append(&self.attempt.job, entries).await.map_err(status::of_log)?;
+        self.ends = ends;
         if appended.is_full {
             // Before the acknowledgement: a server that takes over must not miss it.
             self.update(Event::CancelRequested(Failure::over_limit())).await.map_err(status::of_update)?;
@@ -272,7 +300,10 @@ impl<'a> Session<'a> {
         }
         let event = Event::CommitRequested { attempt: self.attempt.clone(), instance: self.instance.clone() };
         match self.update(event).await {
-            Ok(_) => self.send(Message::Grant(CommitGrant {})).await,
+            Ok((job, _)) => {
+                self.model_right = ModelRight::of(&job, &self.attempt);
+                self.send(Message::Grant(CommitGrant {})).await
+            }
             Err(UpdateError::Rejected(rejection)) => {
                 self.send(Message::Refusal(CommitRefusal { reason: rejection.to_string() })).await
             }
@@ -303,6 +334,9 @@ impl<'a> Session<'a> {
             trace::name_log_lines(&Span::current(), &job, self.context.assigner.is_traced());
         }
         self.is_repeatable = job.steps.get(self.attempt.step as usize).is_some_and(|step| step.repeatable);
+        if self.model_right == ModelRight::None {
+            self.model_right = ModelRight::of(&job, &self.attempt);
+        }
         let attached_to = job.attached_to(&self.attempt);
         self.is_elsewhere = attached_to != Some(&self.context.server.0);
         if attached_to.is_none() {

@@ -2,6 +2,7 @@
 
 mod admission;
 mod agent_liveness;
+mod believed;
 mod loads;
 
 use std::sync::Mutex;
@@ -87,6 +88,10 @@ struct Stream {
 }
 
 async fn world() -> World {
+    world_of(fixture::job(true)).await
+}
+
+async fn world_of(job: Job) -> World {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
     let log = fixture::tiered_log(&store, &dir.path().join("log"));
@@ -115,7 +120,6 @@ async fn world() -> World {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 
-    let job = fixture::job(true);
     let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
     let new = NewJob {
         step_specs: vec![

@@ -51,7 +51,7 @@ impl Work for GarbageCollection {
                 match context.store.load(&left.attempt().job).await? {
                     Some(record) if !record.job.state.is_final() => Ok(()),
                     // A running one is found again in the next round.
-                    Some(_) => left.cleanup(false).await.map(drop),
+                    Some(record) => left.recorded_in(&record.job).cleanup(false).await.map(drop),
                     None => left.collect_garbage().await,
                 }
             }

@@ -7,13 +7,14 @@ use sqlflow_job::{AttemptId, Basis, Event, Failure, Job, JobState, Outcome, Reas
 use sqlflow_launcher::{AgentArtifacts, Execution, Observation, Supervision};
 use sqlflow_os::clock;
 use sqlflow_os::exhaustion::is_exhaustion;
-use sqlflow_proto::record::{Record, notice};
+use sqlflow_proto::record::{Record, notice, record::Payload};
 use sqlflow_result_log::{Entry, LogError, Missing, Producer};
 
 use super::stopping::{self, Agent, Level};
 use super::{JobReconciler, ReconcileError, attempts_of};
-use crate::agent_records;
+use crate::agent_records::{self, ModelRight};
 use crate::reconciler::inferred_outcome;
+use crate::success;
 use crate::trace;
 
 /// Rank of the agent that reports an attempt's outcome.
@@ -92,7 +93,12 @@ impl JobReconciler {
         mut artifacts: AgentArtifacts,
         known: Option<Outcome>,
     ) -> Result<(), ReconcileError> {
-        self.take_over(&attempt, &mut artifacts).await?;
+        // Read now: an agent may have got a grant after the reconciler read its copy.
+        let job = match says_anything(&artifacts) {
+            true => self.context.store.load(&self.id).await?.map(|record| record.job),
+            false => None,
+        };
+        self.take_over(&attempt, &mut artifacts, job.as_ref()).await?;
         let missing = Missing {
             said: inferred_outcome::last_sent_seq(&artifacts),
             gap: inferred_outcome::gap(clock::now_micros()),
@@ -101,7 +107,12 @@ impl JobReconciler {
         let last_seqs = self.context.log.seal(&attempt, Some(missing)).await?;
         let last_seq = last_seqs.get(&LEADER).copied().unwrap_or(0);
         let memory = self.context.memory_peaks.in_words(&attempt);
-        let outcome = inferred_outcome::of_artifacts(&artifacts, last_seq, known, &memory);
+        let mut outcome = inferred_outcome::of_artifacts(&artifacts, last_seq, known, &memory);
+        if let Some(job) = &job {
+            let log = &*self.context.log;
+            let ends = log.statement_ends(&attempt).await?;
+            outcome = success::believed(outcome, log, job, &attempt, ends).await?;
+        }
         self.found_ended(attempt, outcome, Basis::Attached).await
     }
 
@@ -130,11 +141,13 @@ impl JobReconciler {
         &mut self,
         attempt: &AttemptId,
         artifacts: &mut AgentArtifacts,
+        job: Option<&Job>,
     ) -> Result<(), ReconcileError> {
+        let right = job.map_or(ModelRight::None, |job| ModelRight::of(job, attempt));
         let durable = self.context.log.last_seq(attempt, LEADER).await?;
-        let mut records = inferred_outcome::replacement_records(artifacts, durable, clock::now_micros());
+        let records = inferred_outcome::replacement_records(artifacts, durable, clock::now_micros());
+        let mut entries: Vec<_> = records.into_iter().map(|it| replacement(attempt, it, right)).collect();
         loop {
-            let entries = records.into_iter().map(|record| entry(attempt, record)).collect();
             match self.context.log.append(&self.id, entries).await {
                 Ok(appended) if appended.is_full => {
                     self.update(Event::CancelRequested(Failure::over_limit())).await?;
@@ -144,13 +157,13 @@ impl JobReconciler {
                 Err(error) => return Err(error.into()),
             }
             let Some(source) = &mut artifacts.records else { return Ok(()) };
-            records = match source.batch().await {
+            entries = match source.batch().await {
                 // Not after each batch: the next try reads those before the error again.
                 Ok(batch) if batch.is_empty() => {
                     self.observations(attempt).unreadable.end();
                     return Ok(());
                 }
-                Ok(batch) => batch,
+                Ok(batch) => batch.into_iter().map(|record| entry(attempt, record, right)).collect(),
                 Err(error) => {
                     if !self.is_permanent(attempt, &error, Instant::now()) {
                         // Nothing is decided while a retry may succeed. The log drops duplicates.
@@ -239,6 +252,19 @@ fn ended_on_purpose(job: &Job, attempt: &AttemptId) -> Outcome {
     }
 }
 
-fn entry(attempt: &AttemptId, record: Record) -> Entry {
-    Entry { producer: Producer::agent(attempt, LEADER), record: agent_records::admitted(record) }
+/// Whether there is anything of an agent that could be true or not.
+fn says_anything(artifacts: &AgentArtifacts) -> bool {
+    artifacts.records.is_some() || artifacts.terminal_records.is_some() || artifacts.reported().is_some()
+}
+
+/// An entry in place of undelivered records. The gaps are this server's: terminal records of an agent are no gaps.
+fn replacement(attempt: &AttemptId, record: Record, right: ModelRight) -> Entry {
+    match &record.payload {
+        Some(Payload::Gap(_)) => Entry { producer: Producer::agent(attempt, LEADER), record },
+        _ => entry(attempt, record, right),
+    }
+}
+
+fn entry(attempt: &AttemptId, record: Record, right: ModelRight) -> Entry {
+    Entry { producer: Producer::agent(attempt, LEADER), record: agent_records::admitted(record, right) }
 }

@@ -41,9 +41,9 @@ impl JobReconciler {
         // Without an answer the job changed: it is read again.
         let Some(launched) = launched else { return Ok(()) };
         match launched {
-            Ok(Launched { tracker_url }) => {
+            Ok(Launched { tracker_url, executor_uid }) => {
                 failpoint::server("after-launch");
-                self.update(Event::AttemptLaunched { attempt, tracker_url }).await
+                self.update(Event::AttemptLaunched { attempt, tracker_url, executor_uid }).await
             }
             Err(LaunchError::Refused { message, retryable }) => {
                 let outcome = Outcome::by_server(Reason::LaunchFailed, message, retryable);

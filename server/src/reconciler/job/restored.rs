@@ -21,7 +21,7 @@ impl JobReconciler {
         match execution.observe().await {
             Observation::Gone(artifacts) => self.settle(attempt, *artifacts, None).await,
             Observation::Running | Observation::Pending(_) => {
-                self.update(Event::AttemptLaunched { attempt, tracker_url: None }).await
+                self.update(Event::AttemptLaunched { attempt, tracker_url: None, executor_uid: None }).await
             }
             Observation::Unknown(why) => {
                 tracing::debug!(%attempt, why, "cannot observe the attempt");

@@ -1,6 +1,8 @@
 //! The outcome that an agent reports, and its last records.
 
-use sqlflow_job::{Attempt, Change, Event, Job, Reason, Step, StepKind};
+use sqlflow_job::{
+    Attempt, Change, Event, Job, Outcome as JobOutcome, Reason, StatementEnds, Step, StepKind,
+};
 use sqlflow_launcher::{Target, TerminatedBy};
 use sqlflow_os::clock;
 use sqlflow_proto::agent::{
@@ -13,6 +15,7 @@ use super::{Incoming, Session};
 use crate::agent_outcome;
 use crate::api::status;
 use crate::model_rights;
+use crate::success;
 
 impl Session<'_> {
     /// Takes the last records and the outcome. If possible, one write makes both durable.
@@ -24,11 +27,12 @@ impl Session<'_> {
         // The platform may take long to report who terminated the agent.
         let is_told_at_once = outcome.reason() != sqlflow_proto::agent::outcome::Reason::Terminated;
         if is_told_at_once && entries.last().is_some_and(|last| last.record.seq == outcome.last_seq) {
-            let event = self.outcome_event(outcome).await;
+            let ends = self.ends_with(&entries);
+            let event = self.outcome_event(outcome, ends).await?;
             let (log, job) = (&self.context.log, &self.attempt.job);
             let both = log.append_and_apply(job, &entries, event, clock::now_ms()).await;
             if let Some(both) = both.map_err(status::of_log)? {
-                self.acked_seq = outcome.last_seq;
+                (self.acked_seq, self.ends) = (outcome.last_seq, ends);
                 // Without it the agent would keep them for the next server.
                 self.send(Message::Ack(attach_response::Ack { seq: self.acked_seq })).await?;
                 return self.has_ended(outcome, &both.job, both.change).await;
@@ -40,7 +44,8 @@ impl Session<'_> {
 
     pub(super) async fn outcome(&mut self, outcome: &Outcome) -> Result<(), Status> {
         // Another server may have taken the last ones, and only their acknowledgement was lost.
-        if self.acked_seq < outcome.last_seq {
+        let is_durable_elsewhere = self.acked_seq < outcome.last_seq;
+        if is_durable_elsewhere {
             let rank = self.producer.rank;
             let durable = self.context.log.last_seq(&self.attempt, rank).await.map_err(status::of_log)?;
             if durable < outcome.last_seq {
@@ -50,13 +55,22 @@ impl Session<'_> {
                 )));
             }
         }
-        let event = self.outcome_event(outcome).await;
+        let ends = if is_durable_elsewhere {
+            self.context.log.statement_ends(&self.attempt).await.map_err(status::of_log)?
+        } else {
+            self.ends
+        };
+        let event = self.outcome_event(outcome, ends).await?;
         let (job, change) = self.update(event).await.map_err(status::of_update)?;
         self.has_ended(outcome, &job, change).await
     }
 
-    async fn outcome_event(&self, outcome: &Outcome) -> Event {
-        let mut converted = agent_outcome::from_wire(outcome);
+    /// `ends`: the statements whose ends are in the log, or are appended with the event.
+    async fn outcome_event(&self, outcome: &Outcome, ends: StatementEnds) -> Result<Event, Status> {
+        let converted = agent_outcome::from_wire(outcome);
+        let (log, job) = (&*self.context.log, &self.job);
+        let believed = success::believed(converted, log, job, &self.attempt, ends).await;
+        let mut converted = believed.map_err(status::of_log)?;
         if converted.reason == Reason::Terminated {
             let target = Target::of(&self.job, &self.attempt);
             match self.context.executors.terminated_by(&target).await {
@@ -79,21 +93,22 @@ impl Session<'_> {
         {
             converted.message = format!("{}; {remedy}", converted.message);
         }
-        Event::OutcomeReported {
+        Ok(Event::OutcomeReported {
             attempt: self.attempt.clone(),
             instance: self.instance.clone(),
             outcome: converted,
-        }
+        })
     }
 
     /// The outcome is durable. An agent may report it again; it counts once.
     async fn has_ended(&mut self, outcome: &Outcome, job: &Job, change: Change) -> Result<(), Status> {
-        if outcome.reason() == sqlflow_proto::agent::outcome::Reason::Succeeded {
+        let ended = job.attempt(&self.attempt).and_then(Attempt::outcome);
+        if ended.is_some_and(JobOutcome::succeeded) {
             self.forget_dropped_models().await?;
         }
         if change == Change::Changed {
             self.context.metrics.note_phases(&outcome.phases);
-            if let Some(ended) = job.attempt(&self.attempt).and_then(Attempt::outcome) {
+            if let Some(ended) = ended {
                 tracing::info!(
                     reason = ended.reason.name(),
                     outcome = ended.message,

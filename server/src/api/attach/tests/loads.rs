@@ -33,7 +33,11 @@ async fn whole_session_takes_one_load() {
     ));
     // The job's reconciler in this process records the launch only now.
     world
-        .update(Event::AttemptLaunched { attempt: world.attempt.clone(), tracker_url: Some("u".to_owned()) })
+        .update(Event::AttemptLaunched {
+            attempt: world.attempt.clone(),
+            tracker_url: Some("u".to_owned()),
+            executor_uid: None,
+        })
         .await;
     stream.say(attach_request::Message::Commit(CommitRequest::default())).await;
     assert!(matches!(stream.next().await, Ok(Message::Grant(_))));

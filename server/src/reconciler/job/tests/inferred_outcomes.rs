@@ -213,7 +213,7 @@ async fn closed_log_gets_no_second_end() {
 async fn controller_reports_outcome_and_records() {
     let world = world(None).await;
     let succeeded = agent::outcome::Reason::Succeeded.into();
-    let outcome = agent::Outcome { reason: succeeded, last_seq: 1, ..agent::Outcome::default() };
+    let outcome = agent::Outcome { reason: succeeded, last_seq: 2, ..agent::Outcome::default() };
     world.launcher.controlled.set(Some(outcome)).unwrap();
     world.reconcile();
     let mut changes = world.store.watch(&world.attempt.job);

@@ -11,6 +11,7 @@ use sqlflow_launcher::{
     PendingReason, RecordSource, Supervision, Target,
 };
 use sqlflow_proto::agent;
+use sqlflow_proto::record::StatementEnded;
 use sqlflow_proto::v1::Head;
 use sqlflow_result_log::{ResultLog, TieredLog};
 use tokio::sync::watch;
@@ -106,7 +107,7 @@ impl Launcher for AlwaysRunning {
         if self.full.get().is_some() && !requirements.cleans_up {
             return Err(LaunchError::NoFreeSlot { before: 0 });
         }
-        Ok(Launched { tracker_url: Some("http://platform/1".to_owned()) })
+        Ok(Launched { tracker_url: Some("http://platform/1".to_owned()), ..Launched::default() })
     }
 
     async fn ready(&self) -> Result<(), String> {
@@ -131,7 +132,10 @@ impl Launcher for AlwaysRunning {
         match self.controlled.get() {
             Some(Some(outcome)) if *self.looks.borrow() > MANY => {
                 let payload = Some(Payload::Head(Head::default()));
-                let kept = Kept(vec![Record { seq: 1, payload, ..Record::default() }]);
+                let head = Record { seq: 1, payload, ..Record::default() };
+                let payload = Some(Payload::Ended(StatementEnded::default()));
+                let ended = Record { seq: 2, statement: Some(0), payload, ..Record::default() };
+                let kept = Kept(vec![head, ended]);
                 let end = End::Reported(outcome.clone());
                 let artifacts =
                     AgentArtifacts { end, records: Some(Box::new(kept)), ..AgentArtifacts::default() };

@@ -4,7 +4,7 @@ use super::*;
 
 impl World {
     fn launched(&self) -> Event {
-        Event::AttemptLaunched { attempt: self.attempt.clone(), tracker_url: None }
+        Event::AttemptLaunched { attempt: self.attempt.clone(), tracker_url: None, executor_uid: None }
     }
 
     fn found_lost(&self) -> Event {

@@ -203,7 +203,12 @@ impl World {
     /// The same, and its launcher answers for it.
     async fn cleanup_that_runs(&self) -> AttemptId {
         let cleanup = self.cleanup_to_launch().await;
-        self.update(Event::AttemptLaunched { attempt: cleanup.clone(), tracker_url: None }).await;
+        self.update(Event::AttemptLaunched {
+            attempt: cleanup.clone(),
+            tracker_url: None,
+            executor_uid: None,
+        })
+        .await;
         cleanup
     }
 
