@@ -9,5 +9,6 @@ mod documented;
 mod floods;
 mod other_principal;
 mod other_user;
+mod pages;
 mod remote;
 mod tls;

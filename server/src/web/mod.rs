@@ -1,8 +1,9 @@
 //! HTTP: probes and metrics for operators, web pages for users.
 //!
-//! `links` makes and checks links, `identity` finds who opens a page. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
+//! `links` makes and checks links, `identity` finds who opens a page, and `admit` lifts the limits of their connection. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
 //! and `tail` finds the last lines. `pages` renders HTML, `live` sends updates. `serve` is the protocol.
 
+mod admit;
 mod cookies;
 mod downsampling;
 mod identity;
@@ -85,12 +86,12 @@ impl Web {
         let shutdown = self.shutdown.clone();
         let routes = self.routes();
         let users = Arc::clone(&self.access.local_users);
-        let peers = serve::Peers { tls, users: Some(users) };
+        let peers = serve::Peers { who: "browsers", tls, users: Some(users) };
         let pages = serve::serve(listener, routes, peers, FIRST_BYTES_TIME, shutdown.clone());
         let metrics = async {
             if let Some(listener) = metrics {
                 let routes = probes::open_routes().with_state(self).layer(middleware::from_fn(secured));
-                let peers = serve::Peers { tls: None, users: None };
+                let peers = serve::Peers { who: "readers of metrics", tls: None, users: None };
                 serve::serve(listener, routes, peers, FIRST_BYTES_TIME, shutdown.clone()).await;
             }
         };
@@ -112,6 +113,7 @@ impl Web {
             .merge(probes::routes())
             .merge(pages::routes())
             .merge(live::routes())
+            .layer(middleware::from_fn_with_state(self.clone(), admit::admit))
             .layer(middleware::from_fn_with_state(self.clone(), identity::identify))
             .with_state(self.clone())
             .layer(middleware::from_fn(secured))
