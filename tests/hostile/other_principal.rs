@@ -8,6 +8,7 @@ use sqlflow_tests::access::{Bearer, Tokens};
 use sqlflow_tests::http::{self, get_as_bearer};
 use sqlflow_tests::python;
 use sqlflow_tests::server::{Server, Setup};
+use sqlflow_tests::until::until;
 use tonic::Code;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
@@ -215,12 +216,31 @@ async fn browser_signs_in_with_an_access_token() {
         assert!(cookie.contains(part), "{cookie}");
     }
     let pair = cookie.split(';').next().unwrap();
-    let list = http::get_with(address, "/jobs", &format!("Cookie: {pair}\r\n"));
+    let signed_in = format!("Cookie: {pair}\r\n");
+    let list = http::get_with(address, "/jobs", &signed_in);
     assert!(list.body.contains("token:bob") && list.body.contains("Sign out"), "{list:?}");
     let rebound = http::get_from_host(address, "/jobs", "evil.example.com");
     assert_eq!(rebound.code, 421, "{rebound:?}");
     let two = http::get_with(address, "/jobs", &format!("Cookie: {pair}\r\nHost: evil.example.com\r\n"));
     assert_eq!(two.code, 421, "{two:?}");
+
+    // Anyone who steals the session gets pages, and only while bob has the entry that it began with.
+    let value = pair.split_once('=').unwrap().1;
+    let token = world.tokens.of("bob");
+    assert!(!value.contains(token) && !value.contains(&hex(token)), "{value}");
+    let mut thief = world.client(Bearer(value.to_owned())).await;
+    assert_eq!(code(thief.list_jobs(ListJobsRequest::default()).await), Code::Unauthenticated);
+    assert_eq!(get_as_bearer(address, "/jobs", value).code, 401);
+    let entries = std::fs::read_to_string(world.tokens.file()).unwrap();
+    let others = entries.split("[[tokens]]").filter(|it| !it.contains("\"bob\"")).collect::<Vec<_>>();
+    std::fs::write(world.tokens.file(), others.join("[[tokens]]")).unwrap();
+    let rotated = world.tokens.rotate("bob");
+    until("the session has ended", || http::get_with(address, "/jobs", &signed_in).code == 401);
+    assert_eq!(get_as_bearer(address, "/jobs", &rotated).code, 200, "the new token is valid");
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|it| format!("{it:02x}")).collect()
 }
 
 /// The operator says whose a data source is; a session never brings a file or an address.

@@ -69,6 +69,14 @@ impl Access {
     }
 }
 
+impl Access {
+    /// The principal of an entry of the token file, by its name and the SHA-256 of its token, if it is still there.
+    #[must_use]
+    pub fn entry(&self, name: &str, is_right: &dyn Fn(&[u8; 32]) -> bool) -> Option<Principal> {
+        self.verifiers.iter().find_map(|verifier| verifier.entry(name, is_right))
+    }
+}
+
 /// Refuses a caller that may not use the server.
 ///
 /// # Errors

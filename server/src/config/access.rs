@@ -88,6 +88,10 @@ pub struct AccessArgs {
     #[arg(long, env = "SQLFLOW_LINK_LIFETIME", value_name = "TIME", default_value = "7d", value_parser = duration)]
     pub link_lifetime: std::time::Duration,
 
+    /// Time after which a browser signs in again
+    #[arg(long, env = "SQLFLOW_SESSION_LIFETIME", value_name = "TIME", default_value = "12h", value_parser = duration)]
+    pub session_lifetime: std::time::Duration,
+
     /// Another address for /metrics, /readyz and /healthz, without TLS and for everybody who can connect; --http-listen
     /// shows /metrics to administrators only
     #[arg(long, env = "SQLFLOW_METRICS_LISTEN", value_name = "ADDRESS", value_parser = address::http_listen)]
@@ -110,7 +114,7 @@ pub struct AccessArgs {
     #[arg(long, env = "SQLFLOW_LIMIT_SEARCHES", value_name = "NUMBER", default_value = "4", value_parser = number)]
     pub limit_searches: u64,
 
-    /// How many connections one principal may have to --listen and to the socket
+    /// How many connections one principal may have to --listen and to the socket, and as many of browsers to --http-listen
     #[arg(long, env = "SQLFLOW_LIMIT_CONNECTIONS", value_name = "NUMBER", default_value = "256", value_parser = number)]
     pub limit_connections: u64,
 }

@@ -1,6 +1,6 @@
 //! HTTP: probes and metrics for operators, web pages for users.
 //!
-//! `links` makes and checks links, `identity` finds who opens a page, and `admit` lifts the limits of their connection. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
+//! `links` makes and checks links, `session` sessions of browsers. `identity` finds who opens a page, and `admit` lifts the limits of their connection. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
 //! and `tail` finds the last lines. `pages` renders HTML, `live` sends updates. `serve` is the protocol.
 
 mod admit;
@@ -14,6 +14,7 @@ mod pages;
 mod probes;
 mod progress_bar;
 mod serve;
+mod session;
 mod statements;
 mod tail;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use crate::connections::FIRST_BYTES_TIME;
 use crate::metrics::Metrics;
 
 pub use links::Links;
+pub use session::Sessions;
 
 /// Timeout for open requests at shutdown.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
@@ -60,6 +62,8 @@ pub struct Web {
     pub metrics: Metrics,
     /// Links to web pages.
     pub links: Links,
+    /// Sessions of browsers.
+    pub sessions: Sessions,
     /// Address of a trace: a URL with `{trace}` in it; empty: none.
     pub trace_url: String,
     /// Ends everything.

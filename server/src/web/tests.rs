@@ -45,12 +45,14 @@ async fn world() -> World {
     let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
     let inner = fixture::log(&dir.path().join("log"));
     let log = Arc::new(HookedLog { inner, hooks: WholeReads::default() });
+    let links = Links::open(&dir.path().join("links.key"), "http://here", HOUR).unwrap();
     let web = Web {
         store,
         log: log.clone(),
         launcher: Arc::new(launcher(dir.path())),
         metrics: Metrics::default(),
-        links: Links::open(&dir.path().join("links.key"), "http://here", HOUR).unwrap(),
+        sessions: Sessions::new(links.clone(), HOUR),
+        links,
         trace_url: String::new(),
         shutdown: CancellationToken::new(),
         views: JobViews::default(),

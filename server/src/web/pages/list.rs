@@ -60,7 +60,7 @@ pub(super) async fn list(
     let address = |before: &str| format!("/jobs?state={}&user={}{before}", encoded(&state), encoded(&user));
     let body = html! {
         h1 { "Jobs" }
-        @if identity::has_session(&headers) {
+        @if web.sessions.has_one(&headers) {
             form .tools method="post" action="/sign-out" { span { (caller.name()) } button { "Sign out" } }
         }
         form .tools role="search" {
