@@ -35,7 +35,7 @@ use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
 use crate::state_folder;
 use crate::telemetry::Telemetry;
 use crate::trace::variables_of_agents;
-use crate::web::{JobViews, Links, Sessions, Web};
+use crate::web::{Checks, JobViews, Links, Sessions, Web};
 
 /// Size of a segment of the result log.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
@@ -163,6 +163,7 @@ pub async fn run(
         trace_url: options.trace_url.unwrap_or_default(),
         shutdown: shutdown.clone(),
         views: JobViews::default(),
+        checks: Checks::default(),
         access: access.clone(),
         admission: admission.clone(),
     };

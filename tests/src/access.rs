@@ -34,7 +34,7 @@ impl Tokens {
     ///
     /// # Panics
     /// It cannot be made.
-    pub fn rotate(&self, user: &str) -> String {
+    pub fn add(&self, user: &str) -> String {
         added(&self.file, user)
     }
 

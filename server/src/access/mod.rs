@@ -9,7 +9,7 @@ mod verifiers;
 use std::fmt;
 use std::sync::Arc;
 
-use sqlflow_identity::{Caller, Policy, Principal};
+use sqlflow_identity::{Caller, Policy, Principal, local_user};
 use tonic::Status;
 
 pub use audit::{Action, audit};
@@ -25,6 +25,8 @@ pub struct Access {
     verifiers: Arc<[Box<dyn TokenVerifier>]>,
     /// Users of this machine.
     pub local_users: Arc<LocalUsers>,
+    /// The user of this server.
+    pub own_user: Arc<Principal>,
 }
 
 /// Why a caller is not served.
@@ -44,7 +46,12 @@ impl Access {
     /// With these rules, and these verifiers of bearer tokens in this order.
     #[must_use]
     pub fn new(policy: Policy, verifiers: Vec<Box<dyn TokenVerifier>>) -> Self {
-        Self { policy: Arc::new(policy), verifiers: verifiers.into(), local_users: Arc::default() }
+        Self {
+            policy: Arc::new(policy),
+            verifiers: verifiers.into(),
+            local_users: Arc::default(),
+            own_user: Arc::new(local_user::own()),
+        }
     }
 
     /// Whether tokens can be verified.

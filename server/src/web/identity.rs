@@ -18,6 +18,10 @@ use crate::access::{Refused, allowed, bearer};
 #[derive(Clone)]
 pub(super) struct Peer(pub(super) Option<Principal>);
 
+/// Whether a request comes from an administrator, or from the server's own user, who may read the server's log anyway.
+#[derive(Clone, Copy)]
+pub(super) struct IsOperator(pub(super) bool);
+
 /// Finds the caller of each request, which is among its extensions afterwards. A wrong token is refused. A session that
 /// has ended is ignored.
 pub(super) async fn identify(State(web): State<Web>, mut request: Request, next: Next) -> Response {
@@ -32,11 +36,13 @@ pub(super) async fn identify(State(web): State<Web>, mut request: Request, next:
         Some(token) => web.access.caller(Some(token), None).await,
         None => {
             let in_session = web.sessions.principal(headers, &web.access);
-            web.access.caller(None, in_session.or(peer).as_ref()).await
+            web.access.caller(None, in_session.or(peer.clone()).as_ref()).await
         }
     };
     match caller {
         Ok(caller) => {
+            let is_own = peer.is_some_and(|it| it == *web.access.own_user);
+            request.extensions_mut().insert(IsOperator(caller.is_admin() || is_own));
             request.extensions_mut().insert(caller);
             next.run(request).await
         }

@@ -1,7 +1,7 @@
 //! HTTP: probes and metrics for operators, web pages for users.
 //!
 //! `links` makes and checks links, `session` sessions of browsers. `identity` finds who opens a page, and `admit` lifts the limits of their connection. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
-//! and `tail` finds the last lines. `pages` renders HTML, `live` sends updates. `serve` is the protocol.
+//! and `tail` finds the last lines. `pages` renders HTML, `live` sends updates. `serve` is the protocol, `probes` and `shared_check` are for machines.
 
 mod admit;
 mod cookies;
@@ -15,6 +15,7 @@ mod probes;
 mod progress_bar;
 mod serve;
 mod session;
+mod shared_check;
 mod statements;
 mod tail;
 #[cfg(test)]
@@ -44,6 +45,7 @@ use crate::connections::FIRST_BYTES_TIME;
 use crate::metrics::Metrics;
 
 pub use links::Links;
+pub use probes::Checks;
 pub use session::Sessions;
 
 /// Timeout for open requests at shutdown.
@@ -70,6 +72,8 @@ pub struct Web {
     pub shutdown: CancellationToken,
     /// Cached views of jobs.
     pub views: JobViews,
+    /// The checks behind probes and metrics.
+    pub checks: Checks,
     /// Who may do what.
     pub access: Access,
     /// What one principal may use.
