@@ -73,23 +73,25 @@ async fn metrics_of_admin(
 /// Probes learn whether it is ready. Why not, with addresses and paths, is for those who operate it.
 async fn ready(State(web): State<Web>, viewer: Option<Extension<IsOperator>>) -> Response {
     let is_operator = viewer.is_some_and(|Extension(IsOperator(is_one))| is_one);
-    let (store, log) = tokio::join!(counts(&web), log_state(&web));
+    let (store, log, launcher) = tokio::join!(counts(&web), log_state(&web), launcher_state(&web));
     let store = store.map(drop);
     let is_ready = store.is_ok() && log.is_ok() && !web.shutdown.is_cancelled();
     let text = match is_operator {
-        true => details(&web, &store, &log).await,
-        false => if is_ready { "ready\n" } else { "not ready\n" }.to_owned(),
+        true => {
+            let lines = [("store", store), ("log", log), ("new jobs", web.store.can_record().await)];
+            lines.into_iter().chain([("launcher", launcher)]).map(line).collect()
+        }
+        false if is_ready => "ready\n".to_owned(),
+        false => "not ready\n".to_owned(),
     };
     (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text).into_response()
 }
 
-async fn details(web: &Web, store: &Result<(), String>, log: &Result<(), String>) -> String {
-    let (new_jobs, launcher) = tokio::join!(web.store.can_record(), launcher_state(web));
-    let line = |name: &str, state: &Result<(), String>| match state {
+fn line((name, state): (&str, Result<(), String>)) -> String {
+    match state {
         Ok(()) => format!("{name}: ok\n"),
         Err(why) => format!("{name}: {why}\n"),
-    };
-    [line("store", store), line("log", log), line("new jobs", &new_jobs), line("launcher", &launcher)].concat()
+    }
 }
 
 /// Number of jobs in each state.
