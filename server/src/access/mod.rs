@@ -1,6 +1,7 @@
 //! Who calls, and what they may do: for gRPC and web pages alike.
 
 mod audit;
+mod certified;
 mod layer;
 mod local_users;
 mod tls;
@@ -13,9 +14,10 @@ use sqlflow_identity::{Caller, Policy, Principal, local_user};
 use tonic::Status;
 
 pub use audit::{Action, audit};
+pub use certified::CertifiedStream;
 pub use layer::AccessLayer;
 pub use local_users::LocalUsers;
-pub use tls::{CertificateReloads, TlsStream, handshake, holder};
+pub use tls::{CertificateReloads, handshake};
 pub use verifiers::{KubernetesTokens, TokenVerifier, Tokens};
 
 /// Finds out who calls.

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::delivery::TrackedStream;
-use crate::access::{LocalUsers, TlsStream, handshake, holder};
+use crate::access::{CertifiedStream, LocalUsers};
 use crate::connections::{self, LimitedConnection, MAX_UNADMITTED, Unadmitted};
 
 /// Where clients connect.
@@ -44,7 +44,7 @@ struct SocketFile {
 /// A client's connection.
 pub(super) enum ClientStream {
     Tcp(TcpStream),
-    Tls(Box<TlsStream>),
+    Tls(Box<CertifiedStream>),
     Unix(UnixStream),
 }
 
@@ -82,9 +82,9 @@ fn of_port(
                 return Some(connection.map(|stream| (ClientStream::Tcp(stream), local)));
             };
             // A peer that does not complete it is not an error of this server.
-            let connection = connection.try_map(|stream| handshake(stream, &tls)).await?;
+            let connection = connection.try_map(|stream| CertifiedStream::accept(stream, &tls)).await?;
             Some(connection.map(|stream| {
-                let peer = holder(&stream).or(local);
+                let peer = stream.holder().or(local);
                 (ClientStream::Tls(Box::new(stream)), peer)
             }))
         }

@@ -39,6 +39,10 @@ pub struct AccessArgs {
     #[arg(long, env = "SQLFLOW_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     pub client_ca: Option<PathBuf>,
 
+    /// Revoked certificates of clients: lists (CRL, PEM) by the authorities of --client-ca, reloaded when they change
+    #[arg(long, env = "SQLFLOW_CLIENT_CRL", value_name = "FILE", requires = "client_ca")]
+    pub client_crl: Option<PathBuf>,
+
     /// File with hashes of access tokens, reloaded when it changes; `sqlflow-server token` makes its entries. A client
     /// with such a token is token:NAME
     #[arg(long, env = "SQLFLOW_TOKEN_FILE", value_name = "FILE")]
@@ -172,6 +176,7 @@ impl AccessArgs {
             certificate: certificate.clone(),
             key: key.clone(),
             client_ca: self.client_ca.clone(),
+            client_crl: self.client_crl.clone(),
         };
         Ok(Some(ServerTls::open(files, &[protocol])?))
     }

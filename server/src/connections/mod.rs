@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use nix::sys::socket::{setsockopt, sockopt};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -91,8 +91,7 @@ pub async fn next<L: Listener>(listener: &L, who: &'static str) -> L::Stream {
 /// Ends the connection if its peer takes nothing for [`UNREAD_TIME`]. The kernel measures it: a slow link makes progress
 /// in its buffers long before more can be written to them.
 pub fn end_if_unread(stream: &TcpStream) {
-    let milliseconds = u32::try_from(UNREAD_TIME.as_millis()).unwrap_or(u32::MAX);
-    if let Err(error) = setsockopt(stream, sockopt::TcpUserTimeout, &milliseconds) {
+    if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(UNREAD_TIME)) {
         tracing::debug!(%error, "cannot limit the time of a connection that nobody reads");
     }
 }

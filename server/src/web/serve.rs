@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::identity::Peer;
-use crate::access::{LocalUsers, handshake, holder};
+use crate::access::{CertifiedStream, LocalUsers};
 use crate::api::user_behind;
 use crate::connections::{self, LimitedConnection, Unadmitted};
 
@@ -81,8 +81,8 @@ impl HttpServer {
         let Some(connection) = identified.await else { return };
         let Some(tls) = &peers.tls else { return self.serve(connection).await };
         let encrypted = connection.try_map(async |(stream, peer)| {
-            let stream = handshake(stream, tls).await?;
-            let peer = Peer(holder(&stream).or(peer.0));
+            let stream = CertifiedStream::accept(stream, tls).await?;
+            let peer = Peer(stream.holder().or(peer.0));
             Ok((stream, peer))
         });
         if let Some(connection) = encrypted.await {
