@@ -13,12 +13,14 @@ use tonic::Code;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
+use super::audit;
+
 type Client = SqlFlowClient<InterceptedService<Channel, Bearer>>;
 
 struct World {
     server: Server,
     tokens: Tokens,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn world() -> World {
@@ -27,7 +29,7 @@ fn world() -> World {
     let setup = Setup::new(dir.path(), format!("sqlite:///{}/x.db", dir.path().display()))
         .flag(tokens.flag())
         .flag("--admin=token:op");
-    World { server: setup.start().unwrap(), tokens, _dir: dir }
+    World { server: setup.start().unwrap(), tokens, dir }
 }
 
 impl World {
@@ -169,7 +171,7 @@ async fn wrong_identity_beside_a_right_one_is_refused() {
     let setup = Setup::new(dir.path(), format!("sqlite:///{}/x.db", dir.path().display()))
         .flag(tokens.flag())
         .flag("--allow=token:*,unix:root");
-    let world = World { server: setup.start().unwrap(), tokens, _dir: dir };
+    let world = World { server: setup.start().unwrap(), tokens, dir };
     let mut client = world.server.client().await.unwrap();
     client.run("SELECT 1").await.unwrap();
     assert_eq!(http::get(&world.server.http, "/jobs").code, 200);
@@ -256,7 +258,7 @@ async fn data_source_is_for_its_users() {
         .flag(tokens.flag())
         .flag(format!("--data-sources={}", file.display()))
         .flag("--datasource-users=token:ana");
-    let world = World { server: setup.start().unwrap(), tokens, _dir: dir };
+    let world = World { server: setup.start().unwrap(), tokens, dir };
     let run = async |user: &str, data_source: &str| {
         let session = Session { db_conn_str: data_source.to_owned(), ..Session::default() };
         let request =
@@ -290,7 +292,7 @@ fn world_with_flowers() -> World {
         .flag(tokens.flag())
         .flag("--admin=token:op")
         .flag("--max-running=2");
-    World { server: setup.start().unwrap(), tokens, _dir: dir }
+    World { server: setup.start().unwrap(), tokens, dir }
 }
 
 /// Runs a program to its end; its failure.
@@ -328,6 +330,22 @@ async fn model_is_replaced_and_dropped_by_its_owner_only() {
     assert_eq!(run(&mut op, "DROP MODEL flowers;").await.unwrap(), None);
     assert_eq!(run(&mut bob, TRAIN).await.unwrap(), None, "it is nobody's any more");
     assert_eq!(code(run(&mut ana, TRAIN).await), Code::PermissionDenied);
+
+    let lines = audit::lines(world.dir.path());
+    let models = lines.iter().filter(|it| it["model"] == "flowers");
+    let models: Vec<_> = models.map(|it| (text(&it["principal"]), text(&it["action"]), text(&it["owner"]))).collect();
+    let expected = [
+        ("token:ana", "publish", ""),
+        ("token:ana", "publish", ""),
+        ("token:op", "publish", "token:ana"),
+        ("token:op", "drop", "token:ana"),
+        ("token:bob", "publish", ""),
+    ];
+    assert_eq!(models, expected);
+}
+
+fn text(value: &serde_json::Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 /// Run cannot know which of two jobs will be the first to publish.

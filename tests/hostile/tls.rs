@@ -11,6 +11,7 @@ use sqlflow_tests::server::{Server, Setup, program};
 use tonic::Streaming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+use super::audit;
 use super::floods::Raw;
 
 struct World {
@@ -56,10 +57,9 @@ impl World {
 
     /// Who ran the newest job, as the server's audit log says.
     fn newest_principal(&self) -> String {
-        let log = std::fs::read_to_string(self.dir.path().join("state/server.log")).unwrap();
-        let lines = log.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let mut runs = lines.filter(|it| it["target"] == "audit" && it["fields"]["action"] == "run");
-        runs.next().unwrap()["fields"]["principal"].as_str().unwrap().to_owned()
+        let lines = audit::lines(self.dir.path());
+        let newest = lines.iter().rfind(|it| it["action"] == "run").unwrap();
+        newest["principal"].as_str().unwrap().to_owned()
     }
 }
 

@@ -4,19 +4,22 @@ mod audit;
 mod certified;
 mod layer;
 mod local_users;
+mod refusals;
 mod tls;
 mod verifiers;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use sqlflow_identity::{Caller, Policy, Principal, local_user};
 use tonic::Status;
 
-pub use audit::{Action, audit};
+pub use audit::{Action, ModelAction, Right, Via, audit, audit_list, audit_model};
 pub use certified::CertifiedStream;
 pub use layer::AccessLayer;
 pub use local_users::LocalUsers;
+pub use refusals::Refusals;
 pub use tls::{CertificateReloads, handshake};
 pub use verifiers::{KubernetesTokens, TokenVerifier, Tokens};
 
@@ -29,6 +32,17 @@ pub struct Access {
     pub local_users: Arc<LocalUsers>,
     /// The user of this server.
     pub own_user: Arc<Principal>,
+    /// Refused requests, for the audit log.
+    pub refusals: Refusals,
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Who it is, as far as the connection itself shows it.
+    pub principal: Option<Principal>,
+    /// Its address; `None`: it came through the socket.
+    pub address: Option<IpAddr>,
 }
 
 /// Why a caller is not served.
@@ -53,6 +67,7 @@ impl Access {
             verifiers: verifiers.into(),
             local_users: Arc::default(),
             own_user: Arc::new(local_user::own()),
+            refusals: Refusals::default(),
         }
     }
 

@@ -12,11 +12,7 @@ use sqlflow_identity::{Caller, Principal};
 
 use super::pages::Refusal;
 use super::Web;
-use crate::access::{Refused, allowed, bearer};
-
-/// The principal of a connection.
-#[derive(Clone)]
-pub(super) struct Peer(pub(super) Option<Principal>);
+use crate::access::{Peer, Refused, allowed, bearer};
 
 /// Whether a request comes from an administrator, or from the server's own user, who may read the server's log anyway.
 #[derive(Clone, Copy)]
@@ -29,9 +25,9 @@ pub(super) async fn identify(State(web): State<Web>, mut request: Request, next:
         return refusal.into_response();
     }
     let headers = request.headers();
-    let peer = request.extensions().get::<Peer>().and_then(|it| it.0.clone());
+    let connected = request.extensions().get::<Peer>().cloned().unwrap_or_default();
     // The user behind a connection of a proxy is the proxy's.
-    let peer = peer.filter(|_| is_loopback(web.links.host()) && !is_forwarded(headers));
+    let peer = connected.principal.clone().filter(|_| is_loopback(web.links.host()) && !is_forwarded(headers));
     let caller = match bearer(headers) {
         Some(token) => web.access.caller(Some(token), None).await,
         None => {
@@ -39,14 +35,23 @@ pub(super) async fn identify(State(web): State<Web>, mut request: Request, next:
             web.access.caller(None, in_session.or(peer.clone()).as_ref()).await
         }
     };
+    // Without the query, in which keys are.
+    let path = request.uri().path().to_owned();
+    let noted = |response: Response, name: &str| {
+        web.access.refusals.note_page(name, &connected, &path, response.status());
+        response
+    };
     match caller {
         Ok(caller) => {
             let is_own = peer.is_some_and(|it| it == *web.access.own_user);
             request.extensions_mut().insert(IsOperator(caller.is_admin() || is_own));
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+            request.extensions_mut().insert(caller.clone());
+            noted(next.run(request).await, caller.name())
         }
-        Err(refused) => refusal(&refused).into_response(),
+        Err(refused) => {
+            let name = peer.as_ref().map_or("anonymous", Principal::name);
+            noted(refusal(&refused).into_response(), name)
+        }
     }
 }
 

@@ -16,9 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::identity::Peer;
-use crate::access::{CertifiedStream, LocalUsers};
-use crate::api::user_behind;
+use crate::access::{CertifiedStream, LocalUsers, Peer};
+use crate::api::peer_of;
 use crate::connections::{self, LimitedConnection, Unadmitted};
 
 /// How connections are identified.
@@ -32,10 +31,10 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    async fn local_user(&self, stream: &TcpStream) -> Peer {
+    async fn of(&self, stream: &TcpStream) -> Peer {
         match &self.users {
-            Some(users) => Peer(user_behind(stream, users).await),
-            None => Peer(None),
+            Some(users) => peer_of(stream, users).await,
+            None => Peer::default(),
         }
     }
 }
@@ -75,15 +74,15 @@ impl HttpServer {
     async fn identify_and_serve(self, connection: Unadmitted<TcpStream>, peers: Arc<Peers>) {
         connections::end_if_unread(connection.stream());
         let identified = connection.try_map(async |stream| {
-            let peer = peers.local_user(&stream).await;
+            let peer = peers.of(&stream).await;
             Ok((stream, peer))
         });
         let Some(connection) = identified.await else { return };
         let Some(tls) = &peers.tls else { return self.serve(connection).await };
         let encrypted = connection.try_map(async |(stream, peer)| {
             let stream = CertifiedStream::accept(stream, tls).await?;
-            let peer = Peer(stream.holder().or(peer.0));
-            Ok((stream, peer))
+            let principal = stream.holder().or(peer.principal);
+            Ok((stream, Peer { principal, ..peer }))
         });
         if let Some(connection) = encrypted.await {
             self.serve(connection).await;

@@ -17,6 +17,7 @@ use sqlflow_result_log::{Entry, Producer};
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::access::Peer;
 use crate::fixture::{self, HookedLog, LogHooks};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -116,7 +117,7 @@ impl World {
 
     /// The same for another end of the connection, by a request with this header of proxies if it has one.
     async fn readiness_for(&self, peer: Option<Principal>, forwarded: &str) -> (StatusCode, String) {
-        let request = Request::get("/readyz").header("host", "localhost").extension(identity::Peer(peer));
+        let request = Request::get("/readyz").header("host", "localhost").extension(Peer { principal: peer, address: None });
         let request = match forwarded {
             "" => request,
             name => request.header(name, "192.0.2.1"),

@@ -163,7 +163,7 @@ async fn world() -> World {
         .layer(tower::util::MapResponseLayer::new(watched))
         .add_routes(tonic::service::Routes::from(routes))
         .serve_with_incoming(
-            connections.map(|(it, _)| Ok::<_, std::io::Error>(TrackedStream::new(it, None))),
+            connections.map(|(it, _)| Ok::<_, std::io::Error>(TrackedStream::new(it, crate::access::Peer::default()))),
         );
     tokio::spawn(serving);
     world
