@@ -25,11 +25,13 @@ const MAX_PATH: usize = 128;
 #[derive(Debug, Clone, Default)]
 pub struct Refusals(Arc<Mutex<HashMap<Sender, Pending>>>);
 
-/// Who sends requests.
+/// Who sends requests, and with which result.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Sender {
-    Known { principal: String, address: Option<IpAddr> },
-    Others,
+struct Sender {
+    /// `None`: one of those that have no line of their own.
+    principal: Option<String>,
+    address: Option<IpAddr>,
+    code: &'static str,
 }
 
 /// Requests that no line counts yet.
@@ -43,7 +45,6 @@ struct Pending {
 #[derive(Debug, Clone)]
 struct Refusal {
     path: String,
-    code: &'static str,
     via: Via,
 }
 
@@ -78,11 +79,11 @@ impl Refusals {
 
     fn note(&self, principal: &str, peer: &Peer, path: &str, code: &'static str, via: Via) {
         let path = path[..path.floor_char_boundary(MAX_PATH)].to_owned();
-        let refusal = Refusal { path, code, via };
-        let mut sender = Sender::Known { principal: principal.to_owned(), address: peer.address };
+        let refusal = Refusal { path, via };
+        let mut sender = Sender { principal: Some(principal.to_owned()), address: peer.address, code };
         let mut all = lock(&self.0);
         if all.len() >= MAX_SENDERS && !all.contains_key(&sender) {
-            sender = Sender::Others;
+            sender = Sender { principal: None, address: None, code };
         }
         if let Some(pending) = all.get_mut(&sender) {
             pending.count += 1;
@@ -115,13 +116,17 @@ impl Refusals {
 
 /// Writes a line. Of several requests it names the last one.
 fn write(sender: &Sender, refusal: &Refusal, count: u64) {
-    let (principal, address) = match sender {
-        Sender::Known { principal, address } => (principal.as_str(), address.map(display)),
-        Sender::Others => ("others", None),
-    };
-    let Refusal { path, code, via } = refusal;
-    let via = via.name();
-    tracing::info!(target: "audit", principal, address, action = "refused", path, code, count, via, "refused requests");
+    tracing::info!(
+        target: "audit",
+        principal = sender.principal.as_deref().unwrap_or("others"),
+        address = sender.address.map(display),
+        action = "refused",
+        path = refusal.path,
+        code = sender.code,
+        count,
+        via = refusal.via.name(),
+        "refused requests"
+    );
 }
 
 #[cfg(test)]
@@ -139,11 +144,12 @@ mod tests {
         for _ in 0..5 {
             note(1);
         }
-        refusals.note_call("anonymous", &peer(1), "/b", Code::PermissionDenied);
-        let sender = Sender::Known { principal: "anonymous".to_owned(), address: peer(1).address };
+        refusals.note_call("anonymous", &peer(1), "/b", Code::Unauthenticated);
+        let principal = Some("anonymous".to_owned());
+        let sender = Sender { principal, address: peer(1).address, code: "UNAUTHENTICATED" };
         let (last, count) = refusals.take(&sender).unwrap();
         // The first one has a line of its own.
-        assert_eq!((last.path.as_str(), last.code, count), ("/b", "PERMISSION_DENIED", 5));
+        assert_eq!((last.path.as_str(), count), ("/b", 5));
         for number in 0..=255 {
             note(number);
             note(number);
