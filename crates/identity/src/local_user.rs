@@ -16,6 +16,19 @@ pub fn of(uid: u32) -> Principal {
     Principal::new(Method::Unix, &name.unwrap_or_else(|| uid.to_string()))
 }
 
+/// The number of the user of this process.
+#[must_use]
+pub fn own_id() -> u32 {
+    Uid::effective().as_raw()
+}
+
+/// The number of the user with this name, or of the one that is written as a number. `None`: there is no such user.
+#[must_use]
+pub fn id_of(name: &str) -> Option<u32> {
+    let found = User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
+    found.or_else(|| name.parse().ok())
+}
+
 /// Whether the number names one user. In a user namespace one number, that of nobody, stands for all users that the namespace
 /// does not know.
 #[must_use]
@@ -32,7 +45,7 @@ pub fn is_one_user(uid: u32) -> bool {
 /// The user of this process.
 #[must_use]
 pub fn own() -> Principal {
-    of(Uid::effective().as_raw())
+    of(own_id())
 }
 
 #[cfg(test)]
@@ -43,5 +56,7 @@ mod tests {
     fn users_have_their_names() {
         assert_eq!(of(0).name(), "unix:root");
         assert_eq!(of(4_000_000_123).name(), "unix:4000000123");
+        let ids = ["root", "4000000123", "no such user"].map(id_of);
+        assert_eq!(ids, [Some(0), Some(4_000_000_123), None]);
     }
 }

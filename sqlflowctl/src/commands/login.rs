@@ -31,7 +31,12 @@ pub(super) async fn login(args: &ConnectionArgs, console: &mut Console) -> Resul
     let request = ListJobsRequest { page_size: 1, ..ListJobsRequest::default() };
     client.list(request).await.map_err(|status| Failure::from_status(&status, client.server()))?;
     let absolute = |path: &std::path::PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    let login = Login { server: connection.server, access_token: token, ca: args.ca.as_ref().map(absolute) };
+    let login = Login {
+        server: connection.server,
+        access_token: token,
+        ca: args.ca.as_ref().map(absolute),
+        server_user: args.server_user.clone(),
+    };
     let file = login.store()?;
     console.line(Tone::Plain, &format!("logged in to {}; stored in {}", login.server, file.display()));
     console.flush()
