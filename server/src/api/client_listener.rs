@@ -98,20 +98,23 @@ fn of_port(
 
 fn of_socket(socket: ClientSocket, users: Arc<LocalUsers>) -> impl Stream<Item = Connected> + Send {
     let ClientSocket { listener, file } = socket;
-    connections::unadmitted(Arc::new(listener), "local clients").then(move |connection| {
+    let identified = move |connection: Unadmitted<UnixStream>| {
         // It lives as long as this.
         let _ = &file;
         let users = Arc::clone(&users);
         async move {
             let principal = match connection.stream().peer_cred() {
                 Ok(credentials) if local_user::is_one_user(credentials.uid()) => {
-                    Some(users.of(credentials.uid()).await)
+                    users.of(credentials.uid()).await
                 }
                 Ok(_) | Err(_) => None,
             };
             connection.map(|stream| (ClientStream::Unix(stream), Peer { principal, address: None }))
         }
-    })
+    };
+    // A user whose name is looked up for long delays nobody else.
+    let connections = connections::unadmitted(Arc::new(listener), "local clients");
+    connections.map(identified).buffer_unordered(2 * MAX_UNADMITTED)
 }
 
 /// The other end of a connection, with the user if it is on this machine.
@@ -124,7 +127,7 @@ pub(crate) async fn peer_of(stream: &TcpStream, users: &LocalUsers) -> Peer {
 async fn user_behind(stream: &TcpStream, users: &LocalUsers) -> Option<Principal> {
     let (client, server) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
     match loopback::user_of(client, server) {
-        Ok(uid) => Some(users.of(uid.filter(|uid| local_user::is_one_user(*uid))?).await),
+        Ok(uid) => users.of(uid.filter(|uid| local_user::is_one_user(*uid))?).await,
         Err(error) => {
             tracing::warn!(%error, "the kernel does not tell which user connects");
             None
