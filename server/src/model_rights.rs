@@ -48,11 +48,7 @@ pub enum Publication {
 ///
 /// # Errors
 /// The store's.
-pub async fn publication(
-    store: &dyn Store,
-    job: &JobId,
-    step: &StepSpec,
-) -> Result<Publication, StoreError> {
+pub async fn publication(store: &dyn Store, job: &JobId, step: &StepSpec) -> Result<Publication, StoreError> {
     if step.outputs.is_empty() {
         return Ok(Publication::Granted(None));
     }

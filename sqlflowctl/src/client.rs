@@ -71,9 +71,8 @@ impl Client {
             .tcp_nodelay(true);
         let channel = match connection.trusted_users()? {
             None => endpoint.connect_lazy(),
-            Some(users) => {
-                endpoint.connect_with_connector_lazy(service_fn(move |uri: Uri| listener::connect(uri, users)))
-            }
+            Some(users) => endpoint
+                .connect_with_connector_lazy(service_fn(move |uri: Uri| listener::connect(uri, users))),
         };
         let calls = SqlFlowClient::with_interceptor(channel, Bearer(connection.token.clone()));
         let calls = calls.max_decoding_message_size(LARGEST_MESSAGE);

@@ -75,7 +75,8 @@ mod tests {
     #[test]
     fn stranger_is_who_is_neither_root_nor_named_nor_the_user() {
         let users = TrustedUsers { own: 1000, named: Some(1001) };
-        for trusted in [[None, None], [Some(1000), None], [Some(ROOT), Some(ROOT)], [Some(1001), Some(1000)]] {
+        for trusted in [[None, None], [Some(1000), None], [Some(ROOT), Some(ROOT)], [Some(1001), Some(1000)]]
+        {
             assert_eq!(users.stranger(trusted), None, "{trusted:?}");
         }
         assert_eq!(users.stranger([Some(1002), None]), Some(1002));

@@ -77,7 +77,8 @@ async fn log_has_actions_rights_and_refusals() {
         assert_eq!(get_as_bearer(&server.http, "/jobs", "wrong").code, 401);
         assert_eq!(get_as_bearer(&server.http, "/metrics", tokens.of("bob")).code, 403);
     }
-    let refused = |principal, code| counted(dir, &[("action", "refused"), ("principal", principal), ("code", code)]);
+    let refused =
+        |principal, code| counted(dir, &[("action", "refused"), ("principal", principal), ("code", code)]);
     until("all of them are counted", || {
         refused("unix:root", "UNAUTHENTICATED") == 200 && refused("token:bob", "PERMISSION_DENIED") == 100
     });
@@ -85,7 +86,10 @@ async fn log_has_actions_rights_and_refusals() {
     let refusals: Vec<&Value> = log.iter().filter(|it| it["action"] == "refused").collect();
     assert!(refusals.len() < 100, "{}", refusals.len());
     let of_bob = refusals.iter().find(|it| it["principal"] == "token:bob").unwrap();
-    assert_eq!((&of_bob["path"], &of_bob["via"], &of_bob["address"]), (&"/metrics".into(), &"page".into(), &"127.0.0.1".into()));
+    assert_eq!(
+        (&of_bob["path"], &of_bob["via"], &of_bob["address"]),
+        (&"/metrics".into(), &"page".into(), &"127.0.0.1".into())
+    );
     // Nothing that gives a right is in it.
     let text = std::fs::read_to_string(dir.join("state/server.log")).unwrap();
     let key = link.split("key=").nth(1).unwrap();

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod after_review;
+mod agents_port;
 mod audit;
 mod documented;
 mod floods;

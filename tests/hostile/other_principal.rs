@@ -333,7 +333,8 @@ async fn model_is_replaced_and_dropped_by_its_owner_only() {
 
     let lines = audit::lines(world.dir.path());
     let models = lines.iter().filter(|it| it["model"] == "flowers");
-    let models: Vec<_> = models.map(|it| (text(&it["principal"]), text(&it["action"]), text(&it["owner"]))).collect();
+    let models: Vec<_> =
+        models.map(|it| (text(&it["principal"]), text(&it["action"]), text(&it["owner"]))).collect();
     let expected = [
         ("token:ana", "publish", ""),
         ("token:ana", "publish", ""),

@@ -178,7 +178,8 @@ impl World {
         let read = |file: &str| std::fs::read(self.dir.path().join(file)).unwrap();
         let identity = Identity::from_pem(read(&format!("{client}.crt")), read(&format!("{client}.key")));
         let authority = Certificate::from_pem(read("ca.crt"));
-        let tls = ClientTlsConfig::new().ca_certificate(authority).identity(identity).domain_name("localhost");
+        let tls =
+            ClientTlsConfig::new().ca_certificate(authority).identity(identity).domain_name("localhost");
         let endpoint = Endpoint::from_shared(format!("https://{}", self.server.address)).unwrap();
         let channel = endpoint.tls_config(tls).unwrap().connect().await.unwrap();
         // The connection is admitted by it.
@@ -202,7 +203,9 @@ async fn connection_ends_with_its_client_certificate() {
     let list = "openssl ca -config ca.cnf -gencrl -out new.crl; mv new.crl crl";
     shell(
         dir.path(),
-        &format!("touch index.txt; echo 01 > serial; echo 01 > crlnumber; cat ca.crt other.crt > both.crt; {list}"),
+        &format!(
+            "touch index.txt; echo 01 > serial; echo 01 > crlnumber; cat ca.crt other.crt > both.crt; {list}"
+        ),
     );
     certify(dir.path(), "revoked", "");
     let crl = format!("--client-crl={}", dir.path().join("crl").display());
@@ -214,7 +217,12 @@ async fn connection_ends_with_its_client_certificate() {
     let (mut revoked, _) = world.held("revoked").await;
     let (mut ana, channel) = world.held("ana").await;
     assert!(short.message().await.is_err(), "it has expired");
-    shell(dir, &format!("openssl ca -config ca.cnf -revoke revoked.crt; {list}; cp ca.crt new.crt; mv new.crt both.crt"));
+    shell(
+        dir,
+        &format!(
+            "openssl ca -config ca.cnf -revoke revoked.crt; {list}; cp ca.crt new.crt; mv new.crt both.crt"
+        ),
+    );
     let (revoked, foreign) = tokio::join!(revoked.message(), foreign.message());
     assert!(revoked.is_err() && foreign.is_err(), "{revoked:?} {foreign:?}");
     assert!(tokio::time::timeout(Duration::ZERO, ana.message()).await.is_err(), "it stays");

@@ -133,8 +133,7 @@ fn user_in(answer: &[u8], client: SocketAddr, server: SocketAddr) -> Option<u32>
 /// The user in the answer, if it is about a socket that waits for connections to this address, perhaps among others.
 fn listener_in(answer: &[u8], server: SocketAddr) -> Option<u32> {
     let found = found(answer)?;
-    let is_it =
-        found[STATE_AT] == LISTEN && address(found, SOURCE_AT, PORTS_AT)?.port() == server.port();
+    let is_it = found[STATE_AT] == LISTEN && address(found, SOURCE_AT, PORTS_AT)?.port() == server.port();
     if is_it { owner(found) } else { None }
 }
 
@@ -211,7 +210,8 @@ mod tests {
         for address in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"] {
             let listener = TcpListener::bind(address).unwrap();
             let port = listener.local_addr().unwrap().port();
-            let loopback: IpAddr = if address.starts_with("[::1") { "::1" } else { "127.0.0.1" }.parse().unwrap();
+            let loopback: IpAddr =
+                if address.starts_with("[::1") { "::1" } else { "127.0.0.1" }.parse().unwrap();
             let client = TcpStream::connect((loopback, port)).unwrap();
             let servers = || servers_of(client.local_addr().unwrap(), client.peer_addr().unwrap()).unwrap();
             assert_eq!(servers(), [own, None], "{address}: it is not accepted yet");

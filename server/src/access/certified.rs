@@ -66,7 +66,10 @@ impl CertifiedStream {
             if !certificate.is_valid() {
                 let holder = certificate.holder();
                 let holder = holder.as_ref().map(Principal::name);
-                tracing::info!(holder, "a client's certificate is not valid any more; closing its connection");
+                tracing::info!(
+                    holder,
+                    "a client's certificate is not valid any more; closing its connection"
+                );
                 return Err(invalid());
             }
             certificate.next.as_mut().reset(Instant::now() + VERIFY_PERIOD);

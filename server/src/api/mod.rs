@@ -184,7 +184,8 @@ impl Api {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let connections = clients.connections(Arc::clone(&self.access.local_users));
-        let peer = |extensions: &http::Extensions| Some(extensions.get::<Arc<delivery::Connection>>()?.peer());
+        let peer =
+            |extensions: &http::Extensions| Some(extensions.get::<Arc<delivery::Connection>>()?.peer());
         let clients = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))

@@ -10,8 +10,8 @@ use maud::html;
 use serde::Deserialize;
 use sqlflow_identity::{Caller, Principal};
 
-use super::pages::Refusal;
 use super::Web;
+use super::pages::Refusal;
 use crate::access::{Peer, Refused, allowed, bearer};
 
 /// Whether a request comes from an administrator, or from the server's own user, who may read the server's log anyway.
@@ -27,7 +27,8 @@ pub(super) async fn identify(State(web): State<Web>, mut request: Request, next:
     let headers = request.headers();
     let connected = request.extensions().get::<Peer>().cloned().unwrap_or_default();
     // The user behind a connection of a proxy is the proxy's.
-    let peer = connected.principal.clone().filter(|_| is_loopback(web.links.host()) && !is_forwarded(headers));
+    let peer =
+        connected.principal.clone().filter(|_| is_loopback(web.links.host()) && !is_forwarded(headers));
     let caller = match bearer(headers) {
         Some(token) => web.access.caller(Some(token), None).await,
         None => {

@@ -202,8 +202,7 @@ mod tests {
         // An entry of the same name is another one.
         let file = world.dir.path().join("rotated.toml");
         std::fs::write(&file, entry("ana", "two")).unwrap();
-        let rotated =
-            Access::new(Policy::default(), vec![Box::new(Tokens(TokenFile::open(&file).unwrap()))]);
+        let rotated = Access::new(Policy::default(), vec![Box::new(Tokens(TokenFile::open(&file).unwrap()))]);
         assert_eq!(world.sessions.opened(value(&cookie), &rotated, now_seconds()), None);
         assert!(world.sessions.opened(value(&world.begin(&ana, "two")), &rotated, now_seconds()).is_some());
     }

@@ -117,7 +117,9 @@ impl World {
 
     /// The same for another end of the connection, by a request with this header of proxies if it has one.
     async fn readiness_for(&self, peer: Option<Principal>, forwarded: &str) -> (StatusCode, String) {
-        let request = Request::get("/readyz").header("host", "localhost").extension(Peer { principal: peer, address: None });
+        let request = Request::get("/readyz")
+            .header("host", "localhost")
+            .extension(Peer { principal: peer, address: None });
         let request = match forwarded {
             "" => request,
             name => request.header(name, "192.0.2.1"),
