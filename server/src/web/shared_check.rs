@@ -1,9 +1,8 @@
 //! A check that costs something elsewhere: requests that wait for it share one, and its result is used again for a while.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 /// The last result of a check.
 pub(super) struct SharedCheck<T> {
@@ -44,43 +43,56 @@ mod tests {
 
     use futures::FutureExt as _;
     use futures::future::join_all;
+    use tokio::sync::Semaphore;
 
     use super::*;
 
-    const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3600);
 
-    /// A check that takes a second, and how often it began.
-    async fn counted(begun: &AtomicUsize) -> usize {
-        let count = begun.fetch_add(1, Ordering::Relaxed) + 1;
-        tokio::time::sleep(SECOND).await;
-        count
+    /// Counts checks, which end when they are let through.
+    struct Gate {
+        begun: AtomicUsize,
+        open: Semaphore,
     }
 
-    #[tokio::test(start_paused = true)]
+    impl Gate {
+        fn letting_through(count: usize) -> Self {
+            Self { begun: AtomicUsize::new(0), open: Semaphore::new(count) }
+        }
+
+        /// A check, whose result is its number.
+        async fn check(&self) -> usize {
+            let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+            self.open.acquire().await.unwrap().forget();
+            number
+        }
+    }
+
+    #[tokio::test]
     async fn concurrent_requests_share_a_check_and_later_ones_its_result() {
-        let (check, begun) = (SharedCheck::new(5 * SECOND), AtomicUsize::new(0));
-        assert_eq!(join_all((0..100).map(|_| check.result(counted(&begun)))).await, [1; 100]);
-        tokio::time::advance(4 * SECOND).await;
-        assert_eq!(check.result(counted(&begun)).await, 1);
-        tokio::time::advance(SECOND / 1000).await;
-        assert_eq!(check.result(counted(&begun)).await, 2, "it is too old");
+        let (check, gate) = (SharedCheck::new(HOUR), Gate::letting_through(1));
+        assert_eq!(join_all((0..100).map(|_| check.result(gate.check()))).await, [1; 100]);
+        assert_eq!(check.result(gate.check()).await, 1);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn check_that_is_given_up_is_begun_again() {
-        let (check, begun) = (SharedCheck::new(5 * SECOND), AtomicUsize::new(0));
-        assert!(check.result(counted(&begun)).now_or_never().is_none());
-        assert_eq!(check.result(counted(&begun)).await, 2);
+        let (check, gate) = (SharedCheck::new(HOUR), Gate::letting_through(0));
+        assert_eq!(check.result(gate.check()).now_or_never(), None);
+        gate.open.add_permits(1);
+        assert_eq!(check.result(gate.check()).await, 2);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn without_a_lifetime_only_waiting_requests_share_a_check() {
-        let (check, begun) = (SharedCheck::new(Duration::ZERO), AtomicUsize::new(0));
-        let first = check.result(counted(&begun));
-        let later = async {
-            tokio::time::sleep(SECOND / 2).await;
-            join_all((0..100).map(|_| check.result(counted(&begun)))).await
-        };
-        assert_eq!(tokio::join!(first, later), (1, vec![2; 100]), "what changed meanwhile is seen");
+        let (check, gate) = (SharedCheck::new(Duration::ZERO), Gate::letting_through(0));
+        let first = check.result(gate.check());
+        let later = join_all((0..100).map(|_| check.result(gate.check())));
+        // Polled in this order: the first check has begun, and the others wait for it.
+        let open = async { gate.open.add_permits(2) };
+        let (first, later, ()) = tokio::join!(first, later, open);
+        assert_eq!((first, later), (1, vec![2; 100]), "what changed meanwhile is seen");
+        gate.open.add_permits(1);
+        assert_eq!(check.result(gate.check()).await, 3);
     }
 }

@@ -13,7 +13,6 @@ use std::path::Path;
 
 use crate::args::{Cli, Command, Format};
 use crate::client::Client;
-use crate::connection::Connection;
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::manual;
@@ -33,8 +32,8 @@ pub(crate) async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> 
     let ended = match command {
         Command::Run(args) => {
             let source = DataSource { text: global.datasource, origin: global.datasource_origin };
-            let connection = global.connection.connection()?;
-            let connection = Connection { has_data_source: source.is_own(), ..connection };
+            let mut connection = global.connection.connection()?;
+            connection.has_data_source = source.is_own();
             run::run(&args, &source, form, Client::new(&connection)?, console).await
         }
         Command::Fetch(fetch) => fetch::fetch(&fetch, form, client()?, console).await,
