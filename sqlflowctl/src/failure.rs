@@ -113,8 +113,10 @@ pub(crate) fn is_retryable(status: &Status) -> bool {
 fn foreign_server(status: &Status) -> Option<&ForeignServer> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(status);
     while let Some(error) = next {
-        if let Some(foreign) = error.downcast_ref() {
-            return Some(foreign);
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let found = error.downcast_ref().or_else(|| inner.and_then(|it| it.downcast_ref()));
+        if found.is_some() {
+            return found;
         }
         next = error.source();
     }
