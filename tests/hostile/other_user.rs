@@ -144,7 +144,7 @@ fn secrets_are_not_sent_to_another_users_server() {
         command.output().unwrap()
     };
     let own = ["run", "-e", "SELECT 1", "--datasource", "mysql://ana:secret@tcp(db:3306)/x"];
-    for (token, args) in [("secret", &["list"][..]), ("", &own), ("secret", &["run", "-e", "SELECT 1"])] {
+    for (token, args) in [("secret", &["list"][..]), ("", &own[..]), ("secret", &["run", "-e", "SELECT 1"][..])] {
         let output = ctl(token, args);
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
@@ -153,7 +153,7 @@ fn secrets_are_not_sent_to_another_users_server() {
         assert_eq!(said.next().unwrap(), "b''", "{args:?}");
     }
     // Nothing that is secret, or a user who is named.
-    for (token, args) in [("", &["list"][..]), ("secret", &["list", "--server-user", "nobody"])] {
+    for (token, args) in [("", &["list"][..]), ("secret", &["list", "--server-user", "nobody"][..])] {
         let output = ctl(token, args);
         assert_eq!(output.status.code(), Some(3), "{args:?}: {output:?}");
         assert_eq!(said.find(|it| it != "b''").unwrap(), "b'PRI * HTTP/2.0\\r\\n'", "{args:?}");
