@@ -237,7 +237,7 @@ async fn browser_signs_in_with_an_access_token() {
     let others = entries.split("[[tokens]]").filter(|it| !it.contains("\"bob\"")).collect::<Vec<_>>();
     std::fs::write(world.tokens.file(), others.join("[[tokens]]")).unwrap();
     let rotated = world.tokens.add("bob");
-    until("the session has ended", || http::get_with(address, "/jobs", &signed_in).code == 401);
+    until("the session has ended", || http::get_with(address, "/jobs", &signed_in).code == 403);
     assert_eq!(get_as_bearer(address, "/jobs", &rotated).code, 200, "the new token is valid");
 }
 

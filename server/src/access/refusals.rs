@@ -9,7 +9,6 @@ use std::time::Duration;
 use http::StatusCode;
 use sqlflow_sync::lock;
 use tonic::Code;
-use tracing::field::display;
 
 use super::Peer;
 use super::audit::Via;
@@ -116,10 +115,11 @@ impl Refusals {
 
 /// Writes a line. Of several requests it names the last one.
 fn write(sender: &Sender, refusal: &Refusal, count: u64) {
+    let address = sender.address.map(tracing::field::display);
     tracing::info!(
         target: "audit",
         principal = sender.principal.as_deref().unwrap_or("others"),
-        address = sender.address.map(display),
+        address,
         action = "refused",
         path = refusal.path,
         code = sender.code,
