@@ -144,7 +144,9 @@ fn secrets_are_not_sent_to_another_users_server() {
         command.output().unwrap()
     };
     let own = ["run", "-e", "SELECT 1", "--datasource", "mysql://ana:secret@tcp(db:3306)/x"];
-    for (token, args) in [("secret", &["list"][..]), ("", &own[..]), ("secret", &["run", "-e", "SELECT 1"][..])] {
+    for (token, args) in
+        [("secret", &["list"][..]), ("", &own[..]), ("secret", &["run", "-e", "SELECT 1"][..])]
+    {
         let output = ctl(token, args);
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
