@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sqlflow_identity::Caller;
+use sqlflow_job::JobId;
 use sqlflow_job_store::{Store, StoreError};
 use sqlflow_result_log::{LogError, ResultLog};
 use sqlflow_sync::lock;
@@ -17,6 +18,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Time for which the sizes of a principal's programs and logs are remembered, with the programs that it adds meanwhile.
 const REMEMBERED_TIME: Duration = Duration::from_secs(30);
+/// Maximum number of connections of browsers that open one job's page by its link, which may be anywhere.
+const LINK_CONNECTIONS: u64 = 64;
 /// Maximum number of sizes that are remembered.
 const REMEMBERED: usize = 1024;
 
@@ -33,7 +36,7 @@ pub struct PrincipalLimits {
     pub pages: u64,
     /// Searches in logs.
     pub searches: u64,
-    /// Connections for gRPC.
+    /// Connections for gRPC, and as many of browsers.
     pub connections: u64,
 }
 
@@ -48,6 +51,10 @@ pub enum Resource {
     Search,
     /// A connection for gRPC.
     Connection,
+    /// A connection of a browser.
+    Browser,
+    /// A connection of a browser that has a job's link and no other right.
+    Link,
 }
 
 /// A principal uses as much as it may.
@@ -159,6 +166,11 @@ impl Admission {
         self.take_as(resource, caller.name()).map(Some)
     }
 
+    /// Takes a connection of a browser that has the link of this job and no other right; `None`: there are as many as may be.
+    pub fn take_of_link(&self, job: &JobId) -> Option<Slot> {
+        self.take_as(Resource::Link, job.as_str()).ok()
+    }
+
     fn take_as(&self, resource: Resource, who: &str) -> Result<Slot, Exceeded> {
         let (what, limit, option) = match resource {
             // Counted with the jobs.
@@ -166,6 +178,9 @@ impl Admission {
             Resource::Page => ("open pages of jobs", self.limits.pages, "limit-pages"),
             Resource::Search => ("searches", self.limits.searches, "limit-searches"),
             Resource::Connection => ("connections", self.limits.connections, "limit-connections"),
+            Resource::Browser => ("connections of browsers", self.limits.connections, "limit-connections"),
+            // Beyond it a connection is served, and keeps the limits of one without a right.
+            Resource::Link => ("", LINK_CONNECTIONS, ""),
         };
         let key = (resource, who.to_owned());
         let mut inner = lock(&self.inner);

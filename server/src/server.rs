@@ -35,7 +35,7 @@ use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
 use crate::state_folder;
 use crate::telemetry::Telemetry;
 use crate::trace::variables_of_agents;
-use crate::web::{JobViews, Links, Web};
+use crate::web::{Checks, JobViews, Links, Sessions, Web};
 
 /// Size of a segment of the result log.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
@@ -158,10 +158,12 @@ pub async fn run(
         log: Arc::clone(&log),
         launcher,
         metrics: metrics.clone(),
+        sessions: Sessions::new(links.clone(), options.access.session_lifetime),
         links: links.clone(),
         trace_url: options.trace_url.unwrap_or_default(),
         shutdown: shutdown.clone(),
         views: JobViews::default(),
+        checks: Checks::default(),
         access: access.clone(),
         admission: admission.clone(),
     };

@@ -6,13 +6,16 @@ use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
 use sqlflow_proto::v1::{
     GetJobRequest, Job, ListJobsRequest, ListJobsResponse, Request, Result as Page, Token,
 };
+use tonic::codegen::http::Uri;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
+use tower::service_fn;
 
 use crate::connection::{AccessToken, Connection};
 use crate::failure::Failure;
+use crate::listener;
 use crate::trace::Trace;
 
 /// Maximum size of a page.
@@ -66,8 +69,12 @@ impl Client {
             .keep_alive_while_idle(true)
             .max_frame_size(LARGEST_FRAME)
             .tcp_nodelay(true);
-        let calls =
-            SqlFlowClient::with_interceptor(endpoint.connect_lazy(), Bearer(connection.token.clone()));
+        let channel = match connection.trusted_users()? {
+            None => endpoint.connect_lazy(),
+            Some(users) => endpoint
+                .connect_with_connector_lazy(service_fn(move |uri: Uri| listener::connect(uri, users))),
+        };
+        let calls = SqlFlowClient::with_interceptor(channel, Bearer(connection.token.clone()));
         let calls = calls.max_decoding_message_size(LARGEST_MESSAGE);
         Ok(Self { calls, server: server.to_owned() })
     }

@@ -11,9 +11,11 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use sqlflow_cli::address;
+use sqlflow_identity::local_user;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::failure::Failure;
+use crate::listener::TrustedUsers;
 
 /// Server of a user that names none, if the default socket does not exist.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
@@ -28,6 +30,10 @@ pub(crate) struct ConnectionArgs {
     /// [default: that of the login, or $XDG_RUNTIME_DIR/sqlflow/server.sock if it exists, or 127.0.0.1:50051]
     #[arg(long, global = true, value_name = "ADDRESS", env = "SQLFLOW_SERVER", value_parser = address::server_url)]
     pub(crate) server: Option<String>,
+    /// User whose server this is, if it is on this machine, without TLS, and neither root's nor your own. Any user could
+    /// listen there while the server is down, so access tokens and data sources are sent to a named user's server only
+    #[arg(long, global = true, value_name = "NAME", env = "SQLFLOW_SERVER_USER")]
+    pub(crate) server_user: Option<String>,
     /// File with the access token, read before each call, as Kubernetes renews them [default: SQLFLOW_ACCESS_TOKEN
     /// itself, or that of the login]
     #[arg(long, global = true, value_name = "FILE", env = "SQLFLOW_ACCESS_TOKEN_FILE")]
@@ -50,6 +56,9 @@ pub(crate) struct Connection {
     pub(crate) server: String,
     /// Where the access token is.
     pub(crate) token: AccessToken,
+    /// Whether a data source of the user is sent.
+    pub(crate) has_data_source: bool,
+    server_user: Option<String>,
     ca: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
 }
@@ -101,6 +110,8 @@ pub(crate) struct Login {
     pub(crate) access_token: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ca: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) server_user: Option<String>,
 }
 
 impl ConnectionArgs {
@@ -131,7 +142,14 @@ impl ConnectionArgs {
             (None, None, token) => AccessToken::Text(token.to_owned()),
         };
         let identity = self.client_cert.clone().zip(self.client_key.clone());
-        Ok(Connection { server, token, ca: self.ca.clone().or(login.ca), identity })
+        Ok(Connection {
+            server,
+            token,
+            has_data_source: false,
+            server_user: self.server_user.clone().or(login.server_user),
+            ca: self.ca.clone().or(login.ca),
+            identity,
+        })
     }
 }
 
@@ -159,7 +177,14 @@ impl Connection {
     /// To this server, without an identity.
     #[cfg(test)]
     pub(crate) fn to(server: &str) -> Self {
-        Self { server: server.to_owned(), token: AccessToken::None, ca: None, identity: None }
+        Self {
+            server: server.to_owned(),
+            token: AccessToken::None,
+            has_data_source: false,
+            server_user: None,
+            ca: None,
+            identity: None,
+        }
     }
 
     /// Checks that nobody else can read the access token on its way.
@@ -171,6 +196,21 @@ impl Connection {
             "cannot send the access token to {}: it could be read on its way; write https://",
             self.server
         )))
+    }
+
+    /// Whose server it may be, if that must be known before anything is sent. `None`: it shows by TLS or by its socket who
+    /// it is, or nothing secret is sent.
+    pub(crate) fn trusted_users(&self) -> Result<Option<TrustedUsers>, Failure> {
+        let has_secret = self.has_data_source || !matches!(self.token, AccessToken::None);
+        if !(has_secret && self.server.starts_with("http://") && is_this_machine(&self.server)) {
+            return Ok(None);
+        }
+        let id_of = |name: &String| {
+            let why = || format!("cannot use --server-user {name}: there is no such user on this machine");
+            local_user::id_of(name).ok_or_else(|| Failure::Usage(why()))
+        };
+        let named = self.server_user.as_ref().map(id_of).transpose()?;
+        Ok(Some(TrustedUsers::new(named)))
     }
 
     /// TLS, for a server that has it.
@@ -265,6 +305,7 @@ mod tests {
     fn args(server: Option<&str>) -> ConnectionArgs {
         ConnectionArgs {
             server: server.map(str::to_owned),
+            server_user: None,
             access_token_file: None,
             ca: None,
             client_cert: None,
@@ -273,7 +314,8 @@ mod tests {
     }
 
     fn login(server: &str) -> Option<Login> {
-        Some(Login { server: server.to_owned(), access_token: "secret".to_owned(), ca: None })
+        let (server, access_token) = (server.to_owned(), "secret".to_owned());
+        Some(Login { server, access_token, ..Login::default() })
     }
 
     #[test]
@@ -299,5 +341,23 @@ mod tests {
             assert!(with(None, login(open)).is_err(), "{open}");
         }
         assert!(!format!("{found:?}").contains("secret"));
+    }
+
+    #[test]
+    fn server_of_this_machine_must_be_known_before_secrets_are_sent() {
+        let is_checked = |server: &str, login, has_data_source| {
+            let connection = Connection { has_data_source, ..args(Some(server)).with(login).unwrap() };
+            connection.trusted_users().unwrap().is_some()
+        };
+        let local = "http://127.0.0.1:1";
+        assert!(is_checked(local, login(local), false), "a token");
+        assert!(is_checked(local, None, true), "a data source");
+        assert!(!is_checked(local, None, false));
+        for shown in ["https://127.0.0.1:1", "unix:///s"] {
+            assert!(!is_checked(shown, login(shown), true), "{shown}");
+        }
+        let unknown = ConnectionArgs { server_user: Some("no such user".to_owned()), ..args(Some(local)) };
+        let error = unknown.with(login(local)).unwrap().trusted_users().unwrap_err().to_string();
+        assert!(error.contains("--server-user no such user"), "{error}");
     }
 }

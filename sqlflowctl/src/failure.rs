@@ -4,6 +4,8 @@ use std::io;
 
 use tonic::{Code, Status};
 
+use crate::listener::ForeignServer;
+
 /// An error of a command. `Display` is the message for the user.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -59,6 +61,9 @@ impl Failure {
     /// The error for a gRPC status; `server` is the server's address.
     pub(crate) fn from_status(status: &Status, server: &str) -> Self {
         let message = status.message();
+        if let Some(foreign) = foreign_server(status) {
+            return Self::Usage(foreign.to_string());
+        }
         if let Some(why) = tls_error(status) {
             return Self::Server(format!("cannot connect to the server at {server}: {why}"));
         }
@@ -93,7 +98,7 @@ impl From<io::Error> for Failure {
 /// Whether a call is retryable: the server did not answer. A status made on this side of the connection has a source;
 /// one that the server sent has none.
 pub(crate) fn is_retryable(status: &Status) -> bool {
-    if tls_error(status).is_some() {
+    if tls_error(status).is_some() || foreign_server(status).is_some() {
         return false;
     }
     let made_here = std::error::Error::source(status).is_some();
@@ -102,6 +107,20 @@ pub(crate) fn is_retryable(status: &Status) -> bool {
         Code::Cancelled | Code::Unknown | Code::Internal => made_here,
         _ => false,
     }
+}
+
+/// The server, if it is one that the user does not trust.
+fn foreign_server(status: &Status) -> Option<&ForeignServer> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(status);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let found = error.downcast_ref().or_else(|| inner.and_then(|it| it.downcast_ref()));
+        if found.is_some() {
+            return found;
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// Why the two sides do not agree on TLS, which no retry changes.

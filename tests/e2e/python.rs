@@ -7,6 +7,7 @@ use sqlflow_proto::v1::{Cause, job_status::Code};
 use sqlflow_tests::http;
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
+use sqlflow_tests::until::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_python_fails_jobs_until_it_is_repaired() {
@@ -50,7 +51,7 @@ async fn broken_python_fails_jobs_until_it_is_repaired() {
         }
     };
     assert_eq!(ended.status.code(), Code::Succeeded, "{:?}", ended.status);
-    assert!(http::get(&server.http, "/readyz").body.contains("launcher: ok"));
+    until("the server sees it", || http::get(&server.http, "/readyz").body.contains("launcher: ok"));
 }
 
 /// As in `PYTHONPATH=images/submitter sqlflow-server`. Submitters run in other folders.

@@ -5,10 +5,13 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod after_review;
+mod agents_port;
+mod audit;
 mod documented;
 mod floods;
 mod other_principal;
 mod other_user;
+mod pages;
 mod pods;
 mod remote;
 mod tls;

@@ -8,16 +8,19 @@ use sqlflow_tests::access::{Bearer, Tokens};
 use sqlflow_tests::http::{self, get_as_bearer};
 use sqlflow_tests::python;
 use sqlflow_tests::server::{Server, Setup};
+use sqlflow_tests::until::until;
 use tonic::Code;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+
+use super::audit;
 
 type Client = SqlFlowClient<InterceptedService<Channel, Bearer>>;
 
 struct World {
     server: Server,
     tokens: Tokens,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn world() -> World {
@@ -26,7 +29,7 @@ fn world() -> World {
     let setup = Setup::new(dir.path(), format!("sqlite:///{}/x.db", dir.path().display()))
         .flag(tokens.flag())
         .flag("--admin=token:op");
-    World { server: setup.start().unwrap(), tokens, _dir: dir }
+    World { server: setup.start().unwrap(), tokens, dir }
 }
 
 impl World {
@@ -168,7 +171,7 @@ async fn wrong_identity_beside_a_right_one_is_refused() {
     let setup = Setup::new(dir.path(), format!("sqlite:///{}/x.db", dir.path().display()))
         .flag(tokens.flag())
         .flag("--allow=token:*,unix:root");
-    let world = World { server: setup.start().unwrap(), tokens, _dir: dir };
+    let world = World { server: setup.start().unwrap(), tokens, dir };
     let mut client = world.server.client().await.unwrap();
     client.run("SELECT 1").await.unwrap();
     assert_eq!(http::get(&world.server.http, "/jobs").code, 200);
@@ -215,12 +218,31 @@ async fn browser_signs_in_with_an_access_token() {
         assert!(cookie.contains(part), "{cookie}");
     }
     let pair = cookie.split(';').next().unwrap();
-    let list = http::get_with(address, "/jobs", &format!("Cookie: {pair}\r\n"));
+    let signed_in = format!("Cookie: {pair}\r\n");
+    let list = http::get_with(address, "/jobs", &signed_in);
     assert!(list.body.contains("token:bob") && list.body.contains("Sign out"), "{list:?}");
     let rebound = http::get_from_host(address, "/jobs", "evil.example.com");
     assert_eq!(rebound.code, 421, "{rebound:?}");
     let two = http::get_with(address, "/jobs", &format!("Cookie: {pair}\r\nHost: evil.example.com\r\n"));
     assert_eq!(two.code, 421, "{two:?}");
+
+    // Anyone who steals the session gets pages, and only while bob has the entry that it began with.
+    let value = pair.split_once('=').unwrap().1;
+    let token = world.tokens.of("bob");
+    assert!(!value.contains(token) && !value.contains(&hex(token)), "{value}");
+    let mut thief = world.client(Bearer(value.to_owned())).await;
+    assert_eq!(code(thief.list_jobs(ListJobsRequest::default()).await), Code::Unauthenticated);
+    assert_eq!(get_as_bearer(address, "/jobs", value).code, 401);
+    let entries = std::fs::read_to_string(world.tokens.file()).unwrap();
+    let others = entries.split("[[tokens]]").filter(|it| !it.contains("\"bob\"")).collect::<Vec<_>>();
+    std::fs::write(world.tokens.file(), others.join("[[tokens]]")).unwrap();
+    let rotated = world.tokens.add("bob");
+    until("the session has ended", || http::get_with(address, "/jobs", &signed_in).code == 403);
+    assert_eq!(get_as_bearer(address, "/jobs", &rotated).code, 200, "the new token is valid");
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|it| format!("{it:02x}")).collect()
 }
 
 /// The operator says whose a data source is; a session never brings a file or an address.
@@ -236,7 +258,7 @@ async fn data_source_is_for_its_users() {
         .flag(tokens.flag())
         .flag(format!("--data-sources={}", file.display()))
         .flag("--datasource-users=token:ana");
-    let world = World { server: setup.start().unwrap(), tokens, _dir: dir };
+    let world = World { server: setup.start().unwrap(), tokens, dir };
     let run = async |user: &str, data_source: &str| {
         let session = Session { db_conn_str: data_source.to_owned(), ..Session::default() };
         let request =
@@ -278,7 +300,7 @@ fn world_with_rules(rules: &str) -> World {
         .flag("--admin=token:op")
         .flag(format!("--model-rights={}", rights.display()))
         .flag("--max-running=2");
-    World { server: setup.start().unwrap(), tokens, _dir: dir }
+    World { server: setup.start().unwrap(), tokens, dir }
 }
 
 /// Runs a program to its end; its failure.
@@ -316,6 +338,23 @@ async fn model_is_replaced_and_dropped_by_its_owner_only() {
     assert_eq!(run(&mut op, "DROP MODEL flowers;").await.unwrap(), None);
     assert_eq!(run(&mut bob, TRAIN).await.unwrap(), None, "it is nobody's any more");
     assert_eq!(code(run(&mut ana, TRAIN).await), Code::PermissionDenied);
+
+    let lines = audit::lines(world.dir.path());
+    let models = lines.iter().filter(|it| it["model"] == "flowers");
+    let models: Vec<_> =
+        models.map(|it| (text(&it["principal"]), text(&it["action"]), text(&it["owner"]))).collect();
+    let expected = [
+        ("token:ana", "publish", ""),
+        ("token:ana", "publish", ""),
+        ("token:op", "publish", "token:ana"),
+        ("token:op", "drop", "token:ana"),
+        ("token:bob", "publish", ""),
+    ];
+    assert_eq!(models, expected);
+}
+
+fn text(value: &serde_json::Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,8 @@
 //! Another user of the server's machine.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use sqlflow_tests::access::as_nobody;
 use sqlflow_tests::server::{Server, Setup, copy_program, program};
@@ -111,6 +112,56 @@ fn address_that_others_reach_is_refused_without_authentication() {
     }
     let server = setup(dir.path()).flag("--listen=0.0.0.0:0").flag("--insecure").start().unwrap();
     server.stop().unwrap();
+}
+
+/// Prints its port, and then the beginning of what each client sends.
+const THIEF: &str = "import socket
+server = socket.create_server(('127.0.0.1', 0))
+print(server.getsockname()[1], flush=True)
+while True:
+    client, _ = server.accept()
+    print(client.recv(16), flush=True)
+    client.close()";
+
+/// While a server is down, any user can listen at its address.
+#[test]
+fn secrets_are_not_sent_to_another_users_server() {
+    let mut thief = as_nobody("python3")
+        .env("PATH", "/usr/bin:/bin")
+        .args(["-c", THIEF])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(thief.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let server = format!("127.0.0.1:{}", said.next().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let ctl = |token: &str, args: &[&str]| {
+        let mut command = Command::new(program("sqlflowctl"));
+        command.env_clear().env("HOME", dir.path()).env("SQLFLOW_SERVER", &server).args(args);
+        if !token.is_empty() {
+            command.env("SQLFLOW_ACCESS_TOKEN", token);
+        }
+        command.output().unwrap()
+    };
+    let own = ["run", "-e", "SELECT 1", "--datasource", "mysql://ana:secret@tcp(db:3306)/x"];
+    for (token, args) in
+        [("secret", &["list"][..]), ("", &own[..]), ("secret", &["run", "-e", "SELECT 1"][..])]
+    {
+        let output = ctl(token, args);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+        let part = format!("cannot use the server at {server}: it belongs to user nobody");
+        assert!(error.contains(&part) && error.contains("--server-user nobody"), "{args:?}: {error}");
+        assert_eq!(said.next().unwrap(), "b''", "{args:?}");
+    }
+    // Nothing that is secret, or a user who is named.
+    for (token, args) in [("", &["list"][..]), ("secret", &["list", "--server-user", "nobody"][..])] {
+        let output = ctl(token, args);
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {output:?}");
+        assert_eq!(said.find(|it| it != "b''").unwrap(), "b'PRI * HTTP/2.0\\r\\n'", "{args:?}");
+    }
+    thief.kill().unwrap();
+    thief.wait().unwrap();
 }
 
 /// A reader of the token file has hashes only.

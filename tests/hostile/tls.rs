@@ -1,9 +1,18 @@
 //! Servers with TLS.
 
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use sqlflow_proto::v1::ListJobsRequest;
+use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
 use sqlflow_tests::access::{self, Tokens};
 use sqlflow_tests::server::{Server, Setup, program};
+use tonic::Streaming;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::audit;
+use super::floods::Raw;
 
 struct World {
     server: Server,
@@ -14,13 +23,19 @@ struct World {
 fn world() -> World {
     let dir = tempfile::tempdir().unwrap();
     access::certificates(dir.path());
+    server_in(dir, "ca.crt", &[])
+}
+
+/// A server that trusts the authorities in this file of the folder.
+fn server_in(dir: tempfile::TempDir, authorities: &str, flags: &[String]) -> World {
     let tokens = Tokens::at(dir.path(), &["bob"]);
     let file = |name: &str| dir.path().join(name).display().to_string();
     let setup = Setup::new(dir.path(), format!("sqlite:///{}/x.db", dir.path().display()))
         .flag(tokens.flag())
         .flag(format!("--tls-cert={}", file("server.crt")))
         .flag(format!("--tls-key={}", file("server.key")))
-        .flag(format!("--client-ca={}", file("ca.crt")));
+        .flag(format!("--client-ca={}", file(authorities)));
+    let setup = flags.iter().fold(setup, |setup, flag| setup.flag(flag));
     World { server: setup.start().unwrap(), tokens, dir }
 }
 
@@ -42,10 +57,9 @@ impl World {
 
     /// Who ran the newest job, as the server's audit log says.
     fn newest_principal(&self) -> String {
-        let log = std::fs::read_to_string(self.dir.path().join("state/server.log")).unwrap();
-        let lines = log.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let mut runs = lines.filter(|it| it["target"] == "audit" && it["fields"]["action"] == "run");
-        runs.next().unwrap()["fields"]["principal"].as_str().unwrap().to_owned()
+        let lines = audit::lines(self.dir.path());
+        let newest = lines.iter().rfind(|it| it["action"] == "run").unwrap();
+        newest["principal"].as_str().unwrap().to_owned()
     }
 }
 
@@ -117,4 +131,100 @@ fn pages_have_tls_too() {
     );
     let output = Command::new("sh").args(["-c", &script]).current_dir(world.dir.path()).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).ends_with("ok\n"), "{output:?}");
+}
+
+/// What the authority `ca` needs to sign with dates of its own, and to revoke.
+const AUTHORITY: &str = "[ca]
+default_ca = d
+[d]
+certificate = ca.crt
+private_key = ca.key
+database = index.txt
+serial = serial
+crlnumber = crlnumber
+new_certs_dir = .
+default_md = sha256
+default_days = 30
+default_crl_days = 30
+policy = p
+x509_extensions = client
+crl_extensions = list
+[p]
+commonName = supplied
+[client]
+basicConstraints = CA:FALSE
+extendedKeyUsage = clientAuth
+[list]
+authorityKeyIdentifier = keyid:always
+";
+
+fn shell(dir: &Path, script: &str) {
+    let made = Command::new("sh").args(["-ec", script]).current_dir(dir).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+}
+
+/// Makes a client's certificate, by `openssl ca` with these options.
+fn certify(dir: &Path, name: &str, options: &str) {
+    let script = format!(
+        "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr
+        openssl ca -batch -notext -config ca.cnf -in {name}.csr -out {name}.crt {options}"
+    );
+    shell(dir, &script);
+}
+
+impl World {
+    /// A call of this client that has no end, and its connection.
+    async fn held(&self, client: &str) -> (Streaming<Vec<u8>>, Channel) {
+        let read = |file: &str| std::fs::read(self.dir.path().join(file)).unwrap();
+        let identity = Identity::from_pem(read(&format!("{client}.crt")), read(&format!("{client}.key")));
+        let authority = Certificate::from_pem(read("ca.crt"));
+        let tls =
+            ClientTlsConfig::new().ca_certificate(authority).identity(identity).domain_name("localhost");
+        let endpoint = Endpoint::from_shared(format!("https://{}", self.server.address)).unwrap();
+        let channel = endpoint.tls_config(tls).unwrap().connect().await.unwrap();
+        // The connection is admitted by it.
+        SqlFlowClient::new(channel.clone()).list_jobs(ListJobsRequest::default()).await.unwrap();
+        let mut calls = tonic::client::Grpc::new(channel.clone());
+        calls.ready().await.unwrap();
+        let path = "/grpc.health.v1.Health/Watch".parse().unwrap();
+        let watched = calls.server_streaming(tonic::Request::new(Vec::new()), path, Raw).await;
+        let mut stream = watched.unwrap().into_inner();
+        assert!(stream.message().await.unwrap().is_some(), "{client}");
+        (stream, channel)
+    }
+}
+
+/// It stayed open for as long as its client wanted.
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_ends_with_its_client_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    access::certificates(dir.path());
+    std::fs::write(dir.path().join("ca.cnf"), AUTHORITY).unwrap();
+    let list = "openssl ca -config ca.cnf -gencrl -out new.crl; mv new.crl crl";
+    shell(
+        dir.path(),
+        &format!(
+            "touch index.txt; echo 01 > serial; echo 01 > crlnumber; cat ca.crt other.crt > both.crt; {list}"
+        ),
+    );
+    certify(dir.path(), "revoked", "");
+    let crl = format!("--client-crl={}", dir.path().join("crl").display());
+    let world = server_in(dir, "both.crt", &[crl]);
+    let dir = world.dir.path();
+    certify(dir, "short", "-enddate $(date -u -d '20 seconds' +%Y%m%d%H%M%SZ)");
+    let (mut short, _) = world.held("short").await;
+    let (mut foreign, _) = world.held("eve").await;
+    let (mut revoked, _) = world.held("revoked").await;
+    let (mut ana, channel) = world.held("ana").await;
+    assert!(short.message().await.is_err(), "it has expired");
+    shell(
+        dir,
+        &format!(
+            "openssl ca -config ca.cnf -revoke revoked.crt; {list}; cp ca.crt new.crt; mv new.crt both.crt"
+        ),
+    );
+    let (revoked, foreign) = tokio::join!(revoked.message(), foreign.message());
+    assert!(revoked.is_err() && foreign.is_err(), "{revoked:?} {foreign:?}");
+    assert!(tokio::time::timeout(Duration::ZERO, ana.message()).await.is_err(), "it stays");
+    SqlFlowClient::new(channel).list_jobs(ListJobsRequest::default()).await.unwrap();
 }

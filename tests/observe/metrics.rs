@@ -10,6 +10,7 @@ use sqlflow_tests::ENDLESS;
 use sqlflow_tests::http::{get, get_as};
 use sqlflow_tests::python;
 use sqlflow_tests::server::{Server, Setup, copy_program, program};
+use sqlflow_tests::until::until;
 
 fn promtool(arguments: &[&str], input: &str) {
     let mut command = Command::new("promtool");
@@ -134,6 +135,8 @@ async fn readyz_and_metrics_report_broken_agent_and_log() {
     assert!(get(&server.http, "/metrics").body.contains("\nsqlflow_launcher_ready 1\n"));
     // Results can still be fetched, so the server is ready.
     std::fs::remove_file(&agent).unwrap();
+    // The launcher's answer is used again for some seconds.
+    until("the agent is missed", || !get(&server.http, "/readyz").body.contains("launcher: ok"));
     let powerless = get(&server.http, "/readyz");
     assert_eq!(powerless.code, 200);
     assert!(

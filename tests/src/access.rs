@@ -25,15 +25,17 @@ impl Tokens {
         let file = dir.join("tokens.toml");
         let mut tokens = BTreeMap::new();
         for user in users {
-            let made = Command::new(program("sqlflow-server"))
-                .args(["token", user, "--token-file"])
-                .arg(&file)
-                .output();
-            let made = made.expect("the program can be started");
-            assert!(made.status.success(), "{made:?}");
-            tokens.insert((*user).to_owned(), String::from_utf8_lossy(&made.stdout).trim().to_owned());
+            tokens.insert((*user).to_owned(), added(&file, user));
         }
         Self { file, tokens }
+    }
+
+    /// Makes another token for a user; the one of before stays in the file.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    pub fn add(&self, user: &str) -> String {
+        added(&self.file, user)
     }
 
     /// The server's flag.
@@ -58,6 +60,15 @@ impl Tokens {
     pub fn interceptor(&self, user: &str) -> Bearer {
         Bearer(self.of(user).to_owned())
     }
+}
+
+/// A new token of this user, whose entry is in the file afterwards.
+fn added(file: &Path, user: &str) -> String {
+    let mut command = Command::new(program("sqlflow-server"));
+    let made = command.args(["token", user, "--token-file"]).arg(file).output();
+    let made = made.expect("the program can be started");
+    assert!(made.status.success(), "{made:?}");
+    String::from_utf8_lossy(&made.stdout).trim().to_owned()
 }
 
 /// Sends an access token with each call.

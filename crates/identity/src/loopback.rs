@@ -1,10 +1,10 @@
-//! The user at the other end of a TCP connection within this machine. The kernel knows it: the client's socket is in
-//! the same table of connections as the server's.
+//! The user at the other end of a TCP connection within this machine. The kernel knows it: both ends are in one table of
+//! sockets.
 //!
 //! Asked with a netlink message of `sock_diag(7)`, which finds one connection by its addresses, however many there are.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
@@ -19,6 +19,8 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
 /// State of a connection that is open in both directions. Later states have no user, or the number 0.
 const ESTABLISHED: u8 = 1;
+/// State of a socket that waits for connections.
+const LISTEN: u8 = 10;
 /// Lengths of the headers, and places in the answer after its header.
 const NETLINK_HEADER: usize = 16;
 const REQUEST: usize = 56;
@@ -45,15 +47,47 @@ pub fn user_of(client: SocketAddr, server: SocketAddr) -> io::Result<Option<u32>
     if !(client.ip().is_loopback() && server.ip().is_loopback() && client.is_ipv4() == server.is_ipv4()) {
         return Ok(None);
     }
+    Ok(user_in(&answer(client, server)?, client, server))
+}
+
+/// The users who serve an open connection, of which the client sees `client` as its own address and `server` as the
+/// peer's: who listens at the address, and who has accepted the connection. `None`: nobody in this machine's network
+/// namespace listens there, or the connection has not been accepted yet.
+///
+/// A connection that has not been accepted belongs to who listens: it ends with their socket. The listener is looked up
+/// first, so a connection that another user accepted meanwhile is seen too.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn servers_of(client: SocketAddr, server: SocketAddr) -> io::Result<[Option<u32>; 2]> {
+    Ok([listener_of(server)?, user_of(server, client)?])
+}
+
+/// The id of the user whose socket waits for connections at a loopback address.
+fn listener_of(server: SocketAddr) -> io::Result<Option<u32>> {
+    let server = canonical(server);
+    if !server.ip().is_loopback() {
+        return Ok(None);
+    }
+    let nobody = match server {
+        SocketAddr::V4(_) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+        SocketAddr::V6(_) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0),
+    };
+    Ok(listener_in(&answer(server, nobody)?, server))
+}
+
+/// The kernel's answer about the socket at `local` that is connected with `remote`, or about one that waits at `local`.
+fn answer(local: SocketAddr, remote: SocketAddr) -> io::Result<Vec<u8>> {
     let netlink =
         socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
     setsockopt(&netlink, ReceiveTimeout, &TimeVal::new(ANSWER_SECONDS, 0))?;
-    let request = request(client, server);
+    let request = request(local, remote);
     let fd = std::os::fd::AsRawFd::as_raw_fd(&netlink);
     sendto(fd, &request, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    let mut answer = [0; 1024];
+    let mut answer = vec![0; 1024];
     let length = recv(fd, &mut answer, MsgFlags::empty())?;
-    Ok(user_in(answer.get(..length).unwrap_or_default(), client, server))
+    answer.truncate(length);
+    Ok(answer)
 }
 
 /// An IPv4 address that is written as an IPv6 one is the former.
@@ -88,16 +122,31 @@ fn request(client: SocketAddr, server: SocketAddr) -> [u8; NETLINK_HEADER + REQU
 
 /// The user in the answer, if it is about the connection between these.
 fn user_in(answer: &[u8], client: SocketAddr, server: SocketAddr) -> Option<u32> {
-    let kind = answer.get(4..6)?;
-    let found = answer.get(NETLINK_HEADER..).filter(|it| it.len() >= ANSWER)?;
-    let number = |at: usize| Some(u32::from_ne_bytes(found.get(at..at + 4)?.try_into().ok()?));
+    let found = found(answer)?;
     // For a connection that has ended, the kernel may find the listening socket of the same address.
-    let is_it = kind == SOCK_DIAG_BY_FAMILY.to_ne_bytes()
-        && found[STATE_AT] == ESTABLISHED
+    let is_it = found[STATE_AT] == ESTABLISHED
         && address(found, SOURCE_AT, PORTS_AT)? == client
-        && address(found, DESTINATION_AT, PORTS_AT + 2)? == server
-        && number(INODE_AT)? != 0;
-    if is_it { number(UID_AT) } else { None }
+        && address(found, DESTINATION_AT, PORTS_AT + 2)? == server;
+    if is_it { owner(found) } else { None }
+}
+
+/// The user in the answer, if it is about a socket that waits for connections to this address, perhaps among others.
+fn listener_in(answer: &[u8], server: SocketAddr) -> Option<u32> {
+    let found = found(answer)?;
+    let is_it = found[STATE_AT] == LISTEN && address(found, SOURCE_AT, PORTS_AT)?.port() == server.port();
+    if is_it { owner(found) } else { None }
+}
+
+/// The part of the answer about a socket.
+fn found(answer: &[u8]) -> Option<&[u8]> {
+    let is_answer = answer.get(4..6)? == SOCK_DIAG_BY_FAMILY.to_ne_bytes();
+    answer.get(NETLINK_HEADER..).filter(|it| is_answer && it.len() >= ANSWER)
+}
+
+/// Whose socket it is. One that nobody has open has no inode, and the number 0.
+fn owner(found: &[u8]) -> Option<u32> {
+    let number = |at: usize| Some(u32::from_ne_bytes(found.get(at..at + 4)?.try_into().ok()?));
+    if number(INODE_AT)? == 0 { None } else { number(UID_AT) }
 }
 
 /// An address and a port in the answer. A socket for IPv6 may have a connection of IPv4.
@@ -153,6 +202,28 @@ mod tests {
         assert_eq!(user_of(peer, own).unwrap(), None);
         drop(server);
         assert_eq!(user_of(peer, own).unwrap(), None);
+    }
+
+    #[test]
+    fn servers_of_a_connection_are_who_listens_and_who_accepted() {
+        let own = Some(Uid::effective().as_raw());
+        for address in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let loopback: IpAddr =
+                if address.starts_with("[::1") { "::1" } else { "127.0.0.1" }.parse().unwrap();
+            let client = TcpStream::connect((loopback, port)).unwrap();
+            let servers = || servers_of(client.local_addr().unwrap(), client.peer_addr().unwrap()).unwrap();
+            assert_eq!(servers(), [own, None], "{address}: it is not accepted yet");
+            let accepted = listener.accept().unwrap();
+            assert_eq!(servers(), [own, own], "{address}");
+            drop(listener);
+            assert_eq!(servers(), [None, own], "{address}: nobody listens");
+            drop(accepted);
+            assert_eq!(servers(), [None, None], "{address}");
+        }
+        let far = "192.0.2.1:5".parse().unwrap();
+        assert_eq!(servers_of("192.0.2.2:5".parse().unwrap(), far).unwrap(), [None, None]);
     }
 
     #[test]

@@ -56,6 +56,20 @@ impl TokenFile {
     }
 }
 
+impl TokenFile {
+    /// The principal of this name, if it has an entry whose hash is the right one.
+    pub fn entry(
+        &self,
+        name: &str,
+        is_right: &dyn Fn(&[u8; 32]) -> bool,
+        on_error: impl FnOnce(&io::Error),
+    ) -> Option<Principal> {
+        let tokens = self.0.current(on_error);
+        let mut of_name = tokens.iter().filter(|(_, principal)| principal.name() == name);
+        of_name.find(|(hash, _)| is_right(hash)).map(|(_, principal)| principal.clone())
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -117,6 +131,21 @@ mod tests {
             assert_eq!(known(&file, wrong), None, "{wrong}");
         }
         assert!(!std::fs::read_to_string(&path).unwrap().contains(&ana));
+    }
+
+    #[test]
+    fn entry_is_found_by_name_and_hash() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens.toml");
+        std::fs::write(&path, entry("ana", "x") + &entry("ana", "y") + &entry("bob", "z")).unwrap();
+        let file = TokenFile::open(&path).unwrap();
+        let of = |name: &str, token: &str| {
+            let hash: [u8; 32] = Sha256::digest(token).into();
+            file.entry(name, &|it| *it == hash, |_| ()).map(|it| it.name().to_owned())
+        };
+        assert_eq!(of("token:ana", "y").as_deref(), Some("token:ana"), "one of several");
+        assert_eq!(of("token:bob", "y"), None, "somebody else's");
+        assert_eq!(of("ana", "y"), None, "names have their method");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor};
 
 /// Certificate bundles of the usual distributions.
 const BUNDLES: [&str; 3] =
@@ -58,6 +58,16 @@ fn certificates_in(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(|error| io::Error::other(format!("it is no PEM file: {error}")))?;
     if all.is_empty() { Err(io::Error::other("it contains no certificate")) } else { Ok(all) }
+}
+
+fn revocation_lists_in(pem: &[u8]) -> io::Result<Vec<CertificateRevocationListDer<'static>>> {
+    let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+    let all = all.map_err(|error| io::Error::other(format!("it is no PEM file: {error}")))?;
+    if all.is_empty() {
+        Err(io::Error::other("it contains no list of revoked certificates"))
+    } else {
+        Ok(all)
+    }
 }
 
 /// The private key of a PEM file.

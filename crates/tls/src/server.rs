@@ -4,10 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
-use crate::{certificates_in, install_provider, private_key_in};
+use crate::{certificates_in, install_provider, private_key_in, revocation_lists_in};
 
 /// Files of a listener's TLS, in PEM.
 #[derive(Debug, Clone)]
@@ -18,6 +20,8 @@ pub struct ServerFiles {
     pub key: PathBuf,
     /// What clients' certificates are signed by. A client may show one; without this file none is requested.
     pub client_ca: Option<PathBuf>,
+    /// Lists of revoked certificates of clients.
+    pub client_crl: Option<PathBuf>,
 }
 
 /// Settings of a listener's handshakes, read again when the files change.
@@ -30,9 +34,16 @@ pub struct ServerTls {
 
 struct State {
     content: Content,
-    config: Arc<ServerConfig>,
+    settings: Settings,
     /// The error of the last reload, which is returned once.
     last_error: String,
+}
+
+/// What the files mean.
+struct Settings {
+    config: Arc<ServerConfig>,
+    /// Verifies the certificates of clients.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 /// What the files hold.
@@ -41,6 +52,7 @@ struct Content {
     certificate: Vec<u8>,
     key: Vec<u8>,
     client_ca: Option<Vec<u8>>,
+    client_crl: Option<Vec<u8>>,
 }
 
 impl ServerTls {
@@ -52,15 +64,24 @@ impl ServerTls {
         install_provider();
         let protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect::<Vec<_>>();
         let content = content(&files)?;
-        let config = config(&files, &content, &protocols)?;
-        let state = State { content, config, last_error: String::new() };
+        let settings = settings(&files, &content, &protocols)?;
+        let state = State { content, settings, last_error: String::new() };
         Ok(Self { files, protocols, state: Mutex::new(state) })
     }
 
     /// The settings for the next handshake.
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.lock().config)
+        Arc::clone(&self.lock().settings.config)
+    }
+
+    /// Whether a client with this certificate, which those after it sign, would be accepted now: with the newest files, and
+    /// at this time.
+    #[must_use]
+    pub fn accepts_client(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let clients = self.lock().settings.clients.clone();
+        let Some(([certificate, signers @ ..], clients)) = Some(chain).zip(clients) else { return false };
+        clients.verify_client_cert(certificate, signers, UnixTime::now()).is_ok()
     }
 
     /// The file with the certificate.
@@ -78,15 +99,15 @@ impl ServerTls {
             if content == self.lock().content {
                 return Ok(None);
             }
-            config(&self.files, &content, &self.protocols).map(|config| Some((content, config)))
+            settings(&self.files, &content, &self.protocols).map(|settings| Some((content, settings)))
         });
         let mut state = self.lock();
         match read {
             Ok(changed) => {
                 state.last_error.clear();
                 let is_new = changed.is_some();
-                if let Some((content, config)) = changed {
-                    (state.content, state.config) = (content, config);
+                if let Some((content, settings)) = changed {
+                    (state.content, state.settings) = (content, settings);
                 }
                 Ok(is_new)
             }
@@ -109,25 +130,19 @@ fn content(files: &ServerFiles) -> io::Result<Content> {
         certificate: read(&files.certificate)?,
         key: read(&files.key)?,
         client_ca: files.client_ca.as_deref().map(read).transpose()?,
+        client_crl: files.client_crl.as_deref().map(read).transpose()?,
     })
 }
 
 /// The settings of this content; the files are for errors.
-fn config(files: &ServerFiles, content: &Content, protocols: &[Vec<u8>]) -> io::Result<Arc<ServerConfig>> {
+fn settings(files: &ServerFiles, content: &Content, protocols: &[Vec<u8>]) -> io::Result<Settings> {
     let chain = certificates_in(&content.certificate);
     let chain = chain.map_err(|error| named("use", &files.certificate, &error))?;
     let key = private_key_in(&content.key).map_err(|error| named("use", &files.key, &error))?;
-    let builder = match files.client_ca.as_ref().zip(content.client_ca.as_ref()) {
+    let clients = client_verifier(files, content)?;
+    let builder = match &clients {
         None => ServerConfig::builder().with_no_client_auth(),
-        Some((file, pem)) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates_in(pem).map_err(|error| named("use", file, &error))? {
-                roots.add(certificate).map_err(|error| named("use", file, &error))?;
-            }
-            let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build();
-            let verifier = verifier.map_err(|error| named("use", file, &error))?;
-            ServerConfig::builder().with_client_cert_verifier(verifier)
-        }
+        Some(verifier) => ServerConfig::builder().with_client_cert_verifier(Arc::clone(verifier)),
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| {
         io::Error::other(format!(
@@ -137,7 +152,33 @@ fn config(files: &ServerFiles, content: &Content, protocols: &[Vec<u8>]) -> io::
         ))
     })?;
     config.alpn_protocols = protocols.to_vec();
-    Ok(Arc::new(config))
+    Ok(Settings { config: Arc::new(config), clients })
+}
+
+/// What verifies the certificates of clients, if they may show one.
+fn client_verifier(
+    files: &ServerFiles,
+    content: &Content,
+) -> io::Result<Option<Arc<dyn ClientCertVerifier>>> {
+    let Some((file, pem)) = files.client_ca.as_ref().zip(content.client_ca.as_ref()) else {
+        return Ok(None);
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates_in(pem).map_err(|error| named("use", file, &error))? {
+        roots.add(certificate).map_err(|error| named("use", file, &error))?;
+    }
+    let mut builder = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated();
+    if let Some((file, pem)) = files.client_crl.as_ref().zip(content.client_crl.as_ref()) {
+        let lists = revocation_lists_in(pem).map_err(|error| named("use", file, &error))?;
+        // An authority without a list has revoked nothing. Authorities themselves are removed from the other file.
+        builder =
+            builder.with_crls(lists).allow_unknown_revocation_status().only_check_end_entity_revocation();
+    }
+    let verifier = builder.build().map_err(|error| {
+        let file = files.client_crl.as_ref().unwrap_or(file);
+        named("use", file, &error)
+    })?;
+    Ok(Some(verifier))
 }
 
 fn named(action: &str, file: &Path, error: &dyn std::fmt::Display) -> io::Error {
@@ -153,7 +194,8 @@ mod tests {
     fn files() -> (tempfile::TempDir, ServerFiles) {
         let dir = pairs();
         let file = |name: &str| dir.path().join(name);
-        let files = ServerFiles { certificate: file("tls.crt"), key: file("tls.key"), client_ca: None };
+        let (certificate, key) = (file("tls.crt"), file("tls.key"));
+        let files = ServerFiles { certificate, key, client_ca: None, client_crl: None };
         (dir, files)
     }
 
@@ -189,6 +231,9 @@ mod tests {
         let error = ServerTls::open(no_ca, &[]).err().unwrap().to_string();
         assert!(error.contains("tls.key: it contains no certificate"), "{error}");
         let with_ca = ServerFiles { client_ca: Some(dir.path().join("two.crt")), ..files };
-        assert!(ServerTls::open(with_ca, &["h2"]).is_ok());
+        assert!(ServerTls::open(with_ca.clone(), &["h2"]).is_ok());
+        let no_list = ServerFiles { client_crl: with_ca.client_ca.clone(), ..with_ca };
+        let error = ServerTls::open(no_list, &[]).err().unwrap().to_string();
+        assert!(error.contains("two.crt: it contains no list of revoked certificates"), "{error}");
     }
 }

@@ -6,27 +6,29 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use sqlflow_identity::Principal;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use super::{Access, allowed, bearer};
+use super::{Access, Peer, allowed, bearer};
 
 /// Services that serve everybody: probes have no identity.
 const OPEN: &str = "/grpc.health.";
 /// Services that decide themselves, since the token of a job is a right to it.
 const OWN_RULES: &str = "/sqlflow.";
+/// Name of an unknown sender in the audit log.
+const ANONYMOUS: &str = "anonymous";
 
 /// The layer.
 #[derive(Clone)]
 pub struct AccessLayer<F> {
     access: Access,
-    /// The principal of a request's connection.
+    /// The other end of a request's connection.
     peer: F,
 }
 
 impl<F> AccessLayer<F> {
-    /// `peer` finds the principal of a request's connection among its extensions.
+    /// `peer` finds the other end of a request's connection among its extensions.
     pub fn new(access: Access, peer: F) -> Self {
         Self { access, peer }
     }
@@ -52,7 +54,7 @@ where
     S: Service<http::Request<R>, Response = http::Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     R: Send + 'static,
-    F: Fn(&http::Extensions) -> Option<Arc<Principal>>,
+    F: Fn(&http::Extensions) -> Option<Arc<Peer>>,
 {
     type Response = http::Response<Body>;
     type Error = S::Error;
@@ -70,20 +72,32 @@ where
         let copy = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, copy);
         let access = self.layer.access.clone();
-        let peer = (self.layer.peer)(request.extensions());
+        let peer = (self.layer.peer)(request.extensions()).unwrap_or_default();
         let bearer = bearer(request.headers()).map(str::to_owned);
+        let uri = request.uri().clone();
         Box::pin(async move {
-            let caller = match access.caller(bearer.as_deref(), peer.as_deref()).await {
+            let note = |principal: &str, code| access.refusals.note_call(principal, &peer, uri.path(), code);
+            let connected = peer.principal.as_ref();
+            let caller = match access.caller(bearer.as_deref(), connected).await {
                 Ok(caller) => caller,
-                Err(refused) => return Ok(Status::from(refused).into_http()),
+                Err(refused) => {
+                    let status = Status::from(refused);
+                    note(connected.map_or(ANONYMOUS, Principal::name), status.code());
+                    return Ok(status.into_http());
+                }
             };
-            if !request.uri().path().starts_with(OWN_RULES)
+            if !uri.path().starts_with(OWN_RULES)
                 && let Err(refused) = allowed(&caller)
             {
-                return Ok(Status::from(refused).into_http());
+                let status = Status::from(refused);
+                note(caller.name(), status.code());
+                return Ok(status.into_http());
             }
-            request.extensions_mut().insert(caller);
-            inner.call(request).await
+            request.extensions_mut().insert(caller.clone());
+            let response = inner.call(request).await?;
+            let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+            note(caller.name(), code);
+            Ok(response)
         })
     }
 }

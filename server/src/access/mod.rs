@@ -1,21 +1,26 @@
 //! Who calls, and what they may do: for gRPC and web pages alike.
 
 mod audit;
+mod certified;
 mod layer;
 mod local_users;
+mod refusals;
 mod tls;
 mod verifiers;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use sqlflow_identity::{Caller, Policy, Principal};
+use sqlflow_identity::{Caller, Policy, Principal, local_user};
 use tonic::Status;
 
-pub use audit::{Action, audit};
+pub use audit::{Action, ModelAction, Right, Via, audit, audit_list, audit_model};
+pub use certified::CertifiedStream;
 pub use layer::AccessLayer;
 pub use local_users::LocalUsers;
-pub use tls::{CertificateReloads, TlsStream, handshake, holder};
+pub use refusals::Refusals;
+pub use tls::{CertificateReloads, handshake};
 pub use verifiers::{KubernetesTokens, TokenVerifier, Tokens};
 
 /// Finds out who calls.
@@ -25,6 +30,19 @@ pub struct Access {
     verifiers: Arc<[Box<dyn TokenVerifier>]>,
     /// Users of this machine.
     pub local_users: Arc<LocalUsers>,
+    /// The user of this server.
+    pub own_user: Arc<Principal>,
+    /// Refused requests, for the audit log.
+    pub refusals: Refusals,
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Who it is, as far as the connection itself shows it.
+    pub principal: Option<Principal>,
+    /// Its address; `None`: it came through the socket.
+    pub address: Option<IpAddr>,
 }
 
 /// Why a caller is not served.
@@ -44,7 +62,13 @@ impl Access {
     /// With these rules, and these verifiers of bearer tokens in this order.
     #[must_use]
     pub fn new(policy: Policy, verifiers: Vec<Box<dyn TokenVerifier>>) -> Self {
-        Self { policy: Arc::new(policy), verifiers: verifiers.into(), local_users: Arc::default() }
+        Self {
+            policy: Arc::new(policy),
+            verifiers: verifiers.into(),
+            local_users: Arc::default(),
+            own_user: Arc::new(local_user::own()),
+            refusals: Refusals::default(),
+        }
     }
 
     /// Whether tokens can be verified.
@@ -66,6 +90,14 @@ impl Access {
             }
         }
         Err(Refused::Token)
+    }
+}
+
+impl Access {
+    /// The principal of an entry of the token file, by its name and the SHA-256 of its token, if it is still there.
+    #[must_use]
+    pub fn entry(&self, name: &str, is_right: &dyn Fn(&[u8; 32]) -> bool) -> Option<Principal> {
+        self.verifiers.iter().find_map(|verifier| verifier.entry(name, is_right))
     }
 }
 

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlflow_identity::{Principal, certificate};
 use sqlflow_tls::server::ServerTls;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -43,13 +42,6 @@ pub async fn handshake(stream: TcpStream, tls: &ServerTls) -> io::Result<TlsStre
 async fn say_goodbye(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
     tokio::io::copy(&mut stream.take(GOODBYE_BYTES), &mut tokio::io::sink()).await.map(drop)
-}
-
-/// Who the peer is by its certificate, which the handshake verified.
-#[must_use]
-pub fn holder(stream: &TlsStream) -> Option<Principal> {
-    let (_, session) = stream.get_ref();
-    certificate::holder(session.peer_certificates()?.first()?)
 }
 
 /// Reloads renewed certificates until it is dropped.

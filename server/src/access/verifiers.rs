@@ -30,6 +30,12 @@ pub trait TokenVerifier: Send + Sync + 'static {
     /// # Errors
     /// It cannot be verified now; one sentence.
     async fn principal(&self, token: &str) -> Result<Option<Principal>, String>;
+
+    /// The principal of an entry that this verifier has, by its name and the SHA-256 of its token. `None` also from one
+    /// that has no entries.
+    fn entry(&self, _name: &str, _is_right: &dyn Fn(&[u8; 32]) -> bool) -> Option<Principal> {
+        None
+    }
 }
 
 /// Tokens of the token file.
@@ -38,11 +44,16 @@ pub struct Tokens(pub TokenFile);
 #[async_trait]
 impl TokenVerifier for Tokens {
     async fn principal(&self, token: &str) -> Result<Option<Principal>, String> {
-        let report = |error: &std::io::Error| {
-            tracing::error!(%error, "cannot read the token file again; using the previous tokens");
-        };
         Ok(self.0.principal(token, report))
     }
+
+    fn entry(&self, name: &str, is_right: &dyn Fn(&[u8; 32]) -> bool) -> Option<Principal> {
+        self.0.entry(name, is_right, report)
+    }
+}
+
+fn report(error: &std::io::Error) {
+    tracing::error!(%error, "cannot read the token file again; using the previous tokens");
 }
 
 /// Tokens of Kubernetes, by reviews of the API server.

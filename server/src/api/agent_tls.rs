@@ -29,7 +29,8 @@ impl AgentTls {
     /// # Errors
     /// They cannot be read, or do not match.
     pub fn new(listener: TcpListener, certificate: &Path, key: &Path) -> io::Result<Self> {
-        let files = ServerFiles { certificate: certificate.to_owned(), key: key.to_owned(), client_ca: None };
+        let (certificate, key) = (certificate.to_owned(), key.to_owned());
+        let files = ServerFiles { certificate, key, client_ca: None, client_crl: None };
         Ok(Self { listener, tls: Arc::new(ServerTls::open(files, &["h2"])?) })
     }
 

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::delivery::TrackedStream;
-use crate::access::{LocalUsers, TlsStream, handshake, holder};
+use crate::access::{CertifiedStream, LocalUsers, Peer};
 use crate::connections::{self, LimitedConnection, MAX_UNADMITTED, Unadmitted};
 
 /// Where clients connect.
@@ -44,11 +44,11 @@ struct SocketFile {
 /// A client's connection.
 pub(super) enum ClientStream {
     Tcp(TcpStream),
-    Tls(Box<TlsStream>),
+    Tls(Box<CertifiedStream>),
     Unix(UnixStream),
 }
 
-type Connected = Unadmitted<(ClientStream, Option<Principal>)>;
+type Connected = Unadmitted<(ClientStream, Peer)>;
 
 impl ClientListener {
     /// Connections whose other ends are identified, as far as that is possible.
@@ -77,15 +77,15 @@ fn of_port(
         async move {
             // Small answers must not wait for more to say.
             let _ = connection.stream().set_nodelay(true);
-            let local = user_behind(connection.stream(), &users).await;
+            let peer = peer_of(connection.stream(), &users).await;
             let Some(tls) = tls else {
-                return Some(connection.map(|stream| (ClientStream::Tcp(stream), local)));
+                return Some(connection.map(|stream| (ClientStream::Tcp(stream), peer)));
             };
             // A peer that does not complete it is not an error of this server.
-            let connection = connection.try_map(|stream| handshake(stream, &tls)).await?;
+            let connection = connection.try_map(|stream| CertifiedStream::accept(stream, &tls)).await?;
             Some(connection.map(|stream| {
-                let peer = holder(&stream).or(local);
-                (ClientStream::Tls(Box::new(stream)), peer)
+                let principal = stream.holder().or(peer.principal);
+                (ClientStream::Tls(Box::new(stream)), Peer { principal, ..peer })
             }))
         }
     };
@@ -98,27 +98,36 @@ fn of_port(
 
 fn of_socket(socket: ClientSocket, users: Arc<LocalUsers>) -> impl Stream<Item = Connected> + Send {
     let ClientSocket { listener, file } = socket;
-    connections::unadmitted(Arc::new(listener), "local clients").then(move |connection| {
+    let identified = move |connection: Unadmitted<UnixStream>| {
         // It lives as long as this.
         let _ = &file;
         let users = Arc::clone(&users);
         async move {
-            let peer = match connection.stream().peer_cred() {
+            let principal = match connection.stream().peer_cred() {
                 Ok(credentials) if local_user::is_one_user(credentials.uid()) => {
-                    Some(users.of(credentials.uid()).await)
+                    users.of(credentials.uid()).await
                 }
                 Ok(_) | Err(_) => None,
             };
-            connection.map(|stream| (ClientStream::Unix(stream), peer))
+            connection.map(|stream| (ClientStream::Unix(stream), Peer { principal, address: None }))
         }
-    })
+    };
+    // A user whose name is looked up for long delays nobody else.
+    let connections = connections::unadmitted(Arc::new(listener), "local clients");
+    connections.map(identified).buffer_unordered(2 * MAX_UNADMITTED)
+}
+
+/// The other end of a connection, with the user if it is on this machine.
+pub(crate) async fn peer_of(stream: &TcpStream, users: &LocalUsers) -> Peer {
+    let address = stream.peer_addr().ok().map(|it| it.ip().to_canonical());
+    Peer { principal: user_behind(stream, users).await, address }
 }
 
 /// The user whose process is at the other end, if that is on this machine.
-pub(crate) async fn user_behind(stream: &TcpStream, users: &LocalUsers) -> Option<Principal> {
+async fn user_behind(stream: &TcpStream, users: &LocalUsers) -> Option<Principal> {
     let (client, server) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
     match loopback::user_of(client, server) {
-        Ok(uid) => Some(users.of(uid.filter(|uid| local_user::is_one_user(*uid))?).await),
+        Ok(uid) => users.of(uid.filter(|uid| local_user::is_one_user(*uid))?).await,
         Err(error) => {
             tracing::warn!(%error, "the kernel does not tell which user connects");
             None

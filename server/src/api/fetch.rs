@@ -19,7 +19,7 @@ use tonic::{Response, Status};
 
 use super::delivery::{Call, Deliveries, RESET_LAG, Reading};
 use super::{render, status};
-use crate::access::{Action, audit};
+use crate::access::{Action, Right, Via, audit};
 use crate::read_recorder::ReadRecorder;
 
 /// Time that a Fetch waits for a new record; at most half of a client's deadline.
@@ -78,7 +78,7 @@ pub(super) struct Opened {
     pub(super) token: CursorToken,
     pub(super) caller: Caller,
     /// What gives access.
-    pub(super) right: &'static str,
+    pub(super) right: Right,
 }
 
 impl CachedJobs {
@@ -154,7 +154,7 @@ impl Fetcher {
         let cached = self.cached(&id).await?;
         lock(&cached.reads).record(&self.store, &record);
         if cached.is_new_reader(caller.name()) {
-            audit(&caller, Action::Read, &id, right);
+            audit(&caller, Action::Read, &id, right, Via::Api);
         }
 
         let wait = call.time_limit.map_or(LONG_POLL, |limit| LONG_POLL.min(limit / 2));
@@ -318,7 +318,7 @@ mod tests {
     /// By its token, from the beginning.
     fn opened(id: &JobId, token: Token) -> Opened {
         let token = CursorToken { key: JobKey::Token(token), cursor: Some(0) };
-        Opened { id: id.clone(), token, caller: Policy::default().caller(None), right: "token" }
+        Opened { id: id.clone(), token, caller: Policy::default().caller(None), right: Right::Token }
     }
     use crate::metrics::{MeasuredStore, Metrics};
 

@@ -45,7 +45,7 @@ use crate::web::Links;
 
 pub use agent_socket::AgentSocket;
 pub use agent_tls::AgentTls;
-pub(crate) use client_listener::user_behind;
+pub(crate) use client_listener::peer_of;
 pub use client_listener::{ClientListener, ClientSocket};
 pub use executor_auth::ExecutorAuth;
 pub use submit::SubmitOptions;
@@ -185,7 +185,8 @@ impl Api {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let connections = clients.connections(Arc::clone(&self.access.local_users));
-        let peer = |extensions: &http::Extensions| extensions.get::<Arc<delivery::Connection>>()?.peer();
+        let peer =
+            |extensions: &http::Extensions| Some(extensions.get::<Arc<delivery::Connection>>()?.peer());
         let clients = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))

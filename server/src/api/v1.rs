@@ -14,7 +14,7 @@ use super::delivery::{Call, Connection};
 use super::fetch::{DEFAULT_LARGEST, Fetcher, Opened};
 use super::submit::Submitter;
 use super::{render, status};
-use crate::access::{Access, Action, allowed, audit};
+use crate::access::{Access, Action, Right, Via, allowed, audit, audit_list};
 use crate::metrics::Metrics;
 use crate::web::Links;
 
@@ -42,7 +42,7 @@ impl SqlFlow for TokenApi {
             Ok((caller, token, id))
         };
         let (caller, token, id) = self.metrics.call("Run", taken).await?;
-        audit(&caller, Action::Run, &id, "identity");
+        audit(&caller, Action::Run, &id, Right::Identity, Via::Api);
         let token = v1::Token {
             token: token.expose().to_owned(),
             job_id: id.to_string(),
@@ -72,7 +72,7 @@ impl SqlFlow for TokenApi {
     async fn cancel(&self, request: Request<v1::Token>) -> Result<Response<v1::Job>, Status> {
         let token = request.get_ref().token.parse().map_err(status::of_token)?;
         let Opened { id, caller, right, .. } = self.open(token, caller_of(&request)).await?;
-        audit(&caller, Action::Cancel, &id, right);
+        audit(&caller, Action::Cancel, &id, right, Via::Api);
         let event =
             Event::CancelRequested(Failure::new(Cause::Cancelled, "the job was cancelled by its client"));
         match self.store.update(&id, None, event, clock::now_ms()).await {
@@ -97,7 +97,7 @@ impl SqlFlow for TokenApi {
             None => return Err(Status::invalid_argument("name the job by its id or its token")),
         };
         let (id, right) = self.resolve(&key, &caller).await?;
-        audit(&caller, Action::Read, &id, right);
+        audit(&caller, Action::Read, &id, right, Via::Api);
         let record = self.load(&id).await?;
         let mut job = render::job(&record, true);
         job.last_position = self.log.last_position(&id).await.map_err(status::of_log)?;
@@ -112,6 +112,7 @@ impl SqlFlow for TokenApi {
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
         let caller = caller_of(&request);
         let caller = allowed(&caller)?;
+        audit_list(caller, Via::Api);
         let principal = (!caller.is_admin()).then(|| caller.name().to_owned());
         let request = request.into_inner();
         let limit = match request.page_size {
@@ -165,18 +166,18 @@ impl TokenApi {
     }
 
     /// The job, and what gives access to it.
-    async fn resolve(&self, key: &JobKey, caller: &Caller) -> Result<(JobId, &'static str), Status> {
+    async fn resolve(&self, key: &JobKey, caller: &Caller) -> Result<(JobId, Right), Status> {
         match key {
             JobKey::Token(token) => {
                 let id = self.store.resolve(token.hash()).await.map_err(status::of_store)?;
-                Ok((id.ok_or_else(status::unknown_job)?, "token"))
+                Ok((id.ok_or_else(status::unknown_job)?, Right::Token))
             }
             JobKey::Id(id) => {
                 allowed(caller)?;
                 let record = self.load(id).await?;
                 // Whose job it is, or that there is one, is nobody else's business.
                 let is_theirs = caller.may_access(record.principal.as_deref());
-                if is_theirs { Ok((id.clone(), "identity")) } else { Err(status::unknown_job()) }
+                if is_theirs { Ok((id.clone(), Right::Identity)) } else { Err(status::unknown_job()) }
             }
         }
     }

@@ -40,6 +40,10 @@ pub struct AccessArgs {
     #[arg(long, env = "SQLFLOW_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
     pub client_ca: Option<PathBuf>,
 
+    /// Revoked certificates of clients: lists (CRL, PEM) by the authorities of --client-ca, reloaded when they change
+    #[arg(long, env = "SQLFLOW_CLIENT_CRL", value_name = "FILE", requires = "client_ca")]
+    pub client_crl: Option<PathBuf>,
+
     /// File with hashes of access tokens, reloaded when it changes; `sqlflow-server token` makes its entries. A client
     /// with such a token is token:NAME
     #[arg(long, env = "SQLFLOW_TOKEN_FILE", value_name = "FILE")]
@@ -94,6 +98,10 @@ pub struct AccessArgs {
     #[arg(long, env = "SQLFLOW_LINK_LIFETIME", value_name = "TIME", default_value = "7d", value_parser = duration)]
     pub link_lifetime: std::time::Duration,
 
+    /// Time after which a browser signs in again
+    #[arg(long, env = "SQLFLOW_SESSION_LIFETIME", value_name = "TIME", default_value = "12h", value_parser = duration)]
+    pub session_lifetime: std::time::Duration,
+
     /// Another address for /metrics, /readyz and /healthz, without TLS and for everybody who can connect; --http-listen
     /// shows /metrics to administrators only
     #[arg(long, env = "SQLFLOW_METRICS_LISTEN", value_name = "ADDRESS", value_parser = address::http_listen)]
@@ -120,7 +128,7 @@ pub struct AccessArgs {
     #[arg(long, env = "SQLFLOW_LIMIT_SEARCHES", value_name = "NUMBER", default_value = "4", value_parser = number)]
     pub limit_searches: u64,
 
-    /// How many connections one principal may have to --listen and to the socket
+    /// How many connections one principal may have to --listen and to the socket, and as many of browsers to --http-listen
     #[arg(long, env = "SQLFLOW_LIMIT_CONNECTIONS", value_name = "NUMBER", default_value = "256", value_parser = number)]
     pub limit_connections: u64,
 }
@@ -179,6 +187,7 @@ impl AccessArgs {
             certificate: certificate.clone(),
             key: key.clone(),
             client_ca: self.client_ca.clone(),
+            client_crl: self.client_crl.clone(),
         };
         Ok(Some(ServerTls::open(files, &[protocol])?))
     }

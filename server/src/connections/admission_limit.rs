@@ -10,7 +10,7 @@ use sqlflow_sync::lock;
 
 use super::places::{self, Place};
 
-/// Maximum number of connections of one gRPC listener whose peers are not admitted yet. A further one ends the
+/// Maximum number of connections of one listener whose peers are not admitted yet. A further one ends the
 /// oldest: an honest peer is admitted within milliseconds, so it is not affected.
 pub const MAX_UNADMITTED: usize = 1024;
 

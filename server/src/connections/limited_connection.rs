@@ -1,4 +1,4 @@
-//! A gRPC connection with limits until its peer is admitted.
+//! A connection with limits until its peer is admitted, for gRPC and for HTTP/1.
 
 use std::future::Future as _;
 use std::io;
@@ -23,7 +23,8 @@ use super::admission_limit::{AdmissionSlot, Unadmitted};
 use super::places::Place;
 use super::{ADMISSION_TIME, FIRST_BYTES_TIME};
 
-/// First bytes of every gRPC client: the preface of HTTP/2. Shorter than a TLS greeting.
+/// First bytes of every gRPC client: the preface of HTTP/2. Shorter than a TLS greeting, and than a request of HTTP/1
+/// that names its host.
 const HTTP2_PREFACE: usize = 24;
 /// Maximum number of bytes from an agent before its Hello is accepted: a TLS greeting, headers, and the Hello with
 /// its token. An agent sends nothing more before the answer.
@@ -83,8 +84,8 @@ pub fn admit_by_service<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer 
     })
 }
 
-/// A gRPC connection that fails if its first bytes do not arrive in time, its peer is not admitted in time or sends
-/// too much before, or too many others wait for their admission.
+/// A connection that fails if its first bytes do not arrive in time, its peer is not admitted in time or sends too much
+/// before, or too many others wait for their admission.
 pub struct LimitedConnection<S> {
     inner: S,
     bounds: Bounds,
@@ -115,6 +116,11 @@ impl<S> LimitedConnection<S> {
     /// For a peer that sends only a Hello before its admission. The timeout starts now.
     pub fn of_agent(connection: Unadmitted<S>) -> Self {
         Self::within(FIRST_BYTES_TIME, ADMISSION_TIME, HELLO_BYTES, connection)
+    }
+
+    /// The limits, for those who admit the peer.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds.clone()
     }
 
     fn within(first_bytes: Duration, admission: Duration, allowed: usize, connection: Unadmitted<S>) -> Self {

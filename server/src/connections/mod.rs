@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -20,9 +21,11 @@ pub use places::{Place, Places};
 
 /// Timeout for a peer's first bytes, for a TLS handshake, and for the header of an HTTP/1 request.
 pub const FIRST_BYTES_TIME: Duration = Duration::from_secs(10);
-/// Timeout for the admission of a gRPC connection's peer: the first request of a client, an accepted Hello of an
-/// agent. Longer than the timeout above, since a client may connect before it sends a request.
+/// Timeout for the admission of a connection's peer: a request of a client or browser with a right, an accepted Hello of
+/// an agent. Longer than the timeout above, since a client may connect before it sends a request.
 pub const ADMISSION_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
+/// Timeout of an admitted HTTP/1 connection whose peer takes nothing of what is sent to it. Those of gRPC have keepalive.
+pub const UNREAD_TIME: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
 /// Pause after a failure to accept. Without free file descriptors the next try would fail at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -85,7 +88,15 @@ pub async fn next<L: Listener>(listener: &L, who: &'static str) -> L::Stream {
     }
 }
 
-/// Connections of a gRPC listener. `who` names the peers in the log.
+/// Ends the connection if its peer takes nothing for [`UNREAD_TIME`]. The kernel measures it: a slow link makes progress
+/// in its buffers long before more can be written to them.
+pub fn end_if_unread(stream: &TcpStream) {
+    if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(UNREAD_TIME)) {
+        tracing::debug!(%error, "cannot limit the time of a connection that nobody reads");
+    }
+}
+
+/// Connections of a listener. `who` names the peers in the log.
 pub fn unadmitted<L: Listener>(
     listener: Arc<L>,
     who: &'static str,

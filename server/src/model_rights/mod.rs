@@ -15,6 +15,7 @@ use sqlflow_os::reloaded::Reloaded;
 use tonic::Status;
 
 use self::rules::{Right, Rules};
+use crate::access::{ModelAction, audit_model};
 use crate::codegen::{OutputSpec, StepSpec, VisibilitySpec};
 
 /// Maximum number of own models that the agent shows in spite of the rules.
@@ -124,17 +125,26 @@ fn denied(why: &str) -> Status {
     Status::permission_denied(format!("cannot run the program: {why}"))
 }
 
-/// Why a job may not publish or remove its models now; `None`: it may. A model without an owner becomes the job's.
+/// Whether a job may publish and remove its models now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Publication {
+    /// It may, as a job of this principal. `None`: it has no models, or is of a server that did not know principals.
+    Granted(Option<String>),
+    /// It may not, for this reason.
+    Refused(String),
+}
+
+/// Checks the models of a job that is about to publish or remove them. A model without an owner becomes the job's.
 ///
 /// # Errors
 /// The store's.
-pub async fn refused(store: &dyn Store, job: &JobId, step: &StepSpec) -> Result<Option<String>, StoreError> {
+pub async fn publication(store: &dyn Store, job: &JobId, step: &StepSpec) -> Result<Publication, StoreError> {
     if step.outputs.is_empty() {
-        return Ok(None);
+        return Ok(Publication::Granted(None));
     }
-    let Some(record) = store.load(job).await? else { return Ok(None) };
-    // Of a server that did not know principals.
-    let Some(principal) = record.principal else { return Ok(None) };
+    let Some(principal) = store.load(job).await?.and_then(|record| record.principal) else {
+        return Ok(Publication::Granted(None));
+    };
     for output in &step.outputs {
         let owner = match output.removal {
             Some(_) => store.model_owner(&output.model).await?,
@@ -142,10 +152,18 @@ pub async fn refused(store: &dyn Store, job: &JobId, step: &StepSpec) -> Result<
         };
         let foreign = owner.filter(|owner| *owner != principal && output.owner.as_ref() != Some(owner));
         if let Some(owner) = foreign {
-            return Ok(Some(refusal(output, &owner)));
+            return Ok(Publication::Refused(refusal(output, &owner)));
         }
     }
-    Ok(None)
+    Ok(Publication::Granted(Some(principal)))
+}
+
+/// Writes to the audit log which models a job of this principal publishes and removes.
+pub fn audit(principal: Option<&str>, job: &JobId, step: &StepSpec) {
+    for output in &step.outputs {
+        let action = if output.removal.is_some() { ModelAction::Drop } else { ModelAction::Publish };
+        audit_model(principal, action, &output.model, job, output.owner.as_deref());
+    }
 }
 
 /// Forgets the owners of models that a successful step has dropped.

@@ -1,7 +1,6 @@
-//! Who opens a page: by a bearer token, by a session that began with one, or by the connection, like gRPC clients.
+//! Who opens a page: by a bearer token, by a session of the browser, or by the connection, like gRPC clients.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use axum::extract::{Form, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -11,43 +10,49 @@ use maud::html;
 use serde::Deserialize;
 use sqlflow_identity::{Caller, Principal};
 
+use super::Web;
 use super::pages::Refusal;
-use super::{Web, cookies};
-use crate::access::{Refused, allowed, bearer};
+use crate::access::{Peer, Refused, allowed, bearer};
 
-/// Cookie with the access token of a browser that signed in, and its lifetime. The token is verified with each request, so
-/// that one that is revoked ends the session.
-const COOKIE: &str = "sqlflow_session";
-const COOKIE_LIFETIME: Duration = Duration::from_secs(12 * 3600);
+/// Whether a request comes from an administrator, or from the server's own user, who may read the server's log anyway.
+#[derive(Clone, Copy)]
+pub(super) struct IsOperator(pub(super) bool);
 
-/// The principal of a connection.
-#[derive(Clone)]
-pub(super) struct Peer(pub(super) Option<Principal>);
-
-/// Finds the caller of each request, which is among its extensions afterwards. A wrong token is refused, except one of
-/// a session, which has ended then.
+/// Finds the caller of each request, which is among its extensions afterwards. A wrong token is refused. A session that
+/// has ended is ignored.
 pub(super) async fn identify(State(web): State<Web>, mut request: Request, next: Next) -> Response {
     if let Err(refusal) = check_host(&web, &request) {
         return refusal.into_response();
     }
     let headers = request.headers();
-    let peer = request.extensions().get::<Peer>().and_then(|it| it.0.clone());
+    let connected = request.extensions().get::<Peer>().cloned().unwrap_or_default();
     // The user behind a connection of a proxy is the proxy's.
-    let peer = peer.filter(|_| is_loopback(web.links.host()) && !is_forwarded(headers));
-    let caller = match (bearer(headers), session(headers)) {
-        (Some(token), _) => web.access.caller(Some(token), None).await,
-        (None, Some(token)) => match web.access.caller(Some(token), None).await {
-            Err(Refused::Token) => web.access.caller(None, peer.as_ref()).await,
-            other => other,
-        },
-        (None, None) => web.access.caller(None, peer.as_ref()).await,
+    let peer =
+        connected.principal.clone().filter(|_| is_loopback(web.links.host()) && !is_forwarded(headers));
+    let caller = match bearer(headers) {
+        Some(token) => web.access.caller(Some(token), None).await,
+        None => {
+            let in_session = web.sessions.principal(headers, &web.access);
+            web.access.caller(None, in_session.or(peer.clone()).as_ref()).await
+        }
+    };
+    // Without the query, in which keys are.
+    let path = request.uri().path().to_owned();
+    let noted = |response: Response, name: &str| {
+        web.access.refusals.note_page(name, &connected, &path, response.status());
+        response
     };
     match caller {
         Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+            let is_own = peer.is_some_and(|it| it == *web.access.own_user);
+            request.extensions_mut().insert(IsOperator(caller.is_admin() || is_own));
+            request.extensions_mut().insert(caller.clone());
+            noted(next.run(request).await, caller.name())
         }
-        Err(refused) => refusal(&refused).into_response(),
+        Err(refused) => {
+            let name = peer.as_ref().map_or("anonymous", Principal::name);
+            noted(refusal(&refused).into_response(), name)
+        }
     }
 }
 
@@ -99,35 +104,16 @@ pub(super) async fn sign_in(
     let caller = web.access.caller(Some(token), None).await;
     let wrong = |why: &str| sign_in_form(StatusCode::UNAUTHORIZED, Some(why));
     let caller = caller.map_err(|refused| wrong(&refused.to_string()))?;
-    allowed(&caller).map_err(|refused| refusal(&refused))?;
-    // Every token that is valid has none of these, which would end the cookie's value.
-    if !token.bytes().all(|it| it.is_ascii_graphic() && !b";,\"\\".contains(&it)) {
-        return Err(wrong("the token has characters that a cookie cannot hold"));
-    }
-    let seconds = COOKIE_LIFETIME.as_secs();
-    let cookie =
-        format!("{COOKIE}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{}", secure(&web));
+    let caller = allowed(&caller).map_err(|refused| refusal(&refused))?;
+    let cookie = caller.principal().and_then(|it| web.sessions.begin(it, token, &web.access));
+    let cookie = cookie.ok_or_else(|| wrong("the names of your groups are too long for a session"))?;
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/jobs")).into_response())
 }
 
 /// Ends the session.
 pub(super) async fn sign_out(State(web): State<Web>, headers: HeaderMap) -> Result<Response, Refusal> {
     from_this_site(&headers)?;
-    let cookie = format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict{}", secure(&web));
-    Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/jobs")).into_response())
-}
-
-fn secure(web: &Web) -> &'static str {
-    if web.links.are_encrypted() { "; Secure" } else { "" }
-}
-
-/// Whether the browser has a session.
-pub(super) fn has_session(headers: &HeaderMap) -> bool {
-    session(headers).is_some()
-}
-
-fn session(headers: &HeaderMap) -> Option<&str> {
-    cookies::values(headers, COOKIE).find(|token| !token.is_empty())
+    Ok(([(header::SET_COOKIE, web.sessions.end())], Redirect::to("/jobs")).into_response())
 }
 
 /// Refuses a form that a page of another site sends. Browsers say which site it is.

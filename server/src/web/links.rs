@@ -60,13 +60,23 @@ impl Links {
     /// Derives 32 bytes from these parts, which cannot be made without the secret. Each purpose has its own.
     #[must_use]
     pub fn derive(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+        self.mac_of(purpose, parts).finalize().into_bytes().into()
+    }
+
+    /// Whether these bytes were derived from these parts. Takes the same time for all wrong ones.
+    #[must_use]
+    pub fn derives(&self, purpose: &str, parts: &[&[u8]], bytes: &[u8]) -> bool {
+        self.mac_of(purpose, parts).verify_slice(bytes).is_ok()
+    }
+
+    fn mac_of(&self, purpose: &str, parts: &[&[u8]]) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("any length will do");
         // With their lengths, two different lists of parts never become the same bytes.
         for part in std::iter::once(purpose.as_bytes()).chain(parts.iter().copied()) {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
         }
-        mac.finalize().into_bytes().into()
+        mac
     }
 
     /// Whether browsers find this server by HTTPS.
@@ -165,7 +175,8 @@ fn path_with(job: &JobId, key: &str) -> String {
     format!("/jobs/{job}?key={key}")
 }
 
-fn now_seconds() -> u64 {
+/// Seconds since the Unix epoch.
+pub(super) fn now_seconds() -> u64 {
     u64::try_from(clock::now_ms() / 1000).unwrap_or_default()
 }
 

@@ -1,8 +1,9 @@
 //! HTTP: probes and metrics for operators, web pages for users.
 //!
-//! `links` makes and checks links, `identity` finds who opens a page. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
-//! and `tail` finds the last lines. `pages` renders HTML, `live` sends updates. `serve` is the protocol.
+//! `links` makes and checks links, `session` sessions of browsers. `identity` finds who opens a page, and `admit` lifts the limits of their connection. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
+//! and `tail` finds the last lines. `pages` renders HTML, `live` sends updates. `serve` is the protocol, `probes` and `shared_check` are for machines.
 
+mod admit;
 mod cookies;
 mod downsampling;
 mod identity;
@@ -13,6 +14,8 @@ mod pages;
 mod probes;
 mod progress_bar;
 mod serve;
+mod session;
+mod shared_check;
 mod statements;
 mod tail;
 #[cfg(test)]
@@ -42,6 +45,8 @@ use crate::connections::FIRST_BYTES_TIME;
 use crate::metrics::Metrics;
 
 pub use links::Links;
+pub use probes::Checks;
+pub use session::Sessions;
 
 /// Timeout for open requests at shutdown.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
@@ -59,12 +64,16 @@ pub struct Web {
     pub metrics: Metrics,
     /// Links to web pages.
     pub links: Links,
+    /// Sessions of browsers.
+    pub sessions: Sessions,
     /// Address of a trace: a URL with `{trace}` in it; empty: none.
     pub trace_url: String,
     /// Ends everything.
     pub shutdown: CancellationToken,
     /// Cached views of jobs.
     pub views: JobViews,
+    /// The checks behind probes and metrics.
+    pub checks: Checks,
     /// Who may do what.
     pub access: Access,
     /// What one principal may use.
@@ -85,12 +94,12 @@ impl Web {
         let shutdown = self.shutdown.clone();
         let routes = self.routes();
         let users = Arc::clone(&self.access.local_users);
-        let peers = serve::Peers { tls, users: Some(users) };
+        let peers = serve::Peers { who: "browsers", tls, users: Some(users) };
         let pages = serve::serve(listener, routes, peers, FIRST_BYTES_TIME, shutdown.clone());
         let metrics = async {
             if let Some(listener) = metrics {
                 let routes = probes::open_routes().with_state(self).layer(middleware::from_fn(secured));
-                let peers = serve::Peers { tls: None, users: None };
+                let peers = serve::Peers { who: "readers of metrics", tls: None, users: None };
                 serve::serve(listener, routes, peers, FIRST_BYTES_TIME, shutdown.clone()).await;
             }
         };
@@ -112,6 +121,7 @@ impl Web {
             .merge(probes::routes())
             .merge(pages::routes())
             .merge(live::routes())
+            .layer(middleware::from_fn_with_state(self.clone(), admit::admit))
             .layer(middleware::from_fn_with_state(self.clone(), identity::identify))
             .with_state(self.clone())
             .layer(middleware::from_fn(secured))

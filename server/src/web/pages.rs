@@ -27,7 +27,7 @@ use sqlflow_proto::record::record::Payload;
 use super::tail::{Tail, tail};
 use super::view::READ_TIME;
 use super::{Web, assets, identity};
-use crate::access::{Action, audit};
+use crate::access::{Action, Right, Via, audit};
 
 pub(super) use summary::summary;
 
@@ -81,7 +81,10 @@ impl Web {
     /// Loads the job for a reader, if the key is valid or the caller may access it.
     pub(super) async fn open(&self, id: &str, key: &str, caller: &Caller) -> Result<JobRecord, Refusal> {
         let record = self.find(id, key, caller).await?;
-        audit(caller, Action::Read, &record.job.id, "page");
+        // Their own pages have keys as well.
+        let is_theirs = caller.may_access(record.principal.as_deref());
+        let right = if is_theirs { Right::Identity } else { Right::Link };
+        audit(caller, Action::Read, &record.job.id, right, Via::Page);
         Ok(record)
     }
 
@@ -129,6 +132,7 @@ struct Entry {
 /// Redirects from a job's token to its page.
 async fn enter(
     State(web): State<Web>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Form(entry): Form<Entry>,
 ) -> Result<Redirect, Refusal> {
@@ -136,7 +140,10 @@ async fn enter(
     let token = entry.token.trim().parse::<CursorToken>();
     let Ok(CursorToken { key: JobKey::Token(token), .. }) = token else { return Err(locked()) };
     match web.store.resolve(token.hash()).await {
-        Ok(Some(id)) => Ok(Redirect::to(&web.links.path(&id))),
+        Ok(Some(id)) => {
+            audit(&caller, Action::Read, &id, Right::Token, Via::Page);
+            Ok(Redirect::to(&web.links.path(&id)))
+        }
         Ok(None) => Err(locked()),
         Err(error) => Err(Refusal::fault(&error)),
     }

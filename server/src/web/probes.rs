@@ -1,5 +1,6 @@
 //! Endpoints for machines: liveness, readiness, metrics.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -11,9 +12,31 @@ use axum::{Extension, Router};
 use sqlflow_identity::Caller;
 
 use super::Web;
+use super::identity::IsOperator;
+use super::shared_check::SharedCheck;
 
+/// Time for which the launcher's answer is used again: it may have asked an API server, which strangers must not do.
+const LAUNCHER_LIFETIME: Duration = Duration::from_secs(5);
 /// Timeout for the launcher's answer: probes have a timeout of a few seconds themselves.
 const LAUNCHER_TIME: Duration = Duration::from_secs(2);
+
+/// The checks behind probes and metrics.
+#[derive(Clone)]
+pub struct Checks {
+    counts: Arc<SharedCheck<Result<Vec<(String, i64)>, String>>>,
+    log: Arc<SharedCheck<Result<(), String>>>,
+    launcher: Arc<SharedCheck<Result<(), String>>>,
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self {
+            counts: Arc::new(SharedCheck::new(Duration::ZERO)),
+            log: Arc::new(SharedCheck::new(Duration::ZERO)),
+            launcher: Arc::new(SharedCheck::new(LAUNCHER_LIFETIME)),
+        }
+    }
+}
 
 /// For the address of browsers.
 pub(super) fn routes() -> Router<Web> {
@@ -46,33 +69,57 @@ async fn metrics_of_admin(
 /// Readiness: the store and the log can be read. Whether jobs can be recorded and attempts launched is reported and
 /// does not count. A server that left its Service because of a full disk, or an unavailable cluster, would make its
 /// jobs' results unreachable, and Run would fail without a cause.
-async fn ready(State(web): State<Web>) -> Response {
-    let (store, new_jobs, log, launcher) =
-        tokio::join!(web.store.counts(), web.store.can_record(), web.log.ready(), launcher_state(&web));
-    let store = store.map(drop).map_err(|error| error.to_string());
-    let log = log.map_err(|error| error.to_string());
-    let line = |name: &str, state: &Result<(), String>| match state {
+///
+/// Probes learn whether it is ready. Why not, with addresses and paths, is for those who operate it.
+async fn ready(State(web): State<Web>, viewer: Option<Extension<IsOperator>>) -> Response {
+    let is_operator = viewer.is_some_and(|Extension(IsOperator(is_one))| is_one);
+    let (store, log, launcher) = tokio::join!(counts(&web), log_state(&web), launcher_state(&web));
+    let store = store.map(drop);
+    let is_ready = store.is_ok() && log.is_ok() && !web.shutdown.is_cancelled();
+    let text = match is_operator {
+        true => {
+            let lines = [("store", store), ("log", log), ("new jobs", web.store.can_record().await)];
+            lines.into_iter().chain([("launcher", launcher)]).map(line).collect()
+        }
+        false if is_ready => "ready\n".to_owned(),
+        false => "not ready\n".to_owned(),
+    };
+    (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text).into_response()
+}
+
+fn line((name, state): (&str, Result<(), String>)) -> String {
+    match state {
         Ok(()) => format!("{name}: ok\n"),
         Err(why) => format!("{name}: {why}\n"),
-    };
-    let text =
-        [line("store", &store), line("log", &log), line("new jobs", &new_jobs), line("launcher", &launcher)]
-            .concat();
-    let is_ready = store.is_ok() && log.is_ok() && !web.shutdown.is_cancelled();
-    (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text).into_response()
+    }
+}
+
+/// Number of jobs in each state.
+async fn counts(web: &Web) -> Result<Vec<(String, i64)>, String> {
+    let check = async { web.store.counts().await.map_err(|error| error.to_string()) };
+    web.checks.counts.result(check).await
+}
+
+/// Whether logs can be read.
+async fn log_state(web: &Web) -> Result<(), String> {
+    let check = async { web.log.ready().await.map_err(|error| error.to_string()) };
+    web.checks.log.result(check).await
 }
 
 /// Whether attempts can be launched. Also updates the metric.
 async fn launcher_state(web: &Web) -> Result<(), String> {
-    let state = tokio::time::timeout(LAUNCHER_TIME, web.launcher.ready()).await;
-    let state =
-        state.unwrap_or_else(|_| Err(format!("it does not answer within {} s", LAUNCHER_TIME.as_secs())));
-    web.metrics.set_launcher_ready(state.is_ok());
-    state
+    let check = async {
+        let state = tokio::time::timeout(LAUNCHER_TIME, web.launcher.ready()).await;
+        let state =
+            state.unwrap_or_else(|_| Err(format!("it does not answer within {} s", LAUNCHER_TIME.as_secs())));
+        web.metrics.set_launcher_ready(state.is_ok());
+        state
+    };
+    web.checks.launcher.result(check).await
 }
 
 async fn metrics(State(web): State<Web>, headers: HeaderMap) -> Response {
-    let (counts, _) = tokio::join!(web.store.counts(), launcher_state(&web));
+    let (counts, _) = tokio::join!(counts(&web), launcher_state(&web));
     match counts {
         Ok(counts) => web.metrics.set_jobs(&counts),
         // The other metrics are useful without it.

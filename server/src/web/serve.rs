@@ -1,5 +1,5 @@
-//! HTTP/1 server with a timeout for the header of each request, which `axum::serve` does not have, and with the identity of
-//! each connection's other end.
+//! HTTP/1 server with what `axum::serve` does not have: limits of connections until their peers are admitted, a timeout for
+//! the header of each request, and the identity of each connection's other end.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,19 +9,21 @@ use axum::{Extension, Router};
 use futures::StreamExt as _;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use sqlflow_tls::server::ServerTls;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::identity::Peer;
-use crate::access::{LocalUsers, handshake, holder};
-use crate::api::user_behind;
-use crate::connections;
+use crate::access::{CertifiedStream, LocalUsers, Peer};
+use crate::api::peer_of;
+use crate::connections::{self, LimitedConnection, Unadmitted};
 
 /// How connections are identified.
 pub(super) struct Peers {
+    /// Their name in the log.
+    pub(super) who: &'static str,
     /// TLS of the listener.
     pub(super) tls: Option<Arc<ServerTls>>,
     /// Users of this machine; `None`: nobody is asked who they are.
@@ -29,16 +31,17 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    async fn local_user(&self, stream: &TcpStream) -> Peer {
+    async fn of(&self, stream: &TcpStream) -> Peer {
         match &self.users {
-            Some(users) => Peer(user_behind(stream, users).await),
-            None => Peer(None),
+            Some(users) => peer_of(stream, users).await,
+            None => Peer::default(),
         }
     }
 }
 
 /// Serves until the shutdown token is cancelled, then until open requests have ended. A connection is closed if the
-/// next request's header is not complete within `header_time`, even if it is idle.
+/// next request's header is not complete within `header_time`, even if it is idle. Every request has the
+/// [`connections::Bounds`] of its connection, which `admit` lifts.
 pub(super) async fn serve(
     listener: TcpListener,
     routes: Router,
@@ -49,51 +52,104 @@ pub(super) async fn serve(
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(header_time);
     let (open, peers) = (GracefulShutdown::new(), Arc::new(peers));
-    let mut connections =
-        pin!(connections::incoming(Arc::new(listener), "browsers").take_until(shutdown.cancelled()));
-    while let Some((stream, place)) = connections.next().await {
-        let (peers, routes, builder) = (Arc::clone(&peers), routes.clone(), builder.clone());
-        let watcher = open.watcher();
-        // A peer that disconnects or is late is not an error of this server.
-        tokio::spawn(async move {
-            let _place = place;
-            let peer = peers.local_user(&stream).await;
-            match &peers.tls {
-                None => {
-                    let service = TowerToHyperService::new(routes.layer(Extension(peer)));
-                    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-                    let _ = watcher.watch(connection).await;
-                }
-                Some(tls) => {
-                    let Ok(stream) = handshake(stream, tls).await else { return };
-                    let peer = Peer(holder(&stream).or(peer.0));
-                    let service = TowerToHyperService::new(routes.layer(Extension(peer)));
-                    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-                    let _ = watcher.watch(connection).await;
-                }
-            }
-        });
+    let unadmitted = connections::unadmitted(Arc::new(listener), peers.who);
+    let mut unadmitted = pin!(unadmitted.take_until(shutdown.cancelled()));
+    while let Some(connection) = unadmitted.next().await {
+        let peers = Arc::clone(&peers);
+        let server = HttpServer { builder: builder.clone(), routes: routes.clone(), watcher: open.watcher() };
+        tokio::spawn(server.identify_and_serve(connection, peers));
     }
     open.shutdown().await;
 }
 
+/// Serves one connection.
+struct HttpServer {
+    builder: Builder<TokioExecutor>,
+    routes: Router,
+    watcher: Watcher,
+}
+
+impl HttpServer {
+    /// A peer that disconnects or is late is not an error of this server.
+    async fn identify_and_serve(self, connection: Unadmitted<TcpStream>, peers: Arc<Peers>) {
+        connections::end_if_unread(connection.stream());
+        let identified = connection.try_map(async |stream| {
+            let peer = peers.of(&stream).await;
+            Ok((stream, peer))
+        });
+        let Some(connection) = identified.await else { return };
+        let Some(tls) = &peers.tls else { return self.serve(connection).await };
+        let encrypted = connection.try_map(async |(stream, peer)| {
+            let stream = CertifiedStream::accept(stream, tls).await?;
+            let principal = stream.holder().or(peer.principal);
+            Ok((stream, Peer { principal, ..peer }))
+        });
+        if let Some(connection) = encrypted.await {
+            self.serve(connection).await;
+        }
+    }
+
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        self,
+        connection: Unadmitted<(S, Peer)>,
+    ) {
+        let peer = connection.stream().1.clone();
+        let connection = LimitedConnection::new(connection.map(|(stream, _)| stream));
+        let routes = self.routes.layer(Extension(peer)).layer(Extension(connection.bounds()));
+        let service = TowerToHyperService::new(routes);
+        let served = self.builder.serve_connection(TokioIo::new(connection), service).into_owned();
+        let _ = self.watcher.watch(served).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use axum::extract::Request;
+    use axum::middleware::{self, Next};
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::connections::Bounds;
 
     const HEADER_TIME: Duration = Duration::from_millis(200);
 
     async fn connect() -> TcpStream {
+        connect_to(Router::new().route("/", get(async || "here"))).await
+    }
+
+    async fn connect_to(routes: Router) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let routes = Router::new().route("/", get(async || "here"));
-        let peers = Peers { tls: None, users: None };
+        let peers = Peers { who: "browsers", tls: None, users: None };
         tokio::spawn(serve(listener, routes, peers, HEADER_TIME, CancellationToken::new()));
         TcpStream::connect(address).await.unwrap()
+    }
+
+    /// Sends requests, and reads no answer, until the server closes the connection.
+    async fn read_nothing(mut stream: TcpStream) {
+        let asking = async { while stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(60), asking).await.expect("the connection stays open");
+    }
+
+    /// More than what two kernels' buffers hold, after few requests.
+    fn long_answers() -> Router {
+        Router::new().route("/", get(async || "x".repeat(1 << 18)))
+    }
+
+    #[tokio::test]
+    async fn unadmitted_peer_that_reads_nothing_is_disconnected() {
+        read_nothing(connect_to(long_answers()).await).await;
+    }
+
+    #[tokio::test]
+    async fn admitted_peer_that_reads_nothing_is_disconnected() {
+        let admit = middleware::from_fn(async |request: Request, next: Next| {
+            request.extensions().get::<Bounds>().expect("every request has them").lift();
+            next.run(request).await
+        });
+        read_nothing(connect_to(long_answers().layer(admit)).await).await;
     }
 
     #[tokio::test]

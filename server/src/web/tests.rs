@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::http::StatusCode;
 use futures::StreamExt as _;
-use sqlflow_identity::Policy;
+use sqlflow_identity::{Method, Policy, Principal};
 use sqlflow_job::JobId;
 use sqlflow_job_store::{ServerId, SqliteStore};
 use sqlflow_launcher::{LocalLauncher, LocalOptions, Python};
@@ -17,6 +17,7 @@ use sqlflow_result_log::{Entry, Producer};
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::access::Peer;
 use crate::fixture::{self, HookedLog, LogHooks};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -45,15 +46,18 @@ async fn world() -> World {
     let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
     let inner = fixture::log(&dir.path().join("log"));
     let log = Arc::new(HookedLog { inner, hooks: WholeReads::default() });
+    let links = Links::open(&dir.path().join("links.key"), "http://localhost", HOUR).unwrap();
     let web = Web {
         store,
         log: log.clone(),
         launcher: Arc::new(launcher(dir.path())),
         metrics: Metrics::default(),
-        links: Links::open(&dir.path().join("links.key"), "http://here", HOUR).unwrap(),
+        sessions: Sessions::new(links.clone(), HOUR),
+        links,
         trace_url: String::new(),
         shutdown: CancellationToken::new(),
         views: JobViews::default(),
+        checks: Checks::default(),
         access: Access::new(Policy::default(), Vec::new()),
         admission: Admission::default(),
     };
@@ -106,15 +110,28 @@ impl World {
         let _ = self.web.store.heartbeat(&ServerId("test".to_owned()), lease, lease).await;
     }
 
-    /// Code and text of `/readyz`.
+    /// Code and text of `/readyz` for the server's own user.
     async fn readiness(&self) -> (StatusCode, String) {
-        let (status, body) = self.get("/readyz").await;
+        self.readiness_for(Some((*self.web.access.own_user).clone()), "").await
+    }
+
+    /// The same for another end of the connection, by a request with this header of proxies if it has one.
+    async fn readiness_for(&self, peer: Option<Principal>, forwarded: &str) -> (StatusCode, String) {
+        let request = Request::get("/readyz")
+            .header("host", "localhost")
+            .extension(Peer { principal: peer, address: None });
+        let request = match forwarded {
+            "" => request,
+            name => request.header(name, "192.0.2.1"),
+        };
+        let response = self.web.routes().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let (status, body) = (response.status(), response.into_body());
         let text = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         (status, String::from_utf8(text.to_vec()).unwrap())
     }
 
     async fn get(&self, path: &str) -> (StatusCode, Body) {
-        let request = Request::get(path).header("host", "here").body(Body::empty()).unwrap();
+        let request = Request::get(path).header("host", "localhost").body(Body::empty()).unwrap();
         let response = self.web.routes().oneshot(request).await.unwrap();
         (response.status(), response.into_body())
     }
@@ -181,6 +198,26 @@ async fn readiness_reports_failing_heartbeats() {
     world.tamper("DROP TRIGGER t");
     world.heartbeat().await;
     can_record(&world).await;
+}
+
+/// Addresses and paths are nobody else's business.
+#[tokio::test]
+async fn strangers_learn_whether_the_server_is_ready_and_no_more() {
+    let world = world().await;
+    let own = (*world.web.access.own_user).clone();
+    for (peer, forwarded, is_detailed) in [
+        (Some(own.clone()), "", true),
+        (Some(own), "x-forwarded-for", false),
+        (Some(Principal::new(Method::Unix, "somebody")), "", false),
+        (None, "", false),
+    ] {
+        let (status, text) = world.readiness_for(peer.clone(), forwarded).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(text != "ready\n", is_detailed, "{peer:?} {forwarded}: {text}");
+    }
+    world.web.shutdown.cancel();
+    let (status, text) = world.readiness_for(None, "").await;
+    assert_eq!((status, text.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"));
 }
 
 /// Of a log of gigabytes a page shows what was read in time, and continues with that.

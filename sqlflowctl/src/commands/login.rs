@@ -2,7 +2,9 @@
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
 
-use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use anyhow::Context as _;
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use sqlflow_cli::ctrl_c::CtrlC;
 use sqlflow_proto::v1::ListJobsRequest;
 
 use crate::client::Client;
@@ -22,7 +24,7 @@ pub(super) async fn login(args: &ConnectionArgs, console: &mut Console) -> Resul
     // Before the token is typed.
     connection.token = AccessToken::Text(String::new());
     connection.check()?;
-    let token = ask(&connection)?;
+    let token = ask(&connection).await?;
     if token.is_empty() {
         return Err(Failure::Usage("cannot log in: there is no access token on standard input".to_owned()));
     }
@@ -31,7 +33,12 @@ pub(super) async fn login(args: &ConnectionArgs, console: &mut Console) -> Resul
     let request = ListJobsRequest { page_size: 1, ..ListJobsRequest::default() };
     client.list(request).await.map_err(|status| Failure::from_status(&status, client.server()))?;
     let absolute = |path: &std::path::PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    let login = Login { server: connection.server, access_token: token, ca: args.ca.as_ref().map(absolute) };
+    let login = Login {
+        server: connection.server,
+        access_token: token,
+        ca: args.ca.as_ref().map(absolute),
+        server_user: args.server_user.clone(),
+    };
     let file = login.store()?;
     console.line(Tone::Plain, &format!("logged in to {}; stored in {}", login.server, file.display()));
     console.flush()
@@ -45,24 +52,58 @@ pub(super) fn logout(console: &mut Console) -> Result<(), Failure> {
 }
 
 /// The access token, from standard input. A terminal does not show what is typed.
-fn ask(connection: &Connection) -> Result<String, Failure> {
-    let stdin = std::io::stdin();
-    let fault = |error: std::io::Error| {
-        Failure::Other(anyhow::Error::new(error).context("cannot read the access token"))
-    };
+async fn ask(connection: &Connection) -> Result<String, Failure> {
     let mut text = String::new();
-    if !stdin.is_terminal() {
-        stdin.lock().take(1 << 16).read_to_string(&mut text).map_err(fault)?;
-        return Ok(text.trim().to_owned());
+    if std::io::stdin().is_terminal() {
+        text = ask_on_terminal(&connection.server).await?;
+    } else {
+        std::io::stdin().lock().take(1 << 16).read_to_string(&mut text).context(UNREADABLE)?;
     }
-    let _ = write!(std::io::stderr(), "Access token for {}: ", connection.server);
-    let shown = tcgetattr(&stdin).map_err(|error| fault(error.into()))?;
-    let mut hidden = shown.clone();
-    hidden.local_flags.remove(LocalFlags::ECHO);
-    tcsetattr(&stdin, SetArg::TCSAFLUSH, &hidden).map_err(|error| fault(error.into()))?;
-    let read = stdin.read_line(&mut text);
-    let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &shown);
-    let _ = writeln!(std::io::stderr());
-    read.map_err(fault)?;
     Ok(text.trim().to_owned())
+}
+
+const UNREADABLE: &str = "cannot read the access token";
+
+/// Ctrl+C exits, and leaves the terminal as it was.
+async fn ask_on_terminal(server: &str) -> Result<String, Failure> {
+    let mut interrupts = CtrlC::listen().context("cannot listen for Ctrl+C")?;
+    let hidden = HiddenInput::begin().context(UNREADABLE)?;
+    let _ = write!(std::io::stderr(), "Access token for {server}: ");
+    let reading = tokio::task::spawn_blocking(|| {
+        let mut text = String::new();
+        std::io::stdin().read_line(&mut text).map(|_| text)
+    });
+    let read = tokio::select! {
+        read = reading => read,
+        () = interrupts.recv() => {
+            drop(hidden);
+            // The other thread is still reading: the end of the runtime would wait for it.
+            std::process::exit(130)
+        }
+    };
+    drop(hidden);
+    Ok(read.context(UNREADABLE)?.context(UNREADABLE)?)
+}
+
+/// What is typed on the terminal is not shown until this is dropped.
+struct HiddenInput {
+    shown: Termios,
+}
+
+impl HiddenInput {
+    fn begin() -> nix::Result<Self> {
+        let stdin = std::io::stdin();
+        let shown = tcgetattr(&stdin)?;
+        let mut hidden = shown.clone();
+        hidden.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(&stdin, SetArg::TCSAFLUSH, &hidden)?;
+        Ok(Self { shown })
+    }
+}
+
+impl Drop for HiddenInput {
+    fn drop(&mut self) {
+        let _ = tcsetattr(std::io::stdin(), SetArg::TCSAFLUSH, &self.shown);
+        let _ = writeln!(std::io::stderr());
+    }
 }

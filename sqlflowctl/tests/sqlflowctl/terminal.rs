@@ -1,10 +1,11 @@
 //! On a terminal: pager, records, progress bars and colours.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::process::Command;
 
 use nix::pty::{Winsize, openpty};
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use sqlflow_proto::v1::job_status::Code;
 use sqlflow_proto::v1::log_chunk::Stream;
 use sqlflow_proto::v1::{Cause, EndOfExecution, Progress, response::Response as Kind};
@@ -165,4 +166,36 @@ fn control_sequences_of_a_job_are_escaped_on_a_terminal_unless_raw() {
     }
     let piped = world.command(&["logs", JOB]).output().unwrap();
     assert!(piped.stdout.starts_with(b"\x1b]0;title\x07one\n"), "{piped:?}");
+}
+
+/// The terminal went on without an echo.
+#[test]
+fn ctrl_c_at_the_prompt_for_a_token_restores_the_terminal() {
+    let world = World::new();
+    let terminal = openpty(None, None).unwrap();
+    let (of_child, mut master) = (File::from(terminal.slave), File::from(terminal.master));
+    // Ctrl+C is for the programs that have the terminal.
+    let mut command = Command::new("setsid");
+    world.with(&mut command);
+    command.args(["--ctty", "env", "--default-signal=INT", env!("CARGO_BIN_EXE_sqlflowctl"), "login"]);
+    command.env("PATH", std::env::var_os("PATH").unwrap()).env("XDG_CONFIG_HOME", world.home.path());
+    command.stdin(of_child.try_clone().unwrap()).stdout(of_child.try_clone().unwrap());
+    let mut child = command.stderr(of_child.try_clone().unwrap()).spawn().unwrap();
+    drop(command);
+    let has_echo = || tcgetattr(&of_child).unwrap().local_flags.contains(LocalFlags::ECHO);
+    let mut shown = Vec::new();
+    while !String::from_utf8_lossy(&shown).contains("Access token for ") {
+        let mut byte = [0];
+        master.read_exact(&mut byte).unwrap();
+        shown.extend(byte);
+    }
+    assert!(!has_echo());
+    // The token's beginning, and Ctrl+C.
+    master.write_all(b"secret\x03").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(has_echo());
+    drop(of_child);
+    let _ = master.read_to_end(&mut shown);
+    assert!(!String::from_utf8_lossy(&shown).contains("secret"), "{}", String::from_utf8_lossy(&shown));
+    assert!(!world.home.path().join("sqlflow").exists(), "nothing is stored");
 }

@@ -25,7 +25,7 @@ use crate::agent_liveness::{AgentLiveness, Backlog, HEARTBEAT, LivenessChange};
 use crate::agent_records::{self, ModelRight};
 use crate::api::{compressed, status};
 use crate::metrics::AttachedAgent;
-use crate::model_rights;
+use crate::model_rights::{self, Publication};
 use crate::trace;
 
 /// Maximum number of records in one write.
@@ -295,13 +295,28 @@ impl<'a> Session<'a> {
     }
 
     async fn commit(&mut self) -> Result<(), Status> {
-        if let Some(reason) = self.foreign_model().await? {
-            return self.send(Message::Refusal(CommitRefusal { reason })).await;
+        let (store, attempt) = (&self.context.store, &self.attempt);
+        let spec = self.context.assigner.step_spec(attempt).await?;
+        let mut principal = None;
+        if let Some(spec) = &spec {
+            let publication = model_rights::publication(&**store, &attempt.job, spec).await;
+            match publication.map_err(status::of_store)? {
+                Publication::Granted(of) => principal = of,
+                Publication::Refused(reason) => {
+                    return self.send(Message::Refusal(CommitRefusal { reason })).await;
+                }
+            }
         }
         let event = Event::CommitRequested { attempt: self.attempt.clone(), instance: self.instance.clone() };
         match self.update(event).await {
-            Ok((job, _)) => {
+            Ok((job, change)) => {
                 self.model_right = ModelRight::of(&job, &self.attempt);
+                // An agent that asks again has one line.
+                if change == Change::Changed
+                    && let Some(spec) = &spec
+                {
+                    model_rights::audit(principal.as_deref(), &self.attempt.job, spec);
+                }
                 self.send(Message::Grant(CommitGrant {})).await
             }
             Err(UpdateError::Rejected(rejection)) => {
@@ -309,13 +324,6 @@ impl<'a> Session<'a> {
             }
             Err(error) => Err(status::of_update(error)),
         }
-    }
-
-    /// Why the models of the attempt's step are not its principal's to publish.
-    async fn foreign_model(&self) -> Result<Option<String>, Status> {
-        let (store, attempt) = (&self.context.store, &self.attempt);
-        let Some(spec) = self.context.assigner.step_spec(attempt).await? else { return Ok(None) };
-        model_rights::refused(&**store, &attempt.job, &spec).await.map_err(status::of_store)
     }
 
     /// Checks the job that was read.

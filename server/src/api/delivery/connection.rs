@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use sqlflow_identity::Principal;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
 use super::frames::{Frame, FrameKind, FrameWatch, PING_BYTES};
+use crate::access::Peer;
 
 use sqlflow_sync::lock;
 
@@ -53,14 +53,14 @@ pub(super) struct Seen {
 #[derive(Debug, Default)]
 pub(in crate::api) struct Connection {
     seen: Mutex<Seen>,
-    /// Who the client is, as far as the connection itself shows it.
-    peer: Option<Arc<Principal>>,
+    /// The client.
+    peer: Arc<Peer>,
 }
 
 impl Connection {
-    /// Who the client is, as far as the connection itself shows it.
-    pub(in crate::api) fn peer(&self) -> Option<Arc<Principal>> {
-        self.peer.clone()
+    /// The client.
+    pub(in crate::api) fn peer(&self) -> Arc<Peer> {
+        Arc::clone(&self.peer)
     }
 
     pub(super) fn seen(&self) -> Seen {
@@ -148,8 +148,8 @@ pub(in crate::api) struct TrackedStream<S> {
 }
 
 impl<S> TrackedStream<S> {
-    pub(in crate::api) fn new(inner: S, peer: Option<Principal>) -> Self {
-        let connection = Connection { seen: Mutex::default(), peer: peer.map(Arc::new) };
+    pub(in crate::api) fn new(inner: S, peer: Peer) -> Self {
+        let connection = Connection { seen: Mutex::default(), peer: Arc::new(peer) };
         Self {
             inner,
             connection: Arc::new(connection),
@@ -344,7 +344,7 @@ mod tests {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         for (last, end) in [(frame(4, 0, 0, &[]), End::Bad), (frame(7, 0, 0, &[0; 8]), End::Good)] {
             let (mut client, server) = tokio::io::duplex(1000);
-            let mut server = TrackedStream::new(server, None);
+            let mut server = TrackedStream::new(server, Peer::default());
             client.write_all(&[PREFACE, &last].concat()).await.unwrap();
             drop(client);
             server.read_to_end(&mut Vec::new()).await.unwrap();
@@ -356,7 +356,7 @@ mod tests {
     async fn written(frames: &[Vec<u8>], piece: usize) -> Vec<u8> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut client, server) = tokio::io::duplex(1000);
-        let mut server = TrackedStream::new(server, None);
+        let mut server = TrackedStream::new(server, Peer::default());
         let opened = [PREFACE, &frame(1, 4, 1, &[0]), &frame(1, 5, 3, &[0])].concat();
         client.write_all(&opened).await.unwrap();
         server.read_exact(&mut vec![0; opened.len()]).await.unwrap();

@@ -159,12 +159,13 @@ async fn world() -> World {
     let world = World { deliveries: Arc::default(), job: JobId::generate(), address };
     let connections = crate::connections::incoming(Arc::new(listener), "clients");
     let routes = Router::new().route("/", get(page)).with_state(world.clone());
-    let serving = tonic::transport::Server::builder()
-        .layer(tower::util::MapResponseLayer::new(watched))
-        .add_routes(tonic::service::Routes::from(routes))
-        .serve_with_incoming(
-            connections.map(|(it, _)| Ok::<_, std::io::Error>(TrackedStream::new(it, None))),
-        );
+    let serving =
+        tonic::transport::Server::builder()
+            .layer(tower::util::MapResponseLayer::new(watched))
+            .add_routes(tonic::service::Routes::from(routes))
+            .serve_with_incoming(connections.map(|(it, _)| {
+                Ok::<_, std::io::Error>(TrackedStream::new(it, crate::access::Peer::default()))
+            }));
     tokio::spawn(serving);
     world
 }

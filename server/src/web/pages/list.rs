@@ -15,6 +15,7 @@ use sqlflow_os::clock;
 use super::cause;
 use super::format::{badge, duration, kinds, models, moment, step_name};
 use super::{Refusal, page};
+use crate::access::{Via, audit_list};
 use crate::web::{Web, identity};
 
 const PAGE_JOBS: u32 = 50;
@@ -53,6 +54,7 @@ pub(super) async fn list(
         // One more shows whether there is another page.
         limit: PAGE_JOBS + 1,
     };
+    audit_list(caller, Via::Page);
     let mut records = web.store.list(filter).await.map_err(|error| Refusal::fault(&error))?;
     let more = records.len() > PAGE_JOBS as usize;
     records.truncate(PAGE_JOBS as usize);
@@ -60,7 +62,7 @@ pub(super) async fn list(
     let address = |before: &str| format!("/jobs?state={}&user={}{before}", encoded(&state), encoded(&user));
     let body = html! {
         h1 { "Jobs" }
-        @if identity::has_session(&headers) {
+        @if web.sessions.has_one(&headers) {
             form .tools method="post" action="/sign-out" { span { (caller.name()) } button { "Sign out" } }
         }
         form .tools role="search" {
