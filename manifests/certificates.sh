@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # certificates.sh NAMESPACE: creates the certificates of the server, for agents and clients: the ConfigMap sqlflow-ca and the Secret
-# sqlflow-agent-tls. Run it again to renew them, before 825 days are over. Needs kubectl and openssl.
+# sqlflow-agent-tls. Run it again to renew them, before 825 days are over. It also creates the Secret sqlflow-secrets-key, with the
+# key that encrypts data sources in the state. Needs kubectl and openssl.
 set -euo pipefail
 namespace=${1:?usage: certificates.sh NAMESPACE}
 kubectl=${KUBECTL:-kubectl}
@@ -25,4 +26,10 @@ $kubectl -n "$namespace" create configmap sqlflow-ca --from-file ca.crt --dry-ru
 $kubectl -n "$namespace" create secret tls sqlflow-agent-tls --cert tls.crt --key tls.key --dry-run=client -o yaml | $kubectl apply -f -
 if [ -n "$before" ]; then
     echo "renewed: the server takes the new certificate up by itself within minutes; the CA before is trusted until the next run"
+fi
+
+# Never replaced: with another key a server does not start while jobs are live.
+if [ -z "$($kubectl -n "$namespace" get secret sqlflow-secrets-key --ignore-not-found -o name)" ]; then
+    openssl rand -hex 32 > key
+    $kubectl -n "$namespace" create secret generic sqlflow-secrets-key --from-file key
 fi

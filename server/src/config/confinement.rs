@@ -35,7 +35,7 @@ impl Options {
         let from = self.origin("confine");
         let denied = std::iter::once(state_dir.to_owned())
             .chain(sqlflow_data_source::local_paths(self.datasource.expose()))
-            .chain(self.access.private_paths()?)
+            .chain(self.private_paths()?)
             .collect();
         let confinement = ConfinementOptions { denied, required: self.confine == ConfineOption::Require };
         match (self.confine, kernel) {
