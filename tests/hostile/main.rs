@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod after_review;
+mod data_sources;
 mod documented;
 mod floods;
 mod other_principal;
