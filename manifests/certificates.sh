@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # certificates.sh NAMESPACE [JOBS]: creates the certificates of the server, for agents and clients: the Secret
 # sqlflow-agent-tls in the server's namespace, and the ConfigMap sqlflow-ca there and in the namespace of submitters, whose
-# name is by default NAMESPACE-jobs. Run it again to renew them, before 825 days are over. Needs kubectl and openssl.
+# name is by default NAMESPACE-jobs. Run it again to renew them, before 825 days are over. It also creates the Secret
+# sqlflow-secrets-key in the server's namespace, with the key that encrypts data sources in the state. Needs kubectl and openssl.
 set -euo pipefail
 namespace=${1:?usage: certificates.sh NAMESPACE [JOBS]}
 jobs=${2:-$namespace-jobs}
@@ -29,4 +30,10 @@ apply "$namespace" configmap sqlflow-ca --from-file ca.crt
 apply "$namespace" secret tls sqlflow-agent-tls --cert tls.crt --key tls.key
 if [ -n "$before" ]; then
     echo "renewed: the server takes the new certificate up by itself within minutes; the CA before is trusted until the next run"
+fi
+
+# Never replaced: with another key a server does not start while jobs are live.
+if [ -z "$($kubectl -n "$namespace" get secret sqlflow-secrets-key --ignore-not-found -o name)" ]; then
+    openssl rand -hex 32 > key
+    $kubectl -n "$namespace" create secret generic sqlflow-secrets-key --from-file key
 fi

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sqlflow_model_storage::ModelLocation;
+use sqlflow_os::inherited_variables::PassedVariables;
 use sqlflow_proto::agent::{AttemptRef, Input, Output};
 use sqlflow_telemetry::Settings;
 use sqlflow_units::{duration, whole_number};
@@ -129,6 +130,10 @@ pub struct AttachOptions {
     /// Soft limit of open files for the command and this agent [default: inherited]
     #[arg(long, env = "SQLFLOW_AGENT_OPEN_FILES", value_name = "N", value_parser = |text: &str| whole_number::<u64>(text, 64..=u64::MAX))]
     pub open_files: Option<u64>,
+    /// The programs inherit only what says how to run on this machine, and these variables: NAME or BEGINNING*, with commas
+    /// between them. Without this option they inherit everything but the credentials of storages
+    #[arg(long, env = "SQLFLOW_AGENT_PASS_ENV", value_name = "NAMES")]
+    pub pass_env: Option<PassedVariables>,
     /// MiB in the run folder for records that no server takes, besides 8 MiB in memory
     #[arg(long, env = "SQLFLOW_AGENT_SPOOL_DISK", value_name = "MIB", default_value = "256", value_parser = |text: &str| whole_number::<u64>(text, 0..=(1 << 40) - 1))]
     pub spool_disk: u64,

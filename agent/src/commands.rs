@@ -65,6 +65,7 @@ fn try_attach(options: AttachOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
         spool_disk: options.spool_disk << 20,
         keeps_output: options.keep_output,
         is_submitter: true,
+        passed_variables: options.pass_env,
         tee: options.common.tee().unwrap_or(TeeMode::Lines),
         ..config(&options.common, workspace)
     };
@@ -153,6 +154,7 @@ fn config(common: &CommonOptions, root: PathBuf) -> RunConfig {
         sink: OutputSink::Server,
         tee: common.tee().unwrap_or(TeeMode::Raw),
         is_submitter: false,
+        passed_variables: None,
         streams: Streams::Piped,
         // Its assignment says so.
         finds_collector: false,

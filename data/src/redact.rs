@@ -22,7 +22,8 @@ impl Redactor {
         // option a `/` or `?`. So every `@` may be the one after the password.
         let ends = rest.match_indices('@').map(|(at, _)| &rest[..at]);
         let logins = ends.filter_map(|login| login.split_once(':'));
-        let options = rest.split(['?', '&']).filter_map(|option| option.strip_prefix("password="));
+        let options = rest.split(['?', '&']).filter_map(|option| option.split_once('='));
+        let options = options.filter(|(name, _)| percent_decode_str(name).eq(*b"password")).map(|it| it.1);
         let passwords = logins.map(|(_, password)| password).chain(options);
         for password in passwords {
             secrets.push(password.to_owned());
@@ -41,7 +42,40 @@ impl Redactor {
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// All forms of a data source with this login.
+    fn sources(user: &str, password: &str, rest: &str) -> Vec<String> {
+        let escaped = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let (user_escaped, password_escaped) = (escaped(user), escaped(password));
+        let mysql = ["tcp(db:3306)", "db:3306", "unix(/run/my@sql.sock)"]
+            .map(|place| format!("mysql://{user}:{password}@{place}/shop{rest}"));
+        let postgresql = ["postgresql", "postgres"].map(|scheme| {
+            let login = format!("{scheme}://{user_escaped}:{password_escaped}@db:5432/shop");
+            let option = format!("{scheme}://db/shop?user={user_escaped}&pass%77ord={password_escaped}");
+            [format!("{login}{rest}"), format!("{login}?application_name=x"), option]
+        });
+        mysql.into_iter().chain(postgresql.into_iter().flatten()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+        #[test]
+        fn password_of_every_form_is_masked(
+            // The first colon ends a user's name.
+            user in "[a-z@/?&=%+. -]{0,8}",
+            password in "[a-zA-Z0-9@/:?&=%+#. äß-]{4,12}",
+            rest in "|\\?application_name=a@b:c|@b\\?x=y@z",
+        ) {
+            for source in sources(&user, &password, &rest) {
+                let said = Redactor::new(&source).redact(&format!("Access denied for '{password}'"));
+                prop_assert_eq!(said.as_str(), "Access denied for '***'", "{}", source);
+            }
+        }
+    }
 
     #[test]
     fn data_source_and_password_are_masked() {

@@ -7,6 +7,7 @@ mod confinement;
 pub(crate) mod files;
 mod kubernetes;
 mod locations;
+mod secrets_key;
 mod toml_file;
 mod values;
 
@@ -24,11 +25,13 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use sqlflow_cli::{address, origin};
 use sqlflow_job_store::Secret;
+use sqlflow_os::inherited_variables::{PassedVariables, VariableNames};
 use sqlflow_units::{duration, whole_number};
 
 pub use access::{AccessArgs, TokenArgs};
 use kubernetes::KUBERNETES_ONLY;
 pub use kubernetes::KubernetesArgs;
+pub use secrets_key::SecretsArgs;
 use values::{bytes, web_url};
 
 use crate::doctor;
@@ -122,6 +125,11 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_CONFINE", value_name = "WHEN", default_value = "auto")]
     pub confine: ConfineOption,
 
+    /// Variables of the server's environment that programs of local jobs inherit, besides those that say how to run on this
+    /// machine, such as PATH and LANG: NAME or BEGINNING*. Credentials of model storages are never inherited
+    #[arg(long, env = "SQLFLOW_PASS_ENV", value_name = "NAME", value_delimiter = ',')]
+    pub pass_env: Vec<VariableNames>,
+
     /// Time without a fetch after which a job is cancelled, unless its session sets another; 0: never
     #[arg(long, env = "SQLFLOW_FETCH_TIMEOUT", value_name = "TIME", default_value = "0", value_parser = duration)]
     pub fetch_timeout: Duration,
@@ -173,6 +181,10 @@ pub struct Options {
     /// Options for access.
     #[command(flatten)]
     pub access: AccessArgs,
+
+    /// Options for the key of secrets.
+    #[command(flatten)]
+    pub secrets: SecretsArgs,
 
     /// Options of the kubernetes launcher. Last, since what follows would have their heading.
     #[command(flatten)]
@@ -271,6 +283,11 @@ impl Options {
     #[must_use]
     pub fn origin(&self, option: &str) -> String {
         self.origins.0.get(option).cloned().unwrap_or_else(|| format!("--{option}"))
+    }
+
+    /// What programs of local jobs inherit of the server's environment.
+    pub(crate) fn passed_variables(&self) -> PassedVariables {
+        PassedVariables::new(self.pass_env.clone())
     }
 
     /// Implements `--check`. Nothing is opened or created.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
-use sqlflow_data_source::is_name;
+use sqlflow_data_source::{DataSourceError, Reach, Refusal, Sockets, is_name};
 use sqlflow_identity::{Caller, Pattern};
 use sqlflow_job_store::Secret;
 use sqlflow_os::reloaded::Reloaded;
@@ -32,6 +32,19 @@ pub struct DataSources {
     default_users: Vec<Pattern>,
     /// Whether a session may bring its own.
     allow_client_dsn: bool,
+    /// Whether one of a session may have a Unix socket.
+    sockets: Sockets,
+    /// What jobs on this machine may reach by a data source; `None`: it is used elsewhere.
+    reach: Option<Reach>,
+}
+
+/// A data source, and whose it is.
+#[derive(Debug, Clone)]
+pub struct DataSource {
+    /// Its text.
+    pub dsn: Secret,
+    /// Whether the session brought it. Otherwise it is the operator's.
+    pub is_clients: bool,
 }
 
 /// The file's content.
@@ -49,7 +62,14 @@ impl DataSources {
     /// The default only, for everybody, and those that sessions bring.
     #[must_use]
     pub fn new(default: Secret) -> Self {
-        Self { named: None, default, default_users: Vec::new(), allow_client_dsn: true }
+        Self {
+            named: None,
+            default,
+            default_users: Vec::new(),
+            allow_client_dsn: true,
+            sockets: Sockets::Allowed,
+            reach: None,
+        }
     }
 
     /// With the data sources of this file.
@@ -70,24 +90,68 @@ impl DataSources {
         Self { allow_client_dsn, ..self }
     }
 
+    /// Whether those of sessions may have a Unix socket.
+    #[must_use]
+    pub fn allow_sockets(self, sockets: Sockets) -> Self {
+        Self { sockets, ..self }
+    }
+
+    /// With jobs on this machine, which may reach this much.
+    #[must_use]
+    pub fn on_this_machine(self, reach: Reach) -> Self {
+        Self { reach: Some(reach), ..self }
+    }
+
     /// The data source of a session that gives this text: a name, or one of its own.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT: there is none of that name for this caller. PERMISSION_DENIED: sessions bring none here.
-    pub fn of(&self, caller: &Caller, given: &str) -> Result<Secret, Status> {
-        if given.is_empty() {
-            return self.default_for(caller);
-        }
-        if is_name(given) {
-            return self.named(caller, given);
-        }
+    /// INVALID_ARGUMENT: there is none of that name for this caller, or it is wrong. PERMISSION_DENIED: sessions bring none
+    /// here, or none of this kind.
+    pub fn of(&self, caller: &Caller, given: &str) -> Result<DataSource, Status> {
+        let operators = |dsn| DataSource { dsn, is_clients: false };
+        let found = if given.is_empty() {
+            operators(self.default_for(caller)?)
+        } else if is_name(given) && (self.named.is_some() || !self.allow_client_dsn) {
+            operators(self.named(caller, given)?)
+        } else {
+            // Without named ones, a name was meant as a whole one: the check of its form says more.
+            DataSource { dsn: self.of_client(caller, given)?, is_clients: true }
+        };
+        self.check_file(&found)?;
+        Ok(found)
+    }
+
+    fn of_client(&self, caller: &Caller, given: &str) -> Result<Secret, Status> {
         if !self.allow_client_dsn {
             return Err(Status::permission_denied(format!(
                 "cannot use the data source of the session: this server takes the names of its own only{}",
                 self.listed(caller)
             )));
         }
-        Ok(Secret::new(given))
+        match sqlflow_data_source::check_of_client(given, self.sockets) {
+            Ok(()) => Ok(Secret::new(given)),
+            Err(error @ (DataSourceError::FileOfClient(_) | DataSourceError::SocketOfClient)) => {
+                Err(Status::permission_denied(format!("cannot use the data source of the session: {error}")))
+            }
+            Err(error) => Err(Status::invalid_argument(error.to_string())),
+        }
+    }
+
+    /// Refuses an SQLite file that the data process would not open. It looks again, when it opens the file.
+    fn check_file(&self, found: &DataSource) -> Result<(), Status> {
+        let source = sqlflow_data_source::sqlite(found.dsn.expose()).filter(|it| !it.is_in_memory());
+        let (Some(reach), Some(source)) = (&self.reach, source) else { return Ok(()) };
+        let reach = Reach { is_clients: found.is_clients, ..reach.clone() };
+        match reach.own_file(&source.path) {
+            // Its folder may be mounted later.
+            Ok(_) | Err(Refusal::Unseen(_) | Refusal::Dangling) => Ok(()),
+            Err(refusal @ (Refusal::Outside(_) | Refusal::State | Refusal::Private)) => {
+                Err(Status::permission_denied(format!(
+                    "cannot open SQLite file {}: {refusal}",
+                    source.path.display()
+                )))
+            }
+        }
     }
 
     fn default_for(&self, caller: &Caller) -> Result<Secret, Status> {
@@ -109,10 +173,6 @@ impl DataSources {
         let found = entries.as_ref().and_then(|it| it.get(name)).filter(|it| it.is_for(caller));
         if let Some(entry) = found {
             return Ok(entry.dsn.clone());
-        }
-        if entries.is_none() && self.allow_client_dsn {
-            // It was meant as a whole one.
-            return Ok(Secret::new(name));
         }
         let names = self.names(caller);
         let near = nearest(name, &names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -238,7 +298,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sources = sources(dir.path(), false);
         let of = |name: &str, given: &str| match sources.of(&caller(name), given) {
-            Ok(secret) => Ok(secret.expose().to_owned()),
+            Ok(DataSource { dsn, is_clients }) => {
+                assert!(!is_clients);
+                Ok(dsn.expose().to_owned())
+            }
             Err(status) => Err(status.message().to_owned()),
         };
         assert_eq!(of("ana", "flowers").unwrap(), "sqlite:////data/flowers.db");
@@ -258,11 +321,48 @@ mod tests {
     fn own_data_source_is_taken_where_that_is_allowed() {
         let dir = tempfile::tempdir().unwrap();
         let sources = sources(dir.path(), true);
-        assert_eq!(sources.of(&caller("ana"), "sqlite:////x.db").unwrap().expose(), "sqlite:////x.db");
+        let own = sources.of(&caller("ana"), "sqlite:////x.db").unwrap();
+        assert_eq!((own.dsn.expose(), own.is_clients), ("sqlite:////x.db", true));
         assert!(sources.of(&caller("ana"), "x").is_err());
         let alone = DataSources::new(Secret::new(""));
-        assert_eq!(alone.of(&caller("ana"), "x").unwrap().expose(), "x", "the check of its form says more");
-        assert_eq!(alone.of(&caller("ana"), "").unwrap().expose(), "");
+        let error = alone.of(&caller("ana"), "x").unwrap_err();
+        assert!(error.message().contains("has no scheme"), "the check of its form says more: {error:?}");
+        assert_eq!(alone.of(&caller("ana"), "").unwrap().dsn.expose(), "");
+    }
+
+    #[test]
+    fn own_data_source_reaches_no_files_of_the_operator() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["data", "state"] {
+            std::fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        let reach = Reach {
+            sqlite_folders: Some(vec![dir.path().join("data")]),
+            state_folder: Some(dir.path().join("state")),
+            ..Reach::default()
+        };
+        let file = |name: &str| format!("sqlite:///{}", dir.path().join(name).display());
+        let sources = DataSources::new(Secret::new(file("default.db"))).allow_sockets(Sockets::Refused);
+        let sources = sources.on_this_machine(reach);
+        let of = |given: &str| sources.of(&caller("ana"), given);
+        assert!(!of("").unwrap().is_clients, "the operator's lies anywhere");
+        assert!(of(&file("data/new.db?mode=rwc")).unwrap().is_clients);
+        assert!(of("sqlite:////no/such/folder/x.db").is_ok(), "the data process says more");
+        for (given, expected) in [
+            (file("default.db"), "it lies in no folder for SQLite files"),
+            (file("data/../x.db"), "it lies in no folder for SQLite files"),
+            (file("state/state.db"), "it belongs to the state"),
+            ("mysql://u:hunter2@unix(/run/my.sock)/d".to_owned(), "has no Unix socket here"),
+            ("postgresql://u:hunter2@h/d?sslrootcert=/etc/shadow".to_owned(), "the option sslrootcert;"),
+        ] {
+            let error = of(&given).unwrap_err();
+            assert_eq!(error.code(), tonic::Code::PermissionDenied, "{given}");
+            assert!(error.message().contains(expected), "{error:?}");
+            assert!(!error.message().contains("hunter2") && !error.message().contains("shadow"));
+        }
+        let state = DataSources::new(Secret::new(file("state/x.db")))
+            .on_this_machine(Reach { state_folder: Some(dir.path().join("state")), ..Reach::default() });
+        assert!(state.of(&caller("ana"), "").unwrap_err().message().contains("it belongs to the state"));
     }
 
     #[test]

@@ -55,7 +55,8 @@ fn main() -> ExitCode {
 async fn run() -> anyhow::Result<ExitCode> {
     let options = Options::read()?;
     if let Some(Command::Doctor(args)) = &options.command {
-        return Ok(doctor::run(&options.state_dir, args).await);
+        let keys = options.secret_keys(&options.state_dir).await;
+        return Ok(doctor::run(&options.state_dir, args, keys).await);
     }
     if let Some(Command::Token(args)) = &options.command {
         args.run()?;

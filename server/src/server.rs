@@ -76,6 +76,7 @@ pub async fn run(
     if let Some(why) = unconfined {
         tracing::warn!("{why}");
     }
+    let reach = options.reach(&state_dir)?;
     let clients = listen(&options, "listen", options.listen).await?;
     let access = access(&options).await?;
     let admission = Admission::new(options.access.limits());
@@ -93,8 +94,9 @@ pub async fn run(
     };
     let (tracer, metrics) = (telemetry.tracer().clone(), telemetry.metrics());
 
-    let sqlite =
-        SqliteStore::open(&state_dir.join("state.db")).await.context("cannot open the server's state")?;
+    let keys = options.secret_keys(&state_dir).await?;
+    let sqlite = SqliteStore::open_with_keys(&state_dir.join("state.db"), keys).await;
+    let sqlite = sqlite.context("cannot open the server's state")?;
     let state = sqlite.clone();
     let store: Arc<dyn Store> = Arc::new(MeasuredStore::new(Arc::new(sqlite), metrics.clone()));
     let segments = SegmentLog::open(LogOptions {
@@ -114,7 +116,9 @@ pub async fn run(
         .context("cannot open the key of the jobs' pages")?;
     let membership = Membership::join(&state_dir.join("servers")).context("cannot announce this server")?;
     let python = match options.launcher {
-        LauncherOption::Local => Python::first_of(pythons(options.python.as_deref())),
+        LauncherOption::Local => {
+            Python::first_of(pythons(options.python.as_deref()), options.passed_variables())
+        }
         LauncherOption::Kubernetes => Python::unchecked(options.python.as_deref().unwrap_or("python3")),
     };
     let Launching { launcher, executors, agents } = match options.launcher {
@@ -127,6 +131,7 @@ pub async fn run(
         grace_seconds: u32::try_from(options.grace.as_secs()).unwrap_or(u32::MAX),
         trace_user_code: options.trace_user_code,
         confinement,
+        reach: reach.clone(),
         collector: if tracer.is_on() { variables_of_agents() } else { HashMap::new() },
     };
     let assigner = Assigner::new(Arc::clone(&store), assign);
@@ -167,6 +172,12 @@ pub async fn run(
         access: access.clone(),
         admission: admission.clone(),
     };
+    let data_sources = options.access.data_sources(options.datasource)?;
+    let data_sources = match options.launcher {
+        LauncherOption::Local => data_sources.on_this_machine(reach),
+        // The files are those of Pods.
+        LauncherOption::Kubernetes => data_sources,
+    };
     let services = Api {
         assigner,
         store,
@@ -180,11 +191,11 @@ pub async fn run(
         submit: SubmitOptions {
             propagation,
             model_rights: options.access.model_rights()?,
-            data_sources: options.access.data_sources(options.datasource)?,
             image_users: match options.launcher {
                 LauncherOption::Local => None,
                 LauncherOption::Kubernetes => options.kubernetes.image_users(),
             },
+            data_sources,
             fetch_timeout_seconds: u32::try_from(options.fetch_timeout.as_secs()).unwrap_or(u32::MAX),
         },
         grace: options.grace,
@@ -239,6 +250,7 @@ fn local(
         linger: options.linger,
         attach: options.attach_timeout.unwrap_or(ATTACH_TIMEOUT),
         open_files,
+        passed_variables: options.passed_variables(),
         max_running: NonZeroUsize::new(options.max_running.unwrap_or_else(cores)),
     });
     let agents = AgentListener::Socket(api::AgentSocket::at(socket));

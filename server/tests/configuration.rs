@@ -100,7 +100,7 @@ fn check_of_a_valid_configuration_creates_nothing() {
             &listen,
             "--state-dir=new/state",
         ])
-        .arg(format!("--datasource=sqlite:///{}/irs.db", dir.path().display()))
+        .arg(format!("--datasource=sqlite:///{}/irs.db?mode=rwc", dir.path().display()))
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -14,7 +14,7 @@ use crate::measure::{Goal, Measurement, Relation, Statistic, millis};
 
 /// It prints a line before it trains.
 const TRAIN: &str = "SELECT 1 AS a, 1 AS class TO TRAIN xgboost.gbtree LABEL class INTO m;";
-const DATA: &str = "sqlite:///tmp/own.db";
+const DATA: &str = "sqlite:///tmp/own.db?mode=rwc";
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// In turn: a job with the agent in the image, one with the agent from an init container, and the bare Pod.

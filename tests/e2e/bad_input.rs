@@ -135,7 +135,8 @@ async fn unreachable_database_is_reported_without_its_password() {
 async fn missing_table_error_names_a_missing_sqlite_file() {
     let World { mut client, server: _server, _dir: dir } = world(|setup| setup).await;
     let path = dir.path().join("irsi.db");
-    let session = Session { db_conn_str: format!("sqlite://{}", path.display()), ..Session::default() };
+    let session =
+        Session { db_conn_str: format!("sqlite://{}?mode=rwc", path.display()), ..Session::default() };
     let token = client.run_in("SELECT * FROM iris", session).await.unwrap();
     let ended = client.follow(&token).await.unwrap();
     expect_failure(&ended, Cause::StatementFailed, &["iris", "irsi.db", "did not exist"]);

@@ -97,7 +97,7 @@ async fn insert_whose_rows_cannot_be_shown_may_have_executed() {
     let dir = tempfile::tempdir().unwrap();
     let server = setup(dir.path()).start().unwrap();
     let mut client = server.client().await.unwrap();
-    let database = format!("sqlite://{}", dir.path().join("shown.db").display());
+    let database = format!("sqlite://{}?mode=rwc", dir.path().join("shown.db").display());
     let session = Session { db_conn_str: database, ..Session::default() };
     let made = client.run_in("CREATE TABLE docs (body TEXT);", session.clone()).await.unwrap();
     assert_eq!(client.follow(&made).await.unwrap().status.code(), Code::Succeeded);

@@ -153,7 +153,7 @@ async fn join_all<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
 async fn ask(world: &World, index: usize, planned: PlannedJob, database: &Path) -> Asked {
     world.until(planned.at_ms).await;
     let text = |marker: &str| sql(&program(planned.kind, marker));
-    let datasource = format!("sqlite://{}", database.display());
+    let datasource = format!("sqlite://{}?mode=rwc", database.display());
     let submitted = submit(world, planned.first, &format!("job-{index}"), text, datasource).await;
     let Some(token) = submitted.token.clone() else {
         return Asked { planned, submitted, histories: Vec::new(), is_cancelled: false };

@@ -7,6 +7,7 @@
 mod after_review;
 mod agents_port;
 mod audit;
+mod data_sources;
 mod documented;
 mod floods;
 mod other_principal;

@@ -14,7 +14,7 @@ fn in_network(dir: &Path, flags: &[&str], script: &str) -> Output {
         ip link set lo up
         ip addr add 192.0.2.7/32 dev lo
         "$SERVER" --listen=192.0.2.7:50051 --http-listen=127.0.0.1:50080 --state-dir=state --socket= \
-            --datasource="sqlite:///$HOME/x.db" "$@" 2> log &
+            --datasource="sqlite:///$HOME/x.db?mode=rwc" "$@" 2> log &
         server=$!
         trap 'kill $server; wait $server' EXIT
         until grep -q "is ready" log; do kill -0 $server || { cat log >&2; exit 9; }; sleep 0.05; done

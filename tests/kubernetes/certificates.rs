@@ -32,3 +32,14 @@ fn renewal_keeps_the_previous_certificate_trusted() {
     });
     assert_eq!(is_trusted, [false, true, true], "only the newest two are trusted");
 }
+
+/// Data sources in the state are encrypted with it.
+#[test]
+fn renewal_keeps_the_key_of_secrets() {
+    let namespace = Namespace::new("key-kept");
+    let keys = [(), ()].map(|()| {
+        make_certificates(&namespace);
+        namespace.kubectl(&["get", "secret", "sqlflow-secrets-key", "-o", "jsonpath={.data.key}"])
+    });
+    assert!(!keys[0].is_empty() && keys[0] == keys[1], "{keys:?}");
+}

@@ -20,7 +20,7 @@ use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::client::Ended;
 
 /// DSN for Pods that need no data: an empty database of their own.
-const SQLITE: &str = "sqlite:///tmp/own.db";
+const SQLITE: &str = "sqlite:///tmp/own.db?mode=rwc";
 
 /// All texts of a job: output, messages, and the final status.
 fn said(ended: &Ended) -> String {

@@ -47,11 +47,11 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A server for this data source, with its state in `dir`.
+    /// A server for this data source, with its state in `dir`. An SQLite file that does not exist may be created.
     pub fn new(dir: &Path, datasource: impl Into<String>) -> Self {
         Self {
             state_dir: dir.join("state"),
-            datasource: datasource.into(),
+            datasource: creatable(datasource.into()),
             flags: Vec::new(),
             environment: Vec::new(),
             limit: None,
@@ -155,6 +155,14 @@ impl Setup {
             }
         });
         Ok(Server { process, address, http })
+    }
+}
+
+fn creatable(datasource: String) -> String {
+    let file = datasource.strip_prefix("sqlite://").map(Path::new);
+    match file {
+        Some(file) if !file.exists() && !datasource.contains('?') => format!("{datasource}?mode=rwc"),
+        _ => datasource,
     }
 }
 

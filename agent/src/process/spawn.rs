@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, anyhow};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
+use sqlflow_os::inherited_variables::PassedVariables;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 use sqlflow_proto::submitter_channel::{CHANNEL_FD, COMPANION_FD};
 use sqlflow_telemetry::TraceContext;
@@ -143,6 +144,8 @@ pub struct Spawning<'a> {
     /// A server assigned it: it gets a channel and an empty stdin, and may be a program beside the agent. Other commands
     /// read from the agent's stdin.
     pub is_submitter: bool,
+    /// What it inherits of the agent's environment, besides what every program does; `None`: all but credentials.
+    pub passed_variables: Option<&'a PassedVariables>,
     /// It gets the address of the collector of spans, and its headers.
     pub finds_collector: bool,
     /// What it must not reach.
@@ -273,6 +276,9 @@ fn channel() -> anyhow::Result<(Option<UnixStream>, Option<UnixStream>)> {
 fn environment(assignment: &Assignment, how: &Spawning<'_>) -> BTreeMap<OsString, OsString> {
     let inherited: BTreeMap<_, _> = std::env::vars_os().collect();
     let mut all = inherited.clone();
+    if let Some(passed) = how.passed_variables {
+        all.retain(|name, _| passed.includes(name));
+    }
     for (name, value) in &assignment.environment {
         // Variables of the agent's container take precedence.
         all.entry(name.into()).or_insert_with(|| value.into());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlflow_agent_files::Seal;
 use sqlflow_model_storage::cache::Cache;
+use sqlflow_os::inherited_variables::PassedVariables;
 
 use crate::output::WhenFull;
 use crate::output::tee::TeeMode;
@@ -54,6 +55,8 @@ pub(crate) struct RunConfig {
     pub trace: Option<Trace>,
     /// The command is a submitter: it has a channel and an empty stdin.
     pub is_submitter: bool,
+    /// What programs inherit of the agent's environment, besides what all do; `None`: all but credentials of storages.
+    pub passed_variables: Option<PassedVariables>,
     /// Where the command's output goes.
     pub streams: Streams,
     /// The command gets the address of the collector of spans.
@@ -67,6 +70,7 @@ impl RunConfig {
             command,
             working_dir: &self.working_dir,
             is_submitter: self.is_submitter,
+            passed_variables: self.passed_variables.as_ref(),
             finds_collector: self.finds_collector,
             confinement: None,
             group: None,

@@ -1,17 +1,21 @@
 //! Data sources: `Session.db_conn_str`. Only the form is read here; crate sqlflow-database connects.
 
+mod clients;
 mod mysql;
 mod postgresql;
+mod reach;
 
 use std::path::{Path, PathBuf};
 
 use sqlflow_sql::Dialect;
 
+pub use clients::{Sockets, check_of_client};
 pub use mysql::{MysqlAddress, MysqlSource, MysqlTls, mysql};
 pub use postgresql::{
     ChannelBinding, Keepalives, Password, PostgresqlHost, PostgresqlSource, PostgresqlTls, SslMode, SslRoot,
     postgresql,
 };
+pub use reach::{NamedFile, Reach, Refusal};
 
 /// The reason to reject a data source. The message does not contain its text, which has a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +69,18 @@ pub enum DataSourceError {
         "the MySQL data source has an unknown value of the option tls; write tls=true, tls=skip-verify, tls=preferred or tls=false"
     )]
     MysqlTls,
+    /// A client's data source has an option with a file, which is the server's user's.
+    #[error(
+        "the data source of a session names no files of the server, and it has the option {0}; leave it out, or use the \
+         name of a data source that the server's operator has set up"
+    )]
+    FileOfClient(String),
+    /// A client's data source has a Unix socket, over which a database knows the server's user.
+    #[error(
+        "the data source of a session has no Unix socket here: the database would take the client for the server's user; \
+         write host and port, or use the name of a data source that the server's operator has set up"
+    )]
+    SocketOfClient,
 }
 
 /// Maximum length of a data source's name.
@@ -170,9 +186,9 @@ impl SqliteSource {
 pub enum SqliteMode {
     /// To read.
     ReadOnly,
-    /// To read and write. It must exist.
+    /// To read and write. It must exist: the default.
     ReadWrite,
-    /// To read and write. It may be created: the default.
+    /// To read and write. It may be created.
     Create,
 }
 
@@ -198,7 +214,7 @@ pub fn sqlite(data_source: &str) -> Option<SqliteSource> {
 fn sqlite_mode(rest: &str) -> Option<SqliteMode> {
     let options = rest.split_once('?').map_or("", |(_, options)| options);
     let mut options = options.split('&').filter(|option| !option.is_empty());
-    options.try_fold(SqliteMode::Create, |_, option| match option {
+    options.try_fold(SqliteMode::ReadWrite, |_, option| match option {
         "mode=ro" => Some(SqliteMode::ReadOnly),
         "mode=rw" => Some(SqliteMode::ReadWrite),
         "mode=rwc" => Some(SqliteMode::Create),
@@ -211,8 +227,7 @@ fn sqlite_mode(rest: &str) -> Option<SqliteMode> {
 pub struct AbsentFile {
     /// Its path.
     pub path: PathBuf,
-    /// Whether a submitter on this machine creates it once a program makes a table. Otherwise programs see an empty
-    /// database.
+    /// Whether a submitter on this machine creates it once a program makes a table. Otherwise programs fail.
     pub is_created: bool,
 }
 
@@ -309,7 +324,7 @@ mod tests {
             absent_sqlite_file(source).map(|it| (it.path.display().to_string(), it.is_created))
         };
         for (options, is_created) in [
-            ("", true),
+            ("", false),
             ("?mode=rwc", true),
             ("?mode=ro", false),
             ("?mode=rw", false),

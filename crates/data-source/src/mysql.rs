@@ -53,9 +53,12 @@ pub struct MysqlSource {
     pub database: String,
     /// Whether the connection is encrypted.
     pub tls: MysqlTls,
-    /// Whether the server may request the password in clear text, or hashed as in MySQL 4.0, over a connection that is
-    /// not encrypted.
-    pub allows_weak_login: bool,
+    /// Whether the server may request the password in clear text, over TLS or a Unix socket.
+    pub allows_clear_text: bool,
+    /// Whether the server may request the password hashed as in MySQL 4.0, over TLS or a Unix socket.
+    pub allows_old_hash: bool,
+    /// Name of an option that, in some driver, names a file or gives access to files. It has no effect here.
+    pub file_option: Option<String>,
     /// Session variables and their values, as SQL.
     pub variables: Vec<(String, String)>,
 }
@@ -131,22 +134,40 @@ pub(crate) fn parse(rest: &str) -> Result<MysqlSource, DataSourceError> {
         address: parse_address(address).ok_or(malformed)?,
         database: decoded(database),
         tls: MysqlTls::Preferred,
-        allows_weak_login: false,
+        allows_clear_text: false,
+        allows_old_hash: false,
+        file_option: None,
         variables: Vec::new(),
     };
     for option in query.split('&').filter(|option| !option.is_empty()) {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         let value = decoded(value);
+        if is_of_file(name, &value) {
+            source.file_option = Some(name.to_owned());
+        }
         match name {
             "tls" => source.tls = parse_tls(&value)?,
-            "allowCleartextPasswords" | "allowOldPasswords" => {
-                source.allows_weak_login |= matches!(value.as_str(), "1" | "true" | "TRUE" | "True");
-            }
+            "allowCleartextPasswords" => source.allows_clear_text |= is_true(&value),
+            "allowOldPasswords" => source.allows_old_hash |= is_true(&value),
             _ if DRIVER_OPTIONS.contains(&name) => {}
             _ => source.variables.push((name.to_owned(), value)),
         }
     }
     Ok(source)
+}
+
+/// Whether an option names a file in Go's driver or in those of C, or lets a server read files.
+fn is_of_file(name: &str, value: &str) -> bool {
+    match name {
+        "allowAllFiles" => is_true(value),
+        "serverPubKey" => true,
+        _ => name.get(..3).is_some_and(|it| it.eq_ignore_ascii_case("ssl")),
+    }
+}
+
+/// As Go's driver reads it.
+fn is_true(value: &str) -> bool {
+    matches!(value, "1" | "true" | "TRUE" | "True")
 }
 
 /// The values that Go's driver accepts without registration.
@@ -232,8 +253,15 @@ mod tests {
             assert_eq!(mysql(&format!("mysql://u:p@h/d{option}")).unwrap().tls, tls, "{option}");
         }
         assert_eq!(mysql("mysql://u:p@h/d?tls=custom"), Err(DataSourceError::MysqlTls));
-        assert!(!mysql("mysql://u:p@h/d?allowOldPasswords=false").unwrap().allows_weak_login);
-        assert!(mysql("mysql://u:p@h/d?allowCleartextPasswords=1").unwrap().allows_weak_login);
+        for (option, expected) in [
+            ("", [false, false]),
+            ("?allowOldPasswords=false", [false, false]),
+            ("?allowOldPasswords=true", [false, true]),
+            ("?allowCleartextPasswords=1", [true, false]),
+        ] {
+            let source = mysql(&format!("mysql://u:p@h/d{option}")).unwrap();
+            assert_eq!([source.allows_clear_text, source.allows_old_hash], expected, "{option}");
+        }
     }
 
     #[test]

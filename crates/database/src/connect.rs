@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sqlflow_data_source::Reach;
+
 use crate::mysql::MysqlDatabase;
 use crate::postgresql::PostgresqlDatabase;
 use crate::sqlite::SqliteDatabase;
@@ -12,8 +14,11 @@ use crate::{Database, Error};
 pub struct ConnectOptions {
     /// Statements that change settings of the session, to run first.
     pub replay: Vec<String>,
-    /// Whether a missing SQLite file is created. Otherwise its database is empty, and no change is kept.
+    /// Whether a missing SQLite file is created, if the data source allows that. Otherwise its database is empty, and no
+    /// change is kept.
     pub may_create: bool,
+    /// What the data source and statements may reach.
+    pub reach: Reach,
     /// Receives messages to the user.
     pub notify: Notify,
 }
@@ -25,13 +30,19 @@ pub type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
 #[derive(Clone)]
 pub(crate) struct Origin {
     pub(crate) data_source: String,
+    pub(crate) reach: Reach,
     /// Statements that changed settings of the session.
     replay: Vec<String>,
 }
 
 impl Origin {
     pub(crate) fn new(data_source: &str) -> Self {
-        Self { data_source: data_source.to_owned(), replay: Vec::new() }
+        Self { data_source: data_source.to_owned(), reach: Reach::default(), replay: Vec::new() }
+    }
+
+    /// With this reach.
+    pub(crate) fn within(self, reach: Reach) -> Self {
+        Self { reach, ..self }
     }
 
     /// Adds a statement that changed a setting.
@@ -73,11 +84,11 @@ pub fn connect(data_source: &str, options: ConnectOptions) -> Result<Box<dyn Dat
 
     let dialect =
         sqlflow_data_source::dialect(data_source).map_err(|error| Error::user(error.to_string()))?;
-    let ConnectOptions { replay, may_create, notify } = options;
+    let ConnectOptions { replay, may_create, reach, notify } = options;
     let mut database: Box<dyn Database> = match dialect {
-        Dialect::Sqlite => Box::new(SqliteDatabase::open(data_source, may_create, &notify)?),
+        Dialect::Sqlite => Box::new(SqliteDatabase::open(data_source, may_create, reach, &notify)?),
         Dialect::Mysql => Box::new(MysqlDatabase::open(data_source, notify)?),
-        Dialect::Postgresql => Box::new(PostgresqlDatabase::open(data_source, &notify)?),
+        Dialect::Postgresql => Box::new(PostgresqlDatabase::open(data_source, reach, &notify)?),
     };
     for sql in &replay {
         database.replay(sql)?;

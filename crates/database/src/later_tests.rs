@@ -113,7 +113,7 @@ fn suggestions_of(database: &mut dyn Database, error: &Error) -> Vec<String> {
 
 fn sqlite() -> (TempDir, Box<dyn Database>) {
     let folder = tempfile::tempdir().unwrap();
-    let source = format!("sqlite://{}/data.db", folder.path().display());
+    let source = format!("sqlite://{}/data.db?mode=rwc", folder.path().display());
     let open = || connect(&source, crate::ConnectOptions { may_create: true, ..options(|_| ()) }).unwrap();
     run(&mut *open(), "CREATE TABLE source (a INT, y)");
     // An error about a table then has no hint to the file.

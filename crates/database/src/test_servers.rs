@@ -138,7 +138,12 @@ fn await_connection(source: &str) {
 }
 
 pub(crate) fn options(notify: impl Fn(Notice) + Send + Sync + 'static) -> ConnectOptions {
-    ConnectOptions { replay: Vec::new(), may_create: false, notify: Arc::new(notify) }
+    ConnectOptions {
+        replay: Vec::new(),
+        may_create: false,
+        reach: sqlflow_data_source::Reach::default(),
+        notify: Arc::new(notify),
+    }
 }
 
 pub(crate) fn run(database: &mut dyn Database, sql: &str) {

@@ -6,6 +6,7 @@ pub mod fixture;
 mod job_watchers;
 pub mod known_job;
 mod membership;
+pub mod secret_keys;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,8 @@ mod types;
 
 pub use known_job::KnownJob;
 pub use membership::Membership;
-pub use sqlite::{ServerLease, SqliteStore, Survey, SurveyError, Surveyed, SurveyedDocument};
+pub use secret_keys::SecretKeys;
+pub use sqlite::{MissingKeys, ServerLease, SqliteStore, Survey, SurveyError, Surveyed, SurveyedDocument};
 pub use types::{
     Changed, Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, RequestHash, Revision,
     Secret, ServerId, StoreError, Unfetched, UpdateError,

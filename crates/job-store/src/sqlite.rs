@@ -9,6 +9,7 @@ mod migrations;
 mod readers;
 mod revisions;
 mod rows;
+mod secrets;
 mod small_logs;
 mod store;
 mod survey;
@@ -32,6 +33,7 @@ pub(super) use self::migrations::older_file;
 use self::readers::Readers;
 use self::revisions::Own;
 use self::rows::{RECORD_COLUMNS, record};
+pub use self::secrets::MissingKeys;
 pub use self::survey::{ServerLease, Survey, SurveyError, Surveyed, SurveyedDocument};
 use sqlflow_job::{Change, Event, Job, JobId};
 use sqlflow_os::clock;
@@ -41,6 +43,7 @@ use self::truncation::Remains;
 use self::writability::Writability;
 use self::writer::{Turn, WriteError, Writer};
 use super::job_watchers::JobWatchers;
+use super::secret_keys::SecretKeys;
 use super::types::{JobRecord, Lease, Revision, StoreError, UpdateError};
 
 /// Time for which a write waits for the other writes of this process.
@@ -59,6 +62,7 @@ struct Inner {
     watchers: JobWatchers,
     own: Own,
     clock: Clock,
+    keys: Arc<SecretKeys>,
     writability: Writability,
     remains: Remains,
 }
@@ -80,15 +84,26 @@ impl SqliteStore {
     /// # Errors
     /// The file cannot be opened, or is no store of a version that this server knows.
     pub async fn open(path: &Path) -> anyhow::Result<Self> {
-        Self::open_with(path, Box::new(clock::now_ms)).await.map_err(with_store_errors)
+        Self::open_with_keys(path, SecretKeys::default()).await
+    }
+
+    /// Opens the file as a server with these keys. The secrets of live jobs are encrypted with the current one, if there is
+    /// one.
+    ///
+    /// # Errors
+    /// As of [`Self::open`]; or secrets are encrypted with a key that is not among these.
+    pub async fn open_with_keys(path: &Path, keys: SecretKeys) -> anyhow::Result<Self> {
+        Self::open_with(path, keys, Box::new(clock::now_ms)).await.map_err(with_store_errors)
     }
 
     /// With a custom clock. By default it is the system clock, so that all servers with the file judge leases by one
     /// clock.
-    pub(super) async fn open_with(path: &Path, clock: Clock) -> anyhow::Result<Self> {
+    pub(super) async fn open_with(path: &Path, keys: SecretKeys, clock: Clock) -> anyhow::Result<Self> {
         let lock = migrating::lock(path).await?;
         let state_file = path.to_owned();
-        let writer = tokio::task::spawn_blocking(move || open_up_to_date(&state_file)).await??;
+        let opening = move || open_up_to_date(&state_file, &keys).map(|writer| (writer, keys));
+        let (writer, keys) = tokio::task::spawn_blocking(opening).await??;
+        let keys = Arc::new(keys);
         drop(lock);
         let state_file = path.to_owned();
         let open = Box::new(move || open_to_write(&state_file));
@@ -98,7 +113,8 @@ impl SqliteStore {
         let (path, watchers, own) = (path.to_owned(), JobWatchers::default(), Own::default());
         let writability = Writability::begin(Instant::now());
         let remains = Remains::begin();
-        let inner = Arc::new(Inner { path, writer, readers, watchers, own, clock, writability, remains });
+        let inner =
+            Arc::new(Inner { path, writer, readers, watchers, own, clock, keys, writability, remains });
         let seen = inner.revision().await?;
         tokio::spawn(revisions::follow(Arc::downgrade(&inner), seen));
         tokio::spawn(truncation::keep_short(Arc::downgrade(&inner)));
@@ -241,11 +257,15 @@ impl SqliteStore {
 }
 
 /// The writing connection, after the file is created and migrated.
-fn open_up_to_date(path: &Path) -> anyhow::Result<Connection> {
+fn open_up_to_date(path: &Path, keys: &SecretKeys) -> anyhow::Result<Connection> {
     // It holds secrets. SQLite gives the files beside it the same permissions.
     std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     let mut connection = open_to_write(path)?;
     migrations::run(&mut connection, path)?;
+    let renewed = secrets::renew(&mut connection, keys)?;
+    if renewed > 0 {
+        tracing::info!(secrets = renewed, "encrypted secrets of live jobs with the current key");
+    }
     Ok(connection)
 }
 

@@ -41,7 +41,9 @@ async fn servers() -> Servers {
     let clock = Arc::new(AtomicI64::new(0));
     let open = async || {
         let clock = Arc::clone(&clock);
-        SqliteStore::open_with(&path, Box::new(move || clock.load(Ordering::SeqCst))).await.unwrap()
+        SqliteStore::open_with(&path, SecretKeys::default(), Box::new(move || clock.load(Ordering::SeqCst)))
+            .await
+            .unwrap()
     };
     let (a, b) = (open().await, open().await);
     Servers { dir, clock, a, b }

@@ -238,6 +238,22 @@ pub enum StoreError {
     /// The stored document has the wrong form.
     #[error("the stored state of job {0} is damaged")]
     Damaged(String, #[source] Arc<serde_json::Error>),
+    /// The secrets of the job are encrypted with a key that this server lacks.
+    #[error(
+        "cannot read the data source of job {job}: it is encrypted with the key {key}, which this server does not have; \
+         give it that key by --secrets-key-old, and restart it"
+    )]
+    OtherKey {
+        /// The job.
+        job: String,
+        /// Id of the key.
+        key: String,
+    },
+    /// The secrets of the job were changed since they were encrypted.
+    #[error(
+        "the stored data source of job {0} is damaged: it was not encrypted for this job with the key that it names"
+    )]
+    DamagedSecret(String),
     /// A newer server wrote the job's document. A write by this one would drop fields.
     #[error(
         "cannot change job {job}: its document has version {version}, and this server knows up to {known}; \

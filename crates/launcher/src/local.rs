@@ -18,6 +18,7 @@ use nix::sys::signal::Signal;
 use sqlflow_agent_files::Seal;
 use sqlflow_job::{AttemptId, ExecutorRef, InstanceHash, LauncherId, LauncherKind};
 use sqlflow_os::exhaustion::{is_exhaustion, with_remedy};
+use sqlflow_os::inherited_variables::PassedVariables;
 use tokio::process::{Child, Command};
 
 use super::agent_exits::Exits;
@@ -53,6 +54,8 @@ pub struct LocalOptions {
     pub attach: Duration,
     /// Soft limit of open files for commands; `None`: inherited.
     pub open_files: Option<u64>,
+    /// Further variables of the server's environment that programs of jobs inherit.
+    pub passed_variables: PassedVariables,
     /// Maximum number of agents that run at a time; `None`: no limit.
     pub max_running: Option<NonZeroUsize>,
 }
@@ -150,6 +153,8 @@ impl LocalLauncher {
                     .iter()
                     .flat_map(|limit| ["--open-files".to_owned(), limit.to_string()]),
             )
+            // The agent itself has the whole environment: credentials of model storages, and settings of its own.
+            .arg(format!("--pass-env={}", self.options.passed_variables))
             // The run folder stays until the step has ended.
             .arg("--keep-output")
             // The working folder of submitters is another one.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sqlflow_os::inherited_variables::PassedVariables;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +43,8 @@ struct Shared {
     candidates: Vec<Candidate>,
     /// `PYTHONPATH` with absolute paths, if it is set, because submitters run in another folder than the server.
     path: Option<OsString>,
+    /// Further variables of the server's environment that submitters inherit.
+    passed_variables: PassedVariables,
     /// `None`: no check.
     looks: Option<Looks>,
 }
@@ -71,19 +74,20 @@ pub enum Unusable {
 impl Python {
     /// The first of these candidates that can import the submitter. [`Self::keep_looking`] must run.
     #[must_use]
-    pub fn first_of(candidates: Vec<Candidate>) -> Self {
+    pub fn first_of(candidates: Vec<Candidate>, passed_variables: PassedVariables) -> Self {
         let path = env::var_os("PYTHONPATH");
         let folder = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let path = path.map(|path| absolute_entries(&path, &folder));
         let looks = Looks { last: watch::Sender::default(), wanted: Notify::new() };
-        Self(Arc::new(Shared { candidates, path, looks: Some(looks) }))
+        Self(Arc::new(Shared { candidates, path, passed_variables, looks: Some(looks) }))
     }
 
     /// A Python of another machine or image, which this server cannot check.
     #[must_use]
     pub fn unchecked(program: &str) -> Self {
         let candidates = vec![Candidate { program: program.into(), origin: "--python" }];
-        Self(Arc::new(Shared { candidates, path: None, looks: None }))
+        let passed_variables = PassedVariables::default();
+        Self(Arc::new(Shared { candidates, path: None, passed_variables, looks: None }))
     }
 
     /// The program: the usable one, otherwise the first candidate that may be usable.
@@ -161,7 +165,7 @@ impl Python {
     async fn look(&self) -> Result<UsablePython, String> {
         let mut why_not = Vec::new();
         for candidate in &self.0.candidates {
-            match probe::at(&candidate.program, self.path(), PROBE_TIMEOUT).await {
+            match probe::at(&candidate.program, self.path(), &self.0.passed_variables, PROBE_TIMEOUT).await {
                 Ok(seen) => return Ok(seen),
                 Err(why) => {
                     why_not.push(format!("{} ({}) {why}", candidate.program.display(), candidate.origin));
@@ -301,7 +305,7 @@ mod tests {
         let [first, second, package] = ["first", "second", "package"].map(|name| dir.path().join(name));
         script(&first, "echo \"ModuleNotFoundError: No module named 'sqlflow_submitter'\" >&2; exit 1");
         let candidates = [&first, &second].map(|it| Candidate { program: it.clone(), origin: "a test" });
-        let python = Python::first_of(candidates.to_vec());
+        let python = Python::first_of(candidates.to_vec(), PassedVariables::default());
         let shutdown = CancellationToken::new();
         let looking = tokio::spawn(python.clone().keep_looking(shutdown.clone()));
 

@@ -7,6 +7,7 @@ pub mod errno;
 pub mod exhaustion;
 pub mod failpoint;
 pub mod ignored_signals;
+pub mod inherited_variables;
 pub mod locks;
 pub mod paths;
 pub mod reloaded;

@@ -80,7 +80,7 @@ impl Agent {
             .unwrap();
         drop((other, link, one));
         let mut agent = Self { process, channel };
-        let data_source = format!("sqlite://{}", folder.join("x.db").display());
+        let data_source = format!("sqlite://{}?mode=rwc", folder.join("x.db").display());
         let secrets = HashMap::from([("db_conn_str".to_owned(), data_source)]);
         agent.send(agent_frame::Frame::Start(Start { secrets, ..Start::default() }));
         agent

@@ -28,7 +28,7 @@ def postgresql_dsn() -> Iterator[str]:
 
 @pytest.fixture
 def sqlite_dsn(tmp_path: Path) -> str:
-    return f"sqlite://{tmp_path}/data.db"
+    return f"sqlite://{tmp_path}/data.db?mode=rwc"
 
 
 @pytest.fixture(params=["sqlite", "mysql", "postgresql"])

@@ -124,7 +124,7 @@ def test_statement_counts_as_not_executed_only_if_that_is_certain(
 
 
 def test_misspelt_sqlite_file_is_reported_and_not_created(sqlite_agent: StandInAgent) -> None:
-    path = Path(sqlite_agent.dsn.removeprefix("sqlite://"))
+    path = Path(sqlite_agent.dsn.removeprefix("sqlite://").removesuffix("?mode=rwc"))
     for sql in ("SELECT * FROM iris", "-- all\n/* of it */ DELETE FROM iris", "DROP TABLE iris"):
         message = sqlite_agent.run(sql).failure().message
         assert message == f"no such table: iris; SQLite file {path} did not exist, check its path"
@@ -147,8 +147,9 @@ def test_misspelt_sqlite_file_is_reported_and_not_created(sqlite_agent: StandInA
 def test_sqlite_mode_is_obeyed(tmp_path: Path) -> None:
     path = f"{tmp_path}/a?b#c%41.db".replace("?", "")
     dsn = f"sqlite://{path}"
-    for mode in ("ro", "rw"):
-        StandInAgent(tmp_path, f"{dsn}?mode={mode}").run("CREATE TABLE t (a)").succeeded()
+    for mode in ("", "?mode=ro", "?mode=rw"):
+        message = StandInAgent(tmp_path, f"{dsn}{mode}").run("CREATE TABLE t (a)").failure().message
+        assert message.startswith(f"cannot open SQLite file {path}: no such file; "), message
         assert not Path(path).exists()
     StandInAgent(tmp_path, f"{dsn}?mode=rwc").run("CREATE TABLE t (a)").succeeded()
     assert Path(path).exists()
@@ -169,7 +170,7 @@ def test_sqlite_mode_is_obeyed(tmp_path: Path) -> None:
 def test_result_table_in_missing_sqlite_file_is_rejected(sqlite_dsn: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as rejects:
         check_result("o", sqlite_dsn, tmp_path)
-    path = sqlite_dsn.removeprefix("sqlite://")
+    path = sqlite_dsn.removeprefix("sqlite://").removesuffix("?mode=rwc")
     assert str(rejects.value).startswith(f"cannot write into SQLite file {path}: it does not exist; correct the path")
 
 
@@ -184,7 +185,7 @@ def test_sqlite_file_is_not_created_in_root_or_missing_folder(tmp_path: Path) ->
     assert not Path("/no-such-iris.db").exists()
     said = StandInAgent(tmp_path, f"sqlite://{tmp_path}/typo/iris.db").run("SELECT 1").failure().message
     assert f"the folder {tmp_path}/typo does not exist" in said
-    StandInAgent(tmp_path, f"sqlite://{tmp_path}/new.db").run("CREATE TABLE t (n INTEGER)")
+    StandInAgent(tmp_path, f"sqlite://{tmp_path}/new.db?mode=rwc").run("CREATE TABLE t (n INTEGER)")
     assert (tmp_path / "new.db").exists()
 
 

@@ -37,7 +37,7 @@ def test_settings_hold_for_later_checks(source: Runner, agent: StandInAgent, tmp
     """They are executed in another session, so that the names are those of the program."""
     match database_of(source):
         case "sqlite":
-            Runner(f"sqlite://{tmp_path}/other.db", tmp_path).sql("CREATE TABLE elsewhere (a INT, z INT)")
+            Runner(f"sqlite://{tmp_path}/other.db?mode=rwc", tmp_path).sql("CREATE TABLE elsewhere (a INT, z INT)")
             setting, wrong = f"ATTACH '{tmp_path}/other.db' AS other", "ATTACH '' AS main"
             table = "other.elsewhere"
         case "mysql":

@@ -87,7 +87,8 @@ def test_file_that_cannot_be_opened_is_named_as_the_user_wrote_it(sqlite_agent: 
     path.symlink_to(path)
     sqlite_agent.dsn = f"sqlite://{path}"
     assert sqlite_agent.run("CREATE TABLE t (a)").failure().message == (
-        f"cannot open SQLite file {path}: unable to open database file"
+        f"cannot open SQLite file {path}: no such file; correct the path, or add ?mode=rwc to the data source, so that "
+        "CREATE TABLE creates the file"
     )
 
 

@@ -14,7 +14,7 @@ from sqlflow_submitter.errors import UserError
 
 
 def test_texts_that_are_not_utf8_are_an_error(sqlite_runner: Runner) -> None:
-    path = sqlite_runner.dsn.removeprefix("sqlite://")
+    path = sqlite_runner.dsn.removeprefix("sqlite://").removesuffix("?mode=rwc")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("CREATE TABLE d (x TEXT, y INT)")
         connection.executemany("INSERT INTO d VALUES (?, ?)", [(f"t{k % 3}", k % 2) for k in range(150)])

@@ -18,9 +18,9 @@ pub(super) fn of_store(error: StoreError) -> Status {
         StoreError::Database(_) | StoreError::Busy { .. } | StoreError::Slow | StoreError::Closing => {
             Code::Unavailable
         }
-        StoreError::Damaged(..) => Code::DataLoss,
-        // Another server of the same state may be new enough; agents try again there.
-        StoreError::Newer { .. } => Code::Unavailable,
+        StoreError::Damaged(..) | StoreError::DamagedSecret(_) => Code::DataLoss,
+        // Another server of the same state may be new enough, or have the key; agents try again there.
+        StoreError::Newer { .. } | StoreError::OtherKey { .. } => Code::Unavailable,
     };
     refuse(code, &error)
 }

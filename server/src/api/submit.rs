@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sqlflow_identity::{Caller, Pattern, local_user};
 use sqlflow_job::{Event, Job, JobId, Role, Token};
-use sqlflow_job_store::{Created, Lease, NewJob, Secret, Store};
+use sqlflow_job_store::{Created, Lease, NewJob, Store};
 use sqlflow_os::clock;
 use sqlflow_proto::v1;
 use sqlflow_result_log::ResultLog;
@@ -17,8 +17,8 @@ use tonic::metadata::MetadataMap;
 use super::request_id::{self, NamedRequest};
 use super::status;
 use crate::admission::{Admission, Slot};
-use crate::codegen::{self, DATA_SOURCE, StepSpec};
-use crate::data_sources::DataSources;
+use crate::codegen::{self, StepSpec};
+use crate::data_sources::{DataSource, DataSources};
 use crate::model_rights::ModelRights;
 use crate::reconciler::Reconciler;
 use crate::web::Links;
@@ -95,7 +95,7 @@ impl Submitter {
             NamedRequest::of(&request, Some(caller.name()).filter(|it| *it != self.own), &self.links)?;
         let session = request.session.unwrap_or_default();
         let data_source = self.data_source(&session, caller)?;
-        let dialect = sqlflow_data_source::dialect(data_source.expose())
+        let dialect = sqlflow_data_source::dialect(data_source.dsn.expose())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         if session.user_id.len() > MAX_USER_ID_BYTES {
             return Err(Status::invalid_argument(format!(
@@ -180,7 +180,7 @@ impl Submitter {
         )))
     }
 
-    fn data_source(&self, session: &v1::Session, caller: &Caller) -> Result<Secret, Status> {
+    fn data_source(&self, session: &v1::Session, caller: &Caller) -> Result<DataSource, Status> {
         if session.db_conn_str.len() > MAX_DATA_SOURCE_BYTES {
             return Err(Status::invalid_argument(format!(
                 "db_conn_str is longer than {MAX_DATA_SOURCE_BYTES} bytes"
@@ -194,7 +194,7 @@ impl Submitter {
         compiled: &Compiled,
         specs: &[StepSpec],
         sql: String,
-        data_source: Secret,
+        data_source: DataSource,
         user_id: String,
         fetch_timeout_seconds: u32,
     ) -> Result<NewJob, Status> {
@@ -228,7 +228,7 @@ impl Submitter {
             user_id,
             headings: statements.iter().map(|statement| heading(&statement.text)).collect(),
             step_specs: step_specs.map_err(|error| Status::internal(error.to_string()))?,
-            secrets: vec![(DATA_SOURCE.to_owned(), data_source)],
+            secrets: codegen::secrets_of(data_source),
             fetch_timeout_ms: i64::from(fetch_timeout_seconds) * 1000,
             owner: self.reconciler.server().clone(),
             lease: self.reconciler.lease_duration(),

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
+use sqlflow_data_source::Reach;
 use sqlflow_job::{self, AttemptId, Job, LauncherKind, Role, Step};
-use sqlflow_job_store::{Secret, Store};
+use sqlflow_job_store::{Secret, Store, StoreError};
 use sqlflow_launcher::{DATA_PROCESS, Python};
 use sqlflow_proto::agent::{
     Assignment, AttemptRef, Companion, Confinement, File, Input, Listing, ModelVisibility, Output, Removal,
@@ -19,10 +20,29 @@ use tonic::Status;
 use super::build::precheck_folder;
 use super::gob;
 use super::spec::{STEP_VERSION, StepSpec};
+use crate::data_sources::DataSource;
 use crate::trace;
 
 /// Name of the secret that holds the data source.
 pub const DATA_SOURCE: &str = "db_conn_str";
+
+/// Name of the secret of a job that says whose its data source is. Jobs of servers before it have none, and keep what
+/// they could reach when they were accepted.
+const DATA_SOURCE_OWNER: &str = "data_source_owner";
+/// Its value if the session brought the data source.
+const CLIENT: &str = "client";
+/// Name of the secret that tells the data process what the data source may reach.
+const REACH: &str = "data_source_reach";
+
+/// The secrets of a job with this data source.
+#[must_use]
+pub fn secrets_of(data_source: DataSource) -> Vec<(String, Secret)> {
+    let owner = if data_source.is_clients { CLIENT } else { "operator" };
+    vec![
+        (DATA_SOURCE.to_owned(), data_source.dsn),
+        (DATA_SOURCE_OWNER.to_owned(), Secret::new(owner.to_owned())),
+    ]
+}
 
 /// Name of the step document in the workspace.
 const STEP_DOCUMENT: &str = "step.json";
@@ -42,6 +62,8 @@ pub struct AssignOptions {
     pub trace_user_code: bool,
     /// What the Python of submitters must not reach; `None`: they are not confined.
     pub confinement: Option<ConfinementOptions>,
+    /// What jobs may reach by a data source of the operator.
+    pub reach: Reach,
 }
 
 /// How the Python of submitters is confined.
@@ -78,8 +100,10 @@ impl Assigner {
     /// NOT_FOUND: the step does not exist, or its job has ended. Otherwise an error of the store.
     pub async fn assignment(&self, job: &Job, attempt: &AttemptId) -> Result<Assignment, Status> {
         let gone = || Status::not_found("there is no such step, or its job has ended");
-        let secret = self.store.secret(&attempt.job, DATA_SOURCE).await;
-        let secret = secret.map_err(|error| Status::unavailable(error.to_string()))?.ok_or_else(gone)?;
+        let secret = self.secret(attempt, DATA_SOURCE).await?.ok_or_else(gone)?;
+        let owner = self.secret(attempt, DATA_SOURCE_OWNER).await?;
+        let is_clients = owner.is_some_and(|it| it.expose() == CLIENT);
+        let secrets = secrets(&secret, &Reach { is_clients, ..self.options.reach.clone() })?;
         let spec = self.step_spec(attempt).await?.ok_or_else(gone)?;
         let step = job.steps.get(attempt.step as usize);
         let publish_attempt = step.and_then(Step::kept_output).unwrap_or(0);
@@ -88,7 +112,7 @@ impl Assigner {
             .filter(|_| is_cleanup)
             .map(|step| Cleanup { granted_attempt: sqlflow_job::unclear_grant(step) });
         let (traceparent, tracestate) = self.trace_of(job, attempt);
-        let mut assigned = assign(&self.options, attempt, spec, cleanup, &secret);
+        let mut assigned = assign(&self.options, attempt, spec, cleanup, secrets);
         let kind = job.attempt(attempt).map(|it| &it.launcher_id.kind);
         // The data process alone runs no code of users.
         let runs_python = assigned.command.first().is_some_and(|program| program != DATA_PROCESS);
@@ -99,6 +123,14 @@ impl Assigner {
             assigned.environment.insert("BAGGAGE".to_owned(), origin.baggage.clone());
         }
         Ok(Assignment { publish_attempt, traceparent, tracestate, ..assigned })
+    }
+
+    async fn secret(&self, attempt: &AttemptId, name: &str) -> Result<Option<Secret>, Status> {
+        let secret = self.store.secret(&attempt.job, name).await;
+        secret.map_err(|error| match error {
+            StoreError::DamagedSecret(_) => Status::data_loss(error.to_string()),
+            error => Status::unavailable(error.to_string()),
+        })
     }
 
     /// The document of the attempt's step; `None`: the job was removed.
@@ -125,15 +157,20 @@ impl Assigner {
     /// An assigner for tests without assignments.
     #[cfg(test)]
     pub(crate) fn idle(store: Arc<dyn Store>) -> Self {
-        let options = AssignOptions {
+        Self::new(store, Self::idle_options())
+    }
+
+    #[cfg(test)]
+    fn idle_options() -> AssignOptions {
+        AssignOptions {
             python: Python::unchecked("python"),
             models: "file:///models".to_owned(),
             grace_seconds: 1,
             collector: HashMap::new(),
             trace_user_code: false,
             confinement: None,
-        };
-        Self::new(store, options)
+            reach: Reach::default(),
+        }
     }
 
     /// Whether this server's spans are exported.
@@ -197,12 +234,19 @@ impl ConfinementOptions {
     }
 }
 
+/// The secrets of a data process.
+fn secrets(data_source: &Secret, reach: &Reach) -> Result<HashMap<String, String>, Status> {
+    let reach = serde_json::to_string(reach).map_err(|error| Status::internal(error.to_string()))?;
+    let data_source = data_source.expose().to_owned();
+    Ok(HashMap::from([(DATA_SOURCE.to_owned(), data_source), (REACH.to_owned(), reach)]))
+}
+
 fn assign(
     options: &AssignOptions,
     attempt: &AttemptId,
     mut spec: StepSpec,
     cleanup: Option<Cleanup>,
-    data_source: &Secret,
+    secrets: HashMap<String, String>,
 ) -> Assignment {
     let needs_no_python = cleanup.is_some() || spec.is_plain_sql();
     let mut document = json!({
@@ -236,7 +280,6 @@ fn assign(
         vec![options.python.program(), "main.py".to_owned()]
     };
     // Only the data process gets the credentials: user code runs in Python.
-    let secrets = HashMap::from([(DATA_SOURCE.to_owned(), data_source.expose().to_owned())]);
     let (secrets, companions) = if needs_no_python {
         (secrets, Vec::new())
     } else if spec.needs_data_process() {
@@ -365,6 +408,23 @@ mod tests {
         assert!(confinement.required);
         assert_eq!(confinement.agent_files, launcher_id.kind == LauncherKind::Kubernetes);
         Some(confinement.denied_paths.iter().map(|it| String::from_utf8_lossy(it).into_owned()).collect())
+    }
+
+    #[test]
+    fn data_process_learns_what_the_data_source_may_reach() {
+        let reach = Reach { is_clients: true, state_folder: Some("/state".into()), ..Reach::default() };
+        let secrets = secrets(&Secret::new("sqlite:////a.db"), &reach).unwrap();
+        assert_eq!(secrets[DATA_SOURCE], "sqlite:////a.db");
+        assert_eq!(serde_json::from_str::<Reach>(&secrets["data_source_reach"]).unwrap(), reach);
+        let attempt = AttemptId { job: sqlflow_job::JobId::generate(), step: 0, number: 1 };
+        let options = Assigner::idle_options();
+        for (sql, of_python) in [("SELECT 1;", false), (TRAIN, true), ("SHOW MODELS;", true)] {
+            let assigned = assign(&options, &attempt, spec(sql), None, secrets.clone());
+            let text = format!("{:?}", assigned.files);
+            assert!(!text.contains("/state") && !text.contains("a.db"), "user code reads them");
+            assert_eq!(assigned.secrets.is_empty(), of_python, "{sql}");
+            assert!(assigned.companions.iter().all(|it| it.secrets == secrets), "{sql}");
+        }
     }
 
     #[tokio::test]

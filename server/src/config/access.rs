@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use sqlflow_cli::address;
+use sqlflow_data_source::Sockets;
 use sqlflow_identity::token_file::TokenFile;
 use sqlflow_identity::{Pattern, Policy, local_user};
 use sqlflow_job_store::Secret;
@@ -93,6 +94,11 @@ pub struct AccessArgs {
     /// end, each with read and create (principals in the form of --allow; without it everybody); reloaded when it changes
     #[arg(long, env = "SQLFLOW_MODEL_RIGHTS", value_name = "FILE")]
     pub model_rights: Option<PathBuf>,
+    /// Folder below which the SQLite files lie that sessions name and statements attach; may be repeated. With --launcher
+    /// kubernetes it is one of the Pods [default: none for a server with --allow, --token-file, --client-ca or
+    /// --kubernetes-tokens, otherwise any]
+    #[arg(long, env = "SQLFLOW_SQLITE_FOLDER", value_name = "DIR", value_delimiter = ',')]
+    pub sqlite_folder: Vec<PathBuf>,
 
     /// Time for which the link to a job's page opens it; `sqlflowctl describe` prints a new one
     #[arg(long, env = "SQLFLOW_LINK_LIFETIME", value_name = "TIME", default_value = "7d", value_parser = duration)]
@@ -173,7 +179,7 @@ impl AccessArgs {
     }
 
     /// Whether anyone beside the server's own user and root may use it.
-    fn is_shared(&self) -> bool {
+    pub(super) fn is_shared(&self) -> bool {
         self.has_authentication() || !self.allow.is_empty()
     }
 
@@ -209,7 +215,9 @@ impl AccessArgs {
     pub fn data_sources(&self, default: Secret) -> anyhow::Result<DataSources> {
         let named = self.named_data_sources()?;
         let allow_client_dsn = self.allow_client_dsn.unwrap_or(!self.is_shared());
+        let sockets = if self.is_shared() { Sockets::Refused } else { Sockets::Allowed };
         Ok(DataSources::new(default)
+            .allow_sockets(sockets)
             .with_named(named)
             .for_users(self.datasource_users.clone())
             .allow_client_dsn(allow_client_dsn))
@@ -233,20 +241,6 @@ impl AccessArgs {
                 .with_context(|| format!("cannot use the rules for models {}", file.display()))
         };
         Ok(ModelRights::new(self.model_rights.as_ref().map(read).transpose()?))
-    }
-
-    /// Files that code of users must not reach: they hold secrets, or say who may do what.
-    ///
-    /// # Errors
-    /// The file with data sources cannot be read.
-    pub fn private_paths(&self) -> anyhow::Result<Vec<PathBuf>> {
-        let files =
-            [&self.token_file, &self.data_sources, &self.model_rights, &self.tls_key].into_iter().flatten();
-        let mut paths: Vec<PathBuf> = files.map(std::path::absolute).collect::<std::io::Result<_>>()?;
-        if let Some(named) = self.named_data_sources()? {
-            paths.extend(data_sources::local_paths(&named));
-        }
-        Ok(paths)
     }
 
     /// Where the Unix socket is.
@@ -289,6 +283,22 @@ impl Options {
             );
         }
         Ok(())
+    }
+
+    /// Files that code of users must not reach: they hold secrets, or say who may do what.
+    ///
+    /// # Errors
+    /// The file with data sources cannot be read.
+    pub(super) fn private_paths(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let access = &self.access;
+        let files = [&access.token_file, &access.data_sources, &access.model_rights, &access.tls_key];
+        let files = files.into_iter().flatten();
+        let files = files.chain(self.secrets.files());
+        let mut paths: Vec<PathBuf> = files.map(std::path::absolute).collect::<std::io::Result<_>>()?;
+        if let Some(named) = access.named_data_sources()? {
+            paths.extend(data_sources::local_paths(&named));
+        }
+        Ok(paths)
     }
 
     /// Checks the files of access.

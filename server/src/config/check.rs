@@ -1,5 +1,5 @@
 //! `--check`: checks a server's configuration without a server. Nothing is opened or created; only the Python of local
-//! submitters is run, to check that it can import them.
+//! submitters is run, to check that it can import them, and the command that prints the key of secrets.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -58,13 +58,15 @@ async fn problems(options: &Options) -> Vec<String> {
     take(Telemetry::from_env().map(drop));
     take(Propagation::from_variables(&|name: &str| std::env::var(name).ok()).map(drop));
     take(options.confinement(&options.state_dir).map(drop));
+    take(options.reach(&options.state_dir).map(drop));
+    take(options.secret_keys(&options.state_dir).await.map(drop));
     match options.launcher {
         LauncherOption::Local => {
             let agent = find_agent(options.agent.clone());
             let missing = agent.as_deref().ok().and_then(missing_data_process);
             take(missing.map_or(Ok(()), |why| Err(anyhow::Error::msg(why))));
             take(agent.map(drop));
-            let python = Python::first_of(pythons(options.python.as_deref()));
+            let python = Python::first_of(pythons(options.python.as_deref()), options.passed_variables());
             take(python.look_once().await.map_err(anyhow::Error::msg));
         }
         LauncherOption::Kubernetes => {

@@ -39,7 +39,7 @@ impl Options {
         }
         let denied = std::iter::once(state_dir.to_owned())
             .chain(sqlflow_data_source::local_paths(self.datasource.expose()))
-            .chain(self.access.private_paths()?)
+            .chain(self.private_paths()?)
             .collect();
         let confinement = ConfinementOptions { denied, required };
         match (self.confine, kernel) {

@@ -1,8 +1,9 @@
 //! Locations of data: the data source, and the model storage.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use sqlflow_data_source::{Reach, Refusal};
 
 use super::{LauncherOption, Options};
 
@@ -44,6 +45,54 @@ impl Options {
         Some(format!("SQLite file {} (from {from}) does not exist; {what}", absent.path.display()))
     }
 
+    /// What jobs may reach by a data source of the operator. In a Pod the container is the border, and the server's
+    /// files are not there.
+    ///
+    /// # Errors
+    /// A path is relative where no folder is known, or is not UTF-8; or the file with data sources cannot be read.
+    pub fn reach(&self, state_dir: &Path) -> anyhow::Result<Reach> {
+        let given = &self.access.sqlite_folder;
+        let from = self.origin("sqlite-folder");
+        let is_local = self.launcher == LauncherOption::Local;
+        let mut folders = Vec::new();
+        for folder in given {
+            ensure!(
+                is_local || folder.is_absolute(),
+                "cannot use the folder {} for SQLite files (from {from}): it is one of the Pods; write an absolute path",
+                folder.display()
+            );
+            folders.push(std::path::absolute(folder)?);
+        }
+        let is_shared = is_local && self.access.is_shared();
+        let private = match is_shared {
+            true => self.private_files()?,
+            false => Vec::new(),
+        };
+        let reach = Reach {
+            is_clients: false,
+            sqlite_folders: (is_shared || !given.is_empty()).then_some(folders),
+            state_folder: is_local.then(|| state_dir.to_owned()),
+            private,
+        };
+        let own = sqlflow_data_source::sqlite(self.datasource.expose()).filter(|it| !it.is_in_memory());
+        if let Some(refusal @ Refusal::State) = own.as_ref().and_then(|it| reach.own_file(&it.path).err()) {
+            let (path, from) = (own.map(|it| it.path).unwrap_or_default(), self.origin("datasource"));
+            bail!("cannot use the SQLite file {} (from {from}): {refusal}", path.display());
+        }
+        let all = reach.sqlite_folders.iter().flatten().chain(&reach.state_folder).chain(&reach.private);
+        for path in all {
+            // The data process gets them as texts.
+            ensure!(path.to_str().is_some(), "cannot use the path {}: it is not UTF-8", path.display());
+        }
+        Ok(reach)
+    }
+
+    /// Files that no session names: secrets, and the files of data sources with a name and of the default.
+    fn private_files(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let own = sqlflow_data_source::local_paths(self.datasource.expose());
+        Ok(self.private_paths()?.into_iter().chain(own).collect())
+    }
+
     /// URI of the model storage.
     ///
     /// # Errors
@@ -79,6 +128,38 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+
+    #[test]
+    fn files_of_sqlite_lie_where_the_operator_says() {
+        let reach = |flags: &[&str]| {
+            let options = Options::parse_from([&["sqlflow-server"], flags].concat());
+            options.reach(Path::new("/state")).map_err(|error| error.to_string())
+        };
+        let state: Option<PathBuf> = Some("/state".into());
+        let own = "--datasource=sqlite:////data/own.db";
+        assert_eq!(reach(&[own]).unwrap(), Reach { state_folder: state.clone(), ..Reach::default() });
+        let found = reach(&[own, "--sqlite-folder=/a,/b", "--sqlite-folder=/c/d"]).unwrap();
+        assert_eq!(found.sqlite_folders, Some(vec!["/a".into(), "/b".into(), "/c/d".into()]));
+        let dir = tempfile::tempdir().unwrap();
+        let in_state = format!("--datasource=sqlite:///{}/x.db", dir.path().display());
+        let options = Options::parse_from(["sqlflow-server", &in_state]);
+        let error = options.reach(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("(from --datasource): it belongs to the state of the server"), "{error}");
+        // Of several users, none may name the files of the operator.
+        for shared in ["--allow=unix:ana", "--token-file=/tokens"] {
+            let found = reach(&[own, shared]).unwrap();
+            assert_eq!((found.sqlite_folders, &found.state_folder), (Some(Vec::new()), &state), "{shared}");
+            assert!(found.private.contains(&"/data/own.db".into()), "{shared}");
+        }
+        assert!(reach(&["--token-file=/tokens"]).unwrap().private.contains(&"/tokens".into()));
+        let pods = ["--launcher=kubernetes", "--token-file=/tokens"];
+        assert!(reach(&pods).unwrap().is_unlimited(), "the container is the border");
+        let found = reach(&[&pods[..], &["--sqlite-folder=/data"][..]].concat()).unwrap();
+        assert_eq!(found, Reach { sqlite_folders: Some(vec!["/data".into()]), ..Reach::default() });
+        assert!(
+            reach(&[&pods[..], &["--sqlite-folder=data"][..]].concat()).unwrap_err().contains("absolute")
+        );
+    }
 
     #[test]
     fn models_uri_is_required_for_pods() {

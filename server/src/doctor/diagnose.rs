@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sqlflow_job::{Attempt, JobId, Phase};
-use sqlflow_job_store::{Surveyed, SurveyedDocument};
+use sqlflow_job_store::{StoreError, Surveyed, SurveyedDocument};
 use sqlflow_launcher::Agent;
 use sqlflow_result_log::{Aside, Damage};
 
@@ -79,6 +79,27 @@ pub(super) fn unreadable(job: Option<&JobId>, why: String) -> Finding {
         what: why,
         since_ms: None,
         fix: "check that the server's user owns it, and that the disk has no errors".to_owned(),
+        remedy: Remedy::None,
+    }
+}
+
+/// The data source of a live job that cannot be decrypted.
+pub(super) fn unreadable_secret(job: &JobId, error: &StoreError) -> Finding {
+    let fix = match error {
+        StoreError::OtherKey { .. } => "give that key to the server by --secrets-key-old",
+        _ => "cancel the job and run its program again",
+    };
+    Finding {
+        kind: Kind::UnreadableSecret,
+        job: Some(job.to_string()),
+        what: match error {
+            StoreError::OtherKey { key, .. } => {
+                format!("its data source is encrypted with the key {key}, which was not given")
+            }
+            _ => "its data source was changed since it was encrypted".to_owned(),
+        },
+        since_ms: None,
+        fix: fix.to_owned(),
         remedy: Remedy::None,
     }
 }

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     OrphanLog,
     /// A log whose deletion was interrupted, and that no server will delete.
     HalfRemovedLog,
+    /// A live job's data source is encrypted with another key, or damaged.
+    UnreadableSecret,
     /// Something cannot be read.
     Unreadable,
     /// A live job without a server.
@@ -52,6 +54,7 @@ impl Kind {
             | Self::OrphanLog
             | Self::HalfRemovedLog
             | Self::Unreadable
+            | Self::UnreadableSecret
             | Self::NotHeld
             | Self::Elsewhere
             | Self::Waiting
@@ -69,6 +72,7 @@ impl Kind {
             Self::OrphanLog => "orphan-log",
             Self::HalfRemovedLog => "half-removed-log",
             Self::Unreadable => "unreadable",
+            Self::UnreadableSecret => "unreadable-secret",
             Self::NotHeld => "not-held",
             Self::Elsewhere => "elsewhere",
             Self::Waiting => "waiting",

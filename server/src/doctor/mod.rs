@@ -19,6 +19,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use sqlflow_cli::ctrl_c::CtrlC;
+use sqlflow_job_store::SecretKeys;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -57,8 +58,9 @@ pub struct Args {
 }
 
 /// Checks a state folder, and repairs it on request. Writes findings to standard output.
-pub async fn run(state_dir: &Path, args: &Args) -> ExitCode {
-    match try_run(state_dir, args).await {
+/// `keys`: those of the server; without any, encrypted data sources are not checked.
+pub async fn run(state_dir: &Path, args: &Args, keys: anyhow::Result<SecretKeys>) -> ExitCode {
+    match try_run(state_dir, args, keys).await {
         Ok(code) => code,
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: {error:#}");
@@ -67,7 +69,12 @@ pub async fn run(state_dir: &Path, args: &Args) -> ExitCode {
     }
 }
 
-async fn try_run(state_dir: &Path, args: &Args) -> anyhow::Result<ExitCode> {
+async fn try_run(
+    state_dir: &Path,
+    args: &Args,
+    keys: anyhow::Result<SecretKeys>,
+) -> anyhow::Result<ExitCode> {
+    let keys = keys?;
     let state = State::find(state_dir)?;
     if args.repair {
         state.may_repair(nix::unistd::geteuid().as_raw())?;
@@ -80,6 +87,7 @@ async fn try_run(state_dir: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         report: Report::new(io::stdout(), form),
         repairs: args.repair.then(|| Repairs::new(orphans)),
         stop: stop_on_signal()?,
+        keys,
     };
     let scanned = scan.run().await;
     let Scan { survey, mut report, .. } = scan;

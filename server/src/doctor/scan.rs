@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlflow_job::JobId;
-use sqlflow_job_store::Membership;
+use sqlflow_job_store::{Membership, SecretKeys};
 use sqlflow_job_store::{Survey, SurveyError, Surveyed, SurveyedDocument};
 use sqlflow_os::clock;
 use sqlflow_result_log::{Found, Health, LogError, Maintenance};
@@ -55,12 +55,15 @@ pub(super) struct Scan<W> {
     /// `None`: nothing is changed.
     pub(super) repairs: Option<Repairs>,
     pub(super) stop: CancellationToken,
+    /// Keys of secrets; without any, encrypted ones are not checked.
+    pub(super) keys: SecretKeys,
 }
 
 impl<W: Write> Scan<W> {
     /// Checks everything.
     pub(super) async fn run(&mut self) -> Result<(), ScanError> {
         self.database().await?;
+        self.secrets().await?;
         // Before this pass adds to it.
         self.lost_and_found().await?;
         self.jobs().await?;
@@ -80,6 +83,18 @@ impl<W: Write> Scan<W> {
             remedy: Remedy::None,
         })
         .await
+    }
+
+    /// Data sources of live jobs that the given keys do not decrypt.
+    async fn secrets(&mut self) -> Result<(), ScanError> {
+        if self.keys.is_empty() {
+            return Ok(());
+        }
+        for (job, error) in self.survey.unreadable_secrets(&self.keys)? {
+            self.go_on()?;
+            self.found(diagnose::unreadable_secret(&job, &error)).await?;
+        }
+        Ok(())
     }
 
     async fn jobs(&mut self) -> Result<(), ScanError> {

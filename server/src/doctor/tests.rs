@@ -9,8 +9,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use serde_json::Value;
 use sqlflow_job::{Job, JobId, TokenHash};
-use sqlflow_job_store::Membership;
-use sqlflow_job_store::{NewJob, ServerId, SqliteStore, Store as _};
+use sqlflow_job_store::secret_keys::SecretKey;
+use sqlflow_job_store::{Membership, NewJob, SecretKeys, ServerId, SqliteStore, Store as _};
 use sqlflow_os::clock;
 use sqlflow_proto::record::{Notice, Record, record::Payload};
 use sqlflow_result_log::{Entry, LogOptions, Maintenance, Producer, ResultLog as _, SegmentLog, TieredLog};
@@ -118,6 +118,10 @@ impl Folder {
     }
 
     async fn doctor(&self, repairs: Option<Orphans>) -> Said {
+        self.doctor_with(repairs, SecretKeys::default()).await
+    }
+
+    async fn doctor_with(&self, repairs: Option<Orphans>, keys: SecretKeys) -> Said {
         let state = State::find(self.dir.path()).unwrap();
         let mut out = Vec::new();
         let mut scan = Scan {
@@ -126,6 +130,7 @@ impl Folder {
             report: Report::new(&mut out, Form::Json),
             repairs: repairs.map(Repairs::new),
             stop: CancellationToken::new(),
+            keys,
         };
         scan.run().await.unwrap();
         let counts = scan.report.counts.clone();
@@ -364,7 +369,27 @@ async fn interrupt_stops_between_two_items() {
         report: Report::new(Vec::new(), Form::Text),
         repairs: Some(Repairs::new(Orphans::SetAside)),
         stop,
+        keys: SecretKeys::default(),
     };
     assert!(matches!(scan.run().await, Err(super::scan::ScanError::Interrupted)));
     assert_eq!(scan.report.counts, Counts::default());
+}
+
+#[tokio::test]
+async fn data_source_of_another_key_is_reported() {
+    let keys = |byte: u8| SecretKeys::new(SecretKey::read(&[byte; 32]).unwrap(), Vec::new());
+    let mut folder = Folder::new().await;
+    let job = folder.job(&ServerId(String::new())).await;
+    fixture::tamper(
+        &folder.path("state.db"),
+        &format!("INSERT INTO secrets (job_id, name, value) VALUES ('{job}', 'db', 'sqlite:///x')"),
+    );
+    let finding = "unreadable-secret";
+    assert!(!folder.doctor_with(None, keys(1)).await.kinds().contains_key(finding), "it is not encrypted");
+    // A server encrypts it.
+    SqliteStore::open_with_keys(&folder.path("state.db"), keys(1)).await.unwrap().close().await;
+    assert!(!folder.doctor_with(None, keys(1)).await.kinds().contains_key(finding));
+    assert!(!folder.doctor(None).await.kinds().contains_key(finding), "nobody asks");
+    let found = folder.doctor_with(None, keys(2)).await;
+    assert_eq!(found.kinds()[finding], [job.to_string()]);
 }

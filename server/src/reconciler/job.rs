@@ -125,12 +125,13 @@ enum ReconcileError {
 impl From<StoreError> for ReconcileError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Newer { .. } => Self::NeedsOtherServer(error),
+            StoreError::Newer { .. } | StoreError::OtherKey { .. } => Self::NeedsOtherServer(error),
             StoreError::Full
             | StoreError::Slow
             | StoreError::Busy { .. }
             | StoreError::Database(_)
             | StoreError::Damaged(..)
+            | StoreError::DamagedSecret(_)
             | StoreError::Closing => Self::Retry(error.into()),
         }
     }

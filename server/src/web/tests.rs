@@ -76,6 +76,7 @@ fn launcher(dir: &Path) -> LocalLauncher {
         linger: Duration::ZERO,
         attach: Duration::ZERO,
         open_files: None,
+        passed_variables: sqlflow_os::inherited_variables::PassedVariables::default(),
         max_running: None,
     })
 }

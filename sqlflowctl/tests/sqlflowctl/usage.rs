@@ -49,7 +49,9 @@ fn missing_sqlite_file_is_a_warning() {
     };
     let created = "it is created if the program creates a table";
     let not_created = "its mode does not create it: correct the path, or create the file first";
-    for (options, what) in [("", created), ("?mode=ro", not_created), ("?mode=rw", not_created)] {
+    for (options, what) in
+        [("?mode=rwc", created), ("", not_created), ("?mode=ro", not_created), ("?mode=rw", not_created)]
+    {
         let said = said(options);
         let file = file.display();
         let expected = format!("warning: SQLite file {file} (from --datasource) does not exist; {what}\n");

@@ -108,6 +108,9 @@ pub struct PostgresqlTls {
     pub sni: bool,
     /// Whether TLS 1.2 is refused.
     pub only_tls_1_3: bool,
+    /// Whether the certificate of the process's user is shown, if the data source has none. A client's data source must
+    /// not use it.
+    pub uses_default_certificate: bool,
 }
 
 /// Certificates to trust.
@@ -227,6 +230,7 @@ pub fn postgresql(data_source: &str) -> Result<PostgresqlSource, DataSourceError
             key,
             sni: values.integer("sslsni")? != Some(0),
             only_tls_1_3,
+            uses_default_certificate: true,
         },
         channel_binding,
     })

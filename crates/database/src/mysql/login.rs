@@ -109,7 +109,8 @@ fn authenticate(
         password: source.password.as_bytes(),
         is_encrypted: matches!(packets.stream(), Stream::Tls(_)),
         is_local: packets.stream().socket().is_unix(),
-        allows_weak: source.allows_weak_login,
+        allows_clear_text: source.allows_clear_text,
+        allows_old_hash: source.allows_old_hash,
         scramble: greeting.nonce(),
     };
     // The server switches to the plugin of the user's account.
@@ -169,19 +170,34 @@ struct Login<'a> {
     password: &'a [u8],
     is_encrypted: bool,
     is_local: bool,
-    allows_weak: bool,
+    allows_clear_text: bool,
+    allows_old_hash: bool,
     scramble: Vec<u8>,
 }
 
 impl Login<'_> {
     fn begin(&self, plugin: &AuthPlugin<'_>) -> Result<AuthProc, Failure> {
         let name = String::from_utf8_lossy(plugin.as_bytes()).into_owned();
-        let is_weak = matches!(plugin, AuthPlugin::MysqlClearPassword | AuthPlugin::MysqlOldPassword);
-        if is_weak && !(self.is_encrypted || self.is_local || self.allows_weak) {
-            return Err(Failure::Other(Error::user(format!(
-                "cannot log in: the server requests the password by the plugin {name}, and the connection is not \
-                 encrypted; enable TLS in the server, or write allowCleartextPasswords=true"
-            ))));
+        let weak = match plugin {
+            AuthPlugin::MysqlClearPassword => Some(("allowCleartextPasswords=true", self.allows_clear_text)),
+            AuthPlugin::MysqlOldPassword => Some(("allowOldPasswords=true", self.allows_old_hash)),
+            _ => None,
+        };
+        let cannot = |why: String| Err(Failure::Other(Error::user(format!("cannot log in: {why}"))));
+        match weak {
+            Some((option, false)) => {
+                return cannot(format!(
+                    "the server requests the password by the plugin {name}, which reveals it; give the user another \
+                     plugin, or write {option} and use TLS or a Unix socket"
+                ));
+            }
+            Some(_) if !(self.is_encrypted || self.is_local) => {
+                return cannot(format!(
+                    "the server requests the password by the plugin {name}, and the connection is not encrypted; enable \
+                     TLS in the server, or use its Unix socket"
+                ));
+            }
+            _ => {}
         }
         let is_built = !matches!(plugin, AuthPlugin::Ed25519 | AuthPlugin::Parsec | AuthPlugin::Other(_));
         plugin.init().ok().filter(|_| is_built).ok_or_else(|| {

@@ -4,37 +4,77 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use proptest::prelude::*;
 
-use super::tests::{OK, PASSWORD, Peer, greeting, open, serve};
+use super::tests::{OK, PASSWORD, Peer, greeting, open, serve, serve_at};
 use crate::ErrorKind;
 
+/// What a server gets that requests the password in clear text: all packets of the client.
+fn requests_clear_text(begins_with_it: bool) -> (impl FnOnce(&mut Peer) + Send, Receiver<Vec<u8>>) {
+    let (sent, received): (Sender<Vec<u8>>, _) = channel();
+    let server = move |peer: &mut Peer| {
+        peer.greet(if begins_with_it { "mysql_clear_password" } else { "mysql_native_password" });
+        sent.send(peer.receive()).unwrap();
+        peer.send(b"\xfemysql_clear_password\0");
+        sent.send(peer.receive()).unwrap();
+        peer.send(b"\xff\x15\x04#28000no");
+    };
+    (server, received)
+}
+
 #[test]
-fn password_is_not_sent_in_clear_text() {
-    for begins_with_it in [true, false] {
-        let (sent, received): (Sender<Vec<u8>>, Receiver<_>) = channel();
-        let source = serve(move |peer| {
-            peer.greet(if begins_with_it { "mysql_clear_password" } else { "mysql_native_password" });
-            sent.send(peer.receive()).unwrap();
-            peer.send(b"\xfemysql_clear_password\0");
-            sent.send(peer.receive()).unwrap();
-        });
-        let error = open(&source).err().unwrap();
-        assert_eq!(error.kind, ErrorKind::User);
-        assert!(
-            error.message.contains("mysql_clear_password, and the connection is not encrypted"),
-            "{error}"
-        );
-        for payload in received {
-            assert!(!payload.windows(PASSWORD.len()).any(|it| it == PASSWORD.as_bytes()));
+fn password_is_sent_in_clear_text_if_that_is_asked_for_and_nobody_can_read_it() {
+    const ASKED: &str = "?allowCleartextPasswords=true";
+    const NOT_ASKED: &str = "mysql_clear_password, which reveals it; give the user another plugin, or write \
+                             allowCleartextPasswords=true and use TLS or a Unix socket";
+    const READABLE: &str = "mysql_clear_password, and the connection is not encrypted; enable TLS";
+    let clear_text = [PASSWORD.as_bytes(), b"\0"].concat();
+    for (is_socket, options, expected) in [
+        (false, "", NOT_ASKED),
+        (false, "?allowOldPasswords=true", NOT_ASKED),
+        (false, ASKED, READABLE),
+        (true, "", NOT_ASKED),
+        (true, ASKED, "no"),
+    ] {
+        for begins_with_it in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let (server, received) = requests_clear_text(begins_with_it);
+            let source =
+                if is_socket { serve_at(&dir.path().join("my.sock"), server) } else { serve(server) };
+            let error = open(&format!("{source}{options}")).err().unwrap();
+            assert!(error.message.contains(expected), "{options}: {error}");
+            assert_eq!(error.kind, ErrorKind::User);
+            let has_it =
+                |payload: &Vec<u8>| payload.windows(PASSWORD.len()).any(|it| it == PASSWORD.as_bytes());
+            let revealed: Vec<_> = received.into_iter().filter(has_it).collect();
+            let is_revealed = is_socket && options == ASKED;
+            assert_eq!(
+                revealed,
+                if is_revealed { vec![clear_text.clone()] } else { Vec::new() },
+                "{options}"
+            );
         }
-        let source = serve(|peer| {
+    }
+}
+
+#[test]
+fn old_hash_is_sent_if_that_is_asked_for_and_nobody_can_read_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for (is_socket, options, expected) in [
+        (false, "", "mysql_old_password, which reveals it"),
+        (true, "?allowCleartextPasswords=true", "write allowOldPasswords=true"),
+        (false, "?allowOldPasswords=true", "the connection is not encrypted"),
+        (true, "?allowOldPasswords=true", "no"),
+    ] {
+        let server = |peer: &mut Peer| {
             peer.greet("mysql_native_password");
             peer.receive();
-            peer.send(b"\xfemysql_clear_password\0");
-            assert_eq!(peer.receive(), [PASSWORD.as_bytes(), b"\0"].concat());
+            peer.send(b"\xfe");
+            peer.receive();
             peer.send(b"\xff\x15\x04#28000no");
-        });
-        let allowed = format!("{source}?allowCleartextPasswords=true");
-        assert_eq!(open(&allowed).err().unwrap().message, "no");
+        };
+        let path = dir.path().join(options.len().to_string());
+        let source = if is_socket { serve_at(&path, server) } else { serve(server) };
+        let error = open(&format!("{source}{options}")).err().unwrap();
+        assert!(error.message.contains(expected), "{options}: {error}");
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -91,6 +94,19 @@ pub(super) fn serve(run: impl FnOnce(&mut Peer) + Send + 'static) -> String {
         let _ = peer.stream.read_to_end(&mut Vec::new());
     });
     format!("mysql://u:{PASSWORD}@tcp(127.0.0.1:{port})/d")
+}
+
+/// The same at a Unix socket.
+pub(super) fn serve_at(path: &Path, run: impl FnOnce(&mut Peer) + Send + 'static) -> String {
+    let listener = UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        // Reading and writing are the same.
+        let mut peer = Peer { stream: OwnedFd::from(stream).into(), sequence: 0 };
+        run(&mut peer);
+        let _ = peer.stream.read_to_end(&mut Vec::new());
+    });
+    format!("mysql://u:{PASSWORD}@unix({})/d", path.display())
 }
 
 pub(super) fn open(data_source: &str) -> Result<Box<dyn Database>, Error> {
@@ -328,7 +344,11 @@ fn encoding_note_is_sent_once() {
     let kept = Arc::clone(&notes);
     let notify = Arc::new(move |notice: Notice| kept.lock().unwrap().push(notice));
     let replay = vec!["SET NAMES latin1".to_owned(), "SET NAMES latin1".to_owned()];
-    connect(&source, ConnectOptions { replay, may_create: false, notify }).unwrap();
+    connect(
+        &source,
+        ConnectOptions { replay, may_create: false, reach: sqlflow_data_source::Reach::default(), notify },
+    )
+    .unwrap();
     assert_eq!(notes.lock().unwrap().len(), 1);
 }
 

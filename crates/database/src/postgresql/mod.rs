@@ -48,6 +48,7 @@ use self::read::Read;
 use self::rows::RowReader;
 use self::session::Session;
 use self::writer::PostgresqlWriter;
+use sqlflow_data_source::Reach;
 use sqlflow_sql::Dialect;
 
 use crate::connect::{ENCODING_NOTE, Origin, ignore_notices};
@@ -106,13 +107,14 @@ impl Outcome {
 
 impl PostgresqlDatabase {
     /// Connects to a data source.
-    pub(crate) fn open(data_source: &str, notify: &Notify) -> Result<Self, Error> {
-        let source =
+    pub(crate) fn open(data_source: &str, reach: Reach, notify: &Notify) -> Result<Self, Error> {
+        let mut source =
             sqlflow_data_source::postgresql(data_source).map_err(|error| Error::user(error.to_string()))?;
+        source.tls.uses_default_certificate = !reach.is_clients;
         let session = session::open(&source, notify)?;
         let mut database = Self {
             session,
-            origin: Origin::new(data_source),
+            origin: Origin::new(data_source).within(reach),
             running: Running::default(),
             has_noted_encoding: false,
         };
@@ -122,7 +124,7 @@ impl PostgresqlDatabase {
 
     /// Another connection with the same settings.
     fn another(&self) -> Result<Self, Error> {
-        let mut another = Self::open(&self.origin.data_source, &ignore_notices())?;
+        let mut another = Self::open(&self.origin.data_source, self.origin.reach.clone(), &ignore_notices())?;
         self.origin.replay(&mut another)?;
         Ok(another)
     }

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use sqlflow_data_source::Reach;
+
 use super::PostgresqlDatabase;
 use super::frames::tests::frame;
 use crate::{Database as _, Error, Notice, Notify};
@@ -60,7 +62,7 @@ pub(super) fn connect(
     notices: Arc<Mutex<Vec<Notice>>>,
 ) -> Result<PostgresqlDatabase, Error> {
     let notify: Notify = Arc::new(move |notice| notices.lock().unwrap().push(notice));
-    PostgresqlDatabase::open(&format!("postgresql://u:p@{address}/d?sslmode=disable"), &notify)
+    PostgresqlDatabase::open(&format!("postgresql://u:p@{address}/d?sslmode=disable"), Reach::default(), &notify)
 }
 
 fn start_up(session: &mut TcpStream) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use proptest::prelude::*;
+use sqlflow_data_source::Reach;
 
 use super::PostgresqlDatabase;
 use super::frames::tests::frame;
@@ -274,8 +275,8 @@ fn unavailable_hosts_are_passed_over() {
     let server = Server::start(|_| {});
     let notify: Notify = Arc::new(|_| {});
     let source = |second| format!("postgresql://u:p@{closed},{second}/d?sslmode=disable");
-    PostgresqlDatabase::open(&source(server.address), &notify).unwrap();
-    let error = PostgresqlDatabase::open(&source(closed), &notify).err().unwrap();
+    PostgresqlDatabase::open(&source(server.address), Reach::default(), &notify).unwrap();
+    let error = PostgresqlDatabase::open(&source(closed), Reach::default(), &notify).err().unwrap();
     let refused = format!("cannot reach PostgreSQL server at {closed}: Connection refused");
     assert_eq!(error, Error::unavailable(format!("{refused}; {refused}")));
 }
@@ -286,7 +287,7 @@ fn server_that_sends_nothing_is_left_in_time() {
     let address = listener.local_addr().unwrap();
     let notify: Notify = Arc::new(|_| {});
     let source = format!("postgresql://u:p@{address}/d?connect_timeout=1");
-    let error = PostgresqlDatabase::open(&source, &notify).err().unwrap();
+    let error = PostgresqlDatabase::open(&source, Reach::default(), &notify).err().unwrap();
     assert_eq!(
         error,
         Error::unavailable(format!("cannot reach PostgreSQL server at {address}: timeout expired"))
@@ -310,7 +311,7 @@ fn server_of_another_protocol_is_reported() {
         ("disable", "it sent a message that is not one of PostgreSQL's protocol"),
     ] {
         let source = format!("postgresql://u:p@{address}/d?sslmode={mode}");
-        let error = PostgresqlDatabase::open(&source, &notify).err().unwrap();
+        let error = PostgresqlDatabase::open(&source, Reach::default(), &notify).err().unwrap();
         let message = format!("cannot reach PostgreSQL server at {address}: {cause}");
         assert_eq!(error, Error::unavailable(message));
     }

@@ -38,6 +38,7 @@ pub(super) fn configuration(tls: &PostgresqlTls) -> Result<Arc<ClientConfig>, Er
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let identity = match (&tls.certificate, &tls.key) {
         (Some(certificate), Some(key)) => Some((PathBuf::from(certificate), PathBuf::from(key))),
+        _ if !tls.uses_default_certificate => None,
         _ => default_file("postgresql.crt").zip(default_file("postgresql.key")),
     };
     let mut configuration = match identity {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
+use sqlflow_data_source::Refusal;
 
 use crate::{Error, Missing};
 
@@ -54,6 +55,11 @@ pub(super) fn not_opened(path: &Path, error: &rusqlite::Error) -> Error {
         _ => message(error),
     };
     Error::user(format!("cannot open SQLite file {file}: {message}"))
+}
+
+/// What was judged, or the error of a file that may not be opened.
+pub(super) fn allowed<T>(path: &Path, judged: Result<T, Refusal>) -> Result<T, Error> {
+    judged.map_err(|refusal| Error::user(format!("cannot open SQLite file {}: {refusal}", path.display())))
 }
 
 /// Whether a message is about the grammar. SQLite has no error code for that.

@@ -7,6 +7,9 @@ mod checks;
 mod concurrency_tests;
 mod errors;
 mod names;
+mod opened;
+#[cfg(test)]
+mod reach_tests;
 #[cfg(test)]
 mod test_file;
 #[cfg(test)]
@@ -22,12 +25,13 @@ use std::time::Duration;
 
 use nix::time::ClockId;
 use rusqlite::{Connection, OpenFlags, Rows, Statement};
-use sqlflow_data_source::{Obstacle, SqliteMode, SqliteSource};
+use sqlflow_data_source::{Obstacle, Reach, SqliteMode, SqliteSource};
 use sqlflow_sql::Dialect;
 
-use self::authorizer::Authorizer;
+use self::authorizer::{Authorizer, Guarded};
 use self::cells::Cells;
 use self::errors::ErrorContext;
+use self::opened::Descriptors;
 use self::writer::SqliteWriter;
 use crate::batcher::{Batcher, MAX_ROW};
 use crate::connect::{Origin, ignore_notices};
@@ -42,7 +46,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct SqliteDatabase {
     /// Shared with writers.
-    connection: Rc<Connection>,
+    connection: Rc<Guarded>,
     context: ErrorContext,
     origin: Origin,
     /// Whether the file does not exist, and is not created.
@@ -52,31 +56,44 @@ pub(crate) struct SqliteDatabase {
 
 impl SqliteDatabase {
     /// Opens the file of a data source.
-    pub(crate) fn open(data_source: &str, may_create: bool, notify: &Notify) -> Result<Self, Error> {
+    pub(crate) fn open(
+        data_source: &str,
+        may_create: bool,
+        reach: Reach,
+        notify: &Notify,
+    ) -> Result<Self, Error> {
         let source = sqlflow_data_source::sqlite(data_source)
             .ok_or_else(|| Error::user("cannot read the data source: it is not one of SQLite"))?;
-        let may_create = may_create && source.mode == SqliteMode::Create;
         let in_memory = source.is_in_memory();
         // An error about a missing table then mentions the file: its path may be misspelt.
         let was_absent = source.is_absent();
         if was_absent {
             check_creatable(&source)?;
-            let file = source.path.display();
+        }
+        let SqliteSource { path, mode } = source;
+        let real = if in_memory { path.clone() } else { errors::allowed(&path, reach.own_file(&path))? };
+        if was_absent {
+            let file = path.display();
             notify(Notice::Note(if may_create {
                 format!("SQLite file {file} did not exist and is created")
             } else {
                 format!("SQLite file {file} does not exist: its database is empty, and no change is kept")
             }));
         }
-        let SqliteSource { path, mode } = source;
         let is_absent = was_absent && !may_create;
         let is_read_only = mode == SqliteMode::ReadOnly;
-        let connection = open_file(&path, mode.name(), in_memory || is_absent)
+        let before = Descriptors::watched(!reach.is_unlimited())?;
+        let is_pinned = reach.sqlite_folders.is_some();
+        let connection = open_file(&real, mode.name(), in_memory || is_absent, is_pinned)
             .map_err(|error| errors::not_opened(&path, &error))?;
+        for opened in before.opened_since()? {
+            errors::allowed(&path, reach.judge_own(&opened))?;
+        }
+        let origin = Origin::new(data_source).within(reach.clone());
         Ok(Self {
-            connection: Rc::new(connection),
+            connection: Rc::new(Guarded::new(connection, Authorizer::new(reach))),
             context: ErrorContext { path, was_absent },
-            origin: Origin::new(data_source),
+            origin,
             is_absent,
             is_read_only,
         })
@@ -84,7 +101,8 @@ impl SqliteDatabase {
 
     /// Another connection with the same settings.
     fn another(&self) -> Result<Self, Error> {
-        let mut another = Self::open(&self.origin.data_source, false, &ignore_notices())?;
+        let reach = self.origin.reach.clone();
+        let mut another = Self::open(&self.origin.data_source, false, reach, &ignore_notices())?;
         self.origin.replay(&mut another)?;
         Ok(another)
     }
@@ -109,7 +127,7 @@ impl SqliteDatabase {
         }
         let statement = match self.connection.prepare(sql) {
             Err(rusqlite::Error::Empty) => return Ok(None),
-            other => other.map_err(|error| self.context.translate(&error))?,
+            other => other.map_err(|error| self.failed(&error))?,
         };
         if statement.parameter_count() > 0 {
             // SQLite would take NULL, and for example insert it.
@@ -119,6 +137,33 @@ impl SqliteDatabase {
             )));
         }
         Ok(Some(statement))
+    }
+
+    /// The error of a statement.
+    fn failed(&self, error: &rusqlite::Error) -> Error {
+        self.connection.authorizer().refusal().map_or_else(|| self.context.translate(error), Error::user)
+    }
+
+    /// Executes a statement that returns no rows.
+    fn run(&self, statement: &mut Statement<'_>, sql: &str) -> Result<(), Error> {
+        let mut run = || -> rusqlite::Result<()> {
+            let mut rows = statement.raw_query();
+            while rows.next()?.is_some() {}
+            Ok(())
+        };
+        let authorizer = self.connection.authorizer();
+        let before = Descriptors::watched(authorizer.has_attached() && !authorizer.reach().is_unlimited())?;
+        let is_vacuum = sqlflow_sql::leading_words(sql, Dialect::Sqlite, 1) == ["VACUUM"];
+        // `VACUUM INTO` creates its file, and others have none.
+        let ran = if is_vacuum { authorizer.with_new_file(run) } else { run() };
+        ran.map_err(|error| self.failed(&error))?;
+        for opened in before.opened_since()? {
+            if let Err(error) = errors::allowed(&opened, authorizer.reach().judge_named(&opened)) {
+                authorizer.close();
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// The columns of a statement, with their declared types.
@@ -143,9 +188,7 @@ impl Database for SqliteDatabase {
         columns.iter_mut().for_each(|column| column.database_type.clear());
         if columns.is_empty() {
             let changes = counts_changes(sql, &statement);
-            let mut rows = statement.raw_query();
-            while rows.next().map_err(|error| self.context.translate(&error))?.is_some() {}
-            drop(rows);
+            self.run(&mut statement, sql)?;
             results.changed(changes.then(|| self.connection.changes()));
             return Ok(());
         }
@@ -183,18 +226,15 @@ impl Database for SqliteDatabase {
     }
 
     fn tables_read(&mut self, select: &str) -> Result<BTreeSet<(String, String)>, Error> {
-        let mut authorizer = Authorizer::default();
-        authorizer.observe(&self.connection, || self.prepare(select).map(drop))?;
-        Ok(authorizer.tables)
+        self.connection.authorizer().tables_of(|| self.prepare(select).map(drop))
     }
 
     fn add_setting(&mut self, sql: &str) -> Result<bool, Error> {
-        let mut authorizer = Authorizer { denies_new_files: true, ..Authorizer::default() };
-        let is_allowed = authorizer.observe(&self.connection, || self.prepare(sql).map(drop));
-        if authorizer.has_denied {
+        let authorizer = self.connection.authorizer();
+        let Some(compiled) = authorizer.without_new_files(|| self.prepare(sql).map(drop)) else {
             return Ok(false);
-        }
-        is_allowed?;
+        };
+        compiled?;
         self.replay(sql).map(|()| true)
     }
 
@@ -282,9 +322,13 @@ fn take(cells: &mut [Cells], batcher: &mut Batcher) -> Batch {
     batch
 }
 
-fn open_file(path: &Path, mode: &str, is_empty: bool) -> rusqlite::Result<Connection> {
-    let flags =
+/// `is_pinned`: no part of the path may be a link, nor of the paths of attached files.
+fn open_file(path: &Path, mode: &str, is_empty: bool, is_pinned: bool) -> rusqlite::Result<Connection> {
+    let mut flags =
         OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    if is_pinned {
+        flags |= OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    }
     let file = if is_empty { PathBuf::from(":memory:") } else { uri(path, mode) };
     let writes = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let connection = Connection::open_with_flags(file, flags | writes)?;
@@ -314,6 +358,10 @@ fn uri(path: &Path, mode: &str) -> PathBuf {
 fn check_creatable(source: &SqliteSource) -> Result<(), Error> {
     let file = source.path.display();
     match source.obstacle() {
+        None if source.mode != SqliteMode::Create => Err(Error::user(format!(
+            "cannot open SQLite file {file}: no such file; correct the path, or add ?mode=rwc to the data source, so that \
+             CREATE TABLE creates the file"
+        ))),
         None => Ok(()),
         Some(Obstacle::AtRoot) => Err(Error::user(format!(
             "cannot open SQLite file {file}: it does not exist, and the path of a data source is absolute; write \

@@ -258,7 +258,7 @@ fn enforced_foreign_key_prevents_the_replacement() {
 fn tables_of_this_name_elsewhere_stay() {
     let file = file_with_source();
     let other = file.beside("other.db");
-    let attach = format!("ATTACH '{}' AS other", other.display());
+    let attach = format!("ATTACH 'file:{}?mode=rwc' AS other", other.display());
     let replay: [&str; 2] = [&attach, "CREATE TEMP TABLE result__sqlflow_j_0_2 (precious)"];
     let staging = "result__sqlflow_j_0_2";
     let mut database = file.open_with("", &replay);

@@ -19,7 +19,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration { version: 1, name: "jobs", sql: include_str!("../migrations/0001_jobs.sql") },
     Migration { version: 2, name: "servers", sql: include_str!("../migrations/0002_servers.sql") },
     Migration { version: 3, name: "revisions", sql: include_str!("../migrations/0003_revisions.sql") },
@@ -27,6 +27,7 @@ const MIGRATIONS: [Migration; 7] = [
     Migration { version: 5, name: "small logs", sql: include_str!("../migrations/0005_small_logs.sql") },
     Migration { version: 6, name: "cancelled", sql: include_str!("../migrations/0006_cancelled.sql") },
     Migration { version: 7, name: "principals", sql: include_str!("../migrations/0007_principals.sql") },
+    Migration { version: 8, name: "secret keys", sql: include_str!("../migrations/0008_secret_keys.sql") },
 ];
 
 /// From this version on the file has logs of jobs, which older servers do not know.

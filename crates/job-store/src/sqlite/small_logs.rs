@@ -194,9 +194,11 @@ impl From<StoreError> for SmallLogError {
             StoreError::Busy { .. } | StoreError::Full | StoreError::Slow | StoreError::Closing => {
                 error.to_string()
             }
-            StoreError::Database(_) | StoreError::Damaged(..) | StoreError::Newer { .. } => {
-                with_causes(&error)
-            }
+            StoreError::Database(_)
+            | StoreError::Damaged(..)
+            | StoreError::DamagedSecret(_)
+            | StoreError::OtherKey { .. }
+            | StoreError::Newer { .. } => with_causes(&error),
         };
         Self { why, is_full }
     }

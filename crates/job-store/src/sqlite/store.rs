@@ -1,6 +1,7 @@
 //! The queries and writes of the trait [`Store`].
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -13,9 +14,10 @@ use super::listing::listing;
 use super::rows::{job_id, json, listed, readable, stored};
 use super::transactions::insert;
 use super::writer::Turn;
-use super::{SqliteStore, leases, writability};
+use super::{SqliteStore, leases, secrets, writability};
 use crate::Store;
 use crate::known_job::KnownJob;
+use crate::secret_keys::Place;
 use crate::types::{
     Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Revision, Secret, ServerId,
     StoreError, Unfetched, UpdateError,
@@ -25,7 +27,8 @@ use crate::types::{
 impl Store for SqliteStore {
     async fn create(&self, new: NewJob) -> Result<Created, StoreError> {
         let (id, now_ms) = (new.job.id.clone(), self.now_ms());
-        let (created, written) = self.write(move |tx| insert(tx, &new, now_ms)).await?;
+        let keys = Arc::clone(&self.inner.keys);
+        let (created, written) = self.write(move |tx| insert(tx, &new, &keys, now_ms)).await?;
         self.written(&id, written);
         Ok(created)
     }
@@ -68,8 +71,9 @@ impl Store for SqliteStore {
     }
 
     async fn secret(&self, id: &JobId, name: &str) -> Result<Option<Secret>, StoreError> {
-        let sql = "SELECT value FROM secrets WHERE job_id = ? AND name = ?";
-        Ok(self.text(sql, [id.to_string(), name.to_owned()]).await?.map(Secret::new))
+        let place = (id.clone(), name.to_owned());
+        let found = self.read(move |connection| secrets::find(connection, &place.0, &place.1)).await?;
+        found.map(|stored| self.inner.keys.open(&Place { job: id, name }, &stored)).transpose()
     }
 
     async fn update(

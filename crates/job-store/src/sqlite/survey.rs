@@ -18,7 +18,9 @@ use super::beside;
 use super::database::BUSY_TIMEOUT;
 use super::migrations::{self, Versions};
 use super::rows::{Document, check_version, document, job_id};
+use super::secrets;
 use super::small_logs::{self, Parts};
+use crate::secret_keys::SecretKeys;
 use crate::types::{Lease, ServerId, StoreError};
 
 /// A store, opened for reading.
@@ -243,6 +245,15 @@ impl Survey {
         let mut log = Parts::default();
         parts.iter().for_each(|part| log.add(part.as_deref()));
         Ok(log.into_log())
+    }
+
+    /// Live jobs whose secrets these keys do not decrypt, with the reason.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn unreadable_secrets(&mut self, keys: &SecretKeys) -> Result<Vec<(JobId, StoreError)>, SurveyError> {
+        let all = self.read(secrets::ALL, [], |row| Ok(secrets::found(row)?))?;
+        Ok(secrets::unreadable(all.into_iter().flatten().collect(), keys))
     }
 
     /// The leases of all servers.

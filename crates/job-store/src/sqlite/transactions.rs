@@ -6,12 +6,15 @@ use sqlflow_job::{Change, Event, Job, JobId};
 use super::leases::{prolong, until};
 use super::revisions::next_revision;
 use super::rows::{DOC_VERSION, Document, check_version, document, job_id, json};
+use super::secrets;
+use crate::secret_keys::SecretKeys;
 use crate::types::{Created, Lease, NewJob, Revision, StoreError, UpdateError};
 
 /// Records a job. Returns the revision of this write, if there was one.
 pub(super) fn insert(
     tx: &Connection,
     new: &NewJob,
+    keys: &SecretKeys,
     now_ms: i64,
 ) -> Result<(Created, Option<Revision>), StoreError> {
     let id = new.job.id.as_str();
@@ -60,10 +63,7 @@ pub(super) fn insert(
     for (step, spec) in (0_i64..).zip(&new.step_specs) {
         query.execute(params![id, step, spec])?;
     }
-    let mut query = tx.prepare_cached("INSERT INTO secrets (job_id, name, value) VALUES (?, ?, ?)")?;
-    for (name, secret) in &new.secrets {
-        query.execute(params![id, name, secret.expose()])?;
-    }
+    secrets::insert(tx, new, keys)?;
     Ok((Created::New, Some(revision)))
 }
 
@@ -126,7 +126,7 @@ fn bury(tx: &Connection, job: &Job, now_ms: i64) -> Result<Revision, StoreError>
          WHERE job_id = ?",
     )?
     .execute(params![json(job), DOC_VERSION, job.state.name(), now_ms, revision.0, job.id.as_str()])?;
-    forget_secrets(tx, &job.id)?;
+    secrets::forget(tx, &job.id)?;
     Ok(revision)
 }
 
@@ -145,12 +145,7 @@ fn write_back(tx: &Connection, job: &Job, now_ms: i64) -> Result<Revision, Store
         job.id.as_str()
     ])?;
     if ended_ms.is_some() {
-        forget_secrets(tx, &job.id)?;
+        secrets::forget(tx, &job.id)?;
     }
     Ok(revision)
-}
-
-fn forget_secrets(tx: &Connection, id: &JobId) -> Result<(), StoreError> {
-    tx.prepare_cached("DELETE FROM secrets WHERE job_id = ?")?.execute([id.as_str()])?;
-    Ok(())
 }

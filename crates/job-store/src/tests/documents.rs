@@ -19,7 +19,10 @@ async fn file_of_older_server_is_migrated() {
 
     let clock = Arc::new(AtomicI64::new(999));
     let now = Arc::clone(&clock);
-    let store = SqliteStore::open_with(&path, Box::new(move || now.load(Ordering::SeqCst))).await.unwrap();
+    let store =
+        SqliteStore::open_with(&path, SecretKeys::default(), Box::new(move || now.load(Ordering::SeqCst)))
+            .await
+            .unwrap();
     assert_eq!(store.claim(claim("b", &[])).await.unwrap(), []);
     store.heartbeat(&server("b"), ms(1_000), ms(100)).await.unwrap();
     assert_eq!(store.unfetched(None, 10).await.unwrap().len(), 1);

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
+use sqlflow_os::inherited_variables::PassedVariables;
 use sqlflow_text::escape::escaped;
 
 /// Time after which a Python that still imports is killed. A cold network file system takes a while.
@@ -68,10 +69,12 @@ struct Answer {
 pub(super) async fn at(
     program: &Path,
     path: Option<&OsStr>,
+    passed: &PassedVariables,
     bound: Duration,
 ) -> Result<UsablePython, String> {
     let mut command = Command::new(program);
-    command.args(["-c", PROGRAM]).current_dir("/").env_remove("SQLFLOW_SERVER_DATASOURCE");
+    let inherited = std::env::vars_os().filter(|(name, _)| passed.includes(name));
+    command.args(["-c", PROGRAM]).current_dir("/").env_clear().envs(inherited);
     command.envs(path.map(|path| ("PYTHONPATH", path)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.process_group(0).kill_on_drop(true).spawn();
@@ -123,7 +126,7 @@ mod tests {
         let program = dir.path().join("python");
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        at(&program, None, Duration::from_secs(2)).await
+        at(&program, None, &PassedVariables::default(), Duration::from_secs(2)).await
     }
 
     #[test]
@@ -149,7 +152,9 @@ mod tests {
         assert_eq!(why.unwrap_err(), "cannot import sqlflow_submitter: ImportError: libfoo\\x1b.so");
         let why = probe("exit 7").await.unwrap_err();
         assert_eq!(why, "cannot import sqlflow_submitter: exit status: 7");
-        let why = at(Path::new("/no/python"), None, Duration::from_secs(1)).await.unwrap_err();
+        let why = at(Path::new("/no/python"), None, &PassedVariables::default(), Duration::from_secs(1))
+            .await
+            .unwrap_err();
         assert!(why.starts_with("cannot be started: No such file"), "{why}");
     }
 

@@ -9,7 +9,8 @@ use crate::test_servers::options;
 fn open() -> (TempDir, Box<dyn Database>) {
     let folder = tempfile::tempdir().unwrap();
     let options = crate::ConnectOptions { may_create: true, ..options(|_| ()) };
-    let mut database = connect(&format!("sqlite://{}/data.db", folder.path().display()), options).unwrap();
+    let mut database =
+        connect(&format!("sqlite://{}/data.db?mode=rwc", folder.path().display()), options).unwrap();
     set_up(&mut *database);
     (folder, database)
 }
