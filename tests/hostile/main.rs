@@ -7,6 +7,7 @@
 mod after_review;
 mod documented;
 mod floods;
+mod oidc;
 mod other_principal;
 mod other_user;
 mod remote;

@@ -6,13 +6,13 @@ use std::time::Duration;
 use axum::extract::{Form, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use maud::html;
 use serde::Deserialize;
 use sqlflow_identity::{Caller, Principal};
 
 use super::pages::Refusal;
-use super::{Web, cookies};
+use super::{Web, cookies, oidc};
 use crate::access::{Refused, allowed, bearer};
 
 /// Cookie with the access token of a browser that signed in, and its lifetime. The token is verified with each request, so
@@ -37,10 +37,10 @@ pub(super) async fn identify(State(web): State<Web>, mut request: Request, next:
     let caller = match (bearer(headers), session(headers)) {
         (Some(token), _) => web.access.caller(Some(token), None).await,
         (None, Some(token)) => match web.access.caller(Some(token), None).await {
-            Err(Refused::Token) => web.access.caller(None, peer.as_ref()).await,
+            Err(Refused::Token | Refused::Wrong(_)) => without_token(&web, headers, peer.as_ref()).await,
             other => other,
         },
-        (None, None) => web.access.caller(None, peer.as_ref()).await,
+        (None, None) => without_token(&web, headers, peer.as_ref()).await,
     };
     match caller {
         Ok(caller) => {
@@ -51,9 +51,17 @@ pub(super) async fn identify(State(web): State<Web>, mut request: Request, next:
     }
 }
 
-fn refusal(refused: &Refused) -> Refusal {
+/// The caller that signed in at a provider, or whose connection it is.
+async fn without_token(web: &Web, headers: &HeaderMap, peer: Option<&Principal>) -> Result<Caller, Refused> {
+    match oidc::session(web, headers) {
+        Some(principal) => Ok(web.access.caller_of(principal)),
+        None => web.access.caller(None, peer).await,
+    }
+}
+
+pub(super) fn refusal(refused: &Refused) -> Refusal {
     let code = match refused {
-        Refused::Token | Refused::Anonymous => StatusCode::UNAUTHORIZED,
+        Refused::Token | Refused::Wrong(_) | Refused::Anonymous => StatusCode::UNAUTHORIZED,
         Refused::NotAllowed(_) => StatusCode::FORBIDDEN,
         Refused::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
@@ -61,17 +69,22 @@ fn refusal(refused: &Refused) -> Refusal {
 }
 
 /// The caller, or a form to sign in.
-pub(super) fn signed_in(caller: &Caller) -> Result<&Caller, Refusal> {
+pub(super) fn signed_in<'a>(web: &Web, caller: &'a Caller) -> Result<&'a Caller, Refusal> {
     match allowed(caller) {
-        Err(Refused::Anonymous) => Err(sign_in_form(StatusCode::UNAUTHORIZED, None)),
+        Err(Refused::Anonymous) => Err(sign_in_form(web, StatusCode::UNAUTHORIZED, None)),
+        // The user of this machine's browser may have another identity.
+        Err(refused @ Refused::NotAllowed(_)) => {
+            Err(sign_in_form(web, StatusCode::FORBIDDEN, Some(&refused.to_string())))
+        }
         other => other.map_err(|refused| refusal(&refused)),
     }
 }
 
-fn sign_in_form(code: StatusCode, why: Option<&str>) -> Refusal {
+fn sign_in_form(web: &Web, code: StatusCode, why: Option<&str>) -> Refusal {
     let body = html! {
         h1 { "Sign in" }
         @if let Some(why) = why { p role="alert" { (why) } }
+        @if let Some(link) = oidc::sign_in_link(web, "/jobs") { (link) }
         form method="post" action="/sign-in" {
             label for="access-token" { "Access token" }
             input #access-token name="token" type="password" required autocomplete="off";
@@ -97,7 +110,7 @@ pub(super) async fn sign_in(
     from_this_site(&headers)?;
     let token = token.trim();
     let caller = web.access.caller(Some(token), None).await;
-    let wrong = |why: &str| sign_in_form(StatusCode::UNAUTHORIZED, Some(why));
+    let wrong = |why: &str| sign_in_form(&web, StatusCode::UNAUTHORIZED, Some(why));
     let caller = caller.map_err(|refused| wrong(&refused.to_string()))?;
     allowed(&caller).map_err(|refused| refusal(&refused))?;
     // Every token that is valid has none of these, which would end the cookie's value.
@@ -113,17 +126,22 @@ pub(super) async fn sign_in(
 /// Ends the session.
 pub(super) async fn sign_out(State(web): State<Web>, headers: HeaderMap) -> Result<Response, Refusal> {
     from_this_site(&headers)?;
-    let cookie = format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict{}", secure(&web));
-    Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/jobs")).into_response())
+    let cookies = [ended_session(&web), oidc::ended_session(&web)].map(|it| (header::SET_COOKIE, it));
+    Ok((AppendHeaders(cookies), Redirect::to("/jobs")).into_response())
 }
 
-fn secure(web: &Web) -> &'static str {
+/// Cookie that ends a session.
+pub(super) fn ended_session(web: &Web) -> String {
+    format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict{}", secure(web))
+}
+
+pub(super) fn secure(web: &Web) -> &'static str {
     if web.links.are_encrypted() { "; Secure" } else { "" }
 }
 
 /// Whether the browser has a session.
-pub(super) fn has_session(headers: &HeaderMap) -> bool {
-    session(headers).is_some()
+pub(super) fn has_session(web: &Web, headers: &HeaderMap) -> bool {
+    session(headers).is_some() || oidc::session(web, headers).is_some()
 }
 
 fn session(headers: &HeaderMap) -> Option<&str> {

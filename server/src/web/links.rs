@@ -60,13 +60,29 @@ impl Links {
     /// Derives 32 bytes from these parts, which cannot be made without the secret. Each purpose has its own.
     #[must_use]
     pub fn derive(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+        self.derivation(purpose, parts).finalize().into_bytes().into()
+    }
+
+    /// Whether these bytes were derived from these parts. Takes the same time for all wrong ones.
+    #[must_use]
+    pub fn is_derived(&self, purpose: &str, parts: &[&[u8]], bytes: &[u8]) -> bool {
+        self.derivation(purpose, parts).verify_slice(bytes).is_ok()
+    }
+
+    fn derivation(&self, purpose: &str, parts: &[&[u8]]) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("any length will do");
         // With their lengths, two different lists of parts never become the same bytes.
         for part in std::iter::once(purpose.as_bytes()).chain(parts.iter().copied()) {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
         }
-        mac.finalize().into_bytes().into()
+        mac
+    }
+
+    /// Address of this path on this server, for browsers.
+    #[must_use]
+    pub fn address(&self, path: &str) -> String {
+        format!("{}{path}", self.public_url)
     }
 
     /// Whether browsers find this server by HTTPS.

@@ -1,6 +1,6 @@
 //! HTTP: probes and metrics for operators, web pages for users.
 //!
-//! `links` makes and checks links, `identity` finds who opens a page. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
+//! `links` makes and checks links, `identity` finds who opens a page, `oidc` signs in at a provider with a `signed_session`. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
 //! and `tail` finds the last lines. `pages` renders HTML, `live` sends updates. `serve` is the protocol.
 
 mod cookies;
@@ -9,10 +9,12 @@ mod identity;
 mod links;
 mod live;
 mod log_text;
+mod oidc;
 mod pages;
 mod probes;
 mod progress_bar;
 mod serve;
+mod signed_session;
 mod statements;
 mod tail;
 #[cfg(test)]
@@ -42,6 +44,7 @@ use crate::connections::FIRST_BYTES_TIME;
 use crate::metrics::Metrics;
 
 pub use links::Links;
+pub use oidc::{OidcClient, OidcSignIn};
 
 /// Timeout for open requests at shutdown.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
@@ -69,6 +72,8 @@ pub struct Web {
     pub access: Access,
     /// What one principal may use.
     pub admission: Admission,
+    /// How people sign in at an OpenID Connect provider, if they can.
+    pub oidc: Option<OidcSignIn>,
 }
 
 pub use view::JobViews;
@@ -111,6 +116,7 @@ impl Web {
         Router::new()
             .merge(probes::routes())
             .merge(pages::routes())
+            .merge(oidc::routes())
             .merge(live::routes())
             .layer(middleware::from_fn_with_state(self.clone(), identity::identify))
             .with_state(self.clone())

@@ -56,6 +56,7 @@ async fn world() -> World {
         views: JobViews::default(),
         access: Access::new(Policy::default(), Vec::new()),
         admission: Admission::default(),
+        oidc: None,
     };
     World { web, log, dir }
 }
