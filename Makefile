@@ -159,6 +159,7 @@ packages:
 	@scripts/test-tool.sh hadoop > /dev/null
 	@scripts/test-tool.sh weed > /dev/null
 	@scripts/test-tool.sh jaeger > /dev/null
+	@scripts/test-tool.sh oidc-provider > /dev/null
 
 clean: ## Remove what this clone built; the shared cache stays
 	rm -rf build

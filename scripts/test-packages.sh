@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the system packages that the tests need: databases; Go, to decode models and to build services; Java and Maven
-# for HDFS; a browser for the web pages; promtool for metrics. With `bench`, also installs the programs that the agent is
+# for HDFS; Node.js for an OpenID Connect provider; a browser for the web pages; promtool for metrics. With `bench`, also installs the programs that the agent is
 # compared with. With `cluster`, also installs those of a Kubernetes node.
 set -euo pipefail
 
@@ -10,6 +10,8 @@ command -v mariadbd > /dev/null || [ -x /usr/sbin/mariadbd ] || missing+=(mariad
 command -v go > /dev/null || missing+=(golang-go)
 command -v java > /dev/null || missing+=(default-jdk-headless)
 command -v mvn > /dev/null || missing+=(maven)
+command -v node > /dev/null || missing+=(nodejs)
+command -v npm > /dev/null || missing+=(npm)
 command -v faketime > /dev/null || missing+=(faketime)
 command -v chromium > /dev/null || missing+=(chromium)
 command -v chromedriver > /dev/null || missing+=(chromium-driver)

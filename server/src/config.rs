@@ -7,6 +7,7 @@ mod confinement;
 pub(crate) mod files;
 mod kubernetes;
 mod locations;
+mod oidc;
 mod secrets_key;
 mod toml_file;
 mod values;

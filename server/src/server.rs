@@ -21,6 +21,7 @@ use sqlflow_tls::server::ServerTls;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::oidc::{Oidc, OidcTokens};
 use crate::access::{Access, CertificateReloads, KubernetesTokens, TokenVerifier, Tokens};
 use crate::admission::Admission;
 use crate::agent_liveness::SILENCE;
@@ -35,7 +36,7 @@ use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
 use crate::state_folder;
 use crate::telemetry::Telemetry;
 use crate::trace::variables_of_agents;
-use crate::web::{Checks, JobViews, Links, Sessions, Web};
+use crate::web::{Checks, JobViews, Links, OidcSignIn, Sessions, Web};
 
 /// Size of a segment of the result log.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
@@ -78,7 +79,8 @@ pub async fn run(
     }
     let reach = options.reach(&state_dir)?;
     let clients = listen(&options, "listen", options.listen).await?;
-    let access = access(&options).await?;
+    let oidc = options.access.oidc.open()?;
+    let access = access(&options, oidc.clone()).await?;
     let admission = Admission::new(options.access.limits());
     let socket = client_socket(&options);
     let clients_tls = options.access.tls("h2")?.map(Arc::new);
@@ -171,6 +173,10 @@ pub async fn run(
         checks: Checks::default(),
         access: access.clone(),
         admission: admission.clone(),
+        oidc: oidc
+            .clone()
+            .zip(options.access.oidc.client()?)
+            .map(|(oidc, client)| OidcSignIn::new(oidc, client)),
     };
     let data_sources = options.access.data_sources(options.datasource)?;
     let data_sources = match options.launcher {
@@ -205,6 +211,10 @@ pub async fn run(
     };
     tracing::info!(listen = %clients.local_addr()?, http = %pages.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
     let clients = ClientListener { tcp: clients, tls: clients_tls, socket };
+    if let Some(oidc) = oidc {
+        // Not awaited: the provider may be away. A failure is logged.
+        tokio::spawn(async move { oidc.published().await.map(drop) });
+    }
     // Only launches depend on it.
     let looking = tokio::spawn(python.keep_looking(shutdown.clone()));
     let housekeeping = tokio::spawn(Housekeeping::new(reconciler).run());
@@ -264,7 +274,7 @@ async fn listen(options: &Options, option: &str, address: SocketAddr) -> anyhow:
 }
 
 /// Who may do what.
-async fn access(options: &Options) -> anyhow::Result<Access> {
+async fn access(options: &Options, oidc: Option<Arc<Oidc>>) -> anyhow::Result<Access> {
     let given = &options.access;
     if given.insecure {
         tracing::warn!("everybody who can connect runs programs with the rights of this server (--insecure)");
@@ -272,6 +282,10 @@ async fn access(options: &Options) -> anyhow::Result<Access> {
     let mut verifiers: Vec<Box<dyn TokenVerifier>> = Vec::new();
     if let Some(file) = given.tokens()? {
         verifiers.push(Box::new(Tokens(file)));
+    }
+    if let Some(oidc) = oidc {
+        let audiences = given.oidc.oidc_audience.clone();
+        verifiers.push(Box::new(OidcTokens::new(oidc, audiences, given.kubernetes_tokens)));
     }
     if given.kubernetes_tokens {
         let found = kube::Config::infer()

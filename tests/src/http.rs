@@ -9,10 +9,20 @@ use std::time::Duration;
 pub struct Answer {
     /// The status code.
     pub code: u16,
-    /// Names in lower case.
+    /// In lower case.
     pub headers: String,
+    /// The same, as they were sent.
+    pub head: String,
     /// As text.
     pub body: String,
+}
+
+impl Answer {
+    /// Values of a header, whose name is in lower case.
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        fields.filter_map(move |(found, value)| found.eq_ignore_ascii_case(name).then_some(value))
+    }
 }
 
 /// The URL of a page without the server's address: path and key.
@@ -72,5 +82,5 @@ fn ask(address: &str, request: &str) -> Answer {
     let text = String::from_utf8_lossy(&bytes);
     let (head, body) = text.split_once("\r\n\r\n").expect("it speaks HTTP");
     let code = head.split(' ').nth(1).and_then(|it| it.parse().ok()).expect("it speaks HTTP");
-    Answer { code, headers: head.to_lowercase(), body: body.to_owned() }
+    Answer { code, headers: head.to_lowercase(), head: head.to_owned(), body: body.to_owned() }
 }

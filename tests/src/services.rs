@@ -5,6 +5,7 @@
 mod hdfs;
 mod jaeger;
 mod mariadb;
+mod oidc_provider;
 mod postgresql;
 mod s3;
 
@@ -26,6 +27,7 @@ use crate::until::until;
 pub use hdfs::Hdfs;
 pub use jaeger::Jaeger;
 pub use mariadb::{Mariadb, PASSWORD};
+pub use oidc_provider::OidcProvider;
 pub use postgresql::Postgresql;
 pub use s3::{S3, S3_KEY};
 

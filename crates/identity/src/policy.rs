@@ -27,8 +27,8 @@ pub struct Pattern {
 /// A pattern that nobody can match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} names no principal; write METHOD:NAME or group:METHOD:NAME, where METHOD is unix, token, cert or \
-     kubernetes, such as unix:ana or token:*"
+    "{0:?} names no principal; write METHOD:NAME or group:METHOD:NAME, where METHOD is unix, token, cert, \
+     oidc or kubernetes, such as unix:ana or token:*"
 )]
 pub struct PatternError(String);
 
@@ -41,6 +41,20 @@ pub struct Caller {
 }
 
 impl Policy {
+    /// Whether a principal of this method could be allowed.
+    #[must_use]
+    pub fn names(&self, method: Method) -> bool {
+        self.is_open || self.allowed.iter().chain(&self.admins).any(|it| it.is_of(method))
+    }
+
+    /// The principal with those of its groups only that decide something here.
+    #[must_use]
+    pub fn with_needed_groups(&self, principal: &Principal) -> Principal {
+        principal.filter_groups(|group| {
+            self.allowed.iter().chain(&self.admins).any(|it| it.is_group && it.is_same(group))
+        })
+    }
+
     /// The caller with this identity; `None`: nothing is known of it.
     #[must_use]
     pub fn caller(&self, principal: Option<Principal>) -> Caller {
@@ -97,13 +111,20 @@ impl Pattern {
     /// Whether it stands for this principal.
     #[must_use]
     pub fn matches(&self, principal: &Principal) -> bool {
-        let is_same = |name: &str| {
-            if self.is_prefix { name.starts_with(&self.name) } else { name == self.name }
-        };
         match self.is_group {
-            true => principal.groups().iter().any(|group| is_same(group)),
-            false => is_same(principal.name()),
+            true => principal.groups().iter().any(|group| self.is_same(group)),
+            false => self.is_same(principal.name()),
         }
+    }
+
+    fn is_same(&self, name: &str) -> bool {
+        if self.is_prefix { name.starts_with(&self.name) } else { name == self.name }
+    }
+
+    /// Whether it stands for principals of this method.
+    #[must_use]
+    pub fn is_of(&self, method: Method) -> bool {
+        self.name.strip_prefix(method.name()).is_some_and(|it| it.starts_with(':'))
     }
 }
 
@@ -157,6 +178,23 @@ mod tests {
         ] {
             assert_eq!(pattern.parse::<Pattern>().unwrap().matches(&ana), matches, "{pattern}");
         }
+    }
+
+    #[test]
+    fn groups_that_decide_nothing_are_left_out() {
+        let policy = Policy {
+            allowed: patterns(&["group:oidc:ml", "oidc:web"]),
+            admins: patterns(&["group:oidc:op*"]),
+            is_open: false,
+        };
+        let ana = Principal::new(Method::Oidc, "ana").with_groups(Method::Oidc, ["ml", "web", "ops", "mls"]);
+        let needed = policy.with_needed_groups(&ana);
+        assert_eq!(
+            (needed.name(), needed.groups()),
+            ("oidc:ana", &["oidc:ml".to_owned(), "oidc:ops".to_owned()][..])
+        );
+        assert_eq!(policy.caller(Some(needed)).is_admin(), policy.caller(Some(ana)).is_admin());
+        assert!(policy.names(Method::Oidc) && !policy.names(Method::Token) && !policy.names(Method::Unix));
     }
 
     #[test]

@@ -56,6 +56,13 @@ impl Principal {
         self
     }
 
+    /// The same with only those groups, each with its method, that `is_kept`.
+    #[must_use]
+    pub fn filter_groups(&self, is_kept: impl Fn(&str) -> bool) -> Self {
+        let groups = self.groups.iter().filter(|group| is_kept(group)).cloned().collect();
+        Self { name: self.name.clone(), groups }
+    }
+
     /// The name with its method.
     #[must_use]
     pub fn name(&self) -> &str {

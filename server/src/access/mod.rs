@@ -4,6 +4,7 @@ mod audit;
 mod certified;
 mod layer;
 mod local_users;
+pub mod oidc;
 mod refusals;
 mod tls;
 mod verifiers;
@@ -50,6 +51,8 @@ pub struct Peer {
 pub enum Refused {
     /// Its bearer token is not valid.
     Token,
+    /// The same, with the cause and what can be done.
+    Wrong(String),
     /// Nothing is known of it.
     Anonymous,
     /// It may not use this server.
@@ -85,11 +88,23 @@ impl Access {
     pub async fn caller(&self, bearer: Option<&str>, peer: Option<&Principal>) -> Result<Caller, Refused> {
         let Some(token) = bearer else { return Ok(self.policy.caller(peer.cloned())) };
         for verifier in &*self.verifiers {
-            if let Some(principal) = verifier.principal(token).await.map_err(Refused::Unavailable)? {
+            if let Some(principal) = verifier.principal(token).await? {
                 return Ok(self.policy.caller(Some(principal)));
             }
         }
         Err(Refused::Token)
+    }
+
+    /// The caller with an identity that was verified before.
+    #[must_use]
+    pub fn caller_of(&self, principal: Principal) -> Caller {
+        self.policy.caller(Some(principal))
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 }
 
@@ -132,6 +147,7 @@ impl fmt::Display for Refused {
             Self::Token => f.write_str(
                 "the access token is not valid here: it is unknown, has expired, or is for another server; log in again",
             ),
+            Self::Wrong(why) => write!(f, "the access token is not valid here: {why}"),
             Self::Anonymous => f.write_str(
                 "the server cannot tell who calls; send an access token (SQLFLOW_ACCESS_TOKEN), or connect with a \
                  client certificate",
@@ -150,7 +166,7 @@ impl From<Refused> for Status {
     fn from(refused: Refused) -> Self {
         let message = format!("cannot serve this call: {refused}");
         match refused {
-            Refused::Token | Refused::Anonymous => Self::unauthenticated(message),
+            Refused::Token | Refused::Wrong(_) | Refused::Anonymous => Self::unauthenticated(message),
             Refused::NotAllowed(_) => Self::permission_denied(message),
             Refused::Unavailable(_) => Self::unavailable(message),
         }
@@ -169,9 +185,10 @@ mod tests {
 
     #[async_trait]
     impl TokenVerifier for Names {
-        async fn principal(&self, token: &str) -> Result<Option<Principal>, String> {
+        async fn principal(&self, token: &str) -> Result<Option<Principal>, Refused> {
             match token {
-                "down" => Err("it is down".to_owned()),
+                "down" => Err(Refused::Unavailable("it is down".to_owned())),
+                "late" => Err(Refused::Wrong("it expired; get a new one".to_owned())),
                 _ => Ok(token.strip_prefix("name.").map(|name| Principal::new(Method::Token, name))),
             }
         }
@@ -192,6 +209,9 @@ mod tests {
         assert_eq!(caller(Some("x")).await, Err(Refused::Token));
         assert_eq!(caller(Some("")).await, Err(Refused::Token));
         assert_eq!(Status::from(caller(Some("down")).await.unwrap_err()).code(), tonic::Code::Unavailable);
+        let late = Status::from(caller(Some("late")).await.unwrap_err());
+        assert_eq!(late.code(), tonic::Code::Unauthenticated);
+        assert!(late.message().ends_with("not valid here: it expired; get a new one"), "{late:?}");
     }
 
     #[tokio::test]

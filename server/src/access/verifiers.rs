@@ -12,6 +12,8 @@ use sqlflow_launcher::kubernetes::TokenReviews;
 use sqlflow_sync::lock;
 use tokio::sync::Semaphore;
 
+use super::Refused;
+
 /// Time for which an answer of Kubernetes is used again. A deleted account is refused after it.
 const REVIEW_LIFETIME: Duration = Duration::from_secs(30);
 /// Maximum number of reviews at a time, and time limit of one with its wait.
@@ -28,8 +30,8 @@ pub trait TokenVerifier: Send + Sync + 'static {
     /// The principal; `None`: it is not a valid token of this kind.
     ///
     /// # Errors
-    /// It cannot be verified now; one sentence.
-    async fn principal(&self, token: &str) -> Result<Option<Principal>, String>;
+    /// It is of this kind and not valid, or cannot be verified now.
+    async fn principal(&self, token: &str) -> Result<Option<Principal>, Refused>;
 
     /// The principal of an entry that this verifier has, by its name and the SHA-256 of its token. `None` also from one
     /// that has no entries.
@@ -43,7 +45,7 @@ pub struct Tokens(pub TokenFile);
 
 #[async_trait]
 impl TokenVerifier for Tokens {
-    async fn principal(&self, token: &str) -> Result<Option<Principal>, String> {
+    async fn principal(&self, token: &str) -> Result<Option<Principal>, Refused> {
         Ok(self.0.principal(token, report))
     }
 
@@ -77,7 +79,7 @@ impl KubernetesTokens {
 
 #[async_trait]
 impl TokenVerifier for KubernetesTokens {
-    async fn principal(&self, token: &str) -> Result<Option<Principal>, String> {
+    async fn principal(&self, token: &str) -> Result<Option<Principal>, Refused> {
         // No request for what cannot be one.
         if token.split('.').count() != 3 || token.len() > MAX_TOKEN_BYTES {
             return Ok(None);
@@ -93,7 +95,8 @@ impl TokenVerifier for KubernetesTokens {
             self.reviews.user(token).await
         };
         let late = |_| Err("the Kubernetes API does not answer in time".to_owned());
-        let user = tokio::time::timeout(REVIEW_TIME, reviewed).await.unwrap_or_else(late)?;
+        let user = tokio::time::timeout(REVIEW_TIME, reviewed).await.unwrap_or_else(late);
+        let user = user.map_err(Refused::Unavailable)?;
         let principal = user.map(|user| {
             let groups = user.groups.iter().map(String::as_str);
             Principal::new(Method::Kubernetes, &user.name).with_groups(Method::Kubernetes, groups)

@@ -15,6 +15,7 @@ use sqlflow_tls::server::{ServerFiles, ServerTls};
 use sqlflow_units::{duration, whole_number};
 
 use super::Options;
+use super::oidc::OidcArgs;
 use super::values::bytes;
 use crate::admission::PrincipalLimits;
 use crate::data_sources::{self, DataSources, Named};
@@ -55,8 +56,8 @@ pub struct AccessArgs {
     #[arg(long, env = "SQLFLOW_KUBERNETES_TOKENS")]
     pub kubernetes_tokens: bool,
 
-    /// Who may use the server: METHOD:NAME, METHOD:BEGINNING* or group:METHOD:NAME, where METHOD is unix, token, cert or
-    /// kubernetes [default: token:*,cert:*]. Administrators may, too
+    /// Who may use the server: METHOD:NAME, METHOD:BEGINNING* or group:METHOD:NAME, where METHOD is unix, token, cert,
+    /// oidc or kubernetes [default: token:*,cert:*]. Administrators may, too
     #[arg(long, env = "SQLFLOW_ALLOW", value_name = "PRINCIPALS", value_delimiter = ',')]
     pub allow: Vec<Pattern>,
 
@@ -79,7 +80,7 @@ pub struct AccessArgs {
     pub datasource_users: Vec<Pattern>,
 
     /// Whether a session may bring a data source of its own, which the server's machine then connects to [default: true
-    /// for a server without --allow, --token-file, --client-ca and --kubernetes-tokens, otherwise false]
+    /// for a server without --allow, --token-file, --client-ca, --oidc-issuer and --kubernetes-tokens, otherwise false]
     #[arg(
         long,
         env = "SQLFLOW_ALLOW_CLIENT_DSN",
@@ -137,6 +138,10 @@ pub struct AccessArgs {
     /// How many connections one principal may have to --listen and to the socket, and as many of browsers to --http-listen
     #[arg(long, env = "SQLFLOW_LIMIT_CONNECTIONS", value_name = "NUMBER", default_value = "256", value_parser = number)]
     pub limit_connections: u64,
+
+    /// Options of OpenID Connect.
+    #[command(flatten)]
+    pub oidc: OidcArgs,
 }
 
 fn number(text: &str) -> Result<u64, String> {
@@ -175,7 +180,10 @@ impl AccessArgs {
 
     /// Whether callers from other machines can show who they are.
     fn has_authentication(&self) -> bool {
-        self.client_ca.is_some() || self.token_file.is_some() || self.kubernetes_tokens
+        self.client_ca.is_some()
+            || self.token_file.is_some()
+            || self.kubernetes_tokens
+            || self.oidc.oidc_issuer.is_some()
     }
 
     /// Whether anyone beside the server's own user and root may use it.
@@ -262,6 +270,8 @@ impl Options {
     /// One sentence with what can be done.
     pub fn check_access(&self) -> anyhow::Result<()> {
         let access = &self.access;
+        // Who may use it does not depend on where jobs run.
+        access.oidc.check(&access.policy(false), self.public_url.as_deref())?;
         if access.insecure {
             return Ok(());
         }
@@ -273,8 +283,8 @@ impl Options {
             ensure!(
                 access.has_authentication(),
                 "cannot listen on {address} (from {origin}): everybody who reaches it could run programs with the \
-                 rights of this server; set --token-file, --client-ca or --kubernetes-tokens, or listen on 127.0.0.1 \
-                 (--insecure serves everybody)"
+                 rights of this server; set --token-file, --client-ca, --oidc-issuer or --kubernetes-tokens, or listen \
+                 on 127.0.0.1 (--insecure serves everybody)"
             );
             ensure!(
                 access.tls_cert.is_some(),
@@ -291,7 +301,8 @@ impl Options {
     /// The file with data sources cannot be read.
     pub(super) fn private_paths(&self) -> anyhow::Result<Vec<PathBuf>> {
         let access = &self.access;
-        let files = [&access.token_file, &access.data_sources, &access.model_rights, &access.tls_key];
+        let oidc = &access.oidc.oidc_client_secret_file;
+        let files = [&access.token_file, &access.data_sources, &access.model_rights, &access.tls_key, oidc];
         let files = files.into_iter().flatten();
         let files = files.chain(self.secrets.files());
         let mut paths: Vec<PathBuf> = files.map(std::path::absolute).collect::<std::io::Result<_>>()?;
@@ -310,6 +321,8 @@ impl Options {
         self.access.tokens()?;
         self.access.data_sources(self.datasource.clone())?;
         self.access.model_rights()?;
+        self.access.oidc.open()?;
+        self.access.oidc.client()?;
         Ok(())
     }
 }

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use axum::extract::{Form, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use maud::html;
 use serde::Deserialize;
 use sqlflow_identity::{Caller, Principal};
 
-use super::Web;
 use super::pages::Refusal;
+use super::{Web, oidc};
 use crate::access::{Peer, Refused, allowed, bearer};
 
 /// Whether a request comes from an administrator, or from the server's own user, who may read the server's log anyway.
@@ -33,6 +33,7 @@ pub(super) async fn identify(State(web): State<Web>, mut request: Request, next:
         Some(token) => web.access.caller(Some(token), None).await,
         None => {
             let in_session = web.sessions.principal(headers, &web.access);
+            let in_session = in_session.or_else(|| oidc::session(&web, headers));
             web.access.caller(None, in_session.or(peer.clone()).as_ref()).await
         }
     };
@@ -56,9 +57,9 @@ pub(super) async fn identify(State(web): State<Web>, mut request: Request, next:
     }
 }
 
-fn refusal(refused: &Refused) -> Refusal {
+pub(super) fn refusal(refused: &Refused) -> Refusal {
     let code = match refused {
-        Refused::Token | Refused::Anonymous => StatusCode::UNAUTHORIZED,
+        Refused::Token | Refused::Wrong(_) | Refused::Anonymous => StatusCode::UNAUTHORIZED,
         Refused::NotAllowed(_) => StatusCode::FORBIDDEN,
         Refused::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
@@ -66,17 +67,22 @@ fn refusal(refused: &Refused) -> Refusal {
 }
 
 /// The caller, or a form to sign in.
-pub(super) fn signed_in(caller: &Caller) -> Result<&Caller, Refusal> {
+pub(super) fn signed_in<'a>(web: &Web, caller: &'a Caller) -> Result<&'a Caller, Refusal> {
     match allowed(caller) {
-        Err(Refused::Anonymous) => Err(sign_in_form(StatusCode::UNAUTHORIZED, None)),
+        Err(Refused::Anonymous) => Err(sign_in_form(web, StatusCode::UNAUTHORIZED, None)),
+        // The user of this machine's browser may have another identity.
+        Err(refused @ Refused::NotAllowed(_)) => {
+            Err(sign_in_form(web, StatusCode::FORBIDDEN, Some(&refused.to_string())))
+        }
         other => other.map_err(|refused| refusal(&refused)),
     }
 }
 
-fn sign_in_form(code: StatusCode, why: Option<&str>) -> Refusal {
+fn sign_in_form(web: &Web, code: StatusCode, why: Option<&str>) -> Refusal {
     let body = html! {
         h1 { "Sign in" }
         @if let Some(why) = why { p role="alert" { (why) } }
+        @if let Some(link) = oidc::sign_in_link(web, "/jobs") { (link) }
         form method="post" action="/sign-in" {
             label for="access-token" { "Access token" }
             input #access-token name="token" type="password" required autocomplete="off";
@@ -102,7 +108,7 @@ pub(super) async fn sign_in(
     from_this_site(&headers)?;
     let token = token.trim();
     let caller = web.access.caller(Some(token), None).await;
-    let wrong = |why: &str| sign_in_form(StatusCode::UNAUTHORIZED, Some(why));
+    let wrong = |why: &str| sign_in_form(&web, StatusCode::UNAUTHORIZED, Some(why));
     let caller = caller.map_err(|refused| wrong(&refused.to_string()))?;
     let caller = allowed(&caller).map_err(|refused| refusal(&refused))?;
     let cookie = caller.principal().and_then(|it| web.sessions.begin(it, token, &web.access));
@@ -113,7 +119,13 @@ pub(super) async fn sign_in(
 /// Ends the session.
 pub(super) async fn sign_out(State(web): State<Web>, headers: HeaderMap) -> Result<Response, Refusal> {
     from_this_site(&headers)?;
-    Ok(([(header::SET_COOKIE, web.sessions.end())], Redirect::to("/jobs")).into_response())
+    let cookies = [web.sessions.end(), oidc::ended_session(&web)].map(|it| (header::SET_COOKIE, it));
+    Ok((AppendHeaders(cookies), Redirect::to("/jobs")).into_response())
+}
+
+/// Whether the browser has a session, perhaps one that has ended.
+pub(super) fn has_session(web: &Web, headers: &HeaderMap) -> bool {
+    web.sessions.has_one(headers) || oidc::session(web, headers).is_some()
 }
 
 /// Refuses a form that a page of another site sends. Browsers say which site it is.

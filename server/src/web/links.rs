@@ -79,6 +79,12 @@ impl Links {
         mac
     }
 
+    /// Address of this path on this server, for browsers.
+    #[must_use]
+    pub fn address(&self, path: &str) -> String {
+        format!("{}{path}", self.public_url)
+    }
+
     /// Whether browsers find this server by HTTPS.
     #[must_use]
     pub fn are_encrypted(&self) -> bool {

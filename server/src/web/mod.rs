@@ -1,6 +1,6 @@
 //! HTTP: probes and metrics for operators, web pages for users.
 //!
-//! `links` makes and checks links, `session` sessions of browsers. `identity` finds who opens a page, and `admit` lifts the limits of their connection. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
+//! `links` makes and checks links, `session` sessions of browsers. `oidc` signs in at a provider, with a `signed_session`. `identity` finds who opens a page, and `admit` lifts the limits of their connection. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
 //! and `tail` finds the last lines. `pages` renders HTML, `live` sends updates. `serve` is the protocol, `probes` and `shared_check` are for machines.
 
 mod admit;
@@ -10,12 +10,14 @@ mod identity;
 mod links;
 mod live;
 mod log_text;
+mod oidc;
 mod pages;
 mod probes;
 mod progress_bar;
 mod serve;
 mod session;
 mod shared_check;
+mod signed_session;
 mod statements;
 mod tail;
 #[cfg(test)]
@@ -45,6 +47,7 @@ use crate::connections::FIRST_BYTES_TIME;
 use crate::metrics::Metrics;
 
 pub use links::Links;
+pub use oidc::{OidcClient, OidcSignIn};
 pub use probes::Checks;
 pub use session::Sessions;
 
@@ -78,6 +81,8 @@ pub struct Web {
     pub access: Access,
     /// What one principal may use.
     pub admission: Admission,
+    /// How people sign in at an OpenID Connect provider, if they can.
+    pub oidc: Option<OidcSignIn>,
 }
 
 pub use view::JobViews;
@@ -120,6 +125,7 @@ impl Web {
         Router::new()
             .merge(probes::routes())
             .merge(pages::routes())
+            .merge(oidc::routes())
             .merge(live::routes())
             .layer(middleware::from_fn_with_state(self.clone(), admit::admit))
             .layer(middleware::from_fn_with_state(self.clone(), identity::identify))

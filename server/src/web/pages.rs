@@ -89,6 +89,7 @@ impl Web {
     }
 
     async fn find(&self, id: &str, key: &str, caller: &Caller) -> Result<JobRecord, Refusal> {
+        let locked = || locked(self, &format!("/jobs/{id}"));
         let Ok(id) = id.parse::<JobId>() else { return Err(locked()) };
         let has_key = self.links.opens(key, &id);
         if !has_key && !caller.is_allowed() {
@@ -107,7 +108,7 @@ impl Web {
     }
 }
 
-fn locked() -> Refusal {
+fn locked(web: &Web, path: &str) -> Refusal {
     let body = html! {
         h1 { "This job's page needs its key" }
         p {
@@ -119,6 +120,7 @@ fn locked() -> Refusal {
             input #token name="token" type="password" required autocomplete="off";
             button { "Open" }
         }
+        @if let Some(link) = super::oidc::sign_in_link(web, path) { (link) }
     };
     Refusal(StatusCode::FORBIDDEN, body)
 }
@@ -138,13 +140,13 @@ async fn enter(
 ) -> Result<Redirect, Refusal> {
     identity::from_this_site(&headers)?;
     let token = entry.token.trim().parse::<CursorToken>();
-    let Ok(CursorToken { key: JobKey::Token(token), .. }) = token else { return Err(locked()) };
+    let Ok(CursorToken { key: JobKey::Token(token), .. }) = token else { return Err(locked(&web, "/jobs")) };
     match web.store.resolve(token.hash()).await {
         Ok(Some(id)) => {
             audit(&caller, Action::Read, &id, Right::Token, Via::Page);
             Ok(Redirect::to(&web.links.path(&id)))
         }
-        Ok(None) => Err(locked()),
+        Ok(None) => Err(locked(&web, "/jobs")),
         Err(error) => Err(Refusal::fault(&error)),
     }
 }
@@ -206,7 +208,7 @@ async fn job(
 }
 
 /// A complete document.
-fn page(title: &str, record: Option<&JobRecord>, body: &Markup) -> Markup {
+pub(super) fn page(title: &str, record: Option<&JobRecord>, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {

@@ -36,7 +36,7 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Html<String>, Refusal> {
-    let caller = identity::signed_in(&caller)?;
+    let caller = identity::signed_in(&web, &caller)?;
     if !state.is_empty() && !JobState::NAMES.contains(&state.as_str()) {
         return Err(wrong(&format!("there is no state “{state}”; there are {}", JobState::NAMES.join(", "))));
     }
@@ -62,7 +62,7 @@ pub(super) async fn list(
     let address = |before: &str| format!("/jobs?state={}&user={}{before}", encoded(&state), encoded(&user));
     let body = html! {
         h1 { "Jobs" }
-        @if web.sessions.has_one(&headers) {
+        @if identity::has_session(&web, &headers) {
             form .tools method="post" action="/sign-out" { span { (caller.name()) } button { "Sign out" } }
         }
         form .tools role="search" {

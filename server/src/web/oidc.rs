@@ -1,0 +1,306 @@
+//! Sign-in at an OpenID Connect provider: the authorization code flow with PKCE.
+//!
+//! A sign-in begins with a cookie that only this browser has, from which state, nonce and code verifier are derived. So nobody
+//! can end a sign-in that another browser began, and the server keeps nothing. It ends with a session: a signed value with the
+//! principal, which is no token and is good for the pages only.
+
+mod sign_in;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{AppendHeaders, Html, IntoResponse as _, Redirect, Response};
+use axum::routing::get;
+use maud::{Markup, html};
+use serde::Deserialize;
+use sqlflow_identity::{Caller, Method, Principal};
+use sqlflow_job_store::Secret;
+use sqlflow_os::clock;
+
+use super::identity::{self, refusal};
+use super::pages::{Refusal, page};
+use super::signed_session::{self, Realm};
+use super::{Web, cookies};
+use crate::access::oidc::{Oidc, check_sign_in, wrong};
+use crate::access::{Refused, allowed};
+use sign_in::{Begun, local_path};
+
+/// Paths.
+const BEGIN: &str = "/oidc/sign-in";
+const CALLBACK: &str = "/oidc/callback";
+
+/// Cookie with a session, and its lifetime. With HTTPS the name has a prefix, by which browsers keep it from other servers of
+/// the same host and of its domain.
+const SESSION: &str = "sqlflow_oidc";
+const SESSION_OVER_TLS: &str = "__Host-sqlflow_oidc";
+const SESSION_LIFETIME: Duration = Duration::from_secs(8 * 3600);
+/// Cookie of a sign-in that has begun, and its time limit.
+const SIGN_IN: &str = "sqlflow_oidc_sign_in";
+const SIGN_IN_OVER_TLS: &str = "__Host-sqlflow_oidc_sign_in";
+const SIGN_IN_TIME: Duration = Duration::from_secs(600);
+
+/// This server at the provider.
+#[derive(Debug, Clone)]
+pub struct OidcClient {
+    /// Its name there.
+    pub id: String,
+    /// A public client has none.
+    pub secret: Option<Secret>,
+    /// What it requests.
+    pub scope: String,
+}
+
+/// How people sign in.
+#[derive(Clone)]
+pub struct OidcSignIn(Arc<Inner>);
+
+struct Inner {
+    oidc: Arc<Oidc>,
+    client: OidcClient,
+    /// Who proves the identities of sessions.
+    authority: String,
+}
+
+impl OidcSignIn {
+    /// At this provider, as this client.
+    #[must_use]
+    pub fn new(oidc: Arc<Oidc>, client: OidcClient) -> Self {
+        let authority = format!("{} {}", oidc.issuer(), client.id);
+        Self(Arc::new(Inner { oidc, client, authority }))
+    }
+}
+
+impl Inner {
+    fn realm(&self) -> Realm<'_> {
+        Realm { method: Method::Oidc, authority: &self.authority }
+    }
+}
+
+pub(super) fn routes() -> Router<Web> {
+    Router::new().route(BEGIN, get(begin)).route(CALLBACK, get(finish))
+}
+
+/// The principal of the browser's session at a provider.
+pub(super) fn session(web: &Web, headers: &HeaderMap) -> Option<Principal> {
+    let OidcSignIn(inner) = web.oidc.as_ref()?;
+    let now = now_seconds();
+    let principal = |value| signed_session::verify(&web.links, inner.realm(), value, now);
+    cookies::values(headers, cookie_name(web)).find_map(principal)
+}
+
+/// Cookie that ends a session.
+pub(super) fn ended_session(web: &Web) -> String {
+    cookie(web, cookie_name(web), "", Duration::ZERO, "Strict")
+}
+
+/// Link to sign in, and to return to this path.
+pub(super) fn sign_in_link(web: &Web, to: &str) -> Option<Markup> {
+    let OidcSignIn(inner) = web.oidc.as_ref()?;
+    let to: String = form_urlencoded::byte_serialize(to.as_bytes()).collect();
+    let name = inner.oidc.issuer().split_once("://").map_or("", |(_, it)| it);
+    Some(html! { p { a href={ (BEGIN) "?to=" (to) } { "Sign in at " (name) } } })
+}
+
+#[derive(Deserialize)]
+struct Return {
+    #[serde(default)]
+    to: String,
+}
+
+/// Sends the browser to the provider.
+async fn begin(State(web): State<Web>, Query(Return { to }): Query<Return>) -> Result<Response, Refusal> {
+    let inner = configured(&web)?;
+    let published = inner.oidc.published().await.map_err(|refused| refusal(&refused))?;
+    let mut url =
+        published.authorization.clone().ok_or_else(|| cannot("the provider has no sign-in", &web))?;
+    let begun = Begun::new(local_path(&to), now_seconds() + SIGN_IN_TIME.as_secs());
+    let redirect_uri = web.links.address(CALLBACK);
+    let [state, nonce, challenge] =
+        [begun.state(&web.links), begun.nonce(&web.links), begun.challenge(&web.links)];
+    url.query_pairs_mut()
+        .append_pair("response_type", "code")
+        .append_pair("client_id", &inner.client.id)
+        .append_pair("redirect_uri", &redirect_uri)
+        .append_pair("scope", &inner.client.scope)
+        .append_pair("state", &state)
+        .append_pair("nonce", &nonce)
+        .append_pair("code_challenge", &challenge)
+        .append_pair("code_challenge_method", "S256");
+    let value = begun.seal(&web.links, &inner.authority);
+    // Lax: the provider's page leads back here, which a strict cookie does not survive.
+    let cookie = cookie(&web, begun_name(&web), &value, SIGN_IN_TIME, "Lax");
+    Ok(([(header::SET_COOKIE, cookie)], Redirect::to(url.as_str())).into_response())
+}
+
+/// What the provider's page leads back with.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    error: String,
+    iss: Option<String>,
+}
+
+/// Begins a session, with the code that the browser brings.
+async fn finish(State(web): State<Web>, Query(answer): Query<Answer>, headers: HeaderMap) -> Response {
+    let found = begun(&web, &headers, &answer);
+    let (inner, begun) = match found {
+        Ok(found) => found,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let response = match signed_in(&web, inner, &begun, &answer).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    };
+    // Whatever came of it, this sign-in is over.
+    let over = cookie(&web, begun_name(&web), "", Duration::ZERO, "Lax");
+    (AppendHeaders([(header::SET_COOKIE, over)]), response).into_response()
+}
+
+/// The sign-in that this browser began, if the answer is for it.
+fn begun<'a>(web: &'a Web, headers: &HeaderMap, answer: &Answer) -> Result<(&'a Inner, Begun), Refusal> {
+    let inner = configured(web)?;
+    let open = |value| Begun::unseal(&web.links, &inner.authority, value, now_seconds());
+    let begun = cookies::values(headers, begun_name(web)).find_map(open);
+    let begun = begun.filter(|it| it.is_state(&web.links, &answer.state));
+    begun.map(|it| (inner, it)).ok_or_else(|| {
+        cannot(
+            "this browser has begun no such sign-in, or it took longer than ten minutes; sign in again",
+            web,
+        )
+    })
+}
+
+async fn signed_in(web: &Web, inner: &Inner, begun: &Begun, answer: &Answer) -> Result<Response, Refusal> {
+    if answer.iss.as_deref().is_some_and(|it| it != inner.oidc.issuer()) {
+        return Err(cannot("the answer is from another provider; sign in again", web));
+    }
+    if !answer.error.is_empty() {
+        let known =
+            answer.error.len() <= 64 && answer.error.bytes().all(|it| it.is_ascii_lowercase() || it == b'_');
+        let error = if known { answer.error.as_str() } else { "an unknown error" };
+        return Err(cannot(&format!("the provider answers with {error}; sign in again"), web));
+    }
+    let token = exchange(web, inner, begun, &answer.code).await?;
+    let principal = principal(web, inner, begun, &token).await.map_err(|refused| refusal(&refused))?;
+    let caller = web.access.caller_of(principal.clone());
+    allowed(&caller).map_err(|refused| refusal(&refused))?;
+    let needed = web.access.policy().with_needed_groups(&principal);
+    let until = now_seconds() + SESSION_LIFETIME.as_secs();
+    let value = signed_session::sign(&web.links, inner.realm(), &needed, until)
+        .ok_or_else(|| cannot("the names of the groups are too long for a session; ask the operator", web))?;
+    let session = cookie(web, cookie_name(web), &value, SESSION_LIFETIME, "Strict");
+    Ok(welcome(web, &caller, begun.to(), session))
+}
+
+async fn principal(web: &Web, inner: &Inner, begun: &Begun, token: &str) -> Result<Principal, Refused> {
+    let client = &inner.client.id;
+    let claims = inner.oidc.claims(token, std::slice::from_ref(client)).await?;
+    check_sign_in(&claims, client, &begun.nonce(&web.links)).map_err(wrong)?;
+    inner.oidc.principal(&claims)
+}
+
+#[derive(Deserialize)]
+struct Tokens {
+    id_token: String,
+}
+
+/// The ID token for a code.
+async fn exchange(web: &Web, inner: &Inner, begun: &Begun, code: &str) -> Result<String, Refusal> {
+    let published = inner.oidc.published().await.map_err(|refused| refusal(&refused))?;
+    let url = published.token.as_ref().ok_or_else(|| cannot("the provider exchanges no codes", web))?;
+    let (form, basic) = request(web, &inner.client, begun, code, published.takes_basic);
+    let basic = basic.as_ref().map(|(id, secret)| (id.as_str(), secret.as_str()));
+    let answer = inner.oidc.post(url, form, basic).await;
+    let (status, body) = answer.map_err(|refused| refusal(&refused))?;
+    if status != StatusCode::OK {
+        // The body may have details for the operator, and no secrets of this request.
+        let said = String::from_utf8_lossy(&body[..body.len().min(500)]).into_owned();
+        tracing::warn!(%status, said, "the OpenID Connect provider refuses a code");
+        let why = "the provider refuses the code, which is for one use and a short time; sign in again";
+        return Err(cannot(why, web));
+    }
+    let tokens: Tokens = serde_json::from_slice(&body).map_err(|_| {
+        cannot("the provider answers without an ID token; its operator must allow openid", web)
+    })?;
+    Ok(tokens.id_token)
+}
+
+/// The form that exchanges a code, and id and secret for basic authentication if the provider `takes_basic`.
+fn request(
+    web: &Web,
+    client: &OidcClient,
+    begun: &Begun,
+    code: &str,
+    takes_basic: bool,
+) -> (String, Option<(String, String)>) {
+    let secret = client.secret.as_ref().map(Secret::expose);
+    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    // The specification wants both encoded like a form before basic authentication.
+    let basic = secret.filter(|_| takes_basic).map(|secret| (encoded(&client.id), encoded(secret)));
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", "authorization_code")
+        .append_pair("code", code)
+        .append_pair("redirect_uri", &web.links.address(CALLBACK))
+        .append_pair("code_verifier", &begun.verifier(&web.links));
+    if basic.is_none() {
+        form.append_pair("client_id", &client.id);
+        if let Some(secret) = secret {
+            form.append_pair("client_secret", secret);
+        }
+    }
+    (form.finish(), basic)
+}
+
+/// A page that leads on by itself. A redirect would still be the provider's, and strict cookies are not sent with it.
+fn welcome(web: &Web, caller: &Caller, to: &str, session: String) -> Response {
+    let body = html! {
+        h1 { "Signed in" }
+        p { "You are " code { (caller.name()) } ". " a href=(to) { "Continue" } }
+    };
+    let document = Html(page("Signed in", None, &body).into_string());
+    // A session by an access token would come first.
+    let cookies = [session, identity::ended_session(web)].map(|it| (header::SET_COOKIE, it));
+    ([(header::REFRESH, format!("0;url={to}"))], AppendHeaders(cookies), document).into_response()
+}
+
+fn configured(web: &Web) -> Result<&Inner, Refusal> {
+    let missing = || {
+        let body = html! { h1 { "Not here" } p { "This server has no sign-in at a provider." } };
+        Refusal::new(StatusCode::NOT_FOUND, body)
+    };
+    web.oidc.as_ref().map(|OidcSignIn(inner)| &**inner).ok_or_else(missing)
+}
+
+fn cannot(why: &str, web: &Web) -> Refusal {
+    let body = html! {
+        h1 { "Cannot sign in" }
+        p role="alert" { (why) }
+        @if let Some(link) = sign_in_link(web, "/jobs") { (link) }
+    };
+    Refusal::new(StatusCode::BAD_REQUEST, body)
+}
+
+fn cookie_name(web: &Web) -> &'static str {
+    if web.links.are_encrypted() { SESSION_OVER_TLS } else { SESSION }
+}
+
+fn begun_name(web: &Web) -> &'static str {
+    if web.links.are_encrypted() { SIGN_IN_OVER_TLS } else { SIGN_IN }
+}
+
+/// A cookie for all pages, which no script reads.
+fn cookie(web: &Web, name: &str, value: &str, lifetime: Duration, same_site: &str) -> String {
+    let (seconds, secure) = (lifetime.as_secs(), identity::secure(web));
+    format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite={same_site}{secure}")
+}
+
+fn now_seconds() -> u64 {
+    u64::try_from(clock::now_ms() / 1000).unwrap_or_default()
+}
