@@ -205,7 +205,7 @@ async fn data_source_of_a_session_takes_nothing_of_the_servers_user() {
             assert!(said.contains("names no files of the server"), "{said}");
             assert!(!said.contains("hunter2") && !said.contains("shadow"), "{said}");
         }
-        for option in ["ssl-key=/etc/shadow", "allowAllFiles=true", "serverPubKey=x"] {
+        for option in ["ssl-key=%2Fetc%2Fshadow", "allowAllFiles=true", "serverPubKey=x"] {
             let said = world.refusal(&format!("mysql://u:hunter2@tcp(127.0.0.1:1)/d?{option}")).await;
             assert!(said.contains("names no files of the server"), "{said}");
         }

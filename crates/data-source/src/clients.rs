@@ -52,8 +52,8 @@ mod tests {
             ("postgresql://u:hunter2@h/d?sslcert=/c&sslkey=/k", "sslcert"),
             ("mysql://u:hunter2@h/d?allowAllFiles=true", "allowAllFiles"),
             ("mysql://u:hunter2@h/d?serverPubKey=x", "serverPubKey"),
-            ("mysql://u:hunter2@h/d?ssl-ca=/etc/shadow", "ssl-ca"),
-            ("mysql://u:hunter2@h/d?a=b&SSL_KEY=/etc/shadow", "SSL_KEY"),
+            ("mysql://u:hunter2@h/d?ssl-ca=%2Fetc%2Fshadow", "ssl-ca"),
+            ("mysql://u:hunter2@h/d?a=b&SSL_KEY=%2Fetc%2Fshadow", "SSL_KEY"),
         ] {
             let error = check_of_client(text, Sockets::Allowed).expect_err(text);
             assert_eq!(error, DataSourceError::FileOfClient(option.to_owned()), "{text}");

@@ -190,4 +190,4 @@ def test_sqlite_file_is_not_created_in_root_or_missing_folder(tmp_path: Path) ->
 
 
 def test_schemes_of_the_server_are_accepted(tmp_path: Path) -> None:
-    StandInAgent(tmp_path, f"sqlite3://{tmp_path}/new.db").run("CREATE TABLE t (n INTEGER)").succeeded()
+    StandInAgent(tmp_path, f"sqlite3://{tmp_path}/new.db?mode=rwc").run("CREATE TABLE t (n INTEGER)").succeeded()

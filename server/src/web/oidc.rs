@@ -20,7 +20,7 @@ use sqlflow_identity::{Caller, Method, Principal};
 use sqlflow_job_store::Secret;
 use sqlflow_os::clock;
 
-use super::identity::{self, refusal};
+use super::identity::refusal;
 use super::pages::{Refusal, page};
 use super::signed_session::{self, Realm};
 use super::{Web, cookies};
@@ -266,7 +266,7 @@ fn welcome(web: &Web, caller: &Caller, to: &str, session: String) -> Response {
     };
     let document = Html(page("Signed in", None, &body).into_string());
     // A session by an access token would come first.
-    let cookies = [session, identity::ended_session(web)].map(|it| (header::SET_COOKIE, it));
+    let cookies = [session, web.sessions.end()].map(|it| (header::SET_COOKIE, it));
     ([(header::REFRESH, format!("0;url={to}"))], AppendHeaders(cookies), document).into_response()
 }
 
@@ -297,7 +297,8 @@ fn begun_name(web: &Web) -> &'static str {
 
 /// A cookie for all pages, which no script reads.
 fn cookie(web: &Web, name: &str, value: &str, lifetime: Duration, same_site: &str) -> String {
-    let (seconds, secure) = (lifetime.as_secs(), identity::secure(web));
+    let seconds = lifetime.as_secs();
+    let secure = if web.links.are_encrypted() { "; Secure" } else { "" };
     format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite={same_site}{secure}")
 }
 

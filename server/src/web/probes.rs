@@ -20,10 +20,13 @@ const LAUNCHER_LIFETIME: Duration = Duration::from_secs(5);
 /// Timeout for the launcher's answer: probes have a timeout of a few seconds themselves.
 const LAUNCHER_TIME: Duration = Duration::from_secs(2);
 
+/// Number of jobs, by the names of their states.
+type JobCounts = Vec<(String, i64)>;
+
 /// The checks behind probes and metrics.
 #[derive(Clone)]
 pub struct Checks {
-    counts: Arc<SharedCheck<Result<Vec<(String, i64)>, String>>>,
+    counts: Arc<SharedCheck<Result<JobCounts, String>>>,
     log: Arc<SharedCheck<Result<(), String>>>,
     launcher: Arc<SharedCheck<Result<(), String>>>,
 }

@@ -69,7 +69,7 @@ pub(super) fn unseal<T: DeserializeOwned>(links: &Links, purpose: &[&str], value
     let (content, mac) = value.split_once('.')?;
     let [content, mac] = [content, mac].map(|it| URL_SAFE_NO_PAD.decode(it).ok());
     let content = content?;
-    let is_own = links.is_derived(SEALED, &with(purpose, &content), &mac?);
+    let is_own = links.derives(SEALED, &with(purpose, &content), &mac?);
     is_own.then(|| serde_json::from_slice(&content).ok()).flatten()
 }
 

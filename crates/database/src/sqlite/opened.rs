@@ -15,7 +15,15 @@ const DESCRIPTORS: &str = "/proc/self/fd";
 
 /// The descriptors that are open at a moment; `None`: nobody asks what was opened since.
 #[derive(Debug)]
-pub(super) struct Descriptors(Option<HashSet<OsString>>);
+pub(super) struct Descriptors(Option<HashSet<Descriptor>>);
+
+/// A descriptor, and what it leads to: its number may be used again for another file.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Descriptor {
+    number: OsString,
+    device: u64,
+    inode: u64,
+}
 
 impl Descriptors {
     /// Those of now, if somebody asks later.
@@ -23,8 +31,8 @@ impl Descriptors {
     /// # Errors
     /// The kernel does not list them.
     pub(super) fn watched(is_watched: bool) -> Result<Self, Error> {
-        let names = is_watched.then(names).transpose();
-        names.map(Self).map_err(|error| unseen(&error))
+        let open = is_watched.then(open).transpose();
+        open.map(Self).map_err(|error| unseen(&error))
     }
 
     /// The real paths of the files with a name that were opened since.
@@ -33,15 +41,25 @@ impl Descriptors {
     /// The kernel does not show them.
     pub(super) fn opened_since(&self) -> Result<Vec<PathBuf>, Error> {
         let Some(before) = &self.0 else { return Ok(Vec::new()) };
-        let now = names().map_err(|error| unseen(&error))?;
-        let opened = now.difference(before).map(|name| target(&Path::new(DESCRIPTORS).join(name)));
+        let now = open().map_err(|error| unseen(&error))?;
+        let opened = now.difference(before).map(|it| target(&Path::new(DESCRIPTORS).join(&it.number)));
         let opened = opened.filter_map(Result::transpose).collect::<io::Result<_>>();
         opened.map_err(|error| unseen(&error))
     }
 }
 
-fn names() -> io::Result<HashSet<OsString>> {
-    fs::read_dir(DESCRIPTORS)?.map(|entry| Ok(entry?.file_name())).collect()
+fn open() -> io::Result<HashSet<Descriptor>> {
+    let mut open = HashSet::new();
+    for entry in fs::read_dir(DESCRIPTORS)? {
+        let number = entry?.file_name();
+        match fs::metadata(Path::new(DESCRIPTORS).join(&number)) {
+            Ok(found) => _ = open.insert(Descriptor { number, device: found.dev(), inode: found.ino() }),
+            // The one that lists the folder, or another thread's.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(open)
 }
 
 /// The path of the file of a descriptor. `None`: no file, or without a name, such as a temporary one.

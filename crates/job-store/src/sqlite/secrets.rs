@@ -5,7 +5,7 @@ use sqlflow_job::JobId;
 
 use super::rows::job_id;
 use crate::secret_keys::{Place, SecretKeys, StoredSecret};
-use crate::types::{NewJob, Secret, StoreError};
+use crate::types::{NewJob, StoreError};
 
 /// Records the secrets of a new job.
 pub(super) fn insert(tx: &Connection, new: &NewJob, keys: &SecretKeys) -> Result<(), StoreError> {
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::fixture::new_job;
     use crate::secret_keys::{KEY_BYTES, SecretKey};
-    use crate::{ServerId, SqliteStore, Store, Survey};
+    use crate::{Secret, ServerId, SqliteStore, Store, Survey};
 
     const DSN: &str = "mysql://ana:open-sesame@db/shop";
 

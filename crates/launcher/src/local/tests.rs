@@ -20,7 +20,7 @@ fn options(dir: &Path) -> LocalOptions {
         linger: Duration::ZERO,
         attach: Duration::ZERO,
         open_files: None,
-        passed_variables: sqlflow_os::inherited_variables::PassedVariables::default(),
+        passed_variables: PassedVariables::default(),
         max_running: None,
     }
 }

@@ -19,7 +19,9 @@ static RING: CryptoProvider = CryptoProvider {
 pub fn install() {
     static INSTALLED: Once = Once::new();
     // An error means that another one is installed, which only this function does.
-    INSTALLED.call_once(|| drop(RING.install_default()));
+    INSTALLED.call_once(|| {
+        let _ = RING.install_default();
+    });
 }
 
 /// Algorithms of a key by its kind, which are all that are accepted: without HMAC, for which the public key would be a

@@ -46,7 +46,7 @@ impl Begun {
     }
 
     pub(super) fn is_state(&self, links: &Links, state: &str) -> bool {
-        URL_SAFE_NO_PAD.decode(state).is_ok_and(|it| links.is_derived(STATE, &[&self.id], &it))
+        URL_SAFE_NO_PAD.decode(state).is_ok_and(|it| links.derives(STATE, &[&self.id], &it))
     }
 
     /// Comes back in the ID token.
