@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
+
 from sqlflow import tokens
 from sqlflow._proto import sqlflow_pb2 as pb
 from sqlflow.calls import CANCEL, FETCH, GET_JOB, LIST_JOBS, RUN, Call, CallFailed, Flow, Pause
@@ -38,15 +40,15 @@ class Server:
         self.url = url
         self.retry_timeout = retry_timeout
         self.clock = clock
-        self._has_answered = False
+        self.has_answered = False
 
     def note(self, failure: CallFailed | None) -> None:
         """Notes the end of a call."""
-        self._has_answered |= failure is None or not failure.is_retryable
+        self.has_answered |= failure is None or not failure.is_retryable
 
     def timeout(self) -> float:
         """How long calls are repeated, in seconds."""
-        return self.retry_timeout if self._has_answered else min(self.retry_timeout, FIRST_ANSWER_TIMEOUT)
+        return self.retry_timeout if self.has_answered else min(self.retry_timeout, FIRST_ANSWER_TIMEOUT)
 
 
 class Outage:
@@ -155,7 +157,9 @@ def _answer(server: Server, call: Call, sql: str | None = None) -> Flow[Any]:
 
 
 def _gave_up(server: Server, failure: CallFailed, call: Call) -> ServerUnavailable:
-    hint = "; the job may have been accepted: see Client.jobs" if call.method is RUN else ""
+    # A server that never answered was most likely never reached.
+    may_be_accepted = call.method is RUN and (server.has_answered or failure.code != grpc.StatusCode.UNAVAILABLE)
+    hint = "; the job may have been accepted: see Client.jobs" if may_be_accepted else ""
     return ServerUnavailable(f"{failure.error(server.url)}{hint}")
 
 

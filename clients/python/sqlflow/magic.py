@@ -22,7 +22,7 @@ from typing import Any, NoReturn, cast
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 
-from sqlflow._notebook.outputs import NotebookOutputs, Outputs, TerminalOutputs
+from sqlflow._notebook.outputs import NotebookOutputs, Outputs, TerminalOutputs, clean
 from sqlflow._notebook.view import View
 from sqlflow.connection import Client, connect
 from sqlflow.errors import Error, ResultTooLarge
@@ -214,7 +214,7 @@ def _check_name(name: str | None) -> None:
 
 def _brief(error: BaseException) -> BaseException:
     """The error without a traceback of this package, which says nothing to the author of a cell."""
-    kind, text = type(error).__name__, str(error)
+    kind, text = type(error).__name__, clean(str(error))
 
     def lines(*ignored: Any) -> Sequence[str]:
         return [f"{kind}: {text}"]

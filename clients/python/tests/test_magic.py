@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from kernel import Kernel
 from real_server import ENDLESS, RealServer
 
@@ -140,3 +141,14 @@ def test_reason_why_a_job_waits_is_shown() -> None:
     view.show(Pending(position=1, message="no node has 64 GiB of free memory"))
     view.show(Reconnecting(position=1, message="the server does not answer"))
     assert lines.said == ["job j: waiting: no node has 64 GiB of free memory", "the server does not answer"]
+
+
+def test_terminal_gets_lines(server: RealServer, flowers: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shell = InteractiveShell()
+    shell.run_line_magic("load_ext", "sqlflow")
+    shell.run_line_magic("sqlflow", f"connect --server {server.address}")
+    shell.run_cell(f"%%sqlflow found\nSELECT * FROM iris TO EXPLAIN {flowers}; SELECT 'a' || char(27) || 'b' AS text")
+    said = capsys.readouterr().out
+    assert "EXPLAIN model flowers" in said, "the log, at once"
+    assert "image/png" in said and "a\\x1bb" in said and "succeeded" in said
+    assert "\x1b]" not in said and shell.user_ns["found"]["text"][0] == "a\x1bb"

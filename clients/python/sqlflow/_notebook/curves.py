@@ -67,6 +67,7 @@ class Curves:
         # Without pyplot: no global state, and the notebook does not show the figure a second time.
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
 
         groups = self.groups()
         figure = Figure(figsize=(max(4.6, 4.2 * len(groups)), 2.6), layout="constrained")
@@ -80,6 +81,7 @@ class Curves:
                 axes.axvline(self.kept, color="#888888", linewidth=1, linestyle=":", label=f"kept: {self.kept}")
             axes.set_title(metric.replace("$", r"\$"), fontsize=10)
             axes.set_xlabel("round", fontsize=9)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.tick_params(labelsize=8)
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
