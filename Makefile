@@ -12,6 +12,9 @@ export SQLFLOW_TEST_S3_PYTHON ?= $(S3_VENV)/bin/python
 BENCH_VENV := $(SQLFLOW_CACHE)/venv-bench
 export SQLFLOW_BENCH_PYTHON ?= $(BENCH_VENV)/bin/python
 SUBMITTER := images/submitter
+# The Python client and the notebooks that its tests run.
+CLIENT_VENV := $(SQLFLOW_CACHE)/venv-clients
+CLIENT := clients/python
 
 # The agent that ships: one static file, as small as it gets. Without the C library's dynamic loader the crate that asks
 # for random bytes would look for /dev/urandom, which an empty image has not; so it is told to ask the kernel.
@@ -38,7 +41,7 @@ BUILD_BENCH := cargo build --release -p sqlflow-server -p sqlflowctl -p sqlflow-
 PREFIX ?= $(HOME)/.local
 
 .DEFAULT_GOAL := help
-.PHONY: help agent agent-path build install uninstall quickstart cluster cluster-up cluster-down test test-cluster lint test-rust test-submitter test-quickstart drill bench deny venv venv-dev packages clean
+.PHONY: help agent agent-path build install uninstall quickstart cluster cluster-up cluster-down test test-cluster lint test-rust test-submitter test-clients test-quickstart drill bench deny venv venv-dev venv-clients wheel packages clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,10 +74,10 @@ uninstall: ## Remove what make install installed, and name what stays
 quickstart: build venv ## Train, evaluate and predict on Fisher's irises with a server of its own
 	scripts/quickstart.sh
 
-test: packages lint test-rust test-submitter test-quickstart test-cluster ## Everything, from a fresh clone
+test: packages lint test-rust test-submitter test-clients test-quickstart test-cluster ## Everything, from a fresh clone
 	@tests/cluster/cluster.sh down
 
-lint: venv-dev ## Formatting, lints, types and prose
+lint: venv-dev venv-clients ## Formatting, lints, types and prose
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	for alone in trace hdfs webhdfs s3 oss gs azblob; do \
@@ -84,6 +87,8 @@ lint: venv-dev ## Formatting, lints, types and prose
 	cd $(SUBMITTER) && $(VENV)/bin/ruff check --quiet --config pyproject.toml ../../tests/bench
 	cd $(SUBMITTER) && $(VENV)/bin/ruff format --quiet --check --config pyproject.toml ../../tests/bench
 	cd $(SUBMITTER) && $(VENV)/bin/python generate_protos.py --check
+	cd $(CLIENT) && $(CLIENT_VENV)/bin/ruff check --quiet . && $(CLIENT_VENV)/bin/ruff format --quiet --check . && $(CLIENT_VENV)/bin/mypy --no-error-summary
+	cd $(CLIENT) && $(CLIENT_VENV)/bin/python generate_protos.py --check
 	python3 scripts/test_check_prose.py
 	scripts/check-prose
 
@@ -115,6 +120,14 @@ cluster-down: ## End the test cluster and remove all of it
 
 test-submitter: packages build venv-dev ## The submitter against SQLite, MariaDB and PostgreSQL
 	cd $(SUBMITTER) && $(VENV)/bin/python -m pytest -q
+
+test-clients: build venv venv-clients ## The Python client against a real server, and in a real notebook kernel
+	cd $(CLIENT) && $(CLIENT_VENV)/bin/python -m pytest -q
+
+wheel: venv-clients ## Build the Python client into clients/python/dist
+	rm -rf $(CLIENT)/build $(CLIENT)/dist
+	$(CLIENT_VENV)/bin/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w $(CLIENT)/dist $(CLIENT)
+	@ls $(CLIENT)/dist/*.whl
 
 test-quickstart: quickstart
 
@@ -153,6 +166,9 @@ venv:
 
 venv-dev: venv
 	@scripts/venv.sh $(VENV) $(SUBMITTER)/requirements-dev.txt
+
+venv-clients:
+	@scripts/venv.sh $(CLIENT_VENV) $(CLIENT)/requirements-dev.txt
 
 packages:
 	@scripts/test-packages.sh

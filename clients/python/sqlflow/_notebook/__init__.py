@@ -1,0 +1,1 @@
+"""What a notebook shows of a job. `sqlflow.magic` uses it."""

@@ -1,0 +1,246 @@
+"""Where the server is, and how the caller shows who it is: the same rules as those of `sqlflowctl`.
+
+Each setting comes from an argument, its variable, or the login that `sqlflowctl login` stored, in this order.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlflow.errors import UsageError
+
+DEFAULT_SERVER = "http://127.0.0.1:50051"
+"""Server of a user who names none, if the default socket does not exist."""
+CLIENTS_PORT = 50051
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a caller of `connect` may set. None: the variable, or the login."""
+
+    server: str | None = None
+    access_token: str | None = field(default=None, repr=False)
+    access_token_file: str | os.PathLike[str] | None = None
+    ca: str | os.PathLike[str] | None = None
+    client_cert: str | os.PathLike[str] | None = None
+    client_key: str | os.PathLike[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What `sqlflowctl login` stores."""
+
+    server: str
+    access_token: str = field(default="", repr=False)
+    ca: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A server, and the caller's identity."""
+
+    server: str
+    """Its URL: `http://HOST:PORT`, `https://HOST:PORT` or `unix:///PATH`."""
+    access_token: str | None = field(default=None, repr=False)
+    access_token_file: Path | None = None
+    """Read before each call, because it may be renewed."""
+    ca: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+
+    def target(self) -> str:
+        """The server in gRPC's notation."""
+        if self.server.startswith("unix://"):
+            return "unix:" + self.server.removeprefix("unix://")
+        return self.server.partition("://")[2]
+
+    def has_tls(self) -> bool:
+        return self.server.startswith("https://")
+
+    def token(self) -> str | None:
+        """The access token now.
+
+        Raises:
+            UsageError: its file cannot be read.
+        """
+        if self.access_token_file is None:
+            return self.access_token
+        return _read(self.access_token_file, "the access token").decode(errors="replace").strip()
+
+    def certificates(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """Trusted certificates, the client's key, and its certificate, as PEM.
+
+        Raises:
+            UsageError: a file cannot be read.
+        """
+        ca = self.ca or system_certificates()
+        trusted = None if ca is None else _read(ca, "the trusted certificates")
+        key = None if self.client_key is None else _read(self.client_key, "the client's key")
+        certificate = None if self.client_cert is None else _read(self.client_cert, "the client's certificate")
+        return trusted, key, certificate
+
+
+def resolve(options: Options, variables: Mapping[str, str] = os.environ) -> Address:
+    """Finds the server and the identity.
+
+    Raises:
+        UsageError: a setting is wrong, the login is damaged, or the access token would be sent in clear text.
+    """
+
+    def setting(given: str | os.PathLike[str] | None, variable: str) -> str | None:
+        return os.fspath(given) if given is not None else variables.get(variable) or None
+
+    def path(given: str | os.PathLike[str] | None, variable: str) -> Path | None:
+        text = setting(given, variable)
+        return None if text is None else Path(text).expanduser()
+
+    wanted = setting(options.server, "SQLFLOW_SERVER")
+    server = None if wanted is None else server_url(wanted)
+    login = stored_login(variables)
+    if login is not None and server not in (None, login.server):
+        # A login is for its own server: its token is not sent to others.
+        login = None
+    if server is None:
+        server = login.server if login is not None else default_server(variables)
+    token, token_file = options.access_token, path(options.access_token_file, "SQLFLOW_ACCESS_TOKEN_FILE")
+    if token is not None:
+        token_file = None
+    elif token_file is None:
+        token = variables.get("SQLFLOW_ACCESS_TOKEN") or (login.access_token if login is not None else "") or None
+    ca = path(options.ca, "SQLFLOW_CA")
+    if ca is None and login is not None and login.ca is not None:
+        ca = Path(login.ca)
+    certificate = path(options.client_cert, "SQLFLOW_CLIENT_CERT")
+    key = path(options.client_key, "SQLFLOW_CLIENT_KEY")
+    if (certificate is None) != (key is None):
+        missing = "client_key (SQLFLOW_CLIENT_KEY)" if key is None else "client_cert (SQLFLOW_CLIENT_CERT)"
+        raise UsageError(f"cannot use a client certificate: its other half is missing; give {missing}, too")
+    if (token is not None or token_file is not None) and not is_private(server):
+        raise UsageError(f"cannot send the access token to {server}: it could be read on its way; write https://")
+    return Address(server, token, token_file, ca, certificate, key)
+
+
+def server_url(text: str) -> str:
+    """A server's URL, from `HOST:PORT`, `:PORT` for this machine, `http://…`, `https://…`, or `unix:///PATH`.
+
+    Raises:
+        UsageError: the address is malformed.
+    """
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:").removeprefix("//")
+        if not path.startswith("/") or len(path) < 2:
+            raise _wrong(text, "write unix:///PATH")
+        return f"unix://{path}"
+    scheme, separator, address = text.partition("://")
+    if not separator:
+        scheme, address = "http", text
+    elif scheme not in ("http", "https"):
+        raise _wrong(text, f"{scheme}:// is not supported; write http://HOST:PORT, https://HOST:PORT or unix:///PATH")
+    address = address.rstrip("/") if separator else address
+    if _ip(address) is not None and ":" in address:
+        raise _wrong(text, f"the port is missing; write [{address}]:{CLIENTS_PORT}")
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        is_port = address.isascii() and address.isdigit()
+        example = f":{address}" if is_port else f"{address or 'localhost'}:{CLIENTS_PORT}"
+        raise _wrong(text, f"the port is missing; write {example}")
+    if re.search(r"[/@ ]", host) or "/" in port:
+        raise _wrong(text, "it has the form HOST:PORT")
+    if not (port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise _wrong(text, f"{port!r} is not a port; write HOST:PORT, with a number")
+    return f"{scheme}://{host or 'localhost'}:{int(port)}"
+
+
+def _wrong(text: str, why: str) -> UsageError:
+    return UsageError(f"cannot use {text!r} as the server's address: {why}")
+
+
+def default_server(variables: Mapping[str, str]) -> str:
+    """The socket of a server of this user, if there is one; otherwise the usual port."""
+    folder = variables.get("XDG_RUNTIME_DIR", "")
+    socket = Path(folder) / "sqlflow" / "server.sock"
+    return f"unix://{socket}" if os.path.isabs(folder) and socket.exists() else DEFAULT_SERVER
+
+
+def is_private(server: str) -> bool:
+    """Whether nobody else can read what is sent there."""
+    return server.startswith("https://") or is_this_machine(server)
+
+
+def is_this_machine(server: str) -> bool:
+    """Whether the server is on this machine."""
+    scheme, _, address = server.partition("://")
+    host = address.rpartition(":")[0] or address
+    ip = _ip(host.strip("[]"))
+    return scheme == "unix" or host == "localhost" or (ip is not None and ip.is_loopback)
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def stored_login(variables: Mapping[str, str]) -> Login | None:
+    """What `sqlflowctl login` stored; None: there is no login.
+
+    Raises:
+        UsageError: the login cannot be read.
+    """
+    file = _login_file(variables)
+    if file is None:
+        return None
+    try:
+        text = file.read_text()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"cannot read the login {file}: {error.strerror}") from error
+    try:
+        return _login(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"cannot use the login {file}: it is damaged; log in again, or remove it with sqlflowctl logout"
+        ) from error
+
+
+def _login(stored: Any) -> Login:
+    login = Login(**stored)
+    texts = (login.server, login.access_token, "" if login.ca is None else login.ca)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("not a text")
+    return login
+
+
+def _login_file(variables: Mapping[str, str]) -> Path | None:
+    for variable, below in (("XDG_CONFIG_HOME", ""), ("HOME", ".config")):
+        folder = variables.get(variable, "")
+        if os.path.isabs(folder):
+            return Path(folder) / below / "sqlflow" / "login.json"
+    return None
+
+
+def system_certificates() -> Path | None:
+    """The file of certificates that this system trusts; None: gRPC takes its own."""
+    file = ssl.get_default_verify_paths().cafile
+    usual = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+    for candidate in (file, *usual):
+        if candidate is not None and Path(candidate).is_file():
+            return Path(candidate)
+    return None
+
+
+def _read(file: Path, what: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {what} {file}: {error.strerror}") from error

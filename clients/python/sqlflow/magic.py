@@ -1,0 +1,228 @@
+"""The notebook's `%sqlflow` and `%%sqlflow`: `%load_ext sqlflow`, or `%load_ext sqlflow.magic`.
+
+    %%sqlflow [NAME] [--datasource SOURCE] [--server ADDRESS] [--detach] [--quiet]
+    program
+
+runs a program and shows its tables, progress, curves and plots. NAME becomes a variable with the last table. Ctrl+C, or
+the button that interrupts the kernel, cancels the job. With `--detach` the cell ends at once, and the job continues.
+
+    %sqlflow connect [--datasource SOURCE] [--server ADDRESS]    settings of later cells
+    %sqlflow attach [JOB] [NAME]     shows a job from its start, also after a restart of the kernel; by default the last
+    %sqlflow cancel [JOB]            cancels it
+    %sqlflow jobs                    lists your jobs
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, cast
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, magics_class
+
+from sqlflow._notebook.outputs import NotebookOutputs, Outputs, TerminalOutputs, clean
+from sqlflow._notebook.view import View
+from sqlflow.connection import Client, connect
+from sqlflow.errors import Error, ResultTooLarge
+from sqlflow.events import Columns, Event, JobEnded, Rows
+from sqlflow.job import Job
+from sqlflow.result import MAX_ROWS, Collector
+
+COMMANDS = ("connect", "attach", "cancel", "jobs")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises errors instead of ending the kernel."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\n{self.format_usage()}")
+
+
+def _with_connection(parser: _Parser) -> _Parser:
+    parser.add_argument("--datasource", metavar="SOURCE", help="data source of the program")
+    parser.add_argument("--server", metavar="ADDRESS", help="address of the server")
+    return parser
+
+
+def _cell_parser() -> _Parser:
+    parser = _with_connection(_Parser(prog="%%sqlflow", add_help=False))
+    parser.add_argument("name", nargs="?", help="variable for the last table, as a DataFrame")
+    parser.add_argument("--detach", action="store_true", help="end the cell at once; the job continues")
+    parser.add_argument("--quiet", action="store_true", help="show tables, plots and models only")
+    parser.add_argument("--max-rows", type=int, default=MAX_ROWS, help="limit for the rows of the variable")
+    return parser
+
+
+def _line_parser() -> _Parser:
+    parser = _with_connection(_Parser(prog="%sqlflow", add_help=False))
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("job", nargs="?", default="last", help="token, id, beginning of an id, or last")
+    parser.add_argument("name", nargs="?", help="variable for the last table of an attached job")
+    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--max-rows", type=int, default=MAX_ROWS)
+    return parser
+
+
+@magics_class
+class SQLFlowMagics(Magics):
+    """`%sqlflow` and `%%sqlflow`."""
+
+    def __init__(self, shell: Any):
+        super().__init__(shell)
+        self._server: str | None = None
+        self._datasource: str | None = None
+        self._clients: dict[str | None, Client] = {}
+
+    @line_cell_magic
+    def sqlflow(self, line: str, cell: str | None = None) -> Any:
+        """Runs a program, or one of the commands `connect`, `attach`, `cancel` and `jobs`."""
+        try:
+            if cell is None:
+                return self._command(_line_parser().parse_args(shlex.split(line)))
+            return self._cell(_cell_parser().parse_args(shlex.split(line)), cell)
+        except Error as error:
+            raise _brief(error) from None
+        except ValueError as error:
+            # Of shlex: a quote that is not closed.
+            raise UsageError(f"cannot read {line!r}: {error}") from None
+
+    def _command(self, arguments: argparse.Namespace) -> Any:
+        match arguments.command:
+            case "connect":
+                self._server = arguments.server or self._server
+                self._datasource = arguments.datasource or self._datasource
+                client = self._client(arguments)
+                client.jobs(limit=1)
+                print(f"connected to {client.address.server}")
+                return None
+            case "attach":
+                _check_name(arguments.name)
+                return self._show(self._client(arguments).job(arguments.job), arguments)
+            case "cancel":
+                job = self._client(arguments).job(arguments.job)
+                state = job.cancel().state
+                print(f"job {job.id} {'has ended' if state.is_terminal else 'is being cancelled'}")
+                return None
+            case _:
+                return self._jobs(self._client(arguments))
+
+    def _jobs(self, client: Client) -> Any:
+        import pandas
+
+        rows = [
+            {"job": it.id, "state": it.state.value, "created": it.created, "program": it.title, "message": it.message}
+            for it in client.jobs()
+        ]
+        return pandas.DataFrame(rows, columns=["job", "state", "created", "program", "message"])
+
+    def _cell(self, arguments: argparse.Namespace, program: str) -> None:
+        _check_name(arguments.name)
+        if arguments.detach and arguments.name:
+            raise UsageError("a detached job has no result yet; give the name to %sqlflow attach JOB NAME")
+        client = self._client(arguments)
+        job = client.run(program, datasource=arguments.datasource or self._datasource)
+        if arguments.detach:
+            print(f"job {job.id} runs; to see it, also after a restart of the kernel: %sqlflow attach {job.id}")
+            return
+        self._show(job, arguments)
+
+    def _client(self, arguments: argparse.Namespace) -> Client:
+        server = arguments.server or self._server
+        if server not in self._clients:
+            self._clients[server] = connect(server)
+        return self._clients[server]
+
+    def _show(self, job: Job, arguments: argparse.Namespace) -> None:
+        """Shows a job until it ends, and binds its last table. An interrupt cancels it."""
+        view = View(job.id, self._outputs(), arguments.quiet)
+        last = LastTable(job.id, arguments.max_rows) if arguments.name else None
+        add: Callable[[Event], None] = last.add if last is not None else _ignore
+        position, ended = 0, None
+        try:
+            for event in job.events(after=0):
+                position = event.position
+                view.show(event)
+                add(event)
+                ended = event if isinstance(event, JobEnded) else None
+        except KeyboardInterrupt:
+            self._cancel(job, view, position)
+            raise _brief(KeyboardInterrupt(f"job {job.id} was cancelled")) from None
+        except ResultTooLarge as error:
+            view.leave(f"job {job.id} continues; its result is too large for a variable")
+            raise error
+        failure = ended.error() if ended is not None else None
+        if failure is not None:
+            raise failure
+        if last is not None:
+            self._bind(arguments.name, last, job)
+
+    def _cancel(self, job: Job, view: View, position: int) -> None:
+        """Cancels the job, and shows what it still reports. Another interrupt stops waiting."""
+        view.interrupted()
+        try:
+            job.cancel()
+            for event in job.events(after=position):
+                view.show(event)
+        except (KeyboardInterrupt, Error) as error:
+            why = "" if isinstance(error, KeyboardInterrupt) else f" ({error})"
+            view.leave(f"job {job.id}: its end was not awaited{why}; see %sqlflow attach {job.id}")
+
+    def _bind(self, name: str, last: LastTable, job: Job) -> None:
+        table = last.collector.result()
+        if not table.tables:
+            raise UsageError(f"{name} is not bound: the program of job {job.id} returned no rows; end it with a SELECT")
+        cast(Any, self.shell).push({name: table.to_pandas()})
+
+    def _outputs(self) -> Outputs:
+        return NotebookOutputs() if hasattr(self.shell, "kernel") else TerminalOutputs()
+
+
+class LastTable:
+    """Collects the last table of a job. Earlier ones are dropped as soon as another begins."""
+
+    def __init__(self, job: str, max_rows: int):
+        self._job = job
+        self._max_rows = max_rows
+        self.collector = Collector(job, max_rows)
+
+    def add(self, event: Event) -> None:
+        """Adds an event.
+
+        Raises:
+            ResultTooLarge: the table has too many rows.
+        """
+        match event:
+            case Columns():
+                self.collector = Collector(self._job, self._max_rows)
+                self.collector.add(event)
+            case Rows():
+                self.collector.add(event)
+            case _:
+                pass
+
+
+def _ignore(event: Event) -> None:
+    return
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and not name.isidentifier():
+        raise UsageError(f"{name!r} is not a name for a variable")
+
+
+def _brief(error: BaseException) -> BaseException:
+    """The error without a traceback of this package, which says nothing to the author of a cell."""
+    kind, text = type(error).__name__, clean(str(error))
+
+    def lines(*ignored: Any) -> Sequence[str]:
+        return [f"{kind}: {text}"]
+
+    error._render_traceback_ = lines  # type: ignore[attr-defined]
+    return error
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Called by `%load_ext`."""
+    shell.register_magics(SQLFlowMagics)

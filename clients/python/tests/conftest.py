@@ -1,0 +1,53 @@
+"""A server with Fisher's irises, and clients of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sqlflow
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from real_server import RealServer, iris  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home folder of its own: tests must not use the tokens and the login of who runs them."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        for name in list(os.environ):
+            if name.startswith(("SQLFLOW_", "XDG_")) and not name.startswith("SQLFLOW_TEST_"):
+                patch.delenv(name)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    """A server that no test ends."""
+    folder = tmp_path_factory.mktemp("server")
+    with RealServer(folder, f"sqlite:///{iris(folder / 'iris.db')}") as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: RealServer) -> Iterator[sqlflow.Client]:
+    with sqlflow.connect(server.address) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
+def flowers(server: RealServer) -> str:
+    """The name of a trained model."""
+    with sqlflow.connect(server.address) as connected:
+        connected.run(
+            "SELECT * FROM iris TO TRAIN xgboost.gbtree WITH train.num_boost_round = 5 LABEL class INTO flowers;"
+        ).result()
+    return "flowers"

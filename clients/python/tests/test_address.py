@@ -1,0 +1,120 @@
+"""Where the server is, and what it is sent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import sqlflow
+from sqlflow.address import Address, Options, resolve, server_url
+
+
+def variables(folder: Path, **more: str) -> dict[str, str]:
+    return {"HOME": str(folder), **more}
+
+
+def log_in(folder: Path, server: str, **more: object) -> None:
+    file = folder / ".config" / "sqlflow" / "login.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"server": server, "access_token": "secret", **more}))
+
+
+@pytest.mark.parametrize(
+    ("given", "url", "target"),
+    [
+        ("db:1", "http://db:1", "db:1"),
+        (":7", "http://localhost:7", "localhost:7"),
+        ("[::1]:7", "http://[::1]:7", "[::1]:7"),
+        ("https://a.example.com:443/", "https://a.example.com:443", "a.example.com:443"),
+        ("unix:///run/s.sock", "unix:///run/s.sock", "unix:/run/s.sock"),
+        ("unix:/run/s.sock", "unix:///run/s.sock", "unix:/run/s.sock"),
+    ],
+)
+def test_address_has_the_forms_of_sqlflowctl(given: str, url: str, target: str) -> None:
+    assert server_url(given) == url
+    assert Address(url).target() == target
+
+
+@pytest.mark.parametrize(
+    ("given", "fix"),
+    [
+        ("localhost", "write localhost:50051"),
+        ("50051", "write :50051"),
+        ("", "write localhost:50051"),
+        ("::1", "write [::1]:50051"),
+        ("ftp://a:1", "ftp:// is not supported"),
+        ("a:b", "'b' is not a port"),
+        ("a:65536", "'65536' is not a port"),
+        ("user@a:1", "HOST:PORT"),
+        ("unix:s", "write unix:///PATH"),
+    ],
+)
+def test_wrong_address_is_an_error_with_a_fix(given: str, fix: str) -> None:
+    with pytest.raises(sqlflow.UsageError) as error:
+        server_url(given)
+    assert fix in str(error.value)
+
+
+def test_argument_precedes_variable_and_login(tmp_path: Path) -> None:
+    log_in(tmp_path, "https://login:1")
+    set_here = variables(tmp_path, SQLFLOW_SERVER="variable:1")
+    assert resolve(Options("given:1"), set_here).server == "http://given:1"
+    assert resolve(Options(), set_here).server == "http://variable:1"
+    assert resolve(Options(), variables(tmp_path)).server == "https://login:1"
+    assert resolve(Options(), variables(tmp_path / "other")).server == "http://127.0.0.1:50051"
+
+
+def test_socket_of_a_server_of_this_user_is_the_default(tmp_path: Path) -> None:
+    set_here = variables(tmp_path, XDG_RUNTIME_DIR=str(tmp_path))
+    socket = tmp_path / "sqlflow" / "server.sock"
+    assert resolve(Options(), set_here).server == "http://127.0.0.1:50051"
+    socket.parent.mkdir()
+    socket.touch()
+    assert resolve(Options(), set_here).server == f"unix://{socket}"
+
+
+def test_login_is_for_its_own_server_only(tmp_path: Path) -> None:
+    log_in(tmp_path, "https://a:1", ca="/ca.pem")
+    here = resolve(Options("https://a:1"), variables(tmp_path))
+    assert (here.token(), here.ca) == ("secret", Path("/ca.pem"))
+    other = resolve(Options("https://b:1"), variables(tmp_path))
+    assert (other.token(), other.ca) == (None, None)
+    assert "secret" not in repr(here)
+
+
+@pytest.mark.parametrize("server", ["http://192.0.2.1:1", "http://localhost.example.com:1", "http://127.evil.org:1"])
+def test_token_is_not_sent_in_clear_text(server: str, tmp_path: Path) -> None:
+    with pytest.raises(sqlflow.UsageError, match="write https://"):
+        resolve(Options(server, access_token="secret"), variables(tmp_path))
+
+
+@pytest.mark.parametrize("server", ["localhost:1", "127.0.0.1:1", "[::1]:1", "unix:///s", "https://192.0.2.1:1"])
+def test_token_is_sent_to_this_machine_and_over_tls(server: str, tmp_path: Path) -> None:
+    assert resolve(Options(server, access_token="secret"), variables(tmp_path)).token() == "secret"
+
+
+def test_token_file_is_read_before_each_call(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    address = resolve(Options(access_token_file=file), variables(tmp_path, SQLFLOW_ACCESS_TOKEN="ignored"))
+    assert address.token() == "first"
+    file.write_text("second\n")
+    assert address.token() == "second"
+    file.unlink()
+    with pytest.raises(sqlflow.UsageError, match="cannot read the access token"):
+        address.token()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"server": 1}', '{"server": "a:1", "unknown": ""}'])
+def test_damaged_login_is_an_error(text: str, tmp_path: Path) -> None:
+    log_in(tmp_path, "https://a:1")
+    (tmp_path / ".config/sqlflow/login.json").write_text(text)
+    with pytest.raises(sqlflow.UsageError, match="it is damaged"):
+        resolve(Options(), variables(tmp_path))
+
+
+def test_half_of_a_client_certificate_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(sqlflow.UsageError, match="client_key"):
+        resolve(Options(client_cert="c.pem"), variables(tmp_path))

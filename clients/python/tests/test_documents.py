@@ -1,0 +1,93 @@
+"""The example notebook, and the Python of the documentation."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from real_server import REPOSITORY, RealServer
+
+PACKAGE = REPOSITORY / "clients" / "python"
+
+
+@pytest.fixture(autouse=True)
+def of_this_server(server: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a user has: the address in a variable, or a server at the usual one."""
+    monkeypatch.setenv("SQLFLOW_SERVER", server.address)
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGE))
+
+
+def test_example_notebook_trains_a_classification_and_a_regression(tmp_path: Path) -> None:
+    notebook = nbformat.read(REPOSITORY / "examples" / "flowers.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    cells = {cell["id"]: cell for cell in notebook.cells if cell.cell_type == "code"}
+    types = {name: [kind for it in cell.outputs for kind in it.get("data", {})] for name, cell in cells.items()}
+    assert types["train"].count("image/png") == 2, "the curves and the plot of SHAP values"
+    assert types["regress"].count("image/png") == 1 and types["plot"].count("image/png") == 1
+    assert "<td>accuracy</td>" in shown(cells["evaluate"])
+    assert shown(cells["regress"]).count("<tr>") == 30, "the rows that were held out"
+    assert len(cells) == 5
+    assert re.search(r"sqlflow[0-9a-f]{32}", nbformat.writes(notebook)) is None, "a token in a file that is shared"
+
+
+def shown(cell: Any) -> str:
+    """The HTML of a cell's outputs."""
+    return "\n".join(output["data"]["text/html"] for output in cell.outputs if "text/html" in output.get("data", {}))
+
+
+def test_example_notebook_is_kept_without_outputs_and_secrets() -> None:
+    text = (REPOSITORY / "examples" / "flowers.ipynb").read_text()
+    assert '"outputs": []' in text and "image/png" not in text
+    assert re.search(r"sqlflow[0-9a-f]{32}", text) is None
+
+
+def test_python_of_the_documentation_runs() -> None:
+    page = (REPOSITORY / "docs" / "python-client.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 5
+    program = "\n".join([*blocks, "assert len(frame) == 150 and counts.num_rows == 3"])
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "image/png" in ran.stdout and "State.SUCCEEDED" in ran.stdout
+
+
+def test_package_is_importable_with_its_own_dependencies_only() -> None:
+    program = """
+        import sys
+        class Nothing:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in {"pandas", "pyarrow", "IPython", "tqdm", "matplotlib", "numpy"}:
+                    raise ModuleNotFoundError(name)
+        sys.meta_path.insert(0, Nothing())
+        import sqlflow
+        from sqlflow import dbapi
+        result = sqlflow.connect().run("SELECT 1 AS a").result()
+        assert list(result) == [(1,)] and repr(result.table).startswith("a")
+        """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_wheel_has_all_that_it_needs(tmp_path: Path, server: RealServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    # From a copy, because setuptools writes into the source folder.
+    source = shutil.copytree(PACKAGE, tmp_path / "source", ignore=shutil.ignore_patterns("tests", "build", "dist"))
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    offline = ["--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "wheel", *offline, "-w", tmp_path, source], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
+    for file in ("py.typed", "_proto/sqlflow_pb2.pyi", "_notebook/view.py"):
+        assert (site / "sqlflow" / file).is_file(), file
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    program = "import sqlflow; print(sqlflow.__file__, list(sqlflow.connect().run('SELECT 1').result()))"
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stdout == f"{site}/sqlflow/__init__.py [(1,)]\n", ran.stderr
