@@ -62,7 +62,11 @@ pub(super) fn connect(
     notices: Arc<Mutex<Vec<Notice>>>,
 ) -> Result<PostgresqlDatabase, Error> {
     let notify: Notify = Arc::new(move |notice| notices.lock().unwrap().push(notice));
-    PostgresqlDatabase::open(&format!("postgresql://u:p@{address}/d?sslmode=disable"), Reach::default(), &notify)
+    PostgresqlDatabase::open(
+        &format!("postgresql://u:p@{address}/d?sslmode=disable"),
+        Reach::default(),
+        &notify,
+    )
 }
 
 fn start_up(session: &mut TcpStream) {

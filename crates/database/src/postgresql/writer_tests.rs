@@ -162,7 +162,8 @@ fn assert_equal(database: &mut dyn Database, kind: &str) {
 }
 
 fn is_written_in_binary(server: &Postgresql) -> bool {
-    let mut database = PostgresqlDatabase::open(&server.source(), Reach::default(), &ignore_notices()).unwrap();
+    let mut database =
+        PostgresqlDatabase::open(&server.source(), Reach::default(), &ignore_notices()).unwrap();
     let found = read(&mut database, "SELECT v FROM source");
     let types = PostgresqlWriter::new(database).unwrap().types(&TableName::parse("source")).unwrap();
     types[1].is_some_and(|it| BinaryColumn::new(it, &found.batches[0].columns[0]).is_some())
