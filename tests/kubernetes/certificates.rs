@@ -37,6 +37,7 @@ fn renewal_keeps_the_previous_certificate_trusted() {
 #[test]
 fn renewal_keeps_the_key_of_secrets() {
     let namespace = Namespace::new("key-kept");
+    let _jobs = namespace.of_submitters();
     let keys = [(), ()].map(|()| {
         make_certificates(&namespace);
         namespace.kubectl(&["get", "secret", "sqlflow-secrets-key", "-o", "jsonpath={.data.key}"])
