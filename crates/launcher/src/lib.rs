@@ -67,7 +67,7 @@ pub struct Target {
     pub executor: ExecutorRef,
     /// The agent that has attached, as far as it is known. Only it can have written what an executor left.
     pub instance: Option<InstanceHash>,
-    /// How the executor is told from another program's of the same name. `None`: it is known by its name.
+    /// What distinguishes the executor from one of another program with the same name. `None`: only its name is known.
     pub proof: Option<ExecutorProof>,
 }
 

@@ -48,7 +48,7 @@ impl ModelRights {
     ) -> Result<(), Status> {
         let rules = self.current();
         let visibility = visibility(&rules, store, caller).await.map_err(&of_store)?;
-        // Whoever makes a model is its owner, or is refused.
+        // A program that makes a model owns it afterwards, or is refused.
         let mut made: HashSet<String> = HashSet::new();
         for step in steps {
             for input in step.inputs.iter().filter(|it| !made.contains(&it.model)) {
