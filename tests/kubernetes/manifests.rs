@@ -66,7 +66,8 @@ fn deploy(namespace: &Namespace) -> PathBuf {
         namespace.name,
     );
     std::fs::write(dir.join("kustomization.yaml"), kustomization).unwrap();
-    namespace.kubectl(&["apply", "-k", dir.to_str().unwrap()]);
+    // Without -n, as documented: its objects are in two namespaces.
+    Cluster::shared().kubectl(&["apply", "-k", dir.to_str().unwrap()]);
     namespace.kubectl(&["rollout", "status", "deployment/sqlflow-server", "--timeout=90s"]);
     dir
 }
@@ -187,6 +188,6 @@ async fn deployed_server_trains_restarts_and_predicts() {
 
     // A job's Pod keeps its finalizer until the server has removed it: without a server it would stay.
     jobs.wait_for("no Pod of a job", || jobs.pods().is_empty());
-    namespace.kubectl(&["delete", "-k", overlay.to_str().unwrap()]);
+    Cluster::shared().kubectl(&["delete", "-k", overlay.to_str().unwrap()]);
     namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
 }
