@@ -260,7 +260,7 @@ fn parse_input(text: &str) -> Result<Input, String> {
     let (uri, folder) =
         text.rsplit_once('=').ok_or("URI=DIR is needed, such as file:///models/m.tar.gz=in")?;
     let (directory, (uri, name)) = (below_root(folder)?, tarball(uri)?);
-    Ok(Input { uri, name, directory, visibility: None })
+    Ok(Input { uri, name, directory })
 }
 
 /// `exec` has no workspace: its paths are relative to the root.

@@ -5,19 +5,16 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use anyhow::Context as _;
-use serde_json::json;
 use sqlflow_model_storage::cache::{Cache, CacheWrite, CacheWriter, Fingerprint};
-use sqlflow_model_storage::models::{Model, Models};
 use sqlflow_model_storage::tarball::{self, META};
 use sqlflow_model_storage::unpack::unpack;
 use sqlflow_model_storage::{self as store, ModelLocation, ModelStore, RetryPolicy};
 use sqlflow_os::paths::inside;
-use sqlflow_proto::agent::{AttemptRef, Input, Listing, ModelVisibility};
+use sqlflow_proto::agent::{AttemptRef, Input, ModelVisibility};
 
 use crate::exhaustion::is_exhaustion;
+use crate::known_models::near_misses;
 
 /// An input could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +50,7 @@ pub fn fetch(
     workspace: &Path,
     input: &Input,
     attempt: &AttemptRef,
+    visibility: Option<&ModelVisibility>,
     cache: Option<&Cache>,
     retry: &Arc<RetryPolicy>,
 ) -> Result<(), InputError> {
@@ -63,7 +61,7 @@ pub fn fetch(
     let folder = inside(workspace, &input.directory).map_err(|error| unusable(error.into()))?;
     let fetched = fetch_from(&*store, &location.tarball(), &folder, input, cache, retry);
     fetched.map_err(|failure| match failure {
-        Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => missing(input),
+        Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => missing(input, visibility),
         Failure::Storage(error) => unusable(error.into()),
         Failure::Content(cause) => unusable(cause),
     })
@@ -78,12 +76,13 @@ pub fn require(
     workspace: &Path,
     model: &Input,
     attempt: &AttemptRef,
+    visibility: Option<&ModelVisibility>,
     retry: &Arc<RetryPolicy>,
 ) -> Result<(), InputError> {
     let Ok(location) = ModelLocation::new(&model.uri, &model.name) else { return Ok(()) };
     let Ok(store) = store::open(&location, attempt, retry) else { return Ok(()) };
     match store.read(&location.tarball()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(model)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(model, visibility)),
         Ok(tarball) if !model.directory.is_empty() => {
             if let Err(error) = describe(workspace, model, tarball) {
                 tracing::warn!(%error, model = model.name, "cannot read the metadata of a model for a later statement");
@@ -102,57 +101,9 @@ fn describe(workspace: &Path, model: &Input, tarball: impl Read) -> anyhow::Resu
     Ok(std::fs::write(folder.join(META), meta)?)
 }
 
-fn missing(model: &Input) -> InputError {
-    let near = near_misses(&model.name, &model.uri, model.visibility.as_ref());
+fn missing(model: &Input, visibility: Option<&ModelVisibility>) -> InputError {
+    let near = near_misses(&model.name, &model.uri, visibility);
     InputError::Missing { name: model.name.clone(), uri: model.uri.clone(), near }
-}
-
-/// Maximum number of suggestions.
-const MAX_NEAR: usize = 3;
-
-/// Suggests visible models of the same storage with similar names. None if the storage cannot be listed.
-pub(crate) fn near_misses(name: &str, uri: &str, visibility: Option<&ModelVisibility>) -> String {
-    let Some(root) = uri.strip_suffix(name).map(|root| root.trim_end_matches('/')) else {
-        return String::new();
-    };
-    let models = Models::at(root).and_then(|models| visible(&models, visibility)).unwrap_or_default();
-    // Two edits, more in a long name; or the same last segment, as `flowers` for `team/flowers`.
-    let most = (name.chars().count() / 4).max(2);
-    let last = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
-    let mut near: Vec<(usize, String)> = models
-        .into_iter()
-        .filter_map(|model| {
-            let slips = strsim::damerau_levenshtein(&name.to_lowercase(), &model.name.to_lowercase());
-            (slips <= most || last(&model.name) == last(name)).then_some((slips, model.name))
-        })
-        .collect();
-    near.sort();
-    let near: Vec<_> = near.into_iter().take(MAX_NEAR).map(|(_, name)| name).collect();
-    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
-}
-
-/// The models that a user may know of.
-fn visible(models: &Models, visibility: Option<&ModelVisibility>) -> anyhow::Result<Vec<Model>> {
-    let mut found = models.list()?;
-    found.retain(|model| visibility.is_none_or(|it| it.shows(&model.name)));
-    Ok(found)
-}
-
-/// Writes the list of the visible models of a storage, for the command.
-///
-/// # Errors
-/// Those of the storage.
-pub fn list(workspace: &Path, listing: &Listing, retry: &Arc<RetryPolicy>) -> anyhow::Result<()> {
-    let path = inside(workspace, &listing.path)?;
-    let models =
-        retry.retry(|| visible(&Models::at(&listing.uri)?, listing.visibility.as_ref()), |_| true)?;
-    let entry = |model: &Model| {
-        let since_1970 = model.modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-        let published = since_1970.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
-        json!({ "name": model.name, "size_bytes": model.bytes, "published_ms": published })
-    };
-    let document = serde_json::Value::Array(models.iter().map(entry).collect());
-    std::fs::write(&path, document.to_string()).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn fetch_from(
@@ -273,7 +224,6 @@ mod tests {
     use flate2::write::GzEncoder;
     use sqlflow_model_storage::{FoundFile, Precondition, StagedFile};
     use sqlflow_os::small_disk::{self, MIB};
-    use sqlflow_proto::agent::ModelVisibilityRule;
     use tar::{Builder, Header};
 
     use super::*;
@@ -294,7 +244,7 @@ mod tests {
         let input =
             Input { uri: uri.clone(), name: "m".into(), directory: "inputs/m".into(), ..Input::default() };
         let retry = Arc::new(RetryPolicy::new(Duration::ZERO));
-        let error = fetch(dir.path(), &input, &AttemptRef::default(), None, &retry).unwrap_err();
+        let error = fetch(dir.path(), &input, &AttemptRef::default(), None, None, &retry).unwrap_err();
         assert_eq!(error.to_string(), format!("model m does not exist at {uri}"));
     }
 
@@ -306,8 +256,8 @@ mod tests {
         let retry = Arc::new(RetryPolicy::new(Duration::ZERO));
         let require = |name: &str, directory: &str| {
             let uri = format!("file://{}/{name}", dir.path().display());
-            let input = Input { uri, name: name.into(), directory: directory.into(), ..Input::default() };
-            require(dir.path(), &input, &AttemptRef::default(), &retry)
+            let input = Input { uri, name: name.into(), directory: directory.into() };
+            require(dir.path(), &input, &AttemptRef::default(), None, &retry)
         };
         require("m", "").unwrap();
         assert!(require("mm", "").unwrap_err().to_string().ends_with("; did you mean m?"));
@@ -318,47 +268,6 @@ mod tests {
         require("m", "ahead/m").unwrap();
         assert_eq!(std::fs::read(dir.path().join("ahead/m/model_meta.json")).unwrap(), b"{}");
         require("m", "").unwrap();
-    }
-
-    #[test]
-    fn misspelt_model_gets_suggestions() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["team/flowers", "floors", "iris"] {
-            let folder = dir.path().join(name);
-            std::fs::create_dir_all(&folder).unwrap();
-            std::fs::write(folder.join(format!("{}.tar.gz", name.rsplit('/').next().unwrap())), "x").unwrap();
-        }
-        let uri = |name: &str| format!("file://{}/{name}", dir.path().display());
-        let near = |name: &str| near_misses(name, &uri(name), None);
-        assert_eq!(near("irsi"), "; did you mean iris?");
-        assert_eq!(near("flowers"), "; did you mean floors or team/flowers?");
-        assert_eq!(near("something"), "");
-        assert_eq!(near_misses("m", "file:///no/such/folder/m", None), "");
-        let rule = ModelVisibilityRule { name: "team/".to_owned(), is_prefix: true, is_visible: false };
-        let hidden = ModelVisibility { rules: vec![rule], own: Vec::new() };
-        assert_eq!(near_misses("flowers", &uri("flowers"), Some(&hidden)), "; did you mean floors?");
-    }
-
-    #[test]
-    fn hidden_models_are_not_listed() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["iris", "risk", "risky"] {
-            std::fs::create_dir_all(dir.path().join("models").join(name)).unwrap();
-            std::fs::write(dir.path().join(format!("models/{name}/{name}.tar.gz")), "x").unwrap();
-        }
-        let retry = Arc::new(RetryPolicy::new(Duration::ZERO));
-        let listed = |visibility| {
-            let uri = format!("file://{}/models", dir.path().display());
-            let listing = Listing { uri, path: "list.json".to_owned(), visibility };
-            list(dir.path(), &listing, &retry).unwrap();
-            let text = std::fs::read_to_string(dir.path().join("list.json")).unwrap();
-            let models: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
-            models.iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(listed(None), ["iris", "risk", "risky"]);
-        let rule = ModelVisibilityRule { name: "risk".to_owned(), is_prefix: true, is_visible: false };
-        let visibility = ModelVisibility { rules: vec![rule], own: vec!["risky".to_owned()] };
-        assert_eq!(listed(Some(visibility)), ["iris", "risky"]);
     }
 
     const LARGE: usize = MIB * 2 / 3;

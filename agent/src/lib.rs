@@ -13,6 +13,7 @@ mod control_plane;
 pub mod exhaustion;
 mod input;
 pub mod install;
+mod known_models;
 mod lock;
 mod outcome;
 mod outcome_json;

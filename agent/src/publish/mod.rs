@@ -16,11 +16,11 @@ use sqlflow_model_storage::pack::{self, Contents, Digest, PackError};
 use sqlflow_model_storage::tarball::{self, GOB};
 use sqlflow_model_storage::{self as store, ModelLocation, ModelStore, Precondition, RetryPolicy, Scheme};
 use sqlflow_os::paths::inside;
-use sqlflow_proto::agent::{AttemptRef, Output};
+use sqlflow_proto::agent::{AttemptRef, ModelVisibility, Output};
 use sqlflow_proto::record::ModelPublished;
 use sqlflow_sync::lock;
 
-use crate::input::near_misses;
+use crate::known_models::near_misses;
 use existing::Found;
 
 /// Number of concurrent commits after which the gob is left to the other writers.
@@ -45,6 +45,8 @@ struct ModelOutput {
     gob_copy: String,
     is_first_attempt: bool,
     store: Box<dyn ModelStore>,
+    /// Which models a message may suggest.
+    visibility: Option<ModelVisibility>,
     /// The last warning of left-out files.
     warned: Mutex<Option<String>>,
 }
@@ -97,6 +99,15 @@ impl Publication {
         self.retry.on_failing(notify);
     }
 
+    /// Whose messages suggest these models only; `None`: all.
+    #[must_use]
+    pub fn suggesting(mut self, visibility: Option<&ModelVisibility>) -> Self {
+        for model in &mut self.outputs {
+            model.visibility = visibility.cloned();
+        }
+        self
+    }
+
     /// Publishes `outputs` from the workspace. Failures of a storage are retried for the given time.
     ///
     /// # Errors
@@ -122,6 +133,7 @@ impl Publication {
                 is_first_attempt: attempt.attempt <= 1,
                 store: store::open(&location, attempt, &retry)?,
                 output: output.clone(),
+                visibility: None,
                 warned: Mutex::default(),
             })
         };
@@ -258,13 +270,13 @@ impl ModelOutput {
     /// Stages the model, or finds the one to remove.
     fn prepare(&self, retry: &RetryPolicy, warn: &dyn Fn(String)) -> Result<Prepared, PackError> {
         let found = existing::look(&*self.store, &self.tarball);
-        let Output { name, uri, removal, visibility, .. } = &self.output;
+        let Output { name, uri, removal, .. } = &self.output;
         let model = ModelPublished { name: name.clone(), uri: uri.clone(), ..ModelPublished::default() };
         if let Some(removal) = removal {
             return match found {
                 // An earlier attempt may have removed it.
                 Found::Nothing if !removal.if_exists && self.is_first_attempt => {
-                    Err(PackError::Missing(near_misses(name, uri, visibility.as_ref())))
+                    Err(PackError::Missing(near_misses(name, uri, self.visibility.as_ref())))
                 }
                 Found::Unknown(error) => Err(error.into()),
                 found @ (Found::Nothing | Found::Model(_)) => {

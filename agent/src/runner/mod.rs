@@ -437,7 +437,10 @@ impl Runner {
             _ => config.root.clone(),
         };
         match Publication::new(&attempt, &assignment.outputs, &root, config.publish_retry) {
-            Ok(publication) => self.publication = Some(Arc::new(publication)),
+            Ok(publication) => {
+                let publication = publication.suggesting(assignment.visibility.as_ref());
+                self.publication = Some(Arc::new(publication));
+            }
             Err(why) => return self.send(Event::Prepare(PrepareEvent::WorkspaceFailed(why))),
         }
         self.link.outbox.hold_ends(assignment.outputs.iter().filter_map(|output| output.statement));

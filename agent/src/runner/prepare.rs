@@ -9,7 +9,7 @@ use sqlflow_proto::agent::{Assignment, AttemptRef};
 use super::{RunConfig, attempt_of};
 use crate::input::{self, InputError};
 use crate::supervisor::{Event, PrepareEvent};
-use crate::workspace;
+use crate::{known_models, workspace};
 
 /// Prepares everything below `root`. Blocks.
 pub(super) fn prepare(
@@ -34,14 +34,16 @@ pub(super) fn prepare(
     if let Err(error) = workspace::create(root, &assignment.files, retry) {
         return Event::Prepare(PrepareEvent::WorkspaceFailed(format!("{error:#}")));
     }
+    let visibility = assignment.visibility.as_ref();
     for input in &assignment.inputs {
-        if let Err(error) = input::fetch(root, input, &attempt_of(assignment), config.cache.as_ref(), retry) {
+        let attempt = attempt_of(assignment);
+        if let Err(error) = input::fetch(root, input, &attempt, visibility, config.cache.as_ref(), retry) {
             let user_error = matches!(error, InputError::Missing { .. });
             return Event::Prepare(PrepareEvent::InputFailed { message: error.to_string(), user_error });
         }
     }
     for model in &assignment.required {
-        if let Err(error) = input::require(root, model, &attempt_of(assignment), retry) {
+        if let Err(error) = input::require(root, model, &attempt_of(assignment), visibility, retry) {
             let user_error = matches!(error, InputError::Missing { .. });
             return Event::Prepare(PrepareEvent::InputFailed {
                 message: format!("a later statement cannot run: {error}"),
@@ -50,7 +52,7 @@ pub(super) fn prepare(
         }
     }
     for listing in &assignment.listings {
-        if let Err(error) = input::list(root, listing, retry) {
+        if let Err(error) = known_models::list(root, listing, visibility, retry) {
             return Event::Prepare(PrepareEvent::InputFailed {
                 message: format!("{error:#}"),
                 user_error: false,

@@ -13,7 +13,7 @@ use sqlflow_job::{self, AttemptId, Job, LauncherKind, Role, Step};
 use sqlflow_job_store::{Secret, Store, StoreError};
 use sqlflow_launcher::{DATA_PROCESS, Python};
 use sqlflow_proto::agent::{
-    Assignment, AttemptRef, Companion, Confinement, File, Input, Listing, ModelVisibility, Output, Removal,
+    Assignment, AttemptRef, Companion, Confinement, File, Input, Listing, Output, Removal,
 };
 use tonic::Status;
 
@@ -21,7 +21,7 @@ use super::build::precheck_folder;
 use super::gob;
 use super::spec::{STEP_VERSION, StepSpec};
 use crate::data_sources::DataSource;
-use crate::trace;
+use crate::{model_rights, trace};
 
 /// Name of the secret that holds the data source.
 pub const DATA_SOURCE: &str = "db_conn_str";
@@ -93,8 +93,8 @@ impl Assigner {
         Self { store, options }
     }
 
-    /// Assignment of this attempt. It depends only on data that never changes after the attempt is recorded, so any
-    /// copy of the job with the attempt will do.
+    /// Assignment of this attempt. But for the principal's own models, it depends only on data that never changes after the
+    /// attempt is recorded, so any copy of the job with the attempt will do.
     ///
     /// # Errors
     /// NOT_FOUND: the step does not exist, or its job has ended. Otherwise an error of the store.
@@ -104,7 +104,7 @@ impl Assigner {
         let owner = self.secret(attempt, DATA_SOURCE_OWNER).await?;
         let is_clients = owner.is_some_and(|it| it.expose() == CLIENT);
         let secrets = secrets(&secret, &Reach { is_clients, ..self.options.reach.clone() })?;
-        let spec = self.step_spec(attempt).await?.ok_or_else(gone)?;
+        let mut spec = self.step_spec(attempt).await?.ok_or_else(gone)?;
         let step = job.steps.get(attempt.step as usize);
         let publish_attempt = step.and_then(Step::kept_output).unwrap_or(0);
         let is_cleanup = job.attempt(attempt).is_some_and(|it| it.role == Role::Cleanup);
@@ -112,6 +112,9 @@ impl Assigner {
             .filter(|_| is_cleanup)
             .map(|step| Cleanup { granted_attempt: sqlflow_job::unclear_grant(step) });
         let (traceparent, tracestate) = self.trace_of(job, attempt);
+        let rules = std::mem::take(&mut spec.visibility);
+        let visibility = model_rights::visibility(&*self.store, &attempt.job, rules).await;
+        let visibility = visibility.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut assigned = assign(&self.options, attempt, spec, cleanup, secrets);
         let kind = job.attempt(attempt).map(|it| &it.launcher_id.kind);
         // The data process alone runs no code of users.
@@ -122,7 +125,7 @@ impl Assigner {
         if let Some(origin) = job.origin.as_ref().filter(|it| !it.baggage.is_empty()) {
             assigned.environment.insert("BAGGAGE".to_owned(), origin.baggage.clone());
         }
-        Ok(Assignment { publish_attempt, traceparent, tracestate, ..assigned })
+        Ok(Assignment { publish_attempt, traceparent, tracestate, visibility, ..assigned })
     }
 
     async fn secret(&self, attempt: &AttemptId, name: &str) -> Result<Option<Secret>, Status> {
@@ -289,26 +292,19 @@ fn assign(
         (HashMap::new(), Vec::new())
     };
     let model_uri = |model: &str| format!("{}/{model}", options.models);
-    let visibility = spec.visibility.map(ModelVisibility::from);
     let inputs = spec.inputs.into_iter().map(|input| Input {
         uri: model_uri(&input.model),
         name: input.model,
         directory: input.directory,
-        visibility: visibility.clone(),
     });
-    let listing = |path| Listing { uri: options.models.clone(), path, visibility: visibility.clone() };
-    let listings = spec.listing.into_iter().map(listing).collect();
+    let listings =
+        spec.listing.into_iter().map(|path| Listing { uri: options.models.clone(), path }).collect();
     let looked_into = |name: &String| spec.precheck_models.contains(name);
     let required = spec.required.iter().filter(|it| !looked_into(it)).map(|it| (it, String::new()));
     let looked_into = spec.precheck_models.iter().map(|it| (it, precheck_folder(it)));
     let required = required
         .chain(looked_into)
-        .map(|(name, directory)| Input {
-            uri: model_uri(name),
-            name: name.clone(),
-            directory,
-            visibility: visibility.clone(),
-        })
+        .map(|(name, directory)| Input { uri: model_uri(name), name: name.clone(), directory })
         .collect();
     let outputs = spec.outputs.into_iter().map(|output| Output {
         uri: model_uri(&output.model),
@@ -320,7 +316,6 @@ fn assign(
         name: output.model,
         directory: output.directory,
         statement: output.statement,
-        visibility: visibility.clone(),
     });
     Assignment {
         attempt: Some(AttemptRef {
@@ -345,6 +340,7 @@ fn assign(
         required,
         companions,
         confinement: None,
+        visibility: None,
     }
 }
 

@@ -101,7 +101,7 @@ fn step_spec(step: &Step, statements: &[Statement], dialect: Dialect, user: &str
         inputs: Vec::new(),
         outputs: Vec::new(),
         pod: PodResources::default(),
-        visibility: None,
+        visibility: Vec::new(),
     };
     for &index in step.kind.statements() {
         let body = &statements[index].body;

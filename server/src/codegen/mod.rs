@@ -9,5 +9,5 @@ mod spec;
 pub use assignment::{AssignOptions, Assigner, ConfinementOptions, DATA_SOURCE, secrets_of};
 pub use build::{job_steps, step_specs};
 pub use spec::{
-    InputSpec, OutputSpec, RemovalSpec, ReplaySpec, STEP_VERSION, StepSpec, VisibilityRule, VisibilitySpec,
+    InputSpec, OutputSpec, RemovalSpec, ReplaySpec, STEP_VERSION, StepSpec, VisibilityRule,
 };

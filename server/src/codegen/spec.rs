@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlflow_launcher::PodResources;
-use sqlflow_proto::agent::{ModelVisibility, ModelVisibilityRule};
+use sqlflow_proto::agent::ModelVisibilityRule;
 
 /// Version of `step.json`; the submitter refuses others.
 pub const STEP_VERSION: u32 = 1;
@@ -40,9 +40,10 @@ pub struct StepSpec {
     /// Resources that the step requests for its Pod.
     #[serde(default)]
     pub pod: PodResources,
-    /// Which models its user may know of. `None`: all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub visibility: Option<VisibilitySpec>,
+    /// Which models its user may know of, besides their own: rules for names as in `ModelVisibility` of the agent's
+    /// protocol. Empty: all, or the step has nothing to do with models.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub visibility: Vec<VisibilityRule>,
 }
 
 impl StepSpec {
@@ -50,6 +51,13 @@ impl StepSpec {
     #[must_use]
     pub fn is_plain_sql(&self) -> bool {
         self.statements.iter().all(|it| it["kind"] == "standard")
+    }
+
+    /// Whether it reads, makes, drops or lists models, now or for later steps.
+    #[must_use]
+    pub fn concerns_models(&self) -> bool {
+        let names = [!self.inputs.is_empty(), !self.outputs.is_empty(), !self.required.is_empty()];
+        names.contains(&true) || !self.precheck_models.is_empty() || self.listing.is_some()
     }
 
     /// Whether Python has work for the database, which the data process does: its select, its result table, or checks of
@@ -62,16 +70,7 @@ impl StepSpec {
     }
 }
 
-/// Which models the agent may list and suggest.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VisibilitySpec {
-    /// Rules for names; see `ModelVisibility` of the agent's protocol.
-    pub rules: Vec<VisibilityRule>,
-    /// Names that are visible in spite of the rules.
-    pub own: Vec<String>,
-}
-
-/// A rule of [`VisibilitySpec`].
+/// A rule of [`StepSpec::visibility`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VisibilityRule {
     /// Name of a model, or the beginning of names.
@@ -82,14 +81,9 @@ pub struct VisibilityRule {
     pub is_visible: bool,
 }
 
-impl From<VisibilitySpec> for ModelVisibility {
-    fn from(VisibilitySpec { rules, own }: VisibilitySpec) -> Self {
-        let rule = |VisibilityRule { name, is_prefix, is_visible }| ModelVisibilityRule {
-            name,
-            is_prefix,
-            is_visible,
-        };
-        Self { rules: rules.into_iter().map(rule).collect(), own }
+impl From<VisibilityRule> for ModelVisibilityRule {
+    fn from(VisibilityRule { name, is_prefix, is_visible }: VisibilityRule) -> Self {
+        Self { name, is_prefix, is_visible }
     }
 }
 

@@ -12,14 +12,17 @@ use sqlflow_identity::Caller;
 use sqlflow_job::JobId;
 use sqlflow_job_store::{Store, StoreError};
 use sqlflow_os::reloaded::Reloaded;
+use sqlflow_proto::agent::ModelVisibility;
 use tonic::Status;
 
 use self::rules::{Right, Rules};
 use crate::access::{ModelAction, audit_model};
-use crate::codegen::{OutputSpec, StepSpec, VisibilitySpec};
+use crate::codegen::{OutputSpec, StepSpec, VisibilityRule};
 
-/// Maximum number of own models that the agent shows in spite of the rules.
+/// Maximum number of own models that the agent shows in spite of the rules, and of bytes in their names: they are a part of
+/// the message with the assignment.
 const MAX_OWN: u32 = 10_000;
+const MAX_OWN_BYTES: usize = 1 << 20;
 
 /// The rules of a server.
 #[derive(Clone, Default)]
@@ -47,7 +50,7 @@ impl ModelRights {
         of_store: impl Fn(StoreError) -> Status,
     ) -> Result<(), Status> {
         let rules = self.current();
-        let visibility = visibility(&rules, store, caller).await.map_err(&of_store)?;
+        let visible = rules.visible(caller);
         // A program that makes a model owns it afterwards, or is refused.
         let mut made: HashSet<String> = HashSet::new();
         for step in steps {
@@ -69,7 +72,9 @@ impl ModelRights {
                     Some(_) => made.remove(&output.model),
                 };
             }
-            step.visibility.clone_from(&visibility);
+            if step.concerns_models() {
+                step.visibility.clone_from(&visible);
+            }
         }
         Ok(())
     }
@@ -82,19 +87,31 @@ impl ModelRights {
     }
 }
 
-/// Which models the agent may list and suggest; `None`: all.
-async fn visibility(
-    rules: &Rules,
+/// Which models the agent of a step may list and suggest: by its rules, and those of the job's principal. `None`: all.
+///
+/// # Errors
+/// The store's.
+pub async fn visibility(
     store: &dyn Store,
-    caller: &Caller,
-) -> Result<Option<VisibilitySpec>, StoreError> {
-    let visible = rules.visible(caller);
-    if visible.is_empty() {
+    job: &JobId,
+    rules: Vec<VisibilityRule>,
+) -> Result<Option<ModelVisibility>, StoreError> {
+    if rules.is_empty() {
         return Ok(None);
     }
-    let mut own = store.models_of(caller.name(), MAX_OWN).await?;
-    own.retain(|model| rules.refuses(Right::Read, caller, model).is_some());
-    Ok(Some(VisibilitySpec { rules: visible, own }))
+    let mut visibility =
+        ModelVisibility { rules: rules.into_iter().map(Into::into).collect(), own: Vec::new() };
+    if let Some(principal) = store.load(job).await?.and_then(|record| record.principal) {
+        let own = store.models_of(&principal, MAX_OWN).await?;
+        let mut room = MAX_OWN_BYTES;
+        let hidden = own.into_iter().filter(|model| !visibility.shows(model)).take_while(|model| {
+            let fits = model.len() <= room;
+            room = room.saturating_sub(model.len());
+            fits
+        });
+        visibility.own = hidden.collect();
+    }
+    Ok(Some(visibility))
 }
 
 /// Whether the caller may publish or remove this model, which has this owner.
@@ -196,7 +213,7 @@ mod tests {
     use crate::fixture;
 
     /// With the rules, and a model of bob's that they hide from him.
-    async fn world() -> (tempfile::TempDir, ModelRights, SqliteStore) {
+    async fn world() -> (tempfile::TempDir, ModelRights, SqliteStore, JobId) {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&dir.path().join("state.db")).await.unwrap();
         let mut new = fixture::new_job(fixture::job(true), &ServerId::generate());
@@ -206,12 +223,12 @@ mod tests {
         store.own_model(&job, "risk/of_bob").await.unwrap();
         let file = dir.path().join("rights.toml");
         std::fs::write(&file, FILE).unwrap();
-        (dir, ModelRights::new(Some(rules::read(&file).unwrap())), store)
+        (dir, ModelRights::new(Some(rules::read(&file).unwrap())), store, job)
     }
 
     #[tokio::test]
     async fn program_reads_and_makes_what_its_caller_may() {
-        let (_dir, rights, store) = world().await;
+        let (_dir, rights, store, job) = world().await;
         let check = async |name: &str, sql: &str| {
             let mut steps = step_specs(&compile(sql, Dialect::Sqlite).unwrap(), "");
             let of_store = |error: StoreError| Status::internal(error.to_string());
@@ -242,8 +259,12 @@ mod tests {
         ] {
             check(name, &sql).await.unwrap();
         }
-        let visibility = check("bob", "SHOW MODELS;").await.unwrap().remove(0).visibility.unwrap();
+        let mut listing = check("bob", "SHOW MODELS;SELECT 1;").await.unwrap();
+        assert!(listing.remove(1).visibility.is_empty(), "it has nothing to do with models");
+        let rules = listing.remove(0).visibility;
+        let visibility = visibility(&store, &job, rules).await.unwrap().unwrap();
         assert_eq!(visibility.own, ["risk/of_bob"]);
-        assert_eq!(check("ana", "SHOW MODELS;").await.unwrap()[0].visibility, None);
+        assert!(visibility.shows("risk/of_bob") && !visibility.shows("risk/a"));
+        assert!(check("ana", "SHOW MODELS;").await.unwrap()[0].visibility.is_empty());
     }
 }
