@@ -213,7 +213,7 @@ impl World {
     }
 }
 
-const SESSION: &str = "sqlflow_oidc";
+const SESSION: &str = "sqlflow_session";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn browser_signs_in_at_a_real_provider() {
@@ -227,8 +227,8 @@ async fn browser_signs_in_at_a_real_provider() {
     let back = world.begin(&mut browser, "/jobs", "ana");
     let signed_in = world.finish(&mut browser, &back);
     assert_eq!(signed_in.answer.code, 200, "{signed_in:?}");
-    let cookie = signed_in.answer.values("set-cookie").find(|it| it.starts_with("sqlflow_oidc=")).unwrap();
-    for part in ["; HttpOnly", "; SameSite=Strict", "; Path=/"] {
+    let cookie = signed_in.answer.values("set-cookie").find(|it| it.starts_with("sqlflow_session=")).unwrap();
+    for part in ["; HttpOnly", "; SameSite=Strict", "; Path=/", "; Max-Age=43200;"] {
         assert!(cookie.contains(part), "{cookie}");
     }
     let list = browser.get(&world.pages, "/jobs").answer;

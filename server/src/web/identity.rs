@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use axum::extract::{Form, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use maud::html;
 use serde::Deserialize;
 use sqlflow_identity::{Caller, Principal};
@@ -32,8 +32,7 @@ pub(super) async fn identify(State(web): State<Web>, mut request: Request, next:
     let caller = match bearer(headers) {
         Some(token) => web.access.caller(Some(token), None).await,
         None => {
-            let in_session = web.sessions.principal(headers, &web.access);
-            let in_session = in_session.or_else(|| oidc::session(&web, headers));
+            let in_session = web.sessions.principal(headers, &web.access, oidc::authority(&web));
             web.access.caller(None, in_session.or(peer.clone()).as_ref()).await
         }
     };
@@ -119,13 +118,12 @@ pub(super) async fn sign_in(
 /// Ends the session.
 pub(super) async fn sign_out(State(web): State<Web>, headers: HeaderMap) -> Result<Response, Refusal> {
     from_this_site(&headers)?;
-    let cookies = [web.sessions.end(), oidc::ended_session(&web)].map(|it| (header::SET_COOKIE, it));
-    Ok((AppendHeaders(cookies), Redirect::to("/jobs")).into_response())
+    Ok(([(header::SET_COOKIE, web.sessions.end())], Redirect::to("/jobs")).into_response())
 }
 
 /// Whether the browser has a session, perhaps one that has ended.
 pub(super) fn has_session(web: &Web, headers: &HeaderMap) -> bool {
-    web.sessions.has_one(headers) || oidc::session(web, headers).is_some()
+    web.sessions.has_one(headers)
 }
 
 /// Refuses a form that a page of another site sends. Browsers say which site it is.

@@ -147,11 +147,8 @@ impl Links {
     #[must_use]
     pub fn cookie(&self, job: &JobId, key: &str) -> Option<String> {
         let until = self.valid_until(LINK, key, job)?;
-        let secure = if self.are_encrypted() { "; Secure" } else { "" };
         let (value, seconds) = (self.sealed(REMEMBERED, job, until), until.saturating_sub(now_seconds()));
-        Some(format!(
-            "{COOKIE}={value}; Path=/jobs/{job}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
-        ))
+        Some(cookies::set(self, COOKIE, &value, &format!("/jobs/{job}"), seconds, "Strict"))
     }
 
     /// Path of the job's page, valid as long as the link by which the browser opened it before.

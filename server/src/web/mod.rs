@@ -1,6 +1,6 @@
 //! HTTP: probes and metrics for operators, web pages for users.
 //!
-//! `links` makes and checks links, `session` sessions of browsers. `oidc` signs in at a provider, with a `signed_session`. `identity` finds who opens a page, and `admit` lifts the limits of their connection. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
+//! `links` makes and checks links, `session` sessions of browsers, which are `sealed` in `cookies`. `oidc` signs in at a provider. `identity` finds who opens a page, and `admit` lifts the limits of their connection. `view` reads a job's log for its page; `statements`, `downsampling` and `progress_bar` are parts of it,
 //! and `tail` finds the last lines. `pages` renders HTML, `live` sends updates. `serve` is the protocol, `probes` and `shared_check` are for machines.
 
 mod admit;
@@ -14,10 +14,10 @@ mod oidc;
 mod pages;
 mod probes;
 mod progress_bar;
+mod sealed;
 mod serve;
 mod session;
 mod shared_check;
-mod signed_session;
 mod statements;
 mod tail;
 #[cfg(test)]

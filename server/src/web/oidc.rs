@@ -1,8 +1,7 @@
 //! Sign-in at an OpenID Connect provider: the authorization code flow with PKCE.
 //!
 //! A sign-in begins with a cookie that only this browser has, from which state, nonce and code verifier are derived. So nobody
-//! can end a sign-in that another browser began, and the server keeps nothing. It ends with a session: a signed value with the
-//! principal, which is no token and is good for the pages only.
+//! can end a sign-in that another browser began, and the server keeps nothing. It ends with a session of the browser.
 
 mod sign_in;
 
@@ -16,13 +15,12 @@ use axum::response::{AppendHeaders, Html, IntoResponse as _, Redirect, Response}
 use axum::routing::get;
 use maud::{Markup, html};
 use serde::Deserialize;
-use sqlflow_identity::{Caller, Method, Principal};
+use sqlflow_identity::{Caller, Principal};
 use sqlflow_job_store::Secret;
-use sqlflow_os::clock;
 
 use super::identity::refusal;
+use super::links::now_seconds;
 use super::pages::{Refusal, page};
-use super::signed_session::{self, Realm};
 use super::{Web, cookies};
 use crate::access::oidc::{Oidc, check_sign_in, wrong};
 use crate::access::{Refused, allowed};
@@ -32,11 +30,6 @@ use sign_in::{Begun, local_path};
 const BEGIN: &str = "/oidc/sign-in";
 const CALLBACK: &str = "/oidc/callback";
 
-/// Cookie with a session, and its lifetime. With HTTPS the name has a prefix, by which browsers keep it from other servers of
-/// the same host and of its domain.
-const SESSION: &str = "sqlflow_oidc";
-const SESSION_OVER_TLS: &str = "__Host-sqlflow_oidc";
-const SESSION_LIFETIME: Duration = Duration::from_secs(8 * 3600);
 /// Cookie of a sign-in that has begun, and its time limit.
 const SIGN_IN: &str = "sqlflow_oidc_sign_in";
 const SIGN_IN_OVER_TLS: &str = "__Host-sqlflow_oidc_sign_in";
@@ -73,27 +66,13 @@ impl OidcSignIn {
     }
 }
 
-impl Inner {
-    fn realm(&self) -> Realm<'_> {
-        Realm { method: Method::Oidc, authority: &self.authority }
-    }
-}
-
 pub(super) fn routes() -> Router<Web> {
     Router::new().route(BEGIN, get(begin)).route(CALLBACK, get(finish))
 }
 
-/// The principal of the browser's session at a provider.
-pub(super) fn session(web: &Web, headers: &HeaderMap) -> Option<Principal> {
-    let OidcSignIn(inner) = web.oidc.as_ref()?;
-    let now = now_seconds();
-    let principal = |value| signed_session::verify(&web.links, inner.realm(), value, now);
-    cookies::values(headers, cookie_name(web)).find_map(principal)
-}
-
-/// Cookie that ends a session.
-pub(super) fn ended_session(web: &Web) -> String {
-    cookie(web, cookie_name(web), "", Duration::ZERO, "Strict")
+/// Provider and client of sign-ins here.
+pub(super) fn authority(web: &Web) -> Option<&str> {
+    web.oidc.as_ref().map(|OidcSignIn(inner)| inner.authority.as_str())
 }
 
 /// Link to sign in, and to return to this path.
@@ -130,8 +109,7 @@ async fn begin(State(web): State<Web>, Query(Return { to }): Query<Return>) -> R
         .append_pair("code_challenge", &challenge)
         .append_pair("code_challenge_method", "S256");
     let value = begun.seal(&web.links, &inner.authority);
-    // Lax: the provider's page leads back here, which a strict cookie does not survive.
-    let cookie = cookie(&web, begun_name(&web), &value, SIGN_IN_TIME, "Lax");
+    let cookie = begun_cookie(&web, &value, SIGN_IN_TIME);
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to(url.as_str())).into_response())
 }
 
@@ -159,7 +137,7 @@ async fn finish(State(web): State<Web>, Query(answer): Query<Answer>, headers: H
         Err(refusal) => refusal.into_response(),
     };
     // Whatever came of it, this sign-in is over.
-    let over = cookie(&web, begun_name(&web), "", Duration::ZERO, "Lax");
+    let over = begun_cookie(&web, "", Duration::ZERO);
     (AppendHeaders([(header::SET_COOKIE, over)]), response).into_response()
 }
 
@@ -191,12 +169,11 @@ async fn signed_in(web: &Web, inner: &Inner, begun: &Begun, answer: &Answer) -> 
     let principal = principal(web, inner, begun, &token).await.map_err(|refused| refusal(&refused))?;
     let caller = web.access.caller_of(principal.clone());
     allowed(&caller).map_err(|refused| refusal(&refused))?;
-    let needed = web.access.policy().with_needed_groups(&principal);
-    let until = now_seconds() + SESSION_LIFETIME.as_secs();
-    let value = signed_session::sign(&web.links, inner.realm(), &needed, until)
+    let session = web
+        .sessions
+        .begin_signed_in(&principal, &inner.authority, &web.access)
         .ok_or_else(|| cannot("the names of the groups are too long for a session; ask the operator", web))?;
-    let session = cookie(web, cookie_name(web), &value, SESSION_LIFETIME, "Strict");
-    Ok(welcome(web, &caller, begun.to(), session))
+    Ok(welcome(&caller, begun.to(), session))
 }
 
 async fn principal(web: &Web, inner: &Inner, begun: &Begun, token: &str) -> Result<Principal, Refused> {
@@ -259,15 +236,13 @@ fn request(
 }
 
 /// A page that leads on by itself. A redirect would still be the provider's, and strict cookies are not sent with it.
-fn welcome(web: &Web, caller: &Caller, to: &str, session: String) -> Response {
+fn welcome(caller: &Caller, to: &str, session: String) -> Response {
     let body = html! {
         h1 { "Signed in" }
         p { "You are " code { (caller.name()) } ". " a href=(to) { "Continue" } }
     };
     let document = Html(page("Signed in", None, &body).into_string());
-    // A session by an access token would come first.
-    let cookies = [session, web.sessions.end()].map(|it| (header::SET_COOKIE, it));
-    ([(header::REFRESH, format!("0;url={to}"))], AppendHeaders(cookies), document).into_response()
+    ([(header::REFRESH, format!("0;url={to}")), (header::SET_COOKIE, session)], document).into_response()
 }
 
 fn configured(web: &Web) -> Result<&Inner, Refusal> {
@@ -287,21 +262,11 @@ fn cannot(why: &str, web: &Web) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, body)
 }
 
-fn cookie_name(web: &Web) -> &'static str {
-    if web.links.are_encrypted() { SESSION_OVER_TLS } else { SESSION }
-}
-
 fn begun_name(web: &Web) -> &'static str {
-    if web.links.are_encrypted() { SIGN_IN_OVER_TLS } else { SIGN_IN }
+    cookies::name(&web.links, SIGN_IN, SIGN_IN_OVER_TLS)
 }
 
-/// A cookie for all pages, which no script reads.
-fn cookie(web: &Web, name: &str, value: &str, lifetime: Duration, same_site: &str) -> String {
-    let seconds = lifetime.as_secs();
-    let secure = if web.links.are_encrypted() { "; Secure" } else { "" };
-    format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite={same_site}{secure}")
-}
-
-fn now_seconds() -> u64 {
-    u64::try_from(clock::now_ms() / 1000).unwrap_or_default()
+/// Cookie of a sign-in. Lax: the provider's page leads back here, which a strict cookie does not survive.
+fn begun_cookie(web: &Web, value: &str, lifetime: Duration) -> String {
+    cookies::set(&web.links, begun_name(web), value, "/", lifetime.as_secs(), "Lax")
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::web::Links;
-use crate::web::signed_session::{seal, unseal};
+use crate::web::sealed::{seal, unseal};
 
 /// Purposes of what is derived.
 const COOKIE: &str = "sign-in at a provider";
