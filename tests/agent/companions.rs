@@ -142,7 +142,7 @@ fn companion_completes_after_its_command() {
     let command = "
 kind, start = receive()
 assert kind == START and b'secret' not in start and b'from server' in start, start
-assert os.environ['SQLFLOW_ATTEMPT'] and not any(it.startswith('AWS_') for it in os.environ)
+assert os.environ['SQLFLOW_ATTEMPT'] and not any(it.startswith(('AWS_', 'KRB5')) for it in os.environ)
 peer.sendall(b'rows please')
 assert peer.recv(100) == b'rows'
 send(PROGRESS)
@@ -151,7 +151,7 @@ say('predicted')";
         "
 kind, start = receive()
 assert kind == START and b'postgres://secret' in start and b'from server' not in start, start
-assert os.environ['SQLFLOW_ATTEMPT'] and not any(it.startswith('AWS_') for it in os.environ)
+assert os.environ['SQLFLOW_ATTEMPT'] and not any(it.startswith(('AWS_', 'KRB5')) for it in os.environ)
 send(STARTED)
 assert peer.recv(100) == b'rows please'
 peer.sendall(b'rows')
@@ -160,7 +160,9 @@ peer.sendall(b'rows')
     );
     let mut assignment = assignment(command, &beside);
     assignment.secrets.insert("note".to_owned(), "from server".to_owned());
-    assignment.environment.insert("AWS_SECRET_ACCESS_KEY".to_owned(), "x".to_owned());
+    for name in ["AWS_SECRET_ACCESS_KEY", "KRB5CCNAME", "KRB5_CLIENT_KTNAME"] {
+        assignment.environment.insert(name.to_owned(), "x".to_owned());
+    }
     let (outcome, ended) = end(Attach::start(assignment, OnCommit::Grant));
     assert_eq!((outcome.reason(), outcome.exit_code), (Reason::Succeeded, Some(0)), "{outcome:?}");
     assert!(ended.received.hello.unwrap().supports_companions);

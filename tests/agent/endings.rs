@@ -2,6 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
@@ -253,8 +254,23 @@ fn cancel_ends_the_commands_cgroup() {
         .into_iter()
         .find(|it| it.ends_with(&name) && it.join("cgroup.kill").exists());
     assert!(place.is_some() || !nix::unistd::Uid::effective().is_root() || !is_unified(), "{groups}");
+    // No descendant of the agent, which finds it only by its cgroup.
+    let member = place.as_ref().map(|place| {
+        let member = std::process::Command::new("sleep")
+            .arg("600")
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::fs::write(place.join("cgroup.procs"), member.id().to_string()).unwrap();
+        member
+    });
     running.send(Message::Cancel(Cancel { reason: "by a user".to_owned(), grace_seconds: 1 }));
     let ended = running.end();
+    if let Some(mut member) = member {
+        // One that was missed ends by this signal.
+        let _ = kill(Pid::from_raw(member.id().try_into().unwrap()), Signal::SIGTERM);
+        assert_eq!(member.wait().unwrap().signal(), Some(9), "{:?}", ended.outcome);
+    }
     assert_eq!(ended.outcome.reason(), Reason::Cancelled, "{:?}", ended.outcome);
     assert!(!ended.received.notices().iter().any(|it| it.contains("left behind")), "{:?}", ended.received);
     if let Some(place) = place {

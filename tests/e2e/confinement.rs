@@ -1,10 +1,11 @@
 //! Hostile Python in a step: what it reaches with the kernel's Landlock, and without.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use sqlflow_proto::v1::{Cause, job_status::Code};
@@ -16,7 +17,7 @@ use sqlflow_tests::{python, stand_in};
 const ATTACKS: &str = r#"
 import ctypes, glob, json, os, signal, socket, sys, tempfile
 
-server, state, database, abstract = int(sys.argv[1]), *sys.argv[2:]
+server, state, database, abstract, cgroup = int(sys.argv[1]), *sys.argv[2:]
 shell = os.getppid()
 agent = int(open(f"/proc/{shell}/stat").read().rsplit(")", 1)[1].split()[1])
 children = open(f"/proc/{agent}/task/{agent}/children").read().split()
@@ -88,6 +89,7 @@ attacks = {
     "server, signaled": lambda: os.kill(server, 0),
     "agent, signaled": lambda: os.kill(agent, 0),
     "data process, signaled": lambda: os.kill(data, 0),
+    "processes of a cgroup, to write": lambda: write(cgroup),
     "abstract socket": by_socket,
 }
 got = {}
@@ -105,6 +107,7 @@ create("own")
 assert os.listdir(os.path.dirname(database)) and os.listdir("/")
 os.kill(os.getpid(), 0)
 write("/dev/null")
+os.path.exists(cgroup) and read(cgroup)
 got["privileges"] = [line for line in open("/proc/self/status") if line.startswith("NoNewPrivs")][0].split()[1]
 print("GOT", json.dumps(got), flush=True)
 "#;
@@ -153,8 +156,13 @@ import os; os._exit(0)";
         .flag(format!("--confine={confine}"))
         .start()
         .unwrap();
-    let values =
-        [server.pid().to_string(), setup.state_dir.display().to_string(), file.display().to_string(), name];
+    let values = [
+        server.pid().to_string(),
+        setup.state_dir.display().to_string(),
+        file.display().to_string(),
+        name,
+        cgroup_processes().display().to_string(),
+    ];
     fs::write(&arguments, values.join(" ")).unwrap();
     let mut client = server.client().await.unwrap();
     let train = "SELECT * FROM iris TO TRAIN xgboost.gbtree
@@ -166,6 +174,12 @@ import os; os._exit(0)";
     let got = output.lines().find_map(|line| line.strip_prefix("GOT ")).expect("it printed what it got");
     let run_folder = setup.state_dir.join("run").join(&token.job_id).join("0-1");
     (serde_json::from_str(got).unwrap(), run_folder.display().to_string())
+}
+
+/// The file by which a process is moved to the root of the cgroups of version 2.
+fn cgroup_processes() -> &'static Path {
+    let unified = Path::new("/sys/fs/cgroup/cgroup.procs");
+    if unified.exists() { unified } else { Path::new("/sys/fs/cgroup/unified/cgroup.procs") }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,7 +199,11 @@ async fn unconfined_python_reaches_all() {
     assert_eq!(got.remove("privileges").unwrap(), "0");
     // The kernel keeps processes that are not dumpable from all but root.
     let is_root = nix::unistd::Uid::effective().is_root();
-    let kept = |name: &str| !is_root && name.contains("data process") && !name.contains("signaled");
+    let can_write_cgroups = File::options().write(true).open(cgroup_processes()).is_ok();
+    let kept = |name: &str| match name {
+        "processes of a cgroup, to write" => !can_write_cgroups,
+        _ => !is_root && name.contains("data process") && !name.contains("signaled"),
+    };
     let refused: Vec<_> = got.iter().filter(|(name, result)| *result != "reached" && !kept(name)).collect();
     assert!(refused.is_empty(), "{refused:?}");
 }

@@ -13,6 +13,8 @@ use sqlflow_proto::agent;
 
 use super::private_files::private_files;
 
+/// Where cgroups are. A process of the agent's user may otherwise kill, freeze or move others by their files.
+const CGROUPS: &str = "/sys/fs/cgroup";
 /// Name of the folder for temporary files, in a run folder.
 const TEMPORARY: &str = "tmp";
 /// Maximum length of a path of it: Python makes sockets below it, with names of 33 bytes, and a socket's path has at
@@ -57,7 +59,8 @@ impl Confined {
             made.with_context(|| format!("cannot create {}", folder.display()))?;
             allowed.push(folder.clone());
         }
-        Ok(Self { paths: Confinement { denied, allowed }, is_required: assigned.required, temporary })
+        let paths = Confinement { denied, readable: vec![CGROUPS.into()], allowed };
+        Ok(Self { paths, is_required: assigned.required, temporary })
     }
 
     /// Its TMPDIR.

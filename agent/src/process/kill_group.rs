@@ -22,16 +22,23 @@ pub struct KillGroup {
 }
 
 impl KillGroup {
-    /// A new group below the agent's own. `None`: none is delegated to the agent, or the kernel is older than Linux 5.14.
+    /// A new group below the agent's own. At most one may exist at a time. `None`: none is delegated to the agent, or the
+    /// kernel is older than Linux 5.14.
     pub fn create() -> Option<Self> {
-        let read = |path| fs::read_to_string(path).ok();
-        let parent = own_group(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)?;
+        let parent = Self::parent()?;
         remove_abandoned(&parent);
         Self::below(&parent)
     }
 
+    fn parent() -> Option<PathBuf> {
+        let read = |path| fs::read_to_string(path).ok();
+        own_group(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)
+    }
+
     fn below(parent: &Path) -> Option<Self> {
         let folder = parent.join(format!("{PREFIX}{}", std::process::id()));
+        // That of an agent that was killed and had the same pid. It fails while a process is in it.
+        let _ = fs::remove_dir(&folder);
         fs::create_dir(&folder).ok()?;
         let group = Self { folder };
         let can_kill = File::options().write(true).open(group.folder.join("cgroup.kill")).is_ok();
@@ -130,6 +137,23 @@ mod tests {
         let folder = group.folder.clone();
         drop(group);
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn empty_group_of_a_killed_agent_with_the_same_pid_is_replaced() {
+        let pid = std::process::id();
+        let Some(parent) = KillGroup::parent().map(|it| it.join(format!("sqlflow-test-{pid}"))) else {
+            return;
+        };
+        let can_kill = fs::create_dir(&parent).is_ok() && parent.join("cgroup.kill").exists();
+        let is_replaced = can_kill.then(|| {
+            fs::create_dir(parent.join(format!("{PREFIX}{pid}"))).unwrap();
+            KillGroup::below(&parent).is_some()
+        });
+        let _ = fs::remove_dir(parent.join(format!("{PREFIX}{pid}")));
+        let _ = fs::remove_dir(&parent);
+        // Not on machines without delegated cgroups.
+        assert_ne!(is_replaced, Some(false));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The agent's own files, which its command must not open: credentials of storages, the token that identifies its Pod, and
 //! what it leaves for a server. They are in the same container as the command, and belong to the same user.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 /// Variables that name a file with credentials of a storage.
-const VARIABLES: [&str; 10] = [
+const VARIABLES: [&str; 13] = [
     "ALIBABA_CLOUD_CREDENTIALS_FILE",
     "ALIBABA_CLOUD_OIDC_TOKEN_FILE",
     "AWS_CONFIG_FILE",
@@ -16,7 +17,13 @@ const VARIABLES: [&str; 10] = [
     "AZURE_FEDERATED_TOKEN_FILE",
     "GOOGLE_APPLICATION_CREDENTIALS",
     "HADOOP_TOKEN_FILE_LOCATION",
+    "KRB5CCNAME",
+    "KRB5_CLIENT_KTNAME",
+    "KRB5_KTNAME",
 ];
+
+/// What may precede a path in a variable of Kerberos. Other kinds, such as `KEYRING:`, name no file.
+const KERBEROS_KINDS: [&str; 4] = ["FILE:", "DIR::", "DIR:", "WRFILE:"];
 
 /// Where platforms put tokens into a Pod.
 const TOKEN_FOLDER: &str = "/var/run/secrets";
@@ -34,10 +41,16 @@ fn named_by<'a>(
     variable: impl Fn(&str) -> Option<OsString>,
     options: impl IntoIterator<Item = &'a Path>,
 ) -> Vec<PathBuf> {
-    let variables = VARIABLES.iter().filter_map(|name| variable(name)).map(PathBuf::from);
+    let variables = VARIABLES.iter().filter_map(|name| variable(name)).map(|it| path_of(&it));
     let options = options.into_iter().map(Path::to_owned);
     let all = variables.chain(options).chain([PathBuf::from(TOKEN_FOLDER)]);
     all.filter(|path| path.is_absolute()).map(|path| volume_of(&path).unwrap_or(path)).collect()
+}
+
+fn path_of(value: &OsStr) -> PathBuf {
+    let bytes = value.as_bytes();
+    let path = KERBEROS_KINDS.iter().find_map(|kind| bytes.strip_prefix(kind.as_bytes()));
+    PathBuf::from(OsStr::from_bytes(path.unwrap_or(bytes)))
 }
 
 /// The folder of a volume that the kubelet fills. It has later versions of the file, too.
@@ -63,12 +76,17 @@ mod tests {
             "GOOGLE_APPLICATION_CREDENTIALS" => Some(volume.join("key.json").into()),
             "AWS_SHARED_CREDENTIALS_FILE" => Some("/etc/aws/credentials".into()),
             "AWS_CONFIG_FILE" => Some("relative".into()),
+            "KRB5CCNAME" => Some("FILE:/run/ticket".into()),
+            "KRB5_CLIENT_KTNAME" => Some("/etc/agent.keytab".into()),
+            "KRB5_KTNAME" => Some("KEYRING:persistent:0".into()),
             _ => None,
         };
         let files = named_by(set, [Path::new("/dev/termination-log")]);
         let expected = [
             Path::new("/etc/aws/credentials"),
             &volume,
+            Path::new("/run/ticket"),
+            Path::new("/etc/agent.keytab"),
             Path::new("/dev/termination-log"),
             Path::new(TOKEN_FOLDER),
         ];

@@ -30,7 +30,7 @@ pub const ENV_PREFIX: &str = "SQLFLOW_AGENT_";
 
 /// Prefixes of variables with storage credentials. A submitter runs code of users, and does not get them: only the
 /// agent accesses storages. A command of the agent's own user keeps them.
-const STORAGE_PREFIXES: [&str; 8] = [
+const STORAGE_PREFIXES: [&str; 11] = [
     "AWS_",
     "ALIBABA_CLOUD_",
     "OSS_",
@@ -39,6 +39,9 @@ const STORAGE_PREFIXES: [&str; 8] = [
     "AZBLOB_",
     "HADOOP_TOKEN_FILE_LOCATION",
     "WEBHDFS_DELEGATION_TOKEN",
+    "KRB5CCNAME",
+    "KRB5_CLIENT_KTNAME",
+    "KRB5_KTNAME",
 ];
 
 /// Requested pipe capacity for stdout and stderr, which saves wake-ups. The kernel may give less.

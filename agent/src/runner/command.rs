@@ -99,7 +99,10 @@ impl Runner {
         let confined = confined.transpose()?;
         let runs_user_code =
             self.config.is_submitter && assigned.first().is_some_and(|program| !spawn::is_sibling(program));
-        self.kill_group = if runs_user_code { KillGroup::create() } else { None };
+        // A repeated start has it already.
+        if runs_user_code && self.kill_group.is_none() {
+            self.kill_group = KillGroup::create();
+        }
         let group = self.kill_group.as_ref();
         let how = Spawning { confinement: confined.as_ref(), group, ..self.config.spawning(&assigned) };
         let started = spawn::spawn(assignment, &how, &ends, link)?;

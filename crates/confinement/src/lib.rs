@@ -102,6 +102,8 @@ pub struct Confinement {
     /// those files that continue its name with `-` are denied, such as a database's journal. A socket is denied only by
     /// kernels that restrict connections to it (Linux 7.1).
     pub denied: Vec<PathBuf>,
+    /// Folders that it may read, and not change. They need not exist.
+    pub readable: Vec<PathBuf>,
     /// Folders below a denied one that it may use.
     pub allowed: Vec<PathBuf>,
 }
@@ -141,11 +143,27 @@ impl Confinement {
                 denied.insert(&real);
             }
         }
+        let mut readable = Vec::new();
+        for path in &self.readable {
+            let fault = |source| ConfinementError::Path { path: path.clone(), source };
+            let real = denied::resolve(path).map_err(fault)?;
+            match open_path(&real) {
+                Ok(opened) => {
+                    denied.insert(&real);
+                    readable.push(opened);
+                }
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => {}
+                Err(error) => return Err(fault(error.into())),
+            }
+        }
         // Listing a folder is not restricted: a right to list the folders above a denied one would extend to it.
         let rights = AccessFs::from_all(NEWEST) & !AccessFs::ReadDir;
         let ruleset = Ruleset::default().handle_access(rights)?.scope(Scope::from_all(NEWEST))?.create()?;
         let mut rules = Rules { denied: &denied, ruleset, rights, left: most };
         rules.allow_beside(Path::new("/"), denied.root())?;
+        for opened in readable {
+            (&mut rules.ruleset).add_rule(PathBeneath::new(opened, AccessFs::ReadFile))?;
+        }
         for folder in &self.allowed {
             let fault = |source| ConfinementError::Path { path: folder.clone(), source };
             let opened = open_path(folder).map_err(|error| fault(error.into()))?;
@@ -253,8 +271,11 @@ mod tests {
         std::os::unix::fs::symlink("/bin/sh", dir.join("state/venv/bin/python")).unwrap();
         std::os::unix::fs::symlink("state/venv", dir.join("env")).unwrap();
         let state = dir.join("state");
-        let confinement =
-            Confinement { denied: vec![state.clone()], allowed: vec![state.join("run/workspace")] };
+        let confinement = Confinement {
+            denied: vec![state.clone()],
+            allowed: vec![state.join("run/workspace")],
+            ..Confinement::default()
+        };
         let is_covered = |path: &str| confinement.covering(&dir.join(path)) == Some(&*state);
         assert!(is_covered("state/venv/bin/python") && is_covered("state/other"), "also a link to elsewhere");
         assert!(is_covered("env/bin/python"), "also by a link from elsewhere");
@@ -266,7 +287,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = fs::canonicalize(dir.path()).unwrap();
         (0..600).for_each(|number| drop(File::create(dir.join(number.to_string())).unwrap()));
-        let confinement = |denied: &str| Confinement { denied: vec![dir.join(denied)], allowed: Vec::new() };
+        let confinement =
+            |denied: &str| Confinement { denied: vec![dir.join(denied)], ..Confinement::default() };
         // Other tests create files beside it meanwhile.
         let above: usize = dir.ancestors().skip(1).map(|it| fs::read_dir(it).unwrap().count()).sum();
         let error = confinement("0").rules_up_to(above + 300).unwrap_err().to_string();
