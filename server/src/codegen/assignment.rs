@@ -31,8 +31,6 @@ pub const DATA_SOURCE: &str = "db_conn_str";
 const DATA_SOURCE_OWNER: &str = "data_source_owner";
 /// Its value if the session brought the data source.
 const CLIENT: &str = "client";
-/// Name of the secret that tells the data process what the data source may reach.
-const REACH: &str = "data_source_reach";
 
 /// The secrets of a job with this data source.
 #[must_use]
@@ -238,7 +236,7 @@ impl ConfinementOptions {
 fn secrets(data_source: &Secret, reach: &Reach) -> Result<HashMap<String, String>, Status> {
     let reach = serde_json::to_string(reach).map_err(|error| Status::internal(error.to_string()))?;
     let data_source = data_source.expose().to_owned();
-    Ok(HashMap::from([(DATA_SOURCE.to_owned(), data_source), (REACH.to_owned(), reach)]))
+    Ok(HashMap::from([(DATA_SOURCE.to_owned(), data_source), (Reach::SECRET.to_owned(), reach)]))
 }
 
 fn assign(
@@ -415,7 +413,7 @@ mod tests {
         let reach = Reach { is_clients: true, state_folder: Some("/state".into()), ..Reach::default() };
         let secrets = secrets(&Secret::new("sqlite:////a.db"), &reach).unwrap();
         assert_eq!(secrets[DATA_SOURCE], "sqlite:////a.db");
-        assert_eq!(serde_json::from_str::<Reach>(&secrets["data_source_reach"]).unwrap(), reach);
+        assert_eq!(serde_json::from_str::<Reach>(&secrets[Reach::SECRET]).unwrap(), reach);
         let attempt = AttemptId { job: sqlflow_job::JobId::generate(), step: 0, number: 1 };
         let options = Assigner::idle_options();
         for (sql, of_python) in [("SELECT 1;", false), (TRAIN, true), ("SHOW MODELS;", true)] {
