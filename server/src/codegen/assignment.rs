@@ -20,7 +20,7 @@ use tonic::Status;
 use super::build::precheck_folder;
 use super::gob;
 use super::spec::{STEP_VERSION, StepSpec};
-use crate::data_sources::DataSource;
+use crate::data_sources::{DataSource, DataSources};
 use crate::trace;
 
 /// Name of the secret that holds the data source.
@@ -60,8 +60,6 @@ pub struct AssignOptions {
     pub trace_user_code: bool,
     /// What the Python of submitters must not reach; `None`: they are not confined.
     pub confinement: Option<ConfinementOptions>,
-    /// What jobs may reach by a data source of the operator.
-    pub reach: Reach,
 }
 
 /// How the Python of submitters is confined.
@@ -82,13 +80,15 @@ const DRAIN_SECONDS: u32 = 5;
 pub struct Assigner {
     store: Arc<dyn Store>,
     options: AssignOptions,
+    /// They say what a job may reach.
+    data_sources: DataSources,
 }
 
 impl Assigner {
-    /// An assigner with these settings.
+    /// An assigner with these settings, for jobs with these data sources.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, options: AssignOptions) -> Self {
-        Self { store, options }
+    pub fn new(store: Arc<dyn Store>, options: AssignOptions, data_sources: DataSources) -> Self {
+        Self { store, options, data_sources }
     }
 
     /// Assignment of this attempt. It depends only on data that never changes after the attempt is recorded, so any
@@ -101,7 +101,7 @@ impl Assigner {
         let secret = self.secret(attempt, DATA_SOURCE).await?.ok_or_else(gone)?;
         let owner = self.secret(attempt, DATA_SOURCE_OWNER).await?;
         let is_clients = owner.is_some_and(|it| it.expose() == CLIENT);
-        let secrets = secrets(&secret, &Reach { is_clients, ..self.options.reach.clone() })?;
+        let secrets = secrets(&secret, &self.data_sources.reach(is_clients))?;
         let spec = self.step_spec(attempt).await?.ok_or_else(gone)?;
         let step = job.steps.get(attempt.step as usize);
         let publish_attempt = step.and_then(Step::kept_output).unwrap_or(0);
@@ -155,7 +155,7 @@ impl Assigner {
     /// An assigner for tests without assignments.
     #[cfg(test)]
     pub(crate) fn idle(store: Arc<dyn Store>) -> Self {
-        Self::new(store, Self::idle_options())
+        Self::new(store, Self::idle_options(), DataSources::new(Secret::new("")))
     }
 
     #[cfg(test)]
@@ -167,7 +167,6 @@ impl Assigner {
             collector: HashMap::new(),
             trace_user_code: false,
             confinement: None,
-            reach: Reach::default(),
         }
     }
 
