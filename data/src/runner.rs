@@ -27,8 +27,6 @@ use crate::{rows, span};
 
 /// Name of the secret with the data source.
 pub const DATA_SOURCE: &str = "db_conn_str";
-/// Name of the secret with what the data source may reach, as JSON. User code could change it in the step document.
-const REACH: &str = "data_source_reach";
 
 /// Runs the step of a document.
 pub fn run(path: &Path) -> ExitCode {
@@ -76,7 +74,7 @@ impl Run<'_> {
         let options = ConnectOptions {
             replay: step.replay.iter().map(|it| it.sql.clone()).collect(),
             may_create: step.clean_up.is_some() || step.may_create_table(),
-            reach: reach(secrets.remove(REACH).as_deref())?,
+            reach: reach(secrets.remove(Reach::SECRET).as_deref())?,
             notify: Arc::new(print_notice),
         };
         let mut database = sqlflow_database::connect(&data_source, options)?;
@@ -213,7 +211,8 @@ impl Run<'_> {
 
 /// What the data source may reach. A step that is run by hand, or that an older server assigned, has no limits.
 fn reach(text: Option<&str>) -> Result<Reach, StepError> {
-    let wrong = |error: serde_json::Error| StepError::Other(format!("cannot read {REACH}: {error}"));
+    let wrong =
+        |error: serde_json::Error| StepError::Other(format!("cannot read {}: {error}", Reach::SECRET));
     text.map_or_else(|| Ok(Reach::default()), |text| serde_json::from_str(text).map_err(wrong))
 }
 

@@ -34,8 +34,10 @@ pub struct DataSources {
     allow_client_dsn: bool,
     /// Whether one of a session may have a Unix socket.
     sockets: Sockets,
-    /// What jobs on this machine may reach by a data source; `None`: it is used elsewhere.
-    reach: Option<Reach>,
+    /// What jobs may reach by a data source, without the files of entries that were added after the start.
+    reach: Reach,
+    /// Whether the files of jobs are those of this machine.
+    sees_files: bool,
 }
 
 /// A data source, and whose it is.
@@ -68,7 +70,8 @@ impl DataSources {
             default_users: Vec::new(),
             allow_client_dsn: true,
             sockets: Sockets::Allowed,
-            reach: None,
+            reach: Reach::default(),
+            sees_files: false,
         }
     }
 
@@ -99,7 +102,29 @@ impl DataSources {
     /// With jobs on this machine, which may reach this much.
     #[must_use]
     pub fn on_this_machine(self, reach: Reach) -> Self {
-        Self { reach: Some(reach), ..self }
+        Self { reach, sees_files: true, ..self }
+    }
+
+    /// With jobs in Pods, whose files the server does not see. They may reach this much.
+    #[must_use]
+    pub fn in_pods(self, reach: Reach) -> Self {
+        Self { reach, sees_files: false, ..self }
+    }
+
+    /// What a job may reach now by a data source, which a client brought or not. The file of an entry that was added while
+    /// the server runs is private at once.
+    #[must_use]
+    pub fn reach(&self, is_clients: bool) -> Reach {
+        let mut reach = Reach { is_clients, ..self.reach.clone() };
+        // Where files are private, the one with the data sources is among them.
+        if !reach.private.is_empty()
+            && let Some(named) = self.entries()
+        {
+            let added: Vec<PathBuf> =
+                paths_of(&named).into_iter().filter(|it| !reach.private.contains(it)).collect();
+            reach.private.extend(added);
+        }
+        reach
     }
 
     /// The data source of a session that gives this text: a name, or one of its own.
@@ -140,9 +165,8 @@ impl DataSources {
     /// Refuses an SQLite file that the data process would not open. It looks again, when it opens the file.
     fn check_file(&self, found: &DataSource) -> Result<(), Status> {
         let source = sqlflow_data_source::sqlite(found.dsn.expose()).filter(|it| !it.is_in_memory());
-        let (Some(reach), Some(source)) = (&self.reach, source) else { return Ok(()) };
-        let reach = Reach { is_clients: found.is_clients, ..reach.clone() };
-        match reach.own_file(&source.path) {
+        let Some(source) = source.filter(|_| self.sees_files) else { return Ok(()) };
+        match self.reach(found.is_clients).own_file(&source.path) {
             // Its folder may be mounted later.
             Ok(_) | Err(Refusal::Unseen(_) | Refusal::Dangling) => Ok(()),
             Err(refusal @ (Refusal::Outside(_) | Refusal::State | Refusal::Private)) => {
@@ -233,8 +257,11 @@ pub fn read(path: &Path) -> io::Result<Reloaded<Named>> {
 /// Files and sockets of this machine among the data sources.
 #[must_use]
 pub fn local_paths(named: &Reloaded<Named>) -> Vec<PathBuf> {
-    let entries = named.current(|_| ());
-    entries.values().flat_map(|entry| sqlflow_data_source::local_paths(entry.dsn.expose())).collect()
+    paths_of(&named.current(|_| ()))
+}
+
+fn paths_of(named: &Named) -> Vec<PathBuf> {
+    named.values().flat_map(|entry| sqlflow_data_source::local_paths(entry.dsn.expose())).collect()
 }
 
 fn parse(text: &str) -> Result<Named, String> {
@@ -363,6 +390,23 @@ mod tests {
         let state = DataSources::new(Secret::new(file("state/x.db")))
             .on_this_machine(Reach { state_folder: Some(dir.path().join("state")), ..Reach::default() });
         assert!(state.of(&caller("ana"), "").unwrap_err().message().contains("it belongs to the state"));
+    }
+
+    #[test]
+    fn file_of_an_added_data_source_is_private_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = sources(dir.path(), true)
+            .on_this_machine(Reach { private: vec!["/sources.toml".into()], ..Reach::default() });
+        let added: PathBuf = "/data/added.db".into();
+        assert!(!shared.reach(true).private.contains(&added));
+        let text = format!("{FILE}\n[added]\ndsn = 'sqlite:////data/added.db'\n");
+        std::fs::write(dir.path().join("sources.toml"), text).unwrap();
+        shared.named.as_ref().unwrap().check_soon();
+        let reach = shared.reach(true);
+        assert!(reach.is_clients && reach.private.contains(&added), "{reach:?}");
+        assert!(reach.private.contains(&"/sources.toml".into()), "{reach:?}");
+        let single_user = shared.on_this_machine(Reach::default());
+        assert_eq!(single_user.reach(false), Reach::default(), "it may name all files");
     }
 
     #[test]

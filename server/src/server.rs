@@ -133,10 +133,14 @@ pub async fn run(
         grace_seconds: u32::try_from(options.grace.as_secs()).unwrap_or(u32::MAX),
         trace_user_code: options.trace_user_code,
         confinement,
-        reach: reach.clone(),
         collector: if tracer.is_on() { variables_of_agents() } else { HashMap::new() },
     };
-    let assigner = Assigner::new(Arc::clone(&store), assign);
+    let data_sources = options.access.data_sources(options.datasource)?;
+    let data_sources = match options.launcher {
+        LauncherOption::Local => data_sources.on_this_machine(reach),
+        LauncherOption::Kubernetes => data_sources.in_pods(reach),
+    };
+    let assigner = Assigner::new(Arc::clone(&store), assign, data_sources.clone());
     let attach_errors = AttachErrors::default();
     let memory_peaks = MemoryPeaks::default();
     let reconciler = Reconciler::new(
@@ -177,12 +181,6 @@ pub async fn run(
             .clone()
             .zip(options.access.oidc.client()?)
             .map(|(oidc, client)| OidcSignIn::new(oidc, client)),
-    };
-    let data_sources = options.access.data_sources(options.datasource)?;
-    let data_sources = match options.launcher {
-        LauncherOption::Local => data_sources.on_this_machine(reach),
-        // The files are those of Pods.
-        LauncherOption::Kubernetes => data_sources,
     };
     let services = Api {
         assigner,

@@ -55,6 +55,10 @@ fn folders(all: &[PathBuf]) -> String {
 }
 
 impl Reach {
+    /// Name of the secret with which the server passes it to the data process, as JSON. User code could change it in
+    /// the step document. Without it the data process would have no limits, so both sides take the name from here.
+    pub const SECRET: &str = "data_source_reach";
+
     /// The real path of the data source's own file, which need not exist.
     ///
     /// # Errors

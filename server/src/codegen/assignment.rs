@@ -20,7 +20,7 @@ use tonic::Status;
 use super::build::precheck_folder;
 use super::gob;
 use super::spec::{STEP_VERSION, StepSpec};
-use crate::data_sources::DataSource;
+use crate::data_sources::{DataSource, DataSources};
 use crate::{model_rights, trace};
 
 /// Name of the secret that holds the data source.
@@ -31,8 +31,6 @@ pub const DATA_SOURCE: &str = "db_conn_str";
 const DATA_SOURCE_OWNER: &str = "data_source_owner";
 /// Its value if the session brought the data source.
 const CLIENT: &str = "client";
-/// Name of the secret that tells the data process what the data source may reach.
-const REACH: &str = "data_source_reach";
 
 /// The secrets of a job with this data source.
 #[must_use]
@@ -62,8 +60,6 @@ pub struct AssignOptions {
     pub trace_user_code: bool,
     /// What the Python of submitters must not reach; `None`: they are not confined.
     pub confinement: Option<ConfinementOptions>,
-    /// What jobs may reach by a data source of the operator.
-    pub reach: Reach,
 }
 
 /// How the Python of submitters is confined.
@@ -84,13 +80,15 @@ const DRAIN_SECONDS: u32 = 5;
 pub struct Assigner {
     store: Arc<dyn Store>,
     options: AssignOptions,
+    /// They say what a job may reach.
+    data_sources: DataSources,
 }
 
 impl Assigner {
-    /// An assigner with these settings.
+    /// An assigner with these settings, for jobs with these data sources.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, options: AssignOptions) -> Self {
-        Self { store, options }
+    pub fn new(store: Arc<dyn Store>, options: AssignOptions, data_sources: DataSources) -> Self {
+        Self { store, options, data_sources }
     }
 
     /// Assignment of this attempt. But for the principal's own models, it depends only on data that never changes after the
@@ -103,7 +101,7 @@ impl Assigner {
         let secret = self.secret(attempt, DATA_SOURCE).await?.ok_or_else(gone)?;
         let owner = self.secret(attempt, DATA_SOURCE_OWNER).await?;
         let is_clients = owner.is_some_and(|it| it.expose() == CLIENT);
-        let secrets = secrets(&secret, &Reach { is_clients, ..self.options.reach.clone() })?;
+        let secrets = secrets(&secret, &self.data_sources.reach(is_clients))?;
         let mut spec = self.step_spec(attempt).await?.ok_or_else(gone)?;
         let step = job.steps.get(attempt.step as usize);
         let publish_attempt = step.and_then(Step::kept_output).unwrap_or(0);
@@ -160,7 +158,7 @@ impl Assigner {
     /// An assigner for tests without assignments.
     #[cfg(test)]
     pub(crate) fn idle(store: Arc<dyn Store>) -> Self {
-        Self::new(store, Self::idle_options())
+        Self::new(store, Self::idle_options(), DataSources::new(Secret::new("")))
     }
 
     #[cfg(test)]
@@ -172,7 +170,6 @@ impl Assigner {
             collector: HashMap::new(),
             trace_user_code: false,
             confinement: None,
-            reach: Reach::default(),
         }
     }
 
@@ -241,7 +238,7 @@ impl ConfinementOptions {
 fn secrets(data_source: &Secret, reach: &Reach) -> Result<HashMap<String, String>, Status> {
     let reach = serde_json::to_string(reach).map_err(|error| Status::internal(error.to_string()))?;
     let data_source = data_source.expose().to_owned();
-    Ok(HashMap::from([(DATA_SOURCE.to_owned(), data_source), (REACH.to_owned(), reach)]))
+    Ok(HashMap::from([(DATA_SOURCE.to_owned(), data_source), (Reach::SECRET.to_owned(), reach)]))
 }
 
 fn assign(
@@ -411,7 +408,7 @@ mod tests {
         let reach = Reach { is_clients: true, state_folder: Some("/state".into()), ..Reach::default() };
         let secrets = secrets(&Secret::new("sqlite:////a.db"), &reach).unwrap();
         assert_eq!(secrets[DATA_SOURCE], "sqlite:////a.db");
-        assert_eq!(serde_json::from_str::<Reach>(&secrets["data_source_reach"]).unwrap(), reach);
+        assert_eq!(serde_json::from_str::<Reach>(&secrets[Reach::SECRET]).unwrap(), reach);
         let attempt = AttemptId { job: sqlflow_job::JobId::generate(), step: 0, number: 1 };
         let options = Assigner::idle_options();
         for (sql, of_python) in [("SELECT 1;", false), (TRAIN, true), ("SHOW MODELS;", true)] {
