@@ -41,6 +41,7 @@ class Login:
     server: str
     access_token: str = field(default="", repr=False)
     ca: str | None = None
+    server_user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +216,8 @@ def stored_login(variables: Mapping[str, str]) -> Login | None:
 
 def _login(stored: Any) -> Login:
     login = Login(**stored)
-    texts = (login.server, login.access_token, "" if login.ca is None else login.ca)
-    if not all(isinstance(text, str) for text in texts):
+    optional = (text for text in (login.ca, login.server_user) if text is not None)
+    if not all(isinstance(text, str) for text in (login.server, login.access_token, *optional)):
         raise TypeError("not a text")
     return login
 
