@@ -109,7 +109,9 @@ def test_token_file_is_read_before_each_call(tmp_path: Path) -> None:
 
 def test_login_has_all_fields_that_sqlflowctl_stores(tmp_path: Path) -> None:
     log_in(tmp_path, "https://a:1", ca="/ca.pem", server_user="sqlflow")
-    assert resolve(Options(), variables(tmp_path)).token() == "secret"
+    found = resolve(Options(), variables(tmp_path))
+    assert (found.token(), found.server_user) == ("secret", "sqlflow")
+    assert resolve(Options("https://b:1"), variables(tmp_path)).server_user is None
 
 
 @pytest.mark.parametrize(
