@@ -32,6 +32,7 @@ class Options:
     ca: str | os.PathLike[str] | None = None
     client_cert: str | os.PathLike[str] | None = None
     client_key: str | os.PathLike[str] | None = None
+    server_user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Login:
     server: str
     access_token: str = field(default="", repr=False)
     ca: str | None = None
+    server_user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class Address:
     ca: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
+    server_user: str | None = None
+    """User whose server this is, if it is on this machine and without TLS."""
 
     def target(self) -> str:
         """The server in gRPC's notation."""
@@ -118,6 +122,7 @@ def resolve(options: Options, variables: Mapping[str, str] = os.environ) -> Addr
     ca = path(options.ca, "SQLFLOW_CA")
     if ca is None and login is not None and login.ca is not None:
         ca = Path(login.ca)
+    server_user = setting(options.server_user, "SQLFLOW_SERVER_USER") or (login.server_user if login else None)
     certificate = path(options.client_cert, "SQLFLOW_CLIENT_CERT")
     key = path(options.client_key, "SQLFLOW_CLIENT_KEY")
     if (certificate is None) != (key is None):
@@ -125,7 +130,7 @@ def resolve(options: Options, variables: Mapping[str, str] = os.environ) -> Addr
         raise UsageError(f"cannot use a client certificate: its other half is missing; give {missing}, too")
     if (token is not None or token_file is not None) and not is_private(server):
         raise UsageError(f"cannot send the access token to {server}: it could be read on its way; write https://")
-    return Address(server, token, token_file, ca, certificate, key)
+    return Address(server, token, token_file, ca, certificate, key, server_user)
 
 
 def server_url(text: str) -> str:
@@ -145,7 +150,7 @@ def server_url(text: str) -> str:
     elif scheme not in ("http", "https"):
         raise _wrong(text, f"{scheme}:// is not supported; write http://HOST:PORT, https://HOST:PORT or unix:///PATH")
     address = address.rstrip("/") if separator else address
-    if _ip(address) is not None and ":" in address:
+    if ip_of(address) is not None and ":" in address:
         raise _wrong(text, f"the port is missing; write [{address}]:{CLIENTS_PORT}")
     host, colon, port = address.rpartition(":")
     if not colon:
@@ -179,11 +184,12 @@ def is_this_machine(server: str) -> bool:
     """Whether the server is on this machine."""
     scheme, _, address = server.partition("://")
     host = address.rpartition(":")[0] or address
-    ip = _ip(host.strip("[]"))
+    ip = ip_of(host.strip("[]"))
     return scheme == "unix" or host == "localhost" or (ip is not None and ip.is_loopback)
 
 
-def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def ip_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a text is; None: it is a name."""
     try:
         return ipaddress.ip_address(text)
     except ValueError:
@@ -215,8 +221,8 @@ def stored_login(variables: Mapping[str, str]) -> Login | None:
 
 def _login(stored: Any) -> Login:
     login = Login(**stored)
-    texts = (login.server, login.access_token, "" if login.ca is None else login.ca)
-    if not all(isinstance(text, str) for text in texts):
+    optional = (text for text in (login.ca, login.server_user) if text is not None)
+    if not all(isinstance(text, str) for text in (login.server, login.access_token, *optional)):
         raise TypeError("not a text")
     return login
 

@@ -38,11 +38,12 @@ def connect(
     ca: str | os.PathLike[str] | None = None,
     client_cert: str | os.PathLike[str] | None = None,
     client_key: str | os.PathLike[str] | None = None,
+    server_user: str | None = None,
     user: str | None = None,
     retry_timeout: float = RETRY_TIMEOUT,
 ) -> Client:
     """Returns a client of a server. The arguments are those of `sqlflow.connect`."""
-    options = Options(server, access_token, access_token_file, ca, client_cert, client_key)
+    options = Options(server, access_token, access_token_file, ca, client_cert, client_key, server_user)
     return Client(resolve(options), data_source(datasource), user_name(user), retry_timeout)
 
 

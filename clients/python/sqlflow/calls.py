@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import grpc
 
+from sqlflow import listener
 from sqlflow._proto import sqlflow_pb2 as pb
 from sqlflow.address import Address
 from sqlflow.errors import (
@@ -139,11 +140,12 @@ class CallFailed(Exception):
 
 
 def metadata(address: Address) -> list[tuple[str, str]]:
-    """Metadata of each call.
+    """Metadata of each call. Checks first whose server gets it: `listener` has the rules.
 
     Raises:
-        UsageError: the access token cannot be read, or has characters that no token has.
+        UsageError: the server is another user's, or the access token cannot be read or sent.
     """
+    listener.check(address)
     pairs = [("sqlflow-max-message-bytes", str(LARGEST_MESSAGE))]
     token = address.token()
     if token is not None:

@@ -33,6 +33,7 @@ def connect(
     ca: str | os.PathLike[str] | None = None,
     client_cert: str | os.PathLike[str] | None = None,
     client_key: str | os.PathLike[str] | None = None,
+    server_user: str | None = None,
     user: str | None = None,
     retry_timeout: float = RETRY_TIMEOUT,
 ) -> Client:
@@ -49,13 +50,15 @@ def connect(
         ca: Certificates (PEM) that sign the server's. By default `SQLFLOW_CA`, or those of this system.
         client_cert: Certificate (PEM) by which the server knows the caller (`SQLFLOW_CLIENT_CERT`).
         client_key: Its key (`SQLFLOW_CLIENT_KEY`).
+        server_user: User whose server this is (`SQLFLOW_SERVER_USER`), if it is on this machine, without TLS, and
+            neither root's nor your own. While a server is down, any user could listen at its address.
         user: Name for listings (`SQLFLOW_USER_ID`). By default that of the login on this machine.
         retry_timeout: How long calls are repeated while the server does not answer, in seconds.
 
     Raises:
         UsageError: a setting is wrong.
     """
-    options = Options(server, access_token, access_token_file, ca, client_cert, client_key)
+    options = Options(server, access_token, access_token_file, ca, client_cert, client_key, server_user)
     return Client(resolve(options), data_source(datasource), user_name(user), retry_timeout)
 
 

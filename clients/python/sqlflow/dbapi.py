@@ -336,6 +336,9 @@ class Cursor:
                         raise failure
                 case _:
                     pass
+        if not self._has_ended:
+            # An exception has ended the generator of events, and it yields no more.
+            raise sqlflow.errors.ServerUnavailable("cannot read on: an earlier fetch was interrupted; execute again")
         return False
 
     def _check_open(self) -> None:

@@ -28,7 +28,11 @@ class LimitReached(Error):
 
 
 class ServerUnavailable(Error):
-    """The server could not be reached in time. A job of it continues: read on with the same `Job`, or its token."""
+    """The server could not be reached in time. A job of it continues.
+
+    `for event in job` would begin again. The message of an interrupted reading names the position for
+    `job.events(after=position)`, which continues.
+    """
 
 
 class ServerFault(Error):

@@ -178,11 +178,6 @@ class Reader:
         self._pause: Pause | None = None
         self.has_ended = False
 
-    @property
-    def token(self) -> str:
-        """The token with the cursor behind the last event."""
-        return self._token
-
     def page(self) -> Flow[list[Event]]:
         """The next events; there may be none. Only a page that was returned moves the reader.
 
@@ -211,11 +206,9 @@ class Reader:
         except CallFailed:
             raise failure.error(self._server.url) from None
         if self._pause is None:
-            # A later call reads on, and has the whole time again.
-            self._outage.ends()
             raise ServerUnavailable(
                 f"cannot reach the server at {self._server.url} for {self._server.timeout():.0f} s: {failure.message}; "
-                "the job may continue; read on with the same job, or with its token"
+                f"the job may continue; read on with job.events(after={self._seen})"
             )
         if was_on:
             return []

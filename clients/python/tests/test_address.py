@@ -107,7 +107,16 @@ def test_token_file_is_read_before_each_call(tmp_path: Path) -> None:
         address.token()
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"server": 1}', '{"server": "a:1", "unknown": ""}'])
+def test_login_has_all_fields_that_sqlflowctl_stores(tmp_path: Path) -> None:
+    log_in(tmp_path, "https://a:1", ca="/ca.pem", server_user="sqlflow")
+    found = resolve(Options(), variables(tmp_path))
+    assert (found.token(), found.server_user) == ("secret", "sqlflow")
+    assert resolve(Options("https://b:1"), variables(tmp_path)).server_user is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"server": 1}', '{"server": "a:1", "unknown": ""}', '{"server": "a:1", "server_user": 7}']
+)
 def test_damaged_login_is_an_error(text: str, tmp_path: Path) -> None:
     log_in(tmp_path, "https://a:1")
     (tmp_path / ".config/sqlflow/login.json").write_text(text)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from wire import batch, column
 
+import sqlflow
 from sqlflow import dbapi
 from sqlflow.events import Columns, Event, JobEnded, Rows, State, StatementEnded
 from sqlflow.values import ColumnInfo
@@ -46,3 +48,23 @@ def test_types_that_the_database_does_not_report_are_those_of_the_first_rows() -
     assert all(it[1] == dbapi.NUMBER and it[1] != dbapi.STRING for it in cursor.description)
     assert [row[0] for row in cursor.fetchall()] == [1, 2, 3]
     assert cursor.nextset() is None
+
+
+def test_interrupted_fetch_does_not_look_like_the_end_of_the_rows() -> None:
+    class Torn(OneJob):
+        def events(self) -> Iterator[Event]:
+            yield from self._events
+            raise sqlflow.ServerUnavailable("no answer")
+
+    columns = (ColumnInfo("a", ""),)
+    job = Torn(
+        Columns(position=1, columns=columns),
+        Rows(position=2, columns=columns, batch=batch(1, column("int64s", [1]))),
+    )
+    cursor = dbapi.Connection(job).cursor().execute("")  # type: ignore[arg-type]
+    assert cursor.fetchone() == (1,)
+    with pytest.raises(dbapi.OperationalError, match="no answer"):
+        cursor.fetchone()
+    for fetch in (cursor.fetchone, cursor.fetchall, cursor.fetchmany, cursor.nextset):
+        with pytest.raises(dbapi.OperationalError, match="cannot read on: an earlier fetch was interrupted"):
+            fetch()
