@@ -1,5 +1,6 @@
 //! Attempts as local processes: run slots, servers that restart or have another launcher, and exhausted descriptors.
 
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
@@ -157,6 +158,14 @@ async fn server_with_another_launcher_leaves_the_job_to_one_with_its_launcher() 
     assert_eq!(ended.status.cause(), Cause::Cancelled, "{:?}", ended.status);
 }
 
+/// A connection of the server's own user that sent one request, and sends nothing more. The answer is not awaited, because
+/// a server without descriptors accepts no connection.
+fn idle_browser(address: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET /jobs HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    stream
+}
+
 /// Idle connections take all descriptors. The server closes them, and then launches the job.
 #[tokio::test(flavor = "multi_thread")]
 async fn job_waits_for_free_descriptors() {
@@ -164,8 +173,8 @@ async fn job_waits_for_free_descriptors() {
     let server = setup(dir.path()).descriptors(64).start().unwrap();
     let mut client = server.client().await.unwrap();
     client.follow(&client.clone().run("SELECT 1;").await.unwrap()).await.unwrap().expect_success();
-    // Browsers: of clients without a right, only some get in.
-    let idle: Vec<_> = (0..100).map(|_| TcpStream::connect(&server.http).unwrap()).collect();
+    // Each sends one request: of connections that have shown no right, only some get in.
+    let idle: Vec<_> = (0..100).map(|_| idle_browser(&server.http)).collect();
     let taken = Instant::now();
     while server.open_descriptors().unwrap() < 64 {
         assert!(taken.elapsed() < Duration::from_secs(60), "the descriptors are not used up");
