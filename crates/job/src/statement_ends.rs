@@ -31,6 +31,12 @@ impl StatementEnds {
         self.range
     }
 
+    /// Whether records are missing that may have been ends.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        self.is_incomplete
+    }
+
     /// Adds the end of a statement.
     pub fn note(&mut self, statement: u32) {
         self.range = match self.range {

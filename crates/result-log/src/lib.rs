@@ -70,7 +70,7 @@ pub use maintenance::{Aside, Found, Maintenance, Moved, free_name};
 pub use producer::Producer;
 pub use segment_log::{LogOptions, SegmentLog};
 pub use small_log::{SmallLog, SmallLogError, SmallLogs, SmallWrite};
-pub use summary::stands_for_ends;
+pub use summary::note_ends;
 pub use tiered::TieredLog;
 
 use sqlflow_job::{AttemptId, Change, Event, Evidence, Job, JobId, StatementEnds};

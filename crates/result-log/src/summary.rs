@@ -80,9 +80,8 @@ impl ProducerSummary {
         StatementEnds::of(self.first_ended.zip(self.last_ended))
     }
 
-    fn note_end(&mut self, statement: u32) {
-        let mut ends = self.statement_ends();
-        ends.note(statement);
+    fn set_statement_ends(&mut self, ends: StatementEnds) {
+        self.lost_records = ends.is_incomplete();
         (self.first_ended, self.last_ended) = ends.range().unzip();
     }
 }
@@ -131,20 +130,14 @@ impl Summary {
         if producer.is_agent() && record.seq > 0 {
             self.producer_mut(producer).last_seq = record.seq;
         }
-        if producer.is_agent() && stands_for_ends(record) {
-            self.producer_mut(producer).lost_records = true;
+        if producer.is_agent() {
+            self.note_statement_ends(producer, record);
         }
         match &record.payload {
             Some(Payload::Head(_) | Payload::Rows(_)) => self.step_mut(stored.step).rows = true,
             // An entry without rows means that a statement started.
-            Some(Payload::Started(_)) => {
+            Some(Payload::Started(_) | Payload::Ended(_)) => {
                 self.step_mut(stored.step);
-            }
-            Some(Payload::Ended(_)) => {
-                self.step_mut(stored.step);
-                if let Some(statement) = record.statement.filter(|_| producer.is_agent()) {
-                    self.producer_mut(producer).note_end(statement);
-                }
             }
             Some(Payload::Gap(_)) if is_of_limit(record) => {
                 self.is_full = true;
@@ -209,7 +202,20 @@ impl Summary {
         if self.is_damaged || (!self.counts_ends && self.last_position > 0) {
             return StatementEnds::unknown();
         }
+        self.recorded_ends(producer)
+    }
+
+    fn recorded_ends(&self, producer: Producer) -> StatementEnds {
         self.producer(producer).map_or_else(StatementEnds::default, ProducerSummary::statement_ends)
+    }
+
+    fn note_statement_ends(&mut self, producer: Producer, record: &Record) {
+        let before = self.recorded_ends(producer);
+        let mut ends = before;
+        note_ends(&mut ends, record);
+        if ends != before {
+            self.producer_mut(producer).set_statement_ends(ends);
+        }
     }
 
     fn producer(&self, producer: Producer) -> Option<&ProducerSummary> {
@@ -242,12 +248,18 @@ impl Summary {
     }
 }
 
-/// Whether the record stands for records of its agent that may have been ends of statements: the log was restored from an
-/// older copy, or the agent's disk was damaged.
-#[must_use]
-pub fn stands_for_ends(record: &Record) -> bool {
-    let Some(Payload::Gap(gap)) = &record.payload else { return false };
-    matches!(gap.reason(), gap::Reason::LogRestored | gap::Reason::Damaged)
+/// Adds what the record of an agent says about the ends of its statements.
+pub fn note_ends(ends: &mut StatementEnds, record: &Record) {
+    if let (Some(Payload::Ended(_)), Some(statement)) = (&record.payload, record.statement) {
+        ends.note(statement);
+    }
+    // It stands for records that may have been ends: the log was restored from an older copy, or the agent's disk was
+    // damaged.
+    if let Some(Payload::Gap(gap)) = &record.payload
+        && matches!(gap.reason(), gap::Reason::LogRestored | gap::Reason::Damaged)
+    {
+        ends.lose();
+    }
 }
 
 /// Whether the record stands for a result that was not stored.

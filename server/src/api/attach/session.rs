@@ -14,8 +14,7 @@ use sqlflow_proto::agent::{
     RecordBatch, attach_request, attach_response, attach_response::Message,
 };
 use sqlflow_proto::decoded_size;
-use sqlflow_proto::record::record::Payload;
-use sqlflow_result_log::{Entry, Producer, stands_for_ends};
+use sqlflow_result_log::{Entry, Producer, note_ends};
 use tonic::{Status, Streaming};
 use tracing::Span;
 
@@ -266,12 +265,7 @@ impl<'a> Session<'a> {
     fn ends_with(&self, entries: &[Entry]) -> StatementEnds {
         let mut ends = self.ends;
         for record in entries.iter().map(|it| &it.record).filter(|it| it.seq > self.acked_seq) {
-            if stands_for_ends(record) {
-                ends.lose();
-            }
-            if let (Some(statement), Some(Payload::Ended(_))) = (record.statement, &record.payload) {
-                ends.note(statement);
-            }
+            note_ends(&mut ends, record);
         }
         ends
     }
