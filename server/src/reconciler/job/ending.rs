@@ -108,7 +108,8 @@ impl JobReconciler {
         let last_seq = last_seqs.get(&LEADER).copied().unwrap_or(0);
         let memory = self.context.memory_peaks.in_words(&attempt);
         let mut outcome = inferred_outcome::of_artifacts(&artifacts, last_seq, known, &memory);
-        if let Some(job) = &job {
+        // Only a success needs the proof.
+        if let Some(job) = job.as_ref().filter(|_| outcome.succeeded()) {
             let log = &*self.context.log;
             let ends = log.statement_ends(&attempt).await?;
             outcome = success::believed(outcome, log, job, &attempt, ends).await?;
