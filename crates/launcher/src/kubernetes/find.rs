@@ -22,14 +22,17 @@ pub(super) enum Found {
 impl KubernetesLauncher {
     /// The Pod, from the watch where that is certain.
     pub(super) async fn find(&self, target: &Target) -> Result<Found, kube::Error> {
-        let reference = ObjectRef::new(&pod::name(&target.executor)).within(&self.options.namespace);
-        match self.cache.get(&reference) {
-            Some(pod) if self.is_own(&pod, target) && !self.terminating.is_overdue(&pod, Instant::now()) => {
-                Ok(Found::Own(pod))
-            }
+        match self.cached(target) {
+            Some(pod) if !self.terminating.is_overdue(&pod, Instant::now()) => Ok(Found::Own(pod)),
             // The watch may lag, also behind the end of an overdue Pod, or of another program's.
             Some(_) | None => self.find_now(target).await,
         }
+    }
+
+    /// The attempt's Pod as last reported by the watch.
+    pub(super) fn cached(&self, target: &Target) -> Option<Arc<Pod>> {
+        let reference = ObjectRef::new(&pod::name(&target.executor)).within(&self.options.namespace);
+        self.cache.get(&reference).filter(|pod| self.is_own(pod, target))
     }
 
     /// The Pod as the API server has it now.
@@ -41,7 +44,7 @@ impl KubernetesLauncher {
         })
     }
 
-    pub(super) fn is_own(&self, pod: &Pod, target: &Target) -> bool {
+    fn is_own(&self, pod: &Pod, target: &Target) -> bool {
         self.options.mark_key.is_own(pod, &self.options.namespace, target)
     }
 }

@@ -29,7 +29,7 @@ use futures::StreamExt as _;
 use garbage_reports::GarbageReports;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use sha2::{Digest as _, Sha256};
@@ -328,9 +328,7 @@ impl Launcher for KubernetesLauncher {
 
     async fn milestones(&self, target: &Target) -> Milestones {
         // Milestones that the watch has not reported are not worth a call.
-        let reference = ObjectRef::new(&pod::name(&target.executor)).within(&self.options.namespace);
-        let own = self.cache.get(&reference).filter(|pod| self.is_own(pod, target));
-        own.map(|pod| observe::milestones(&pod)).unwrap_or_default()
+        self.cached(target).map(|pod| observe::milestones(&pod)).unwrap_or_default()
     }
 
     async fn stop(&self, target: &Target, forced: bool) {
