@@ -97,7 +97,8 @@ fn planted(pod: &Value, name: &str, attempt: &str, image: &str, command: &[&str]
 #[tokio::test(flavor = "multi_thread")]
 async fn pod_that_another_program_made_is_not_adopted() {
     let namespace = Namespace::new("planted");
-    let server = namespace.setup(SQLITE, "{}").start().unwrap();
+    let setup = namespace.setup(SQLITE, "{}");
+    let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run(ENDLESS).await.unwrap();
     let pod = namespace.running_pod();
@@ -124,6 +125,10 @@ async fn pod_that_another_program_made_is_not_adopted() {
     // It is not the server's to remove.
     namespace.wait_for("only the other Pod", || namespace.pods().len() == 1);
     assert_eq!(namespace.pods()[0]["metadata"]["name"], *next);
+    namespace.wait_for("the report", || {
+        let log = std::fs::read_to_string(setup.state_dir.join("server.log")).unwrap_or_default();
+        log.lines().any(|line| line.contains(&next) && line.contains("another program made this Pod"))
+    });
 }
 
 /// It has the name of the attempt's Pod, which is gone, and a copy of its mark.

@@ -1,4 +1,5 @@
-//! Pods and claims of jobs that are not in the store. They may be another server's, so they are logged, once.
+//! Pods and claims that are not removed: of jobs that are not in the store, or made by another program. They are logged,
+//! once.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};

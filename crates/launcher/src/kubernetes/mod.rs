@@ -3,8 +3,8 @@
 //!
 //! `pod` builds a Pod, and `claim` its volume claim. `observe` reads a Pod, and `termination_message` what its agent
 //! left in it. `changes` knows which Pods have changed, `terminating_pods` which are being deleted, `garbage_reports`
-//! which have no job. `mark` tells a server's Pod from another program's of the same name, and `find` uses it. `identity` verifies an agent's token. `calls` changes objects; `timeout_client` gives each
-//! call a timeout.
+//! which were reported because they stay. `mark` tells a server's Pod from another program's of the same name, and `find`
+//! uses it. `identity` verifies an agent's token. `calls` changes objects; `timeout_client` gives each call a timeout.
 
 mod calls;
 mod changes;
@@ -354,7 +354,13 @@ impl Launcher for KubernetesLauncher {
         let own = match found {
             Found::Own(pod) => Some(pod),
             // It is not the server's to remove.
-            Found::Foreign | Found::None => None,
+            Found::Foreign => {
+                if self.garbage_reports.is_new(executor) {
+                    tracing::warn!(%attempt, pod = name, "another program made this Pod with the name of an attempt's; it stays until somebody deletes it");
+                }
+                None
+            }
+            Found::None => None,
         };
         let runs = |pod: &Pod| {
             let is_overdue = self.terminating.is_overdue(pod, Instant::now());
