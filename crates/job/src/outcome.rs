@@ -23,8 +23,9 @@ pub struct Outcome {
     /// Whether the command succeeded and its output is kept for another attempt to publish.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub output_kept: bool,
-    /// Whether the command exited and its submitter did not report the result of the statement that ran, or the agent
-    /// reported a success that the log does not show. Agents of earlier versions do not report this.
+    /// Whether the command exited and its submitter did not report the result of the statement that ran: agents set it
+    /// only with [`Reason::Exited`], and those of earlier versions never. A server sets it with [`Reason::AgentFailed`]
+    /// if the agent reported a success that the log does not show.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unexplained: bool,
     /// Whether the database did not execute the last statement, or rolled it back. Agents of earlier versions do not
