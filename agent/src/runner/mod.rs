@@ -26,7 +26,7 @@ use sqlflow_os::failpoint;
 use sqlflow_proto::agent::{Assignment, CommitRequest, Outcome};
 use sqlflow_proto::record::{ModelPublished, record::Payload};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
@@ -45,14 +45,11 @@ use crate::process::terminal::Terminal;
 use crate::process::tree::SignaledProcesses;
 use crate::publish::Publication;
 use crate::supervisor::{
-    Action, AttachEvent, Attempt, Budget, CommandEvent, Event, Exit, Load, Plan, PrepareEvent, Program,
-    ReportEvent, Timer,
+    Action, AttachEvent, Attempt, Budget, CommandEvent, Event, Load, Plan, ReportEvent, Timer,
 };
 use crate::trace::{SharedTrace, Trace};
-use crate::workspace;
 pub(crate) use config::RunConfig;
 use job_control::StopRequest;
-use prepare::prepare;
 use programs::{Process, Programs, companion_name};
 use timers::Timers;
 
@@ -312,35 +309,6 @@ impl Runner {
         Event::Attach(AttachEvent::Assigned(plan))
     }
 
-    fn reap(&mut self) {
-        let reaped = self.reaper.reap();
-        for (pid, status) in reaped.ended {
-            let Some(program) = self.programs.program(pid) else { continue };
-            if let Some(failed) = self.programs.failed_start.take() {
-                // The companion of a command that could not be started. Nothing has run.
-                self.programs.companion = Process::NotStarted;
-                self.send(failed);
-                continue;
-            }
-            let told = self.programs.ended(program);
-            if program == Program::Command {
-                self.take_terminal_back(Some(pid));
-            }
-            tracing::info!(?status, ?program, "a program ended");
-            let exit = Exit {
-                status,
-                oom_kills: self.outcome_builder.oom_kills(),
-                memory_limit: self.outcome_builder.memory_limit(),
-                memory_peak: self.outcome_builder.memory_peak(),
-            };
-            self.send(Event::Command(CommandEvent::Exited { program, exit, told }));
-        }
-        if reaped.all_exited && self.programs.have_ended() {
-            self.all_exited = true;
-            self.send(Event::Command(CommandEvent::AllExited));
-        }
-    }
-
     fn send(&self, event: Event) {
         self.events.send(event).expect("the inbox lives as long as the runner");
     }
@@ -425,46 +393,6 @@ impl Runner {
 
     fn assignment(&self) -> Arc<Assignment> {
         self.assignment.clone().expect("the machine acts only after the assignment")
-    }
-
-    fn prepare(&mut self) {
-        let assignment = self.assignment();
-        let attempt = attempt_of(&assignment);
-        let config = self.config.clone();
-        // The workspace of the attempt whose output is published.
-        let root = match (&config.run_dir, assignment.publish_attempt) {
-            (Some(dir), earlier @ 1..) => workspace::of_attempt(dir, attempt.step, earlier),
-            _ => config.root.clone(),
-        };
-        match Publication::new(&attempt, &assignment.outputs, &root, config.publish_retry) {
-            Ok(publication) => {
-                let publication = publication.suggesting(assignment.visibility.as_ref());
-                self.publication = Some(Arc::new(publication));
-            }
-            Err(why) => return self.send(Event::Prepare(PrepareEvent::WorkspaceFailed(why))),
-        }
-        self.link.outbox.hold_ends(assignment.outputs.iter().filter_map(|output| output.statement));
-        let (publication, link) = (self.publication(), self.link.clone());
-        let warns = |link: &Arc<Link>| {
-            let link = Arc::clone(link);
-            move |text| link.outbox.warn(text)
-        };
-        publication.on_failing_storage(warns(&link));
-        self.fetching.on_failing(warns(&link));
-        let (retry, events) = (self.fetching.clone(), self.events.clone());
-        spawn_blocking(move || {
-            let prepared = prepare(&config, &root, &assignment, &retry);
-            let outputs = match prepared {
-                Event::Prepare(PrepareEvent::Prepared) if assignment.publish_attempt == 0 => {
-                    publication.prepare(&|text| link.outbox.warn(text))
-                }
-                _ => Ok(()),
-            };
-            let _ = events.send(match outputs {
-                Ok(()) => prepared,
-                Err(why) => Event::Prepare(PrepareEvent::WorkspaceFailed(why)),
-            });
-        });
     }
 
     fn warn(&self, text: String) {

@@ -5,19 +5,60 @@ use std::sync::Arc;
 
 use sqlflow_model_storage::RetryPolicy;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
+use tokio::task::spawn_blocking;
 
-use super::{RunConfig, attempt_of};
+use super::{RunConfig, Runner, attempt_of};
 use crate::input::{self, InputError};
+use crate::output::link::Link;
+use crate::publish::Publication;
 use crate::supervisor::{Event, PrepareEvent};
 use crate::{known_models, workspace};
 
+impl Runner {
+    /// Prepares in another thread, which sends an event at the end.
+    pub(super) fn prepare(&mut self) {
+        let assignment = self.assignment();
+        let attempt = attempt_of(&assignment);
+        let config = self.config.clone();
+        // The workspace of the attempt whose output is published.
+        let root = match (&config.run_dir, assignment.publish_attempt) {
+            (Some(dir), earlier @ 1..) => workspace::of_attempt(dir, attempt.step, earlier),
+            _ => config.root.clone(),
+        };
+        match Publication::new(&attempt, &assignment.outputs, &root, config.publish_retry) {
+            Ok(publication) => {
+                let publication = publication.suggesting(assignment.visibility.as_ref());
+                self.publication = Some(Arc::new(publication));
+            }
+            Err(why) => return self.send(Event::Prepare(PrepareEvent::WorkspaceFailed(why))),
+        }
+        self.link.outbox.hold_ends(assignment.outputs.iter().filter_map(|output| output.statement));
+        let (publication, link) = (self.publication(), self.link.clone());
+        let warns = |link: &Arc<Link>| {
+            let link = Arc::clone(link);
+            move |text| link.outbox.warn(text)
+        };
+        publication.on_failing_storage(warns(&link));
+        self.fetching.on_failing(warns(&link));
+        let (retry, events) = (self.fetching.clone(), self.events.clone());
+        spawn_blocking(move || {
+            let prepared = prepare(&config, &root, &assignment, &retry);
+            let outputs = match prepared {
+                Event::Prepare(PrepareEvent::Prepared) if assignment.publish_attempt == 0 => {
+                    publication.prepare(&|text| link.outbox.warn(text))
+                }
+                _ => Ok(()),
+            };
+            let _ = events.send(match outputs {
+                Ok(()) => prepared,
+                Err(why) => Event::Prepare(PrepareEvent::WorkspaceFailed(why)),
+            });
+        });
+    }
+}
+
 /// Prepares everything below `root`. Blocks.
-pub(super) fn prepare(
-    config: &RunConfig,
-    root: &Path,
-    assignment: &Assignment,
-    retry: &Arc<RetryPolicy>,
-) -> Event {
+fn prepare(config: &RunConfig, root: &Path, assignment: &Assignment, retry: &Arc<RetryPolicy>) -> Event {
     if let Some(dir) = config.run_dir.as_ref().filter(|_| config.keeps_output) {
         remove_earlier(dir, &attempt_of(assignment), assignment.publish_attempt);
     }

@@ -4,7 +4,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use sqlflow_proto::agent::Companion;
 
-use crate::supervisor::{Event, Program};
+use super::Runner;
+use crate::supervisor::{CommandEvent, Event, Exit, Program};
 
 /// A program as a process.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +86,38 @@ impl Programs {
         match program {
             Program::Command => &mut self.command,
             Program::Companion => &mut self.companion,
+        }
+    }
+}
+
+impl Runner {
+    /// Takes the exits of child processes.
+    pub(super) fn reap(&mut self) {
+        let reaped = self.reaper.reap();
+        for (pid, status) in reaped.ended {
+            let Some(program) = self.programs.program(pid) else { continue };
+            if let Some(failed) = self.programs.failed_start.take() {
+                // The companion of a command that could not be started. Nothing has run.
+                self.programs.companion = Process::NotStarted;
+                self.send(failed);
+                continue;
+            }
+            let told = self.programs.ended(program);
+            if program == Program::Command {
+                self.take_terminal_back(Some(pid));
+            }
+            tracing::info!(?status, ?program, "a program ended");
+            let exit = Exit {
+                status,
+                oom_kills: self.outcome_builder.oom_kills(),
+                memory_limit: self.outcome_builder.memory_limit(),
+                memory_peak: self.outcome_builder.memory_peak(),
+            };
+            self.send(Event::Command(CommandEvent::Exited { program, exit, told }));
+        }
+        if reaped.all_exited && self.programs.have_ended() {
+            self.all_exited = true;
+            self.send(Event::Command(CommandEvent::AllExited));
         }
     }
 }
