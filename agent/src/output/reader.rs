@@ -3,37 +3,34 @@
 //!
 //! When the outbox is full, the command waits, or its output is dropped and a gap record counts it, by the policy.
 //! Frames of the channel are never dropped.
+//!
+//! `output_pipe` is one output stream, and `channel` the channel of one program with what it may send.
+
+mod channel;
+mod output_pipe;
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
 use sqlflow_proto::agent::Failure;
-use sqlflow_proto::record::output::Stream;
-use sqlflow_proto::record::{Gap, Output, gap, record::Payload};
+use sqlflow_proto::record::record::Payload;
 use sqlflow_sync::lock;
-use tokio::net::unix::{OwnedReadHalf, pipe};
 use tokio::sync::{mpsc, watch};
 
 use super::link::Link;
-use super::progress::ProgressLines;
-use super::tee::Tee;
 use crate::channel::codec::{Content, ReceivedFrame, next_frame};
 use crate::channel::replies::Answer;
 use crate::output::WhenFull;
-use crate::output::tee::TeeMode;
-use crate::supervisor::{CommandEvent, Event, Program};
+use crate::supervisor::{CommandEvent, Event};
 use crate::trace::SharedTrace;
+
+pub use channel::{Channel, Rights};
+pub use output_pipe::OutputPipe;
 
 /// Maximum length of one record of output.
 const CHUNK: usize = 64 << 10;
-/// Maximum length of a line that is appended to the output.
-const LONGEST_LINE: usize = 4 << 10;
-/// Minimum room in a block; with less, a new one is allocated.
-const WORTHWHILE: usize = 8 << 10;
 /// Number of reads that empty a pipe, if nothing is written meanwhile.
 const PIPE_READS: usize = 16;
 /// Time without output after which the pipes are empty, once reading has to stop.
@@ -62,225 +59,11 @@ pub struct Reader {
     pub stop: watch::Receiver<bool>,
 }
 
-/// The frames that a program may send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rights {
-    /// All.
-    All,
-    /// Those that are no results. Only the companion of this name may send results.
-    NoResults {
-        /// Name of the companion.
-        companion: String,
-    },
-    /// All. The sender is the companion of this name.
-    OfCompanion(String),
-}
-
-impl Rights {
-    fn check(&self, content: &Content) -> Result<(), String> {
-        match (self, content.result_kind()) {
-            (Self::NoResults { companion }, Some(kind)) => Err(format!(
-                "cannot accept the frame `{kind}` from the command: only {companion} may send it; \
-                 use the submitter of the agent's version"
-            )),
-            (Self::NoResults { .. }, None) | (Self::All | Self::OfCompanion(_), _) => Ok(()),
-        }
-    }
-
-    /// Names the sender of a bad frame, if there are two.
-    fn blame(&self, cause: &str) -> String {
-        match self {
-            Self::All => cause.to_owned(),
-            Self::NoResults { .. } => format!("the command: {cause}"),
-            Self::OfCompanion(name) => format!("{name}: {cause}"),
-        }
-    }
-}
-
-/// The agent's end of a submitter channel.
-#[derive(Debug)]
-pub struct Channel {
-    program: Program,
-    rights: Rights,
-    /// Number of frames so far.
-    frames: Arc<AtomicU64>,
-    incoming: OwnedReadHalf,
-    /// The beginning of a frame.
-    buffer: BytesMut,
-    /// Acknowledgements that are due later.
-    answers: mpsc::Sender<Answer>,
-}
-
-impl Channel {
-    /// With nothing read yet.
-    pub fn new(
-        program: Program,
-        rights: Rights,
-        incoming: OwnedReadHalf,
-        answers: mpsc::Sender<Answer>,
-    ) -> Self {
-        Self { program, rights, frames: Arc::default(), incoming, buffer: BytesMut::new(), answers }
-    }
-
-    /// Number of frames so far.
-    pub fn frames(&self) -> Arc<AtomicU64> {
-        self.frames.clone()
-    }
-}
-
 /// Whether something still holds one of the command's pipes open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pipes {
     Closed,
     HeldOpen,
-}
-
-/// One of the command's output streams.
-#[derive(Debug)]
-pub struct OutputPipe {
-    /// `None` after its end.
-    pipe: Option<pipe::Receiver>,
-    stream: Stream,
-    offset: u64,
-    block: BytesMut,
-    tee: Option<Tee>,
-    /// For a tee in line mode.
-    progress: Option<ProgressLines>,
-    /// Dropped bytes without a gap record yet.
-    dropped: u64,
-    /// The output so far ends within a line.
-    is_mid_line: bool,
-}
-
-impl OutputPipe {
-    /// # Errors
-    /// `pipe` is not a pipe, or cannot be made non-blocking.
-    pub fn new(pipe: OwnedFd, stream: Stream, tee: Option<Tee>, mode: TeeMode) -> io::Result<Self> {
-        let pipe = pipe::Receiver::from_owned_fd(pipe)?;
-        let progress = (mode == TeeMode::Lines).then(|| ProgressLines::new(Instant::now()));
-        Ok(Self {
-            pipe: Some(pipe),
-            stream,
-            offset: 0,
-            block: BytesMut::new(),
-            tee,
-            progress,
-            dropped: 0,
-            is_mid_line: false,
-        })
-    }
-
-    /// Reads once, and records or drops the bytes. Returns their number; 0: nothing is there now.
-    async fn turn(&mut self, link: &Link, drops: bool, stop: &mut watch::Receiver<bool>) -> usize {
-        if self.is_held() && !*stop.borrow() {
-            return 0;
-        }
-        let Some(pipe) = &self.pipe else { return 0 };
-        if self.block.capacity() < WORTHWHILE {
-            self.block = BytesMut::with_capacity(CHUNK);
-        }
-        match pipe.try_read_buf(&mut (&mut self.block).limit(CHUNK)) {
-            Ok(0) => self.pipe = None,
-            Ok(read) => {
-                let data = self.block.split().freeze();
-                self.take(data, drops, link, stop).await;
-                return read;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => {
-                tracing::error!(%error, stream = ?self.stream, "cannot read the command's output");
-                self.pipe = None;
-            }
-        }
-        0
-    }
-
-    /// Records or drops output.
-    async fn take(&mut self, data: Bytes, drops: bool, link: &Link, stop: &mut watch::Receiver<bool>) {
-        let count = data.len() as u64;
-        self.is_mid_line = data.last().is_some_and(|byte| *byte != b'\n');
-        self.repeat(data.clone(), link, stop).await;
-        if drops {
-            self.dropped += count;
-        } else {
-            self.record_dropped(link);
-            let output = Output { stream: self.stream.into(), offset: self.offset, data };
-            link.outbox.push_output(Payload::Output(output));
-        }
-        self.offset += count;
-    }
-
-    /// Appends a line, at most [`LONGEST_LINE`] bytes of it, as if the command had written it.
-    async fn append_line(&mut self, line: &str, link: &Link, stop: &mut watch::Receiver<bool>) {
-        let line = &line[..line.floor_char_boundary(LONGEST_LINE)];
-        let begin = if self.is_mid_line { "\n" } else { "" };
-        self.take(format!("{begin}{line}\n").into(), false, link, stop).await;
-    }
-
-    /// Whether the reader of the agent's own stream is slow, so that the command waits at this pipe.
-    fn is_held(&self) -> bool {
-        self.tee.as_ref().is_some_and(Tee::holds)
-    }
-
-    /// Copies output to the agent's own stream.
-    async fn repeat(&mut self, data: Bytes, link: &Link, stop: &mut watch::Receiver<bool>) {
-        let data = match &mut self.progress {
-            Some(progress) => progress.push(&data, Instant::now()).into(),
-            None => data,
-        };
-        self.show(data, link, stop).await;
-    }
-
-    /// Shows the state of a progress bar without new output.
-    async fn show_progress(&mut self, link: &Link, stop: &mut watch::Receiver<bool>) {
-        if let Some(progress) = &mut self.progress {
-            let state = progress.flush(Instant::now());
-            self.show(state.into(), link, stop).await;
-        }
-    }
-
-    /// A stuck reader there does not delay the records of the last bytes.
-    async fn show(&mut self, data: Bytes, link: &Link, stop: &mut watch::Receiver<bool>) {
-        let Some(tee) = self.tee.as_ref().filter(|_| !data.is_empty()) else { return };
-        tokio::select! {
-            biased;
-            () = tee.room() => {}
-            _ = stop.wait_for(|stop| *stop) => {}
-        }
-        tee.pass(data);
-        if let Some(failure) = tee.failure() {
-            link.outbox.warn(failure);
-        }
-        if tee.is_over() {
-            self.pipe = None;
-        }
-    }
-
-    /// Waits until that is due.
-    async fn progress_due(&self) {
-        match self.progress.as_ref().filter(|_| !self.is_held()).and_then(ProgressLines::due) {
-            Some(due) => tokio::time::sleep_until(due.into()).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn record_dropped(&mut self, link: &Link) {
-        if self.dropped > 0 {
-            let bytes = Some(std::mem::take(&mut self.dropped));
-            link.outbox.push_output(Payload::Gap(Gap { reason: gap::Reason::SpoolFull.into(), bytes }));
-        }
-    }
-
-    async fn readable(&self) {
-        match (&self.pipe, &self.tee) {
-            (Some(_), Some(tee)) if tee.holds() => tee.room().await,
-            (Some(pipe), _) => {
-                // An error shows at the read.
-                let _ = pipe.readable().await;
-            }
-            (None, _) => std::future::pending().await,
-        }
-    }
 }
 
 impl Reader {

@@ -3,10 +3,14 @@ use std::io::Write as _;
 use nix::fcntl::OFlag;
 use prost::Message as _;
 use sqlflow_proto::agent::{Failure, SubmitterFrame, submitter_frame::Frame};
+use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{StatementEnded, StatementStarted};
 use tokio::net::UnixStream;
 
+use super::output_pipe::LONGEST_LINE;
 use super::*;
+use crate::output::tee::TeeMode;
+use crate::supervisor::Program;
 
 /// The ends of the command. Everything is written before the agent reads, so only the rules of the reader give the order.
 struct Command {
