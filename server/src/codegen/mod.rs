@@ -8,6 +8,4 @@ mod spec;
 
 pub use assignment::{AssignOptions, Assigner, ConfinementOptions, DATA_SOURCE, secrets_of};
 pub use build::{job_steps, step_specs};
-pub use spec::{
-    InputSpec, OutputSpec, RemovalSpec, ReplaySpec, STEP_VERSION, StepSpec, VisibilityRule,
-};
+pub use spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, STEP_VERSION, StepSpec, VisibilityRule};
