@@ -5,6 +5,7 @@ mod mysql;
 mod postgresql;
 mod reach;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use sqlflow_sql::Dialect;
@@ -164,10 +165,15 @@ impl SqliteSource {
         self.path == Path::new("/:memory:")
     }
 
-    /// Whether its file does not exist.
+    /// Whether its file certainly does not exist. One that cannot be looked up may exist, for example in a folder of
+    /// another user: opening it shows the true cause.
     #[must_use]
     pub fn is_absent(&self) -> bool {
-        !self.is_in_memory() && !self.path.exists()
+        let is_absent = match self.path.try_exists() {
+            Ok(exists) => !exists,
+            Err(error) => error.kind() == ErrorKind::NotADirectory,
+        };
+        is_absent && !self.is_in_memory()
     }
 
     /// Why its file, which does not exist, cannot be created.
@@ -339,6 +345,21 @@ mod tests {
             assert_eq!(new(other), None, "{other}");
         }
         assert_eq!(new(&format!("sqlite://{dir}")), None, "it is there");
+    }
+
+    #[test]
+    fn file_that_cannot_be_looked_up_is_not_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::os::unix::fs::symlink("loop.db", path("loop.db")).unwrap();
+        std::os::unix::fs::symlink("nowhere.db", path("dangling.db")).unwrap();
+        std::fs::write(path("file"), "").unwrap();
+        for (name, expected) in
+            [("loop.db", false), ("file", false), ("dangling.db", true), ("no.db", true), ("file/x.db", true)]
+        {
+            let source = sqlite(&format!("sqlite:///{}", path(name).display())).unwrap();
+            assert_eq!(source.is_absent(), expected, "{name}");
+        }
     }
 
     #[test]

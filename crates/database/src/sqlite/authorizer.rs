@@ -139,7 +139,7 @@ impl Authorizer {
         // A relative path begins at the working folder, as in SQLite.
         let absolute = std::path::absolute(path).map_err(|error| cannot(&error))?;
         let may_create = (is_created || self.creates_its_file.get()) && !self.denies_new_files.get();
-        if !may_create && !absolute.exists() {
+        if !may_create && absolute.try_exists().is_ok_and(|exists| !exists) {
             return Err(cannot(&format_args!(
                 "no such file; correct the path, or write 'file:{}?mode=rwc' to create it",
                 path.display()
