@@ -192,7 +192,9 @@ impl NamedFile {
                 path => file(path, false),
             };
         };
-        // Escapes, fragments and authorities need no second reader: a plain path says the same.
+        // The authority of most URIs, which is none.
+        let uri = uri.strip_prefix(b"//").filter(|it| it.starts_with(b"/")).unwrap_or(uri);
+        // Escapes, fragments and other authorities need no second reader: a plain path says the same.
         if uri.starts_with(b"//") || uri.iter().any(|byte| b"%#".contains(byte)) {
             return Self::Unclear;
         }
@@ -308,7 +310,10 @@ mod tests {
             ("file:/a?mode=ro&mode=rwc", NamedFile::Unclear),
             ("file:/a%2fb", NamedFile::Unclear),
             ("file:/a#b", NamedFile::Unclear),
-            ("file:///a", NamedFile::Unclear),
+            ("file:///a", file("/a", false)),
+            ("file:///a?mode=rwc", file("/a", true)),
+            ("file:////a", NamedFile::Unclear),
+            ("file://", NamedFile::Unclear),
             ("file://localhost/a", NamedFile::Unclear),
         ] {
             assert_eq!(NamedFile::of(name.as_bytes()), expected, "{name}");

@@ -114,6 +114,7 @@ fn statements_attach_only_what_lies_in_the_folders() {
         (format!("file:{}?mode=rwc", at("new.db")), "in no folder for SQLite files"),
         (format!("file:{}", at("open/%2e%2e/data.db")), "by a URI with an escape"),
         (format!("file:///{}", at("data.db")), "by a URI with an escape"),
+        (format!("file://{}", at("data.db")), "in no folder for SQLite files"),
         ("data.db".to_owned(), "no such file"),
     ] {
         for sql in [format!("ATTACH '{name}' AS x"), format!("EXPLAIN ATTACH '{name}' AS x")] {
@@ -134,6 +135,7 @@ fn statements_attach_only_what_lies_in_the_folders() {
 
     run(&mut *database, &format!("ATTACH '{}' AS x", at("open/a.db")));
     run(&mut *database, &format!("ATTACH 'file:{}?mode=ro' AS y", at("open/a.db")));
+    run(&mut *database, &format!("ATTACH 'file://{}?mode=ro' AS z", at("open/a.db")));
     run(&mut *database, "ATTACH ':memory:' AS m");
     run(&mut *database, "ATTACH '' AS n");
     run(&mut *database, "CREATE TEMP TABLE u AS SELECT a FROM x.t");
