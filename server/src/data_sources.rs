@@ -391,10 +391,11 @@ mod tests {
         let of = async |given: &str| checked(&sources, given).await;
         assert!(!of("").await.unwrap().is_clients, "the operator's lies anywhere");
         assert!(of(&file("data/new.db?mode=rwc")).await.unwrap().is_clients);
-        assert!(of("sqlite:////no/such/folder/x.db").await.is_ok(), "the data process says more");
+        assert!(of(&file("data/none/x.db")).await.is_ok(), "the data process says more");
         for (given, expected) in [
             (file("default.db"), "it lies in no folder for SQLite files"),
             (file("data/../x.db"), "it lies in no folder for SQLite files"),
+            ("sqlite:////no/such/folder/x.db".to_owned(), "it lies in no folder for SQLite files"),
             (file("state/state.db"), "it belongs to the state"),
             ("mysql://u:hunter2@unix(/run/my.sock)/d".to_owned(), "has no Unix socket here"),
             ("postgresql://u:hunter2@h/d?sslrootcert=/etc/shadow".to_owned(), "the option sslrootcert;"),

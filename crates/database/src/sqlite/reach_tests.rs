@@ -115,7 +115,11 @@ fn statements_attach_only_what_lies_in_the_folders() {
         (format!("file:{}", at("open/%2e%2e/data.db")), "by a URI with an escape"),
         (format!("file:///{}", at("data.db")), "by a URI with an escape"),
         (format!("file://{}", at("data.db")), "in no folder for SQLite files"),
-        ("data.db".to_owned(), "no such file"),
+        ("data.db".to_owned(), "in no folder for SQLite files"),
+        (at("new.db"), "in no folder for SQLite files"),
+        (at("none/new.db"), "in no folder for SQLite files"),
+        (at("open/none/new.db"), "no such file"),
+        (at("state/new.db"), "it belongs to the state of the server"),
     ] {
         for sql in [format!("ATTACH '{name}' AS x"), format!("EXPLAIN ATTACH '{name}' AS x")] {
             let said = error(&mut *database, &sql);
@@ -169,6 +173,10 @@ fn own_file_of_a_client_lies_in_the_folders() {
     file.reach.is_clients = true;
     let said = file.connect("", &[], true).err().unwrap().message;
     assert!(said.contains("in no folder for SQLite files"), "{said}");
+    let moved = file.beside("moved.db");
+    fs::rename(file.path(), &moved).unwrap();
+    assert_eq!(file.connect("", &[], true).err().unwrap().message, said, "it does not say what exists");
+    fs::rename(&moved, file.path()).unwrap();
     file.reach.sqlite_folders = Some(vec![file.beside("")]);
     run(&mut *file.connect("", &[], true).unwrap(), "INSERT INTO t VALUES (8)");
     file.reach.private = vec![file.path()];
