@@ -86,8 +86,12 @@ impl Options {
         Ok(reach)
     }
 
-    /// Files that no session names: secrets, and the files of data sources with a name and of the default.
-    fn private_files(&self) -> anyhow::Result<Vec<PathBuf>> {
+    /// Files that no session names and no user code reads: secrets, and the files of data sources with a name and of the
+    /// default.
+    ///
+    /// # Errors
+    /// The file with data sources cannot be read.
+    pub(super) fn private_files(&self) -> anyhow::Result<Vec<PathBuf>> {
         let own = sqlflow_data_source::local_paths(self.datasource.expose());
         Ok(self.private_paths()?.into_iter().chain(own).collect())
     }
