@@ -29,7 +29,7 @@ pub struct SecretsArgs {
     pub secrets_key: Option<PathBuf>,
 
     /// Command that prints this key, such as of a key management service; in place of --secrets-key. It is split at spaces,
-    /// and runs once, when the server starts, without a shell
+    /// and runs without a shell: once when the server starts, and for `doctor` and `--check`
     #[arg(long, env = "SQLFLOW_SECRETS_KEY_COMMAND", value_name = "COMMAND", global = true)]
     pub secrets_key_command: Option<String>,
 
