@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use sqlflow_data_source::{DataSourceError, Reach, Refusal, Sockets, is_name};
@@ -17,10 +18,13 @@ use sqlflow_identity::{Caller, Pattern};
 use sqlflow_job_store::Secret;
 use sqlflow_os::reloaded::Reloaded;
 use sqlflow_sql::nearest;
+use sqlflow_sync::blocking;
 use tonic::Status;
 
 /// Number of names in an error.
 const LISTED: usize = 10;
+/// Timeout for judging an SQLite file at Run. A network file system may not answer.
+const JUDGE_TIME: Duration = Duration::from_secs(5);
 
 /// What sessions may use.
 #[derive(Clone)]
@@ -134,16 +138,14 @@ impl DataSources {
     /// here, or none of this kind.
     pub fn of(&self, caller: &Caller, given: &str) -> Result<DataSource, Status> {
         let operators = |dsn| DataSource { dsn, is_clients: false };
-        let found = if given.is_empty() {
+        Ok(if given.is_empty() {
             operators(self.default_for(caller)?)
         } else if is_name(given) && (self.named.is_some() || !self.allow_client_dsn) {
             operators(self.named(caller, given)?)
         } else {
             // Without named ones, a name was meant as a whole one: the check of its form says more.
             DataSource { dsn: self.of_client(caller, given)?, is_clients: true }
-        };
-        self.check_file(&found)?;
-        Ok(found)
+        })
     }
 
     fn of_client(&self, caller: &Caller, given: &str) -> Result<Secret, Status> {
@@ -162,11 +164,19 @@ impl DataSources {
         }
     }
 
-    /// Refuses an SQLite file that the data process would not open. It looks again, when it opens the file.
-    fn check_file(&self, found: &DataSource) -> Result<(), Status> {
+    /// Refuses an SQLite file that the data process would not open. It looks again, when it opens the file. The client
+    /// chooses the path, so this comes after admission.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED: no job may open it.
+    pub async fn check_file(&self, found: &DataSource) -> Result<(), Status> {
         let source = sqlflow_data_source::sqlite(found.dsn.expose()).filter(|it| !it.is_in_memory());
         let Some(source) = source.filter(|_| self.sees_files) else { return Ok(()) };
-        match self.reach(found.is_clients).own_file(&source.path) {
+        let (reach, path) = (self.reach(found.is_clients), source.path.clone());
+        let judging = blocking::run(move || reach.own_file(&path));
+        // Without an answer it is unseen.
+        let Ok(judged) = tokio::time::timeout(JUDGE_TIME, judging).await else { return Ok(()) };
+        match judged.map_err(|_| Status::unavailable("the server is shutting down"))? {
             // Its folder may be mounted later.
             Ok(_) | Err(Refusal::Unseen(_) | Refusal::Dangling) => Ok(()),
             Err(refusal @ (Refusal::Outside(_) | Refusal::State | Refusal::Private)) => {
@@ -320,6 +330,13 @@ mod tests {
             .allow_client_dsn(allow_client_dsn)
     }
 
+    /// What Run takes from ana's session.
+    async fn checked(sources: &DataSources, given: &str) -> Result<DataSource, Status> {
+        let found = sources.of(&caller("ana"), given)?;
+        sources.check_file(&found).await?;
+        Ok(found)
+    }
+
     #[test]
     fn name_is_for_its_users() {
         let dir = tempfile::tempdir().unwrap();
@@ -357,8 +374,8 @@ mod tests {
         assert_eq!(alone.of(&caller("ana"), "").unwrap().dsn.expose(), "");
     }
 
-    #[test]
-    fn own_data_source_reaches_no_files_of_the_operator() {
+    #[tokio::test]
+    async fn own_data_source_reaches_no_files_of_the_operator() {
         let dir = tempfile::tempdir().unwrap();
         for folder in ["data", "state"] {
             std::fs::create_dir(dir.path().join(folder)).unwrap();
@@ -371,25 +388,26 @@ mod tests {
         let file = |name: &str| format!("sqlite:///{}", dir.path().join(name).display());
         let sources = DataSources::new(Secret::new(file("default.db"))).allow_sockets(Sockets::Refused);
         let sources = sources.on_this_machine(reach);
-        let of = |given: &str| sources.of(&caller("ana"), given);
-        assert!(!of("").unwrap().is_clients, "the operator's lies anywhere");
-        assert!(of(&file("data/new.db?mode=rwc")).unwrap().is_clients);
-        assert!(of("sqlite:////no/such/folder/x.db").is_ok(), "the data process says more");
+        let of = async |given: &str| checked(&sources, given).await;
+        assert!(!of("").await.unwrap().is_clients, "the operator's lies anywhere");
+        assert!(of(&file("data/new.db?mode=rwc")).await.unwrap().is_clients);
+        assert!(of(&file("data/none/x.db")).await.is_ok(), "the data process says more");
         for (given, expected) in [
             (file("default.db"), "it lies in no folder for SQLite files"),
             (file("data/../x.db"), "it lies in no folder for SQLite files"),
+            ("sqlite:////no/such/folder/x.db".to_owned(), "it lies in no folder for SQLite files"),
             (file("state/state.db"), "it belongs to the state"),
             ("mysql://u:hunter2@unix(/run/my.sock)/d".to_owned(), "has no Unix socket here"),
             ("postgresql://u:hunter2@h/d?sslrootcert=/etc/shadow".to_owned(), "the option sslrootcert;"),
         ] {
-            let error = of(&given).unwrap_err();
+            let error = of(&given).await.unwrap_err();
             assert_eq!(error.code(), tonic::Code::PermissionDenied, "{given}");
             assert!(error.message().contains(expected), "{error:?}");
             assert!(!error.message().contains("hunter2") && !error.message().contains("shadow"));
         }
         let state = DataSources::new(Secret::new(file("state/x.db")))
             .on_this_machine(Reach { state_folder: Some(dir.path().join("state")), ..Reach::default() });
-        assert!(state.of(&caller("ana"), "").unwrap_err().message().contains("it belongs to the state"));
+        assert!(checked(&state, "").await.unwrap_err().message().contains("it belongs to the state"));
     }
 
     #[test]

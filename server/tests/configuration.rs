@@ -159,6 +159,11 @@ fn check_reports_all_problems() {
         server(dir.path()).args(["--check", "--datasource=sqlite:///no-such-iris.db"]).output().unwrap();
     let expected = "cannot use the data source (from --datasource): /no-such-iris.db does not exist";
     assert!(error(&source).contains(expected), "{source:?}");
+    let file = dir.path().join("irs.db");
+    let absent = format!("--datasource=sqlite:///{}", file.display());
+    let absent = server(dir.path()).args(["--check", &absent]).output().unwrap();
+    let expected = format!("{} does not exist; correct the path, or add ?mode=rwc", file.display());
+    assert!(error(&absent).contains(&expected), "{absent:?}");
 
     let pods = error(&server(dir.path()).args(["--check", "--launcher=kubernetes"]).output().unwrap());
     for flag in ["--models", "--agent-cert", "--agent-key", "--agent-url", "--pod-image"] {

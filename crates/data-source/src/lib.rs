@@ -5,6 +5,7 @@ mod mysql;
 mod postgresql;
 mod reach;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use sqlflow_sql::Dialect;
@@ -164,10 +165,15 @@ impl SqliteSource {
         self.path == Path::new("/:memory:")
     }
 
-    /// Whether its file does not exist.
+    /// Whether its file certainly does not exist. One that cannot be looked up may exist, for example in a folder of
+    /// another user: opening it shows the true cause.
     #[must_use]
     pub fn is_absent(&self) -> bool {
-        !self.is_in_memory() && !self.path.exists()
+        let is_absent = match self.path.try_exists() {
+            Ok(exists) => !exists,
+            Err(error) => error.kind() == ErrorKind::NotADirectory,
+        };
+        is_absent && !self.is_in_memory()
     }
 
     /// Why its file, which does not exist, cannot be created.
@@ -231,26 +237,31 @@ pub struct AbsentFile {
     pub is_created: bool,
 }
 
-/// The SQLite file of a data source, if it does not exist. `None`: it exists, or it is no SQLite file, or
-/// [`missing_sqlite_file`] has an error.
+/// The SQLite file of a data source, if it does not exist. `None`: it exists, or it is no SQLite file, or its folder does
+/// not exist.
 #[must_use]
 pub fn absent_sqlite_file(data_source: &str) -> Option<AbsentFile> {
     let source = sqlite(data_source).filter(|source| source.is_absent() && source.obstacle().is_none())?;
     Some(AbsentFile { path: source.path, is_created: source.mode == SqliteMode::Create })
 }
 
-/// Why a submitter on this machine cannot open the SQLite file of a data source: it does not exist, and cannot be
-/// created. `None`: no problem, or no SQLite file.
+/// Why a submitter on this machine cannot open the SQLite file of a data source: it does not exist, and is not created.
+/// `None`: no problem, or no SQLite file.
 #[must_use]
 pub fn missing_sqlite_file(data_source: &str) -> Option<String> {
     let source = sqlite(data_source).filter(SqliteSource::is_absent)?;
     let path = source.path.display();
-    Some(match source.obstacle()? {
-        Obstacle::AtRoot => format!(
+    match source.obstacle() {
+        Some(Obstacle::AtRoot) => Some(format!(
             "{path} does not exist, and the path of a data source is absolute; write sqlite:////folder{path}"
-        ),
-        Obstacle::NoFolder(folder) => format!("the folder {} does not exist", folder.display()),
-    })
+        )),
+        Some(Obstacle::NoFolder(folder)) => Some(format!("the folder {} does not exist", folder.display())),
+        None if source.mode == SqliteMode::Create => None,
+        None => Some(format!(
+            "{path} does not exist; correct the path, or add ?mode=rwc to the data source, so that CREATE TABLE creates \
+             the file"
+        )),
+    }
 }
 
 /// Paths of this machine by which a program without the data source's password could reach its data: the SQLite file,
@@ -312,8 +323,14 @@ mod tests {
     fn missing_sqlite_folder_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().display();
-        for fine in [format!("sqlite://{dir}/new.db"), "sqlite:///:memory:".into(), "mysql://h/d".into()] {
+        let fine = [format!("sqlite://{dir}/new.db?mode=rwc"), format!("sqlite://{dir}")];
+        for fine in fine.into_iter().chain(["sqlite:///:memory:".into(), "mysql://h/d".into()]) {
             assert_eq!(missing_sqlite_file(&fine), None, "{fine}");
+        }
+        for mode in ["", "?mode=ro", "?mode=rw", "?mode=rwc&mode=ro"] {
+            let missing = missing_sqlite_file(&format!("sqlite://{dir}/new.db{mode}")).unwrap();
+            let expected = format!("{dir}/new.db does not exist; correct the path, or add ?mode=rwc");
+            assert!(missing.starts_with(&expected), "{missing}");
         }
         let at_root = missing_sqlite_file("sqlite:///no-such-iris.db").unwrap();
         assert!(at_root.contains("write sqlite:////folder/no-such-iris.db"), "{at_root}");
@@ -339,6 +356,21 @@ mod tests {
             assert_eq!(new(other), None, "{other}");
         }
         assert_eq!(new(&format!("sqlite://{dir}")), None, "it is there");
+    }
+
+    #[test]
+    fn file_that_cannot_be_looked_up_is_not_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::os::unix::fs::symlink("loop.db", path("loop.db")).unwrap();
+        std::os::unix::fs::symlink("nowhere.db", path("dangling.db")).unwrap();
+        std::fs::write(path("file"), "").unwrap();
+        for (name, expected) in
+            [("loop.db", false), ("file", false), ("dangling.db", true), ("no.db", true), ("file/x.db", true)]
+        {
+            let source = sqlite(&format!("sqlite:///{}", path(name).display())).unwrap();
+            assert_eq!(source.is_absent(), expected, "{name}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,17 @@ pub enum Refusal {
     Private,
 }
 
+impl Refusal {
+    /// Whether the path itself is refused. Otherwise the file system shows no file that could be judged.
+    #[must_use]
+    pub fn is_of_path(&self) -> bool {
+        match self {
+            Self::Outside(_) | Self::State | Self::Private => true,
+            Self::Unseen(_) | Self::Dangling => false,
+        }
+    }
+}
+
 fn folders(all: &[PathBuf]) -> String {
     if all.is_empty() {
         return "there is none: use a data source that the operator has named".to_owned();
@@ -64,7 +75,10 @@ impl Reach {
     /// # Errors
     /// It may not be opened, or its folder does not exist.
     pub fn own_file(&self, file: &Path) -> Result<PathBuf, Refusal> {
-        let real = real_path(file)?;
+        let real = real_path(file).map_err(|unseen| match self.is_clients {
+            true => self.hide(file, unseen),
+            false => unseen,
+        })?;
         self.judge_own(&real)?;
         Ok(real)
     }
@@ -74,7 +88,7 @@ impl Reach {
     /// # Errors
     /// It may not be opened, or its folder does not exist.
     pub fn attached_file(&self, file: &Path) -> Result<PathBuf, Refusal> {
-        let real = real_path(file)?;
+        let real = real_path(file).map_err(|unseen| self.hide(file, unseen))?;
         self.judge_named(&real)?;
         Ok(real)
     }
@@ -109,6 +123,17 @@ impl Reach {
     #[must_use]
     pub fn is_unlimited(&self) -> bool {
         self.sqlite_folders.is_none() && self.state_folder.is_none() && self.private.is_empty()
+    }
+
+    /// The refusal of a file that a client names and that is not seen. Outside of the folders it does not say what is there.
+    fn hide(&self, file: &Path, unseen: Refusal) -> Refusal {
+        let Some(folders) = &self.sqlite_folders else { return unseen };
+        // As it is written, since it has no real path.
+        let goes_up = file.components().any(|it| it == Component::ParentDir);
+        let is_in = |folder: &PathBuf| {
+            file.starts_with(folder) || fs::canonicalize(folder).is_ok_and(|folder| file.starts_with(folder))
+        };
+        if !goes_up && folders.iter().any(is_in) { unseen } else { Refusal::Outside(folders.clone()) }
     }
 
     fn judge_state(&self, real: &Path) -> Result<(), Refusal> {
@@ -192,7 +217,9 @@ impl NamedFile {
                 path => file(path, false),
             };
         };
-        // Escapes, fragments and authorities need no second reader: a plain path says the same.
+        // The authority of most URIs, which is none.
+        let uri = uri.strip_prefix(b"//").filter(|it| it.starts_with(b"/")).unwrap_or(uri);
+        // Escapes, fragments and other authorities need no second reader: a plain path says the same.
         if uri.starts_with(b"//") || uri.iter().any(|byte| b"%#".contains(byte)) {
             return Self::Unclear;
         }
@@ -248,6 +275,7 @@ mod tests {
     fn links_and_second_names_do_not_lead_out_of_the_folders() {
         let dir = files();
         let at = |name: &str| dir.path().join(name);
+        let real = |name: &str| fs::canonicalize(dir.path()).unwrap().join(name);
         let limited = Reach {
             is_clients: true,
             sqlite_folders: Some(vec![at("data")]),
@@ -270,6 +298,9 @@ mod tests {
             ("state/state.db", "state", "state"),
             ("data/dangling.db", "dangling", "dangling"),
             ("data/none/a.db", "unseen", "unseen"),
+            ("none/a.db", "outside", "unseen"),
+            ("data/none/../../none/a.db", "outside", "unseen"),
+            ("own.db/a.db", "outside", "unseen"),
             ("data", "outside", "open"),
             ("datax.db", "outside", "open"),
         ] {
@@ -281,9 +312,12 @@ mod tests {
         symlink("data", at("link")).unwrap();
         let linked = Reach { sqlite_folders: Some(vec![at("link")]), ..limited.clone() };
         assert_eq!(verdict(linked.own_file(&at("data/a.db"))), "open");
+        assert_eq!(verdict(linked.own_file(&at("link/none/a.db"))), "unseen");
+        assert_eq!(verdict(linked.own_file(&real("data/none/a.db"))), "unseen");
 
         let operators = Reach { is_clients: false, ..limited };
         assert_eq!(verdict(operators.own_file(&at("own.db"))), "open");
+        assert_eq!(verdict(operators.own_file(&at("none/a.db"))), "unseen");
         assert_eq!(verdict(operators.attached_file(&at("own.db"))), "private");
         assert_eq!(verdict(operators.own_file(&at("data/hard.db"))), "state");
         let closed = Reach { sqlite_folders: Some(Vec::new()), ..operators };
@@ -308,7 +342,10 @@ mod tests {
             ("file:/a?mode=ro&mode=rwc", NamedFile::Unclear),
             ("file:/a%2fb", NamedFile::Unclear),
             ("file:/a#b", NamedFile::Unclear),
-            ("file:///a", NamedFile::Unclear),
+            ("file:///a", file("/a", false)),
+            ("file:///a?mode=rwc", file("/a", true)),
+            ("file:////a", NamedFile::Unclear),
+            ("file://", NamedFile::Unclear),
             ("file://localhost/a", NamedFile::Unclear),
         ] {
             assert_eq!(NamedFile::of(name.as_bytes()), expected, "{name}");

@@ -15,7 +15,7 @@ mod types;
 pub use known_job::KnownJob;
 pub use membership::Membership;
 pub use secret_keys::SecretKeys;
-pub use sqlite::{MissingKeys, ServerLease, SqliteStore, Survey, SurveyError, Surveyed, SurveyedDocument};
+pub use sqlite::{ServerLease, SqliteStore, Survey, SurveyError, Surveyed, SurveyedDocument};
 pub use types::{
     Changed, Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, RequestHash, Revision,
     Secret, ServerId, StoreError, Unfetched, UpdateError,

@@ -14,7 +14,7 @@ use sqlflow_job::JobId;
 use crate::types::{Secret, StoreError};
 
 /// Length of a key in bytes.
-pub const KEY_BYTES: usize = 32;
+pub(crate) const KEY_BYTES: usize = 32;
 /// Bytes of a key's hash that are its id.
 const ID_BYTES: usize = 8;
 /// What is hashed before a key, so that the id is of no other use.

@@ -33,7 +33,6 @@ pub(super) use self::migrations::older_file;
 use self::readers::Readers;
 use self::revisions::Own;
 use self::rows::{RECORD_COLUMNS, record};
-pub use self::secrets::MissingKeys;
 pub use self::survey::{ServerLease, Survey, SurveyError, Surveyed, SurveyedDocument};
 use sqlflow_job::{Change, Event, Job, JobId};
 use sqlflow_os::clock;

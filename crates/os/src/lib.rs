@@ -11,5 +11,6 @@ pub mod inherited_variables;
 pub mod locks;
 pub mod paths;
 pub mod reloaded;
+pub mod short_command;
 #[cfg(feature = "test-support")]
 pub mod small_disk;

@@ -105,6 +105,7 @@ impl Submitter {
         let sql = request.sql;
         let admitted = self.admission.program(&*self.store, &*self.log, caller, sql.len());
         let slot = admitted.await.map_err(status::of_admission)?;
+        self.options.data_sources.check_file(&data_source).await?;
         let compiled = if sql.len() <= SHORT_PROGRAM_BYTES {
             sqlflow_sql::compile(&sql, dialect)
         } else {

@@ -37,10 +37,7 @@ impl Options {
             let is_on = self.confine != ConfineOption::Off;
             return Ok((is_on.then_some(confinement), None));
         }
-        let denied = std::iter::once(state_dir.to_owned())
-            .chain(sqlflow_data_source::local_paths(self.datasource.expose()))
-            .chain(self.private_paths()?)
-            .collect();
+        let denied = std::iter::once(state_dir.to_owned()).chain(self.private_files()?).collect();
         let confinement = ConfinementOptions { denied, required };
         match (self.confine, kernel) {
             (ConfineOption::Off, _) => {

@@ -31,18 +31,17 @@ impl Options {
         Some(format!("cannot use the data source (from {}): {why}", self.origin("datasource")))
     }
 
-    /// Warning about the data source.
+    /// Warning about the data source, if [`Options::missing_data_source`] has no error.
     #[must_use]
     pub fn doubtful_data_source(&self) -> Option<String> {
         let is_local = self.launcher == LauncherOption::Local;
-        let absent =
-            sqlflow_data_source::absent_sqlite_file(self.datasource.expose()).filter(|_| is_local)?;
-        let from = self.origin("datasource");
-        let what = match absent.is_created {
-            true => "it is created by the first program that creates a table",
-            false => "its mode does not create it: correct the path, or create the file first",
-        };
-        Some(format!("SQLite file {} (from {from}) does not exist; {what}", absent.path.display()))
+        let absent = sqlflow_data_source::absent_sqlite_file(self.datasource.expose());
+        let absent = absent.filter(|it| is_local && it.is_created)?;
+        Some(format!(
+            "SQLite file {} (from {}) does not exist; it is created by the first program that creates a table",
+            absent.path.display(),
+            self.origin("datasource")
+        ))
     }
 
     /// What jobs may reach by a data source of the operator. In a Pod the container is the border, and the server's
@@ -87,8 +86,12 @@ impl Options {
         Ok(reach)
     }
 
-    /// Files that no session names: secrets, and the files of data sources with a name and of the default.
-    fn private_files(&self) -> anyhow::Result<Vec<PathBuf>> {
+    /// Files that no session names and no user code reads: secrets, and the files of data sources with a name and of the
+    /// default.
+    ///
+    /// # Errors
+    /// The file with data sources cannot be read.
+    pub(super) fn private_files(&self) -> anyhow::Result<Vec<PathBuf>> {
         let own = sqlflow_data_source::local_paths(self.datasource.expose());
         Ok(self.private_paths()?.into_iter().chain(own).collect())
     }

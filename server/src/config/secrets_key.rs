@@ -1,14 +1,13 @@
 //! The key that encrypts data sources of live jobs in the state, from a file or from a command.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use sqlflow_job_store::SecretKeys;
 use sqlflow_job_store::secret_keys::SecretKey;
+use sqlflow_os::short_command::{self, CommandError, Limits};
 use sqlflow_text::escape::escaped;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
 use super::Options;
@@ -30,7 +29,7 @@ pub struct SecretsArgs {
     pub secrets_key: Option<PathBuf>,
 
     /// Command that prints this key, such as of a key management service; in place of --secrets-key. It is split at spaces,
-    /// and runs once, when the server starts, without a shell
+    /// and runs without a shell: once when the server starts, and for `doctor` and `--check`
     #[arg(long, env = "SQLFLOW_SECRETS_KEY_COMMAND", value_name = "COMMAND", global = true)]
     pub secrets_key_command: Option<String>,
 
@@ -111,35 +110,18 @@ async fn printed_by(command: &str) -> anyhow::Result<Vec<u8>> {
     let mut words = command.split_whitespace();
     let program = words.next().ok_or_else(|| anyhow!("the command is empty; name a program"))?;
     let mut process = Command::new(program);
-    process.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = process.kill_on_drop(true).spawn();
-    let mut child = child.with_context(|| format!("cannot start {program}"))?;
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let ended = tokio::time::timeout(COMMAND_TIME, async {
-        let (out, err) = tokio::join!(beginning(out), beginning(err));
-        (child.wait().await, out, err)
-    });
-    let Ok((status, out, err)) = ended.await else {
-        bail!("{program} has not ended within {} s", COMMAND_TIME.as_secs());
-    };
-    let status = status.with_context(|| format!("cannot wait for {program}"))?;
-    if status.success() {
-        return Ok(out);
+    process.args(words);
+    let ended = short_command::run(process, Limits { timeout: COMMAND_TIME, bytes: MAX_BYTES }).await;
+    let ended = ended.map_err(|error| match error {
+        CommandError::NotStarted(error) => anyhow!(error).context(format!("cannot start {program}")),
+        CommandError::NotAwaited(error) => anyhow!(error).context(format!("cannot wait for {program}")),
+        CommandError::Late => anyhow!("{program} has not ended within {} s", COMMAND_TIME.as_secs()),
+    })?;
+    if ended.status.success() {
+        return Ok(ended.stdout);
     }
-    let err = String::from_utf8_lossy(&err);
-    let said = err.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it said nothing");
-    let said: String = said.chars().take(QUOTED).collect();
-    bail!("{program} ended with {status}: {}", escaped(&said))
-}
-
-/// The first bytes of a pipe. One that says more loses its reader.
-async fn beginning(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    if let Some(pipe) = pipe {
-        // What was read before an error is worth having.
-        let _ = pipe.take(MAX_BYTES).read_to_end(&mut bytes).await;
-    }
-    bytes
+    let said = ended.last_error(QUOTED).unwrap_or_else(|| "it said nothing".to_owned());
+    bail!("{program} ended with {}: {}", ended.status, escaped(&said))
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ impl DataSource {
         let AbsentFile { path, is_created } = sqlflow_data_source::absent_sqlite_file(text)?;
         let what = match is_created {
             true => "it is created if the program creates a table",
-            false => "its mode does not create it: correct the path, or create the file first",
+            false => "correct the path, or add ?mode=rwc, so that CREATE TABLE creates it",
         };
         Some(format!("warning: SQLite file {} (from {}) does not exist; {what}", path.display(), self.origin))
     }

@@ -48,7 +48,7 @@ fn missing_sqlite_file_is_a_warning() {
         stderr(&output)
     };
     let created = "it is created if the program creates a table";
-    let not_created = "its mode does not create it: correct the path, or create the file first";
+    let not_created = "correct the path, or add ?mode=rwc, so that CREATE TABLE creates it";
     for (options, what) in
         [("?mode=rwc", created), ("", not_created), ("?mode=ro", not_created), ("?mode=rw", not_created)]
     {

@@ -48,7 +48,7 @@ use self::read::Read;
 use self::rows::RowReader;
 use self::session::Session;
 use self::writer::PostgresqlWriter;
-use sqlflow_data_source::Reach;
+use sqlflow_data_source::{PostgresqlSource, Reach};
 use sqlflow_sql::Dialect;
 
 use crate::connect::{ENCODING_NOTE, Origin, ignore_notices};
@@ -105,13 +105,18 @@ impl Outcome {
     }
 }
 
+/// A data source, with as much of the process's user as may go with it.
+fn source(data_source: &str, reach: &Reach) -> Result<PostgresqlSource, Error> {
+    let mut source =
+        sqlflow_data_source::postgresql(data_source).map_err(|error| Error::user(error.to_string()))?;
+    source.tls.uses_default_certificate = !reach.is_clients;
+    Ok(source)
+}
+
 impl PostgresqlDatabase {
     /// Connects to a data source.
     pub(crate) fn open(data_source: &str, reach: Reach, notify: &Notify) -> Result<Self, Error> {
-        let mut source =
-            sqlflow_data_source::postgresql(data_source).map_err(|error| Error::user(error.to_string()))?;
-        source.tls.uses_default_certificate = !reach.is_clients;
-        let session = session::open(&source, notify)?;
+        let session = session::open(&source(data_source, &reach)?, notify)?;
         let mut database = Self {
             session,
             origin: Origin::new(data_source).within(reach),

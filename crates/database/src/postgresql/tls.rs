@@ -36,12 +36,7 @@ pub(super) fn configuration(tls: &PostgresqlTls) -> Result<Arc<ClientConfig>, Er
     let builder =
         ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).map_err(broken)?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-    let identity = match (&tls.certificate, &tls.key) {
-        (Some(certificate), Some(key)) => Some((PathBuf::from(certificate), PathBuf::from(key))),
-        _ if !tls.uses_default_certificate => None,
-        _ => default_file("postgresql.crt").zip(default_file("postgresql.key")),
-    };
-    let mut configuration = match identity {
+    let mut configuration = match identity(tls, default_file) {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let certificates = sqlflow_tls::certificates(&certificate)
@@ -53,6 +48,18 @@ pub(super) fn configuration(tls: &PostgresqlTls) -> Result<Arc<ClientConfig>, Er
     configuration.enable_sni = tls.sni;
     configuration.alpn_protocols = vec![b"postgresql".to_vec()];
     Ok(Arc::new(configuration))
+}
+
+/// The files of the client's certificate and its key; `None`: the client shows none.
+fn identity(
+    tls: &PostgresqlTls,
+    default_file: impl Fn(&str) -> Option<PathBuf>,
+) -> Option<(PathBuf, PathBuf)> {
+    match (&tls.certificate, &tls.key) {
+        (Some(certificate), Some(key)) => Some((PathBuf::from(certificate), PathBuf::from(key))),
+        _ if !tls.uses_default_certificate => None,
+        _ => default_file("postgresql.crt").zip(default_file("postgresql.key")),
+    }
 }
 
 /// Requests TLS.
@@ -270,5 +277,32 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlflow_data_source::Reach;
+
+    use super::super::source;
+    use super::*;
+
+    #[test]
+    fn certificate_in_the_home_is_not_shown_for_clients() {
+        let home = Some((PathBuf::from("/home/postgresql.crt"), PathBuf::from("/home/postgresql.key")));
+        let given = Some((PathBuf::from("/c"), PathBuf::from("/k")));
+        for (text, is_clients, expected) in [
+            ("postgresql://h/d", false, &home),
+            ("postgresql://h/d", true, &None),
+            ("postgresql://h/d?sslcert=/c&sslkey=/k", false, &given),
+            ("postgresql://h/d?sslcert=/c&sslkey=/k", true, &given),
+        ] {
+            let source = source(text, &Reach { is_clients, ..Reach::default() }).unwrap();
+            let found = identity(&source.tls, |name| Some(Path::new("/home").join(name)));
+            assert_eq!(&found, expected, "{text} {is_clients}");
+        }
+        let source = source("postgresql://h/d", &Reach::default()).unwrap();
+        let no_key = |name: &str| (name == "postgresql.crt").then(|| PathBuf::from(name));
+        assert_eq!(identity(&source.tls, no_key), None, "a certificate is of no use without its key");
     }
 }

@@ -138,17 +138,22 @@ impl Authorizer {
         let cannot = |why: &dyn Display| format!("cannot attach SQLite file {}: {why}", path.display());
         // A relative path begins at the working folder, as in SQLite.
         let absolute = std::path::absolute(path).map_err(|error| cannot(&error))?;
+        let judged = (!self.reach.is_unlimited()).then(|| self.reach.attached_file(&absolute));
+        // The path before the existence of its file: no refusal says which files exist elsewhere.
+        if let Some(Err(refusal)) = &judged
+            && refusal.is_of_path()
+        {
+            return Err(cannot(refusal));
+        }
         let may_create = (is_created || self.creates_its_file.get()) && !self.denies_new_files.get();
-        if !may_create && !absolute.exists() {
+        if !may_create && absolute.try_exists().is_ok_and(|exists| !exists) {
             return Err(cannot(&format_args!(
                 "no such file; correct the path, or write 'file:{}?mode=rwc' to create it",
                 path.display()
             )));
         }
-        if self.reach.is_unlimited() {
-            return Ok(());
-        }
-        let real = self.reach.attached_file(&absolute).map_err(|refusal| cannot(&refusal))?;
+        let Some(judged) = judged else { return Ok(()) };
+        let real = judged.map_err(|refusal| cannot(&refusal))?;
         if self.reach.sqlite_folders.is_some() && has_links(&absolute, &real) {
             // The file is opened without following links: one could be changed meanwhile.
             return Err(cannot(&format_args!("its path has a symbolic link; write {}", real.display())));

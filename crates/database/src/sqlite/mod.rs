@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use nix::time::ClockId;
 use rusqlite::{Connection, OpenFlags, Rows, Statement};
-use sqlflow_data_source::{Obstacle, Reach, SqliteMode, SqliteSource};
+use sqlflow_data_source::{Obstacle, Reach, Refusal, SqliteMode, SqliteSource};
 use sqlflow_sql::Dialect;
 
 use self::authorizer::{Authorizer, Guarded};
@@ -67,11 +67,14 @@ impl SqliteDatabase {
         let in_memory = source.is_in_memory();
         // An error about a missing table then mentions the file: its path may be misspelt.
         let was_absent = source.is_absent();
-        if was_absent {
+        let judged = if in_memory { Ok(source.path.clone()) } else { reach.own_file(&source.path) };
+        // The path before the existence of its file: no refusal says which files exist elsewhere.
+        let is_refused = judged.as_ref().is_err_and(Refusal::is_of_path);
+        if was_absent && !is_refused {
             check_creatable(&source)?;
         }
         let SqliteSource { path, mode } = source;
-        let real = if in_memory { path.clone() } else { errors::allowed(&path, reach.own_file(&path))? };
+        let real = errors::allowed(&path, judged)?;
         if was_absent {
             let file = path.display();
             notify(Notice::Note(if may_create {

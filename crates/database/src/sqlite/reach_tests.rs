@@ -114,7 +114,12 @@ fn statements_attach_only_what_lies_in_the_folders() {
         (format!("file:{}?mode=rwc", at("new.db")), "in no folder for SQLite files"),
         (format!("file:{}", at("open/%2e%2e/data.db")), "by a URI with an escape"),
         (format!("file:///{}", at("data.db")), "by a URI with an escape"),
-        ("data.db".to_owned(), "no such file"),
+        (format!("file://{}", at("data.db")), "in no folder for SQLite files"),
+        ("data.db".to_owned(), "in no folder for SQLite files"),
+        (at("new.db"), "in no folder for SQLite files"),
+        (at("none/new.db"), "in no folder for SQLite files"),
+        (at("open/none/new.db"), "no such file"),
+        (at("state/new.db"), "it belongs to the state of the server"),
     ] {
         for sql in [format!("ATTACH '{name}' AS x"), format!("EXPLAIN ATTACH '{name}' AS x")] {
             let said = error(&mut *database, &sql);
@@ -134,6 +139,7 @@ fn statements_attach_only_what_lies_in_the_folders() {
 
     run(&mut *database, &format!("ATTACH '{}' AS x", at("open/a.db")));
     run(&mut *database, &format!("ATTACH 'file:{}?mode=ro' AS y", at("open/a.db")));
+    run(&mut *database, &format!("ATTACH 'file://{}?mode=ro' AS z", at("open/a.db")));
     run(&mut *database, "ATTACH ':memory:' AS m");
     run(&mut *database, "ATTACH '' AS n");
     run(&mut *database, "CREATE TEMP TABLE u AS SELECT a FROM x.t");
@@ -167,6 +173,10 @@ fn own_file_of_a_client_lies_in_the_folders() {
     file.reach.is_clients = true;
     let said = file.connect("", &[], true).err().unwrap().message;
     assert!(said.contains("in no folder for SQLite files"), "{said}");
+    let moved = file.beside("moved.db");
+    fs::rename(file.path(), &moved).unwrap();
+    assert_eq!(file.connect("", &[], true).err().unwrap().message, said, "it does not say what exists");
+    fs::rename(&moved, file.path()).unwrap();
     file.reach.sqlite_folders = Some(vec![file.beside("")]);
     run(&mut *file.connect("", &[], true).unwrap(), "INSERT INTO t VALUES (8)");
     file.reach.private = vec![file.path()];

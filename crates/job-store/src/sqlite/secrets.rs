@@ -46,7 +46,7 @@ pub(super) fn forget(tx: &Connection, id: &JobId) -> Result<(), StoreError> {
     needed.join(" and "),
     has.as_ref().map_or_else(|| "none".to_owned(), |it| format!("the key {it}"))
 )]
-pub struct MissingKeys {
+struct MissingKeys {
     jobs: i64,
     needed: Vec<String>,
     has: Option<String>,
@@ -67,14 +67,13 @@ pub(super) fn renew(connection: &mut Connection, keys: &SecretKeys) -> anyhow::R
     check(&tx, keys)?;
     let Some(current) = keys.current_id() else { return Ok(0) };
     let mut renewed = 0;
-    for (id, name) in others(&tx, current)? {
-        let Some(found) = find(&tx, &id, &name)? else { continue };
-        let place = Place { job: &id, name: &name };
+    for Found { job, name, stored } in others(&tx, current)? {
+        let place = Place { job: &job, name: &name };
         // A damaged one affects its own job only, when it is used.
-        let Ok(secret) = keys.open(&place, &found) else { continue };
-        let stored = keys.seal(&place, &secret)?;
+        let Ok(secret) = keys.open(&place, &stored) else { continue };
+        let sealed = keys.seal(&place, &secret)?;
         let sql = "UPDATE secrets SET value = ?, key_id = ? WHERE job_id = ? AND name = ?";
-        tx.execute(sql, params![stored.value, stored.key, id.as_str(), name])?;
+        tx.execute(sql, params![sealed.value, sealed.key, job.as_str(), name])?;
         renewed += 1;
     }
     tx.commit()?;
@@ -94,18 +93,15 @@ fn check(tx: &Connection, keys: &SecretKeys) -> anyhow::Result<()> {
     Err(MissingKeys { jobs, needed, has: keys.current_id().map(str::to_owned) }.into())
 }
 
-/// Jobs and names of the secrets that the current key does not encrypt.
-fn others(tx: &Connection, current: &str) -> Result<Vec<(JobId, String)>, StoreError> {
-    let mut query = tx.prepare("SELECT job_id, name FROM secrets WHERE key_id IS NOT ?")?;
+/// The secrets that the current key does not encrypt.
+fn others(tx: &Connection, current: &str) -> Result<Vec<Found>, StoreError> {
+    let mut query = tx.prepare("SELECT job_id, name, value, key_id FROM secrets WHERE key_id IS NOT ?")?;
     let mut rows = query.query([current])?;
-    let mut found = Vec::new();
+    let mut others = Vec::new();
     while let Some(row) = rows.next()? {
-        // The row of an id that cannot be read is nobody's.
-        if let Ok(id) = job_id(row) {
-            found.push((id, row.get("name")?));
-        }
+        others.extend(found(row)?);
     }
-    Ok(found)
+    Ok(others)
 }
 
 /// All secrets.
@@ -118,7 +114,7 @@ pub(super) struct Found {
     stored: StoredSecret,
 }
 
-/// A row of [`ALL`]. `None`: its id is damaged, so it is nobody's.
+/// A row with the columns of [`ALL`]. `None`: its id is damaged, so it is nobody's.
 pub(super) fn found(row: &Row<'_>) -> Result<Option<Found>, StoreError> {
     let Ok(job) = job_id(row) else { return Ok(None) };
     Ok(Some(Found { job, name: row.get("name")?, stored: stored(row)? }))

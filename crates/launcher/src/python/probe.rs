@@ -2,16 +2,13 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
 use sqlflow_os::inherited_variables::PassedVariables;
+use sqlflow_os::short_command::{self, CommandError, Limits};
 use sqlflow_text::escape::escaped;
 
 /// Time after which a Python that still imports is killed. A cold network file system takes a while.
@@ -76,42 +73,23 @@ pub(super) async fn at(
     let inherited = std::env::vars_os().filter(|(name, _)| passed.includes(name));
     command.args(["-c", PROGRAM]).current_dir("/").env_clear().envs(inherited);
     command.envs(path.map(|path| ("PYTHONPATH", path)));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.process_group(0).kill_on_drop(true).spawn();
-    let mut child = child.map_err(|error| format!("cannot be started: {error}"))?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let ended = tokio::time::timeout(bound, async {
-        let (out, err) = tokio::join!(beginning(out), beginning(err));
-        (child.wait().await, out, err)
-    });
-    let Ok((status, out, err)) = ended.await else {
-        // It may be a script that waits for another program.
-        let _ = group.map(|group| killpg(group, Signal::SIGKILL));
-        return Err(format!("does not import sqlflow_submitter within {} s", bound.as_secs()));
-    };
-    let status = status.map_err(|error| format!("cannot be waited for: {error}"))?;
+    let ended = short_command::run(command, Limits { timeout: bound, bytes: READ }).await;
+    let ended = ended.map_err(|error| match error {
+        CommandError::NotStarted(error) => format!("cannot be started: {error}"),
+        CommandError::NotAwaited(error) => format!("cannot be waited for: {error}"),
+        CommandError::Late => format!("does not import sqlflow_submitter within {} s", bound.as_secs()),
+    })?;
+    let out = String::from_utf8_lossy(&ended.stdout);
     let answer = out.lines().rev().find_map(|line| line.strip_prefix(ANSWER));
-    match answer.filter(|_| status.success()).and_then(|it| serde_json::from_str::<Answer>(it).ok()) {
+    match answer.filter(|_| ended.status.success()).and_then(|it| serde_json::from_str::<Answer>(it).ok()) {
         Some(Answer { version, package, missing }) => {
             Ok(UsablePython { program: program.to_owned(), version, package, missing })
         }
         None => {
-            let said = err.lines().rev().map(str::trim).find(|line| !line.is_empty());
-            let why = said.map_or_else(|| status.to_string(), |line| line.chars().take(REPEATED).collect());
+            let why = ended.last_error(REPEATED).unwrap_or_else(|| ended.status.to_string());
             Err(format!("cannot import sqlflow_submitter: {}", escaped(&why)))
         }
     }
-}
-
-/// The first bytes of a pipe. One that says more loses its reader.
-async fn beginning(pipe: Option<impl AsyncRead + Unpin>) -> String {
-    let mut bytes = Vec::new();
-    if let Some(pipe) = pipe {
-        // What was read before an error is worth having.
-        let _ = pipe.take(READ).read_to_end(&mut bytes).await;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
