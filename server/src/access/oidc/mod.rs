@@ -46,6 +46,11 @@ impl Oidc {
         self.provider.issuer()
     }
 
+    /// Keeps what the provider publishes up to date. Never returns.
+    pub async fn keep_fresh(&self) {
+        self.provider.keep_fresh().await;
+    }
+
     /// What the provider publishes.
     ///
     /// # Errors
