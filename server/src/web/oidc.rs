@@ -197,9 +197,10 @@ async fn exchange(web: &Web, inner: &Inner, begun: &Begun, code: &str) -> Result
     let answer = inner.oidc.post(url, form, basic).await;
     let (status, body) = answer.map_err(|refused| refusal(&refused))?;
     if status != StatusCode::OK {
-        // The body may have details for the operator, and no secrets of this request.
+        // The body may have details for the operator, and no secrets of this request. Anyone can cause the line: it
+        // must not fill the server's log.
         let said = String::from_utf8_lossy(&body[..body.len().min(500)]).into_owned();
-        tracing::warn!(%status, said, "the OpenID Connect provider refuses a code");
+        tracing::debug!(%status, said, "the OpenID Connect provider refuses a code");
         let why = "the provider refuses the code, which is for one use and a short time; sign in again";
         return Err(cannot(why, web));
     }
