@@ -107,11 +107,18 @@ pub(super) async fn sign_in(
     from_this_site(&headers)?;
     let token = token.trim();
     let caller = web.access.caller(Some(token), None).await;
-    let wrong = |why: &str| sign_in_form(&web, StatusCode::UNAUTHORIZED, Some(why));
-    let caller = caller.map_err(|refused| wrong(&refused.to_string()))?;
+    let form = |code, why: &str| sign_in_form(&web, code, Some(why));
+    let caller = caller.map_err(|refused| match refused {
+        // The token may be right.
+        Refused::Unavailable(_) => refusal(&refused),
+        Refused::Token | Refused::Wrong(_) | Refused::Anonymous | Refused::NotAllowed(_) => {
+            form(StatusCode::UNAUTHORIZED, &refused.to_string())
+        }
+    })?;
     let caller = allowed(&caller).map_err(|refused| refusal(&refused))?;
     let cookie = caller.principal().and_then(|it| web.sessions.begin(it, token, &web.access));
-    let cookie = cookie.ok_or_else(|| wrong("the names of your groups are too long for a session"))?;
+    let too_long = || form(StatusCode::BAD_REQUEST, "the names of your groups are too long for a session");
+    let cookie = cookie.ok_or_else(too_long)?;
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/jobs")).into_response())
 }
 
