@@ -301,8 +301,19 @@ impl Options {
     /// The file with data sources cannot be read.
     pub(super) fn private_paths(&self) -> anyhow::Result<Vec<PathBuf>> {
         let access = &self.access;
-        let oidc = &access.oidc.oidc_client_secret_file;
-        let files = [&access.token_file, &access.data_sources, &access.model_rights, &access.tls_key, oidc];
+        let files = [
+            &self.config,
+            &access.token_file,
+            &access.data_sources,
+            &access.model_rights,
+            &access.tls_cert,
+            &access.tls_key,
+            // With an authority of its own it would be any principal.
+            &access.client_ca,
+            &access.client_crl,
+            &access.oidc.oidc_ca,
+            &access.oidc.oidc_client_secret_file,
+        ];
         let files = files.into_iter().flatten();
         let files = files.chain(self.secrets.files());
         let mut paths: Vec<PathBuf> = files.map(std::path::absolute).collect::<std::io::Result<_>>()?;
