@@ -95,9 +95,10 @@ pub struct AccessArgs {
     /// end, each with read and create (principals in the form of --allow; without it everybody); reloaded when it changes
     #[arg(long, env = "SQLFLOW_MODEL_RIGHTS", value_name = "FILE")]
     pub model_rights: Option<PathBuf>,
+
     /// Folder below which the SQLite files lie that sessions name and statements attach; may be repeated. With --launcher
-    /// kubernetes it is one of the Pods [default: none for a server with --allow, --token-file, --client-ca or
-    /// --kubernetes-tokens, otherwise any]
+    /// kubernetes it is one of the Pods [default: none for a server with --allow, --token-file, --client-ca, --oidc-issuer
+    /// or --kubernetes-tokens, otherwise any]
     #[arg(long, env = "SQLFLOW_SQLITE_FOLDER", value_name = "DIR", value_delimiter = ',')]
     pub sqlite_folder: Vec<PathBuf>,
 
