@@ -40,9 +40,9 @@ struct State {
 pub struct Published {
     /// For its tokens.
     pub keys: Keys,
-    /// Where browsers go to sign in.
+    /// Where browsers go to sign in, by TLS.
     pub authorization: Option<Url>,
-    /// Where a code is exchanged for tokens.
+    /// Where a code is exchanged for tokens, by TLS.
     pub token: Option<Url>,
     /// Whether clients send their secret by basic authentication there, otherwise in the form.
     pub takes_basic: bool,
@@ -164,11 +164,12 @@ impl Provider {
         let keys = address(&document.jwks_uri)?;
         let keys = Keys::parse(&self.fetcher.get(&keys).await?)
             .map_err(|why| format!("no keys at {keys}: {why}"))?;
-        let endpoint = |text: Option<String>| text.map(|it| address(&it)).transpose();
+        // Only sign-ins need these: tokens are verified without them.
+        let endpoint = |text: Option<String>| text.and_then(|it| address(&it).ok());
         Ok(Published {
             keys,
-            authorization: endpoint(document.authorization_endpoint)?,
-            token: endpoint(document.token_endpoint)?,
+            authorization: endpoint(document.authorization_endpoint),
+            token: endpoint(document.token_endpoint),
             takes_basic: document
                 .token_endpoint_auth_methods_supported
                 // The default of the specification.
@@ -234,6 +235,17 @@ mod tests {
             () = asked_again => {}
         }
         assert!(lock(&provider.state).published.is_some());
+    }
+
+    #[tokio::test]
+    async fn tokens_are_verified_although_an_address_of_sign_ins_has_no_tls() {
+        let mut document = keys();
+        document["authorization_endpoint"] = json!("http://login.example.com/authorize");
+        document["token_endpoint"] = json!("https://login.example.com/token");
+        let (provider, _requests) = provider(document).await;
+        let published = provider.published(|_| true).await.unwrap();
+        assert!(published.authorization.is_none());
+        assert_eq!(published.token.as_ref().map(Url::as_str), Some("https://login.example.com/token"));
     }
 
     #[tokio::test]
