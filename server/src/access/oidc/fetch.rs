@@ -1,6 +1,5 @@
 //! Requests to the provider: encrypted, bounded in size, time and number, without redirects.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +7,8 @@ use anyhow::Context as _;
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, RequestBuilder, StatusCode, Url};
 use tokio::sync::Semaphore;
+
+use crate::access::is_loopback;
 
 /// Time limit of one request.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
@@ -24,18 +25,11 @@ pub fn address(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("{text:?} is no URL: {error}"))?;
     match url.scheme() {
         "https" => Ok(url),
-        "http" if is_loopback(&url) => Ok(url),
+        "http" if url.host_str().is_some_and(is_loopback) => Ok(url),
         _ => Err(format!(
             "{text:?} does not begin with https://; keys and tokens could be changed on their way"
         )),
     }
-}
-
-/// Whether the host is this machine.
-pub fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|it| it.is_loopback())
 }
 
 /// Sends requests to one provider.
