@@ -209,10 +209,8 @@ pub async fn run(
     };
     tracing::info!(listen = %clients.local_addr()?, http = %pages.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
     let clients = ClientListener { tcp: clients, tls: clients_tls, socket };
-    if let Some(oidc) = oidc {
-        // Not awaited: the provider may be away. A failure is logged.
-        tokio::spawn(async move { oidc.published().await.map(drop) });
-    }
+    // Not awaited: the provider may be away. A failure is logged.
+    let fetching = oidc.map(|oidc| tokio::spawn(async move { oidc.keep_fresh().await }));
     // Only launches depend on it.
     let looking = tokio::spawn(python.keep_looking(shutdown.clone()));
     let housekeeping = tokio::spawn(Housekeeping::new(reconciler).run());
@@ -221,6 +219,9 @@ pub async fn run(
         web.serve(pages, pages_tls, metrics_listener).await;
         Ok(())
     });
+    if let Some(fetching) = fetching {
+        fetching.abort();
+    }
     looking.abort();
     housekeeping.abort();
     let _ = housekeeping.await;

@@ -31,7 +31,7 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, global = true, value_name = "ADDRESS", env = "SQLFLOW_SERVER", value_parser = address::server_url)]
     pub(crate) server: Option<String>,
     /// User whose server this is, if it is on this machine, without TLS, and neither root's nor your own. Any user could
-    /// listen there while the server is down, so access tokens and data sources are sent to a named user's server only
+    /// listen there while the server is down, so nothing is sent to the server of a user who is not named
     #[arg(long, global = true, value_name = "NAME", env = "SQLFLOW_SERVER_USER")]
     pub(crate) server_user: Option<String>,
     /// File with the access token, read before each call, as Kubernetes renews them [default: SQLFLOW_ACCESS_TOKEN
@@ -56,8 +56,6 @@ pub(crate) struct Connection {
     pub(crate) server: String,
     /// Where the access token is.
     pub(crate) token: AccessToken,
-    /// Whether a data source of the user is sent.
-    pub(crate) has_data_source: bool,
     server_user: Option<String>,
     ca: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
@@ -145,7 +143,6 @@ impl ConnectionArgs {
         Ok(Connection {
             server,
             token,
-            has_data_source: false,
             server_user: self.server_user.clone().or(login.server_user),
             ca: self.ca.clone().or(login.ca),
             identity,
@@ -180,7 +177,6 @@ impl Connection {
         Self {
             server: server.to_owned(),
             token: AccessToken::None,
-            has_data_source: false,
             server_user: None,
             ca: None,
             identity: None,
@@ -198,11 +194,10 @@ impl Connection {
         )))
     }
 
-    /// Whose server it may be, if that must be known before anything is sent. `None`: it shows by TLS or by its socket who
-    /// it is, or nothing secret is sent.
+    /// Whose server it may be, if that must be known before anything is sent: most calls have a secret, if only a job's
+    /// token. `None`: it shows by TLS or by its socket who it is, or it is on another machine.
     pub(crate) fn trusted_users(&self) -> Result<Option<TrustedUsers>, Failure> {
-        let has_secret = self.has_data_source || !matches!(self.token, AccessToken::None);
-        if !(has_secret && self.server.starts_with("http://") && is_this_machine(&self.server)) {
+        if !(self.server.starts_with("http://") && is_this_machine(&self.server)) {
             return Ok(None);
         }
         let id_of = |name: &String| {
@@ -344,18 +339,20 @@ mod tests {
     }
 
     #[test]
-    fn server_of_this_machine_must_be_known_before_secrets_are_sent() {
-        let is_checked = |server: &str, login, has_data_source| {
-            let connection = Connection { has_data_source, ..args(Some(server)).with(login).unwrap() };
+    fn server_of_this_machine_must_be_known_before_anything_is_sent() {
+        let is_checked = |server: &str, login| {
+            let connection = args(Some(server)).with(login).unwrap();
             connection.trusted_users().unwrap().is_some()
         };
         let local = "http://127.0.0.1:1";
-        assert!(is_checked(local, login(local), false), "a token");
-        assert!(is_checked(local, None, true), "a data source");
-        assert!(!is_checked(local, None, false));
-        for shown in ["https://127.0.0.1:1", "unix:///s"] {
-            assert!(!is_checked(shown, login(shown), true), "{shown}");
+        for known in [local, "http://localhost:1", "http://[::1]:1"] {
+            assert!(is_checked(known, login(known)), "{known}");
+            assert!(is_checked(known, None), "{known}: a program, a data source or a job's token");
         }
+        for shown in ["https://127.0.0.1:1", "unix:///s"] {
+            assert!(!is_checked(shown, login(shown)), "{shown}");
+        }
+        assert!(!is_checked("http://192.0.2.1:1", None), "its user is not known here");
         let unknown = ConnectionArgs { server_user: Some("no such user".to_owned()), ..args(Some(local)) };
         let error = unknown.with(login(local)).unwrap().trusted_users().unwrap_err().to_string();
         assert!(error.contains("--server-user no such user"), "{error}");

@@ -1,5 +1,5 @@
-//! Whose server listens at an address of this machine. While a server is down, any user can listen at its address, and would get
-//! the access tokens and data sources of its clients. The kernel knows whose socket it is.
+//! Whose server listens at an address of this machine. While a server is down, any user can listen at its address, and would
+//! get the access tokens, programs, data sources and job tokens of its clients. The kernel knows whose socket it is.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use tonic::codegen::http::Uri;
 /// Number of root.
 const ROOT: u32 = 0;
 
-/// Users to whose servers secrets are sent.
+/// Users whose servers are used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TrustedUsers {
     own: u32,

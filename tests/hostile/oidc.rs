@@ -279,6 +279,12 @@ async fn answer_of_another_or_an_earlier_sign_in_is_refused() {
     let back = world.begin(&mut bob, "/jobs", "bob");
     let refused = world.finish(&mut bob, &back);
     assert!(refused.answer.code == 403 && !has_session(&bob), "{refused:?}");
-    let denied = eve.get(&world.pages, "/oidc/callback?error=access_denied");
-    assert_eq!(denied.answer.code, 400, "{denied:?}");
+    let (_, path) = eves.leads_to().unwrap();
+    let state = path.split("state=").nth(1).and_then(|it| it.split('&').next()).unwrap();
+    let denied = eve.get(&world.pages, &format!("/oidc/callback?error=access_denied&state={state}"));
+    assert!(
+        denied.answer.code == 400 && denied.answer.body.contains("answers with access_denied"),
+        "{denied:?}"
+    );
+    assert!(!has_session(&eve));
 }

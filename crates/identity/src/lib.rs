@@ -8,5 +8,5 @@ mod policy;
 mod principal;
 pub mod token_file;
 
-pub use policy::{Caller, Pattern, PatternError, Policy};
+pub use policy::{ANONYMOUS, Caller, Pattern, PatternError, Policy};
 pub use principal::{Method, Principal};

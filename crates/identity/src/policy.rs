@@ -64,11 +64,14 @@ impl Policy {
     }
 }
 
+/// Name of a caller of whom nothing is known.
+pub const ANONYMOUS: &str = "anonymous";
+
 impl Caller {
-    /// Name of the principal, or `anonymous`.
+    /// Name of the principal, or [`ANONYMOUS`].
     #[must_use]
     pub fn name(&self) -> &str {
-        self.principal.as_ref().map_or("anonymous", Principal::name)
+        self.principal.as_ref().map_or(ANONYMOUS, Principal::name)
     }
 
     /// The principal, if it is known.

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::Peer;
 use super::tls::{TlsStream, handshake};
 
 /// Period of verifying the certificate again. One verification takes a tenth of a millisecond.
@@ -34,11 +35,12 @@ struct ClientCertificate {
 }
 
 impl CertifiedStream {
-    /// Completes the handshake of a connection, within a time limit.
+    /// Completes the handshake of a connection with this peer, within a time limit. The peer is then the certificate's
+    /// holder, if it has one.
     ///
     /// # Errors
     /// The peer does not speak TLS, is late, or shows a certificate that is not valid.
-    pub async fn accept(stream: TcpStream, tls: &Arc<ServerTls>) -> io::Result<Self> {
+    pub async fn accept(stream: TcpStream, peer: Peer, tls: &Arc<ServerTls>) -> io::Result<(Self, Peer)> {
         let inner = handshake(stream, tls).await?;
         let chain = inner.get_ref().1.peer_certificates().map(<[_]>::to_vec);
         let certificate = chain.map(|chain| ClientCertificate {
@@ -50,13 +52,9 @@ impl CertifiedStream {
         if certificate.as_ref().is_some_and(|it| !it.is_valid()) {
             return Err(invalid());
         }
-        Ok(Self { inner, certificate })
-    }
-
-    /// Who the peer is by its certificate.
-    #[must_use]
-    pub fn holder(&self) -> Option<Principal> {
-        self.certificate.as_ref()?.holder()
+        let holder = certificate.as_ref().and_then(ClientCertificate::holder);
+        let principal = holder.or(peer.principal);
+        Ok((Self { inner, certificate }, Peer { principal, ..peer }))
     }
 
     /// An error once the certificate is not valid any more. Wakes the task for the next verification.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use sqlflow_identity::Principal;
+use sqlflow_identity::{ANONYMOUS, Principal};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
@@ -16,8 +16,6 @@ use super::{Access, Peer, allowed, bearer};
 const OPEN: &str = "/grpc.health.";
 /// Services that decide themselves, since the token of a job is a right to it.
 const OWN_RULES: &str = "/sqlflow.";
-/// Name of an unknown sender in the audit log.
-const ANONYMOUS: &str = "anonymous";
 
 /// The layer.
 #[derive(Clone)]

@@ -11,7 +11,7 @@ use sqlflow_identity::{Principal, local_user};
 use sqlflow_sync::lock;
 use tokio::sync::Semaphore;
 
-/// Time for which a name is used again. If it cannot be looked up then, it is used for as long once more.
+/// Time after which a name is looked up again. While lookups fail, the last name stays in use.
 const LIFETIME: Duration = Duration::from_secs(60);
 /// Timeout of a lookup with its wait for others.
 const LOOKUP_TIME: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 2000 });

@@ -128,6 +128,13 @@ pub fn allowed(caller: &Caller) -> Result<&Caller, Refused> {
     }
 }
 
+/// Whether a host, without its port and in lower case, is a name or an address of this machine only.
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|it| it.is_loopback())
+}
+
 /// The token of an `Authorization` header. Of one that has another form, or of several, it is empty, and so refused: an
 /// identity is never ignored.
 #[must_use]

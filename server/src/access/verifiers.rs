@@ -21,8 +21,8 @@ const MAX_REVIEWS: usize = 16;
 const REVIEW_TIME: Duration = Duration::from_secs(5);
 /// Maximum number of remembered answers: about 300 bytes each.
 const REMEMBERED: usize = 1024;
-/// Maximum length of a token, in bytes.
-const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// Maximum length of a token that is parsed or sent for a review, in bytes.
+pub(super) const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// Finds the principal of a bearer token.
 #[async_trait]

@@ -82,11 +82,8 @@ fn of_port(
                 return Some(connection.map(|stream| (ClientStream::Tcp(stream), peer)));
             };
             // A peer that does not complete it is not an error of this server.
-            let connection = connection.try_map(|stream| CertifiedStream::accept(stream, &tls)).await?;
-            Some(connection.map(|stream| {
-                let principal = stream.holder().or(peer.principal);
-                (ClientStream::Tls(Box::new(stream)), Peer { principal, ..peer })
-            }))
+            let connection = connection.try_map(|stream| CertifiedStream::accept(stream, peer, &tls)).await?;
+            Some(connection.map(|(stream, peer)| (ClientStream::Tls(Box::new(stream)), peer)))
         }
     };
     // A slow handshake delays nobody else's.

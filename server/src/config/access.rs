@@ -95,9 +95,10 @@ pub struct AccessArgs {
     /// end, each with read and create (principals in the form of --allow; without it everybody); reloaded when it changes
     #[arg(long, env = "SQLFLOW_MODEL_RIGHTS", value_name = "FILE")]
     pub model_rights: Option<PathBuf>,
+
     /// Folder below which the SQLite files lie that sessions name and statements attach; may be repeated. With --launcher
-    /// kubernetes it is one of the Pods [default: none for a server with --allow, --token-file, --client-ca or
-    /// --kubernetes-tokens, otherwise any]
+    /// kubernetes it is one of the Pods [default: none for a server with --allow, --token-file, --client-ca, --oidc-issuer
+    /// or --kubernetes-tokens, otherwise any]
     #[arg(long, env = "SQLFLOW_SQLITE_FOLDER", value_name = "DIR", value_delimiter = ',')]
     pub sqlite_folder: Vec<PathBuf>,
 
@@ -301,8 +302,19 @@ impl Options {
     /// The file with data sources cannot be read.
     pub(super) fn private_paths(&self) -> anyhow::Result<Vec<PathBuf>> {
         let access = &self.access;
-        let oidc = &access.oidc.oidc_client_secret_file;
-        let files = [&access.token_file, &access.data_sources, &access.model_rights, &access.tls_key, oidc];
+        let files = [
+            &self.config,
+            &access.token_file,
+            &access.data_sources,
+            &access.model_rights,
+            &access.tls_cert,
+            &access.tls_key,
+            // With an authority of its own it would be any principal.
+            &access.client_ca,
+            &access.client_crl,
+            &access.oidc.oidc_ca,
+            &access.oidc.oidc_client_secret_file,
+        ];
         let files = files.into_iter().flatten();
         let files = files.chain(self.secrets.files());
         let mut paths: Vec<PathBuf> = files.map(std::path::absolute).collect::<std::io::Result<_>>()?;

@@ -93,6 +93,35 @@ mod tests {
         assert!(confinement("--confine=require", Support::Complete).unwrap().0.unwrap().required);
     }
 
+    #[test]
+    fn files_that_say_who_may_do_what_are_denied() {
+        let files = [
+            ("--config", "/etc/server.toml"),
+            ("--token-file", "/etc/tokens"),
+            ("--model-rights", "/etc/rights"),
+            ("--tls-cert", "/tls/cert"),
+            ("--tls-key", "/tls/key"),
+            ("--client-ca", "/tls/ca"),
+            ("--client-crl", "/tls/crl"),
+            ("--oidc-ca", "/oidc/ca"),
+            ("--oidc-client-secret-file", "/oidc/secret"),
+        ];
+        let others = [
+            "sqlflow-server",
+            "--oidc-issuer=https://login.example.com",
+            "--oidc-audience=sqlflow",
+            "--oidc-client-id=sqlflow",
+            "--public-url=https://sqlflow.example.com",
+        ];
+        let flags = files.iter().map(|(flag, file)| format!("{flag}={file}"));
+        let options = Options::parse_from(others.map(str::to_owned).into_iter().chain(flags));
+        let (confinement, _) = options.confinement_by(Path::new("/state"), Support::Complete).unwrap();
+        let denied = confinement.unwrap().denied;
+        for (flag, file) in files {
+            assert!(denied.contains(&file.into()), "{flag}: {denied:?}");
+        }
+    }
+
     /// Its own kernel is not theirs.
     #[test]
     fn server_of_pods_leaves_it_to_their_agents() {

@@ -8,11 +8,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::html;
 use serde::Deserialize;
-use sqlflow_identity::{Caller, Principal};
+use sqlflow_identity::{ANONYMOUS, Caller, Principal};
 
 use super::pages::Refusal;
 use super::{Web, oidc};
-use crate::access::{Peer, Refused, allowed, bearer};
+use crate::access::{Peer, Refused, allowed, bearer, is_loopback};
 
 /// Whether a request comes from an administrator, or from the server's own user, who may read the server's log anyway.
 #[derive(Clone, Copy)]
@@ -27,8 +27,10 @@ pub(super) async fn identify(State(web): State<Web>, mut request: Request, next:
     let headers = request.headers();
     let connected = request.extensions().get::<Peer>().cloned().unwrap_or_default();
     // The user behind a connection of a proxy is the proxy's.
-    let peer =
-        connected.principal.clone().filter(|_| is_loopback(web.links.host()) && !is_forwarded(headers));
+    let peer = connected
+        .principal
+        .clone()
+        .filter(|_| is_loopback(&name(web.links.host())) && !is_forwarded(headers));
     let caller = match bearer(headers) {
         Some(token) => web.access.caller(Some(token), None).await,
         None => {
@@ -50,7 +52,7 @@ pub(super) async fn identify(State(web): State<Web>, mut request: Request, next:
             noted(next.run(request).await, caller.name())
         }
         Err(refused) => {
-            let name = peer.as_ref().map_or("anonymous", Principal::name);
+            let name = peer.as_ref().map_or(ANONYMOUS, Principal::name);
             noted(refusal(&refused).into_response(), name)
         }
     }
@@ -107,11 +109,18 @@ pub(super) async fn sign_in(
     from_this_site(&headers)?;
     let token = token.trim();
     let caller = web.access.caller(Some(token), None).await;
-    let wrong = |why: &str| sign_in_form(&web, StatusCode::UNAUTHORIZED, Some(why));
-    let caller = caller.map_err(|refused| wrong(&refused.to_string()))?;
+    let form = |code, why: &str| sign_in_form(&web, code, Some(why));
+    let caller = caller.map_err(|refused| match refused {
+        // The token may be right.
+        Refused::Unavailable(_) => refusal(&refused),
+        Refused::Token | Refused::Wrong(_) | Refused::Anonymous | Refused::NotAllowed(_) => {
+            form(StatusCode::UNAUTHORIZED, &refused.to_string())
+        }
+    })?;
     let caller = allowed(&caller).map_err(|refused| refusal(&refused))?;
     let cookie = caller.principal().and_then(|it| web.sessions.begin(it, token, &web.access));
-    let cookie = cookie.ok_or_else(|| wrong("the names of your groups are too long for a session"))?;
+    let too_long = || form(StatusCode::BAD_REQUEST, "the names of your groups are too long for a session");
+    let cookie = cookie.ok_or_else(too_long)?;
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/jobs")).into_response())
 }
 
@@ -160,12 +169,6 @@ fn check_host(web: &Web, request: &Request) -> Result<(), Refusal> {
 fn is_forwarded(headers: &HeaderMap) -> bool {
     let names = ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
     names.iter().any(|name| headers.contains_key(*name))
-}
-
-/// Whether the host is a name or an address of this machine only.
-fn is_loopback(host: &str) -> bool {
-    let host = name(host);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|it| it.is_loopback())
 }
 
 /// Pages without anybody's data, which probes read by any name.

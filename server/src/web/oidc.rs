@@ -195,15 +195,16 @@ async fn exchange(web: &Web, inner: &Inner, begun: &Begun, code: &str) -> Result
     let (form, basic) = request(web, &inner.client, begun, code, published.takes_basic);
     let basic = basic.as_ref().map(|(id, secret)| (id.as_str(), secret.as_str()));
     let answer = inner.oidc.post(url, form, basic).await;
-    let (status, body) = answer.map_err(|refused| refusal(&refused))?;
-    if status != StatusCode::OK {
-        // The body may have details for the operator, and no secrets of this request.
-        let said = String::from_utf8_lossy(&body[..body.len().min(500)]).into_owned();
-        tracing::warn!(%status, said, "the OpenID Connect provider refuses a code");
+    let answer = answer.map_err(|refused| refusal(&refused))?;
+    if answer.status != StatusCode::OK {
+        // The body may have details for the operator, and no secrets of this request. Anyone can cause the line: it
+        // must not fill the server's log.
+        let said = String::from_utf8_lossy(&answer.body[..answer.body.len().min(500)]).into_owned();
+        tracing::debug!(status = %answer.status, said, "the OpenID Connect provider refuses a code");
         let why = "the provider refuses the code, which is for one use and a short time; sign in again";
         return Err(cannot(why, web));
     }
-    let tokens: Tokens = serde_json::from_slice(&body).map_err(|_| {
+    let tokens: Tokens = serde_json::from_slice(&answer.body).map_err(|_| {
         cannot("the provider answers without an ID token; its operator must allow openid", web)
     })?;
     Ok(tokens.id_token)

@@ -79,11 +79,7 @@ impl HttpServer {
         });
         let Some(connection) = identified.await else { return };
         let Some(tls) = &peers.tls else { return self.serve(connection).await };
-        let encrypted = connection.try_map(async |(stream, peer)| {
-            let stream = CertifiedStream::accept(stream, tls).await?;
-            let principal = stream.holder().or(peer.principal);
-            Ok((stream, Peer { principal, ..peer }))
-        });
+        let encrypted = connection.try_map(|(stream, peer)| CertifiedStream::accept(stream, peer, tls));
         if let Some(connection) = encrypted.await {
             self.serve(connection).await;
         }

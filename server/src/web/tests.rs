@@ -17,7 +17,7 @@ use sqlflow_result_log::{Entry, Producer};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::access::Peer;
+use crate::access::{Peer, Refused, TokenVerifier};
 use crate::fixture::{self, HookedLog, LogHooks};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -136,6 +136,43 @@ impl World {
         let request = Request::get(path).header("host", "localhost").body(Body::empty()).unwrap();
         let response = self.web.routes().oneshot(request).await.unwrap();
         (response.status(), response.into_body())
+    }
+}
+
+/// Cannot verify `down`, knows nothing of `wrong`, and takes all other tokens for those of ana in this group.
+struct Verifier(String);
+
+#[async_trait]
+impl TokenVerifier for Verifier {
+    async fn principal(&self, token: &str) -> Result<Option<Principal>, Refused> {
+        let ana = || Principal::new(Method::Oidc, "ana").with_groups(Method::Oidc, [self.0.as_str()]);
+        match token {
+            "down" => Err(Refused::Unavailable("no answer".to_owned())),
+            "wrong" => Ok(None),
+            _ => Ok(Some(ana())),
+        }
+    }
+}
+
+#[tokio::test]
+async fn refused_sign_in_says_whether_the_token_is_wrong() {
+    let mut world = world().await;
+    let group = "x".repeat(4000);
+    let allowed = vec![format!("group:oidc:{group}").parse().unwrap()];
+    let policy = Policy { allowed, ..Policy::default() };
+    world.web.access = Access::new(policy, vec![Box::new(Verifier(group))]);
+    for (token, status) in [
+        ("wrong", StatusCode::UNAUTHORIZED),
+        ("down", StatusCode::SERVICE_UNAVAILABLE),
+        ("long", StatusCode::BAD_REQUEST),
+    ] {
+        let request = Request::post("/sign-in")
+            .header("host", "localhost")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Body::from(format!("token={token}")));
+        let response = world.web.routes().oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(response.status(), status, "{token}");
+        assert!(!response.headers().contains_key(header::SET_COOKIE), "{token}");
     }
 }
 

@@ -42,11 +42,6 @@ impl DataSource {
 }
 
 impl DataSource {
-    /// Whether it is a data source of the user, and not a name that the server knows.
-    pub(super) fn is_own(&self) -> bool {
-        self.text.as_deref().is_some_and(|text| !text.is_empty() && !sqlflow_data_source::is_name(text))
-    }
-
     /// A warning if a server on this machine would not find the file.
     pub(super) fn warning(&self, server: &str) -> Option<String> {
         let text = self.text.as_deref().filter(|_| is_this_machine(server))?;

@@ -32,9 +32,7 @@ pub(crate) async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> 
     let ended = match command {
         Command::Run(args) => {
             let source = DataSource { text: global.datasource, origin: global.datasource_origin };
-            let mut connection = global.connection.connection()?;
-            connection.has_data_source = source.is_own();
-            run::run(&args, &source, form, Client::new(&connection)?, console).await
+            run::run(&args, &source, form, client()?, console).await
         }
         Command::Fetch(fetch) => fetch::fetch(&fetch, form, client()?, console).await,
         Command::Logs(logs) => fetch::logs(&logs, json, client()?, console).await,

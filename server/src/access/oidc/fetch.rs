@@ -1,6 +1,5 @@
 //! Requests to the provider: encrypted, bounded in size, time and number, without redirects.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,12 +8,14 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, RequestBuilder, StatusCode, Url};
 use tokio::sync::Semaphore;
 
+use crate::access::is_loopback;
+
 /// Time limit of one request.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// Maximum size of an answer. Documents of real providers have some 10 kB.
 const MAX_ANSWER_BYTES: usize = 512 * 1024;
-/// Maximum number of requests at a time.
-const MAX_REQUESTS: usize = 16;
+/// Maximum number of forms that are sent at a time.
+const MAX_FORMS: usize = 16;
 
 /// A provider's address: HTTPS, or HTTP on this machine.
 ///
@@ -24,23 +25,17 @@ pub fn address(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("{text:?} is no URL: {error}"))?;
     match url.scheme() {
         "https" => Ok(url),
-        "http" if is_loopback(&url) => Ok(url),
+        "http" if url.host_str().is_some_and(is_loopback) => Ok(url),
         _ => Err(format!(
             "{text:?} does not begin with https://; keys and tokens could be changed on their way"
         )),
     }
 }
 
-/// Whether the host is this machine.
-pub fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|it| it.is_loopback())
-}
-
 /// Sends requests to one provider.
 pub struct Fetcher {
     client: reqwest::Client,
+    /// For forms only: anyone can cause one. Documents are fetched one after the other, and do not wait for forms.
     places: Semaphore,
 }
 
@@ -72,7 +67,7 @@ impl Fetcher {
             // A redirect could lead to an address without TLS.
             .redirect(Policy::none())
             .build()?;
-        Ok(Self { client, places: Semaphore::new(MAX_REQUESTS) })
+        Ok(Self { client, places: Semaphore::new(MAX_FORMS) })
     }
 
     /// The document at an address.
@@ -80,7 +75,7 @@ impl Fetcher {
     /// # Errors
     /// It cannot be fetched; one sentence that names the address.
     pub async fn get(&self, url: &Url) -> Result<Vec<u8>, String> {
-        let answer = self.send(url, self.client.get(url.clone())).await?;
+        let answer = send(url, self.client.get(url.clone())).await?;
         match answer.status {
             StatusCode::OK => Ok(answer.body),
             other => Err(format!("{url} answers with {other}")),
@@ -90,13 +85,17 @@ impl Fetcher {
     /// The answer to a form. `client` is the id and the secret for basic authentication.
     ///
     /// # Errors
-    /// There is none; one sentence that names the address.
+    /// There is none, or too many forms are being sent; one sentence that names the address.
     pub async fn post(
         &self,
         url: &Url,
         form: String,
         client: Option<(&str, &str)>,
     ) -> Result<Answer, String> {
+        let _place = self
+            .places
+            .try_acquire()
+            .map_err(|_| format!("{MAX_FORMS} requests to {url} are running, and no more are sent"))?;
         let mut request = self
             .client
             .post(url.clone())
@@ -106,29 +105,31 @@ impl Fetcher {
         if let Some((id, secret)) = client {
             request = request.basic_auth(id, Some(secret));
         }
-        self.send(url, request).await
+        send(url, request).await
     }
+}
 
-    async fn send(&self, url: &Url, request: RequestBuilder) -> Result<Answer, String> {
-        let _place = self.places.acquire().await;
-        // Without the address, which each message names anyway.
-        let failed = |error: reqwest::Error| {
-            format!("{url} cannot be fetched: {}", sqlflow_text::with_causes(&error.without_url()))
-        };
-        let mut response = request.send().await.map_err(failed)?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(format!("{url} answers with more than {MAX_ANSWER_BYTES} bytes"));
-            }
-            body.extend_from_slice(&chunk);
+async fn send(url: &Url, request: RequestBuilder) -> Result<Answer, String> {
+    // Without the address, which each message names anyway.
+    let failed = |error: reqwest::Error| {
+        format!("{url} cannot be fetched: {}", sqlflow_text::with_causes(&error.without_url()))
+    };
+    let mut response = request.send().await.map_err(failed)?;
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Err(format!("{url} answers with more than {MAX_ANSWER_BYTES} bytes"));
         }
-        Ok(Answer { status: response.status(), body })
+        body.extend_from_slice(&chunk);
     }
+    Ok(Answer { status: response.status(), body })
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -146,5 +147,24 @@ mod tests {
         {
             assert!(address(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn forms_over_the_limit_are_refused_and_delay_no_document() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = address(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let fetcher = Fetcher::new(None).unwrap();
+        let _sent: Vec<_> = (0..MAX_FORMS).map(|_| fetcher.places.try_acquire().unwrap()).collect();
+        let refused = fetcher.post(&url, String::new(), None).await.err().unwrap();
+        assert!(refused.contains("no more are sent"), "{refused}");
+        let answering = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // The request is small: it comes as one piece.
+            let _ = stream.read(&mut [0; 4096]).await;
+            let answer = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        };
+        let (document, ()) = tokio::join!(fetcher.get(&url), answering);
+        assert_eq!(document.unwrap(), b"{}");
     }
 }

@@ -12,9 +12,8 @@ use sqlflow_text::escape::escaped;
 
 use super::keys::Keys;
 use super::signatures;
+use crate::access::verifiers::MAX_TOKEN_BYTES;
 
-/// Maximum length of a token, in bytes.
-pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// Difference between the provider's clock and the server's.
 const LEEWAY_SECONDS: u64 = 60;
 /// Maximum length of a principal and of a group, in bytes.

@@ -20,7 +20,7 @@ use fetch::Fetcher;
 use jwt::{Unverified, Wrong};
 use provider::Provider;
 
-pub use fetch::{address, is_loopback};
+pub use fetch::{Answer, address};
 pub use jwt::{Claims, NameClaims, check_sign_in};
 pub use provider::Published;
 
@@ -46,6 +46,11 @@ impl Oidc {
         self.provider.issuer()
     }
 
+    /// Keeps what the provider publishes up to date. Never returns.
+    pub async fn keep_fresh(&self) {
+        self.provider.keep_fresh().await;
+    }
+
     /// What the provider publishes.
     ///
     /// # Errors
@@ -54,7 +59,7 @@ impl Oidc {
         self.provider.published(|_| true).await.map_err(Refused::Unavailable)
     }
 
-    /// The provider's answer to a form: its status, and its content.
+    /// The provider's answer to a form.
     ///
     /// # Errors
     /// There is none.
@@ -63,9 +68,8 @@ impl Oidc {
         url: &reqwest::Url,
         form: String,
         client: Option<(&str, &str)>,
-    ) -> Result<(http::StatusCode, Vec<u8>), Refused> {
-        let answer = self.provider.fetcher().post(url, form, client).await;
-        answer.map(|it| (it.status, it.body)).map_err(Refused::Unavailable)
+    ) -> Result<Answer, Refused> {
+        self.provider.fetcher().post(url, form, client).await.map_err(Refused::Unavailable)
     }
 
     /// What a token for one of these audiences says.
