@@ -78,15 +78,13 @@ class SQLFlowMagics(Magics):
     @line_cell_magic
     def sqlflow(self, line: str, cell: str | None = None) -> Any:
         """Runs a program, or one of the commands `connect`, `attach`, `cancel` and `jobs`."""
+        words = _words(line)
         try:
             if cell is None:
-                return self._command(_line_parser().parse_args(shlex.split(line)))
-            return self._cell(_cell_parser().parse_args(shlex.split(line)), cell)
+                return self._command(_line_parser().parse_args(words))
+            return self._cell(_cell_parser().parse_args(words), cell)
         except Error as error:
             raise _brief(error) from None
-        except ValueError as error:
-            # Of shlex: a quote that is not closed.
-            raise UsageError(f"cannot read {line!r}: {error}") from None
 
     def _command(self, arguments: argparse.Namespace) -> Any:
         match arguments.command:
@@ -201,6 +199,14 @@ class LastTable:
                 self.collector.add(event)
             case _:
                 pass
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        # A quote that is not closed.
+        raise UsageError(f"cannot read {line!r}: {error}") from None
 
 
 def _ignore(event: Event) -> None:
