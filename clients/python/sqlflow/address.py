@@ -206,13 +206,13 @@ def stored_login(variables: Mapping[str, str]) -> Login | None:
     if file is None:
         return None
     try:
-        text = file.read_text()
+        stored = file.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UsageError(f"cannot read the login {file}: {error.strerror}") from error
     try:
-        return _login(json.loads(text))
+        return _login(json.loads(stored.decode()))
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"cannot use the login {file}: it is damaged; log in again, or remove it with sqlflowctl logout"

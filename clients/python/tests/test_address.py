@@ -124,6 +124,16 @@ def test_damaged_login_is_an_error(text: str, tmp_path: Path) -> None:
         resolve(Options(), variables(tmp_path))
 
 
+def test_login_is_utf8(tmp_path: Path) -> None:
+    log_in(tmp_path, "https://a:1")
+    file = tmp_path / ".config/sqlflow/login.json"
+    file.write_bytes('{"server": "https://a:1", "ca": "/zertifikat-ä.pem"}'.encode())
+    assert resolve(Options(), variables(tmp_path)).ca == Path("/zertifikat-ä.pem")
+    file.write_bytes(b'{"server": "https://a:1", "ca": "/\xff.pem"}')
+    with pytest.raises(sqlflow.UsageError, match="it is damaged"):
+        resolve(Options(), variables(tmp_path))
+
+
 def test_half_of_a_client_certificate_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(sqlflow.UsageError, match="client_key"):
         resolve(Options(client_cert="c.pem"), variables(tmp_path))
