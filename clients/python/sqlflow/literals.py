@@ -16,7 +16,7 @@ DIALECTS = ("sqlite", "mysql", "postgresql")
 def dialect_of(datasource: str) -> str | None:
     """The dialect of a data source; None: only the server knows it."""
     scheme = datasource.partition("://")[0].lower()
-    scheme = {"postgres": "postgresql", "mariadb": "mysql", "sqlite3": "sqlite"}.get(scheme, scheme)
+    scheme = {"postgres": "postgresql", "sqlite3": "sqlite"}.get(scheme, scheme)
     return scheme if scheme in DIALECTS else None
 
 
@@ -65,6 +65,9 @@ def literal(value: Any, dialect: str | None) -> str:
             return _text(value, dialect)
         case bytes() | bytearray() | memoryview():
             return _bytes(bytes(value), dialect)
+        case dt.datetime() if value != value:
+            # NaT of pandas.
+            raise ConversionError("cannot bind NaT: it has no literal in SQL; bind None")
         case dt.datetime():
             return f"'{value.isoformat(sep=' ')}'"
         case dt.date() | dt.time():

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import sqlflow
@@ -54,7 +55,7 @@ def test_bytes_have_the_form_of_the_dialect() -> None:
     assert literal(b"\x00\xff", "postgresql") == "'\\x00ff'::bytea"
 
 
-@pytest.mark.parametrize("value", [float("nan"), Decimal("Infinity"), "a\0b", [1], object()])
+@pytest.mark.parametrize("value", [float("nan"), Decimal("Infinity"), pd.NaT, "a\0b", [1], object()])
 def test_value_without_a_literal_is_an_error(value: Any) -> None:
     with pytest.raises(sqlflow.ConversionError):
         literal(value, "sqlite")
