@@ -73,10 +73,18 @@ def literal(value: Any, dialect: str | None) -> str:
         case dt.date() | dt.time():
             return f"'{value.isoformat()}'"
         case _ if hasattr(value, "item") and getattr(value, "shape", None) == ():
-            # A scalar of numpy.
-            return literal(value.item(), dialect)
+            return literal(_item(value), dialect)
         case _:
             raise ConversionError(f"cannot bind a {type(value).__name__}: it has no literal in SQL")
+
+
+def _item(scalar: Any) -> Any:
+    """A scalar of numpy as one of Python."""
+    item = scalar.item()
+    if scalar.dtype.kind in "mM" and isinstance(item, int):
+        # Python's times have no nanoseconds, so numpy returns their count.
+        raise ConversionError(f"cannot bind a {scalar.dtype}: Python has no such unit; convert it to [us]")
+    return item
 
 
 def _number(text: str) -> str:
