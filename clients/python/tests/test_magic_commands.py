@@ -10,6 +10,7 @@ import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
+from sqlflow.errors import ServerUnavailable
 from sqlflow.magic import SQLFlowMagics
 
 
@@ -19,6 +20,11 @@ class FakeClient:
     def __init__(self, server: str | None):
         self.address = SimpleNamespace(server=server)
         self.error: Exception | None = None
+
+    def jobs(self, limit: int = 50) -> list[Any]:
+        if self.address.server == "down:1":
+            raise ServerUnavailable("no answer")
+        return []
 
     def run(self, program: str, **options: Any) -> Any:
         assert self.error is not None
@@ -42,3 +48,36 @@ def test_only_an_open_quote_is_an_error_of_the_line(magics: SQLFlowMagics) -> No
     client(magics).error = ValueError("a defect")
     with pytest.raises(ValueError, match="a defect"):
         magics.sqlflow("", "SELECT 1")
+
+
+def test_connect_takes_an_address(magics: SQLFlowMagics, capsys: pytest.CaptureFixture[str]) -> None:
+    magics.sqlflow("connect db:1 --datasource flowers")
+    assert (magics._server, magics._datasource) == ("db:1", "flowers")
+    magics.sqlflow("connect --server db:2")
+    assert (magics._server, magics._datasource) == ("db:2", "flowers")
+    assert capsys.readouterr().out == "connected to db:1\nconnected to db:2\n"
+
+
+def test_settings_remain_if_the_server_does_not_answer(magics: SQLFlowMagics) -> None:
+    magics.sqlflow("connect db:1 --datasource flowers")
+    with pytest.raises(ServerUnavailable):
+        magics.sqlflow("connect down:1 --datasource trees")
+    assert (magics._server, magics._datasource) == ("db:1", "flowers")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("", "arguments are required: command"),
+        ("connect a:1 b:1", "unrecognized arguments: b:1"),
+        ("connect a:1 --server b:1", "not allowed with argument"),
+        ("connect --quiet", "unrecognized arguments: --quiet"),
+        ("attach last found --datasource flowers", "unrecognized arguments: --datasource flowers"),
+        ("attach --max-rows 5", "give the variable's name"),
+        ("cancel last found", "unrecognized arguments: found"),
+        ("jobs last", "unrecognized arguments: last"),
+    ],
+)
+def test_argument_without_a_meaning_is_an_error(line: str, why: str, magics: SQLFlowMagics) -> None:
+    with pytest.raises(UsageError, match=why):
+        magics.sqlflow(line)
