@@ -25,7 +25,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class
 from sqlflow._notebook.outputs import NotebookOutputs, Outputs, TerminalOutputs, clean
 from sqlflow._notebook.view import View
 from sqlflow.connection import Client, connect
-from sqlflow.errors import Error, ResultTooLarge
+from sqlflow.errors import Error
 from sqlflow.events import Columns, Event, JobEnded, Rows
 from sqlflow.job import Job
 from sqlflow.result import MAX_ROWS, Collector
@@ -172,9 +172,9 @@ class SQLFlowMagics(Magics):
         except KeyboardInterrupt:
             self._cancel(job, view, position)
             raise _brief(KeyboardInterrupt(f"job {job.id} was cancelled")) from None
-        except ResultTooLarge as error:
-            view.leave(f"job {job.id} continues; its result is too large for a variable")
-            raise error
+        except Error:
+            view.leave(f"job {job.id}: the rest is not shown; if it still runs, it continues: %sqlflow attach {job.id}")
+            raise
         failure = ended.error() if ended is not None else None
         if failure is not None:
             raise failure
@@ -208,7 +208,7 @@ class LastTable:
     def __init__(self, job: str, max_rows: int):
         self._job = job
         self._max_rows = max_rows
-        self.collector = Collector(job, max_rows)
+        self.collector = self._new()
 
     def add(self, event: Event) -> None:
         """Adds an event.
@@ -218,12 +218,15 @@ class LastTable:
         """
         match event:
             case Columns():
-                self.collector = Collector(self._job, self._max_rows)
+                self.collector = self._new()
                 self.collector.add(event)
             case Rows():
                 self.collector.add(event)
             case _:
                 pass
+
+    def _new(self) -> Collector:
+        return Collector(self._job, self._max_rows, "give a larger --max-rows, or no variable")
 
 
 def _words(line: str) -> list[str]:

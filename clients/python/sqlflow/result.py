@@ -155,9 +155,16 @@ class Result:
 class Collector:
     """Makes a result of events."""
 
-    def __init__(self, job: str, max_rows: int | None):
+    def __init__(
+        self,
+        job: str,
+        max_rows: int | None,
+        too_large: str = "iterate over the job, which keeps one page in memory, or call result(max_rows=None)",
+    ):
         self._result = Result(job)
         self._max_rows = max_rows
+        self._too_large = too_large
+        """What to do about too many rows."""
         self._rows = 0
         self._failure: JobFailed | None = None
 
@@ -193,7 +200,7 @@ class Collector:
         if self._max_rows is not None and self._rows > self._max_rows:
             raise ResultTooLarge(
                 f"cannot collect the result of job {self._result.job}: it has more than {self._max_rows:,} rows; "
-                "iterate over the job, which keeps one page in memory, or call result(max_rows=None)"
+                f"{self._too_large}"
             )
         if not self._result.tables or rows.columns is None:
             # The beginning of the log was removed, and the columns with it.

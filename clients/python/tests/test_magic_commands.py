@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from wire import batch, column
 
-from sqlflow.errors import ServerUnavailable
+from sqlflow.errors import Error, ResultTooLarge, ServerUnavailable
+from sqlflow.events import Columns, Event, Rows
 from sqlflow.magic import SQLFlowMagics
+from sqlflow.values import ColumnInfo
 
 
 class FakeClient:
@@ -27,8 +30,21 @@ class FakeClient:
         return []
 
     def run(self, program: str, **options: Any) -> Any:
-        assert self.error is not None
-        raise self.error
+        if self.error is not None:
+            raise self.error
+        return TornJob()
+
+
+class TornJob:
+    """A job whose reading fails after two rows."""
+
+    id = "j"
+
+    def events(self, after: int) -> Iterator[Event]:
+        columns = (ColumnInfo("a", ""),)
+        yield Columns(position=1, columns=columns)
+        yield Rows(position=2, columns=columns, batch=batch(2, column("int64s", [11, 22])))
+        raise ServerUnavailable("no answer")
 
 
 @pytest.fixture
@@ -81,3 +97,20 @@ def test_settings_remain_if_the_server_does_not_answer(magics: SQLFlowMagics) ->
 def test_argument_without_a_meaning_is_an_error(line: str, why: str, magics: SQLFlowMagics) -> None:
     with pytest.raises(UsageError, match=why):
         magics.sqlflow(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "why"),
+    [
+        ("found", ServerUnavailable, "no answer"),
+        ("found --max-rows 1", ResultTooLarge, "more than 1 rows; give a larger --max-rows, or no variable"),
+    ],
+)
+def test_error_while_reading_ends_the_view_with_a_hint(
+    line: str, error: type[Error], why: str, magics: SQLFlowMagics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(error, match=why):
+        magics.sqlflow(line, "SELECT 1")
+    said = capsys.readouterr().out
+    assert "22" in said, "what was read"
+    assert "%sqlflow attach j" in said
