@@ -172,7 +172,8 @@ def default_server(variables: Mapping[str, str]) -> str:
     """The socket of a server of this user, if there is one; otherwise the usual port."""
     folder = variables.get("XDG_RUNTIME_DIR", "")
     socket = Path(folder) / "sqlflow" / "server.sock"
-    return f"unix://{socket}" if os.path.isabs(folder) and socket.exists() else DEFAULT_SERVER
+    # Not Path.exists, which raises PermissionError for another user's folder.
+    return f"unix://{socket}" if os.path.isabs(folder) and os.path.exists(socket) else DEFAULT_SERVER
 
 
 def is_private(server: str) -> bool:
@@ -240,7 +241,7 @@ def system_certificates() -> Path | None:
     file = ssl.get_default_verify_paths().cafile
     usual = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
     for candidate in (file, *usual):
-        if candidate is not None and Path(candidate).is_file():
+        if candidate is not None and os.path.isfile(candidate):
             return Path(candidate)
     return None
 

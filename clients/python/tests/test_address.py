@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +76,17 @@ def test_socket_of_a_server_of_this_user_is_the_default(tmp_path: Path) -> None:
     socket.parent.mkdir()
     socket.touch()
     assert resolve(Options(), set_here).server == f"unix://{socket}"
+
+
+def test_folder_that_cannot_be_searched_has_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: Any, **named: Any) -> Any:
+        raise PermissionError(errno.EACCES, "refused")
+
+    set_here = variables(tmp_path / "other", XDG_RUNTIME_DIR=str(tmp_path))
+    # Root may search every folder.
+    monkeypatch.setattr(os, "stat", refused)
+    monkeypatch.setattr("sqlflow.address.stored_login", lambda variables: None)
+    assert resolve(Options(), set_here).server == "http://127.0.0.1:50051"
 
 
 def test_login_is_for_its_own_server_only(tmp_path: Path) -> None:
