@@ -238,6 +238,10 @@ def _login_file(variables: Mapping[str, str]) -> Path | None:
 
 def system_certificates() -> Path | None:
     """The file of certificates that this system trusts; None: gRPC takes its own."""
+    named = os.environ.get("SSL_CERT_FILE")
+    if named:
+        # Also if it cannot be read: others must not be trusted in its place.
+        return Path(named)
     file = ssl.get_default_verify_paths().cafile
     usual = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
     for candidate in (file, *usual):

@@ -89,6 +89,15 @@ def test_folder_that_cannot_be_searched_has_no_socket(tmp_path: Path, monkeypatc
     assert resolve(Options(), set_here).server == "http://127.0.0.1:50051"
 
 
+def test_certificates_of_ssl_cert_file_have_no_substitute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "own.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(sqlflow.UsageError, match=r"cannot read the trusted certificates .*/own\.pem"):
+        Address("https://a:1").certificates()
+    file.write_bytes(b"own")
+    assert Address("https://a:1").certificates()[0] == b"own"
+
+
 def test_login_is_for_its_own_server_only(tmp_path: Path) -> None:
     log_in(tmp_path, "https://a:1", ca="/ca.pem")
     here = resolve(Options("https://a:1"), variables(tmp_path))
