@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from wire import batch, column
 
 from sqlflow._notebook.view import View
-from sqlflow.events import JobEnded, Log, Notice, Reconnecting, State
+from sqlflow.events import JobEnded, Log, Notice, Reconnecting, Rows, State
 
 
 class Shown:
@@ -15,9 +16,13 @@ class Shown:
 
     def __init__(self) -> None:
         self.text = ""
+        self.frames: list[Any] = []
 
     def log(self, text: str) -> None:
         self.text += text
+
+    def frame(self, frame: Any) -> None:
+        self.frames.append(frame)
 
     def __getattr__(self, name: str) -> Any:
         return lambda *arguments, **named: None
@@ -76,3 +81,11 @@ def test_last_line_is_shown_once_another_record_comes() -> None:
     view.show(log(b"locked\n"))
     view.show(failed("locked"))
     assert shown.text.endswith("a value, locked\n"), "the beginning of its line was shown"
+
+
+def test_rows_whose_columns_were_lost_are_shown() -> None:
+    shown = Shown()
+    view = View("j", shown)  # type: ignore[arg-type]
+    view.show(Rows(position=1, columns=None, batch=batch(2, column("int64s", [1, 2]))))
+    view.leave("")
+    assert [frame.to_dict("list") for frame in shown.frames] == [{"column_1": [1, 2]}]

@@ -28,7 +28,7 @@ from sqlflow.events import (
     StatementEnded,
     StatementStarted,
 )
-from sqlflow.result import Table
+from sqlflow.result import Table, columns_of
 
 PREVIEW_ROWS = 1_000
 """Rows of a table that are kept to be shown."""
@@ -147,9 +147,9 @@ class View:
 
     def _rows(self, rows: Rows) -> None:
         if self._table is None:
-            self._table = Table(rows.columns or ())
+            self._table = Table(columns_of(rows))
         self._row_count += len(rows)
-        if len(self._table) < PREVIEW_ROWS and self._table.columns:
+        if len(self._table) < PREVIEW_ROWS:
             self._table.append(rows.batch)
 
     def _progress(self, progress: Progress) -> None:
