@@ -179,4 +179,4 @@ packages:
 	@scripts/test-tool.sh oidc-provider > /dev/null
 
 clean: ## Remove what this clone built; the shared cache stays
-	rm -rf build
+	rm -rf build $(CLIENT)/build $(CLIENT)/dist $(CLIENT)/*.egg-info
