@@ -42,7 +42,7 @@ def connect(
         server: `HOST:PORT`, `https://HOST:PORT` or `unix:///PATH`. By default `SQLFLOW_SERVER`, the server of
             `sqlflowctl login`, the socket of a server of this user, or `127.0.0.1:50051`.
         datasource: Data source of programs: a name that the server knows, a URI such as `sqlite:////path/file.db`, or
-            the path of an SQLite file on this machine. By default `SQLFLOW_DATASOURCE`, or the server's own.
+            a `pathlib.Path` of an SQLite file on this machine. By default `SQLFLOW_DATASOURCE`, or the server's own.
         access_token: Access token for a server of several users. By default that of `SQLFLOW_ACCESS_TOKEN`,
             `SQLFLOW_ACCESS_TOKEN_FILE` or the login.
         access_token_file: File with the access token, read before each call.
