@@ -84,9 +84,9 @@ lint: venv-dev ## Formatting, lints, types and prose
 		cargo clippy -p sqlflow-agent --no-default-features --features $$alone --quiet -- -D warnings || exit 1; done
 	cargo clippy -p sqlflow-agent --no-default-features --quiet -- -D warnings
 	cd $(SUBMITTER) && $(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --quiet --check . && $(VENV)/bin/mypy --no-error-summary
-	cd $(SUBMITTER) && $(VENV)/bin/ruff check --quiet --config pyproject.toml ../../tests/bench
-	cd $(SUBMITTER) && $(VENV)/bin/ruff format --quiet --check --config pyproject.toml ../../tests/bench
-	cd $(SUBMITTER) && $(VENV)/bin/python generate_protos.py --check
+	cd $(SUBMITTER) && $(VENV)/bin/ruff check --quiet --config pyproject.toml ../../tests/bench ../../scripts/generate_protos.py
+	cd $(SUBMITTER) && $(VENV)/bin/ruff format --quiet --check --config pyproject.toml ../../tests/bench ../../scripts/generate_protos.py
+	$(VENV)/bin/python scripts/generate_protos.py --check
 	python3 scripts/test_check_prose.py
 	scripts/check-prose
 
@@ -122,7 +122,7 @@ test-submitter: packages build venv-dev ## The submitter against SQLite, MariaDB
 # Not yet a part of `make test`: it has not passed as a whole against today's server.
 test-clients: build venv venv-clients ## The Python client against a real server, and in a real notebook kernel
 	cd $(CLIENT) && $(CLIENT_VENV)/bin/ruff check --quiet . && $(CLIENT_VENV)/bin/ruff format --quiet --check . && $(CLIENT_VENV)/bin/mypy --no-error-summary
-	cd $(CLIENT) && $(CLIENT_VENV)/bin/python generate_protos.py --check
+	$(CLIENT_VENV)/bin/python scripts/generate_protos.py --check
 	cd $(CLIENT) && $(CLIENT_VENV)/bin/python -m pytest -q
 
 wheel: venv-clients ## Build the Python client into clients/python/dist
@@ -179,4 +179,4 @@ packages:
 	@scripts/test-tool.sh oidc-provider > /dev/null
 
 clean: ## Remove what this clone built; the shared cache stays
-	rm -rf build
+	rm -rf build $(CLIENT)/build $(CLIENT)/dist $(CLIENT)/*.egg-info

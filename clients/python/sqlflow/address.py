@@ -172,7 +172,8 @@ def default_server(variables: Mapping[str, str]) -> str:
     """The socket of a server of this user, if there is one; otherwise the usual port."""
     folder = variables.get("XDG_RUNTIME_DIR", "")
     socket = Path(folder) / "sqlflow" / "server.sock"
-    return f"unix://{socket}" if os.path.isabs(folder) and socket.exists() else DEFAULT_SERVER
+    # Not Path.exists, which raises PermissionError for another user's folder.
+    return f"unix://{socket}" if os.path.isabs(folder) and os.path.exists(socket) else DEFAULT_SERVER
 
 
 def is_private(server: str) -> bool:
@@ -206,13 +207,13 @@ def stored_login(variables: Mapping[str, str]) -> Login | None:
     if file is None:
         return None
     try:
-        text = file.read_text()
+        stored = file.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UsageError(f"cannot read the login {file}: {error.strerror}") from error
     try:
-        return _login(json.loads(text))
+        return _login(json.loads(stored.decode()))
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"cannot use the login {file}: it is damaged; log in again, or remove it with sqlflowctl logout"
@@ -237,10 +238,14 @@ def _login_file(variables: Mapping[str, str]) -> Path | None:
 
 def system_certificates() -> Path | None:
     """The file of certificates that this system trusts; None: gRPC takes its own."""
+    named = os.environ.get("SSL_CERT_FILE")
+    if named:
+        # Also if it cannot be read: others must not be trusted in its place.
+        return Path(named)
     file = ssl.get_default_verify_paths().cafile
     usual = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
     for candidate in (file, *usual):
-        if candidate is not None and Path(candidate).is_file():
+        if candidate is not None and os.path.isfile(candidate):
             return Path(candidate)
     return None
 

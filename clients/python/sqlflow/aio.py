@@ -19,7 +19,7 @@ import grpc.aio
 
 from sqlflow import flows, tokens
 from sqlflow.address import Address, Options, resolve
-from sqlflow.calls import CHANNEL_OPTIONS, METHODS, Call, CallFailed, Flow, Pause, credentials, metadata
+from sqlflow.calls import CHANNEL_OPTIONS, Call, CallFailed, Flow, Pause, credentials, metadata, stubs
 from sqlflow.connection import RETRY_TIMEOUT, data_source, remember_token, user_name
 from sqlflow.events import Event
 from sqlflow.flows import Program, Reader, Server
@@ -125,14 +125,7 @@ class Client:
         if self._channel is None:
             # Here, since a channel belongs to the event loop that runs.
             self._channel = self._open()
-            self._calls = {
-                method.name: self._channel.unary_unary(
-                    method.path,
-                    request_serializer=method.request.SerializeToString,
-                    response_deserializer=method.response.FromString,
-                )
-                for method in METHODS
-            }
+            self._calls = stubs(self._channel)
         return await self._calls[call.method.name](call.request, timeout=call.timeout, metadata=metadata(self.address))
 
     def _open(self) -> grpc.aio.Channel:

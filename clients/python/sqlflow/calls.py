@@ -6,7 +6,7 @@ its result. `connection.py` executes flows with blocking calls, and `aio.py` wit
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -137,6 +137,18 @@ class CallFailed(Exception):
                 return ServerFault(f"the server at {server} does not know this call")
             case code:
                 return ServerFault(f"the server at {server} is at fault: {self.message} ({code.name})")
+
+
+def stubs(channel: grpc.Channel | grpc.aio.Channel) -> dict[str, Callable[..., Any]]:
+    """A callable for each method, by its name."""
+    return {
+        method.name: channel.unary_unary(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        for method in METHODS
+    }
 
 
 def metadata(address: Address) -> list[tuple[str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -13,7 +12,7 @@ import grpc
 
 from sqlflow import flows, tokens
 from sqlflow.address import Address, Options, resolve
-from sqlflow.calls import CHANNEL_OPTIONS, METHODS, Call, CallFailed, Flow, Pause, credentials, metadata
+from sqlflow.calls import CHANNEL_OPTIONS, Call, CallFailed, Flow, Pause, credentials, metadata, stubs
 from sqlflow.flows import Program, Server
 from sqlflow.job import Job
 from sqlflow.jobinfo import JobInfo
@@ -43,7 +42,7 @@ def connect(
         server: `HOST:PORT`, `https://HOST:PORT` or `unix:///PATH`. By default `SQLFLOW_SERVER`, the server of
             `sqlflowctl login`, the socket of a server of this user, or `127.0.0.1:50051`.
         datasource: Data source of programs: a name that the server knows, a URI such as `sqlite:////path/file.db`, or
-            the path of an SQLite file on this machine. By default `SQLFLOW_DATASOURCE`, or the server's own.
+            a `pathlib.Path` of an SQLite file on this machine. By default `SQLFLOW_DATASOURCE`, or the server's own.
         access_token: Access token for a server of several users. By default that of `SQLFLOW_ACCESS_TOKEN`,
             `SQLFLOW_ACCESS_TOKEN_FILE` or the login.
         access_token_file: File with the access token, read before each call.
@@ -95,14 +94,7 @@ class Client:
             self._channel = grpc.insecure_channel(address.target(), CHANNEL_OPTIONS)
         else:
             self._channel = grpc.secure_channel(address.target(), secure, CHANNEL_OPTIONS)
-        self._calls: dict[str, Callable[..., Any]] = {
-            method.name: self._channel.unary_unary(
-                method.path,
-                request_serializer=method.request.SerializeToString,
-                response_deserializer=method.response.FromString,
-            )
-            for method in METHODS
-        }
+        self._calls = stubs(self._channel)
 
     def run(
         self,

@@ -213,6 +213,10 @@ class Cursor:
 
     def executemany(self, operation: str, many: Sequence[Parameters]) -> Cursor:
         """Runs an operation for each of some parameters, and waits for the end. Rows that it returns are discarded."""
+        if len(many) == 0:
+            # As `_start` does it for others.
+            self._check_open()
+            self._abandon()
         changed = 0
         for begin in range(0, len(many), STATEMENTS_OF_A_JOB):
             each = [self._bound(operation, parameters) for parameters in many[begin : begin + STATEMENTS_OF_A_JOB]]

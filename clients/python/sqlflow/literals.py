@@ -16,7 +16,7 @@ DIALECTS = ("sqlite", "mysql", "postgresql")
 def dialect_of(datasource: str) -> str | None:
     """The dialect of a data source; None: only the server knows it."""
     scheme = datasource.partition("://")[0].lower()
-    scheme = {"postgres": "postgresql", "mariadb": "mysql", "sqlite3": "sqlite"}.get(scheme, scheme)
+    scheme = {"postgres": "postgresql", "sqlite3": "sqlite"}.get(scheme, scheme)
     return scheme if scheme in DIALECTS else None
 
 
@@ -65,15 +65,26 @@ def literal(value: Any, dialect: str | None) -> str:
             return _text(value, dialect)
         case bytes() | bytearray() | memoryview():
             return _bytes(bytes(value), dialect)
+        case dt.datetime() if value != value:
+            # NaT of pandas.
+            raise ConversionError("cannot bind NaT: it has no literal in SQL; bind None")
         case dt.datetime():
             return f"'{value.isoformat(sep=' ')}'"
         case dt.date() | dt.time():
             return f"'{value.isoformat()}'"
         case _ if hasattr(value, "item") and getattr(value, "shape", None) == ():
-            # A scalar of numpy.
-            return literal(value.item(), dialect)
+            return literal(_item(value), dialect)
         case _:
             raise ConversionError(f"cannot bind a {type(value).__name__}: it has no literal in SQL")
+
+
+def _item(scalar: Any) -> Any:
+    """A scalar of numpy as one of Python."""
+    item = scalar.item()
+    if scalar.dtype.kind in "mM" and isinstance(item, int):
+        # Python's times have no nanoseconds, so numpy returns their count.
+        raise ConversionError(f"cannot bind a {scalar.dtype}: Python has no such unit; convert it to [us]")
+    return item
 
 
 def _number(text: str) -> str:

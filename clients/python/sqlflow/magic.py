@@ -6,7 +6,7 @@
 runs a program and shows its tables, progress, curves and plots. NAME becomes a variable with the last table. Ctrl+C, or
 the button that interrupts the kernel, cancels the job. With `--detach` the cell ends at once, and the job continues.
 
-    %sqlflow connect [--datasource SOURCE] [--server ADDRESS]    settings of later cells
+    %sqlflow connect [ADDRESS] [--datasource SOURCE]    settings of later cells
     %sqlflow attach [JOB] [NAME]     shows a job from its start, also after a restart of the kernel; by default the last
     %sqlflow cancel [JOB]            cancels it
     %sqlflow jobs                    lists your jobs
@@ -25,12 +25,10 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class
 from sqlflow._notebook.outputs import NotebookOutputs, Outputs, TerminalOutputs, clean
 from sqlflow._notebook.view import View
 from sqlflow.connection import Client, connect
-from sqlflow.errors import Error, ResultTooLarge
+from sqlflow.errors import Error
 from sqlflow.events import Columns, Event, JobEnded, Rows
 from sqlflow.job import Job
 from sqlflow.result import MAX_ROWS, Collector
-
-COMMANDS = ("connect", "attach", "cancel", "jobs")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,29 +38,54 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}\n{self.format_usage()}")
 
 
-def _with_connection(parser: _Parser) -> _Parser:
-    parser.add_argument("--datasource", metavar="SOURCE", help="data source of the program")
-    parser.add_argument("--server", metavar="ADDRESS", help="address of the server")
-    return parser
-
-
 def _cell_parser() -> _Parser:
-    parser = _with_connection(_Parser(prog="%%sqlflow", add_help=False))
-    parser.add_argument("name", nargs="?", help="variable for the last table, as a DataFrame")
+    parser = _Parser(prog="%%sqlflow", add_help=False)
+    _add_view(parser)
     parser.add_argument("--detach", action="store_true", help="end the cell at once; the job continues")
-    parser.add_argument("--quiet", action="store_true", help="show tables, plots and models only")
-    parser.add_argument("--max-rows", type=int, default=MAX_ROWS, help="limit for the rows of the variable")
+    _add_datasource(parser)
+    _add_server(parser)
     return parser
 
 
 def _line_parser() -> _Parser:
-    parser = _with_connection(_Parser(prog="%sqlflow", add_help=False))
-    parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("job", nargs="?", default="last", help="token, id, beginning of an id, or last")
-    parser.add_argument("name", nargs="?", help="variable for the last table of an attached job")
-    parser.add_argument("--quiet", action="store_true")
-    parser.add_argument("--max-rows", type=int, default=MAX_ROWS)
+    parser = _Parser(prog="%sqlflow", add_help=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    connect = commands.add_parser("connect", add_help=False)
+    server = connect.add_mutually_exclusive_group()
+    server.add_argument("server", metavar="ADDRESS", nargs="?", default=argparse.SUPPRESS)
+    _add_server(server)
+    _add_datasource(connect)
+
+    attach = commands.add_parser("attach", add_help=False)
+    _add_job(attach)
+    _add_view(attach)
+    _add_server(attach)
+
+    cancel = commands.add_parser("cancel", add_help=False)
+    _add_job(cancel)
+    _add_server(cancel)
+
+    _add_server(commands.add_parser("jobs", add_help=False))
     return parser
+
+
+def _add_server(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--server", metavar="ADDRESS", help="address of the server")
+
+
+def _add_datasource(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--datasource", metavar="SOURCE", help="data source of the program")
+
+
+def _add_job(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("job", nargs="?", default="last", help="token, id, beginning of an id, or last")
+
+
+def _add_view(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("name", nargs="?", help="variable for the last table, as a DataFrame")
+    parser.add_argument("--quiet", action="store_true", help="show tables, plots and models only")
+    parser.add_argument("--max-rows", type=int, help="limit for the rows of the variable")
 
 
 @magics_class
@@ -78,27 +101,26 @@ class SQLFlowMagics(Magics):
     @line_cell_magic
     def sqlflow(self, line: str, cell: str | None = None) -> Any:
         """Runs a program, or one of the commands `connect`, `attach`, `cancel` and `jobs`."""
+        words = _words(line)
         try:
             if cell is None:
-                return self._command(_line_parser().parse_args(shlex.split(line)))
-            return self._cell(_cell_parser().parse_args(shlex.split(line)), cell)
+                return self._command(_line_parser().parse_args(words))
+            return self._cell(_cell_parser().parse_args(words), cell)
         except Error as error:
             raise _brief(error) from None
-        except ValueError as error:
-            # Of shlex: a quote that is not closed.
-            raise UsageError(f"cannot read {line!r}: {error}") from None
 
     def _command(self, arguments: argparse.Namespace) -> Any:
         match arguments.command:
             case "connect":
-                self._server = arguments.server or self._server
-                self._datasource = arguments.datasource or self._datasource
                 client = self._client(arguments)
                 client.jobs(limit=1)
+                # Only now: later cells must not go to a server that does not answer.
+                self._server = arguments.server or self._server
+                self._datasource = arguments.datasource or self._datasource
                 print(f"connected to {client.address.server}")
                 return None
             case "attach":
-                _check_name(arguments.name)
+                _check_variable(arguments)
                 return self._show(self._client(arguments).job(arguments.job), arguments)
             case "cancel":
                 job = self._client(arguments).job(arguments.job)
@@ -118,7 +140,7 @@ class SQLFlowMagics(Magics):
         return pandas.DataFrame(rows, columns=["job", "state", "created", "program", "message"])
 
     def _cell(self, arguments: argparse.Namespace, program: str) -> None:
-        _check_name(arguments.name)
+        _check_variable(arguments)
         if arguments.detach and arguments.name:
             raise UsageError("a detached job has no result yet; give the name to %sqlflow attach JOB NAME")
         client = self._client(arguments)
@@ -137,7 +159,8 @@ class SQLFlowMagics(Magics):
     def _show(self, job: Job, arguments: argparse.Namespace) -> None:
         """Shows a job until it ends, and binds its last table. An interrupt cancels it."""
         view = View(job.id, self._outputs(), arguments.quiet)
-        last = LastTable(job.id, arguments.max_rows) if arguments.name else None
+        limit = MAX_ROWS if arguments.max_rows is None else arguments.max_rows
+        last = LastTable(job.id, limit) if arguments.name else None
         add: Callable[[Event], None] = last.add if last is not None else _ignore
         position, ended = 0, None
         try:
@@ -149,9 +172,9 @@ class SQLFlowMagics(Magics):
         except KeyboardInterrupt:
             self._cancel(job, view, position)
             raise _brief(KeyboardInterrupt(f"job {job.id} was cancelled")) from None
-        except ResultTooLarge as error:
-            view.leave(f"job {job.id} continues; its result is too large for a variable")
-            raise error
+        except Error:
+            view.leave(f"job {job.id}: the rest is not shown; if it still runs, it continues: %sqlflow attach {job.id}")
+            raise
         failure = ended.error() if ended is not None else None
         if failure is not None:
             raise failure
@@ -185,7 +208,7 @@ class LastTable:
     def __init__(self, job: str, max_rows: int):
         self._job = job
         self._max_rows = max_rows
-        self.collector = Collector(job, max_rows)
+        self.collector = self._new()
 
     def add(self, event: Event) -> None:
         """Adds an event.
@@ -195,21 +218,35 @@ class LastTable:
         """
         match event:
             case Columns():
-                self.collector = Collector(self._job, self._max_rows)
+                self.collector = self._new()
                 self.collector.add(event)
             case Rows():
                 self.collector.add(event)
             case _:
                 pass
 
+    def _new(self) -> Collector:
+        return Collector(self._job, self._max_rows, "give a larger --max-rows, or no variable")
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        # A quote that is not closed.
+        raise UsageError(f"cannot read {line!r}: {error}") from None
+
 
 def _ignore(event: Event) -> None:
     return
 
 
-def _check_name(name: str | None) -> None:
+def _check_variable(arguments: argparse.Namespace) -> None:
+    name = arguments.name
     if name is not None and not name.isidentifier():
         raise UsageError(f"{name!r} is not a name for a variable")
+    if name is None and arguments.max_rows is not None:
+        raise UsageError("--max-rows is the limit for a variable; give the variable's name, too")
 
 
 def _brief(error: BaseException) -> BaseException:

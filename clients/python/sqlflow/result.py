@@ -155,11 +155,20 @@ class Result:
 class Collector:
     """Makes a result of events."""
 
-    def __init__(self, job: str, max_rows: int | None):
+    def __init__(
+        self,
+        job: str,
+        max_rows: int | None,
+        too_large: str = "iterate over the job, which keeps one page in memory, or call result(max_rows=None)",
+    ):
         self._result = Result(job)
         self._max_rows = max_rows
+        self._too_large = too_large
+        """What to do about too many rows."""
         self._rows = 0
         self._failure: JobFailed | None = None
+        self._is_unnamed = False
+        """Whether the columns of the last table were lost."""
 
     def add(self, event: Event) -> None:
         """Adds an event.
@@ -171,6 +180,7 @@ class Collector:
         match event:
             case Columns(columns=columns, statement=statement):
                 result.tables.append(Table(columns, statement=statement))
+                self._is_unnamed = False
             case Rows():
                 self._add_rows(event)
             case StatementEnded(rows_affected=int(rows)):
@@ -193,13 +203,20 @@ class Collector:
         if self._max_rows is not None and self._rows > self._max_rows:
             raise ResultTooLarge(
                 f"cannot collect the result of job {self._result.job}: it has more than {self._max_rows:,} rows; "
-                "iterate over the job, which keeps one page in memory, or call result(max_rows=None)"
+                f"{self._too_large}"
             )
-        if not self._result.tables or rows.columns is None:
-            # The beginning of the log was removed, and the columns with it.
-            unnamed = [ColumnInfo(f"column_{index + 1}", "") for index in range(len(rows.batch.columns))]
-            self._result.tables.append(Table(rows.columns or unnamed, statement=rows.statement))
+        if not self._continues_last_table(rows):
+            self._result.tables.append(Table(columns_of(rows), statement=rows.statement))
+            self._is_unnamed = rows.columns is None
         self._result.tables[-1].append(rows.batch)
+
+    def _continues_last_table(self, rows: Rows) -> bool:
+        if not self._result.tables:
+            return False
+        if rows.columns is not None:
+            return True
+        last = self._result.tables[-1]
+        return self._is_unnamed and (last.statement, len(last.columns)) == (rows.statement, len(rows.batch.columns))
 
     def result(self) -> Result:
         """The result of a job that has ended.
@@ -210,3 +227,10 @@ class Collector:
         if self._failure is not None:
             raise self._failure
         return self._result
+
+
+def columns_of(rows: Rows) -> Sequence[ColumnInfo]:
+    """The columns of rows. They are numbered if the set's `Columns` were lost to damage."""
+    if rows.columns is not None:
+        return rows.columns
+    return [ColumnInfo(f"column_{index + 1}", "") for index in range(len(rows.batch.columns))]

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from real_server import RealServer, iris
 
 import sqlflow
-
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-from real_server import RealServer, iris  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)

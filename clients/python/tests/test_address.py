@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +78,26 @@ def test_socket_of_a_server_of_this_user_is_the_default(tmp_path: Path) -> None:
     assert resolve(Options(), set_here).server == f"unix://{socket}"
 
 
+def test_folder_that_cannot_be_searched_has_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: Any, **named: Any) -> Any:
+        raise PermissionError(errno.EACCES, "refused")
+
+    set_here = variables(tmp_path / "other", XDG_RUNTIME_DIR=str(tmp_path))
+    # Root may search every folder.
+    monkeypatch.setattr(os, "stat", refused)
+    monkeypatch.setattr("sqlflow.address.stored_login", lambda variables: None)
+    assert resolve(Options(), set_here).server == "http://127.0.0.1:50051"
+
+
+def test_certificates_of_ssl_cert_file_have_no_substitute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "own.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(sqlflow.UsageError, match=r"cannot read the trusted certificates .*/own\.pem"):
+        Address("https://a:1").certificates()
+    file.write_bytes(b"own")
+    assert Address("https://a:1").certificates()[0] == b"own"
+
+
 def test_login_is_for_its_own_server_only(tmp_path: Path) -> None:
     log_in(tmp_path, "https://a:1", ca="/ca.pem")
     here = resolve(Options("https://a:1"), variables(tmp_path))
@@ -120,6 +143,16 @@ def test_login_has_all_fields_that_sqlflowctl_stores(tmp_path: Path) -> None:
 def test_damaged_login_is_an_error(text: str, tmp_path: Path) -> None:
     log_in(tmp_path, "https://a:1")
     (tmp_path / ".config/sqlflow/login.json").write_text(text)
+    with pytest.raises(sqlflow.UsageError, match="it is damaged"):
+        resolve(Options(), variables(tmp_path))
+
+
+def test_login_is_utf8(tmp_path: Path) -> None:
+    log_in(tmp_path, "https://a:1")
+    file = tmp_path / ".config/sqlflow/login.json"
+    file.write_bytes('{"server": "https://a:1", "ca": "/zertifikat-ä.pem"}'.encode())
+    assert resolve(Options(), variables(tmp_path)).ca == Path("/zertifikat-ä.pem")
+    file.write_bytes(b'{"server": "https://a:1", "ca": "/\xff.pem"}')
     with pytest.raises(sqlflow.UsageError, match="it is damaged"):
         resolve(Options(), variables(tmp_path))
 

@@ -19,12 +19,16 @@ class OneJob:
 
     def __init__(self, *events: Event):
         self._events = events
+        self.is_cancelled = False
 
     def run(self, program: str, **options: Any) -> OneJob:
         return self
 
     def events(self) -> Iterator[Event]:
         return iter(self._events)
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
 
 
 def test_types_that_the_database_does_not_report_are_those_of_the_first_rows() -> None:
@@ -68,3 +72,14 @@ def test_interrupted_fetch_does_not_look_like_the_end_of_the_rows() -> None:
     for fetch in (cursor.fetchone, cursor.fetchall, cursor.fetchmany, cursor.nextset):
         with pytest.raises(dbapi.OperationalError, match="cannot read on: an earlier fetch was interrupted"):
             fetch()
+
+
+def test_executemany_of_nothing_is_an_execute_too() -> None:
+    job = OneJob(Columns(position=1, columns=()), Columns(position=2, columns=()))
+    cursor = dbapi.Connection(job).cursor().execute("")  # type: ignore[arg-type]
+    cursor.executemany("INSERT INTO t VALUES (%s)", [])
+    assert job.is_cancelled, "the job that it read before"
+    assert (cursor.description, cursor.rowcount) == (None, 0)
+    cursor.close()
+    with pytest.raises(dbapi.InterfaceError, match="closed"):
+        cursor.executemany("INSERT INTO t VALUES (%s)", [])

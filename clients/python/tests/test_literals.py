@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import sqlflow
@@ -30,6 +31,7 @@ from sqlflow.literals import bound, dialect_of, literal
         (dt.time(1, 2), "'01:02:00'"),
         (np.int64(7), "7"),
         (np.float64(0.5), "0.5"),
+        (np.datetime64("2024-02-29T01:02:03", "us"), "'2024-02-29 01:02:03'"),
     ],
 )
 def test_value_has_a_literal_of_all_dialects(value: Any, text: str) -> None:
@@ -54,7 +56,9 @@ def test_bytes_have_the_form_of_the_dialect() -> None:
     assert literal(b"\x00\xff", "postgresql") == "'\\x00ff'::bytea"
 
 
-@pytest.mark.parametrize("value", [float("nan"), Decimal("Infinity"), "a\0b", [1], object()])
+@pytest.mark.parametrize(
+    "value", [float("nan"), Decimal("Infinity"), pd.NaT, np.datetime64(1, "ns"), "a\0b", [1], object()]
+)
 def test_value_without_a_literal_is_an_error(value: Any) -> None:
     with pytest.raises(sqlflow.ConversionError):
         literal(value, "sqlite")

@@ -76,10 +76,10 @@ class Curves:
             figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True
         ):
             for place, (data, steps, values) in enumerate(lines):
-                axes.plot(steps, values, label=data, color=COLORS[place % len(COLORS)], linewidth=1.6)
+                axes.plot(steps, values, label=_literal(data), color=COLORS[place % len(COLORS)], linewidth=1.6)
             if self.kept is not None:
                 axes.axvline(self.kept, color="#888888", linewidth=1, linestyle=":", label=f"kept: {self.kept}")
-            axes.set_title(metric.replace("$", r"\$"), fontsize=10)
+            axes.set_title(_literal(metric), fontsize=10)
             axes.set_xlabel("round", fontsize=9)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.tick_params(labelsize=8)
@@ -89,3 +89,8 @@ class Curves:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110)
         return buffer.getvalue()
+
+
+def _literal(text: str) -> str:
+    """The text as it is: between dollars, matplotlib would read a formula."""
+    return text.replace("$", r"\$")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from sqlflow._notebook.curves import Curves
+from sqlflow._notebook.log import LogText
 from sqlflow._notebook.outputs import Bar, Outputs
 from sqlflow.events import (
     Columns,
@@ -27,7 +28,7 @@ from sqlflow.events import (
     StatementEnded,
     StatementStarted,
 )
-from sqlflow.result import Table
+from sqlflow.result import Table, columns_of
 
 PREVIEW_ROWS = 1_000
 """Rows of a table that are kept to be shown."""
@@ -50,6 +51,7 @@ class View:
         self._table: Table | None = None
         self._row_count = 0
         self._bar: Bar | None = None
+        self._log = LogText()
         self._curves = Curves()
         self._drawn: float | None = None
         self._begin: Event | None = None
@@ -57,6 +59,8 @@ class View:
 
     def show(self, event: Event) -> None:
         """Shows an event."""
+        if not isinstance(event, Log):
+            self._flush_log(event)
         match event:
             case StatementStarted(sql=sql, statement=statement):
                 self._end_statement()
@@ -76,8 +80,7 @@ class View:
                 if rows is not None:
                     self._outputs.line(f"{rows:,} row{'' if rows == 1 else 's'} affected", "dim")
             case Log():
-                if not self._quiet:
-                    self._outputs.log(event.text)
+                self._show_log(self._log.add(event))
             case Progress():
                 self._progress(event)
             case Metrics():
@@ -94,8 +97,26 @@ class View:
 
     def leave(self, text: str, tone: str = "warning") -> None:
         """Ends the view before the job's end."""
+        self._show_log(self._log.end())
         self._end_statement()
         self._outputs.status(text, tone)
+
+    def _flush_log(self, event: Event) -> None:
+        """Shows what was kept back of the log, unless the event says it."""
+        match event:
+            case Reconnecting() | Reconnected():
+                # No records of the job.
+                return
+            case Notice(message=message):
+                self._log.drop_if_in(message)
+            case JobEnded(message=message):
+                self._log.drop_if_in(message)
+                self._show_log(self._log.end())
+        self._show_log(self._log.take())
+
+    def _show_log(self, text: str) -> None:
+        if text and not self._quiet:
+            self._outputs.log(text)
 
     def _message(self, event: Event) -> None:
         match event:
@@ -126,9 +147,9 @@ class View:
 
     def _rows(self, rows: Rows) -> None:
         if self._table is None:
-            self._table = Table(rows.columns or ())
+            self._table = Table(columns_of(rows))
         self._row_count += len(rows)
-        if len(self._table) < PREVIEW_ROWS and self._table.columns:
+        if len(self._table) < PREVIEW_ROWS:
             self._table.append(rows.batch)
 
     def _progress(self, progress: Progress) -> None:
