@@ -213,8 +213,8 @@ async fn browser_signs_in_with_an_access_token() {
     assert!(wrong.code == 401 && !wrong.headers.contains("set-cookie"), "{wrong:?}");
     let signed_in = http::post(address, "/sign-in", &format!("token={}", world.tokens.of("bob")));
     assert_eq!(signed_in.code, 303, "{signed_in:?}");
-    let cookie = signed_in.headers.lines().find_map(|it| it.strip_prefix("set-cookie: ")).unwrap().to_owned();
-    for part in ["; httponly", "; samesite=strict", "; path=/;"] {
+    let cookie = signed_in.values("set-cookie").next().unwrap().to_owned();
+    for part in ["; HttpOnly", "; SameSite=Strict", "; Path=/;"] {
         assert!(cookie.contains(part), "{cookie}");
     }
     let pair = cookie.split(';').next().unwrap();
