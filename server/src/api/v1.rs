@@ -49,7 +49,10 @@ impl SqlFlow for TokenApi {
             job_id: id.to_string(),
             job_tracer_url: self.links.url(&id),
         };
-        Ok(Response::new(token))
+        let mut response = Response::new(token);
+        // Whose connection it is, if only the session said.
+        response.extensions_mut().insert(caller);
+        Ok(response)
     }
 
     async fn fetch(&self, request: Request<v1::Token>) -> Result<Response<v1::Result>, Status> {

@@ -1,5 +1,5 @@
-//! A position between the responses of Fetch. It is in the request, so every server can answer, and a repeated request has
-//! the same answer.
+//! A position between the responses of Fetch. It is in the request, so every server can answer, and a repeated request is
+//! answered from the same place.
 
 use sqlflow_proto::published::{FetchRequest, Job};
 use tonic::Status;
@@ -9,10 +9,19 @@ use tonic::Status;
 pub(super) struct Cursor {
     /// Position of the last record that was returned whole.
     pub(super) after: u64,
-    /// How much of the next one was returned: rows of a batch, or bytes of output.
-    pub(super) skip: u64,
+    /// The record of which a part was returned too.
+    pub(super) part: Option<Part>,
     /// The result set that is open.
     pub(super) set: Set,
+}
+
+/// A part of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Position of the record: it may be gone, and then nothing of another one may be left out.
+    pub(super) record: u64,
+    /// How much was returned: rows of a batch, or bytes of output.
+    pub(super) count: u64,
 }
 
 /// A result set.
@@ -49,17 +58,23 @@ impl Cursor {
         if step_id.is_empty() {
             return Ok(Self { set, ..Self::default() });
         }
-        let (after, skip) = step_id.split_once('+').unwrap_or((step_id, "0"));
-        match (after.parse(), skip.parse()) {
-            (Ok(after), Ok(skip)) => Ok(Self { after, skip, set }),
+        let mut numbers = step_id.splitn(3, '.').map(str::parse::<u64>);
+        match (numbers.next(), numbers.next(), numbers.next()) {
+            (Some(Ok(after)), None, None) => Ok(Self { after, part: None, set }),
+            (Some(Ok(after)), Some(Ok(record)), Some(Ok(count))) => {
+                Ok(Self { after, part: Some(Part { record, count }), set })
+            }
             _ => Err(wrong()),
         }
     }
 
     /// The request for what follows.
     pub(super) fn request(self, job: Job) -> FetchRequest {
-        let Self { after, skip, set } = self;
-        let step_id = if skip == 0 { after.to_string() } else { format!("{after}+{skip}") };
+        let Self { after, part, set } = self;
+        let step_id = match part {
+            None => after.to_string(),
+            Some(Part { record, count }) => format!("{after}.{record}.{count}"),
+        };
         let step_phase = match set {
             Set::None => "",
             Set::Head => "head",
@@ -75,12 +90,17 @@ mod tests {
 
     #[test]
     fn position_travels_in_the_request() {
-        for (after, skip, set) in [(0, 0, Set::None), (7, 0, Set::Head), (u64::MAX, 12, Set::Rows)] {
-            let cursor = Cursor { after, skip, set };
+        let part = Some(Part { record: u64::MAX, count: 12 });
+        for (after, part, set) in
+            [(0, None, Set::None), (7, None, Set::Head), (u64::MAX - 1, part, Set::Rows)]
+        {
+            let cursor = Cursor { after, part, set };
             assert_eq!(Cursor::of(&cursor.request(Job::default())).unwrap(), cursor);
         }
         assert_eq!(Cursor::of(&FetchRequest::default()).unwrap(), Cursor::default());
-        for (step_id, step_phase) in [("x", ""), ("1+", ""), ("-1", ""), ("1", "tables")] {
+        for (step_id, step_phase) in
+            [("x", ""), ("1.2", ""), ("1.2.", ""), ("1.2.3.4", ""), ("-1", ""), ("1", "tables")]
+        {
             let request =
                 FetchRequest { step_id: step_id.to_owned(), step_phase: step_phase.to_owned(), job: None };
             assert!(Cursor::of(&request).is_err(), "{request:?}");

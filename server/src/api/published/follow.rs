@@ -40,8 +40,22 @@ pub(super) struct Follow {
 enum Ended {
     /// It has everything.
     Told,
-    /// It has left.
+    /// It has left, or cannot receive the results.
     Left,
+}
+
+/// Why not everything can be sent.
+enum Stopped {
+    /// The job failed, or cannot be read.
+    ByJob(Status),
+    /// A row is longer than these clients can receive.
+    TooLong(Status),
+}
+
+impl From<Status> for Stopped {
+    fn from(error: Status) -> Self {
+        Self::ByJob(error)
+    }
 }
 
 impl Follow {
@@ -49,7 +63,7 @@ impl Follow {
     pub(super) async fn follow(self, shutdown: CancellationToken) {
         let stopping = || {
             Status::unavailable(format!(
-                "the server is stopping; job {} goes on, and another server or the next start shows it",
+                "the server is stopping; job {} goes on, and another server or the next start has its results",
                 self.id
             ))
         };
@@ -59,7 +73,7 @@ impl Follow {
             () = shutdown.cancelled() => self.send(Err(stopping())).await,
         };
         if matches!(ended, Ended::Left) && !shutdown.is_cancelled() {
-            audit(&self.caller, Action::Cancel, &self.id, Right::Token, Via::Api);
+            audit(&self.caller, Action::Cancel, &self.id, Right::Identity, Via::Api);
             if let Err(error) = self.api.cancel_job(&self.id).await {
                 tracing::warn!(job = %self.id, %error, "cannot cancel the job of a client that has left");
             }
@@ -73,12 +87,15 @@ impl Follow {
     async fn send_all(&self) -> Ended {
         match self.send_job().await {
             Ok(ended) => ended,
-            Err(error) => self.send(Err(error)).await,
+            Err(Stopped::ByJob(error)) => self.send(Err(error)).await,
+            Err(Stopped::TooLong(error)) => {
+                self.send(Err(error)).await;
+                Ended::Left
+            }
         }
     }
 
-    /// The error is that of the job, or of reading it.
-    async fn send_job(&self) -> Result<Ended, Status> {
+    async fn send_job(&self) -> Result<Ended, Stopped> {
         let (mut stream, mut lines) = (Stream::default(), Lines::default());
         let mut cursor = 0;
         loop {
@@ -106,7 +123,7 @@ impl Follow {
                     return Ok(Ended::Left);
                 }
             }
-            return if failed { Err(failure::of(&state, &self.id)) } else { Ok(Ended::Told) };
+            return if failed { Err(failure::of(&state, &self.id).into()) } else { Ok(Ended::Told) };
         }
     }
 
@@ -130,7 +147,7 @@ impl Follow {
         }
     }
 
-    async fn send_item(&self, item: Item) -> Result<Ended, Status> {
+    async fn send_item(&self, item: Item) -> Result<Ended, Stopped> {
         let response = match item {
             Item::Rows(rows) => return self.send_rows(&rows).await,
             Item::Text(text) => item::text(&text),
@@ -141,13 +158,13 @@ impl Follow {
         Ok(self.send(Ok(response)).await)
     }
 
-    async fn send_rows(&self, rows: &EncodedRows) -> Result<Ended, Status> {
+    async fn send_rows(&self, rows: &EncodedRows) -> Result<Ended, Stopped> {
         let damaged = |error: &dyn std::fmt::Display| Status::data_loss(format!("cannot read rows: {error}"));
         let rows = rows.decoded().map_err(|error| damaged(&error))?;
         let batch = Batch::new(&rows).map_err(|error| damaged(&error))?;
         for index in 0..batch.row_count() {
             let response = row::response(&batch, index);
-            item::check_response(&response)?;
+            item::check_response(&response).map_err(Stopped::TooLong)?;
             if let Ended::Left = self.send(Ok(response)).await {
                 return Ok(Ended::Left);
             }

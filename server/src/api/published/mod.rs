@@ -24,14 +24,15 @@ use tonic::Status;
 
 use self::cursor::Cursor;
 use self::follow::Follow;
+use self::page::Followed;
 use super::delivery::{Call, Connection};
 use super::v1::{TokenApi, caller_of};
 use super::{render, status};
 use crate::access::{Action, Right, Via, audit};
 use crate::admission::{Admission, Resource};
 
-/// Responses of Run that wait for a slow client.
-const WAITING: usize = 64;
+/// Responses of Run that wait for a slow client, of at most 4 MiB each.
+const WAITING: usize = 4;
 
 /// The service.
 pub(super) struct PublishedApi {
@@ -68,6 +69,9 @@ impl SqlFlow for PublishedApi {
         let (token, id) = self.api.metrics.call("Run", taken).await?;
         audit(&caller, Action::Run, &id, Right::Identity, Via::Api);
         let (sender, receiver) = mpsc::channel(WAITING);
+        let mut response = tonic::Response::new(ReceiverStream::new(receiver));
+        // Whose connection it is, which only the session said.
+        response.extensions_mut().insert(caller.clone());
         if self.is_local {
             let key = JobKey::Token(token);
             let follow = Follow { api: Arc::clone(&self.api), id, key, caller, connection, sender };
@@ -80,7 +84,7 @@ impl SqlFlow for PublishedApi {
             let job = self.job(&token, &id);
             let _ = sender.try_send(Ok(Response { response: Some(response::Response::Job(job)) }));
         }
-        Ok(tonic::Response::new(ReceiverStream::new(receiver)))
+        Ok(response)
     }
 
     async fn fetch(
@@ -100,7 +104,8 @@ impl SqlFlow for PublishedApi {
             let call = Call::new(connection, None);
             let id = opened.id.clone();
             let fetched = self.api.fetcher.fetch(opened, call, usize::MAX).await?.into_inner();
-            answer(fetched, from, job, &id)
+            let last = self.api.log.last_position(&id).await.map_err(status::of_log)?;
+            answer(fetched, last, from, job, &id)
         };
         self.api.metrics.call("Fetch", fetched).await.map(tonic::Response::new)
     }
@@ -117,10 +122,14 @@ impl SqlFlow for PublishedApi {
         })?;
         // The link opens the job's page, which shows the state.
         let is_open = key.is_some_and(|key| self.api.links.opens(&key, &id));
-        if !is_open {
+        let (caller, right) = if is_open {
+            (caller_of(&request), Right::Link)
+        } else {
             let caller = self.api.runner(&request, &session.token).await?;
-            self.api.resolve(&JobKey::Id(id.clone()), &caller).await?;
-        }
+            let (_, right) = self.api.resolve(&JobKey::Id(id.clone()), &caller).await?;
+            (caller, right)
+        };
+        audit(&caller, Action::Read, &id, right, Via::Api);
         let record = self.api.load(&id).await?;
         let (sender, receiver) = mpsc::channel(1);
         let _ = sender.try_send(Ok(task_status(&render::status(&record.job))));
@@ -142,19 +151,28 @@ fn connection<T>(request: &tonic::Request<T>) -> Arc<Connection> {
     request.extensions().get::<Arc<Connection>>().cloned().unwrap_or_default()
 }
 
-/// The answer to Fetch. The error of a failed job comes after its last responses.
-fn answer(fetched: v1::Result, from: Cursor, job: Job, id: &JobId) -> Result<FetchResponse, Status> {
+/// The answer to Fetch. The error of a failed job comes after its last responses. `last` is the position of the last record in
+/// the log.
+fn answer(
+    fetched: v1::Result,
+    last: u64,
+    from: Cursor,
+    job: Job,
+    id: &JobId,
+) -> Result<FetchResponse, Status> {
     let state = fetched.job_status.unwrap_or_default();
     let is_over = matches!(state.code(), v1::job_status::Code::Succeeded | v1::job_status::Code::Failed);
+    let records = fetched.results;
     // A log that was restored from an older copy may end before this position.
-    let first = fetched.results.first().map(|it| it.position);
     let next = fetched.next.and_then(|next| next.token.parse::<CursorToken>().ok()?.cursor);
-    let is_behind = match first {
-        Some(first) => first <= from.after,
-        None => next.is_some_and(|next| next < from.after),
+    let begin = records.first().map(|it| it.position.saturating_sub(1)).or(next).unwrap_or(from.after);
+    let from = if begin < from.after { Cursor { after: begin, ..Cursor::default() } } else { from };
+    let followed = match records.last() {
+        _ if is_over => Followed::ByNothing,
+        Some(record) if record.position < last => Followed::ByMore,
+        Some(_) | None => Followed::Later,
     };
-    let from = if is_behind { Cursor { after: next.unwrap_or_default(), ..Cursor::default() } } else { from };
-    let page = page::page(fetched.results, from, !is_over)?;
+    let page = page::page(records, from, followed)?;
     let is_last = is_over && page.is_whole;
     if is_last && page.responses.is_empty() && state.code() == v1::job_status::Code::Failed {
         return Err(failure::of(&state, id));
@@ -208,7 +226,7 @@ mod tests {
         use v1::job_status::Code::{Failed, Running, Succeeded};
 
         let id = JobId::generate();
-        let of = |result| answer(result, Cursor::default(), Job::default(), &id);
+        let of = |result| answer(result, 1, Cursor::default(), Job::default(), &id);
         let running = of(fetched(Running, &[])).unwrap();
         assert!(!running.eof && running.responses.is_some() && running.updated_fetch_since.is_some());
         assert!(of(fetched(Succeeded, &["a\n"])).unwrap().eof);

@@ -2,12 +2,12 @@
 //! page: so it is the last response of its page.
 
 use prost::Message as _;
-use sqlflow_proto::published::Response;
+use sqlflow_proto::published::{EndOfExecution, Response};
 use sqlflow_proto::v1::{self, EncodedRows, LogChunk, response::Response as Kind};
 use sqlflow_text::cell::Batch;
 use tonic::Status;
 
-use super::cursor::{Cursor, Set};
+use super::cursor::{Cursor, Part, Set};
 use super::item::{self, Item};
 use super::lines::Lines;
 use super::row;
@@ -24,36 +24,64 @@ pub(super) struct Page {
     pub(super) responses: Vec<Response>,
     /// Where the next one begins.
     pub(super) next: Cursor,
-    /// Everything of the records that it was made of is in this page or an earlier one.
+    /// Everything that the records show is in this page or an earlier one.
     pub(super) is_whole: bool,
 }
 
-/// The page that begins at `from`, of the records after `from.after`. `may_grow`: more may follow them.
+/// What may follow the records of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Followed {
+    /// Records that are in the log.
+    ByMore,
+    /// Records that are not made yet.
+    Later,
+    /// None: the job is over.
+    ByNothing,
+}
+
+/// The page that begins at `from`, of the records after `from.after`.
 ///
 /// # Errors
 /// RESOURCE_EXHAUSTED: a row is longer than these clients can receive. DATA_LOSS: rows are damaged.
-pub(super) fn page(records: Vec<v1::Response>, from: Cursor, may_grow: bool) -> Result<Page, Status> {
+pub(super) fn page(records: Vec<v1::Response>, from: Cursor, followed: Followed) -> Result<Page, Status> {
     let mut making = Making { responses: Vec::new(), bytes: 0, lines: Lines::default(), at: from };
+    let shown = records.iter().rposition(is_shown).map_or(0, |last| last + 1);
     let count = records.len();
     for (index, record) in records.into_iter().enumerate() {
-        let is_last = index + 1 == count;
-        let is_end = matches!(record.response, Some(Kind::Eoe(_)));
+        let position = record.position;
+        let may_grow = index + 1 == count && followed == Followed::Later;
         let taken = match record.response {
-            Some(Kind::Log(chunk)) => making.take_output(&chunk, is_last && may_grow),
-            Some(Kind::Rows(rows)) => making.take_rows(&rows)?,
+            Some(Kind::Log(chunk)) => making.take_output(&chunk, position, may_grow),
+            Some(Kind::Rows(rows)) => making.take_rows(&rows, position)?,
             Some(other) => making.take(other)?,
             None => Taken::Whole,
         };
         match taken {
-            Taken::Whole => making.at = Cursor { after: record.position, skip: 0, set: making.at.set },
+            Taken::Whole | Taken::WithEnd => {
+                making.at = Cursor { after: position, part: None, set: making.at.set };
+            }
             Taken::Full => return Ok(making.page(false)),
             Taken::ButLine => return Ok(making.page(true)),
         }
-        if is_end {
-            return Ok(making.page(is_last));
+        if taken == Taken::WithEnd {
+            return Ok(making.page(index + 1 >= shown));
         }
     }
+    if followed == Followed::ByNothing && making.at.set == Set::Rows {
+        // The statement failed after these rows.
+        making.flush();
+        making.end_set();
+    }
     Ok(making.page(true))
+}
+
+/// Whether these clients show something of a record.
+fn is_shown(record: &v1::Response) -> bool {
+    match &record.response {
+        None | Some(Kind::Progress(_) | Kind::Started(_)) => false,
+        Some(Kind::Message(message)) => message.kind() != v1::message::Kind::End,
+        Some(_) => true,
+    }
 }
 
 /// What of a record is in the page.
@@ -61,6 +89,8 @@ pub(super) fn page(records: Vec<v1::Response>, from: Cursor, may_grow: bool) -> 
 enum Taken {
     /// All of it.
     Whole,
+    /// All of it, with an end of execution.
+    WithEnd,
     /// What stands before `at`; the page is full.
     Full,
     /// All but the beginning of a line, which may be completed by the next record.
@@ -98,13 +128,24 @@ impl Making {
         }
     }
 
-    fn take_output(&mut self, chunk: &LogChunk, may_grow: bool) -> Taken {
-        let skip = usize::try_from(self.at.skip).unwrap_or(usize::MAX).min(chunk.data.len());
-        let mut offset = skip;
+    /// Ends the result set, which has rows.
+    fn end_set(&mut self) {
+        self.add(item::end(EndOfExecution::default()));
+        self.at.set = Set::None;
+    }
+
+    /// How much of this record is in an earlier page.
+    fn taken_of(&self, record: u64) -> usize {
+        let part = self.at.part.filter(|part| part.record == record);
+        part.map_or(0, |part| usize::try_from(part.count).unwrap_or(usize::MAX))
+    }
+
+    fn take_output(&mut self, chunk: &LogChunk, record: u64, may_grow: bool) -> Taken {
+        let mut offset = self.taken_of(record).min(chunk.data.len());
         let mut line_start = None;
-        for piece in chunk.data[skip..].split_inclusive(|byte| *byte == b'\n') {
+        for piece in chunk.data[offset..].split_inclusive(|byte| *byte == b'\n') {
             if self.is_full(0) {
-                self.at.skip = offset as u64;
+                self.at.part = Some(Part { record, count: offset as u64 });
                 return Taken::Full;
             }
             let begins_line = !self.lines.is_unfinished(chunk);
@@ -119,22 +160,25 @@ impl Making {
         match line_start {
             Some(start) if may_grow && self.lines.is_unfinished(chunk) => {
                 self.lines.forget(chunk);
-                self.at.skip = start as u64;
+                self.at.part = Some(Part { record, count: start as u64 });
                 Taken::ButLine
             }
             Some(_) | None => Taken::Whole,
         }
     }
 
-    fn take_rows(&mut self, rows: &EncodedRows) -> Result<Taken, Status> {
+    fn take_rows(&mut self, rows: &EncodedRows, record: u64) -> Result<Taken, Status> {
+        self.flush();
         let damaged = |error: &dyn std::fmt::Display| Status::data_loss(format!("cannot read rows: {error}"));
         let rows = rows.decoded().map_err(|error| damaged(&error))?;
         let batch = Batch::new(&rows).map_err(|error| damaged(&error))?;
-        let skip = usize::try_from(self.at.skip).unwrap_or(usize::MAX);
-        for index in skip..batch.row_count() {
+        if self.at.set == Set::None && batch.row_count() > 0 {
+            self.add(item::head((1..=rows.columns.len()).map(|number| number.to_string()).collect()));
+        }
+        for index in self.taken_of(record)..batch.row_count() {
             let response = row::response(&batch, index);
             if self.is_full(response.encoded_len()) {
-                self.at.skip = index as u64;
+                self.at.part = Some(Part { record, count: index as u64 });
                 return Ok(Taken::Full);
             }
             item::check_response(&response)?;
@@ -148,16 +192,30 @@ impl Making {
         let Some(item) = Item::of(kind) else { return Ok(Taken::Whole) };
         self.flush();
         let set = self.at.set;
-        let (responses, set) = match item {
-            Item::Text(text) => (vec![item::text(&text)], set),
-            Item::Html(html) => (vec![item::html_of_fetch(&html)], set),
-            Item::Head(columns) => (vec![item::head(columns)], Set::Head),
-            // Never made of these records.
-            Item::Rows(_) => (Vec::new(), set),
-            Item::End(end) => {
-                let empty = (set == Set::Head).then(|| item::text(&item::no_rows(&[])));
-                (empty.into_iter().chain([item::end(end)]).collect(), Set::None)
+        let after = match &item {
+            Item::Head(_) => Set::Head,
+            Item::End(_) => Set::None,
+            Item::Text(_) | Item::Html(_) | Item::Rows(_) => set,
+        };
+        let responses = match item {
+            Item::Text(text) => vec![item::text(&text)],
+            Item::Html(html) => vec![item::html_of_fetch(&html)],
+            Item::Head(columns) => {
+                if self.at.set == Set::Rows {
+                    // The next page begins with this set.
+                    self.end_set();
+                    return Ok(Taken::Full);
+                }
+                vec![item::head(columns)]
             }
+            Item::End(end) => match set {
+                // Each end costs these clients another call, and they show nothing of it.
+                Set::None => Vec::new(),
+                Set::Head => vec![item::text(&item::no_rows(&[]))],
+                Set::Rows => vec![item::end(end)],
+            },
+            // Never made of these records.
+            Item::Rows(_) => Vec::new(),
         };
         if self.is_full(responses.iter().map(Response::encoded_len).sum()) {
             return Ok(Taken::Full);
@@ -166,15 +224,15 @@ impl Making {
             item::check_response(&response)?;
             self.add(response);
         }
-        self.at.set = set;
-        Ok(Taken::Whole)
+        self.at.set = after;
+        Ok(if (set, after) == (Set::Rows, Set::None) { Taken::WithEnd } else { Taken::Whole })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use sqlflow_proto::published::response::Response as Sent;
-    use sqlflow_proto::v1::{Column, EndOfExecution, Head, Rows, Strings, column};
+    use sqlflow_proto::v1::{Column, Head, Message, Rows, Strings, column, message};
 
     use super::*;
 
@@ -197,7 +255,7 @@ mod tests {
     }
 
     fn end() -> Kind {
-        Kind::Eoe(EndOfExecution::default())
+        Kind::Eoe(v1::EndOfExecution::default())
     }
 
     fn shown(page: &Page) -> Vec<String> {
@@ -216,8 +274,8 @@ mod tests {
         let (mut at, mut pages) = (Cursor::default(), Vec::new());
         loop {
             let records: Vec<_> = log.iter().filter(|it| it.position > at.after).cloned().collect();
-            let page = page(records.clone(), at, false).unwrap();
-            let again = super::page(records, at, false).unwrap();
+            let page = page(records.clone(), at, Followed::ByNothing).unwrap();
+            let again = super::page(records, at, Followed::ByNothing).unwrap();
             assert_eq!((page.next, shown(&page)), (again.next, shown(&again)), "a repeated call");
             let bytes: usize = page.responses.iter().map(|it| it.encoded_len() + OVERHEAD).sum();
             assert!(bytes < 4 << 20);
@@ -230,13 +288,37 @@ mod tests {
         }
     }
 
+    fn log(kinds: impl IntoIterator<Item = Kind>) -> Vec<v1::Response> {
+        (1..).zip(kinds).map(|(position, kind)| record(position, kind)).collect()
+    }
+
     #[test]
-    fn end_of_execution_is_the_last_of_its_page() {
-        let kinds = [head(), rows(&["1", "2"]), end(), head(), end(), output("x\n")];
-        let log: Vec<_> = (1..).zip(kinds).map(|(position, kind)| record(position, kind)).collect();
-        let expected: [&[&str]; 3] =
-            [&["HEAD", "ROW", "ROW", "END"], &["HEAD", "the result has no rows", "END"], &["x"]];
-        assert_eq!(read(&log), expected);
+    fn end_of_rows_is_the_last_of_its_page() {
+        let over = Kind::Message(Message { kind: message::Kind::End.into(), ..Message::default() });
+        let of = [
+            head(),
+            rows(&["1", "2"]),
+            end(),
+            end(),
+            head(),
+            end(),
+            output("x\n"),
+            head(),
+            rows(&["3"]),
+            end(),
+            over,
+        ];
+        let expected: [&[&str]; 2] =
+            [&["HEAD", "ROW", "ROW", "END"], &["HEAD", "the result has no rows", "x", "HEAD", "ROW", "END"]];
+        assert_eq!(read(&log(of)), expected);
+    }
+
+    #[test]
+    fn rows_without_an_end_or_a_head_are_shown() {
+        let two_sets = log([head(), rows(&["1"]), head(), rows(&["2"])]);
+        let expected: [&[&str]; 2] = [&["HEAD", "ROW", "END"], &["HEAD", "ROW", "END"]];
+        assert_eq!(read(&two_sets), expected, "the statement failed");
+        assert_eq!(read(&log([rows(&["1"]), end()])), [["HEAD", "ROW", "END"]]);
     }
 
     #[test]
@@ -248,7 +330,8 @@ mod tests {
         assert_eq!(pages.iter().flatten().filter(|it| *it == "ROW").count(), 20);
         assert_eq!(pages[3].last().unwrap(), "END");
         let alone = "x".repeat(5 << 20);
-        let error = page(vec![record(2, rows(&[&alone]))], Cursor::default(), false).unwrap_err();
+        let only = vec![record(2, rows(&[&alone]))];
+        let error = page(only, Cursor { set: Set::Head, ..Cursor::default() }, Followed::Later).unwrap_err();
         assert_eq!(error.code(), tonic::Code::ResourceExhausted);
     }
 
@@ -264,12 +347,16 @@ mod tests {
     #[test]
     fn unfinished_line_waits_for_its_end() {
         let from = Cursor::default();
-        let of = page(vec![record(1, output("a\nb"))], from, true).unwrap();
-        assert_eq!(
-            (shown(&of), of.next),
-            (vec!["a".to_owned()], Cursor { after: 0, skip: 2, set: Set::None })
-        );
-        let of = page(vec![record(1, output("a\nb")), record(2, output("c\nd"))], of.next, false).unwrap();
-        assert_eq!(shown(&of), ["bc", "d"]);
+        let first = || record(1, output("a\nb"));
+        let of = page(vec![first()], from, Followed::Later).unwrap();
+        let part = Some(Part { record: 1, count: 2 });
+        assert_eq!((shown(&of), of.next), (vec!["a".to_owned()], Cursor { part, ..from }));
+        let both = vec![first(), record(2, output("c\nd"))];
+        assert_eq!(shown(&page(both, of.next, Followed::ByNothing).unwrap()), ["bc", "d"]);
+        let other = page(vec![record(2, output("cd\n"))], of.next, Followed::ByNothing).unwrap();
+        assert_eq!(shown(&other), ["cd"], "the record of which a part was returned is gone");
+        // What completes it may be too long for the same page.
+        let of = page(vec![first()], from, Followed::ByMore).unwrap();
+        assert_eq!((shown(&of), of.next.after), (vec!["a".to_owned(), "b".to_owned()], 1));
     }
 }
