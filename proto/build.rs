@@ -2,11 +2,16 @@
 
 use prost::Message as _;
 
-const FILES: [&str; 3] =
-    ["sqlflow/v1/sqlflow.proto", "sqlflow/agent/v1/agent.proto", "sqlflow/agent/v1/channel.proto"];
+const FILES: [&str; 4] = [
+    "sqlflow/v1/sqlflow.proto",
+    "sqlflow/agent/v1/agent.proto",
+    "sqlflow/agent/v1/channel.proto",
+    "published/sqlflow.proto",
+];
 
 fn main() -> anyhow::Result<()> {
     println!("cargo:rerun-if-changed=sqlflow");
+    println!("cargo:rerun-if-changed=published");
     let descriptors = protox::compile(FILES, ["."])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;

@@ -36,6 +36,11 @@ pub mod sqlflow {
     }
 }
 
+/// Package `proto`: the API of the published clients.
+pub mod published {
+    tonic::include_proto!("proto");
+}
+
 /// The submitter channel (`channel.proto`), as both of its ends know it.
 pub mod submitter_channel {
     /// Maximum length of a frame, in bytes.

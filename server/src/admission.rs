@@ -47,6 +47,8 @@ pub enum Resource {
     Run,
     /// A web page that is kept fresh.
     Page,
+    /// A call of a published client that follows its job.
+    Follow,
     /// A search in a log.
     Search,
     /// A connection for gRPC.
@@ -176,6 +178,7 @@ impl Admission {
             // Counted with the jobs.
             Resource::Run => ("", 0, ""),
             Resource::Page => ("open pages of jobs", self.limits.pages, "limit-pages"),
+            Resource::Follow => ("calls of Run that follow a job", self.limits.pages, "limit-pages"),
             Resource::Search => ("searches", self.limits.searches, "limit-searches"),
             Resource::Connection => ("connections", self.limits.connections, "limit-connections"),
             Resource::Browser => ("connections of browsers", self.limits.connections, "limit-connections"),

@@ -20,6 +20,7 @@ mod model_files;
 mod models;
 mod outcomes;
 mod printed_errors;
+mod published_clients;
 mod program_bytes;
 mod python;
 mod resource_exhaustion;

@@ -212,9 +212,9 @@ if 'SQLFLOW_CHANNEL_FD' in os.environ:
     for path in ['/etc/storage/key', '/var/run/sqlflow/identity/token', '/dev/termination-log']:
         try:
             open(path).close()
-            print(path, 'is open', flush=True)
+            print(f'{path} is open', flush=True)
         except PermissionError:
-            print(path, 'is closed', flush=True)
+            print(f'{path} is closed', flush=True)
 ";
 
 const OTHER: &str = r#"

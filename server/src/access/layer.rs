@@ -15,7 +15,7 @@ use super::{Access, Peer, allowed, bearer};
 /// Services that serve everybody: probes have no identity.
 const OPEN: &str = "/grpc.health.";
 /// Services that decide themselves, since the token of a job is a right to it.
-const OWN_RULES: &str = "/sqlflow.";
+const OWN_RULES: [&str; 2] = ["/sqlflow.", "/proto."];
 
 /// The layer.
 #[derive(Clone)]
@@ -84,7 +84,7 @@ where
                     return Ok(status.into_http());
                 }
             };
-            if !uri.path().starts_with(OWN_RULES)
+            if !OWN_RULES.iter().any(|service| uri.path().starts_with(service))
                 && let Err(refused) = allowed(&caller)
             {
                 let status = Status::from(refused);

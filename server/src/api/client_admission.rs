@@ -62,12 +62,20 @@ where
             return Box::pin(self.inner.call(request));
         }
         let response = self.inner.call(request);
+        let admission = self.admission.clone();
         Box::pin(async move {
             let response = response.await?;
             // The holder of a job's token.
             let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
             if code == Code::Ok {
-                bounds.lift_with(slot);
+                // Who it is may be known only now, by a token in the message. Then it is a connection of theirs.
+                let known = response.extensions().get::<Caller>().filter(|it| it.is_allowed());
+                match known.map(|caller| admission.take(Resource::Connection, caller)) {
+                    None => bounds.lift_with(slot),
+                    Some(Ok(slot)) => bounds.lift_with(slot),
+                    // It keeps the limits of one that is not admitted.
+                    Some(Err(_)) => {}
+                }
             }
             Ok(response)
         })

@@ -1,4 +1,4 @@
-//! gRPC services: `v1` for clients on a TCP port, `attach` for agents on a Unix socket or with TLS, health and
+//! gRPC services: `v1` and `published` for clients on a TCP port, `attach` for agents on a Unix socket or with TLS, health and
 //! reflection.
 
 mod agent_socket;
@@ -10,6 +10,7 @@ mod compressed;
 mod delivery;
 mod executor_auth;
 mod fetch;
+mod published;
 mod render;
 mod request_budget;
 mod request_id;
@@ -22,8 +23,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use sqlflow_job::LauncherKind;
 use sqlflow_job_store::Store;
 use sqlflow_proto::agent::agent_server::AgentServer;
+use sqlflow_proto::published::sql_flow_server::SqlFlowServer as PublishedServer;
 use sqlflow_proto::v1::sql_flow_server::SqlFlowServer;
 use sqlflow_result_log::ResultLog;
 use tokio::sync::Semaphore;
@@ -159,7 +162,8 @@ impl Api {
             .max_encoding_message_size(MAX_AGENT_MESSAGE_BYTES);
         let agents = agents.serve(agent_service, shutdown.clone());
 
-        let token_api = v1::TokenApi {
+        let is_local = self.reconciler.first_launcher_id().kind == LauncherKind::Local;
+        let token_api = Arc::new(v1::TokenApi {
             fetcher: fetch::Fetcher::new(Arc::clone(&self.store), Arc::clone(&self.log)),
             submitter: submit::Submitter::new(
                 Arc::clone(&self.store),
@@ -174,16 +178,27 @@ impl Api {
             metrics: self.metrics,
             links: self.links,
             access: self.access.clone(),
+        });
+        let published_api = published::PublishedApi {
+            api: Arc::clone(&token_api),
+            admission: self.admission.clone(),
+            is_local,
+            shutdown: shutdown.clone(),
         };
-        let token_service = SqlFlowServer::new(token_api)
+        let token_service = SqlFlowServer::from_arc(token_api)
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(usize::MAX);
+        let published_service = PublishedServer::new(published_api)
             .max_decoding_message_size(MAX_REQUEST_BYTES)
             .max_encoding_message_size(usize::MAX);
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<SqlFlowServer<v1::TokenApi>>().await;
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(sqlflow_proto::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()?;
+        health.set_serving::<PublishedServer<published::PublishedApi>>().await;
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(sqlflow_proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
         let connections = clients.connections(Arc::clone(&self.access.local_users));
         let peer =
             |extensions: &http::Extensions| Some(extensions.get::<Arc<delivery::Connection>>()?.peer());
@@ -200,8 +215,11 @@ impl Api {
             .layer(AccessLayer::new(self.access.clone(), peer))
             .layer(client_admission::ClientAdmissionLayer(self.admission))
             .add_service(token_service)
+            .add_service(published_service)
             .add_service(health_service)
-            .add_service(reflection)
+            .add_service(reflection().build_v1()?)
+            // Python's reflection client knows only this version.
+            .add_service(reflection().build_v1alpha()?)
             .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
 
         let serving = async { tokio::try_join!(clients, agents) };

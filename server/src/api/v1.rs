@@ -36,7 +36,8 @@ pub(super) struct TokenApi {
 impl SqlFlow for TokenApi {
     async fn run(&self, request: Request<v1::Request>) -> Result<Response<v1::Token>, Status> {
         let taken = async {
-            let caller = self.runner(&request).await?;
+            let in_session = request.get_ref().session.as_ref().map_or("", |it| it.token.as_str());
+            let caller = self.runner(&request, in_session).await?;
             let (headers, _, request) = request.into_parts();
             let (token, id) = self.submitter.run(request, &headers, &caller).await?;
             Ok((caller, token, id))
@@ -48,7 +49,10 @@ impl SqlFlow for TokenApi {
             job_id: id.to_string(),
             job_tracer_url: self.links.url(&id),
         };
-        Ok(Response::new(token))
+        let mut response = Response::new(token);
+        // Whose connection it is, if only the session said.
+        response.extensions_mut().insert(caller);
+        Ok(response)
     }
 
     async fn fetch(&self, request: Request<v1::Token>) -> Result<Response<v1::Result>, Status> {
@@ -73,16 +77,7 @@ impl SqlFlow for TokenApi {
         let token = request.get_ref().token.parse().map_err(status::of_token)?;
         let Opened { id, caller, right, .. } = self.open(token, caller_of(&request)).await?;
         audit(&caller, Action::Cancel, &id, right, Via::Api);
-        let event =
-            Event::CancelRequested(Failure::new(Cause::Cancelled, "the job was cancelled by its client"));
-        match self.store.update(&id, None, event, clock::now_ms()).await {
-            Ok(_) => {}
-            Err(UpdateError::Store(error)) => return Err(status::of_store(error)),
-            Err(UpdateError::NotFound) => return Err(status::unknown_job()),
-            Err(error @ (UpdateError::Fenced | UpdateError::Rejected(_))) => {
-                return Err(Status::internal(error.to_string()));
-            }
-        }
+        self.cancel_job(&id).await?;
         let record = self.load(&id).await?;
         Ok(Response::new(render::job(&record, true)))
     }
@@ -144,9 +139,12 @@ impl SqlFlow for TokenApi {
 
 impl TokenApi {
     /// The caller of Run. Clients that cannot send headers have their access token in the session.
-    async fn runner(&self, request: &Request<v1::Request>) -> Result<Caller, Status> {
-        let in_session = request.get_ref().session.as_ref().map(|it| it.token.as_str());
-        let caller = match in_session.filter(|token| !token.is_empty()) {
+    pub(super) async fn runner<T: Sync>(
+        &self,
+        request: &Request<T>,
+        in_session: &str,
+    ) -> Result<Caller, Status> {
+        let caller = match Some(in_session).filter(|token| !token.is_empty()) {
             // A server that knows no tokens is one of a single user, whose clients may send any.
             Some(token)
                 if self.access.has_verifiers() && !request.metadata().contains_key("authorization") =>
@@ -159,14 +157,27 @@ impl TokenApi {
         Ok(caller)
     }
 
+    pub(super) async fn cancel_job(&self, id: &JobId) -> Result<(), Status> {
+        let event =
+            Event::CancelRequested(Failure::new(Cause::Cancelled, "the job was cancelled by its client"));
+        match self.store.update(id, None, event, clock::now_ms()).await {
+            Ok(_) => Ok(()),
+            Err(UpdateError::Store(error)) => Err(status::of_store(error)),
+            Err(UpdateError::NotFound) => Err(status::unknown_job()),
+            Err(error @ (UpdateError::Fenced | UpdateError::Rejected(_))) => {
+                Err(Status::internal(error.to_string()))
+            }
+        }
+    }
+
     /// The job of a token, or of an id in its place.
-    async fn open(&self, token: CursorToken, caller: Caller) -> Result<Opened, Status> {
+    pub(super) async fn open(&self, token: CursorToken, caller: Caller) -> Result<Opened, Status> {
         let (id, right) = self.resolve(&token.key, &caller).await?;
         Ok(Opened { id, token, caller, right })
     }
 
     /// The job, and what gives access to it.
-    async fn resolve(&self, key: &JobKey, caller: &Caller) -> Result<(JobId, Right), Status> {
+    pub(super) async fn resolve(&self, key: &JobKey, caller: &Caller) -> Result<(JobId, Right), Status> {
         match key {
             JobKey::Token(token) => {
                 let id = self.store.resolve(token.hash()).await.map_err(status::of_store)?;
@@ -182,13 +193,13 @@ impl TokenApi {
         }
     }
 
-    async fn load(&self, id: &JobId) -> Result<JobRecord, Status> {
+    pub(super) async fn load(&self, id: &JobId) -> Result<JobRecord, Status> {
         self.store.load(id).await.map_err(status::of_store)?.ok_or_else(status::unknown_job)
     }
 }
 
 /// Who calls: found before each call.
-fn caller_of<T>(request: &Request<T>) -> Caller {
+pub(super) fn caller_of<T>(request: &Request<T>) -> Caller {
     request.extensions().get().cloned().unwrap_or_else(|| Policy::default().caller(None))
 }
 
