@@ -58,10 +58,23 @@ class CheckProse(unittest.TestCase):
     def test_words_in_tables_and_headings_are_checked(self):
         self.assertEqual(len(self.findings("## Whoever\n\n| a | amiss |\n")), 2)
 
+    def test_a_path_that_does_not_exist_is_reported(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for source in ("server/src/web/view.rs", "target/old.rs"):
+                Path(folder, source).parent.mkdir(parents=True)
+                Path(folder, source).touch()
+            tree = check_prose.Tree(Path(folder))
+            for there in ("`server/src/web/`", "`web/view.rs` and `view.rs`", "`a/b`", "`/server/x`", "`1/2`"):
+                self.assertEqual(list(tree.missing(there)), [], there)
+            table = "| what | where |\n|---|---|\n| a page | `server/src/web/{view,tail}.rs` |\n"
+            self.assertEqual(list(tree.missing(table)), ["3: no such path: server/src/web/tail.rs"])
+            for wrong in ("server/src/api/", "eb/view.rs", "old.rs", "web/view.rs/x.rs"):
+                self.assertEqual(list(tree.missing(f"See `{wrong}`.")), [f"1: no such path: {wrong}"])
+
     def test_a_finding_fails_the_command(self):
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder, "page.md")
-            for text, code in (("All is well.\n", 0), ("It is amiss.\n", 1)):
+            for text, code in (("All is well.\n", 0), ("It is amiss.\n", 1), ("See `gone.rs`.\n", 1)):
                 page.write_text(text, encoding="utf-8")
                 done = subprocess.run([SCRIPT, folder], capture_output=True, text=True, check=False)
                 self.assertEqual(done.returncode, code, done.stderr)

@@ -1,6 +1,7 @@
 //! The lock of a run folder: its attempt has a live agent.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -26,6 +27,7 @@ impl RunLock {
             .create(true)
             .write(true)
             .truncate(false)
+            .mode(0o600)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
         let whole_file = libc::flock {
@@ -40,5 +42,20 @@ impl RunLock {
             Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn lock_is_closed_to_other_users() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = RunLock::take(dir.path()).unwrap().unwrap();
+        let mode = dir.path().join("lock").metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }

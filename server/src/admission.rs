@@ -65,14 +65,27 @@ pub struct Exceeded {
     what: &'static str,
     limit: u64,
     option: &'static str,
+    user: User,
+}
+
+/// Whose uses are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum User {
+    Principal,
+    /// Everybody who has the link of one job, and no other right.
+    Link,
 }
 
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, limit, option } = self;
+        let Self { what, limit, option, user } = self;
+        let (have, one, they) = match user {
+            User::Principal => ("you have", "user", "you"),
+            User::Link => ("the readers with this link have", "link", "they"),
+        };
         write!(
             f,
-            "you have {limit} {what}, the most for one user; try again in {} s or when you use less, or let the operator \
+            "{have} {limit} {what}, the most for one {one}; try again in {} s or when {they} use less, or let the operator \
              raise --{option}",
             RETRY_AFTER.as_secs()
         )
@@ -168,6 +181,25 @@ impl Admission {
         self.take_as(resource, caller.name()).map(Some)
     }
 
+    /// Takes a use by a reader of this job's page; `None`: the reader has no limits. Readers whose only right is the link
+    /// are counted by job: they have no name, and the link of one job leaves room for the readers of others.
+    ///
+    /// # Errors
+    /// The reader, or those with the job's link, use as much as they may.
+    pub fn take_of_reader(
+        &self,
+        resource: Resource,
+        caller: &Caller,
+        job: &JobId,
+    ) -> Result<Option<Slot>, Exceeded> {
+        if caller.is_allowed() {
+            return self.take(resource, caller);
+        }
+        // No principal has this name: there is no such method.
+        let slot = self.take_as(resource, &format!("link:{job}"));
+        slot.map(Some).map_err(|exceeded| Exceeded { user: User::Link, ..exceeded })
+    }
+
     /// Takes a connection of a browser that has the link of this job and no other right; `None`: there are as many as may be.
     pub fn take_of_link(&self, job: &JobId) -> Option<Slot> {
         self.take_as(Resource::Link, job.as_str()).ok()
@@ -189,7 +221,7 @@ impl Admission {
         let mut inner = lock(&self.inner);
         let used = inner.used.entry(key.clone()).or_default();
         if limit > 0 && *used >= limit {
-            return Err(Exceeded { what, limit, option });
+            return Err(Exceeded { what, limit, option, user: User::Principal });
         }
         *used += 1;
         Ok(Slot { of: self.clone(), key })
@@ -207,7 +239,7 @@ impl Admission {
         length: usize,
     ) -> Result<Option<Slot>, NotAdmitted> {
         let Some(slot) = self.take(Resource::Run, caller)? else { return Ok(None) };
-        let who = caller.name();
+        let (who, user) = (caller.name(), User::Principal);
         let PrincipalLimits { jobs, program_bytes, log_bytes, .. } = self.limits;
         if jobs > 0 {
             let recorded = store.live_jobs_of(who).await?;
@@ -215,18 +247,18 @@ impl Admission {
             let calls = lock(&self.inner).used.get(&slot.key).copied().unwrap_or(1);
             if recorded + calls > jobs {
                 let what = "jobs that have not ended";
-                return Err(Exceeded { what, limit: jobs, option: "limit-jobs" }.into());
+                return Err(Exceeded { what, limit: jobs, option: "limit-jobs", user }.into());
             }
         }
         let of_programs = async || Ok(store.program_bytes_of(who).await?);
         if !self.has_room(Stored::Programs, who, length as u64, program_bytes, of_programs).await? {
             let what = "bytes of programs in jobs that are kept";
-            return Err(Exceeded { what, limit: program_bytes, option: "limit-programs" }.into());
+            return Err(Exceeded { what, limit: program_bytes, option: "limit-programs", user }.into());
         }
         let of_logs = async || Ok(log.bytes(&store.jobs_of(who).await?).await?);
         if !self.has_room(Stored::Logs, who, 0, log_bytes, of_logs).await? {
             let what = "bytes of logs in jobs that are kept";
-            return Err(Exceeded { what, limit: log_bytes, option: "limit-logs" }.into());
+            return Err(Exceeded { what, limit: log_bytes, option: "limit-logs", user }.into());
         }
         Ok(Some(slot))
     }
@@ -298,6 +330,32 @@ mod tests {
         }
         drop(held);
         assert!(take("ana").is_ok());
+        assert_eq!(lock(&admission.inner).used.len(), 0, "nothing is remembered");
+    }
+
+    #[test]
+    fn links_of_jobs_have_their_own_limits() {
+        let limits = PrincipalLimits { pages: 2, searches: 1, ..PrincipalLimits::default() };
+        let admission = Admission::new(limits);
+        let (one, other) = (JobId::generate(), JobId::generate());
+        let stranger = Policy::default().caller(None);
+        // A name without a right is no way around the limit of the link.
+        let known = Policy::default().caller(Some(Principal::new(Method::Token, "eve")));
+        let take = |resource, caller: &Caller, job| admission.take_of_reader(resource, caller, job);
+        let held =
+            [take(Resource::Page, &stranger, &one).unwrap(), take(Resource::Page, &known, &one).unwrap()];
+        let refused = take(Resource::Page, &stranger, &one).unwrap_err().to_string();
+        assert!(
+            refused.contains("with this link have 2 open pages of jobs, the most for one link"),
+            "{refused}"
+        );
+        assert!(take(Resource::Page, &stranger, &other).is_ok(), "the link of another job");
+        assert!(take(Resource::Page, &caller("ana"), &one).is_ok(), "a user of the server");
+        assert!(take(Resource::Page, &caller("op"), &one).unwrap().is_none(), "an administrator");
+        let searching = take(Resource::Search, &stranger, &one).unwrap();
+        assert!(take(Resource::Search, &stranger, &one).is_err());
+        assert!(take(Resource::Search, &stranger, &other).is_ok());
+        drop((held, searching));
         assert_eq!(lock(&admission.inner).used.len(), 0, "nothing is remembered");
     }
 

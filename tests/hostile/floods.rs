@@ -305,6 +305,44 @@ async fn connections_without_a_right_leave_room_for_others() {
     drop((silent, agents, browsers));
 }
 
+/// Opens the live updates of a page, until the server begins its answer; `lines` are those of the request's header.
+fn open_live(server: &Server, path: &str, lines: &str) -> std::net::TcpStream {
+    let mut open = std::net::TcpStream::connect(&server.http).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{lines}\r\n", server.http);
+    std::io::Write::write_all(&mut open, request.as_bytes()).unwrap();
+    let mut first = [0; 12];
+    std::io::Read::read_exact(&mut open, &mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200", "{path}");
+    open
+}
+
+/// Everybody who has a link was counted as one user.
+#[tokio::test(flavor = "multi_thread")]
+async fn link_of_one_job_leaves_room_for_other_links() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = Tokens::at(dir.path(), &["ana"]);
+    let server = stand_in::setup(dir.path(), "import time; time.sleep(1000)", None)
+        .flag(tokens.flag())
+        .flag("--limit-pages=1")
+        .flag("--grace=1s")
+        .start()
+        .unwrap();
+    let channel =
+        Endpoint::from_shared(format!("http://{}", server.address)).unwrap().connect().await.unwrap();
+    let mut ana = SqlFlowClient::with_interceptor(channel, tokens.interceptor("ana"));
+    let mut live = Vec::new();
+    for _ in 0..2 {
+        let session = Some(Session::default());
+        let program = Request { sql: stand_in::STEP.to_owned(), session, ..Request::default() };
+        let job = ana.run(program).await.unwrap().into_inner();
+        live.push(path_of(&job.job_tracer_url).replace("?key=", "/live?key="));
+    }
+    let _first = open_live(&server, &live[0], "");
+    let refused = http::get(&server.http, &live[0]);
+    assert!(refused.code == 429 && refused.body.contains("the most for one link"), "{refused:?}");
+    let _second = open_live(&server, &live[1], "");
+}
+
 /// Ana uses all that she may; bob and the operator are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_principal_leaves_room_for_others() {
@@ -360,18 +398,9 @@ async fn one_principal_leaves_room_for_others() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
-    // An open page: the server sends its first event.
     let live = format!("{}/live", path_of(&jobs[0].job_tracer_url).split('?').next().unwrap());
-    let mut open = std::net::TcpStream::connect(&server.http).unwrap();
-    let request = format!(
-        "GET {live} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\r\n",
-        server.http,
-        tokens.of("ana")
-    );
-    std::io::Write::write_all(&mut open, request.as_bytes()).unwrap();
-    let mut first = [0; 12];
-    std::io::Read::read_exact(&mut open, &mut first).unwrap();
-    assert_eq!(&first, b"HTTP/1.1 200");
+    let authorization = format!("Authorization: Bearer {}\r\n", tokens.of("ana"));
+    let _open = open_live(&server, &live, &authorization);
     let second = get_as_bearer(&server.http, &live, tokens.of("ana"));
     assert!(second.code == 429 && second.body.contains("--limit-pages"), "{second:?}");
 }

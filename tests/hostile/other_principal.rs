@@ -14,6 +14,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
 use super::audit;
+use super::floods::Raw;
 
 type Client = SqlFlowClient<InterceptedService<Channel, Bearer>>;
 
@@ -110,6 +111,43 @@ async fn job_is_its_principals_and_the_administrators() {
     // Ana gives bob the job's token.
     assert!(follow(&mut bob, &job.token).await.contains("its_column"));
     assert!(bob.cancel(named(&job.token)).await.is_ok());
+}
+
+/// Code of the response to a call of gRPC reflection that lists the services.
+async fn reflect(server: &Server, version: &str, access_token: Option<&str>) -> Code {
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let mut client = tonic::client::Grpc::new(endpoint.connect().await.unwrap());
+    client.ready().await.unwrap();
+    // A `ServerReflectionRequest`: `list_services: ""`.
+    let mut request = tonic::Request::new(tokio_stream::iter([vec![0x3a, 0]]));
+    if let Some(token) = access_token {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    }
+    let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo").parse().unwrap();
+    let answered = match client.streaming(request, path, Raw).await {
+        Ok(response) => response.into_inner().message().await,
+        Err(status) => Err(status),
+    };
+    answered.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_is_for_those_who_may_use_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = Tokens::at(dir.path(), &["ana", "bob"]);
+    let setup = Setup::new(dir.path(), format!("sqlite:///{}/x.db", dir.path().display()));
+    let server = setup.flag(tokens.flag()).flag("--allow=token:ana").start().unwrap();
+    for version in ["v1", "v1alpha"] {
+        assert_eq!(reflect(&server, version, Some("x")).await, Code::Unauthenticated, "{version}");
+        assert_eq!(
+            reflect(&server, version, Some(tokens.of("bob"))).await,
+            Code::PermissionDenied,
+            "{version}"
+        );
+        // A user of this machine, whom the server knows by the connection.
+        assert_eq!(reflect(&server, version, None).await, Code::PermissionDenied, "{version}");
+        assert_eq!(reflect(&server, version, Some(tokens.of("ana"))).await, Code::Ok, "{version}");
+    }
 }
 
 /// The session's user is for listings only.

@@ -1,9 +1,9 @@
 //! Reads and syncs of files, in one place, so that tests can inject faults.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -67,6 +67,13 @@ impl Disk {
         let told = self.syncs_to_fail.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
         if told { Err(LogError::io("sync", path)(io::Error::from_raw_os_error(5))) } else { Ok(()) }
     }
+}
+
+/// Options to open a file of a log. A new file is closed to other users, even where its folder is open to them.
+pub(super) fn options() -> OpenOptions {
+    let mut options = File::options();
+    options.mode(0o600);
+    options
 }
 
 /// Opens a file for reading.

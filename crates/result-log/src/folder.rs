@@ -104,7 +104,8 @@ impl Folder {
     /// Writes a file atomically. Its caller holds the log's lock, so one temporary name is enough.
     pub(super) fn install(&self, name: SegmentName, bytes: &[u8]) -> Result<(), LogError> {
         let unfinished = self.path.join("kept.tmp");
-        let mut file = File::create(&unfinished).map_err(LogError::io("create", &unfinished))?;
+        let created = file_io::options().write(true).create(true).truncate(true).open(&unfinished);
+        let mut file = created.map_err(LogError::io("create", &unfinished))?;
         let written = file.write_all(bytes).map_err(LogError::io("write", &unfinished));
         if let Err(error) = written.and_then(|()| self.disk.sync_file(&file, &unfinished)) {
             // It uses space, which may be what is missing.

@@ -16,6 +16,7 @@ use sqlflow_os::locks::{self, Kind};
 use tokio::time::Instant;
 
 use super::LogError;
+use super::file_io;
 use super::folder::{self, Folder};
 
 /// The end of the durable part of a log.
@@ -140,7 +141,7 @@ impl JobLock {
     pub(super) fn try_if_there(folder: &Folder) -> Result<Tried, LogError> {
         let path = lock_path(folder);
         loop {
-            let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+            let opened = file_io::options().read(true).write(true).create(true).truncate(false).open(&path);
             let file = match opened {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Tried::NoFolder),

@@ -1,12 +1,13 @@
 //! Moves a small log that reached its maximum size to a folder.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use bytes::Bytes;
 
 use super::LogError;
+use super::file_io;
 use super::folder::{Folder, SegmentName};
 use super::lock::{JobLock, Tried};
 use super::partial_read::Contents;
@@ -38,7 +39,7 @@ pub(super) fn move_to_folder(folder: &Folder, bytes: &Bytes) -> Result<(), LogEr
         return folder.sync_path();
     }
     let path = made.file(SegmentName::live(1));
-    let file = File::options().write(true).create(true).truncate(true).open(&path);
+    let file = file_io::options().write(true).create(true).truncate(true).open(&path);
     let file = file.map_err(LogError::io("create", &path))?;
     file.write_all_at(bytes, 0).map_err(LogError::io("write", &path))?;
     made.disk.sync_file(&file, &path)?;

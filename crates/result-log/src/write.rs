@@ -8,6 +8,7 @@ use sqlflow_proto::record::StoredRecord;
 
 use super::append_plan::plan_append;
 use super::durability::Durability;
+use super::file_io;
 use super::folder::{Folder, SegmentName};
 use super::frame::{self, HEADER};
 use super::lock::{CommittedOffset, JobLock};
@@ -159,7 +160,7 @@ impl Batch {
     pub(super) fn write(&self, folder: &Folder, lock: &JobLock) -> Result<CommittedOffset, LogError> {
         let path = folder.file(self.segment);
         let file = if self.begins_segment() {
-            File::options().write(true).create_new(true).open(&path)
+            file_io::options().write(true).create_new(true).open(&path)
         } else {
             File::options().write(true).open(&path)
         };

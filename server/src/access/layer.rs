@@ -99,3 +99,38 @@ where
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use sqlflow_identity::{Method, Policy};
+
+    use super::*;
+
+    /// Code of the response to this caller. The service behind the layer answers every request.
+    async fn code(principal: Option<Principal>, path: &str) -> Code {
+        let allowed = vec!["unix:ana".parse().unwrap()];
+        let access = Access::new(Policy { allowed, ..Policy::default() }, Vec::new());
+        let peer = Arc::new(Peer { principal, address: None });
+        let layer = AccessLayer::new(access, move |_: &http::Extensions| Some(Arc::clone(&peer)));
+        let mut service = layer.layer(tower::service_fn(|_: http::Request<()>| async {
+            Ok::<_, Infallible>(http::Response::new(Body::empty()))
+        }));
+        let response = service.call(http::Request::post(path).body(()).unwrap()).await.unwrap();
+        Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code())
+    }
+
+    #[tokio::test]
+    async fn service_without_rules_of_its_own_is_for_allowed_callers() {
+        let unix = |name| Some(Principal::new(Method::Unix, name));
+        for version in ["v1", "v1alpha"] {
+            let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+            assert_eq!(code(None, &path).await, Code::Unauthenticated, "{version}");
+            assert_eq!(code(unix("eve"), &path).await, Code::PermissionDenied, "{version}");
+            assert_eq!(code(unix("ana"), &path).await, Code::Ok, "{version}");
+        }
+        assert_eq!(code(None, "/grpc.health.v1.Health/Check").await, Code::Ok);
+        assert_eq!(code(None, "/sqlflow.v1.SQLFlow/Fetch").await, Code::Ok, "the service decides");
+    }
+}

@@ -1,4 +1,4 @@
-//! Assignments: from a step's document to the generated program, its document and its command.
+//! Assignments: from a step's document to the program, its document and its command.
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt as _;
@@ -44,6 +44,11 @@ pub fn secrets_of(data_source: DataSource) -> Vec<(String, Secret)> {
 
 /// Name of the step document in the workspace.
 const STEP_DOCUMENT: &str = "step.json";
+
+/// The program of a step. It is a constant, so that no text of a job can become source code: what differs is data in the
+/// step document.
+const PROGRAM: &str =
+    "\"\"\"A step of a job.\"\"\"\n\nfrom sqlflow_submitter import run_step\n\nrun_step(\"step.json\")\n";
 
 /// Settings of assignments.
 #[derive(Debug, Clone)]
@@ -276,7 +281,7 @@ fn assign(
     let command = if needs_no_python {
         [DATA_PROCESS, STEP_DOCUMENT].map(str::to_owned).to_vec()
     } else {
-        files.push(text_file("main.py", program(attempt, &spec.title)));
+        files.push(text_file("main.py", PROGRAM.to_owned()));
         vec![options.python.program(), "main.py".to_owned()]
     };
     // Only the data process gets the credentials: user code runs in Python.
@@ -341,13 +346,6 @@ fn assign(
     }
 }
 
-fn program(attempt: &AttemptId, title: &str) -> String {
-    format!(
-        "\"\"\"Step {} of job {}: {title}.\"\"\"\n\nfrom sqlflow_submitter import run_step\n\nrun_step(\"step.json\")\n",
-        attempt.step, attempt.job
-    )
-}
-
 fn text_file(path: &str, content: String) -> File {
     File { path: path.to_owned(), content: content.into(), mode: 0 }
 }
@@ -378,6 +376,22 @@ mod tests {
         assert_eq!(option(TRAIN, Role::Run).as_deref(), Some("--pod-image"));
         assert_eq!(option(TRAIN, Role::Cleanup).as_deref(), Some("--pod-sql-image"), "it runs no Python");
         assert_eq!(option("SHOW MODELS;", Role::Run), None);
+    }
+
+    #[test]
+    fn program_is_the_same_for_every_step() {
+        let options = Assigner::idle_options();
+        let main = |step, spec| {
+            let attempt = AttemptId { job: sqlflow_job::JobId::generate(), step, number: 1 };
+            let assigned = assign(&options, &attempt, spec, None, HashMap::new());
+            let file = assigned.files.into_iter().find(|it| it.path == "main.py").unwrap();
+            String::from_utf8(file.content.to_vec()).unwrap()
+        };
+        let program = main(0, spec(TRAIN));
+        assert!(program.ends_with("\nrun_step(\"step.json\")\n"), "{program}");
+        assert_eq!(main(3, spec("SHOW MODELS;")), program);
+        let title = "\"\"\"\nimport os\n\"\"\"".to_owned();
+        assert_eq!(main(0, StepSpec { title, ..spec(TRAIN) }), program, "the title is no source code");
     }
 
     /// The denied paths of an attempt; `None`: it is not confined.

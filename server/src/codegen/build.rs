@@ -208,7 +208,7 @@ pub(super) fn precheck_folder(model: &str) -> String {
     format!("ahead/{model}")
 }
 
-/// Kinds and numbers only: the title becomes part of source code.
+/// Kinds and numbers only: programs of older servers have the title in their source code.
 fn title(step: &Step, statements: &[Statement]) -> String {
     match step.kind.statements() {
         [index] => format!("{} (statement {})", statements[*index].body.title(), index + 1),

@@ -12,7 +12,8 @@ pub const STEP_VERSION: u32 = 1;
 /// A step, without the values of one attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepSpec {
-    /// What the step does, in one line at the top of the generated program. Never contains SQL text.
+    /// What the step does, in one line, for readers of the document. Never contains SQL text: older servers, which may share
+    /// the state, write it into the program and need it.
     pub title: String,
     /// User of the session, which is stored with a model. May be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]

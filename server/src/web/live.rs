@@ -105,7 +105,7 @@ async fn live(
     };
     // A browser that reconnects sends its position.
     let last = headers.get("last-event-id").and_then(|it| it.to_str().ok()?.parse().ok());
-    let slot = match web.admission.take(Resource::Page, &caller) {
+    let slot = match web.admission.take_of_reader(Resource::Page, &caller, &record.job.id) {
         Ok(slot) => slot,
         Err(exceeded) => return (StatusCode::TOO_MANY_REQUESTS, format!("{exceeded}\n")).into_response(),
     };

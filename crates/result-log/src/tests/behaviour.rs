@@ -21,6 +21,30 @@ async fn append_reports_durable_end_and_drops_duplicates() {
 }
 
 #[tokio::test]
+async fn files_are_closed_to_other_users() {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let limits = LogOptions { retain_output_bytes_per_job: 1500, ..options(dir.path()) };
+    let (log, job, moved) = (SegmentLog::open(limits).unwrap(), job_of_the_future(), JobId::generate());
+    for seq in 1..60 {
+        log.append(&job, vec![output(0, 1, seq, 100)]).await.unwrap();
+    }
+    compaction::settle(&log, &job);
+    let files = |job| fs::read_dir(log.folder_of(job)).unwrap().map(|file| file.unwrap().path());
+    let ends_in = |path: &Path, end: &str| path.to_str().unwrap().ends_with(end);
+    let segment = files(&job).find(|path| ends_in(path, ".log")).unwrap();
+    move_to_folder(&log, &moved, &Bytes::from(fs::read(segment).unwrap()));
+    let all: Vec<_> = files(&job).chain(files(&moved)).collect();
+    for kind in ["/lock", ".kept", ".log"] {
+        assert!(all.iter().any(|path| ends_in(path, kind)), "{kind}: {all:?}");
+    }
+    for path in all {
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
+    }
+}
+
+#[tokio::test]
 async fn gap_error_names_expected_seq() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open(dir.path()), JobId::generate());

@@ -55,7 +55,7 @@ fn check(all: &[StoredRecord], left: &[StoredRecord]) {
 }
 
 /// Waits for the retention after an append, which holds the log's lock.
-fn settle(log: &SegmentLog, job: &JobId) {
+pub(super) fn settle(log: &SegmentLog, job: &JobId) {
     let lock = fs::File::open(log.folder_of(job).join("lock")).unwrap();
     drop(nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).unwrap());
 }

@@ -48,7 +48,8 @@ pub(super) async fn search(
         let body = html! { h1 { "Too long" } p { "Search for at most " (MAX_TEXT) " bytes." } };
         return Err(Refusal::new(StatusCode::BAD_REQUEST, body));
     }
-    let _slot = web.admission.take(Resource::Search, &caller).map_err(|exceeded| {
+    let slot = web.admission.take_of_reader(Resource::Search, &caller, &record.job.id);
+    let _slot = slot.map_err(|exceeded| {
         let body = html! { h1 { "Not now" } p { (exceeded.to_string()) } };
         Refusal::new(StatusCode::TOO_MANY_REQUESTS, body)
     })?;
