@@ -241,8 +241,7 @@ mod tests {
     fn missing_model_is_reported_with_its_uri() {
         let dir = tempfile::tempdir().unwrap();
         let uri = format!("file://{}/m", dir.path().display());
-        let input =
-            Input { uri: uri.clone(), name: "m".into(), directory: "inputs/m".into(), ..Input::default() };
+        let input = Input { uri: uri.clone(), name: "m".into(), directory: "inputs/m".into() };
         let retry = Arc::new(RetryPolicy::new(Duration::ZERO));
         let error = fetch(dir.path(), &input, &AttemptRef::default(), None, None, &retry).unwrap_err();
         assert_eq!(error.to_string(), format!("model m does not exist at {uri}"));
