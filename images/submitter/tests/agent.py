@@ -227,7 +227,11 @@ def peak_rss(pid: int) -> int:
 
     rusage is not used, because it includes the parent's memory at the fork.
     """
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return 0  # It was waited for; its last frames may be read after that.
+    for line in status.splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
