@@ -26,7 +26,7 @@ enum By {
 }
 
 /// Each block of commands: its page, a text that is only in this block, and its test.
-const BLOCKS: [(&str, &str, By); 21] = [
+const BLOCKS: [(&str, &str, By); 22] = [
     ("README.md", "make quickstart", By::Elsewhere("make test")),
     ("README.md", "make install", By::Here),
     ("README.md", "sqlflow-server --state-dir", By::Here),
@@ -37,6 +37,11 @@ const BLOCKS: [(&str, &str, By); 21] = [
     ("docs/running-a-server.md", "sqlflow-server doctor", By::Elsewhere("tests/e2e/doctor.rs")),
     ("docs/observing.md", "sqlflowctl run -f program.sql", By::Elsewhere("tests/observe/traces.rs")),
     ("docs/observing.md", "OTEL_LOGS_EXPORTER=otlp", By::Elsewhere("tests/observe/exported.rs")),
+    (
+        "docs/writing-a-client.md",
+        "grpc_tools.protoc",
+        By::Elsewhere("clients/python/tests/test_writing_a_client.py"),
+    ),
     ("docs/kubernetes.md", "docker build", By::Elsewhere("tests/kubernetes/docs_manifests.rs")),
     ("docs/kubernetes.md", "port-forward", By::Elsewhere("tests/kubernetes/manifests.rs")),
     ("docs/security.md", "sqlflow-server token", By::Elsewhere("tests/hostile/documented.rs")),
