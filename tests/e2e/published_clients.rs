@@ -1,56 +1,17 @@
 //! The clients that are published on PyPI, unchanged, against the real server: each in a Python of its own.
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlflow_proto::published::sql_flow_client::SqlFlowClient;
 use sqlflow_proto::published::{Request, Session, task_status::Code};
 use sqlflow_proto::v1::{Cause, ListJobsRequest};
 use sqlflow_tests::access::Tokens;
-use sqlflow_tests::server::{Server, Setup};
+use sqlflow_tests::published::{CLIENTS, SCRIPT, client, run, shown};
+use sqlflow_tests::server::Setup;
 use sqlflow_tests::{ENDLESS, python};
-
-const CLIENTS: [&str; 2] = ["sqlflow", "sqlflowcli"];
-
-/// Runs a program, or reads the job of a token, and prints the tables as JSON to standard error. The client itself prints
-/// messages to standard output.
-const SCRIPT: &str = r#"
-import json, sys
-import sqlflow.proto.sqlflow_pb2 as pb
-from sqlflow._version import VERSION
-from sqlflow.client import Client
-
-address, how, what = sys.argv[1:]
-client = Client(server_url=address)
-if how == "run":
-    result = client.execute(what)
-else:
-    result = client.read_fetch_response(what if VERSION < (0, 15, 2) else pb.Job(id=what))
-tables = [[table.column_names(), list(table.rows())] for table, _, _ in result._messages] if result else []
-print(json.dumps(tables, default=str), file=sys.stderr)
-"#;
-
-/// A client that is to run this script.
-fn client(name: &str, arguments: &[&str]) -> Command {
-    let folder = std::env::var("SQLFLOW_TEST_PUBLISHED").expect("`make test` names the published clients");
-    let mut command = Command::new(format!("{folder}-{name}/bin/python"));
-    command.args(arguments).stdin(Stdio::null()).env("SQLFLOW_USER_ID", "ana").env("COLUMNS", "200");
-    command
-}
-
-fn run(name: &str, server: &Server, how: &str, what: &str) -> Output {
-    client(name, &["-c", SCRIPT, &server.address, how, what]).output().unwrap()
-}
-
-/// The tables, and what was printed.
-fn shown(output: &Output) -> (Value, String) {
-    let [out, error] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it).into_owned());
-    assert!(output.status.success(), "{out}\n{error}");
-    let tables = error.lines().last().unwrap_or_default();
-    (serde_json::from_str(tables).unwrap_or_else(|_| panic!("{error}")), out)
-}
 
 fn setup(dir: &Path) -> Setup {
     Setup::new(dir, python::iris(&dir.join("iris.db")).unwrap())
@@ -66,7 +27,8 @@ async fn results_of_run_are_shown_by_the_published_clients() {
     let dir = tempfile::tempdir().unwrap();
     let server = setup(dir.path()).start().unwrap();
     for name in CLIENTS {
-        let (tables, out) = shown(&run(name, &server, "run", &format!("DROP TABLE IF EXISTS t; {TABLES}")));
+        let (tables, out) =
+            shown(&run(name, &server.address, "run", &format!("DROP TABLE IF EXISTS t; {TABLES}")));
         assert_eq!(tables[0][0], json!(["a", "b", "c", "d", "e"]), "{name}");
         assert_eq!(tables[0][1], json!([[1, 0.5, "é", "b'\\x00\\xff'", null], [2, 1e300, "", "b''", 3]]));
         assert_eq!(tables[1], json!([["big"], [[i64::MAX]]]), "{name}: {tables}");
@@ -88,7 +50,7 @@ async fn job_is_fetched_by_the_published_clients() {
     own.follow(&token).await.unwrap().expect_success();
     for name in CLIENTS {
         // As often as it likes: another client of the same job reads the same.
-        let (tables, out) = shown(&run(name, &server, "fetch", &token.token));
+        let (tables, out) = shown(&run(name, &server.address, "fetch", &token.token));
         assert_eq!(tables[0][1], json!([[1, 0.5, "é", "b'\\x00\\xff'", null], [2, 1e300, "", "b''", 3]]));
         assert_eq!(tables[1], json!([["big"], [[i64::MAX]]]), "{name}: {tables}");
         assert_eq!(tables[2], json!([["seven", "eight"], [[7, 8]]]), "{name}: {tables}");
@@ -106,7 +68,7 @@ async fn long_results_are_split_for_the_published_clients() {
     let mut own = server.client().await.unwrap();
     let token = own.run(program).await.unwrap();
     for (how, what) in [("run", program), ("fetch", &token.token)] {
-        let (tables, _) = shown(&run("sqlflow", &server, how, what));
+        let (tables, _) = shown(&run("sqlflow", &server.address, how, what));
         let rows = tables[0][1].as_array().unwrap();
         assert_eq!((rows.len(), &rows[59_999]), (60_000, &json!([60_000, 60_000])), "{how}");
         assert_eq!(tables[1], json!([["one"], [[1]]]), "{how}");
@@ -127,7 +89,7 @@ async fn published_clients_train_and_see_plots_and_output() {
     let token = own.run(program).await.unwrap();
     own.follow(&token).await.unwrap().expect_success();
     for (name, how, what) in [("sqlflow", "run", program), ("sqlflowcli", "fetch", token.token.as_str())] {
-        let (tables, out) = shown(&run(name, &server, how, what));
+        let (tables, out) = shown(&run(name, &server.address, how, what));
         let tables = tables.as_array().unwrap();
         assert_eq!(tables.last().unwrap()[0], json!(["scores"]), "{name}: {tables:?}");
         assert!(out.contains("model m published") && out.contains("mlogloss"), "{name}: {out}");
@@ -149,7 +111,7 @@ async fn failed_job_is_an_error_of_the_published_clients() {
         ("sqlflow", "fetch", token.token.as_str()),
         ("sqlflowcli", "fetch", token.token.as_str()),
     ] {
-        let output = run(name, &server, how, what);
+        let output = run(name, &server.address, how, what);
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{name}");
         assert!(
@@ -157,7 +119,7 @@ async fn failed_job_is_an_error_of_the_published_clients() {
             "{name}: {error}"
         );
     }
-    let wrong = run("sqlflow", &server, "run", "SELECT * FROM iris TO TRAIN;");
+    let wrong = run("sqlflow", &server.address, "run", "SELECT * FROM iris TO TRAIN;");
     let error = String::from_utf8_lossy(&wrong.stderr);
     assert!(error.contains("INVALID_ARGUMENT"), "{error}");
 }

@@ -13,6 +13,7 @@ mod node;
 mod outages;
 mod pending;
 mod publish_after_failure;
+mod published_clients;
 mod traces;
 mod without_server;
 

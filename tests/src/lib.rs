@@ -18,6 +18,7 @@ pub mod http_relay;
 pub mod oidc;
 pub mod positions;
 pub mod proxy;
+pub mod published;
 pub mod python;
 pub mod relay;
 pub mod server;
