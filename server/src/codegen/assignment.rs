@@ -1,23 +1,20 @@
 //! Assignments: from a step's document to the program, its document and its command.
 
 use std::collections::HashMap;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
 use sqlflow_data_source::Reach;
-use sqlflow_job::{self, AttemptId, Job, LauncherKind, Role, Step};
+use sqlflow_job::{self, AttemptId, Job, Role, Step};
 use sqlflow_job_store::{Secret, Store, StoreError};
 use sqlflow_launcher::{DATA_PROCESS, Python};
-use sqlflow_proto::agent::{
-    Assignment, AttemptRef, Companion, Confinement, File, Input, Listing, Output, Removal,
-};
+use sqlflow_proto::agent::{Assignment, AttemptRef, Companion, File, Input, Listing, Output, Removal};
 use tonic::Status;
 
 use super::build::precheck_folder;
+use super::confinement::ConfinementOptions;
 use super::gob;
 use super::spec::{STEP_VERSION, StepSpec};
 use crate::data_sources::{DataSource, DataSources};
@@ -65,16 +62,6 @@ pub struct AssignOptions {
     pub trace_user_code: bool,
     /// What the Python of submitters must not reach; `None`: they are not confined.
     pub confinement: Option<ConfinementOptions>,
-}
-
-/// How the Python of submitters is confined.
-#[derive(Debug, Clone, Default)]
-pub struct ConfinementOptions {
-    /// Folders and files of this machine that it must not reach, besides the data source of its job. In a Pod, where there
-    /// are none of them, it is kept from the agent's files.
-    pub denied: Vec<PathBuf>,
-    /// Whether it is not started where the kernel cannot confine it.
-    pub required: bool,
 }
 
 /// Seconds that an agent drains the pipes of an ended submitter.
@@ -220,25 +207,6 @@ struct Cleanup {
     granted_attempt: Option<u32>,
 }
 
-impl ConfinementOptions {
-    /// The confinement of a job with this data source, by the kind of its launcher.
-    fn of_job(&self, kind: &LauncherKind, data_source: &str) -> Option<Confinement> {
-        let required = self.required;
-        match kind {
-            LauncherKind::Local => {
-                let own = sqlflow_data_source::local_paths(data_source);
-                let bytes = |path: &PathBuf| Bytes::copy_from_slice(path.as_os_str().as_bytes());
-                let denied_paths = self.denied.iter().chain(&own).map(bytes).collect();
-                Some(Confinement { denied_paths, required, agent_files: false })
-            }
-            LauncherKind::Kubernetes => {
-                Some(Confinement { denied_paths: Vec::new(), required, agent_files: true })
-            }
-            LauncherKind::Other(_) => None,
-        }
-    }
-}
-
 /// The secrets of a data process.
 fn secrets(data_source: &Secret, reach: &Reach) -> Result<HashMap<String, String>, Status> {
     let reach = serde_json::to_string(reach).map_err(|error| Status::internal(error.to_string()))?;
@@ -352,7 +320,7 @@ fn text_file(path: &str, content: String) -> File {
 
 #[cfg(test)]
 mod tests {
-    use sqlflow_job::{Event, LauncherId};
+    use sqlflow_job::{Event, LauncherId, LauncherKind};
     use sqlflow_job_store::{NewJob, ServerId, SqliteStore};
     use sqlflow_sql::{Dialect, compile};
 

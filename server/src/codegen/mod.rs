@@ -3,9 +3,11 @@
 
 mod assignment;
 mod build;
+mod confinement;
 pub mod gob;
 mod spec;
 
-pub use assignment::{AssignOptions, Assigner, ConfinementOptions, DATA_SOURCE, secrets_of};
+pub use assignment::{AssignOptions, Assigner, DATA_SOURCE, secrets_of};
 pub use build::{job_steps, step_specs};
+pub use confinement::ConfinementOptions;
 pub use spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, STEP_VERSION, StepSpec, VisibilityRule};
