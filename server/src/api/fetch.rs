@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
-use super::delivery::{Call, Deliveries, RESET_LAG, Reading};
+use super::delivery::{Call, Deliveries, RESET_LAG, Reading, WriteCompletion};
 use super::{render, status};
 use crate::access::{Action, Right, Via, audit};
 use crate::read_recorder::ReadRecorder;
@@ -81,6 +81,27 @@ pub(super) struct Opened {
     pub(super) right: Right,
 }
 
+/// A page.
+pub(super) struct Fetched {
+    /// State of the job; final only on the page that ends the log.
+    pub(super) status: v1::JobStatus,
+    pub(super) results: Vec<v1::Response>,
+    /// Position after the page.
+    pub(super) next: u64,
+    /// Position of the last record in the log.
+    pub(super) last: u64,
+    /// Notes for a plain token that the page was written.
+    sent: Option<WriteCompletion>,
+}
+
+#[cfg(test)]
+impl Fetched {
+    /// The last page of a log.
+    pub(super) fn of(status: v1::JobStatus, results: Vec<v1::Response>, last: u64) -> Self {
+        Self { status, results, next: last, last, sent: None }
+    }
+}
+
 impl CachedJobs {
     fn get(&self, id: &JobId, now_ms: i64) -> Option<Arc<CachedJob>> {
         let cached = self.jobs.get(id)?;
@@ -140,13 +161,45 @@ impl Fetcher {
         Self { store, log, deliveries: Deliveries::default(), jobs: Mutex::default() }
     }
 
-    /// `largest` is the client's message limit, in bytes.
+    /// The page as a message. `largest` is the client's message limit, in bytes.
     pub(super) async fn fetch(
         &self,
         opened: Opened,
         call: Call,
         largest: usize,
     ) -> Result<Response<v1::Result>, Status> {
+        let (id, key) = (opened.id.clone(), opened.token.key.clone());
+        // A page over the client's limit is refused only if it is a single record.
+        let most = PAGE_BYTES.min(largest.saturating_sub(ENVELOPE_BYTES));
+        let Fetched { status, results, next, last: _, sent } = self.read(opened, call, most).await?;
+        let next_token = CursorToken { key, cursor: Some(next) };
+        let result = v1::Result {
+            job_status: Some(status),
+            results,
+            next: Some(v1::Token {
+                token: next_token.expose(),
+                job_id: id.to_string(),
+                job_tracer_url: String::new(),
+            }),
+        };
+        let bytes = result.encoded_len();
+        if bytes > largest {
+            return Err(status::too_large(next, bytes, largest));
+        }
+        let mut response = Response::new(result);
+        if let Some(sent) = sent {
+            response.extensions_mut().insert(sent);
+        }
+        Ok(response)
+    }
+
+    /// The page, whatever its client decodes.
+    pub(super) async fn page(&self, opened: Opened, call: Call) -> Result<Fetched, Status> {
+        self.read(opened, call, PAGE_BYTES).await
+    }
+
+    /// A page of at most `most` bytes, or of one record.
+    async fn read(&self, opened: Opened, call: Call, most: usize) -> Result<Fetched, Status> {
         let Opened { id, token, caller, right } = opened;
         // Watched first, so that no change after this state is missed.
         let changes = self.store.watch(&id);
@@ -168,8 +221,6 @@ impl Fetcher {
         let (record, page) = self.wait_for_page(record, changes, &mut cursor, reading.as_ref(), wait).await?;
         lock(&cached.reads).record(&self.store, &record);
 
-        // A page over the client's limit is refused only if it is a single record.
-        let most = PAGE_BYTES.min(largest.saturating_sub(ENVELOPE_BYTES));
         let results = render::page(page.records, &cached.headings, most);
         let next = results.last().map_or(cursor, |shown| shown.position);
         let at_end = page.is_current && next >= page.last_position;
@@ -180,25 +231,8 @@ impl Fetcher {
             self.deliveries.end(&id, reading.is_some());
             lock(&self.jobs).remove(&id);
         }
-        let next_token = CursorToken { key: token.key, cursor: Some(next) };
-        let result = v1::Result {
-            job_status: Some(status),
-            results,
-            next: Some(v1::Token {
-                token: next_token.expose(),
-                job_id: id.to_string(),
-                job_tracer_url: String::new(),
-            }),
-        };
-        let bytes = result.encoded_len();
-        if bytes > largest {
-            return Err(status::too_large(next, bytes, largest));
-        }
-        let mut response = Response::new(result);
-        if let Some(sent) = reading.filter(|_| next > cursor).and_then(|it| it.note(cursor, next)) {
-            response.extensions_mut().insert(sent);
-        }
-        Ok(response)
+        let sent = reading.filter(|_| next > cursor).and_then(|it| it.note(cursor, next));
+        Ok(Fetched { status, results, next, last: page.last_position, sent })
     }
 
     /// Cursor of a plain token: the end of the last page that is known to be delivered.

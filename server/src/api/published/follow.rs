@@ -19,7 +19,7 @@ use super::stream::Stream;
 use super::{failure, row};
 use crate::access::{Action, Right, Via, audit};
 use crate::api::delivery::{Call, Connection};
-use crate::api::fetch::Opened;
+use crate::api::fetch::{Fetched, Opened};
 use crate::api::v1::TokenApi;
 
 /// Time for which a job is followed on although its state or log cannot be read.
@@ -100,8 +100,8 @@ impl Follow {
         let mut cursor = 0;
         loop {
             let fetched = self.fetch(cursor).await?;
+            cursor = fetched.next;
             for record in fetched.results {
-                cursor = record.position;
                 let Some(kind) = record.response else { continue };
                 for item in items(kind, &mut lines).into_iter().flat_map(|item| stream.push(item)) {
                     if let Ended::Left = self.send_item(item).await? {
@@ -109,7 +109,7 @@ impl Follow {
                     }
                 }
             }
-            let state = fetched.job_status.unwrap_or_default();
+            let state = fetched.status;
             let failed = match state.code() {
                 v1::job_status::Code::Succeeded => false,
                 v1::job_status::Code::Failed => true,
@@ -127,7 +127,7 @@ impl Follow {
         }
     }
 
-    async fn fetch(&self, cursor: u64) -> Result<v1::Result, Status> {
+    async fn fetch(&self, cursor: u64) -> Result<Fetched, Status> {
         let deadline = Instant::now() + OUTAGE;
         loop {
             let opened = Opened {
@@ -137,8 +137,8 @@ impl Follow {
                 right: Right::Identity,
             };
             let call = Call::new(Arc::clone(&self.connection), None);
-            match self.api.fetcher.fetch(opened, call, usize::MAX).await {
-                Ok(fetched) => return Ok(fetched.into_inner()),
+            match self.api.fetcher.page(opened, call).await {
+                Ok(fetched) => return Ok(fetched),
                 Err(error) if error.code() == Code::Unavailable && Instant::now() < deadline => {
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -159,9 +159,8 @@ impl Follow {
     }
 
     async fn send_rows(&self, rows: &EncodedRows) -> Result<Ended, Stopped> {
-        let damaged = |error: &dyn std::fmt::Display| Status::data_loss(format!("cannot read rows: {error}"));
-        let rows = rows.decoded().map_err(|error| damaged(&error))?;
-        let batch = Batch::new(&rows).map_err(|error| damaged(&error))?;
+        let rows = rows.decoded().map_err(row::damaged)?;
+        let batch = Batch::new(&rows).map_err(row::damaged)?;
         for index in 0..batch.row_count() {
             let response = row::response(&batch, index);
             item::check_response(&response).map_err(Stopped::TooLong)?;

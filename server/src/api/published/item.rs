@@ -28,15 +28,17 @@ pub(super) enum Item {
 }
 
 impl Item {
-    /// What these clients show of a response other than output. The last message of a job is its status.
+    /// What these clients show of a response other than output.
     pub(super) fn of(response: Kind) -> Option<Self> {
+        if !is_shown(&response) {
+            return None;
+        }
         match response {
             Kind::Head(head) => Some(Self::Head(head.column_names)),
             Kind::Rows(rows) => Some(Self::Rows(rows)),
             Kind::Eoe(end) => {
                 Some(Self::End(EndOfExecution { sql: end.sql, spent_time_seconds: end.spent_time_seconds }))
             }
-            Kind::Message(message) if message.kind() == v1::message::Kind::End => None,
             Kind::Message(message) => Some(Self::Text(message.message)),
             Kind::Metrics(metrics) => Some(Self::Text(measurements(&metrics))),
             Kind::Display(display) => Some(shown(&display)),
@@ -46,6 +48,20 @@ impl Item {
             Kind::Log(_) | Kind::Progress(_) | Kind::Started(_) => None,
         }
     }
+}
+
+/// Whether these clients show something of a response. The last message of a job is its status.
+pub(super) fn is_shown(response: &Kind) -> bool {
+    match response {
+        Kind::Progress(_) | Kind::Started(_) => false,
+        Kind::Message(message) => message.kind() != v1::message::Kind::End,
+        _ => true,
+    }
+}
+
+/// Names of columns that were not named.
+pub(super) fn unnamed(columns: usize) -> Vec<String> {
+    (1..=columns).map(|number| number.to_string()).collect()
 }
 
 /// Checks that a response can be received.

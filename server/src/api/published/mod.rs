@@ -26,6 +26,7 @@ use self::cursor::Cursor;
 use self::follow::Follow;
 use self::page::Followed;
 use super::delivery::{Call, Connection};
+use super::fetch::Fetched;
 use super::v1::{TokenApi, caller_of};
 use super::{render, status};
 use crate::access::{Action, Right, Via, audit};
@@ -103,9 +104,8 @@ impl SqlFlow for PublishedApi {
             // Records may be longer than what these clients decode: they are split here.
             let call = Call::new(connection, None);
             let id = opened.id.clone();
-            let fetched = self.api.fetcher.fetch(opened, call, usize::MAX).await?.into_inner();
-            let last = self.api.log.last_position(&id).await.map_err(status::of_log)?;
-            answer(fetched, last, from, job, &id)
+            let fetched = self.api.fetcher.page(opened, call).await?;
+            answer(fetched, from, job, &id)
         };
         self.api.metrics.call("Fetch", fetched).await.map(tonic::Response::new)
     }
@@ -151,26 +151,19 @@ fn connection<T>(request: &tonic::Request<T>) -> Arc<Connection> {
     request.extensions().get::<Arc<Connection>>().cloned().unwrap_or_default()
 }
 
-/// The answer to Fetch. The error of a failed job comes after its last responses. `last` is the position of the last record in
-/// the log.
-fn answer(
-    fetched: v1::Result,
-    last: u64,
-    from: Cursor,
-    job: Job,
-    id: &JobId,
-) -> Result<FetchResponse, Status> {
-    let state = fetched.job_status.unwrap_or_default();
+/// The answer to Fetch. The error of a failed job comes after its last responses.
+fn answer(fetched: Fetched, from: Cursor, job: Job, id: &JobId) -> Result<FetchResponse, Status> {
+    let Fetched { status: state, results: records, next, last, .. } = fetched;
     let is_over = matches!(state.code(), v1::job_status::Code::Succeeded | v1::job_status::Code::Failed);
-    let records = fetched.results;
     // A log that was restored from an older copy may end before this position.
-    let next = fetched.next.and_then(|next| next.token.parse::<CursorToken>().ok()?.cursor);
-    let begin = records.first().map(|it| it.position.saturating_sub(1)).or(next).unwrap_or(from.after);
+    let begin = records.first().map_or(next, |it| it.position.saturating_sub(1));
     let from = if begin < from.after { Cursor { after: begin, ..Cursor::default() } } else { from };
-    let followed = match records.last() {
-        _ if is_over => Followed::ByNothing,
-        Some(record) if record.position < last => Followed::ByMore,
-        Some(_) | None => Followed::Later,
+    let followed = if is_over {
+        Followed::ByNothing
+    } else if next < last {
+        Followed::ByMore
+    } else {
+        Followed::Later
     };
     let page = page::page(records, from, followed)?;
     let is_last = is_over && page.is_whole;
@@ -207,7 +200,7 @@ fn task_status(state: &v1::JobStatus) -> TaskStatus {
 mod tests {
     use super::*;
 
-    fn fetched(code: v1::job_status::Code, outputs: &[&str]) -> v1::Result {
+    fn fetched(code: v1::job_status::Code, outputs: &[&str]) -> Fetched {
         let output = |(position, text): (u64, &&str)| v1::Response {
             position,
             response: Some(v1::response::Response::Log(v1::LogChunk {
@@ -217,8 +210,8 @@ mod tests {
             ..v1::Response::default()
         };
         let state = v1::JobStatus { code: code.into(), message: "no such table".to_owned(), cause: 1 };
-        let results = (1..).zip(outputs).map(output).collect();
-        v1::Result { job_status: Some(state), results, next: None }
+        let last = outputs.len() as u64;
+        Fetched::of(state, (1..).zip(outputs).map(output).collect(), last)
     }
 
     #[test]
@@ -226,7 +219,7 @@ mod tests {
         use v1::job_status::Code::{Failed, Running, Succeeded};
 
         let id = JobId::generate();
-        let of = |result| answer(result, 1, Cursor::default(), Job::default(), &id);
+        let of = |result| answer(result, Cursor::default(), Job::default(), &id);
         let running = of(fetched(Running, &[])).unwrap();
         assert!(!running.eof && running.responses.is_some() && running.updated_fetch_since.is_some());
         assert!(of(fetched(Succeeded, &["a\n"])).unwrap().eof);

@@ -45,7 +45,10 @@ pub(super) enum Followed {
 /// RESOURCE_EXHAUSTED: a row is longer than these clients can receive. DATA_LOSS: rows are damaged.
 pub(super) fn page(records: Vec<v1::Response>, from: Cursor, followed: Followed) -> Result<Page, Status> {
     let mut making = Making { responses: Vec::new(), bytes: 0, lines: Lines::default(), at: from };
-    let shown = records.iter().rposition(is_shown).map_or(0, |last| last + 1);
+    let shown = records
+        .iter()
+        .rposition(|it| it.response.as_ref().is_some_and(item::is_shown))
+        .map_or(0, |last| last + 1);
     let count = records.len();
     for (index, record) in records.into_iter().enumerate() {
         let position = record.position;
@@ -73,15 +76,6 @@ pub(super) fn page(records: Vec<v1::Response>, from: Cursor, followed: Followed)
         making.end_set();
     }
     Ok(making.page(true))
-}
-
-/// Whether these clients show something of a record.
-fn is_shown(record: &v1::Response) -> bool {
-    match &record.response {
-        None | Some(Kind::Progress(_) | Kind::Started(_)) => false,
-        Some(Kind::Message(message)) => message.kind() != v1::message::Kind::End,
-        Some(_) => true,
-    }
 }
 
 /// What of a record is in the page.
@@ -169,11 +163,10 @@ impl Making {
 
     fn take_rows(&mut self, rows: &EncodedRows, record: u64) -> Result<Taken, Status> {
         self.flush();
-        let damaged = |error: &dyn std::fmt::Display| Status::data_loss(format!("cannot read rows: {error}"));
-        let rows = rows.decoded().map_err(|error| damaged(&error))?;
-        let batch = Batch::new(&rows).map_err(|error| damaged(&error))?;
+        let rows = rows.decoded().map_err(row::damaged)?;
+        let batch = Batch::new(&rows).map_err(row::damaged)?;
         if self.at.set == Set::None && batch.row_count() > 0 {
-            self.add(item::head((1..=rows.columns.len()).map(|number| number.to_string()).collect()));
+            self.add(item::head(item::unnamed(rows.columns.len())));
         }
         for index in self.taken_of(record)..batch.row_count() {
             let response = row::response(&batch, index);

@@ -4,11 +4,17 @@ use prost::Message;
 use prost_types::{Any, Timestamp};
 use sqlflow_proto::published::{Response, Row, response, row};
 use sqlflow_text::cell::{Batch, Cell};
+use tonic::Status;
 
 /// The range of google.protobuf.Timestamp, in seconds: the years 1 to 9999.
 const FIRST_SECOND: i64 = -62_135_596_800;
 const LAST_SECOND: i64 = 253_402_300_799;
 const DAY: i64 = 86_400;
+
+/// The error of rows that cannot be read.
+pub(super) fn damaged(error: impl std::error::Error) -> Status {
+    Status::data_loss(format!("cannot read rows: {error}"))
+}
 
 /// A row of a batch.
 pub(super) fn response(batch: &Batch<'_>, index: usize) -> Response {

@@ -5,7 +5,7 @@
 
 use sqlflow_proto::published::EndOfExecution;
 
-use super::item::{Item, no_rows};
+use super::item::{Item, no_rows, unnamed};
 
 /// Maximum bytes of texts and HTML that are kept until the rows among which they came are over.
 const MAX_HELD: usize = 1024 * 1024;
@@ -44,8 +44,8 @@ impl Stream {
             }
             Item::Rows(rows) if rows.count == 0 => {}
             Item::Rows(rows) => {
-                let unnamed = || (1..=rows.columns.len()).map(|number| number.to_string()).collect();
-                let set = self.set.get_or_insert_with(|| Set { columns: unnamed(), has_rows: false });
+                let columns = || unnamed(rows.columns.len());
+                let set = self.set.get_or_insert_with(|| Set { columns: columns(), has_rows: false });
                 let is_first = !std::mem::replace(&mut set.has_rows, true);
                 let columns = is_first.then(|| set.columns.clone());
                 if let Some(columns) = columns {
