@@ -75,8 +75,8 @@ fn deploy(namespace: &Namespace) -> PathBuf {
 async fn client(namespace: &Namespace) -> Client {
     let ip = namespace.kubectl(&["get", "service", "sqlflow-server", "-o", "jsonpath={.spec.clusterIP}"]);
     let ca = namespace.kubectl(&["get", "configmap", "sqlflow-ca", "-o", r"jsonpath={.data.ca\.crt}"]);
-    // kube-proxy may need a moment.
-    for _ in 0..100 {
+    // kube-proxy may need a moment, and on a busy machine a long one.
+    for _ in 0..600 {
         if let Ok(client) = Client::connect_with_tls(&format!("{ip}:50051"), "sqlflow-server", &ca).await {
             return client;
         }
@@ -161,23 +161,13 @@ async fn deployed_server_trains_restarts_and_predicts() {
     for pid in namespace.processes(server) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
+    // One object says both. The Deployment counts its ready Pods later, and still counts the one that died.
+    let restarted = "{.items[0].status.containerStatuses[0].restartCount} \
+                     {.items[0].status.containerStatuses[0].ready}";
+    let restarted = format!("jsonpath={restarted}");
     namespace.wait_for("the server's return", || {
-        let text = namespace.kubectl(&[
-            "get",
-            "deployment",
-            "sqlflow-server",
-            "-o",
-            "jsonpath={.status.readyReplicas}",
-        ]);
-        let restarts = namespace.kubectl(&[
-            "get",
-            "pods",
-            "-l",
-            "app.kubernetes.io/component=server",
-            "-o",
-            "jsonpath={.items[0].status.containerStatuses[0].restartCount}",
-        ]);
-        text == "1" && restarts == "1"
+        let component = "app.kubernetes.io/component=server";
+        namespace.kubectl(&["get", "pods", "-l", component, "-o", &restarted]) == "1 true"
     });
     let mut client = client(&namespace).await;
     client.follow(&token).await.unwrap().expect_success();
