@@ -40,6 +40,8 @@ pub struct Publication {
 #[derive(Debug)]
 struct ModelOutput {
     output: Output,
+    /// Workspace, which the source must not leave.
+    workspace: PathBuf,
     source: PathBuf,
     tarball: String,
     gob_copy: String,
@@ -127,6 +129,7 @@ impl Publication {
                 return Err(format!("cannot publish {source} into itself; use another location"));
             }
             Ok(ModelOutput {
+                workspace: workspace.to_owned(),
                 source,
                 tarball: location.tarball(),
                 gob_copy: format!("{}.gob", location.last),
@@ -285,6 +288,7 @@ impl ModelOutput {
                 }
             };
         }
+        self.check_source()?;
         let contents = Contents::of(&self.source)?;
         let bytes = contents.bytes();
         let digest = self.stage(contents, retry, warn)?;
@@ -295,6 +299,20 @@ impl ModelOutput {
             ..model
         };
         Ok(Prepared { published, bytes })
+    }
+
+    /// Refuses a folder outside of the workspace. The command may have replaced its folder, or one above it, by a link to
+    /// files that it cannot open itself.
+    fn check_source(&self) -> Result<(), PackError> {
+        // Otherwise it does not exist, and the listing says so.
+        let (Ok(workspace), Ok(source)) = (self.workspace.canonicalize(), self.source.canonicalize()) else {
+            return Ok(());
+        };
+        if source.starts_with(workspace) {
+            return Ok(());
+        }
+        let cause = io::Error::other("it is a link out of the workspace");
+        Err(PackError::Unreadable { path: self.source.clone(), cause })
     }
 
     /// Commits or removes the tarball. A model without its tarball does not exist.

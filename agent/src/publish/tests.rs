@@ -174,6 +174,18 @@ fn empty_output_is_an_error_and_keeps_the_old_model() {
     }
 }
 
+/// The agent can open files that are closed to the command.
+#[test]
+fn folder_that_became_a_link_out_of_the_workspace_is_refused() {
+    let bench = Bench::new();
+    let (outputs, outside) = (bench.dir.path().join("workspace/outputs"), bench.dir.path().join("outside"));
+    fs::rename(&outputs, &outside).unwrap();
+    std::os::unix::fs::symlink(&outside, &outputs).unwrap();
+    let error = bench.publication(1).stage(&|_| ()).unwrap_err();
+    assert!(error.message.contains("it is a link out of the workspace"), "{}", error.message);
+    assert_eq!(error.kind, PublishErrorKind::UserError);
+}
+
 #[test]
 fn inner_links_are_kept_and_outer_links_are_reported() {
     use std::os::unix::fs::symlink;

@@ -5,9 +5,9 @@
 //! link, are left out and reported by name: the command has succeeded, and the rest is worth keeping.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::{Compression, GzBuilder};
@@ -189,7 +189,7 @@ impl Contents {
                     builder.append_link(&mut header(EntryType::Symlink, 0, 0o777), name, target)?;
                 }
                 Kind::File => {
-                    let file = File::open(path).map_err(PackError::reading(path))?;
+                    let file = open_listed(path).map_err(PackError::reading(path))?;
                     let size = file.metadata()?.len();
                     let mut exactly = Exactly { file: file.take(size), left: size, retry };
                     builder.append_data(&mut header(EntryType::Regular, size, 0o644), name, &mut exactly)?;
@@ -202,6 +202,12 @@ impl Contents {
         builder.into_inner()?.finish()?;
         Ok(Digest { size_bytes: hashing.size_bytes, sha256: hashing.hasher.finalize().into() })
     }
+}
+
+/// Opens a file that was listed. A process of the command may have replaced it since by a link to a file that only this
+/// program can open.
+fn open_listed(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path)
 }
 
 /// A relative target for the link `name` that leads where it leads now. `None`: that is not within `root`.
