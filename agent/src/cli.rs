@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sqlflow_model_storage::ModelLocation;
 use sqlflow_os::inherited_variables::PassedVariables;
+use sqlflow_os::run_as::RunAs;
 use sqlflow_proto::agent::{AttemptRef, Input, Output};
 use sqlflow_telemetry::Settings;
 use sqlflow_units::{duration, whole_number};
@@ -134,6 +135,10 @@ pub struct AttachOptions {
     /// between them. Without this option they inherit everything but the credentials of storages
     #[arg(long, env = "SQLFLOW_AGENT_PASS_ENV", value_name = "NAMES")]
     pub pass_env: Option<PassedVariables>,
+    /// User and group, by their numbers, as whom Python runs, which executes code of users; it gets no other groups. This
+    /// agent must be root. The user must be able to enter the run folder
+    #[arg(long, env = "SQLFLOW_AGENT_RUN_AS", value_name = "UID:GID")]
+    pub run_as: Option<RunAs>,
     /// MiB in the run folder for records that no server takes, besides 8 MiB in memory
     #[arg(long, env = "SQLFLOW_AGENT_SPOOL_DISK", value_name = "MIB", default_value = "256", value_parser = |text: &str| whole_number::<u64>(text, 0..=(1 << 40) - 1))]
     pub spool_disk: u64,

@@ -42,6 +42,10 @@ fn try_attach(options: AttachOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
     // The submitter runs as the same user. It must not read the instance key from the agent's memory, or storage
     // credentials from its environment.
     prctl::set_dumpable(false).context("cannot protect the agent's memory from other processes")?;
+    if options.run_as.is_some() {
+        // What the user wrote is read with its rights, and not with those of groups of the agent.
+        nix::unistd::setgroups(&[]).context("cannot give up the agent's groups; --run-as needs root")?;
+    }
     let take_lock = || {
         workspace::create_run_folder(&options.dir)?;
         RunLock::take(&options.dir)
@@ -66,6 +70,7 @@ fn try_attach(options: AttachOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
         keeps_output: options.keep_output,
         is_submitter: true,
         passed_variables: options.pass_env,
+        run_as: options.run_as,
         tee: options.common.tee().unwrap_or(TeeMode::Lines),
         ..config(&options.common, workspace)
     };
@@ -155,6 +160,7 @@ fn config(common: &CommonOptions, root: PathBuf) -> RunConfig {
         tee: common.tee().unwrap_or(TeeMode::Raw),
         is_submitter: false,
         passed_variables: None,
+        run_as: None,
         streams: Streams::Piped,
         // Its assignment says so.
         finds_collector: false,

@@ -1,5 +1,6 @@
 //! The outcome: the exit report with its figures, and its file for a server that comes later.
 
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
@@ -174,7 +175,7 @@ impl OutcomeFile {
 
     /// Writes the outcome, so that it survives this process.
     pub fn write(&self, outcome: &Outcome) {
-        let written = durable::replace_unsynced(&self.path(), |file| file.write_all(&self.encode(outcome)));
+        let written = durable::replace_unsynced(&self.path(), |file| self.write_to(file, outcome));
         self.warn_of(written);
         *self.untaken() = Some(outcome.clone());
     }
@@ -193,10 +194,15 @@ impl OutcomeFile {
         // Locked meanwhile, so that the exit waits for a writer.
         let mut untaken = self.untaken();
         let Some(outcome) = untaken.as_ref() else { return };
-        let written = durable::replace(&self.path(), |file| file.write_all(&self.encode(outcome)));
+        let written = durable::replace(&self.path(), |file| self.write_to(file, outcome));
         if self.warn_of(written) {
             *untaken = None;
         }
+    }
+
+    fn write_to(&self, file: &mut File, outcome: &Outcome) -> io::Result<()> {
+        durable::close_to_others(file);
+        file.write_all(&self.encode(outcome))
     }
 
     fn encode(&self, outcome: &Outcome) -> Vec<u8> {

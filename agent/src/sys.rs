@@ -16,6 +16,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::{Pid, getpid, getppid};
+use sqlflow_os::run_as::RunAs;
 use tokio::io::unix::AsyncFd;
 
 /// Descriptor of the submitter channel in the child.
@@ -108,7 +109,8 @@ pub struct Descriptors {
 
 /// Starts `executable` in a process group of its own, with `descriptors`, so that the kernel kills it when the calling
 /// *thread* ends. Call it on a thread that lives as long as the agent: the main one. Its group is put into the
-/// foreground of `terminal`. It gets the signal settings of `inherited`, and working folder and streams of `command`.
+/// foreground of `terminal`. It gets the signal settings of `inherited`, and working folder and streams of `command`. It
+/// is executed as `user`, or as the agent's own.
 ///
 /// # Errors
 /// Those of fork and exec.
@@ -116,6 +118,7 @@ pub fn spawn(
     command: &mut Command,
     executable: Executable,
     descriptors: Descriptors,
+    user: Option<RunAs>,
     inherited: Inherited,
     terminal: Option<RawFd>,
 ) -> io::Result<Child> {
@@ -135,15 +138,12 @@ pub fn spawn(
     let moves: Vec<_> = parked.iter().map(|(descriptor, target)| (descriptor.as_raw_fd(), *target)).collect();
     command.process_group(0);
     // SAFETY: the closure runs in the forked child and calls only async-signal-safe functions (prctl, getppid, dup2,
-    // signal, sigprocmask, tcsetpgrp, write, landlock_restrict_self, execve); it allocates nothing and takes no lock.
+    // signal, sigprocmask, tcsetpgrp, write, landlock_restrict_self, setgroups, setresgid, setresuid, execve); it
+    // allocates nothing and takes no lock.
     // `parked`, `rules` and `group` outlive the call of `spawn` below.
     unsafe {
         command.pre_exec(move || {
-            prctl::set_pdeathsig(Signal::SIGKILL)?;
-            if getppid() != agent {
-                // The agent died between fork and prctl, so nobody would send the signal.
-                return Err(io::ErrorKind::Interrupted.into());
-            }
+            die_with(agent)?;
             if let Some(group) = group_fd {
                 // Where the kernel refuses it, the program is killed as those without a group.
                 libc::write(group, ENTER_GROUP.as_ptr().cast(), ENTER_GROUP.len());
@@ -163,6 +163,12 @@ pub fn spawn(
             if let Some(rules) = rules_fd {
                 confine(rules)?;
             }
+            if let Some(user) = user {
+                // All that needs rights of the agent is done.
+                become_user(user)?;
+                // The kernel forgets it with the user.
+                die_with(agent)?;
+            }
             // Not by the standard library, which lets the C library fall back to a shell for files that are not
             // programs.
             Err(executable.exec())
@@ -171,6 +177,31 @@ pub fn spawn(
     let child = command.spawn();
     drop((parked, rules, group, reserved));
     child
+}
+
+/// Lets the kernel kill the calling process with the agent, its parent. Async-signal-safe.
+fn die_with(agent: Pid) -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    if getppid() != agent {
+        // The agent died before that, so nobody would send the signal.
+        return Err(io::ErrorKind::Interrupted.into());
+    }
+    Ok(())
+}
+
+/// Makes the calling process, which has one thread, one of this user for good: without other groups, capabilities, and
+/// setuid programs. Async-signal-safe.
+fn become_user(user: RunAs) -> io::Result<()> {
+    let RunAs { uid, gid } = user;
+    prctl::set_no_new_privs()?;
+    // SAFETY: they only read their arguments, and an empty list of groups is read from nowhere. They are the system calls
+    // themselves: the functions of the C library concern all threads of a process.
+    unsafe {
+        Errno::result(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()))?;
+        Errno::result(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        Errno::result(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+    }
+    Ok(())
 }
 
 /// What a process writes to `cgroup.procs` to enter a cgroup.

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use sqlflow_model_storage::RetryPolicy;
 use sqlflow_os::paths::inside;
+use sqlflow_os::run_as::RunAs;
 use sqlflow_proto::agent::File;
 
 use crate::exhaustion::is_exhaustion;
@@ -55,6 +56,38 @@ pub fn create(workspace: &Path, files: &[File], retry: &RetryPolicy) -> anyhow::
             .with_context(|| format!("cannot write {:?} into the workspace", file.path))?;
     }
     Ok(())
+}
+
+/// Removes what an earlier agent of the attempt left of the workspace: its files may be those of another user, who could
+/// have put links among them.
+///
+/// # Errors
+/// The file system fails.
+pub fn remove(workspace: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(workspace) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", workspace.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Gives the workspace to another user. Its content comes first: until the end, the user cannot enter and change it.
+///
+/// # Errors
+/// The file system fails, or this process may not.
+pub fn give(workspace: &Path, user: RunAs) -> anyhow::Result<()> {
+    let given = give_all(workspace, user);
+    given.with_context(|| format!("cannot give {} to user {}", workspace.display(), user.uid))
+}
+
+fn give_all(path: &Path, user: RunAs) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give_all(&entry?.path(), user)?;
+        }
+    }
+    lchown(path, Some(user.uid), Some(user.gid))
 }
 
 fn write(workspace: &Path, file: &File) -> anyhow::Result<()> {
@@ -116,6 +149,31 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("victim"), dir.path().join("workspace/main.py")).unwrap();
         assert!(create(&dir.path().join("workspace"), &[file("main.py", 0)], &retry()).is_err());
         assert!(!dir.path().join("victim").exists());
+    }
+
+    #[test]
+    fn workspace_is_given_to_another_user_without_the_targets_of_its_links() {
+        use std::os::unix::fs::MetadataExt as _;
+        if !nix::unistd::Uid::effective().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (workspace, outside) = (dir.path().join("workspace"), dir.path().join("outside"));
+        create(&workspace, &[file("main.py", 0), file("a/b", 0)], &retry()).unwrap();
+        fs::write(&outside, "x").unwrap();
+        std::os::unix::fs::symlink(&outside, workspace.join("link")).unwrap();
+        give(&workspace, RunAs { uid: 65534, gid: 65533 }).unwrap();
+        let owner = |path: &str| {
+            let found = fs::symlink_metadata(dir.path().join(path)).unwrap();
+            (found.uid(), found.gid())
+        };
+        for given in ["workspace", "workspace/main.py", "workspace/a", "workspace/a/b", "workspace/link"] {
+            assert_eq!(owner(given), (65534, 65533), "{given}");
+        }
+        assert_eq!(owner("outside").0, 0);
+        remove(&workspace).unwrap();
+        remove(&workspace).unwrap();
+        assert!(!workspace.exists() && outside.exists());
     }
 
     #[test]

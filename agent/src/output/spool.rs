@@ -33,12 +33,15 @@ pub fn leave(
 }
 
 fn write(dir: &Path, seal: Option<&Seal>, unacked: &Unacked, overflow: Option<&Overflow>) -> io::Result<()> {
-    durable::replace(&dir.join(FILE), |file| match write_sealed(file, seal, unacked, overflow) {
-        Err(error) if is_full(&error) => {
-            tracing::error!(%error, "cannot write all of the spool; keeping the records that fit");
-            Ok(())
+    durable::replace(&dir.join(FILE), |file| {
+        durable::close_to_others(file);
+        match write_sealed(file, seal, unacked, overflow) {
+            Err(error) if is_full(&error) => {
+                tracing::error!(%error, "cannot write all of the spool; keeping the records that fit");
+                Ok(())
+            }
+            written => written,
         }
-        written => written,
     })
 }
 

@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, lchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, ensure};
 use sqlflow_confinement::{Confinement, Support};
+use sqlflow_os::run_as::RunAs;
 use sqlflow_proto::agent;
 
 use super::private_files::private_files;
@@ -32,7 +33,7 @@ pub struct Confined {
 
 impl Confined {
     /// As `assigned`, with access to the workspace and, where others may be closed, to a new folder for temporary files in
-    /// the run folder. `own` are files of the agent's options.
+    /// the run folder. `own` are files of the agent's options, and `user` is the command's, if that is another one.
     ///
     /// # Errors
     /// The file system fails.
@@ -41,6 +42,7 @@ impl Confined {
         own: &[PathBuf],
         run_folder: Option<&Path>,
         workspace: &Path,
+        user: Option<RunAs>,
     ) -> anyhow::Result<Self> {
         let assigned_paths = assigned.denied_paths.iter().map(|path| PathBuf::from(OsStr::from_bytes(path)));
         let mut denied: Vec<PathBuf> = assigned_paths.collect();
@@ -56,7 +58,11 @@ impl Confined {
         let mut allowed = vec![workspace.to_owned()];
         if let Some(folder) = &temporary {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-            made.with_context(|| format!("cannot create {}", folder.display()))?;
+            let given = made.and_then(|()| match user {
+                Some(user) => lchown(folder, Some(user.uid), Some(user.gid)),
+                None => Ok(()),
+            });
+            given.with_context(|| format!("cannot create {}", folder.display()))?;
             allowed.push(folder.clone());
         }
         let paths = Confinement { denied, readable: vec![CGROUPS.into()], allowed };

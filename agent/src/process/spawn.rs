@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::io::PipeWriter;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::fchown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,6 +13,7 @@ use anyhow::{Context as _, anyhow};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
 use sqlflow_os::inherited_variables::PassedVariables;
+use sqlflow_os::run_as::RunAs;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 use sqlflow_proto::submitter_channel::{CHANNEL_FD, COMPANION_FD};
 use sqlflow_telemetry::TraceContext;
@@ -49,6 +51,19 @@ const PIPE_BYTES: i32 = 256 << 10;
 
 /// Prefix of the variables with the collector of spans and its keys.
 const COLLECTOR_PREFIX: &str = "OTEL_EXPORTER_OTLP_";
+
+/// Variables that lead to files of the agent's user, or name it.
+const OF_USER: [&str; 9] = [
+    "HOME",
+    "LOGNAME",
+    "TEMP",
+    "TMP",
+    "TMPDIR",
+    "USER",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+];
 
 /// PATH if none is set.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -96,6 +111,14 @@ impl WriteEnds {
             None => command.stdout(Stdio::inherit()).stderr(Stdio::inherit()),
         };
         Ok(())
+    }
+
+    /// Lets a command of another user open them by name, such as `/dev/stdout`.
+    fn let_open(&self, user: RunAs) {
+        for end in self.0.iter().flatten() {
+            // Without it, the command can still write to them.
+            let _ = fchown(end, Some(user.uid), Some(user.gid));
+        }
     }
 }
 
@@ -153,6 +176,8 @@ pub struct Spawning<'a> {
     pub finds_collector: bool,
     /// What it must not reach.
     pub confinement: Option<&'a Confined>,
+    /// Its user, if that is another one than the agent's.
+    pub run_as: Option<RunAs>,
     /// Its cgroup.
     pub group: Option<&'a KillGroup>,
 }
@@ -185,6 +210,9 @@ pub fn spawn(
     command.current_dir(how.working_dir);
     command.stdin(if how.is_submitter { Stdio::null() } else { Stdio::inherit() });
     output.give_to(&mut command).with_context(|| format!("cannot start {}", program.display()))?;
+    if let Some(user) = how.run_as {
+        output.let_open(user);
+    }
     // A submitter does not read from a terminal, and must not be stopped by one.
     let mut terminal = if how.is_submitter { None } else { Terminal::of_self() };
     let foreground = terminal.as_mut().and_then(Terminal::for_command);
@@ -198,7 +226,7 @@ pub fn spawn(
     let rules = how.confinement.map(Confined::rules).transpose()?.flatten();
     let group = how.group.and_then(|group| group.entrance().ok());
     let descriptors = Descriptors { channel: command_end.map(OwnedFd::from), companion, rules, group };
-    let spawned = sys::spawn(&mut command, executable, descriptors, signals, foreground);
+    let spawned = sys::spawn(&mut command, executable, descriptors, how.run_as, signals, foreground);
     if let (Err(_), Some(terminal)) = (&spawned, &terminal) {
         // It took the terminal before its start failed.
         terminal.take_back(None);
@@ -307,6 +335,11 @@ fn environment(assignment: &Assignment, how: &Spawning<'_>) -> BTreeMap<OsString
     }
     if !assignment.traceparent.is_empty() {
         all.insert("TRACEPARENT".into(), assignment.traceparent.clone().into());
+    }
+    if how.run_as.is_some() {
+        OF_USER.iter().for_each(|name| drop(all.remove(OsStr::new(name))));
+        // Not the user's own: it is there for other jobs too, who could leave code in it that Python loads.
+        all.insert("HOME".into(), how.working_dir.into());
     }
     if let Some(folder) = how.confinement.and_then(Confined::temporary_folder) {
         all.insert("TMPDIR".into(), folder.into());

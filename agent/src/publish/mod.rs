@@ -16,6 +16,7 @@ use sqlflow_model_storage::pack::{self, Contents, Digest, PackError};
 use sqlflow_model_storage::tarball::{self, GOB};
 use sqlflow_model_storage::{self as store, ModelLocation, ModelStore, Precondition, RetryPolicy, Scheme};
 use sqlflow_os::paths::inside;
+use sqlflow_os::run_as::RunAs;
 use sqlflow_proto::agent::{AttemptRef, ModelVisibility, Output};
 use sqlflow_proto::record::ModelPublished;
 use sqlflow_sync::lock;
@@ -43,6 +44,8 @@ struct ModelOutput {
     /// Workspace, which the source must not leave.
     workspace: PathBuf,
     source: PathBuf,
+    /// With whose rights the source is read; `None`: the agent's.
+    user: Option<RunAs>,
     tarball: String,
     gob_copy: String,
     is_first_attempt: bool,
@@ -110,6 +113,15 @@ impl Publication {
         self
     }
 
+    /// Whose folders belong to this user, with whose rights they are read; `None`: with the agent's.
+    #[must_use]
+    pub fn reading_as(mut self, user: Option<RunAs>) -> Self {
+        for model in &mut self.outputs {
+            model.user = user;
+        }
+        self
+    }
+
     /// Publishes `outputs` from the workspace. Failures of a storage are retried for the given time.
     ///
     /// # Errors
@@ -135,6 +147,7 @@ impl Publication {
                 gob_copy: format!("{}.gob", location.last),
                 is_first_attempt: attempt.attempt <= 1,
                 store: store::open(&location, attempt, &retry)?,
+                user: None,
                 output: output.clone(),
                 visibility: None,
                 warned: Mutex::default(),
@@ -166,8 +179,8 @@ impl Publication {
             let folder = model.source.display();
             std::fs::create_dir_all(&model.source)
                 .map_err(|error| format!("cannot create the folder {folder} of an output: {error}"))?;
-            // A file that cannot be read now may be readable after the command.
-            if let Some(left_out) = Contents::of(&model.source).ok().and_then(|it| it.left_out()) {
+            // The workspace is still the agent's. A file that cannot be read now may be readable after the command.
+            if let Some(left_out) = Contents::of(&model.source, None).ok().and_then(|it| it.left_out()) {
                 model.warn_of(left_out, warn);
             }
         }
@@ -196,7 +209,7 @@ impl Publication {
 
     /// Bytes of the folders that will be published, as far as they exist; `None`: nothing will be.
     pub fn source_bytes(&self) -> Option<u64> {
-        let bytes = || self.outputs.iter().map(|model| pack::size_of(&model.source)).sum();
+        let bytes = || self.outputs.iter().map(|model| pack::size_of(&model.source, model.user)).sum();
         (!self.outputs.is_empty()).then(bytes)
     }
 
@@ -289,7 +302,7 @@ impl ModelOutput {
             };
         }
         self.check_source()?;
-        let contents = Contents::of(&self.source)?;
+        let contents = Contents::of(&self.source, self.user)?;
         let bytes = contents.bytes();
         let digest = self.stage(contents, retry, warn)?;
         let published = ModelPublished {

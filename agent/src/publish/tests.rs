@@ -186,6 +186,26 @@ fn folder_that_became_a_link_out_of_the_workspace_is_refused() {
     assert_eq!(error.kind, PublishErrorKind::UserError);
 }
 
+/// As by a hard link that the command made, or a link that it exchanged for a file.
+#[test]
+fn folder_of_another_user_is_read_with_its_rights() {
+    use std::os::unix::fs::PermissionsExt as _;
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    fs::set_permissions(bench.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let secret = bench.dir.path().join("workspace/outputs/m/secret");
+    fs::write(&secret, "of root").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let user = RunAs { uid: 65534, gid: 65534 };
+    let error = bench.publication(1).reading_as(Some(user)).stage(&|_| ()).unwrap_err();
+    let cannot = format!("cannot read {}: Permission denied", secret.display());
+    assert!(error.message.contains(&cannot), "{}", error.message);
+    assert_eq!(error.kind, PublishErrorKind::UserError);
+    bench.publication(2).stage(&|_| ()).expect("the agent itself may");
+}
+
 #[test]
 fn inner_links_are_kept_and_outer_links_are_reported() {
     use std::os::unix::fs::symlink;

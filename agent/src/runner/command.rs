@@ -92,19 +92,21 @@ impl Runner {
             link = Some(ours);
         }
         let assigned: Vec<_> = assignment.command.iter().map(OsString::from).collect();
-        let confined = assignment.confinement.as_ref().map(|confinement| {
-            let RunConfig { own_files, run_dir, working_dir, .. } = &self.config;
-            Confined::new(confinement, own_files, run_dir.as_deref(), working_dir)
-        });
-        let confined = confined.transpose()?;
         let runs_user_code =
             self.config.is_submitter && assigned.first().is_some_and(|program| !spawn::is_sibling(program));
+        let run_as = self.config.run_as.filter(|_| runs_user_code);
+        let confined = assignment.confinement.as_ref().map(|confinement| {
+            let RunConfig { own_files, run_dir, working_dir, .. } = &self.config;
+            Confined::new(confinement, own_files, run_dir.as_deref(), working_dir, run_as)
+        });
+        let confined = confined.transpose()?;
         // A repeated start has it already.
         if runs_user_code && self.kill_group.is_none() {
             self.kill_group = KillGroup::create();
         }
         let group = self.kill_group.as_ref();
-        let how = Spawning { confinement: confined.as_ref(), group, ..self.config.spawning(&assigned) };
+        let how =
+            Spawning { confinement: confined.as_ref(), run_as, group, ..self.config.spawning(&assigned) };
         let started = spawn::spawn(assignment, &how, &ends, link)?;
         self.programs.command = self.runs(&started, Program::Command);
         Ok(StartedAll { output, channel: started.channel, companion_channel, terminal: started.terminal })

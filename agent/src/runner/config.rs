@@ -7,6 +7,7 @@ use std::time::Duration;
 use sqlflow_agent_files::Seal;
 use sqlflow_model_storage::cache::Cache;
 use sqlflow_os::inherited_variables::PassedVariables;
+use sqlflow_os::run_as::RunAs;
 
 use crate::output::WhenFull;
 use crate::output::tee::TeeMode;
@@ -57,6 +58,8 @@ pub(crate) struct RunConfig {
     pub is_submitter: bool,
     /// What programs inherit of the agent's environment, besides what all do; `None`: all but credentials of storages.
     pub passed_variables: Option<PassedVariables>,
+    /// Another user than the agent's, as whom a command with code of users runs.
+    pub run_as: Option<RunAs>,
     /// Where the command's output goes.
     pub streams: Streams,
     /// The command gets the address of the collector of spans.
@@ -73,6 +76,7 @@ impl RunConfig {
             passed_variables: self.passed_variables.as_ref(),
             finds_collector: self.finds_collector,
             confinement: None,
+            run_as: None,
             group: None,
         }
     }

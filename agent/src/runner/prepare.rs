@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sqlflow_model_storage::RetryPolicy;
+use sqlflow_os::run_as::RunAs;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 use tokio::task::spawn_blocking;
 
@@ -28,6 +29,7 @@ impl Runner {
         match Publication::new(&attempt, &assignment.outputs, &root, config.publish_retry) {
             Ok(publication) => {
                 let publication = publication.suggesting(assignment.visibility.as_ref());
+                let publication = publication.reading_as(config.run_as);
                 self.publication = Some(Arc::new(publication));
             }
             Err(why) => return self.send(Event::Prepare(PrepareEvent::WorkspaceFailed(why))),
@@ -45,7 +47,8 @@ impl Runner {
             let prepared = prepare(&config, &root, &assignment, &retry);
             let outputs = match prepared {
                 Event::Prepare(PrepareEvent::Prepared) if assignment.publish_attempt == 0 => {
-                    publication.prepare(&|text| link.outbox.warn(text))
+                    let outputs = publication.prepare(&|text| link.outbox.warn(text));
+                    outputs.and_then(|()| give(&root, config.run_as))
                 }
                 _ => Ok(()),
             };
@@ -55,6 +58,11 @@ impl Runner {
             });
         });
     }
+}
+
+/// Gives the workspace to the user of the command, if that is another one.
+fn give(root: &Path, user: Option<RunAs>) -> Result<(), String> {
+    user.map_or(Ok(()), |user| workspace::give(root, user).map_err(|error| format!("{error:#}")))
 }
 
 /// Prepares everything below `root`. Blocks.
@@ -72,7 +80,8 @@ fn prepare(config: &RunConfig, root: &Path, assignment: &Assignment, retry: &Arc
             ))),
         };
     }
-    if let Err(error) = workspace::create(root, &assignment.files, retry) {
+    let removed = if config.run_as.is_some() { workspace::remove(root) } else { Ok(()) };
+    if let Err(error) = removed.and_then(|()| workspace::create(root, &assignment.files, retry)) {
         return Event::Prepare(PrepareEvent::WorkspaceFailed(format!("{error:#}")));
     }
     let visibility = assignment.visibility.as_ref();

@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
+use sqlflow_os::run_as::RunAs;
 use tar::{Builder, EntryType, Header};
 
 use crate::RetryPolicy;
@@ -59,6 +60,8 @@ impl PackError {
 #[derive(Debug, Default)]
 pub struct Contents {
     root: PathBuf,
+    /// With whose rights files are read; `None`: the own ones.
+    user: Option<RunAs>,
     /// Length of all files.
     bytes: u64,
     sources: BTreeMap<PathBuf, Source>,
@@ -83,13 +86,13 @@ enum Kind {
 }
 
 impl Contents {
-    /// Lists a folder.
+    /// Lists a folder. A folder of another user, who may change it meanwhile, is read with the rights of this `user` only.
     ///
     /// # Errors
     /// The folder does not exist or cannot be read.
-    pub fn of(root: &Path) -> Result<Self, PackError> {
-        let mut contents = Self { root: root.to_owned(), ..Self::default() };
-        contents.collect(root, root)?;
+    pub fn of(root: &Path, user: Option<RunAs>) -> Result<Self, PackError> {
+        let mut contents = Self { root: root.to_owned(), user, ..Self::default() };
+        with_rights(user, || contents.collect(root, root))??;
         Ok(contents)
     }
 
@@ -189,7 +192,8 @@ impl Contents {
                     builder.append_link(&mut header(EntryType::Symlink, 0, 0o777), name, target)?;
                 }
                 Kind::File => {
-                    let file = open_listed(path).map_err(PackError::reading(path))?;
+                    let opened = with_rights(self.user, || open_listed(path)).flatten();
+                    let file = opened.map_err(PackError::reading(path))?;
                     let size = file.metadata()?.len();
                     let mut exactly = Exactly { file: file.take(size), left: size, retry };
                     builder.append_data(&mut header(EntryType::Regular, size, 0o644), name, &mut exactly)?;
@@ -201,6 +205,14 @@ impl Contents {
         }
         builder.into_inner()?.finish()?;
         Ok(Digest { size_bytes: hashing.size_bytes, sha256: hashing.hasher.finalize().into() })
+    }
+}
+
+/// Uses files with the rights of this user; `None`: with the own ones.
+fn with_rights<T>(user: Option<RunAs>, work: impl FnOnce() -> T) -> io::Result<T> {
+    match user {
+        Some(user) => user.with_its_rights(work),
+        None => Ok(work()),
     }
 }
 
@@ -240,11 +252,11 @@ fn special(found: &Metadata) -> &'static str {
     }
 }
 
-/// Length of all files below `source`, as far as they can be read.
-pub fn size_of(source: &Path) -> u64 {
+/// Length of all files below `source`, as far as they can be read with the rights of `user`.
+pub fn size_of(source: &Path, user: Option<RunAs>) -> u64 {
     let mut contents = Contents::default();
     // A missing file is an error only when it has to be packed.
-    let _ = contents.collect(source, source);
+    let _ = with_rights(user, || contents.collect(source, source));
     contents.bytes
 }
 

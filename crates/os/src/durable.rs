@@ -1,7 +1,8 @@
 //! Durable replacement of files: written beside the old one, synced, renamed, and the folder synced.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 /// Replaces `path` atomically by what `write` writes.
@@ -26,6 +27,11 @@ pub fn replace_unsynced(path: &Path, write: impl FnOnce(&mut File) -> io::Result
         // Frees the space on a full disk.
         let _ = std::fs::remove_file(&temporary);
     })
+}
+
+/// Closes a new file to other users, where the file system knows users.
+pub fn close_to_others(file: &File) {
+    let _ = file.set_permissions(Permissions::from_mode(0o600));
 }
 
 /// Makes the entries of a folder durable.

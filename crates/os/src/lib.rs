@@ -11,6 +11,7 @@ pub mod inherited_variables;
 pub mod locks;
 pub mod paths;
 pub mod reloaded;
+pub mod run_as;
 pub mod short_command;
 #[cfg(feature = "test-support")]
 pub mod small_disk;
