@@ -8,6 +8,7 @@ pub(crate) mod files;
 mod kubernetes;
 mod locations;
 mod oidc;
+mod run_as;
 mod secrets_key;
 mod toml_file;
 mod values;
@@ -125,6 +126,11 @@ pub struct Options {
     /// machine, from the state folder and the job's SQLite file; in a Pod, from the files with the agent's credentials
     #[arg(long, env = "SQLFLOW_CONFINE", value_name = "WHEN", default_value = "auto")]
     pub confine: ConfineOption,
+
+    /// User, by name or number, as whom the Python of jobs runs on this machine, which runs code of users; the server must be
+    /// root [default: the server's own user]
+    #[arg(long, env = "SQLFLOW_RUN_AS", value_name = "USER")]
+    pub run_as: Option<String>,
 
     /// Variables of the server's environment that programs of local jobs inherit, besides those that say how to run on this
     /// machine, such as PATH and LANG: NAME or BEGINNING*. Credentials of model storages are never inherited
@@ -329,6 +335,11 @@ impl Options {
             (LauncherOption::Local, Some(flag)) => {
                 bail!("--{flag} is for --launcher kubernetes, and the launcher is local")
             }
+            (LauncherOption::Kubernetes, _)
+                if flags.value_source("run_as") == Some(ValueSource::CommandLine) =>
+            {
+                bail!("--run-as is for --launcher local; in Pods set runAsUser in the file of --pod-template")
+            }
             _ => Ok(()),
         }
     }
@@ -387,6 +398,7 @@ mod tests {
         };
         assert!(read("--launcher=local", "--pod-image=x").unwrap_err().contains("--pod-image"));
         assert_eq!(read("--launcher=kubernetes", "--pod-image=x"), Ok(()));
+        assert!(read("--launcher=kubernetes", "--run-as=x").unwrap_err().contains("--pod-template"));
         assert_eq!(read("--launcher=local", "--log-format=json"), Ok(()));
     }
 

@@ -15,6 +15,7 @@ use sqlflow_launcher::{
     Launcher, Launchers, LocalLauncher, LocalOptions, Python, missing_data_process, pythons,
 };
 use sqlflow_os::clock;
+use sqlflow_os::run_as::RunAs;
 use sqlflow_result_log::{LogOptions, ResultLog, SegmentLog, TieredLog};
 use sqlflow_telemetry::Propagation;
 use sqlflow_tls::server::ServerTls;
@@ -62,7 +63,8 @@ pub async fn run(
     let variable = |name: &str| std::env::var(name).ok();
     let propagation = Propagation::from_variables(&variable)?;
     sqlflow_telemetry::unsupported(&variable).iter().for_each(|it| tracing::warn!("{it}"));
-    let state_dir = state_folder::prepare(&options.state_dir, options.launcher)?;
+    let run_as = options.run_as()?;
+    let state_dir = state_folder::prepare(&options.state_dir, options.launcher, run_as)?;
     let models = options.models_uri(&state_dir)?;
     options.check_data_source()?;
     options.check_access()?;
@@ -119,12 +121,12 @@ pub async fn run(
     let membership = Membership::join(&state_dir.join("servers")).context("cannot announce this server")?;
     let python = match options.launcher {
         LauncherOption::Local => {
-            Python::first_of(pythons(options.python.as_deref()), options.passed_variables())
+            Python::first_of(pythons(options.python.as_deref()), options.passed_variables(), run_as)
         }
         LauncherOption::Kubernetes => Python::unchecked(options.python.as_deref().unwrap_or("python3")),
     };
     let Launching { launcher, executors, agents } = match options.launcher {
-        LauncherOption::Local => local(&options, python.clone(), open_files, &state_dir)?,
+        LauncherOption::Local => local(&options, python.clone(), run_as, open_files, &state_dir)?,
         LauncherOption::Kubernetes => kubernetes(&options, MarkKey(links.derive("pods", &[]))).await?,
     };
     let assign = AssignOptions {
@@ -241,6 +243,7 @@ struct Launching {
 fn local(
     options: &Options,
     python: Python,
+    run_as: Option<RunAs>,
     open_files: Option<u64>,
     state_dir: &Path,
 ) -> anyhow::Result<Launching> {
@@ -260,6 +263,7 @@ fn local(
         attach: options.attach_timeout.unwrap_or(ATTACH_TIMEOUT),
         open_files,
         passed_variables: options.passed_variables(),
+        run_as,
         max_running: NonZeroUsize::new(options.max_running.unwrap_or_else(cores)),
     });
     let agents = AgentListener::Socket(api::AgentSocket::at(socket));

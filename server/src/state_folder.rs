@@ -2,25 +2,37 @@
 //! locks.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use nix::unistd::Uid;
+use sqlflow_os::run_as::RunAs;
 
 use crate::config::LauncherOption;
 
 /// Permissions of users other than the owner.
 const OF_OTHERS: u32 = 0o077;
+/// Permission of the group to pass through a folder.
+const PASS_OF_GROUP: u32 = 0o010;
+/// Folder with the workspaces of submitters, in which the launcher lets their user pass.
+const RUN: &str = "run";
+/// Folders that are made later, by agents or with the permissions that the process gives to new files.
+const MADE_LATER: [&str; 3] = ["cache", "models", "servers"];
 /// Maximum length of the path: the longest path of a socket has 107 bytes.
 const MAX_PATH: usize = 90;
 
 /// The folder as an absolute path: agents run in other folders.
 ///
 /// # Errors
-/// It cannot be made; it belongs to another user; it is open to other users and cannot be closed; or its path is too
-/// long.
-pub(crate) fn prepare(dir: &Path, launcher: LauncherOption) -> anyhow::Result<PathBuf> {
+/// It cannot be made; it belongs to another user; it is open to other users and cannot be closed; its path is too long; or
+/// the user of submitters cannot pass to it.
+pub(crate) fn prepare(
+    dir: &Path,
+    launcher: LauncherOption,
+    run_as: Option<RunAs>,
+) -> anyhow::Result<PathBuf> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -38,14 +50,17 @@ pub(crate) fn prepare(dir: &Path, launcher: LauncherOption) -> anyhow::Result<Pa
     );
     // The volume of a Pod belongs to root, and its permissions are those of the Pod's group: no other users are there.
     if launcher != LauncherOption::Kubernetes {
-        close(&absolute, Uid::effective())?;
+        close(&absolute, Uid::effective(), run_as)?;
+    }
+    if let Some(user) = run_as {
+        let_pass(&absolute, user)?;
     }
     Ok(absolute)
 }
 
 /// Closes the folder to users other than `user`, whose it must be. Root could use that of another user too, but would
-/// leave files there that this user's next server cannot open.
-fn close(dir: &Path, user: Uid) -> anyhow::Result<()> {
+/// leave files there that this user's next server cannot open. The group of submitters may pass through it.
+fn close(dir: &Path, user: Uid, run_as: Option<RunAs>) -> anyhow::Result<()> {
     let shown = dir.display();
     let found = fs::metadata(dir).with_context(|| format!("cannot look at the state folder {shown}"))?;
     let owner = found.uid();
@@ -55,7 +70,8 @@ fn close(dir: &Path, user: Uid) -> anyhow::Result<()> {
          server runs as user {user}; run the server as user {owner}, or give it the folder with chown -R {user} {shown}"
     );
     let mode = found.permissions().mode() & 0o7777;
-    if mode & OF_OTHERS == 0 {
+    let allowed = if run_as.is_some_and(|it| it.gid == found.gid()) { PASS_OF_GROUP } else { 0 };
+    if mode & OF_OTHERS & !allowed == 0 {
         return Ok(());
     }
     fs::set_permissions(dir, fs::Permissions::from_mode(mode & !OF_OTHERS)).with_context(|| {
@@ -65,6 +81,43 @@ fn close(dir: &Path, user: Uid) -> anyhow::Result<()> {
         )
     })?;
     tracing::warn!("the state folder {shown} was open to other users (mode {mode:o}), and is closed now");
+    Ok(())
+}
+
+/// Lets another user pass through the folder to the workspaces of submitters, and closes all else in it.
+fn let_pass(dir: &Path, user: RunAs) -> anyhow::Result<()> {
+    let shown = dir.display();
+    for above in dir.ancestors().skip(1) {
+        let found = fs::metadata(above).with_context(|| format!("cannot look at {}", above.display()))?;
+        ensure!(
+            user.may_pass(&found),
+            "cannot run jobs as user {} in the state folder {shown}: this user may not enter {}; choose another folder, \
+             such as one in /var/lib",
+            user.uid,
+            above.display()
+        );
+    }
+    let closed = close_entries(dir).and_then(|()| user.let_pass(dir));
+    closed.with_context(|| format!("cannot let user {} pass through the state folder {shown}", user.uid))
+}
+
+/// Closes everything in the folder to other users.
+fn close_entries(dir: &Path) -> io::Result<()> {
+    for name in MADE_LATER.iter().chain([&RUN]) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join(name))?;
+    }
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let found = match entry.metadata() {
+            // A journal of the database, which another server has removed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            found => found?,
+        };
+        let mode = found.permissions().mode() & 0o7777;
+        if entry.file_name() != RUN && !found.is_symlink() && mode & OF_OTHERS != 0 {
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode & !OF_OTHERS))?;
+        }
+    }
     Ok(())
 }
 
@@ -81,13 +134,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for open in [0o777, 0o750, 0o701] {
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(open)).unwrap();
-            prepare(dir.path(), LauncherOption::Kubernetes).unwrap();
+            prepare(dir.path(), LauncherOption::Kubernetes, None).unwrap();
             assert_eq!(mode(dir.path()), open, "a Pod's volume is left as it is");
-            prepare(dir.path(), LauncherOption::Local).unwrap();
+            prepare(dir.path(), LauncherOption::Local, None).unwrap();
             assert_eq!(mode(dir.path()), 0o700);
         }
         let new = dir.path().join("new");
-        prepare(&new, LauncherOption::Local).unwrap();
+        prepare(&new, LauncherOption::Local, None).unwrap();
         assert_eq!(mode(&new), 0o700);
     }
 
@@ -96,7 +149,7 @@ mod tests {
         // Nobody can change the mode of a folder of the kernel.
         let folder = Path::new("/proc/1/task");
         let owner = Uid::from_raw(fs::metadata(folder).unwrap().uid());
-        let error = close(folder, owner).unwrap_err();
+        let error = close(folder, owner, None).unwrap_err();
         assert!(format!("{error:#}").contains("run chmod 700 as its owner"), "{error:#}");
     }
 
@@ -106,17 +159,42 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let owner = Uid::effective();
-        close(dir.path(), owner).unwrap();
+        close(dir.path(), owner, None).unwrap();
         let other = owner.as_raw() + 1;
-        let error = close(dir.path(), Uid::from_raw(other)).unwrap_err().to_string();
+        let error = close(dir.path(), Uid::from_raw(other), None).unwrap_err().to_string();
         assert!(error.contains(&format!("run the server as user {owner}")), "{error}");
         assert!(error.contains(&format!("chown -R {other}")), "{error}");
+    }
+
+    #[test]
+    fn user_of_submitters_passes_and_sees_nothing() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let above = tempfile::tempdir().unwrap();
+        let (dir, user) = (above.path().join("state"), RunAs { uid: 65534, gid: 65533 });
+        let error = prepare(&dir, LauncherOption::Local, Some(user)).unwrap_err().to_string();
+        assert!(error.contains(&format!("may not enter {}", above.path().display())), "{error}");
+        fs::set_permissions(above.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        fs::write(dir.join("state.db"), "x").unwrap();
+        fs::set_permissions(dir.join("state.db"), fs::Permissions::from_mode(0o644)).unwrap();
+        // Also when the server is started again.
+        for _ in 0..2 {
+            prepare(&dir, LauncherOption::Local, Some(user)).unwrap();
+            assert_eq!((mode(&dir), fs::metadata(&dir).unwrap().gid()), (0o710, 65533));
+            assert_eq!(mode(&dir.join("state.db")), 0o600);
+            assert_eq!(MADE_LATER.map(|name| mode(&dir.join(name))), [0o700; 3]);
+        }
+        prepare(&dir, LauncherOption::Local, None).unwrap();
+        assert_eq!(mode(&dir), 0o700, "without the option it is closed again");
     }
 
     #[test]
     fn long_path_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let long = dir.path().join("x".repeat(90));
-        assert!(prepare(&long, LauncherOption::Local).unwrap_err().to_string().contains("90 bytes or less"));
+        assert!(
+            prepare(&long, LauncherOption::Local, None).unwrap_err().to_string().contains("90 bytes or less")
+        );
     }
 }

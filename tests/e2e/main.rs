@@ -24,6 +24,7 @@ mod program_bytes;
 mod published_clients;
 mod python;
 mod resource_exhaustion;
+mod run_as;
 mod server_killed;
 mod silent_agent;
 mod slow_peers;

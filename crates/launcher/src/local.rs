@@ -19,6 +19,7 @@ use sqlflow_agent_files::Seal;
 use sqlflow_job::{AttemptId, ExecutorRef, InstanceHash, LauncherId, LauncherKind};
 use sqlflow_os::exhaustion::{is_exhaustion, with_remedy};
 use sqlflow_os::inherited_variables::PassedVariables;
+use sqlflow_os::run_as::RunAs;
 use tokio::process::{Child, Command};
 
 use super::agent_exits::Exits;
@@ -56,6 +57,8 @@ pub struct LocalOptions {
     pub open_files: Option<u64>,
     /// Further variables of the server's environment that programs of jobs inherit.
     pub passed_variables: PassedVariables,
+    /// User of Python, which may pass through the state folder; `None`: the server's own.
+    pub run_as: Option<RunAs>,
     /// Maximum number of agents that run at a time; `None`: no limit.
     pub max_running: Option<NonZeroUsize>,
 }
@@ -129,7 +132,8 @@ impl LocalLauncher {
     fn start(&self, target: &Target, slot: RunSlot) -> Result<Child, LaunchError> {
         let Target { attempt, executor, .. } = target;
         let dir = self.run_dir(executor);
-        let [log, log_too] = prepare(&dir).map_err(|error| {
+        let prepared = prepare(&dir).and_then(|logs| self.let_pass(&dir).map(|()| logs));
+        let [log, log_too] = prepared.map_err(|error| {
             // The job is not the cause.
             let error = with_remedy(&error);
             LaunchError::Later(format!("cannot prepare the run folder {}: {error}", dir.display()))
@@ -155,6 +159,7 @@ impl LocalLauncher {
             )
             // The agent itself has the whole environment: credentials of model storages, and settings of its own.
             .arg(format!("--pass-env={}", self.options.passed_variables))
+            .args(self.options.run_as.map(|user| format!("--run-as={user}")))
             // The run folder stays until the step has ended.
             .arg("--keep-output")
             // The working folder of submitters is another one.
@@ -172,6 +177,13 @@ impl LocalLauncher {
             .process_group(0)
             .spawn()
             .map_err(|error| self.launch_error(&error))
+    }
+
+    /// Lets the user of Python pass to its workspace.
+    fn let_pass(&self, dir: &Path) -> io::Result<()> {
+        let Some(user) = self.options.run_as else { return Ok(()) };
+        let below = |folder: &&Path| folder.starts_with(&self.options.run_dir);
+        dir.ancestors().take_while(below).try_for_each(|folder| user.let_pass(folder))
     }
 
     async fn take_slot(&self, attempt: &AttemptId) -> Result<RunSlot, LaunchError> {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlflow_os::inherited_variables::PassedVariables;
+use sqlflow_os::run_as::RunAs;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +46,8 @@ struct Shared {
     path: Option<OsString>,
     /// Further variables of the server's environment that submitters inherit.
     passed_variables: PassedVariables,
+    /// User of submitters; `None`: the server's.
+    user: Option<RunAs>,
     /// `None`: no check.
     looks: Option<Looks>,
 }
@@ -72,14 +75,18 @@ pub enum Unusable {
 }
 
 impl Python {
-    /// The first of these candidates that can import the submitter. [`Self::keep_looking`] must run.
+    /// The first of these candidates that can import the submitter, as this user. [`Self::keep_looking`] must run.
     #[must_use]
-    pub fn first_of(candidates: Vec<Candidate>, passed_variables: PassedVariables) -> Self {
+    pub fn first_of(
+        candidates: Vec<Candidate>,
+        passed_variables: PassedVariables,
+        user: Option<RunAs>,
+    ) -> Self {
         let path = env::var_os("PYTHONPATH");
         let folder = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let path = path.map(|path| absolute_entries(&path, &folder));
         let looks = Looks { last: watch::Sender::default(), wanted: Notify::new() };
-        Self(Arc::new(Shared { candidates, path, passed_variables, looks: Some(looks) }))
+        Self(Arc::new(Shared { candidates, path, passed_variables, user, looks: Some(looks) }))
     }
 
     /// A Python of another machine or image, which this server cannot check.
@@ -87,7 +94,7 @@ impl Python {
     pub fn unchecked(program: &str) -> Self {
         let candidates = vec![Candidate { program: program.into(), origin: "--python" }];
         let passed_variables = PassedVariables::default();
-        Self(Arc::new(Shared { candidates, path: None, passed_variables, looks: None }))
+        Self(Arc::new(Shared { candidates, path: None, passed_variables, user: None, looks: None }))
     }
 
     /// The program: the usable one, otherwise the first candidate that may be usable.
@@ -165,15 +172,17 @@ impl Python {
     async fn look(&self) -> Result<UsablePython, String> {
         let mut why_not = Vec::new();
         for candidate in &self.0.candidates {
-            match probe::at(&candidate.program, self.path(), &self.0.passed_variables, PROBE_TIMEOUT).await {
+            let Shared { passed_variables, user, .. } = &*self.0;
+            match probe::at(&candidate.program, self.path(), passed_variables, *user, PROBE_TIMEOUT).await {
                 Ok(seen) => return Ok(seen),
                 Err(why) => {
                     why_not.push(format!("{} ({}) {why}", candidate.program.display(), candidate.origin));
                 }
             }
         }
+        let user = self.0.user.map_or_else(String::new, |user| format!(" as user {}", user.uid));
         Err(format!(
-            "cannot run submitters: {}; install SQLFlow by `make install`, or name a Python that can import \
+            "cannot run submitters{user}: {}; install SQLFlow by `make install`, or name a Python that can import \
              sqlflow_submitter with --python (SQLFLOW_PYTHON)",
             why_not.join("; ")
         ))
@@ -305,7 +314,7 @@ mod tests {
         let [first, second, package] = ["first", "second", "package"].map(|name| dir.path().join(name));
         script(&first, "echo \"ModuleNotFoundError: No module named 'sqlflow_submitter'\" >&2; exit 1");
         let candidates = [&first, &second].map(|it| Candidate { program: it.clone(), origin: "a test" });
-        let python = Python::first_of(candidates.to_vec(), PassedVariables::default());
+        let python = Python::first_of(candidates.to_vec(), PassedVariables::default(), None);
         let shutdown = CancellationToken::new();
         let looking = tokio::spawn(python.clone().keep_looking(shutdown.clone()));
 

@@ -58,6 +58,7 @@ async fn problems(options: &Options) -> Vec<String> {
     take(Telemetry::from_env().map(drop));
     take(Propagation::from_variables(&|name: &str| std::env::var(name).ok()).map(drop));
     take(options.confinement(&options.state_dir).map(drop));
+    take(options.run_as().map(drop));
     take(options.reach(&options.state_dir).map(drop));
     take(options.secret_keys(&options.state_dir).await.map(drop));
     match options.launcher {
@@ -66,7 +67,9 @@ async fn problems(options: &Options) -> Vec<String> {
             let missing = agent.as_deref().ok().and_then(missing_data_process);
             take(missing.map_or(Ok(()), |why| Err(anyhow::Error::msg(why))));
             take(agent.map(drop));
-            let python = Python::first_of(pythons(options.python.as_deref()), options.passed_variables());
+            let user = options.run_as().ok().flatten();
+            let pythons = pythons(options.python.as_deref());
+            let python = Python::first_of(pythons, options.passed_variables(), user);
             take(python.look_once().await.map_err(anyhow::Error::msg));
         }
         LauncherOption::Kubernetes => {

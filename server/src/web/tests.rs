@@ -78,6 +78,7 @@ fn launcher(dir: &Path) -> LocalLauncher {
         attach: Duration::ZERO,
         open_files: None,
         passed_variables: sqlflow_os::inherited_variables::PassedVariables::default(),
+        run_as: None,
         max_running: None,
     })
 }

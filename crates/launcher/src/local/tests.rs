@@ -21,6 +21,7 @@ fn options(dir: &Path) -> LocalOptions {
         attach: Duration::ZERO,
         open_files: None,
         passed_variables: PassedVariables::default(),
+        run_as: None,
         max_running: None,
     }
 }

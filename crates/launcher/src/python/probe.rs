@@ -8,6 +8,7 @@ use serde::Deserialize;
 use tokio::process::Command;
 
 use sqlflow_os::inherited_variables::PassedVariables;
+use sqlflow_os::run_as::RunAs;
 use sqlflow_os::short_command::{self, CommandError, Limits};
 use sqlflow_text::escape::escaped;
 
@@ -67,12 +68,16 @@ pub(super) async fn at(
     program: &Path,
     path: Option<&OsStr>,
     passed: &PassedVariables,
+    user: Option<RunAs>,
     bound: Duration,
 ) -> Result<UsablePython, String> {
     let mut command = Command::new(program);
     let inherited = std::env::vars_os().filter(|(name, _)| passed.includes(name));
     command.args(["-c", PROGRAM]).current_dir("/").env_clear().envs(inherited);
     command.envs(path.map(|path| ("PYTHONPATH", path)));
+    if let Some(user) = user {
+        command.uid(user.uid).gid(user.gid);
+    }
     let ended = short_command::run(command, Limits { timeout: bound, bytes: READ }).await;
     let ended = ended.map_err(|error| match error {
         CommandError::NotStarted(error) => format!("cannot be started: {error}"),
@@ -104,7 +109,7 @@ mod tests {
         let program = dir.path().join("python");
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        at(&program, None, &PassedVariables::default(), Duration::from_secs(2)).await
+        at(&program, None, &PassedVariables::default(), None, Duration::from_secs(2)).await
     }
 
     #[test]
@@ -130,9 +135,10 @@ mod tests {
         assert_eq!(why.unwrap_err(), "cannot import sqlflow_submitter: ImportError: libfoo\\x1b.so");
         let why = probe("exit 7").await.unwrap_err();
         assert_eq!(why, "cannot import sqlflow_submitter: exit status: 7");
-        let why = at(Path::new("/no/python"), None, &PassedVariables::default(), Duration::from_secs(1))
-            .await
-            .unwrap_err();
+        let why =
+            at(Path::new("/no/python"), None, &PassedVariables::default(), None, Duration::from_secs(1))
+                .await
+                .unwrap_err();
         assert!(why.starts_with("cannot be started: No such file"), "{why}");
     }
 
