@@ -27,7 +27,8 @@ pub(crate) const TOKEN_VARIABLE: &str = "SQLFLOW_ACCESS_TOKEN";
 pub(crate) struct ConnectionArgs {
     /// Address of the server: HOST:PORT, :PORT for this machine, https://HOST:PORT, or unix:///PATH. A server that is
     /// not on this machine needs https and an access token (SQLFLOW_ACCESS_TOKEN), or a client certificate
-    /// [default: that of the login, or $XDG_RUNTIME_DIR/sqlflow/server.sock if it exists, or 127.0.0.1:50051]
+    /// [default: that of the login, or $XDG_RUNTIME_DIR/sqlflow/server.sock if it exists and the folder is your own, or
+    /// 127.0.0.1:50051]
     #[arg(long, global = true, value_name = "ADDRESS", env = "SQLFLOW_SERVER", value_parser = address::server_url)]
     pub(crate) server: Option<String>,
     /// User whose server this is, if it is on this machine, without TLS, and neither root's nor your own. Any user could

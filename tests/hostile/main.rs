@@ -8,6 +8,7 @@ mod after_review;
 mod agents_port;
 mod audit;
 mod data_sources;
+mod default_socket;
 mod documented;
 mod floods;
 mod oidc;

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import ssl
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,9 +172,25 @@ def _wrong(text: str, why: str) -> UsageError:
 def default_server(variables: Mapping[str, str]) -> str:
     """The socket of a server of this user, if there is one; otherwise the usual port."""
     folder = variables.get("XDG_RUNTIME_DIR", "")
+    if not os.path.isabs(folder):
+        return DEFAULT_SERVER
+    # What is checked is what is used, wherever a link leads later.
+    folder = os.path.realpath(folder)
     socket = Path(folder) / "sqlflow" / "server.sock"
     # Not Path.exists, which raises PermissionError for another user's folder.
-    return f"unix://{socket}" if os.path.isabs(folder) and os.path.exists(socket) else DEFAULT_SERVER
+    return f"unix://{socket}" if _is_own_folder(folder) and os.path.exists(socket) else DEFAULT_SERVER
+
+
+def _is_own_folder(folder: str) -> bool:
+    """Whether a folder belongs to this user, and no other user can create files in it.
+
+    `sudo -E` and `su` keep the variables of another user, whose server it would be.
+    """
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
 
 
 def is_private(server: str) -> bool:

@@ -78,6 +78,19 @@ def test_socket_of_a_server_of_this_user_is_the_default(tmp_path: Path) -> None:
     assert resolve(Options(), set_here).server == f"unix://{socket}"
 
 
+def test_folder_of_others_has_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "runtime"
+    (folder / "sqlflow").mkdir(parents=True)
+    (folder / "sqlflow" / "server.sock").touch()
+    set_here = variables(tmp_path, XDG_RUNTIME_DIR=str(folder))
+    folder.chmod(0o777)
+    assert resolve(Options(), set_here).server == "http://127.0.0.1:50051"
+    folder.chmod(0o700)
+    assert resolve(Options(), set_here).server.startswith("unix://")
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    assert resolve(Options(), set_here).server == "http://127.0.0.1:50051"
+
+
 def test_folder_that_cannot_be_searched_has_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*arguments: Any, **named: Any) -> Any:
         raise PermissionError(errno.EACCES, "refused")

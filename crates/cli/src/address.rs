@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 
+use sqlflow_os::paths::is_own_folder;
+
 /// Default ports, for messages.
 const CLIENTS: u16 = 50051;
 const BROWSERS: u16 = 50080;
@@ -55,11 +57,14 @@ fn listen_on(text: &str, usual_port: u16) -> Result<SocketAddr, String> {
 }
 
 /// Where a server of this user listens without being told to: `$XDG_RUNTIME_DIR/sqlflow/server.sock`. `None`: that
-/// variable is not set, as for services.
+/// variable is not set, as for services and in containers, or it names no folder of this user. `sudo -E` and `su` keep the
+/// variable of another user, whose server it would be.
 #[must_use]
 pub fn default_socket() -> Option<PathBuf> {
     let folder = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?);
-    folder.is_absolute().then(|| folder.join("sqlflow/server.sock"))
+    // What is checked is what is used, wherever a link leads later.
+    let folder = folder.is_absolute().then(|| folder.canonicalize().ok())??;
+    is_own_folder(&folder).then(|| folder.join("sqlflow/server.sock"))
 }
 
 /// A server to connect to, as a URL: `http://HOST:PORT`, `https://HOST:PORT`, `HOST:PORT`, `:PORT` for this machine, or

@@ -1,7 +1,14 @@
-//! Untrusted paths, such as those of a tarball or an assignment.
+//! Untrusted paths, such as those of a tarball, an assignment or a variable.
 
+use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
+
+use nix::unistd::Uid;
+
+/// Permissions of a folder with which users other than its owner create files in it.
+const WRITE_OF_OTHERS: u32 = 0o022;
 
 /// The path `relative` within `folder`.
 ///
@@ -27,4 +34,36 @@ pub fn inside(folder: &Path, relative: impl AsRef<Path>) -> io::Result<PathBuf> 
 
 fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
+/// Whether a folder belongs to this user, and no other user can create files in it.
+#[must_use]
+pub fn is_own_folder(folder: &Path) -> bool {
+    let is_own = |found: Metadata| {
+        found.is_dir() && found.uid() == Uid::effective().as_raw() && found.mode() & WRITE_OF_OTHERS == 0
+    };
+    fs::metadata(folder).is_ok_and(is_own)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn folder_in_which_others_write_is_not_ones_own() {
+        let dir = tempfile::tempdir().unwrap();
+        for (mode, expected) in [(0o700, true), (0o755, true), (0o770, false), (0o1777, false)] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_own_folder(dir.path()), expected, "{mode:o}");
+        }
+        let file = dir.path().join("file");
+        fs::write(&file, "x").unwrap();
+        assert!(!is_own_folder(&file) && !is_own_folder(&dir.path().join("missing")));
+        // A process belongs to its user, and no kernel lets others write here.
+        let of_others = Path::new("/proc/1");
+        let is_ours = fs::metadata(of_others).unwrap().uid() == Uid::effective().as_raw();
+        assert_eq!(is_own_folder(of_others), is_ours);
+    }
 }

@@ -26,7 +26,7 @@ use crate::model_rights::{ModelRights, rules as model_rules};
 #[command(next_help_heading = "Access")]
 pub struct AccessArgs {
     /// Unix socket for clients of this user, beside --listen; empty: none
-    /// [default: $XDG_RUNTIME_DIR/sqlflow/server.sock, if that variable is set]
+    /// [default: $XDG_RUNTIME_DIR/sqlflow/server.sock, if that is a folder of this user]
     #[arg(long, env = "SQLFLOW_SOCKET", value_name = "FILE")]
     pub socket: Option<OsString>,
 
