@@ -154,7 +154,7 @@ fn connection<T>(request: &tonic::Request<T>) -> Arc<Connection> {
 /// The answer to Fetch. The error of a failed job comes after its last responses.
 fn answer(fetched: Fetched, from: Cursor, job: Job, id: &JobId) -> Result<FetchResponse, Status> {
     let Fetched { status: state, results: records, next, last, .. } = fetched;
-    let is_over = matches!(state.code(), v1::job_status::Code::Succeeded | v1::job_status::Code::Failed);
+    let is_over = state.is_terminal();
     // A log that was restored from an older copy may end before this position.
     let begin = records.first().map_or(next, |it| it.position.saturating_sub(1));
     let from = if begin < from.after { Cursor { after: begin, ..Cursor::default() } } else { from };
