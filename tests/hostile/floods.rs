@@ -343,6 +343,52 @@ async fn link_of_one_job_leaves_room_for_other_links() {
     let _second = open_live(&server, &live[1], "");
 }
 
+/// Everybody who had the token of a job and no other right was counted as one user.
+#[tokio::test(flavor = "multi_thread")]
+async fn token_of_one_job_leaves_room_for_other_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = Tokens::at(dir.path(), &["ana", "eve"]);
+    let server = setup(dir.path())
+        .flag(tokens.flag())
+        .flag("--allow=token:ana")
+        .flag("--limit-connections=2")
+        .start()
+        .unwrap();
+    let connect = async |user: &str| {
+        let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        SqlFlowClient::with_interceptor(channel, tokens.interceptor(user))
+    };
+    let mut ana = connect("ana").await;
+    let mut jobs = Vec::new();
+    for _ in 0..2 {
+        let session = Some(Session::default());
+        let program = Request { sql: "SELECT 1".to_owned(), session, ..Request::default() };
+        jobs.push(ana.run(program).await.unwrap().into_inner());
+    }
+
+    // Eve may not use the server, but got the tokens of both.
+    let read = async |job: &Token| {
+        let mut eve = connect("eve").await;
+        let page = eve.fetch(job.clone()).await;
+        page.map(|_| eve)
+    };
+    let held = [read(&jobs[0]).await.unwrap(), read(&jobs[0]).await.unwrap()];
+    let Err(refused) = read(&jobs[0]).await else { panic!("a third connection is admitted") };
+    assert!(
+        refused.code() == Code::ResourceExhausted && refused.message().contains("the most for one job"),
+        "{refused}"
+    );
+    assert!(!refused.details().is_empty(), "a retry hint");
+    assert!(read(&jobs[1]).await.is_ok(), "the token of another job");
+    let list = sqlflow_proto::v1::ListJobsRequest::default();
+    assert!(connect("ana").await.list_jobs(list).await.is_ok(), "a user of the server");
+    drop(held);
+    while read(&jobs[0]).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Ana uses all that she may; bob and the operator are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_principal_leaves_room_for_others() {
