@@ -10,6 +10,7 @@ mod audit;
 mod data_sources;
 mod documented;
 mod floods;
+mod models;
 mod oidc;
 mod other_principal;
 mod other_user;
