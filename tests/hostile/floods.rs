@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
@@ -236,6 +237,59 @@ async fn programs_of_many_nodes_take_little_memory() {
         println!("{beginning}: {grown} MiB");
         assert!(grown < 384, "{beginning}: {grown} MiB");
     }
+}
+
+/// A program near the limits of length, statements and nodes, with a mistake in its last line, which is line 9001.
+fn long_wrong_program() -> String {
+    let mut sql = format!("SELECT 1; -- {}\n", "x".repeat(1_700)).repeat(9_000);
+    let list = "1,".repeat(60_000);
+    sql.push_str(&format!("SELECT 1 TO TRAIN xgboost.gbtree WITH x=[{list}1] LABEL INTO m;"));
+    assert!(sql.len() > 15_000_000 && sql.len() < FLOOD);
+    sql
+}
+
+/// Two of them are compiled at a time, and the others wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_long_programs_take_bounded_memory_and_delay_no_short_one() {
+    const VALID: usize = 12_000_000;
+    const LONG: usize = 11;
+    let dir = tempfile::tempdir().unwrap();
+    // What is freed is no longer resident: this measures what programs hold.
+    let server = setup(dir.path()).env("MALLOC_MMAP_THRESHOLD_", "131072").start().unwrap();
+    let before = server.memory_peak();
+    let wrong: Arc<str> = long_wrong_program().into();
+    let mut long = tokio::task::JoinSet::new();
+    for _ in 1..LONG {
+        let (mut client, sql) = (server.client().await.unwrap(), Arc::clone(&wrong));
+        long.spawn(async move {
+            let refused = client.run(&*sql).await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+            assert!(refused.message().contains("line 9001, column "), "{refused}");
+        });
+    }
+    let mut client = server.client().await.unwrap();
+    long.spawn(async move {
+        let sql = format!("SELECT length('{}') AS l", "x".repeat(VALID));
+        let token = client.run(sql).await.unwrap();
+        assert_eq!(client.follow(&token).await.unwrap().rows(), [[VALID.to_string()]]);
+    });
+
+    let mut short = server.client().await.unwrap();
+    for _ in 0..3 {
+        short.run("SELECT 1").await.unwrap();
+    }
+    let mut answered = 0;
+    while let Some(answer) = long.try_join_next() {
+        answer.unwrap();
+        answered += 1;
+    }
+    assert!(answered < LONG, "the short programs waited for the long ones");
+    while let Some(answer) = long.join_next().await {
+        answer.unwrap();
+    }
+    let grown = grown(&server, before);
+    println!("{grown} MiB");
+    assert!(grown < 1024, "{grown} MiB");
 }
 
 /// The link to a job's page, once the job has ended.
