@@ -15,6 +15,7 @@ use sqlflow_proto::agent::{AttachRequest, AttachResponse, CompressedRecords, Hel
 use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
 use sqlflow_proto::v1::{Request, Session, Token};
 use sqlflow_tests::access::Tokens;
+use sqlflow_tests::agents_port::agents_socket;
 use sqlflow_tests::http::{self, get_as_bearer, path_of};
 use sqlflow_tests::server::{Server, Setup};
 use sqlflow_tests::stand_in;
@@ -83,17 +84,6 @@ async fn attach(channel: Channel, messages: Vec<Vec<u8>>) -> Code {
             Err(status) => status.code(),
         },
         Err(status) => status.code(),
-    }
-}
-
-/// A connection to the agents' socket, which is there soon after the server is ready.
-async fn agents_socket(state: &Path) -> Channel {
-    let socket = format!("unix://{}", state.join("agent.sock").display());
-    loop {
-        match Endpoint::from_shared(socket.clone()).unwrap().connect().await {
-            Ok(channel) => return channel,
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
     }
 }
 
