@@ -6,6 +6,7 @@
 
 pub mod bounded_codec;
 pub mod decoded_size;
+mod job_status;
 pub mod model_visibility;
 mod rows;
 mod sized_encoder;

@@ -14,12 +14,17 @@ use sqlflow_sync::lock;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::connections;
+
 /// Time after which a refused call may succeed, if the caller uses less by then.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Time for which the sizes of a principal's programs and logs are remembered, with the programs that it adds meanwhile.
 const REMEMBERED_TIME: Duration = Duration::from_secs(30);
 /// Maximum number of connections of browsers that open one job's page by its link, which may be anywhere.
 const LINK_CONNECTIONS: u64 = 64;
+/// What an operator raises for more connections by the token of one job, and by those of all.
+const OF_TOKEN: &str = "--limit-connections and its limit of open files";
+const OF_TOKENS: &str = "its limit of open files";
 /// Maximum number of sizes that are remembered.
 const REMEMBERED: usize = 1024;
 
@@ -53,6 +58,8 @@ pub enum Resource {
     Search,
     /// A connection for gRPC.
     Connection,
+    /// A connection for gRPC whose caller has a job's token or link, and no other right.
+    Token,
     /// A connection of a browser.
     Browser,
     /// A connection of a browser that has a job's link and no other right.
@@ -74,19 +81,25 @@ enum User {
     Principal,
     /// Everybody who has the link of one job, and no other right.
     Link,
+    /// Everybody who calls with the token or link of one job, and no other right.
+    Token,
+    /// All of these, of all jobs.
+    Tokens,
 }
 
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, limit, option, user } = self;
-        let (have, one, they) = match user {
-            User::Principal => ("you have", "user", "you"),
-            User::Link => ("the readers with this link have", "link", "they"),
+        let (have, whom, they) = match user {
+            User::Principal => ("you have", "one user", "you"),
+            User::Link => ("the readers with this link have", "one link", "they"),
+            User::Token => ("the callers with this job's token or link have", "one job", "they"),
+            User::Tokens => ("the callers who have only a job's token or link have", "all of them", "they"),
         };
         write!(
             f,
-            "{have} {limit} {what}, the most for one {one}; try again in {} s or when {they} use less, or let the operator \
-             raise --{option}",
+            "{have} {limit} {what}, the most for {whom}; try again in {} s or when {they} use less, or let the operator \
+             raise {option}",
             RETRY_AFTER.as_secs()
         )
     }
@@ -119,6 +132,8 @@ pub enum NotAdmitted {
 #[derive(Debug, Clone, Default)]
 pub struct Admission {
     limits: PrincipalLimits,
+    /// Connections by tokens and links of all jobs, whose callers have no other right; 0: no limit.
+    token_connections: u64,
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -126,6 +141,13 @@ pub struct Admission {
 struct Inner {
     used: HashMap<(Resource, String), u64>,
     sizes: HashMap<(Stored, String), Size>,
+}
+
+impl Inner {
+    /// What everybody uses of a resource.
+    fn used_by_all(&self, resource: Resource) -> u64 {
+        self.used.iter().filter(|((of, _), _)| *of == resource).map(|(_, used)| used).sum()
+    }
 }
 
 /// How much a principal stores.
@@ -167,7 +189,9 @@ impl Admission {
     /// With these limits.
     #[must_use]
     pub fn new(limits: PrincipalLimits) -> Self {
-        Self { limits, inner: Arc::default() }
+        // Those who may use the server have room in any case.
+        let token_connections = connections::most_of_process() as u64 / 2;
+        Self { limits, token_connections, inner: Arc::default() }
     }
 
     /// Takes a use of a resource; `None`: the caller has no limits.
@@ -205,20 +229,44 @@ impl Admission {
         self.take_as(Resource::Link, job.as_str()).ok()
     }
 
+    /// Takes a connection for gRPC of a caller who has the token or the link of this job, and no other right. They are
+    /// counted by job, and all of them together.
+    ///
+    /// # Errors
+    /// Those with the job's token or link, or with those of all jobs, have as many as they may.
+    pub fn take_of_token(&self, job: &JobId) -> Result<Slot, Exceeded> {
+        self.take_as(Resource::Token, job.as_str()).map_err(|exceeded| match exceeded.user {
+            User::Principal => Exceeded { user: User::Token, ..exceeded },
+            User::Link | User::Token | User::Tokens => exceeded,
+        })
+    }
+
+    /// Maximum number of connections by the token of one job. Holders of one leave room for those of others, also where
+    /// few files may be open.
+    fn connections_of_token(&self) -> u64 {
+        let limits = [self.limits.connections, self.token_connections / 4];
+        limits.into_iter().filter(|limit| *limit > 0).min().unwrap_or(0)
+    }
+
     fn take_as(&self, resource: Resource, who: &str) -> Result<Slot, Exceeded> {
         let (what, limit, option) = match resource {
             // Counted with the jobs.
             Resource::Run => ("", 0, ""),
-            Resource::Page => ("open pages of jobs", self.limits.pages, "limit-pages"),
-            Resource::Follow => ("calls of Run that follow a job", self.limits.pages, "limit-pages"),
-            Resource::Search => ("searches", self.limits.searches, "limit-searches"),
-            Resource::Connection => ("connections", self.limits.connections, "limit-connections"),
-            Resource::Browser => ("connections of browsers", self.limits.connections, "limit-connections"),
+            Resource::Page => ("open pages of jobs", self.limits.pages, "--limit-pages"),
+            Resource::Follow => ("calls of Run that follow a job", self.limits.pages, "--limit-pages"),
+            Resource::Search => ("searches", self.limits.searches, "--limit-searches"),
+            Resource::Connection => ("connections", self.limits.connections, "--limit-connections"),
+            Resource::Token => ("connections", self.connections_of_token(), OF_TOKEN),
+            Resource::Browser => ("connections of browsers", self.limits.connections, "--limit-connections"),
             // Beyond it a connection is served, and keeps the limits of one without a right.
             Resource::Link => ("", LINK_CONNECTIONS, ""),
         };
         let key = (resource, who.to_owned());
         let mut inner = lock(&self.inner);
+        let all = self.token_connections;
+        if resource == Resource::Token && all > 0 && inner.used_by_all(resource) >= all {
+            return Err(Exceeded { what, limit: all, option: OF_TOKENS, user: User::Tokens });
+        }
         let used = inner.used.entry(key.clone()).or_default();
         if limit > 0 && *used >= limit {
             return Err(Exceeded { what, limit, option, user: User::Principal });
@@ -247,18 +295,18 @@ impl Admission {
             let calls = lock(&self.inner).used.get(&slot.key).copied().unwrap_or(1);
             if recorded + calls > jobs {
                 let what = "jobs that have not ended";
-                return Err(Exceeded { what, limit: jobs, option: "limit-jobs", user }.into());
+                return Err(Exceeded { what, limit: jobs, option: "--limit-jobs", user }.into());
             }
         }
         let of_programs = async || Ok(store.program_bytes_of(who).await?);
         if !self.has_room(Stored::Programs, who, length as u64, program_bytes, of_programs).await? {
             let what = "bytes of programs in jobs that are kept";
-            return Err(Exceeded { what, limit: program_bytes, option: "limit-programs", user }.into());
+            return Err(Exceeded { what, limit: program_bytes, option: "--limit-programs", user }.into());
         }
         let of_logs = async || Ok(log.bytes(&store.jobs_of(who).await?).await?);
         if !self.has_room(Stored::Logs, who, 0, log_bytes, of_logs).await? {
             let what = "bytes of logs in jobs that are kept";
-            return Err(Exceeded { what, limit: log_bytes, option: "limit-logs", user }.into());
+            return Err(Exceeded { what, limit: log_bytes, option: "--limit-logs", user }.into());
         }
         Ok(Some(slot))
     }
@@ -359,6 +407,40 @@ mod tests {
         assert_eq!(lock(&admission.inner).used.len(), 0, "nothing is remembered");
     }
 
+    #[test]
+    fn tokens_of_jobs_have_their_own_limits_and_one_for_all() {
+        let limits = PrincipalLimits { connections: 3, ..PrincipalLimits::default() };
+        let admission = Admission { token_connections: 8, ..Admission::new(limits) };
+        let jobs: Vec<_> = (0..5).map(|_| JobId::generate()).collect();
+        let take = |job: usize| admission.take_of_token(&jobs[job]);
+        let mut held = vec![take(0).unwrap(), take(0).unwrap()];
+        let refused = take(0).unwrap_err().to_string();
+        assert!(
+            refused.contains("this job's token or link have 2 connections, the most for one job"),
+            "{refused}"
+        );
+        for job in 1..4 {
+            held.extend([take(job).unwrap(), take(job).unwrap()]);
+        }
+        let refused = Status::from(take(4).unwrap_err());
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.message().contains("8 connections, the most for all of them"), "{refused}");
+        assert!(admission.take(Resource::Connection, &caller("ana")).is_ok(), "a user of the server");
+        drop(held.pop());
+        held.push(take(4).unwrap());
+        drop(held);
+        assert_eq!(lock(&admission.inner).used.len(), 0, "nothing is remembered");
+    }
+
+    #[test]
+    fn token_of_a_job_has_no_more_connections_than_a_principal() {
+        let of = |connections, token_connections| {
+            let limits = PrincipalLimits { connections, ..PrincipalLimits::default() };
+            Admission { token_connections, ..Admission::new(limits) }.connections_of_token()
+        };
+        assert_eq!([of(3, 100), of(256, 100), of(0, 100), of(3, 0), of(0, 0)], [3, 25, 25, 3, 0]);
+    }
+
     /// A store with a job of ana's: a program of 100 bytes, and a log.
     async fn world() -> (tempfile::TempDir, SqliteStore, TieredLog, u64) {
         let dir = tempfile::tempdir().unwrap();
@@ -396,15 +478,15 @@ mod tests {
         let refused_by = |option: &str| Err(option.to_owned());
         let jobs = |jobs| PrincipalLimits { jobs, ..PrincipalLimits::default() };
         assert_eq!(program(jobs(2), "ana", 1).await, Ok(()));
-        assert_eq!(program(jobs(1), "ana", 1).await, refused_by("limit-jobs"));
+        assert_eq!(program(jobs(1), "ana", 1).await, refused_by("--limit-jobs"));
         assert_eq!(program(jobs(1), "bob", 1).await, Ok(()));
         assert_eq!(program(jobs(1), "op", 1).await, Ok(()));
         let bytes = |program_bytes| PrincipalLimits { program_bytes, ..PrincipalLimits::default() };
         assert_eq!(program(bytes(150), "ana", 50).await, Ok(()));
-        assert_eq!(program(bytes(150), "ana", 51).await, refused_by("limit-programs"));
+        assert_eq!(program(bytes(150), "ana", 51).await, refused_by("--limit-programs"));
         let logs = |log_bytes| PrincipalLimits { log_bytes, ..PrincipalLimits::default() };
         assert_eq!(program(logs(log_bytes), "ana", 1).await, Ok(()));
-        assert_eq!(program(logs(log_bytes - 1), "ana", 1).await, refused_by("limit-logs"));
+        assert_eq!(program(logs(log_bytes - 1), "ana", 1).await, refused_by("--limit-logs"));
         assert_eq!(program(logs(log_bytes - 1), "bob", 1).await, Ok(()));
     }
 

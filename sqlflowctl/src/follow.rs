@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sqlflow_proto::v1::Result as Page;
+use sqlflow_proto::v1::{JobStatus, Result as Page};
 
 use crate::client::Client;
 use crate::failure::{Failure, is_retryable, reason};
@@ -99,7 +99,7 @@ impl Follower {
 }
 
 fn ends(page: &Page) -> bool {
-    page.job_status.as_ref().is_some_and(crate::render::job::is_terminal)
+    page.job_status.as_ref().is_some_and(JobStatus::is_terminal)
 }
 
 #[cfg(test)]

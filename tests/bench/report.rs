@@ -117,13 +117,13 @@ impl Compared<'_> {
         Some(self.comparison.goal?.is_met(self.figure))
     }
 
-    /// Empty if the figure is in the table already.
+    /// Without a peer the figure is in the table already; then only which one it is, unless it is the median.
     fn ratio(&self) -> String {
-        let Some(peer) = self.peer else { return String::new() };
         let which = match self.comparison.statistic {
             Statistic::Median => "",
             Statistic::P99 => "p99: ",
         };
+        let Some(peer) = self.peer else { return which.trim_end_matches(": ").to_owned() };
         let title = peer.what.trim();
         match self.comparison.relation {
             Relation::MoreThan(_) => format!("{which}{:+.1} {} to {title}", self.figure, self.unit),

@@ -1,23 +1,28 @@
-//! What TLS and access tokens cost: the same calls to a server with both, and to one on loopback without, in turn.
+//! What TLS and access tokens cost: the same calls to a server with both, and to one on loopback without, in turn. For
+//! Attach these are the port for Pods, whose tokens a stand-in for the API server reviews, and the agents' socket.
 
 use std::path::Path;
 
 use sqlflow_proto::v1::{Request, Session, Token};
 use sqlflow_tests::access::{self, Tokens};
+use sqlflow_tests::agents_port::{self, TOKEN};
 use sqlflow_tests::client::Client;
 use sqlflow_tests::python;
 use sqlflow_tests::server::Server;
+use sqlflow_tests::services::free_port;
 use tempfile::TempDir;
 use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::agent;
 use crate::arguments::Scale;
 use crate::fetch::{STATEMENTS, at};
-use crate::measure::{Goal, Measurement};
+use crate::measure::{Goal, Measurement, Relation, Statistic};
 use crate::world::follow;
 
 /// Goal for a call with TLS and a token, beside one without.
 const RATIO: Goal = Goal::AtMost(1.3);
+/// Goal for the 99th percentile of a call with both, in milliseconds.
+const SLOWEST: Goal = Goal::AtMost(10.0);
 
 /// A server and its client.
 struct Side {
@@ -39,7 +44,11 @@ pub async fn all(folder: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement
             |name: &str, title: &str| Measurement::time(format!("{name}_{side}"), format!("{title}, {what}"));
         let beside = |name: &str, title: &str| match side {
             "plain" => time(name, title),
-            _ => time(name, title).goal_beside(RATIO, format!("{name}_plain")),
+            _ => time(name, title).goal_beside(RATIO, format!("{name}_plain")).compared(
+                Statistic::P99,
+                Relation::Alone,
+                Some(SLOWEST),
+            ),
         };
         [
             beside("run", "Run"),
@@ -66,8 +75,39 @@ pub async fn all(folder: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement
     for side in sides {
         side.server.stop()?;
     }
+    let attached = attach(dir.path(), scale).await?;
     dir.close()?;
-    Ok(plain.into_iter().chain(secured).collect())
+    Ok(plain.into_iter().chain(secured).chain(attached).collect())
+}
+
+/// An agent attaches, on a new connection: until the server has identified it and answers.
+async fn attach(dir: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
+    let [local, pods] = ["agents", "pods"].map(|name| dir.join(name));
+    let mut plain = Measurement::time("attach_plain", "connection and Attach,   through the socket");
+    let mut secured =
+        Measurement::time("attach_secured", "connection and Attach, with TLS and a Pod's token")
+            .beside("attach_plain");
+    for folder in [&local, &pods] {
+        std::fs::create_dir(folder)?;
+    }
+    access::certificates(&pods);
+    let address = format!("127.0.0.1:{}", free_port());
+    let setup = agent::setup(&local, format!("sqlite://{}", local.join("none.db").display()))?;
+    let servers = [setup.start()?, agents_port::setup(&pods, &address).start()?];
+    for _ in 0..scale.fetches {
+        let by_socket = async {
+            let channel = agents_port::agents_socket(&setup.state_dir).await;
+            agents_port::attach(channel, agents_port::process()).await
+        };
+        drop(plain.clock(by_socket).await?);
+        let by_port = async {
+            let channel = agents_port::connect(&pods, &address).await?;
+            anyhow::Ok(agents_port::attach(channel, agents_port::pod(TOKEN)).await?)
+        };
+        drop(secured.clock(by_port).await?);
+    }
+    drop(servers);
+    Ok(vec![plain, secured])
 }
 
 async fn plain(dir: &Path) -> anyhow::Result<Side> {

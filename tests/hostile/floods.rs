@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
@@ -14,6 +15,7 @@ use sqlflow_proto::agent::{AttachRequest, AttachResponse, CompressedRecords, Hel
 use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
 use sqlflow_proto::v1::{Request, Session, Token};
 use sqlflow_tests::access::Tokens;
+use sqlflow_tests::agents_port::agents_socket;
 use sqlflow_tests::http::{self, get_as_bearer, path_of};
 use sqlflow_tests::server::{Server, Setup};
 use sqlflow_tests::stand_in;
@@ -82,17 +84,6 @@ async fn attach(channel: Channel, messages: Vec<Vec<u8>>) -> Code {
             Err(status) => status.code(),
         },
         Err(status) => status.code(),
-    }
-}
-
-/// A connection to the agents' socket, which is there soon after the server is ready.
-async fn agents_socket(state: &Path) -> Channel {
-    let socket = format!("unix://{}", state.join("agent.sock").display());
-    loop {
-        match Endpoint::from_shared(socket.clone()).unwrap().connect().await {
-            Ok(channel) => return channel,
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
     }
 }
 
@@ -238,6 +229,59 @@ async fn programs_of_many_nodes_take_little_memory() {
     }
 }
 
+/// A program near the limits of length, statements and nodes, with a mistake in its last line, which is line 9001.
+fn long_wrong_program() -> String {
+    let mut sql = format!("SELECT 1; -- {}\n", "x".repeat(1_700)).repeat(9_000);
+    let list = "1,".repeat(60_000);
+    sql.push_str(&format!("SELECT 1 TO TRAIN xgboost.gbtree WITH x=[{list}1] LABEL INTO m;"));
+    assert!(sql.len() > 15_000_000 && sql.len() < FLOOD);
+    sql
+}
+
+/// Two of them are compiled at a time, and the others wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_long_programs_take_bounded_memory_and_delay_no_short_one() {
+    const VALID: usize = 12_000_000;
+    const LONG: usize = 11;
+    let dir = tempfile::tempdir().unwrap();
+    // What is freed is no longer resident: this measures what programs hold.
+    let server = setup(dir.path()).env("MALLOC_MMAP_THRESHOLD_", "131072").start().unwrap();
+    let before = server.memory_peak();
+    let wrong: Arc<str> = long_wrong_program().into();
+    let mut long = tokio::task::JoinSet::new();
+    for _ in 1..LONG {
+        let (mut client, sql) = (server.client().await.unwrap(), Arc::clone(&wrong));
+        long.spawn(async move {
+            let refused = client.run(&*sql).await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+            assert!(refused.message().contains("line 9001, column "), "{refused}");
+        });
+    }
+    let mut client = server.client().await.unwrap();
+    long.spawn(async move {
+        let sql = format!("SELECT length('{}') AS l", "x".repeat(VALID));
+        let token = client.run(sql).await.unwrap();
+        assert_eq!(client.follow(&token).await.unwrap().rows(), [[VALID.to_string()]]);
+    });
+
+    let mut short = server.client().await.unwrap();
+    for _ in 0..3 {
+        short.run("SELECT 1").await.unwrap();
+    }
+    let mut answered = 0;
+    while let Some(answer) = long.try_join_next() {
+        answer.unwrap();
+        answered += 1;
+    }
+    assert!(answered < LONG, "the short programs waited for the long ones");
+    while let Some(answer) = long.join_next().await {
+        answer.unwrap();
+    }
+    let grown = grown(&server, before);
+    println!("{grown} MiB");
+    assert!(grown < 1024, "{grown} MiB");
+}
+
 /// The link to a job's page, once the job has ended.
 async fn page_of_a_job(server: &Server) -> String {
     let mut client = server.client().await.unwrap();
@@ -341,6 +385,52 @@ async fn link_of_one_job_leaves_room_for_other_links() {
     let refused = http::get(&server.http, &live[0]);
     assert!(refused.code == 429 && refused.body.contains("the most for one link"), "{refused:?}");
     let _second = open_live(&server, &live[1], "");
+}
+
+/// Everybody who had the token of a job and no other right was counted as one user.
+#[tokio::test(flavor = "multi_thread")]
+async fn token_of_one_job_leaves_room_for_other_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = Tokens::at(dir.path(), &["ana", "eve"]);
+    let server = setup(dir.path())
+        .flag(tokens.flag())
+        .flag("--allow=token:ana")
+        .flag("--limit-connections=2")
+        .start()
+        .unwrap();
+    let connect = async |user: &str| {
+        let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        SqlFlowClient::with_interceptor(channel, tokens.interceptor(user))
+    };
+    let mut ana = connect("ana").await;
+    let mut jobs = Vec::new();
+    for _ in 0..2 {
+        let session = Some(Session::default());
+        let program = Request { sql: "SELECT 1".to_owned(), session, ..Request::default() };
+        jobs.push(ana.run(program).await.unwrap().into_inner());
+    }
+
+    // Eve may not use the server, but got the tokens of both.
+    let read = async |job: &Token| {
+        let mut eve = connect("eve").await;
+        let page = eve.fetch(job.clone()).await;
+        page.map(|_| eve)
+    };
+    let held = [read(&jobs[0]).await.unwrap(), read(&jobs[0]).await.unwrap()];
+    let Err(refused) = read(&jobs[0]).await else { panic!("a third connection is admitted") };
+    assert!(
+        refused.code() == Code::ResourceExhausted && refused.message().contains("the most for one job"),
+        "{refused}"
+    );
+    assert!(!refused.details().is_empty(), "a retry hint");
+    assert!(read(&jobs[1]).await.is_ok(), "the token of another job");
+    let list = sqlflow_proto::v1::ListJobsRequest::default();
+    assert!(connect("ana").await.list_jobs(list).await.is_ok(), "a user of the server");
+    drop(held);
+    while read(&jobs[0]).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Ana uses all that she may; bob and the operator are served.

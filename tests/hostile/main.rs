@@ -11,6 +11,7 @@ mod data_sources;
 mod default_socket;
 mod documented;
 mod floods;
+mod models;
 mod oidc;
 mod other_principal;
 mod other_user;

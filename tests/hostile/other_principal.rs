@@ -424,6 +424,24 @@ async fn model_is_read_and_made_by_those_whom_the_rules_name() {
     assert!(run(&mut ana, "DROP MODEL her;").await.unwrap().unwrap().contains("hers"), "her own");
 }
 
+/// The rules of `docs/security.md` that give each user a namespace.
+#[tokio::test(flavor = "multi_thread")]
+async fn models_are_made_below_the_name_of_their_owner_only() {
+    let world = world_with_rules("['{user}/*']\n['*']\ncreate = []");
+    let (mut ana, mut bob, mut op) = (world.of("ana").await, world.of("bob").await, world.of("op").await);
+    let train = |model: &str| TRAIN.replace("INTO flowers", &format!("INTO {model}"));
+    assert_eq!(run(&mut ana, &train("ana/flowers")).await.unwrap(), None);
+    for model in ["flowers", "ana/flowers_of_bob", "bobs/flowers"] {
+        let refused = run(&mut bob, &train(model)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{model}");
+        assert!(refused.message().ends_with("; use a name that begins with bob/"), "{refused:?}");
+    }
+    assert_eq!(code(run(&mut bob, "DROP MODEL ana/flowers;").await), Code::PermissionDenied);
+    assert_eq!(run(&mut bob, &train("bob/flowers")).await.unwrap(), None);
+    assert_eq!(run(&mut bob, "SHOW TRAIN ana/flowers;").await.unwrap(), None, "reading is everybody's");
+    assert_eq!(run(&mut op, &train("flowers")).await.unwrap(), None, "an administrator");
+}
+
 /// Run cannot know which of two jobs will be the first to publish.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_jobs_for_one_new_model_one_publishes() {

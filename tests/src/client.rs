@@ -155,7 +155,7 @@ async fn bounded(begun: Instant, is_empty: bool) -> Result<(), Status> {
 
 /// Whether the status is SUCCEEDED or FAILED.
 pub fn is_over(status: &JobStatus) -> bool {
-    matches!(status.code(), Code::Succeeded | Code::Failed)
+    status.is_terminal()
 }
 
 impl Ended {

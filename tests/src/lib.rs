@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod agent;
+pub mod agents_port;
 pub mod api_relay;
 pub mod attach;
 pub mod browser;

@@ -65,7 +65,9 @@ fn known() -> BTreeSet<String> {
 
 /// The first column of the table.
 fn documented() -> BTreeSet<String> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/observing.md");
+    // At run time: the program may have been compiled in another clone that shares the target folder.
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let page = Path::new(&folder).join("../../docs/observing.md");
     let page = std::fs::read_to_string(page).unwrap();
     let names = page.lines().filter_map(|it| it.strip_prefix("| `OTEL_")?.split_once(" | "));
     let names = names

@@ -16,6 +16,14 @@ READABLE = (1, 2)
 """Format 1 lacks `columns`, and in features `form` and all later fields of `Feature`."""
 
 
+def weights_digest(folder: Path) -> str:
+    """Returns the SHA-256 of the weights in a model's folder, in hexadecimal."""
+    import hashlib
+
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class ModelMeta:
     """The content of `model_meta.json`. Field names are those of upstream SQLFlow where it has the same field."""
 
@@ -38,6 +46,7 @@ class ModelMeta:
         job: str = "",
         columns: list[dict[str, Any]] | None = None,
         objective_reason: str = "",
+        weights_sha256: str = "",
     ) -> None:
         self.original_sql = original_sql
         self.select = select
@@ -63,6 +72,26 @@ class ModelMeta:
         """How each column of the training data was read, the label first: `ColumnReport.to_json`."""
         self.objective_reason = objective_reason
         """Why the objective was chosen."""
+        self.weights_sha256 = weights_sha256
+        """SHA-256 of the weights, in hexadecimal; empty in models of older releases."""
+
+    def check_weights(self, folder: Path) -> None:
+        """Checks that the weights in a model's folder are those that were trained.
+
+        Raises:
+            SubmitterError: they are not, or cannot be read.
+        """
+        if not self.weights_sha256:
+            return
+        try:
+            found = weights_digest(folder)
+        except OSError as error:
+            raise SubmitterError(f"cannot read the model in {folder}: {error!r}") from error
+        if found != self.weights_sha256:
+            raise SubmitterError(
+                f"cannot read the model in {folder}: {WEIGHTS} was changed after the training, its SHA-256 is {found} "
+                f"and not {self.weights_sha256}; train the model again"
+            )
 
     def inputs(self) -> list[str]:
         """Returns the names of the columns that the model reads."""

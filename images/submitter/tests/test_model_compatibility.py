@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from conftest import Runner
+from conftest import Runner, with_iris_model
 from tables import accuracy, database, make, meta, trained
 
-from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.errors import SubmitterError, UserError
 
 
 def test_data_must_fit_the_model(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +43,7 @@ def test_model_of_format_1_is_readable(runner: Runner) -> None:
         [(k, f"2024-01-{k % 28 + 1:02}", k % 2) for k in range(99)],
     )
     document = trained(runner)
-    for name in ("columns", "objective_reason"):
+    for name in ("columns", "objective_reason", "weights_sha256"):
         del document[name]
     for found in document["features"]:
         for name in ("form", "scale"):
@@ -54,6 +54,26 @@ def test_model_of_format_1_is_readable(runner: Runner) -> None:
     if database(runner) != "sqlite":
         # In format 1, a date was a vocabulary of texts.
         assert accuracy(runner) == before
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_changed_weights_are_refused(sqlite_runner: Runner, place: float) -> None:
+    iris = with_iris_model(sqlite_runner)
+    weights = iris.folder / "m/model.ubj"
+    content = bytearray(weights.read_bytes())
+    content[int(len(content) * place)] ^= 0xFF
+    for changed in (bytes(content), bytes(content[: int(len(content) * place)])):
+        weights.write_bytes(changed)
+        for statement in (
+            {"kind": "predict", "result_table": "outcome", "result_column": "name", "model_dir": "m"},
+            {"kind": "explain", "model_dir": "m"},
+            {"kind": "train", "label": "name", "estimator": "xgboost.gbtree", "pretrained": "m", "output": "n"},
+        ):
+            with pytest.raises(SubmitterError, match=r"model\.ubj was changed after the training, its SHA-256 is "):
+                iris.run(select="SELECT * FROM iris", model="m", **statement)
+    weights.unlink()
+    with pytest.raises(SubmitterError, match=r"cannot read the model in .*FileNotFoundError"):
+        iris.predict()
 
 
 def test_continued_training_shows_the_columns(runner: Runner) -> None:

@@ -1,5 +1,5 @@
-//! Limit of the bytes of clients' requests that are being received, over all connections. A request is held until it
-//! is complete, and one may be as long as a program.
+//! Limit of the bytes of clients' requests that are being received, and of long programs until they are recorded, over
+//! all connections. A request is held until it is complete, and one may be as long as a program.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +22,42 @@ pub(super) fn layer() -> MapRequestLayer<fn(http::Request<Body>) -> http::Reques
     MapRequestLayer::new(|request| request.map(|inner| Body::new(Counted { inner, held: 0, budget: &HELD })))
 }
 
+/// A long program that was received, which counts until this is dropped.
+pub(super) struct HeldProgram {
+    bytes: usize,
+    budget: &'static AtomicUsize,
+}
+
+impl HeldProgram {
+    /// Counts a program of this length: many may wait for others to be compiled.
+    ///
+    /// # Errors
+    /// RESOURCE_EXHAUSTED: all together hold too much.
+    pub(super) fn of(bytes: usize) -> Result<Self, Status> {
+        Self::within(bytes, &HELD)
+    }
+
+    fn within(bytes: usize, budget: &'static AtomicUsize) -> Result<Self, Status> {
+        // Dropped on an error.
+        let held = Self { bytes, budget };
+        hold(budget, bytes).map(|()| held)
+    }
+}
+
+impl Drop for HeldProgram {
+    fn drop(&mut self) {
+        self.budget.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Adds to what is held, also beyond the limit: who is refused takes it away again.
+fn hold(budget: &AtomicUsize, bytes: usize) -> Result<(), Status> {
+    if budget.fetch_add(bytes, Ordering::Relaxed) + bytes <= MAX_HELD {
+        return Ok(());
+    }
+    Err(Status::resource_exhausted("cannot take the request: too many long requests at once; try again"))
+}
+
 /// A body that ends with an error once all together hold too much.
 struct Counted {
     inner: Body,
@@ -41,9 +77,8 @@ impl http_body::Body for Counted {
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             let bytes = frame.data_ref().map_or(0, Bytes::len);
             self.held += bytes;
-            if self.budget.fetch_add(bytes, Ordering::Relaxed) + bytes > MAX_HELD {
-                let why = "cannot receive the request: too many long requests arrive at once; try again";
-                return Poll::Ready(Some(Err(Status::resource_exhausted(why))));
+            if let Err(refused) = hold(self.budget, bytes) {
+                return Poll::Ready(Some(Err(refused)));
             }
         }
         polled
@@ -89,5 +124,15 @@ mod tests {
         drop((first, second));
         assert_eq!(BUDGET.load(Ordering::Relaxed), 0);
         read(&mut body(1)).await.unwrap();
+    }
+
+    #[test]
+    fn programs_count_until_they_are_dropped() {
+        static BUDGET: AtomicUsize = AtomicUsize::new(0);
+        let hold = |bytes| HeldProgram::within(bytes, &BUDGET);
+        let held = hold(MAX_HELD - 1).ok();
+        assert!(hold(2).is_err() && hold(1).is_ok(), "a refused one holds nothing");
+        drop(held);
+        assert_eq!(BUDGET.load(Ordering::Relaxed), 0);
     }
 }

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
+use super::request_budget::HeldProgram;
 use super::request_id::{self, NamedRequest};
 use super::status;
 use crate::admission::{Admission, Slot};
@@ -91,6 +92,9 @@ impl Submitter {
         headers: &MetadataMap,
         caller: &Caller,
     ) -> Result<(Token, JobId), Status> {
+        // Many may wait until others are compiled.
+        let is_long = request.sql.len() > SHORT_PROGRAM_BYTES;
+        let _held = is_long.then(|| HeldProgram::of(request.sql.len())).transpose()?;
         let named =
             NamedRequest::of(&request, Some(caller.name()).filter(|it| *it != self.own), &self.links)?;
         let session = request.session.unwrap_or_default();
@@ -106,7 +110,7 @@ impl Submitter {
         let admitted = self.admission.program(&*self.store, &*self.log, caller, sql.len());
         let slot = admitted.await.map_err(status::of_admission)?;
         self.options.data_sources.check_file(&data_source).await?;
-        let compiled = if sql.len() <= SHORT_PROGRAM_BYTES {
+        let compiled = if !is_long {
             sqlflow_sql::compile(&sql, dialect)
         } else {
             let permit = Arc::clone(&self.long_compiles).acquire_owned().await;

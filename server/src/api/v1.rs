@@ -10,6 +10,7 @@ use sqlflow_proto::v1::{self, sql_flow_server::SqlFlow};
 use sqlflow_result_log::ResultLog;
 use tonic::{Request, Response, Status};
 
+use super::client_admission::OpenedJob;
 use super::delivery::{Call, Connection};
 use super::fetch::{DEFAULT_LARGEST, Fetcher, Opened};
 use super::submit::Submitter;
@@ -68,7 +69,10 @@ impl SqlFlow for TokenApi {
         let token = request.get_ref().token.parse().map_err(status::of_token)?;
         let fetched = async {
             let opened = self.open(token, caller_of(&request)).await?;
-            self.fetcher.fetch(opened, call, largest).await
+            let job = OpenedJob(opened.id.clone());
+            let mut response = self.fetcher.fetch(opened, call, largest).await?;
+            response.extensions_mut().insert(job);
+            Ok(response)
         };
         self.metrics.call("Fetch", fetched).await
     }
@@ -79,7 +83,7 @@ impl SqlFlow for TokenApi {
         audit(&caller, Action::Cancel, &id, right, Via::Api);
         self.cancel_job(&id).await?;
         let record = self.load(&id).await?;
-        Ok(Response::new(render::job(&record, true)))
+        Ok(of_job(id, render::job(&record, true)))
     }
 
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
@@ -98,7 +102,7 @@ impl SqlFlow for TokenApi {
         job.last_position = self.log.last_position(&id).await.map_err(status::of_log)?;
         job.sql = self.store.program(&id).await.map_err(status::of_store)?.unwrap_or_default();
         job.job_tracer_url = self.links.url(&id);
-        Ok(Response::new(job))
+        Ok(of_job(id, job))
     }
 
     async fn list_jobs(
@@ -196,6 +200,13 @@ impl TokenApi {
     pub(super) async fn load(&self, id: &JobId) -> Result<JobRecord, Status> {
         self.store.load(id).await.map_err(status::of_store)?.ok_or_else(status::unknown_job)
     }
+}
+
+/// The response to a call that opened this job.
+pub(super) fn of_job<T>(id: JobId, message: T) -> Response<T> {
+    let mut response = Response::new(message);
+    response.extensions_mut().insert(OpenedJob(id));
+    response
 }
 
 /// Who calls: found before each call.

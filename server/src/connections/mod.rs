@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 pub use admission_limit::{AdmissionLimit, MAX_UNADMITTED, Unadmitted};
 pub use limited_connection::{Bounds, LimitedConnection, admit_by_service};
-pub use places::{Place, Places};
+pub use places::{Place, Places, most_of_process};
 
 /// Timeout for a peer's first bytes, for a TLS handshake, and for the header of an HTTP/1 request.
 pub const FIRST_BYTES_TIME: Duration = Duration::from_secs(10);

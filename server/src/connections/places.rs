@@ -46,7 +46,8 @@ impl Places {
 }
 
 /// Maximum number of connections of a listener of this process.
-pub(super) fn most_of_process() -> usize {
+#[must_use]
+pub fn most_of_process() -> usize {
     most(getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft))
 }
 

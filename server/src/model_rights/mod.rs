@@ -128,8 +128,12 @@ fn may_change(
         None => {
             let model = &output.model;
             if let Some(rule) = rules.refuses(Right::Create, caller, model) {
+                let advice = rules.own_beginning(caller).map_or_else(
+                    || "use another name".to_owned(),
+                    |beginning| format!("use a name that begins with {beginning}"),
+                );
                 return Err(denied(&format!(
-                    "the server's rules for models {rule} do not let {} make or drop {model}; use another name",
+                    "the server's rules for models {rule} do not let {} make or drop {model}; {advice}",
                     caller.name()
                 )));
             }

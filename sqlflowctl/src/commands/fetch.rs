@@ -16,7 +16,7 @@ use crate::interrupt::Interrupts;
 use crate::render::json::JsonView;
 use crate::render::logs::LogsView;
 use crate::render::text::TextView;
-use crate::render::{Screen as _, Tone, View, job};
+use crate::render::{Screen as _, Tone, View};
 use crate::token;
 use crate::token_store::token_of;
 
@@ -48,7 +48,7 @@ pub(super) async fn fetch(
     if args.once {
         let status = read_page(&mut follower, view.as_mut(), console).await?;
         view.left(console);
-        if !job::is_terminal(&status) && !form.json {
+        if !status.is_terminal() && !form.json {
             console.line(Tone::Dim, &format!("next: {}", follower.next_token()));
         }
         return conclude(&job, &status, args.reading.quiet, console);
@@ -74,7 +74,7 @@ async fn read_until_interrupted(
             }
         };
         match status {
-            Some(status) if job::is_terminal(&status) => return Ok(status),
+            Some(status) if status.is_terminal() => return Ok(status),
             _ if interrupts.interrupted() => {
                 view.left(console);
                 return Err(Failure::Interrupted(resume_hint(follower)));
@@ -105,7 +105,7 @@ pub(super) async fn logs(
         return Ok(());
     }
     while token::split(follower.next_token()).1.unwrap_or(u64::MAX) < end_now {
-        if job::is_terminal(&read_page(&mut follower, view.as_mut(), console).await?) {
+        if read_page(&mut follower, view.as_mut(), console).await?.is_terminal() {
             break;
         }
     }

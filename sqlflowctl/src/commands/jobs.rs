@@ -9,7 +9,7 @@ use crate::args::{JobArgument, List, State};
 use crate::client::Client;
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::render::job::{description, is_cancelled, is_terminal, job_json, state_name, write_listing};
+use crate::render::job::{description, is_cancelled, job_json, state_name, write_listing};
 use crate::render::json::write_line;
 use crate::render::{Screen as _, Tone};
 use crate::token;
@@ -32,7 +32,7 @@ pub(super) async fn cancel(
     } else {
         let status = job.status.clone().unwrap_or_default();
         let state = state_name(&status);
-        let line = if is_terminal(&status) {
+        let line = if status.is_terminal() {
             format!("job {} has ended: {state}", job.job_id)
         } else {
             format!("job {} is being cancelled", job.job_id)

@@ -56,7 +56,7 @@ pub(super) async fn read_to_end(
             interrupts.set_resume_hint(resume_hint(follower));
         }
         let status = read_page(follower, view, console).await?;
-        if job::is_terminal(&status) {
+        if status.is_terminal() {
             return Ok(status);
         }
     }

@@ -9,11 +9,6 @@ use super::description::{ago, full_time, push_field, push_program, short_time, s
 use super::result_set::Style;
 use super::table::{Write, write_texts};
 
-/// Whether the job has ended, and its log with it.
-pub(crate) fn is_terminal(status: &JobStatus) -> bool {
-    matches!(status.code(), Code::Succeeded | Code::Failed)
-}
-
 /// The failure in one sentence: `job 01j… failed: …`.
 pub(crate) fn failure_sentence(job: &str, status: &JobStatus) -> String {
     let cause = cause_name(status.cause()).to_ascii_lowercase().replace('_', " ");

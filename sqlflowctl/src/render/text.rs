@@ -236,7 +236,7 @@ impl View for TextView {
     fn status(&mut self, status: &JobStatus, _next: &str, screen: &mut dyn Screen) -> Result<(), Failure> {
         let had_records = std::mem::take(&mut self.has_records);
         let may_end = self.message.as_ref().is_none_or(|it| it.kind() == message::Kind::End);
-        if super::job::is_terminal(status) {
+        if status.is_terminal() {
             screen.end_progress();
             self.drop_final_message(status);
             self.flush_held(screen);

@@ -114,7 +114,10 @@ mod tests {
 
     #[test]
     fn dependencies_of_the_submitter_are_looked_for() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../images/submitter/pyproject.toml");
+        // At run time: the program may have been compiled in another clone that shares the target folder.
+        let folder =
+            std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let file = Path::new(&folder).join("../../images/submitter/pyproject.toml");
         let project = fs::read_to_string(file).unwrap();
         let (_, list) = project.split_once("dependencies = [").unwrap();
         let (list, _) = list.split_once(']').unwrap();

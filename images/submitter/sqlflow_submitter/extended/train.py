@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlflow_submitter.database import Database
 from sqlflow_submitter.extended.plan import TrainPlan
-from sqlflow_submitter.model import WEIGHTS, ModelMeta
+from sqlflow_submitter.model import WEIGHTS, ModelMeta, weights_digest
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import STATEMENT, Statement, Step
 from sqlflow_submitter.version import __version__
@@ -46,7 +46,9 @@ def train(statement: Statement, step: Step, database: Database, channel: Stateme
 
     from sqlflow_submitter.xgb import booster as xgb
 
-    earlier = xgb.load_booster(Path(statement.pretrained)) if statement.pretrained else None
+    earlier = None
+    if statement.pretrained and plan.earlier is not None:
+        earlier = xgb.load_booster(Path(statement.pretrained), plan.earlier)
     rounds = _Rounds(channel, _rounds(plan, data.train[0].rows))
     with channel.spans.span("train", {"sqlflow.rows": data.train[0].rows}):
         model, kept = xgb.fit(plan.parameters, data.train, data.validation, earlier, rounds.done)
@@ -79,6 +81,7 @@ def _meta(
         job=step.job,
         columns=[report.to_json() for report in data.reports],
         objective_reason=data.objective_reason,
+        weights_sha256=weights_digest(Path(statement.output)),
     )
 
 

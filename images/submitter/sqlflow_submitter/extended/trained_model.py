@@ -48,7 +48,7 @@ class TrainedModel:
         """Loads the weights."""
         from sqlflow_submitter.xgb.booster import load_booster
 
-        return load_booster(self._folder)
+        return load_booster(self._folder, self.meta)
 
     def result_kind(self) -> Kind:
         """Returns the kind of the predicted values."""

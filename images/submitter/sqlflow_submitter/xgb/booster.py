@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sqlflow_submitter.features.matrix import Matrix
 from sqlflow_submitter.import_guard import blocked_import
-from sqlflow_submitter.model import WEIGHTS
+from sqlflow_submitter.model import WEIGHTS, ModelMeta
 from sqlflow_submitter.xgb.parameters import Parameters
 
 # By default idle threads spin for long. On a busy machine, or in a container with less CPU than cores, they take CPU
@@ -189,7 +189,12 @@ def save(booster: Any, folder: Path) -> None:
         booster.save_model(folder / WEIGHTS)
 
 
-def load_booster(folder: Path) -> Any:
+def load_booster(folder: Path, meta: ModelMeta) -> Any:
+    """Loads the weights of a model, if they are those that were trained.
+
+    XGBoost itself uses changed weights without an error, needs any amount of memory for them, or crashes.
+    """
+    meta.check_weights(folder)
     with translated_errors():
         return xgboost.Booster(model_file=folder / WEIGHTS)
 

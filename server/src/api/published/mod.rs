@@ -27,7 +27,7 @@ use self::follow::Follow;
 use self::page::Followed;
 use super::delivery::{Call, Connection};
 use super::fetch::Fetched;
-use super::v1::{TokenApi, caller_of};
+use super::v1::{TokenApi, caller_of, of_job};
 use super::{render, status};
 use crate::access::{Action, Right, Via, audit};
 use crate::admission::{Admission, Resource};
@@ -105,9 +105,9 @@ impl SqlFlow for PublishedApi {
             let call = Call::new(connection, None);
             let id = opened.id.clone();
             let fetched = self.api.fetcher.page(opened, call).await?;
-            answer(fetched, from, job, &id)
+            Ok(of_job(id.clone(), answer(fetched, from, job, &id)?))
         };
-        self.api.metrics.call("Fetch", fetched).await.map(tonic::Response::new)
+        self.api.metrics.call("Fetch", fetched).await
     }
 
     type IsFinishedStream = ReceiverStream<Result<TaskStatus, Status>>;
@@ -133,7 +133,10 @@ impl SqlFlow for PublishedApi {
         let record = self.api.load(&id).await?;
         let (sender, receiver) = mpsc::channel(1);
         let _ = sender.try_send(Ok(task_status(&render::status(&record.job))));
-        Ok(tonic::Response::new(ReceiverStream::new(receiver)))
+        let mut response = of_job(id, ReceiverStream::new(receiver));
+        // Whose connection it is, if only the session said.
+        response.extensions_mut().insert(caller);
+        Ok(response)
     }
 }
 
@@ -154,7 +157,7 @@ fn connection<T>(request: &tonic::Request<T>) -> Arc<Connection> {
 /// The answer to Fetch. The error of a failed job comes after its last responses.
 fn answer(fetched: Fetched, from: Cursor, job: Job, id: &JobId) -> Result<FetchResponse, Status> {
     let Fetched { status: state, results: records, next, last, .. } = fetched;
-    let is_over = matches!(state.code(), v1::job_status::Code::Succeeded | v1::job_status::Code::Failed);
+    let is_over = state.is_terminal();
     // A log that was restored from an older copy may end before this position.
     let begin = records.first().map_or(next, |it| it.position.saturating_sub(1));
     let from = if begin < from.after { Cursor { after: begin, ..Cursor::default() } } else { from };
