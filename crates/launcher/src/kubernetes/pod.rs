@@ -148,10 +148,7 @@ pub(super) fn pod(
                 "volumeMounts": mounts,
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "env": environment(),
-                "resources": {
-                    "requests": { "ephemeral-storage": DISK_REQUEST },
-                    "limits": { "ephemeral-storage": DISK_LIMIT },
-                },
+                "resources": disk(DISK_LIMIT),
             }],
             "volumes": [
                 { "name": "sqlflow-identity", "projected": { "sources": [
@@ -189,6 +186,14 @@ pub(super) fn pod(
         pod["metadata"]["finalizers"] = json!([FINALIZER]);
     }
     serde_json::from_value(pod)
+}
+
+/// What a container may write to its node's disk.
+fn disk(limit: &str) -> Value {
+    json!({
+        "requests": { "ephemeral-storage": DISK_REQUEST },
+        "limits": { "ephemeral-storage": limit },
+    })
 }
 
 /// The agent's spans name the Pod by these.
@@ -237,6 +242,8 @@ fn inject(pod: &mut Value, image: &str, security: &Value) {
         "command": ["/sqlflow-agent", "install", INJECTED],
         "securityContext": security,
         "volumeMounts": [mount(false)],
+        // The largest limit of the containers is that of the Pod, so it is less than a template may set.
+        "resources": disk(AGENT_SIZE),
     }]);
     push(&mut spec["volumes"], json!({ "name": volume, "emptyDir": { "sizeLimit": AGENT_SIZE } }));
     push(&mut spec["containers"][0]["volumeMounts"], mount(true));
@@ -408,7 +415,9 @@ mod tests {
         let options = KubernetesOptions { agent_image: Some("agent:1".into()), ..options(json!({})) };
         let spec =
             pod(&options, &Target::own(attempt()), &LaunchRequirements::default()).unwrap().spec.unwrap();
-        assert_eq!(spec.init_containers.unwrap()[0].image.as_deref(), Some("agent:1"));
+        let init = spec.init_containers.unwrap().remove(0);
+        assert_eq!(init.image.as_deref(), Some("agent:1"));
+        assert_eq!(serde_json::to_value(&init.resources).unwrap(), disk(AGENT_SIZE));
         assert_eq!(spec.containers[0].command.as_ref().unwrap()[0], "/sqlflow-agent-bin/sqlflow-agent");
     }
 }
