@@ -163,6 +163,8 @@ imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 nodeStatusUpdateFrequency: 4s
 syncFrequency: 10s
+# What Pods have on disk is measured once a minute by default, and tests wait for it.
+volumeStatsAggPeriod: 3s
 EOF
     run kubelet "$kubernetes" kubelet --config "$dir/kubelet.yaml" --kubeconfig "$dir/kubelet.kubeconfig" \
         --hostname-override $node --node-ip $host_ip --root-dir "$dir/kubelet" --cert-dir "$dir/kubelet-pki"

@@ -5,6 +5,7 @@
 
 mod certificates;
 mod deaths;
+mod disk;
 mod docs_manifests;
 mod identity;
 mod jobs;

@@ -281,6 +281,8 @@ pub enum TerminatedBy {
     Cluster(String),
     /// The deadline.
     Deadline,
+    /// The node, because the attempt wrote more to its disk than it may; with a description for people.
+    DiskLimit(String),
 }
 
 /// Artifacts of an agent that has ended.

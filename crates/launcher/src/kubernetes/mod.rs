@@ -132,6 +132,11 @@ const AUTHORITIES: usize = 8;
 /// Number of retries on conflicting changes of a Pod; after them it is left for later.
 const CONFLICTS: usize = 5;
 
+/// Number of looks for the party that terminated a Pod: a warning of the kubelet may arrive after the agent's outcome.
+const TERMINATION_LOOKS: usize = 5;
+/// Pause between them.
+const TERMINATION_PAUSE: Duration = Duration::from_millis(200);
+
 impl KubernetesLauncher {
     /// Starts to watch the Pods of the namespace. Must be called in a runtime.
     pub fn new(client: Client, options: KubernetesOptions) -> Self {
@@ -194,11 +199,29 @@ impl KubernetesLauncher {
 
     /// The party that terminated the attempt's Pod, if it did not end by itself.
     pub async fn terminated_by(&self, target: &Target) -> Option<TerminatedBy> {
-        // Not from the cache: the agent may be faster than the watch.
-        match self.find_now(target).await.ok()? {
-            Found::Own(pod) => observe::terminated_by(&pod, jiff::Timestamp::now()),
-            Found::Foreign | Found::None => None,
+        for look in 0..TERMINATION_LOOKS {
+            if look > 0 {
+                tokio::time::sleep(TERMINATION_PAUSE).await;
+            }
+            // Not from the cache: the agent may be faster than the watch.
+            let Found::Own(pod) = self.find_now(target).await.ok()? else { return None };
+            let by = match observe::terminated_by(&pod, jiff::Timestamp::now()) {
+                None => self.evicted_by(&pod).await,
+                by => by,
+            };
+            if by.is_some() {
+                return by;
+            }
         }
+        None
+    }
+
+    /// The cause of the Pod's eviction by the kubelet, if there is a warning of one.
+    async fn evicted_by(&self, pod: &Pod) -> Option<TerminatedBy> {
+        let uid = pod.uid()?;
+        let fields = format!("involvedObject.uid={uid},reason={}", observe::EVICTED);
+        let warnings = self.events.list(&ListParams::default().fields(&fields).limit(1)).await.ok()?;
+        warnings.items.first().map(observe::evicted_by)
     }
 
     /// The Pod's warnings, newest last.

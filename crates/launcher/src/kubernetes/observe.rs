@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodCondition,
+    ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Event, Pod, PodCondition,
 };
 use sqlflow_job::Milestones;
 use sqlflow_proto::agent::Outcome;
@@ -25,6 +25,10 @@ const STARTING: Duration = Duration::from_secs(10 * 60);
 
 /// The kubelet's reason for a Pod that exceeded its deadline.
 const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+/// The kubelet's reason for a Pod that it evicted, and for the warning that it writes before.
+pub(super) const EVICTED: &str = "Evicted";
+/// Annotation of that warning if the node, not the Pod, has reached a limit.
+const STARVED_RESOURCE: &str = "starved_resource";
 
 /// The observation of an attempt with this Pod. `events` are the Pod's warnings, newest last. `is_overdue`: it was
 /// deleted and should be gone; see [`super::terminating_pods`].
@@ -40,6 +44,10 @@ pub(super) fn observe(pod: &Pod, events: &[String], is_overdue: bool) -> Observa
     let said = terminated.and_then(|it| termination_message::read(it.message.as_deref()?));
     if status.reason.as_deref() == Some(DEADLINE_EXCEEDED) {
         return gone(past_deadline(said));
+    }
+    // An eviction for the sake of the node is a disruption.
+    if status.reason.as_deref() == Some(EVICTED) && terminated.is_some() && disruption.is_none() {
+        return gone(over_disk_limit(&status.message.unwrap_or_default(), said));
     }
     if let Some(said) = said {
         return gone(said);
@@ -75,20 +83,31 @@ fn gone(artifacts: AgentArtifacts) -> Observation {
     Observation::Gone(Box::new(artifacts))
 }
 
-/// The outcome for a Pod that exceeded its deadline. An agent that had an outcome before the kubelet ended it was in
-/// time. One that the kubelet ended reports how many records it has, and whether its output is kept; without a report
-/// neither is known.
+/// The outcome for a Pod that exceeded its deadline.
 fn past_deadline(said: Option<AgentArtifacts>) -> AgentArtifacts {
     let message = "the Pod ran longer than it may (activeDeadlineSeconds)".to_owned();
-    let deadline = Outcome { reason: Reason::Deadline.into(), message, ..Outcome::default() };
+    ended_by_kubelet(Reason::Deadline, message, said)
+}
+
+/// The outcome for a Pod that wrote too much. Another attempt would write as much.
+fn over_disk_limit(detail: &str, said: Option<AgentArtifacts>) -> AgentArtifacts {
+    ended_by_kubelet(Reason::Terminated, disk_limit_text(detail), said)
+}
+
+/// The outcome for a Pod that the kubelet ended. An agent that had an outcome before was in time. One that the kubelet
+/// ended reports how many records it has, and whether its output is kept; without a report neither is known.
+fn ended_by_kubelet(reason: Reason, message: String, said: Option<AgentArtifacts>) -> AgentArtifacts {
     match said {
         Some(AgentArtifacts { end: End::Reported(said), .. }) if said.reason() == Reason::Terminated => {
-            let message = format!("{}; {}", deadline.message, said.message);
-            let outcome = Outcome { reason: deadline.reason, message, retryable: false, ..said };
+            let message = format!("{message}; {}", said.message);
+            let outcome = Outcome { reason: reason.into(), message, retryable: false, ..said };
             AgentArtifacts { end: End::Reported(outcome), ..AgentArtifacts::default() }
         }
         Some(said) => said,
-        None => AgentArtifacts { end: End::ReportedByPlatform(deadline), ..AgentArtifacts::default() },
+        None => {
+            let seen = Outcome { reason: reason.into(), message, ..Outcome::default() };
+            AgentArtifacts { end: End::ReportedByPlatform(seen), ..AgentArtifacts::default() }
+        }
     }
 }
 
@@ -154,6 +173,25 @@ pub(super) fn terminated_by(pod: &Pod, now: Timestamp) -> Option<TerminatedBy> {
         .and_then(|all| all.iter().find(|it| it.type_ == "DisruptionTarget" && it.status == "True"));
     let deleted = || pod.metadata.deletion_timestamp.as_ref().map(|_| "somebody deleted the Pod".to_owned());
     disruption.map(disruption_text).or_else(deleted).map(TerminatedBy::Cluster)
+}
+
+/// The cause of an eviction, by the kubelet's warning. The Pod's status has it only when all containers have ended.
+pub(super) fn evicted_by(warning: &Event) -> TerminatedBy {
+    let detail = warning.message.clone().unwrap_or_default();
+    match warning.metadata.annotations.as_ref().and_then(|it| it.get(STARVED_RESOURCE)) {
+        Some(resource) => {
+            TerminatedBy::Cluster(format!("its node ran out of {resource} ({})", detail.trim()))
+        }
+        None => TerminatedBy::DiskLimit(disk_limit_text(&detail)),
+    }
+}
+
+/// `detail` is the kubelet's sentence.
+fn disk_limit_text(detail: &str) -> String {
+    let detail = detail.trim_end_matches(['.', ' ']);
+    format!(
+        "the Pod was evicted because it wrote more to the disk of its node than it may ({detail}); write less, or raise the limit in the Pod template (--pod-template)"
+    )
 }
 
 /// The disruption that ended the Pod.
@@ -334,6 +372,46 @@ mod tests {
             (Reason::Deadline, false, true)
         );
         assert!(outcome.message.ends_with("; what the command made is kept"), "{}", outcome.message);
+    }
+
+    /// As the kubelet writes it. A disruption is an eviction for the sake of the node, which another attempt survives.
+    fn evicted(message: &str, conditions: Value) -> Outcome {
+        let mut status = ended(json!({ "exitCode": 143, "reason": "Error", "message": message }));
+        status["reason"] = json!("Evicted");
+        status["message"] = json!("Usage of EmptyDir volume \"sqlflow-tmp\" exceeds the limit \"4Gi\". ");
+        status["conditions"] = conditions;
+        outcome_of(seen(status))
+    }
+
+    #[test]
+    fn exceeded_disk_limit_is_reported_and_not_retryable() {
+        let terminated =
+            json!({ "reason": "terminated", "message": "TERM", "records": 9, "retryable": true });
+        let limit = "(Usage of EmptyDir volume \"sqlflow-tmp\" exceeds the limit \"4Gi\"); write less";
+        for (message, records) in [("", 0), (terminated.to_string().as_str(), 9)] {
+            let outcome = evicted(message, json!([]));
+            assert_eq!((outcome.reason(), outcome.retryable), (Reason::Terminated, false));
+            assert!(outcome.message.contains(limit), "{}", outcome.message);
+            assert_eq!(outcome.last_seq, records);
+        }
+        let disruption =
+            json!([{ "type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet" }]);
+        let outcome = evicted("", disruption);
+        assert_eq!((outcome.reason(), outcome.retryable), (Reason::Lost, true));
+        assert!(outcome.message.contains("its node ran out of a resource"), "{}", outcome.message);
+    }
+
+    #[test]
+    fn warning_of_an_eviction_names_its_cause() {
+        let by = |annotations: Value| {
+            let warning = json!({
+                "metadata": { "annotations": annotations }, "involvedObject": {}, "message": "Too much. ",
+            });
+            evicted_by(&serde_json::from_value(warning).unwrap())
+        };
+        assert!(matches!(by(json!({})), TerminatedBy::DiskLimit(it) if it.contains("(Too much);")));
+        let starved = by(json!({ "starved_resource": "memory" }));
+        assert_eq!(starved, TerminatedBy::Cluster("its node ran out of memory (Too much.)".to_owned()));
     }
 
     /// Only an agent knows that: an outcome without its word would be taken for one with no records.

@@ -359,6 +359,27 @@ async fn output_kept_before_the_pods_deadline_stays_kept() {
     assert_eq!(job.steps[0].kept_output(), Some(1));
 }
 
+/// Another attempt would write as much.
+#[tokio::test]
+async fn pod_over_its_disk_limit_is_not_retried() {
+    let world = world().await;
+    let why = "the Pod was evicted because it wrote too much".to_owned();
+    *world.platform.ender.lock().unwrap() = Some(TerminatedBy::DiskLimit(why));
+    let mut stream = world.attach(KEY).await.unwrap();
+    let outcome = agent::Outcome {
+        reason: agent::outcome::Reason::Terminated.into(),
+        message: "told to stop".to_owned(),
+        retryable: true,
+        ..agent::Outcome::default()
+    };
+    stream.say(attach_request::Message::Outcome(outcome)).await;
+    assert!(matches!(stream.next().await, Ok(Message::OutcomeAck(_))));
+    let job = world.store.load(&world.attempt.job).await.unwrap().unwrap().job;
+    let outcome = job.attempt(&world.attempt).unwrap().outcome().unwrap();
+    assert_eq!((outcome.reason, outcome.retryable), (Reason::Terminated, false));
+    assert_eq!(outcome.message, "the Pod was evicted because it wrote too much; told to stop");
+}
+
 /// Another server's cancel arrives by the store's signal, before the periodic reload.
 #[tokio::test]
 async fn change_by_another_server_reaches_an_open_stream() {

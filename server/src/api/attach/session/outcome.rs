@@ -83,6 +83,11 @@ impl Session<'_> {
                     converted.retryable = false;
                     converted.message = format!("it ran longer than its Pod may; {}", converted.message);
                 }
+                // Another attempt would write as much.
+                Some(TerminatedBy::DiskLimit(why)) => {
+                    converted.retryable = false;
+                    converted.message = format!("{why}; {}", converted.message);
+                }
                 None => {}
             }
         }
