@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 use sqlflow_tests::cluster::{Cluster, Namespace};
+use sqlflow_tests::documents::blocks;
 use sqlflow_tests::python::repository;
 use tempfile::TempDir;
 
@@ -133,41 +134,68 @@ fn expect_complete<'a>(objects: &'a [Value], namespace: &str) -> &'a Value {
     server
 }
 
-/// Asserts who reaches whom, and what the server and submitters may do. That the policies are in force is the cluster's part:
-/// the network of the test cluster ignores them.
+/// The object of this name.
+fn named<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let is_it = |it: &&Value| it["kind"] == kind && it["metadata"]["name"] == name;
+    objects.iter().find(is_it).unwrap_or_else(|| panic!("there is no {kind} {name}"))
+}
+
+fn namespace_selector(name: &str) -> Value {
+    json!({ "matchLabels": { "kubernetes.io/metadata.name": name } })
+}
+
+fn tcp(port: u16) -> Value {
+    json!({ "port": port, "protocol": "TCP" })
+}
+
+fn udp(port: u16) -> Value {
+    json!({ "port": port, "protocol": "UDP" })
+}
+
+/// What Pods of jobs reach, by the policies of the base.
+fn expect_policies_of_jobs(objects: &[Value], namespace: &str) {
+    let server = json!({ "matchLabels": { "app.kubernetes.io/component": "server" } });
+    let server = json!({ "namespaceSelector": namespace_selector(namespace), "podSelector": server });
+    let names = json!({ "matchLabels": { "k8s-app": "kube-dns" } });
+    let names = json!({ "namespaceSelector": namespace_selector("kube-system"), "podSelector": names });
+    let addresses = json!([
+        { "namespaceSelector": {} },
+        { "ipBlock": { "cidr": "0.0.0.0/0", "except":
+            ["169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"] } },
+        { "ipBlock": { "cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128"] } },
+    ]);
+    let ports = [443, 3306, 5432, 8020, 9000, 9866, 9870, 9864, 9871, 9865, 88].map(tcp);
+    let ports = [ports.as_slice(), &[udp(88)]].concat();
+    let both = json!(["Ingress", "Egress"]);
+    let egress = json!(["Egress"]);
+    for (name, types, to, ports) in [
+        ("sqlflow-submitters", &both, json!([server]), vec![tcp(7443)]),
+        ("sqlflow-dns", &egress, json!([names]), vec![udp(53), tcp(53)]),
+        ("sqlflow-data", &egress, addresses, ports),
+    ] {
+        let policy = named(objects, "NetworkPolicy", name);
+        assert_eq!(policy["metadata"]["namespace"], *jobs_of(namespace));
+        let egress = json!([{ "to": to, "ports": ports }]);
+        assert_eq!(
+            policy["spec"],
+            json!({ "podSelector": {}, "policyTypes": types, "egress": egress }),
+            "{name}"
+        );
+    }
+}
+
+/// Asserts who reaches whom, and what the server and submitters may do. `network` tests the policies in force.
 fn expect_isolated(objects: &[Value], namespace: &str) {
     let jobs = jobs_of(namespace);
-    let found = |kind: &str, name: &str| {
-        let is_it = |it: &&Value| it["kind"] == kind && it["metadata"]["name"] == name;
-        objects.iter().find(is_it).unwrap_or_else(|| panic!("there is no {kind} {name}"))
-    };
-    let named = |name: &str| json!({ "matchLabels": { "kubernetes.io/metadata.name": name } });
-    let tcp = |port: u16| json!({ "port": port, "protocol": "TCP" });
-
-    let submitters = &found("NetworkPolicy", "sqlflow-submitters");
-    assert_eq!(submitters["metadata"]["namespace"], *jobs);
-    let server = json!({ "matchLabels": { "app.kubernetes.io/component": "server" } });
-    let expected = json!({
-        "podSelector": {},
-        "policyTypes": ["Ingress", "Egress"],
-        "egress": [
-            { "ports": [{ "port": 53, "protocol": "UDP" }, tcp(53)] },
-            { "to": [{ "namespaceSelector": named(namespace), "podSelector": server }], "ports": [tcp(7443)] },
-            { "to": [
-                { "ipBlock": { "cidr": "0.0.0.0/0", "except":
-                    ["169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"] } },
-                { "ipBlock": { "cidr": "::/0", "except": ["fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128"] } },
-            ] },
-        ],
-    });
-    assert_eq!(submitters["spec"], expected);
+    let found = |kind: &str, name: &str| named(objects, kind, name);
+    expect_policies_of_jobs(objects, namespace);
 
     let others = json!([{ "key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [jobs] }]);
     let expected = json!({
-        "podSelector": server,
+        "podSelector": { "matchLabels": { "app.kubernetes.io/component": "server" } },
         "policyTypes": ["Ingress"],
         "ingress": [
-            { "from": [{ "namespaceSelector": named(&jobs) }], "ports": [tcp(7443)] },
+            { "from": [{ "namespaceSelector": namespace_selector(&jobs) }], "ports": [tcp(7443)] },
             { "from": [{ "namespaceSelector": { "matchExpressions": others } }], "ports": [tcp(50080), tcp(9090)] },
             { "from": [{ "podSelector": {} }], "ports": [tcp(50051)] },
         ],
@@ -216,6 +244,26 @@ fn apiserver_accepts_the_documented_manifests() {
         let image = variable(server, "SQLFLOW_POD_IMAGE");
         assert_eq!(image, Some("registry.example/sqlflow-submitter:1"));
     }
+}
+
+/// The page's patches replace what Pods of jobs reach: only these databases, and a name server on the node.
+#[test]
+fn documented_patches_replace_what_jobs_reach() {
+    let _place = Place::new();
+    let manifests = copied();
+    write_overlay(&manifests, &documented()[0]);
+    let file = manifests.path().join("manifests/overlays/mine/kustomization.yaml");
+    let patches = blocks("docs/kubernetes.md", "yaml");
+    assert_eq!(patches.len(), 1, "{patches:?}");
+    let overlay = std::fs::read_to_string(&file).unwrap() + &patches[0];
+    std::fs::write(&file, overlay).unwrap();
+    let objects = dry_run(&manifests, "mine");
+    let egress = |name: &str| &named(&objects, "NetworkPolicy", name)["spec"]["egress"];
+    let to =
+        |cidr: &str, ports: Vec<Value>| json!({ "to": [{ "ipBlock": { "cidr": cidr } }], "ports": ports });
+    assert_eq!(*egress("sqlflow-dns"), json!([to("169.254.20.10/32", vec![udp(53), tcp(53)])]));
+    let data = [to("10.20.0.0/16", vec![tcp(3307)]), to("10.30.0.0/24", vec![tcp(443)])];
+    assert_eq!(*egress("sqlflow-data"), json!(data));
 }
 
 /// Cluster-wide objects have names of their own, so installations do not replace or remove each other's.
