@@ -102,6 +102,7 @@ test-rust: packages build agent venv ## Unit, property and end-to-end tests
 	cargo test -p sqlflow-tests --test observe
 
 test-cluster: cluster ## Jobs on a real Kubernetes of this machine (root and Linux only)
+	@scripts/test-tool.sh network-policies > /dev/null
 	cargo test -p sqlflow-tests --test kubernetes
 	cargo test -p sqlflow-tests --test kubernetes -- --ignored --test-threads 1
 

@@ -18,7 +18,7 @@ command -v chromedriver > /dev/null || missing+=(chromium-driver)
 command -v promtool > /dev/null || missing+=(prometheus)
 command -v setpriv > /dev/null || missing+=(util-linux)
 if [ "${1:-}" = cluster ]; then
-    for program in containerd runc iptables conntrack socat mmdebstrap openssl; do
+    for program in containerd runc iptables ipset conntrack socat mmdebstrap openssl; do
         command -v "$program" > /dev/null || [ -x "/usr/sbin/$program" ] || missing+=("$program")
     done
     [ -x /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)

@@ -254,11 +254,22 @@ down() {
     done
     for hook in INPUT OUTPUT; do iptables -D $hook -j KUBE-FIREWALL 2> /dev/null || true; done
     iptables -F KUBE-FIREWALL 2> /dev/null && iptables -X KUBE-FIREWALL || true
+    forget_policies
     ip link delete sqlflow0 2> /dev/null || true
     ip addr del $host_ip/32 dev lo 2> /dev/null || true
     for namespace in $(ip netns list 2> /dev/null | awk '/^cni-/ {print $1}'); do ip netns delete "$namespace" || true; done
     grep -o " $dir/[^ ]*" /proc/mounts | sort -r | while read -r mount; do umount -l "$mount" 2> /dev/null || true; done
     rm -rf "$dir"
+}
+
+# Rules and addresses that a killed test of network policies left.
+forget_policies() {
+    local policies='KUBE-(ROUTER|POD-FW|NWPLCY)-' name
+    if iptables-save -t filter | grep -cE "$policies" > /dev/null; then
+        iptables-save -t filter | grep -vE "$policies" | iptables-restore -T filter
+    fi
+    for name in $(ipset list -n 2> /dev/null | grep -E '^(KUBE-(SRC|DST)|TMP)-'); do ipset destroy "$name"; done
+    for name in 10.250.0.2 169.254.169.254; do ip addr del $name/32 dev lo 2> /dev/null || true; done
 }
 
 stop() {

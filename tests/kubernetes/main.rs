@@ -10,6 +10,7 @@ mod docs_manifests;
 mod identity;
 mod jobs;
 mod manifests;
+mod network;
 mod node;
 mod outages;
 mod pending;

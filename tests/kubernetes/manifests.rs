@@ -53,7 +53,7 @@ pub(crate) fn make_certificates(namespace: &Namespace) {
 }
 
 /// Deploys the server. Returns the folder of the kustomization.
-fn deploy(namespace: &Namespace) -> PathBuf {
+pub(crate) fn deploy(namespace: &Namespace) -> PathBuf {
     make_certificates(namespace);
     // A base must be a relative path.
     let dir = namespace.dir().join("overlay");
@@ -72,7 +72,7 @@ fn deploy(namespace: &Namespace) -> PathBuf {
     dir
 }
 
-async fn client(namespace: &Namespace) -> Client {
+pub(crate) async fn client(namespace: &Namespace) -> Client {
     let ip = namespace.kubectl(&["get", "service", "sqlflow-server", "-o", "jsonpath={.spec.clusterIP}"]);
     let ca = namespace.kubectl(&["get", "configmap", "sqlflow-ca", "-o", r"jsonpath={.data.ca\.crt}"]);
     // kube-proxy may need a moment, and on a busy machine a long one.

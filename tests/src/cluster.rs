@@ -86,6 +86,11 @@ impl Cluster {
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// For programs that talk to the apiserver as its administrator.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// For scripts that call kubectl.
     pub fn kubectl_command(&self) -> String {
         format!("{} kubectl --kubeconfig {}", self.kubernetes.display(), self.kubeconfig.display())
