@@ -153,6 +153,11 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_LINGER", value_name = "TIME", default_value = "1h", value_parser = duration)]
     pub linger: Duration,
 
+    /// Time after which a server that nobody uses ends: no call of a client, no web page, no job that has not ended; 0:
+    /// never
+    #[arg(long, env = "SQLFLOW_EXIT_WHEN_IDLE", value_name = "TIME", default_value = "0", value_parser = duration)]
+    pub exit_when_idle: Duration,
+
     /// Time without a heartbeat after which other servers claim a server's jobs
     #[arg(long, env = "SQLFLOW_LEASE", value_name = "TIME", default_value = "15s", value_parser = duration)]
     pub lease: Duration,

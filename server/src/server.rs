@@ -31,6 +31,7 @@ use crate::attach_errors::AttachErrors;
 use crate::codegen::{AssignOptions, Assigner};
 use crate::config::files::{find_agent, read_yaml};
 use crate::config::{LauncherOption, Options};
+use crate::idle::{self, LastUse};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore};
 use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
@@ -143,6 +144,7 @@ pub async fn run(
         LauncherOption::Kubernetes => data_sources.in_pods(reach),
     };
     let assigner = Assigner::new(Arc::clone(&store), assign, data_sources.clone());
+    let last_use = LastUse::default();
     let attach_errors = AttachErrors::default();
     let memory_peaks = MemoryPeaks::default();
     let reconciler = Reconciler::new(
@@ -179,11 +181,18 @@ pub async fn run(
         checks: Checks::default(),
         access: access.clone(),
         admission: admission.clone(),
+        last_use: last_use.clone(),
         oidc: oidc
             .clone()
             .zip(options.access.oidc.client()?)
             .map(|(oidc, client)| OidcSignIn::new(oidc, client)),
     };
+    let idling = (!options.exit_when_idle.is_zero()).then(|| {
+        let store = Arc::clone(&store);
+        let ending =
+            idle::shut_down_when_idle(options.exit_when_idle, last_use.clone(), store, shutdown.clone());
+        tokio::spawn(ending)
+    });
     let services = Api {
         assigner,
         store,
@@ -207,6 +216,7 @@ pub async fn run(
         grace: options.grace,
         access,
         admission,
+        last_use,
         shutdown: shutdown.clone(),
     };
     tracing::info!(listen = %clients.local_addr()?, http = %pages.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
@@ -221,8 +231,8 @@ pub async fn run(
         web.serve(pages, pages_tls, metrics_listener).await;
         Ok(())
     });
-    if let Some(fetching) = fetching {
-        fetching.abort();
+    for task in [fetching, idling].into_iter().flatten() {
+        task.abort();
     }
     looking.abort();
     housekeeping.abort();
