@@ -20,4 +20,8 @@ tokens=${XDG_STATE_HOME:-$HOME/.local/state}/sqlflow
 if [ -e "$tokens" ]; then
     echo "kept: $tokens, the tokens of the jobs that you have started; to remove them: rm -r '$tokens'"
 fi
+own=${XDG_DATA_HOME:-$HOME/.local/share}/sqlflow/own
+if [ -e "$own" ]; then
+    echo "kept: $own, the state of your own server, with logs and models; to remove it: rm -r '$own'"
+fi
 echo "kept: the state folders of servers (--state-dir), with logs and models"

@@ -12,6 +12,9 @@ mod rows;
 mod sized_encoder;
 mod strings;
 
+/// Metadata with the server's version, in the response of ListJobs.
+pub const SERVER_VERSION: &str = "sqlflow-server-version";
+
 /// Everything below package `sqlflow`.
 pub mod sqlflow {
     /// The public token API and the shapes of its data.

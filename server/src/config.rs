@@ -34,9 +34,12 @@ pub use access::{AccessArgs, TokenArgs};
 use kubernetes::KUBERNETES_ONLY;
 pub use kubernetes::KubernetesArgs;
 pub use secrets_key::SecretsArgs;
-use values::{bytes, web_url};
+use values::{bytes, client_address, web_url};
 
 use crate::doctor;
+
+/// Address of a listener that a server may do without. For clap, `Option` itself is an option without a default.
+pub type OptionalAddress = Option<SocketAddr>;
 
 /// Accepts SQL programs over gRPC, and executes their steps outside of its own process.
 ///
@@ -59,9 +62,9 @@ pub struct Options {
     pub config: Option<PathBuf>,
 
     /// Address for clients (gRPC), such as localhost:50051; :50051 is all addresses of this machine. Port 0 takes a free
-    /// one, which the log then names
-    #[arg(long, env = "SQLFLOW_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50051", value_parser = address::listen)]
-    pub listen: SocketAddr,
+    /// one, which the log then names. Empty: none, and clients have --socket only
+    #[arg(long, env = "SQLFLOW_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50051", value_parser = client_address)]
+    pub listen: OptionalAddress,
 
     /// Address for browsers and probes (HTTP): job pages, /healthz, /readyz, /metrics. Port 0 takes a free one
     #[arg(long, env = "SQLFLOW_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50080", value_parser = address::http_listen)]
@@ -152,6 +155,11 @@ pub struct Options {
     /// Time that a finished agent waits for a server, from its last acknowledged record, before it leaves its outcome on disk
     #[arg(long, env = "SQLFLOW_LINGER", value_name = "TIME", default_value = "1h", value_parser = duration)]
     pub linger: Duration,
+
+    /// Time after which a server that nobody uses ends: no call of a client, no web page, no job that has not ended; 0:
+    /// never
+    #[arg(long, env = "SQLFLOW_EXIT_WHEN_IDLE", value_name = "TIME", default_value = "0", value_parser = duration)]
+    pub exit_when_idle: Duration,
 
     /// Time without a heartbeat after which other servers claim a server's jobs
     #[arg(long, env = "SQLFLOW_LEASE", value_name = "TIME", default_value = "15s", value_parser = duration)]
@@ -386,7 +394,7 @@ mod tests {
             ["sqlflow-server".to_owned()].into_iter().chain(from_file).chain(["--grace=5s".to_owned()]);
         let options = Options::parse_from(args);
         assert_eq!(options.grace, Duration::from_secs(5));
-        assert_eq!(options.listen.port(), 1);
+        assert_eq!(options.listen.unwrap().port(), 1);
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod data_sources;
 pub mod doctor;
 #[cfg(test)]
 mod fixture;
+pub mod idle;
 pub mod memory_peaks;
 pub mod metrics;
 pub mod model_rights;

@@ -31,6 +31,7 @@ use crate::attach_errors::AttachErrors;
 use crate::codegen::{AssignOptions, Assigner};
 use crate::config::files::{find_agent, read_yaml};
 use crate::config::{LauncherOption, Options};
+use crate::idle::{self, LastUse};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore};
 use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
@@ -80,11 +81,14 @@ pub async fn run(
         tracing::warn!("{why}");
     }
     let reach = options.reach(&state_dir)?;
-    let clients = listen(&options, "listen", options.listen).await?;
+    let clients = match options.listen {
+        Some(address) => Some(listen(&options, "listen", address).await?),
+        None => None,
+    };
     let oidc = options.access.oidc.open()?;
     let access = access(&options, oidc.clone()).await?;
     let admission = Admission::new(options.access.limits());
-    let socket = client_socket(&options);
+    let socket = client_socket(&options)?;
     let clients_tls = options.access.tls("h2")?.map(Arc::new);
     let pages_tls = options.access.tls("http/1.1")?.map(Arc::new);
     let reload = |tls: &Option<Arc<ServerTls>>, who| {
@@ -143,6 +147,7 @@ pub async fn run(
         LauncherOption::Kubernetes => data_sources.in_pods(reach),
     };
     let assigner = Assigner::new(Arc::clone(&store), assign, data_sources.clone());
+    let last_use = LastUse::default();
     let attach_errors = AttachErrors::default();
     let memory_peaks = MemoryPeaks::default();
     let reconciler = Reconciler::new(
@@ -179,11 +184,18 @@ pub async fn run(
         checks: Checks::default(),
         access: access.clone(),
         admission: admission.clone(),
+        last_use: last_use.clone(),
         oidc: oidc
             .clone()
             .zip(options.access.oidc.client()?)
             .map(|(oidc, client)| OidcSignIn::new(oidc, client)),
     };
+    let idling = (!options.exit_when_idle.is_zero()).then(|| {
+        let store = Arc::clone(&store);
+        let ending =
+            idle::shut_down_when_idle(options.exit_when_idle, last_use.clone(), store, shutdown.clone());
+        tokio::spawn(ending)
+    });
     let services = Api {
         assigner,
         store,
@@ -207,9 +219,11 @@ pub async fn run(
         grace: options.grace,
         access,
         admission,
+        last_use,
         shutdown: shutdown.clone(),
     };
-    tracing::info!(listen = %clients.local_addr()?, http = %pages.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
+    let address = clients.as_ref().map(TcpListener::local_addr).transpose()?.map(tracing::field::display);
+    tracing::info!(listen = address, http = %pages.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
     let clients = ClientListener { tcp: clients, tls: clients_tls, socket };
     // Not awaited: the provider may be away. A failure is logged.
     let fetching = oidc.map(|oidc| tokio::spawn(async move { oidc.keep_fresh().await }));
@@ -221,8 +235,8 @@ pub async fn run(
         web.serve(pages, pages_tls, metrics_listener).await;
         Ok(())
     });
-    if let Some(fetching) = fetching {
-        fetching.abort();
+    for task in [fetching, idling].into_iter().flatten() {
+        task.abort();
     }
     looking.abort();
     housekeeping.abort();
@@ -302,22 +316,28 @@ async fn access(options: &Options, oidc: Option<Arc<Oidc>>) -> anyhow::Result<Ac
 }
 
 /// The Unix socket for clients. A server without it serves its port.
-fn client_socket(options: &Options) -> Option<ClientSocket> {
-    let path = options.access.socket()?;
+///
+/// # Errors
+/// It cannot listen there, and has no port.
+fn client_socket(options: &Options) -> anyhow::Result<Option<ClientSocket>> {
+    let Some(path) = options.access.socket() else { return Ok(None) };
+    let has_port = options.listen.is_some();
+    let failed = || format!("cannot listen on {} (from {})", path.display(), options.origin("socket"));
     match ClientSocket::bind(&path) {
         Ok(Some(socket)) => {
             tracing::info!(socket = %path.display(), "listening for clients of this user");
-            Some(socket)
+            return Ok(Some(socket));
         }
-        Ok(None) => {
+        Ok(None) if has_port => {
             tracing::info!(socket = %path.display(), "another server listens on the socket for clients");
-            None
         }
-        Err(error) => {
+        Ok(None) => anyhow::bail!("{}: another server listens there", failed()),
+        Err(error) if has_port => {
             tracing::warn!(socket = %path.display(), %error, "cannot listen on the socket for clients");
-            None
         }
+        Err(error) => return Err(error).with_context(failed),
     }
+    Ok(None)
 }
 
 /// Default of `--max-running`.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlflow_proto::SERVER_VERSION;
 use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
 use sqlflow_proto::v1::{
     GetJobRequest, Job, ListJobsRequest, ListJobsResponse, Request, Result as Page, Token,
@@ -104,6 +105,14 @@ impl Client {
         within_deadline(self.calls.get_job(request)).await
     }
 
+    /// Version of the server, if it says it: earlier ones do not.
+    pub(crate) async fn server_version(&mut self) -> Result<Option<String>, Status> {
+        let request = ListJobsRequest { page_size: 1, ..ListJobsRequest::default() };
+        let answer = answer_within_deadline(self.calls.list_jobs(request)).await?;
+        let version = answer.metadata().get(SERVER_VERSION).and_then(|version| version.to_str().ok());
+        Ok(version.map(str::to_owned))
+    }
+
     pub(crate) async fn list(&mut self, request: ListJobsRequest) -> Result<ListJobsResponse, Status> {
         within_deadline(self.calls.list_jobs(request)).await
     }
@@ -113,12 +122,18 @@ fn token_message(token: &str) -> Token {
     Token { token: token.to_owned(), ..Token::default() }
 }
 
-/// Waits for the whole response: `grpc-timeout` alone does not cover a response that stops in its middle.
 async fn within_deadline<T>(
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, Status> {
+    Ok(answer_within_deadline(call).await?.into_inner())
+}
+
+/// Waits for the whole response: `grpc-timeout` alone does not cover a response that stops in its middle.
+async fn answer_within_deadline<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<tonic::Response<T>, Status> {
     match tokio::time::timeout(CALL_DEADLINE, call).await {
-        Ok(answer) => Ok(answer?.into_inner()),
+        Ok(answer) => answer,
         Err(_) => Err(Status::new(
             Code::DeadlineExceeded,
             format!("no answer within {} s", CALL_DEADLINE.as_secs()),

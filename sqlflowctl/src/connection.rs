@@ -16,20 +16,22 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::failure::Failure;
 use crate::listener::TrustedUsers;
+use crate::own_server::OwnServer;
 
-/// Server of a user that names none, if the default socket does not exist.
-const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
+/// Server of a user that names none, if the default socket does not exist, and no server of their own runs.
+pub(crate) const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
 /// Variable with an access token.
 pub(crate) const TOKEN_VARIABLE: &str = "SQLFLOW_ACCESS_TOKEN";
 
 /// Options for the connection.
 #[derive(Debug, Args)]
 pub(crate) struct ConnectionArgs {
-    /// Address of the server: HOST:PORT, :PORT for this machine, https://HOST:PORT, or unix:///PATH. A server that is
-    /// not on this machine needs https and an access token (SQLFLOW_ACCESS_TOKEN), or a client certificate
-    /// [default: that of the login, or $XDG_RUNTIME_DIR/sqlflow/server.sock if it exists and the folder is your own, or
-    /// 127.0.0.1:50051]
-    #[arg(long, global = true, value_name = "ADDRESS", env = "SQLFLOW_SERVER", value_parser = address::server_url)]
+    /// Address of the server: HOST:PORT, :PORT for this machine, https://HOST:PORT, or unix:///PATH; own: a server of
+    /// your own on this machine, which is started if it does not run, and ends when nobody has used it for ten minutes. A
+    /// server that is not on this machine needs https and an access token (SQLFLOW_ACCESS_TOKEN), or a client certificate
+    /// [default: that of the login, or $XDG_RUNTIME_DIR/sqlflow/server.sock if it exists and the folder is your own, or your
+    /// own server if it runs, or 127.0.0.1:50051]
+    #[arg(long, global = true, value_name = "ADDRESS", env = "SQLFLOW_SERVER", value_parser = server_address)]
     pub(crate) server: Option<String>,
     /// User whose server this is, if it is on this machine, without TLS, and neither root's nor your own. Any user could
     /// listen there while the server is down, so nothing is sent to the server of a user who is not named
@@ -55,6 +57,8 @@ pub(crate) struct ConnectionArgs {
 pub(crate) struct Connection {
     /// URL of the server.
     pub(crate) server: String,
+    /// The server, if it is started when it is needed.
+    pub(crate) own: Option<OwnServer>,
     /// Where the access token is.
     pub(crate) token: AccessToken,
     server_user: Option<String>,
@@ -128,11 +132,13 @@ impl ConnectionArgs {
         // A login is for its own server: its token is not sent to others.
         let login = login.filter(|login| self.server.as_ref().is_none_or(|server| *server == login.server));
         let login = login.unwrap_or_default();
-        let server = match (&self.server, login.server.as_str()) {
+        let named = match (&self.server, login.server.as_str()) {
             (Some(server), _) => server.clone(),
             (None, "") => default_server(),
             (None, server) => server.to_owned(),
         };
+        let own = (named == address::OWN).then(OwnServer::of_user).transpose()?;
+        let server = own.as_ref().map_or(named, OwnServer::url);
         let in_variable = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
         let token = match (&self.access_token_file, in_variable, login.access_token.as_str()) {
             (Some(file), ..) => AccessToken::File(file.clone()),
@@ -143,6 +149,7 @@ impl ConnectionArgs {
         let identity = self.client_cert.clone().zip(self.client_key.clone());
         Ok(Connection {
             server,
+            own,
             token,
             server_user: self.server_user.clone().or(login.server_user),
             ca: self.ca.clone().or(login.ca),
@@ -151,8 +158,17 @@ impl ConnectionArgs {
     }
 }
 
+/// An address as a URL, or the name of a server of the user's own.
+fn server_address(text: &str) -> Result<String, String> {
+    if text == address::OWN { Ok(text.to_owned()) } else { address::server_url(text) }
+}
+
 fn default_server() -> String {
-    match address::default_socket().filter(|path| path.exists()) {
+    let own = || {
+        let socket = address::own_socket_in(&address::own_folder()?);
+        address::is_listening(&socket).then_some(socket)
+    };
+    match address::default_socket().filter(|path| path.exists()).or_else(own) {
         Some(path) => format!("unix://{}", path.display()),
         None => DEFAULT_SERVER.to_owned(),
     }
@@ -177,6 +193,7 @@ impl Connection {
     pub(crate) fn to(server: &str) -> Self {
         Self {
             server: server.to_owned(),
+            own: None,
             token: AccessToken::None,
             server_user: None,
             ca: None,
@@ -337,6 +354,15 @@ mod tests {
             assert!(with(None, login(open)).is_err(), "{open}");
         }
         assert!(!format!("{found:?}").contains("secret"));
+    }
+
+    #[test]
+    fn own_server_gets_no_token_of_a_login() {
+        assert_eq!(server_address("own").as_deref(), Ok("own"));
+        let found = args(Some("own")).with(login("https://a:1")).unwrap();
+        assert!(found.server.starts_with("unix:///") && found.server.ends_with("/sqlflow/own/server.sock"));
+        assert_eq!(found.token.read().unwrap(), None);
+        assert!(found.own.is_some() && args(Some("http://a:1")).with(None).unwrap().own.is_none());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io;
 
 use tonic::{Code, Status};
 
+use crate::connection::DEFAULT_SERVER;
 use crate::listener::ForeignServer;
 
 /// An error of a command. `Display` is the message for the user.
@@ -68,7 +69,11 @@ impl Failure {
             return Self::Server(format!("cannot connect to the server at {server}: {why}"));
         }
         if is_retryable(status) {
-            return Self::Server(format!("cannot reach the server at {server}: {}", reason(status)));
+            let hint = match server {
+                DEFAULT_SERVER => "; name one with --server, or let --server own start one of yours",
+                _ => "",
+            };
+            return Self::Server(format!("cannot reach the server at {server}: {}{hint}", reason(status)));
         }
         match status.code() {
             Code::InvalidArgument | Code::NotFound | Code::OutOfRange | Code::FailedPrecondition => {

@@ -1,7 +1,7 @@
 //! `sqlflowctl`, the command line of the SQLFlow job runner.
 //!
 //! - `args`: the command line. `commands`: the commands.
-//! - `connection`: the server's address, and who the user is. `listener`: whose server it is.
+//! - `connection`: the server's address, and who the user is. `listener`: whose server it is. `own_server`: starts one.
 //! - `client`, `follow`, `interrupt`: calls to the server, reading a job's log with retries, Ctrl+C.
 //! - `render`: records to text or JSON, without I/O. `console`: the output.
 //! - `token_store`, `token`: names of jobs. `failure`: errors and exit statuses. `manual`: manual pages and completion.
@@ -16,6 +16,7 @@ mod follow;
 mod interrupt;
 mod listener;
 mod manual;
+mod own_server;
 mod pager;
 mod render;
 mod terminal_text;

@@ -26,9 +26,10 @@ enum By {
 }
 
 /// Each block of commands: its page, a text that is only in this block, and its test.
-const BLOCKS: [(&str, &str, By); 22] = [
+const BLOCKS: [(&str, &str, By); 23] = [
     ("README.md", "make quickstart", By::Elsewhere("make test")),
     ("README.md", "make install", By::Here),
+    ("README.md", "SQLFLOW_SERVER=own", By::Here),
     ("README.md", "sqlflow-server --state-dir", By::Here),
     ("README.md", "sqlflowctl run -f", By::Here),
     ("docs/storage.md", "sqlflowctl models show", By::Here),
@@ -126,9 +127,15 @@ impl Person {
                 bash.env(name, format!("{home}/{folder}"));
             }
         }
-        for name in
-            ["VIRTUAL_ENV", "PYTHONPATH", "XDG_STATE_HOME", "SQLFLOW_DATASOURCE", "SQLFLOW_PYTHON", "PREFIX"]
-        {
+        for name in [
+            "VIRTUAL_ENV",
+            "PYTHONPATH",
+            "XDG_DATA_HOME",
+            "XDG_STATE_HOME",
+            "SQLFLOW_DATASOURCE",
+            "SQLFLOW_PYTHON",
+            "PREFIX",
+        ] {
             bash.env_remove(name);
         }
         let [clients, pages] = self.ports;
@@ -198,6 +205,11 @@ fn readme_commands_install_train_and_uninstall() {
     let said = person.run(&import, person.home.path());
     python::expect_only_bytecode(&said, &[&venv.display().to_string()]);
 
+    // The first commands after the installation. Their server ends by itself.
+    let own = commands("README.md", "SQLFLOW_SERVER=own");
+    let said = person.run(&format!("export SQLFLOW_EXIT_WHEN_IDLE=5s\n{own}"), &clone);
+    assert!(said.contains(" accuracy_score |   0.9\n"), "{said}");
+
     let served = person.serve(&commands("README.md", "sqlflow-server --state-dir"));
     let said = person.run(&commands("README.md", "sqlflowctl run -f"), &clone);
     // Of the 30 rows that were held out. On training rows the accuracy would be 1.
@@ -226,7 +238,10 @@ fn readme_commands_install_train_and_uninstall() {
     assert!(said.contains(&format!("kept: {}, the tokens", tokens.display())), "{said}");
     assert!(said.contains(&format!("rm -r '{}'", tokens.display())), "{said}");
     assert!(tokens.join("tokens").is_file(), "the user's tokens are kept");
-    for folder in ["bin", "lib", "share"] {
+    let own = person.path(".local/share/sqlflow/own");
+    assert!(said.contains(&format!("rm -r '{}'", own.display())), "{said}");
+    assert!(own.join("state/models/iris_model").is_dir(), "the user's models are kept");
+    for folder in ["bin", "lib", "share/man", "share/bash-completion"] {
         assert!(!person.path(".local").join(folder).exists(), "{folder} is not empty");
     }
     assert!(person.path("sqlflow-state/state.db").is_file(), "the state is kept");

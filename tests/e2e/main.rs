@@ -19,6 +19,7 @@ mod launching;
 mod model_files;
 mod models;
 mod outcomes;
+mod own_server;
 mod printed_errors;
 mod program_bytes;
 mod published_clients;

@@ -9,6 +9,7 @@ import ipaddress
 import json
 import os
 import re
+import socket
 import ssl
 import stat
 from collections.abc import Mapping
@@ -18,9 +19,11 @@ from typing import Any
 
 from sqlflow.errors import UsageError
 
-DEFAULT_SERVER = "http://127.0.0.1:50051"
-"""Server of a user who names none, if the default socket does not exist."""
 CLIENTS_PORT = 50051
+DEFAULT_SERVER = f"http://127.0.0.1:{CLIENTS_PORT}"
+"""Server of a user who names none, if one listens there."""
+OWN = "own"
+"""Name of a server of the user's own, in place of an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Address:
     client_key: Path | None = None
     server_user: str | None = None
     """User whose server this is, if it is on this machine and without TLS."""
+    own_folder: Path | None = None
+    """Folder of the user's own server, if it is that one: it is started when it is needed."""
 
     def target(self) -> str:
         """The server in gRPC's notation."""
@@ -108,13 +113,23 @@ def resolve(options: Options, variables: Mapping[str, str] = os.environ) -> Addr
         return None if text is None else Path(text).expanduser()
 
     wanted = setting(options.server, "SQLFLOW_SERVER")
-    server = None if wanted is None else server_url(wanted)
+    server = None if wanted is None else OWN if wanted == OWN else server_url(wanted)
     login = stored_login(variables)
     if login is not None and server not in (None, login.server):
         # A login is for its own server: its token is not sent to others.
         login = None
     if server is None:
-        server = login.server if login is not None else default_server(variables)
+        # Who shows an identity, or names a user, means a server of others.
+        named = (
+            setting(options.server_user, "SQLFLOW_SERVER_USER"),
+            setting(options.access_token, "SQLFLOW_ACCESS_TOKEN"),
+            setting(options.access_token_file, "SQLFLOW_ACCESS_TOKEN_FILE"),
+            setting(options.client_cert, "SQLFLOW_CLIENT_CERT"),
+        )
+        server = login.server if login is not None else default_server(variables, may_be_own=not any(named))
+    folder = _needed_folder(variables) if server == OWN else None
+    if folder is not None:
+        server = f"unix://{own_socket(folder)}"
     token, token_file = options.access_token, path(options.access_token_file, "SQLFLOW_ACCESS_TOKEN_FILE")
     if token is not None:
         token_file = None
@@ -131,7 +146,7 @@ def resolve(options: Options, variables: Mapping[str, str] = os.environ) -> Addr
         raise UsageError(f"cannot use a client certificate: its other half is missing; give {missing}, too")
     if (token is not None or token_file is not None) and not is_private(server):
         raise UsageError(f"cannot send the access token to {server}: it could be read on its way; write https://")
-    return Address(server, token, token_file, ca, certificate, key, server_user)
+    return Address(server, token, token_file, ca, certificate, key, server_user, folder)
 
 
 def server_url(text: str) -> str:
@@ -169,16 +184,21 @@ def _wrong(text: str, why: str) -> UsageError:
     return UsageError(f"cannot use {text!r} as the server's address: {why}")
 
 
-def default_server(variables: Mapping[str, str]) -> str:
-    """The socket of a server of this user, if there is one; otherwise the usual port."""
+def default_server(variables: Mapping[str, str], may_be_own: bool) -> str:
+    """The socket of a server of this user, if there is one. Otherwise the server of the usual port, if there is one and
+    the user's own does not run. Otherwise the user's own, if it may be that."""
     folder = variables.get("XDG_RUNTIME_DIR", "")
-    if not os.path.isabs(folder):
+    if os.path.isabs(folder):
+        # What is checked is what is used, wherever a link leads later.
+        folder = os.path.realpath(folder)
+        standing = Path(folder) / "sqlflow" / "server.sock"
+        # Not Path.exists, which raises PermissionError for another user's folder.
+        if _is_own_folder(folder) and os.path.exists(standing):
+            return f"unix://{standing}"
+    own = own_folder(variables) if may_be_own and hasattr(socket, "AF_UNIX") else None
+    if own is None:
         return DEFAULT_SERVER
-    # What is checked is what is used, wherever a link leads later.
-    folder = os.path.realpath(folder)
-    socket = Path(folder) / "sqlflow" / "server.sock"
-    # Not Path.exists, which raises PermissionError for another user's folder.
-    return f"unix://{socket}" if _is_own_folder(folder) and os.path.exists(socket) else DEFAULT_SERVER
+    return OWN if is_listening(own_socket(own)) or not is_port_open(CLIENTS_PORT) else DEFAULT_SERVER
 
 
 def _is_own_folder(folder: str) -> bool:
@@ -191,6 +211,60 @@ def _is_own_folder(folder: str) -> bool:
     except OSError:
         return False
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+
+
+def own_folder(variables: Mapping[str, str]) -> Path | None:
+    """Folder of the user's own server, for `sqlflowctl` too. None: the variables name no folder of this user."""
+    for variable, below in (("XDG_DATA_HOME", ""), ("HOME", ".local/share")):
+        home = variables.get(variable, "")
+        if os.path.isabs(home):
+            folder = Path(home) / below / "sqlflow" / "own"
+            return folder if _may_be_own(folder) else None
+    return None
+
+
+def _may_be_own(folder: Path) -> bool:
+    """Whether this is a folder of the user, or the first folder above it that exists belongs to them."""
+    for found in (folder, *folder.parents):
+        try:
+            is_own = os.stat(found).st_uid == os.geteuid()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+        return is_own and (found != folder or _is_own_folder(str(folder)))
+    return False
+
+
+def _needed_folder(variables: Mapping[str, str]) -> Path:
+    folder = own_folder(variables)
+    if folder is None:
+        raise UsageError("cannot use a server of your own: neither XDG_DATA_HOME nor HOME names a folder of yours")
+    return folder
+
+
+def own_socket(folder: Path) -> Path:
+    """Where the user's own server listens."""
+    return folder / "server.sock"
+
+
+def is_listening(path: Path) -> bool:
+    """Whether a server listens on this socket. Its file may be left of one that was killed."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def is_port_open(port: int) -> bool:
+    """Whether a program listens on this port of loopback."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def is_private(server: str) -> bool:

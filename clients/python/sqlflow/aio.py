@@ -24,6 +24,7 @@ from sqlflow.connection import RETRY_TIMEOUT, data_source, remember_token, user_
 from sqlflow.events import Event
 from sqlflow.flows import Program, Reader, Server
 from sqlflow.jobinfo import JobInfo
+from sqlflow.own_server import OwnServer
 from sqlflow.result import MAX_ROWS, Collector, Result
 
 T = TypeVar("T")
@@ -55,6 +56,7 @@ class Client:
         self.datasource = datasource
         self.user = user
         self._server = Server(address.server, retry_timeout)
+        self._own = OwnServer.of(address)
         self._credentials = credentials(address)
         self._channel: grpc.aio.Channel | None = None
         self._calls: dict[str, Any] = {}
@@ -122,6 +124,8 @@ class Client:
             return result
 
     async def _perform(self, call: Call) -> Any:
+        if self._own is not None and not self._own.is_up():
+            await asyncio.to_thread(self._own.ensure)
         if self._channel is None:
             # Here, since a channel belongs to the event loop that runs.
             self._channel = self._open()

@@ -16,6 +16,7 @@ from sqlflow.calls import CHANNEL_OPTIONS, Call, CallFailed, Flow, Pause, creden
 from sqlflow.flows import Program, Server
 from sqlflow.job import Job
 from sqlflow.jobinfo import JobInfo
+from sqlflow.own_server import OwnServer
 
 T = TypeVar("T")
 
@@ -39,8 +40,9 @@ def connect(
     """Returns a client of a server. It connects at the first call, and again after an interruption.
 
     Args:
-        server: `HOST:PORT`, `https://HOST:PORT` or `unix:///PATH`. By default `SQLFLOW_SERVER`, the server of
-            `sqlflowctl login`, the socket of a server of this user, or `127.0.0.1:50051`.
+        server: `HOST:PORT`, `https://HOST:PORT`, `unix:///PATH`, or `own` for a server of your own, which is started
+            when a call needs it. By default `SQLFLOW_SERVER`, the server of `sqlflowctl login`, the socket of a server
+            of this user, a server at `127.0.0.1:50051`, or your own.
         datasource: Data source of programs: a name that the server knows, a URI such as `sqlite:////path/file.db`, or
             a `pathlib.Path` of an SQLite file on this machine. By default `SQLFLOW_DATASOURCE`, or the server's own.
         access_token: Access token for a server of several users. By default that of `SQLFLOW_ACCESS_TOKEN`,
@@ -89,6 +91,7 @@ class Client:
         self.datasource = datasource
         self.user = user
         self._server = Server(address.server, retry_timeout)
+        self._own = OwnServer.of(address)
         secure = credentials(address)
         if secure is None:
             self._channel = grpc.insecure_channel(address.target(), CHANNEL_OPTIONS)
@@ -172,6 +175,8 @@ class Client:
             return result
 
     def _perform(self, call: Call) -> Any:
+        if self._own is not None:
+            self._own.ensure()
         return self._calls[call.method.name](call.request, timeout=call.timeout, metadata=metadata(self.address))
 
 

@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 import sqlflow
-from sqlflow.address import Address, Options, resolve, server_url
+from sqlflow.address import Address, Options, own_socket, resolve, server_url
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of who runs the tests."""
+    monkeypatch.setattr("sqlflow.address.is_port_open", lambda port: False)
+
+
+def own(home: Path) -> str:
+    return f"unix://{home}/.local/share/sqlflow/own/server.sock"
 
 
 def variables(folder: Path, **more: str) -> dict[str, str]:
@@ -66,16 +76,59 @@ def test_argument_precedes_variable_and_login(tmp_path: Path) -> None:
     assert resolve(Options("given:1"), set_here).server == "http://given:1"
     assert resolve(Options(), set_here).server == "http://variable:1"
     assert resolve(Options(), variables(tmp_path)).server == "https://login:1"
-    assert resolve(Options(), variables(tmp_path / "other")).server == "http://127.0.0.1:50051"
+    assert resolve(Options(), variables(tmp_path / "other")).server == own(tmp_path / "other")
 
 
 def test_socket_of_a_server_of_this_user_is_the_default(tmp_path: Path) -> None:
     set_here = variables(tmp_path, XDG_RUNTIME_DIR=str(tmp_path))
     socket = tmp_path / "sqlflow" / "server.sock"
-    assert resolve(Options(), set_here).server == "http://127.0.0.1:50051"
+    assert resolve(Options(), set_here).server == own(tmp_path)
     socket.parent.mkdir()
     socket.touch()
-    assert resolve(Options(), set_here).server == f"unix://{socket}"
+    found = resolve(Options(), set_here)
+    assert (found.server, found.own_folder) == (f"unix://{socket}", None)
+
+
+def test_own_server_is_the_default_unless_another_one_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = resolve(Options(), variables(tmp_path))
+    assert found.own_folder is not None and found.server == f"unix://{own_socket(found.own_folder)}" == own(tmp_path)
+    monkeypatch.setattr("sqlflow.address.is_port_open", lambda port: True)
+    standing = resolve(Options(), variables(tmp_path))
+    assert (standing.server, standing.own_folder) == ("http://127.0.0.1:50051", None)
+    monkeypatch.setattr("sqlflow.address.is_listening", lambda socket: True)
+    assert resolve(Options(), variables(tmp_path)) == found, "it runs already"
+
+
+def test_who_shows_an_identity_means_no_server_of_their_own(tmp_path: Path) -> None:
+    for options in (Options(server_user="sqlflow"), Options(access_token="secret"), Options(access_token_file="t")):
+        assert resolve(options, variables(tmp_path)).server == "http://127.0.0.1:50051"
+    assert resolve(Options(), variables(tmp_path, SQLFLOW_ACCESS_TOKEN="t")).server == "http://127.0.0.1:50051"
+
+
+def test_own_server_is_an_address(tmp_path: Path) -> None:
+    log_in(tmp_path, "https://a:1")
+    named = resolve(Options(), variables(tmp_path, SQLFLOW_SERVER="own", XDG_DATA_HOME=f"{tmp_path}/data"))
+    assert (named.server, named.token()) == (f"unix://{tmp_path}/data/sqlflow/own/server.sock", None)
+    assert resolve(Options("own"), variables(tmp_path)).own_folder == tmp_path / ".local/share/sqlflow/own"
+    assert resolve(Options(), {}).server == "http://127.0.0.1:50051", "without a home folder"
+    with pytest.raises(sqlflow.UsageError, match="neither XDG_DATA_HOME nor HOME"):
+        resolve(Options("own"), {})
+
+
+def test_folder_of_another_user_has_no_own_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = resolve(Options("own"), variables(tmp_path)).own_folder
+    assert folder is not None
+    folder.mkdir(parents=True)
+    folder.chmod(0o770)
+    with pytest.raises(sqlflow.UsageError, match="names a folder of yours"):
+        resolve(Options("own"), variables(tmp_path))
+    folder.chmod(0o700)
+    assert resolve(Options("own"), variables(tmp_path)).own_folder == folder
+    user = folder.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    for home in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(sqlflow.UsageError, match="names a folder of yours"):
+            resolve(Options("own"), variables(home))
 
 
 def test_folder_of_others_has_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,9 +137,9 @@ def test_folder_of_others_has_no_socket(tmp_path: Path, monkeypatch: pytest.Monk
     (folder / "sqlflow" / "server.sock").touch()
     set_here = variables(tmp_path, XDG_RUNTIME_DIR=str(folder))
     folder.chmod(0o777)
-    assert resolve(Options(), set_here).server == "http://127.0.0.1:50051"
+    assert resolve(Options(), set_here).server == own(tmp_path)
     folder.chmod(0o700)
-    assert resolve(Options(), set_here).server.startswith("unix://")
+    assert resolve(Options(), set_here).server == f"unix://{folder}/sqlflow/server.sock"
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
     assert resolve(Options(), set_here).server == "http://127.0.0.1:50051"
 

@@ -1,9 +1,10 @@
 //! Addresses from the command line.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
-use sqlflow_os::paths::is_own_folder;
+use sqlflow_os::paths::{is_below_own_folder, is_own_folder};
 
 /// Default ports, for messages.
 const CLIENTS: u16 = 50051;
@@ -65,6 +66,32 @@ pub fn default_socket() -> Option<PathBuf> {
     // What is checked is what is used, wherever a link leads later.
     let folder = folder.is_absolute().then(|| folder.canonicalize().ok())??;
     is_own_folder(&folder).then(|| folder.join("sqlflow/server.sock"))
+}
+
+/// Name of a server of the user's own, in place of an address.
+pub const OWN: &str = "own";
+
+/// Folder of a server of the user's own: `$XDG_DATA_HOME/sqlflow/own` or `~/.local/share/sqlflow/own`. `None`: the
+/// variables name no folder of this user.
+#[must_use]
+pub fn own_folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")))?;
+    let folder = data.join("sqlflow/own");
+    let is_own = if folder.exists() { is_own_folder(&folder) } else { is_below_own_folder(&folder) };
+    is_own.then_some(folder)
+}
+
+/// Where it listens. Not in `$XDG_RUNTIME_DIR`: a user's sessions may have several, or none.
+#[must_use]
+pub fn own_socket_in(own_folder: &Path) -> PathBuf {
+    own_folder.join("server.sock")
+}
+
+/// Whether a server listens on this socket. A socket's file may be left of one that was killed.
+#[must_use]
+pub fn is_listening(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
 }
 
 /// A server to connect to, as a URL: `http://HOST:PORT`, `https://HOST:PORT`, `HOST:PORT`, `:PORT` for this machine, or

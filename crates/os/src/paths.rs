@@ -45,6 +45,14 @@ pub fn is_own_folder(folder: &Path) -> bool {
     fs::metadata(folder).is_ok_and(is_own)
 }
 
+/// Whether this user may have what is or will be at this path: the first of its folders that exists is theirs. `sudo -E`
+/// and `su` keep the home folder of another user.
+#[must_use]
+pub fn is_below_own_folder(path: &Path) -> bool {
+    let first = path.ancestors().find_map(|folder| fs::metadata(folder).ok());
+    first.is_some_and(|found| found.uid() == Uid::effective().as_raw())
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -61,9 +69,11 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "x").unwrap();
         assert!(!is_own_folder(&file) && !is_own_folder(&dir.path().join("missing")));
+        assert!(is_below_own_folder(&dir.path().join("missing/folder")));
         // A process belongs to its user, and no kernel lets others write here.
         let of_others = Path::new("/proc/1");
         let is_ours = fs::metadata(of_others).unwrap().uid() == Uid::effective().as_raw();
         assert_eq!(is_own_folder(of_others), is_ours);
+        assert_eq!(is_below_own_folder(&of_others.join("missing")), is_ours);
     }
 }

@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 use super::{Access, Peer, allowed, bearer};
 
 /// Services that serve everybody: probes have no identity.
-const OPEN: &str = "/grpc.health.";
+pub(crate) const PROBES: &str = "/grpc.health.";
 /// Services that decide themselves, since the token of a job is a right to it.
 const OWN_RULES: [&str; 2] = ["/sqlflow.", "/proto."];
 
@@ -63,7 +63,7 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<R>) -> Self::Future {
-        if request.uri().path().starts_with(OPEN) {
+        if request.uri().path().starts_with(PROBES) {
             return Box::pin(self.inner.call(request));
         }
         // The one that is ready serves the request; its copy waits for the next.

@@ -19,6 +19,7 @@ use tonic::Status;
 pub use audit::{Action, ModelAction, Right, Via, audit, audit_list, audit_model};
 pub use certified::CertifiedStream;
 pub use layer::AccessLayer;
+pub(crate) use layer::PROBES;
 pub use local_users::LocalUsers;
 pub use refusals::Refusals;
 pub use tls::{CertificateReloads, handshake};

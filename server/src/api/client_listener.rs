@@ -21,8 +21,8 @@ use crate::connections::{self, LimitedConnection, MAX_UNADMITTED, Unadmitted};
 
 /// Where clients connect.
 pub struct ClientListener {
-    /// The port.
-    pub tcp: TcpListener,
+    /// The port, if there is one.
+    pub tcp: Option<TcpListener>,
     /// TLS of the port.
     pub tls: Option<Arc<ServerTls>>,
     /// For clients on this machine.
@@ -57,11 +57,15 @@ impl ClientListener {
         users: Arc<LocalUsers>,
     ) -> impl Stream<Item = io::Result<LimitedConnection<TrackedStream<ClientStream>>>> + Send {
         let Self { tcp, tls, socket } = self;
+        let of_port: BoxStream<'static, Connected> = match tcp {
+            None => stream::pending().boxed(),
+            Some(tcp) => of_port(tcp, tls, Arc::clone(&users)).boxed(),
+        };
         let of_socket: BoxStream<'static, Connected> = match socket {
             None => stream::pending().boxed(),
-            Some(socket) => of_socket(socket, Arc::clone(&users)).boxed(),
+            Some(socket) => of_socket(socket, users).boxed(),
         };
-        stream::select(of_port(tcp, tls, users), of_socket).map(|connection| {
+        stream::select(of_port, of_socket).map(|connection| {
             Ok(LimitedConnection::new(connection.map(|(stream, peer)| TrackedStream::new(stream, peer))))
         })
     }

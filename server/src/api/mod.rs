@@ -31,16 +31,18 @@ use sqlflow_proto::v1::sql_flow_server::SqlFlowServer;
 use sqlflow_result_log::ResultLog;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tower::util::MapResponseLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 
-use crate::access::{Access, AccessLayer};
+use crate::access::{Access, AccessLayer, PROBES};
 use crate::admission::Admission;
 use crate::agent_liveness::SILENCE;
 use crate::attach_errors::AttachErrors;
 use crate::codegen::Assigner;
 use crate::connections;
+use crate::idle::LastUse;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::reconciler::Reconciler;
@@ -79,6 +81,8 @@ pub struct Api {
     pub access: Access,
     /// What one principal may use.
     pub admission: Admission,
+    /// When somebody used the server.
+    pub last_use: LastUse,
     /// Grace period between SIGTERM and SIGKILL.
     pub grace: Duration,
     /// Ends the services.
@@ -202,6 +206,13 @@ impl Api {
         let connections = clients.connections(Arc::clone(&self.access.local_users));
         let peer =
             |extensions: &http::Extensions| Some(extensions.get::<Arc<delivery::Connection>>()?.peer());
+        let last_use = self.last_use;
+        let note_use = move |request: http::Request<Body>| {
+            if !request.uri().path().starts_with(PROBES) {
+                last_use.note();
+            }
+            request
+        };
         let clients = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -213,6 +224,7 @@ impl Api {
             .layer(MapResponseLayer::new(delivery::watched))
             .layer(connections::admit_by_service::<Arc<delivery::Connection>>())
             .layer(AccessLayer::new(self.access.clone(), peer))
+            .layer(MapRequestLayer::new(note_use))
             .layer(client_admission::ClientAdmissionLayer(self.admission))
             .add_service(token_service)
             .add_service(published_service)

@@ -6,8 +6,10 @@ use sqlflow_identity::{Caller, Policy};
 use sqlflow_job::{Cause, CursorToken, Event, Failure, JobId, JobKey};
 use sqlflow_job_store::{JobFilter, JobRecord, Store, UpdateError};
 use sqlflow_os::clock;
+use sqlflow_proto::SERVER_VERSION;
 use sqlflow_proto::v1::{self, sql_flow_server::SqlFlow};
 use sqlflow_result_log::ResultLog;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use super::client_admission::OpenedJob;
@@ -137,7 +139,10 @@ impl SqlFlow for TokenApi {
             Some(_) | None => String::new(),
         };
         let jobs = records.iter().map(|record| render::job(record, false)).collect();
-        Ok(Response::new(v1::ListJobsResponse { jobs, next_page_token }))
+        let mut response = Response::new(v1::ListJobsResponse { jobs, next_page_token });
+        let version = MetadataValue::from_static(env!("CARGO_PKG_VERSION"));
+        response.metadata_mut().insert(SERVER_VERSION, version);
+        Ok(response)
     }
 }
 

@@ -271,15 +271,18 @@ impl Options {
     /// One sentence with what can be done.
     pub fn check_access(&self) -> anyhow::Result<()> {
         let access = &self.access;
+        ensure!(
+            self.listen.is_some() || access.socket().is_some(),
+            "cannot serve clients: the address (from {}) is empty, and there is no socket; set --socket",
+            self.origin("listen")
+        );
         // Who may use it does not depend on where jobs run.
         access.oidc.check(&access.policy(false), self.public_url.as_deref())?;
         if access.insecure {
             return Ok(());
         }
-        for (option, address) in [("listen", self.listen), ("http-listen", self.http_listen)] {
-            if address.ip().is_loopback() {
-                continue;
-            }
+        for (option, address) in [("listen", self.listen), ("http-listen", Some(self.http_listen))] {
+            let Some(address) = address.filter(|address| !address.ip().is_loopback()) else { continue };
             let origin = self.origin(option);
             ensure!(
                 access.has_authentication(),
@@ -404,6 +407,8 @@ mod tests {
         let check = |flags: &[&str]| options(flags).check_access().map_err(|error| error.to_string());
         assert_eq!(check(&[]), Ok(()));
         assert_eq!(check(&["--listen=[::1]:1", "--http-listen=127.3.2.1:1"]), Ok(()));
+        assert_eq!(check(&["--listen=", "--socket=/s"]), Ok(()));
+        assert!(check(&["--listen=", "--socket="]).unwrap_err().ends_with("set --socket"));
         for open in ["--listen=:1", "--listen=192.0.2.1:1", "--http-listen=[::]:1"] {
             let error = check(&[open]).unwrap_err();
             assert!(error.contains("set --token-file"), "{error}");

@@ -35,9 +35,9 @@ fn summary(options: &Options) -> String {
         Some((scheme, _)) => scheme,
         None => "none",
     };
+    let clients = options.listen.map_or_else(|| "the socket".to_owned(), |address| address.to_string());
     format!(
-        "ok: listens on {} and {}, state folder {}, data source {data_source}, launcher {:?}",
-        options.listen,
+        "ok: listens on {clients} and {}, state folder {}, data source {data_source}, launcher {:?}",
         options.http_listen,
         options.state_dir.display(),
         options.launcher

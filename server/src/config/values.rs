@@ -1,5 +1,14 @@
 //! Parsers of option values.
 
+use sqlflow_cli::address;
+
+use super::OptionalAddress;
+
+/// An address for clients; empty: none.
+pub(super) fn client_address(text: &str) -> Result<OptionalAddress, String> {
+    if text.is_empty() { Ok(None) } else { address::listen(text).map(Some) }
+}
+
 /// Parses a web address. It becomes part of links, so other schemes are refused.
 pub(super) fn web_url(text: &str) -> Result<String, String> {
     let is_web =
@@ -30,6 +39,13 @@ mod tests {
     use sqlflow_units::duration;
 
     use super::*;
+
+    #[test]
+    fn empty_address_for_clients_is_none() {
+        assert_eq!(client_address(""), Ok(None));
+        assert_eq!(client_address("127.0.0.1:1"), Ok(Some("127.0.0.1:1".parse().unwrap())));
+        assert!(client_address(" ").is_err());
+    }
 
     #[test]
     fn times_and_sizes_with_units_are_parsed() {

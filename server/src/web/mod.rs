@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -44,6 +44,7 @@ use sqlflow_tls::server::ServerTls;
 use crate::access::Access;
 use crate::admission::Admission;
 use crate::connections::FIRST_BYTES_TIME;
+use crate::idle::LastUse;
 use crate::metrics::Metrics;
 
 pub use links::Links;
@@ -81,6 +82,8 @@ pub struct Web {
     pub access: Access,
     /// What one principal may use.
     pub admission: Admission,
+    /// When somebody used the server.
+    pub last_use: LastUse,
     /// How people sign in at an OpenID Connect provider, if they can.
     pub oidc: Option<OidcSignIn>,
 }
@@ -122,11 +125,10 @@ impl Web {
 
 impl Web {
     fn routes(&self) -> Router {
+        let pages = Router::new().merge(pages::routes()).merge(oidc::routes()).merge(live::routes());
         Router::new()
             .merge(probes::routes())
-            .merge(pages::routes())
-            .merge(oidc::routes())
-            .merge(live::routes())
+            .merge(pages.layer(middleware::from_fn_with_state(self.clone(), note_use)))
             .layer(middleware::from_fn_with_state(self.clone(), admit::admit))
             .layer(middleware::from_fn_with_state(self.clone(), identity::identify))
             .with_state(self.clone())
@@ -149,6 +151,15 @@ async fn secured(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     for (name, value) in HEADERS {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// A page that is refused is no use of the server.
+async fn note_use(State(web): State<Web>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if response.status().is_success() {
+        web.last_use.note();
     }
     response
 }

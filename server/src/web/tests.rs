@@ -60,6 +60,7 @@ async fn world() -> World {
         checks: Checks::default(),
         access: Access::new(Policy::default(), Vec::new()),
         admission: Admission::default(),
+        last_use: LastUse::default(),
         oidc: None,
     };
     World { web, log, dir }

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use crate::args::{Cli, Command, Format};
 use crate::client::Client;
+use crate::connection::ConnectionArgs;
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::manual;
@@ -26,20 +27,24 @@ pub(crate) async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> 
     let json = global.output == Format::Json;
     let csv = global.output == Format::Csv;
     let form = Form { json, style: console.style(csv, global.expanded) };
-    let client = || Client::new(&global.connection.connection()?);
+    let connection = &global.connection;
     reject_csv(csv, &command)?;
     console.page(!global.no_pager && is_paged(&command));
     let ended = match command {
         Command::Run(args) => {
             let source = DataSource { text: global.datasource, origin: global.datasource_origin };
-            run::run(&args, &source, form, client()?, console).await
+            run::run(&args, &source, form, client(connection, console).await?, console).await
         }
-        Command::Fetch(fetch) => fetch::fetch(&fetch, form, client()?, console).await,
-        Command::Logs(logs) => fetch::logs(&logs, json, client()?, console).await,
-        Command::Cancel(job) => jobs::cancel(&job, json, client()?, console).await,
-        Command::List(list) => jobs::list(&list, form, client()?, console).await,
-        Command::Describe(job) => jobs::describe(&job, json, client()?, console).await,
-        Command::Login => login::login(&global.connection, console).await,
+        Command::Fetch(fetch) => {
+            fetch::fetch(&fetch, form, client(connection, console).await?, console).await
+        }
+        Command::Logs(logs) => fetch::logs(&logs, json, client(connection, console).await?, console).await,
+        Command::Cancel(job) => jobs::cancel(&job, json, client(connection, console).await?, console).await,
+        Command::List(list) => jobs::list(&list, form, client(connection, console).await?, console).await,
+        Command::Describe(job) => {
+            jobs::describe(&job, json, client(connection, console).await?, console).await
+        }
+        Command::Login => login::login(connection, console).await,
         Command::Logout => login::logout(console),
         Command::Models(args) => models::models(args, form, console).await,
         Command::Parse(parse) => parse::parse(&parse, console),
@@ -47,6 +52,18 @@ pub(crate) async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> 
         Command::Man { folder } => man(&folder, console),
     };
     console.end_paging(ended)
+}
+
+/// A client of the server, which is started if it is the user's own and does not run.
+async fn client(args: &ConnectionArgs, console: &mut Console) -> Result<Client, Failure> {
+    let connection = args.connection()?;
+    let mut client = Client::new(&connection)?;
+    if let Some(own) = &connection.own
+        && let Some(warning) = own.ensure(&mut client).await?
+    {
+        console.line(Tone::Warning, &warning);
+    }
+    Ok(client)
 }
 
 /// Output format of results.
