@@ -25,8 +25,10 @@ enum By {
     Nobody(&'static str),
 }
 
+const CLIENTS_OF_THE_PAGE: By = By::Elsewhere("clients/python/tests/test_writing_a_client.py");
+
 /// Each block of commands: its page, a text that is only in this block, and its test.
-const BLOCKS: [(&str, &str, By); 23] = [
+const BLOCKS: [(&str, &str, By); 25] = [
     ("README.md", "make quickstart", By::Elsewhere("make test")),
     ("README.md", "make install", By::Here),
     ("README.md", "SQLFLOW_SERVER=own", By::Here),
@@ -38,11 +40,9 @@ const BLOCKS: [(&str, &str, By); 23] = [
     ("docs/running-a-server.md", "sqlflow-server doctor", By::Elsewhere("tests/e2e/doctor.rs")),
     ("docs/observing.md", "sqlflowctl run -f program.sql", By::Elsewhere("tests/observe/traces.rs")),
     ("docs/observing.md", "OTEL_LOGS_EXPORTER=otlp", By::Elsewhere("tests/observe/exported.rs")),
-    (
-        "docs/writing-a-client.md",
-        "grpc_tools.protoc",
-        By::Elsewhere("clients/python/tests/test_writing_a_client.py"),
-    ),
+    ("docs/writing-a-client.md", "--python_out", CLIENTS_OF_THE_PAGE),
+    ("docs/writing-a-client.md", "--go_out", CLIENTS_OF_THE_PAGE),
+    ("docs/writing-a-client.md", "mvn", CLIENTS_OF_THE_PAGE),
     ("docs/kubernetes.md", "docker build", By::Elsewhere("tests/kubernetes/docs_manifests.rs")),
     ("docs/kubernetes.md", "port-forward", By::Elsewhere("tests/kubernetes/manifests.rs")),
     ("docs/security.md", "sqlflow-server token", By::Elsewhere("tests/hostile/documented.rs")),
