@@ -184,6 +184,7 @@ packages:
 	@scripts/test-tool.sh weed > /dev/null
 	@scripts/test-tool.sh jaeger > /dev/null
 	@scripts/test-tool.sh oidc-provider > /dev/null
+	@scripts/test-tool.sh go-pinger > /dev/null
 
 clean: ## Remove what this clone built; the shared cache stays
 	rm -rf build $(CLIENT)/build $(CLIENT)/dist $(CLIENT)/*.egg-info

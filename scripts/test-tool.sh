@@ -4,6 +4,7 @@
 #   kubernetes              all programs of a cluster in one (tests/cluster)
 #   coredns, weed, jaeger   DNS for Services, an S3 server, a tracing backend (tests/tools)
 #   network-policies        enforces a cluster's network policies (tests/tools)
+#   go-pinger               a client in Go that pings often (tests/tools)
 #   hadoop                  a folder with the jars of a real HDFS (tests/tools)
 #   oidc-provider           a folder with an OpenID Connect provider for Node.js (tests/tools)
 set -euo pipefail
@@ -15,7 +16,7 @@ module=tests/tools/$name
 case $name in
     kubernetes) module=tests/cluster package=. ;;
     coredns) package=github.com/coredns/coredns ;;
-    network-policies) package=. ;;
+    go-pinger | network-policies) package=. ;;
     weed) package=github.com/seaweedfs/seaweedfs/weed ;;
     jaeger) package=github.com/jaegertracing/jaeger/cmd/jaeger ;;
     hadoop | oidc-provider) ;;

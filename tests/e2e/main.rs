@@ -15,6 +15,7 @@ mod failpoints;
 mod first_job;
 mod full_disk;
 mod idempotent_run;
+mod keepalive;
 mod launching;
 mod model_files;
 mod models;

@@ -17,6 +17,7 @@ pub mod gob;
 pub mod http;
 pub mod http_relay;
 pub mod oidc;
+pub mod ping_link;
 pub mod positions;
 pub mod proxy;
 pub mod published;
