@@ -10,14 +10,13 @@ use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
 use sqlflow_proto::v1::{ListJobsRequest, Session};
 use sqlflow_tests::access::{self, Tokens, as_nobody};
 use sqlflow_tests::client::Client;
+use sqlflow_tests::raw_codec::Raw;
 use sqlflow_tests::server::{Server, Setup};
 use sqlflow_tests::until::until;
 use sqlflow_tests::{http, python, stand_in};
 use tonic::codegen::{Body, Bytes, Service as _, http as http2};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
-
-use super::floods::Raw;
 
 const MIB: u64 = 1 << 20;
 /// The largest message that a server takes from a client.

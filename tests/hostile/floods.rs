@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use prost::Message as _;
-use prost::bytes::{Buf as _, BufMut as _};
 use sqlflow_proto::agent::agent_server::{Agent, AgentServer};
 use sqlflow_proto::agent::attach_request::Message;
 use sqlflow_proto::agent::{AttachRequest, AttachResponse, CompressedRecords, Hello};
@@ -17,12 +16,12 @@ use sqlflow_proto::v1::{Request, Session, Token};
 use sqlflow_tests::access::Tokens;
 use sqlflow_tests::agents_port::agents_socket;
 use sqlflow_tests::http::{self, get_as_bearer, path_of};
+use sqlflow_tests::raw_codec::Raw;
 use sqlflow_tests::server::{Server, Setup};
 use sqlflow_tests::stand_in;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{self, Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -32,44 +31,6 @@ const FLOOD: usize = 16 << 20;
 
 fn setup(dir: &Path) -> Setup {
     Setup::new(dir, format!("sqlite:///{}/x.db", dir.display()))
-}
-
-/// Messages that are bytes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining()).to_vec()))
-    }
 }
 
 /// Sends messages to Attach; the code of its error.

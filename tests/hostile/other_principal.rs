@@ -7,6 +7,7 @@ use sqlflow_proto::v1::{GetJobRequest, ListJobsRequest, Request, Session, Token,
 use sqlflow_tests::access::{Bearer, Tokens};
 use sqlflow_tests::http::{self, get_as_bearer};
 use sqlflow_tests::python;
+use sqlflow_tests::raw_codec::Raw;
 use sqlflow_tests::server::{Server, Setup};
 use sqlflow_tests::until::until;
 use tonic::Code;
@@ -14,7 +15,6 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
 use super::audit;
-use super::floods::Raw;
 
 type Client = SqlFlowClient<InterceptedService<Channel, Bearer>>;
 

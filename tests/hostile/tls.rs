@@ -7,12 +7,12 @@ use std::time::Duration;
 use sqlflow_proto::v1::ListJobsRequest;
 use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
 use sqlflow_tests::access::{self, Tokens};
+use sqlflow_tests::raw_codec::Raw;
 use sqlflow_tests::server::{Server, Setup, program};
 use tonic::Streaming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::audit;
-use super::floods::Raw;
 
 struct World {
     server: Server,

@@ -22,6 +22,7 @@ pub mod positions;
 pub mod proxy;
 pub mod published;
 pub mod python;
+pub mod raw_codec;
 pub mod relay;
 pub mod server;
 pub mod services;
