@@ -8,6 +8,7 @@ mod client_admission;
 mod client_listener;
 mod compressed;
 mod delivery;
+mod drain;
 mod executor_auth;
 mod fetch;
 mod published;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic_health::ServingStatus;
 use tower::util::{MapRequestLayer, MapResponseLayer};
 
 use crate::access::{Access, AccessLayer, PROBES};
@@ -135,7 +137,9 @@ const CLIENT_STREAMS: u32 = 200;
 const CLIENT_WINDOW: u32 = 256 * 1024;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Timeout for open calls at shutdown. A Fetch waits a second at most.
-const DRAIN_TIME: Duration = Duration::from_secs(3);
+const DRAIN_TIME: Duration = Duration::from_millis(2500);
+/// Time for the errors of calls that are open even then.
+const FLUSH_TIME: Duration = Duration::from_millis(500);
 
 impl Api {
     /// Serves until the shutdown token is cancelled, then drains open calls for a bounded time.
@@ -213,12 +217,14 @@ impl Api {
             }
             request
         };
+        let drained = CancellationToken::new();
         let clients = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .max_concurrent_streams(CLIENT_STREAMS)
             .initial_stream_window_size(CLIENT_WINDOW)
             .initial_connection_window_size(CLIENT_WINDOW)
+            .layer(drain::DrainLayer(drained.clone()))
             .layer(MapResponseLayer::new(status::of_long_requests))
             .layer(request_budget::layer())
             .layer(MapResponseLayer::new(delivery::watched))
@@ -237,7 +243,12 @@ impl Api {
         let serving = async { tokio::try_join!(clients, agents) };
         let overdue = async {
             shutdown.cancelled().await;
+            health.set_service_status("", ServingStatus::NotServing).await;
+            health.set_not_serving::<SqlFlowServer<v1::TokenApi>>().await;
+            health.set_not_serving::<PublishedServer<published::PublishedApi>>().await;
             tokio::time::sleep(DRAIN_TIME).await;
+            drained.cancel();
+            tokio::time::sleep(FLUSH_TIME).await;
         };
         tokio::select! {
             served = serving => served.map(|_| ()).context("a listener failed"),
