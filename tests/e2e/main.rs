@@ -4,6 +4,7 @@
 
 mod agent_killed;
 mod bad_input;
+mod calls;
 mod cancel_and_timeouts;
 mod confinement;
 mod damaged_log;
