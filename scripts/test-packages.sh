@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the system packages that the tests need: databases; Go, to decode models and to build services; Java and Maven
-# for HDFS; Node.js for an OpenID Connect provider; a browser for the web pages; promtool for metrics. With `bench`, also installs the programs that the agent is
-# compared with. With `cluster`, also installs those of a Kubernetes node.
+# for HDFS, and all of them for the clients of docs/writing-a-client.md; Node.js for an OpenID Connect provider; a browser for the
+# web pages; promtool for metrics. With `bench`, also installs the programs that the agent is compared with. With
+# `cluster`, also installs those of a Kubernetes node.
 set -euo pipefail
 
 missing=()
