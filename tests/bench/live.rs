@@ -1,27 +1,17 @@
 //! Many jobs at once: the cost of an attached idle agent and of a waiting client for the server, and the latency of Run
-//! and Fetch meanwhile. The same server is measured with one job, with many, and with a client for each of these. All
-//! agents are real, and each runs a program that waits for a line. They have the lowest priority: in production they
-//! run on other machines and take no time from their server.
+//! and Fetch meanwhile. The same server is measured with one job, with many, and with a client for each of these.
 
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use sqlflow_proto::v1::{Token, response::Response as Payload};
-use sqlflow_tests::client::Client;
-use sqlflow_tests::http;
-use sqlflow_tests::server::{Server, Setup};
-use sqlflow_tests::stand_in::{self, STEP};
-use tempfile::TempDir;
+use sqlflow_proto::v1::Token;
+use sqlflow_tests::stand_in::STEP;
 use tokio::task::JoinSet;
 
-use crate::agent;
 use crate::arguments::Scale;
+use crate::fetch::at;
+use crate::fleet::{Fleet, has_line};
 use crate::measure::Measurement;
 use crate::usage::Usage;
 
@@ -29,18 +19,10 @@ use crate::usage::Usage;
 const REST: Duration = Duration::from_secs(10);
 /// Pause between two measured calls, so that they do not queue behind each other's work.
 const PACE: Duration = Duration::from_millis(20);
-/// Timeout until the agents of all jobs are attached.
-const LONGEST_START: Duration = Duration::from_secs(600);
 /// Time that a Fetch has waited when its line is written.
 const BEFORE_LINE: Duration = Duration::from_millis(100);
 /// Clients that share a connection.
 const CLIENTS_PER_CONNECTION: usize = 100;
-
-/// The program of each job: prints a line, and then each line from a pipe in its folder.
-const PROGRAM: &str = "mkfifo wake
-echo up
-exec cat <> wake
-";
 
 /// Names of the figures of one state of the server.
 struct Names {
@@ -106,51 +88,7 @@ pub async fn all(folder: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement
     Ok(measured)
 }
 
-/// A server with jobs, each with its agent.
-struct Fleet {
-    server: Server,
-    client: Client,
-    state_dir: PathBuf,
-    jobs: Vec<Token>,
-    agents: Agents,
-    dir: TempDir,
-}
-
 impl Fleet {
-    async fn start(folder: &Path) -> anyhow::Result<Self> {
-        let dir = TempDir::new_in(folder.canonicalize()?)?;
-        let program = stand_in::python_that(dir.path(), "program", PROGRAM);
-        let agent = format!("#!/bin/sh\nexec nice -n 19 {} \"$@\"\n", agent::shipped()?.display());
-        let agent = script(&dir, "agent", &agent)?;
-        let setup = Setup::new(dir.path(), format!("sqlite://{}", dir.path().join("none.db").display()))
-            .flag("--max-running=0")
-            .flag(format!("--agent={}", agent.display()))
-            .flag(format!("--python={}", program.display()));
-        let server = setup.start()?;
-        let client = server.client().await?;
-        let agents = Agents(setup.state_dir.join("run"));
-        Ok(Self { server, client, state_dir: setup.state_dir, jobs: Vec::new(), agents, dir })
-    }
-
-    /// Runs jobs up to this number, and waits until each has its agent.
-    async fn grow_to(&mut self, count: usize) -> anyhow::Result<()> {
-        while self.jobs.len() < count {
-            self.jobs.push(self.client.run(STEP).await?);
-        }
-        let deadline = Instant::now() + LONGEST_START;
-        while self.attached()? < self.jobs.len() {
-            ensure!(Instant::now() < deadline, "not all agents attached within {LONGEST_START:?}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        Ok(())
-    }
-
-    fn attached(&self) -> anyhow::Result<usize> {
-        let metrics = http::get(&self.server.http, "/metrics").body;
-        let line = metrics.lines().find_map(|line| line.strip_prefix("sqlflow_agents_attached "));
-        Ok(line.context("the server counts its agents")?.trim().parse()?)
-    }
-
     /// All figures of the server in its present state.
     async fn measure(
         &mut self,
@@ -217,13 +155,9 @@ impl Fleet {
             }
             cursor = waiting.await??.into_inner().next.context("the job goes on")?;
         };
-        let pipe = self.state_dir.join("run").join(&job.job_id).join("0-1/workspace/wake");
-        let mut pipe = File::options().write(true).open(&pipe).with_context(|| pipe.display().to_string())?;
-        let begin = Instant::now();
-        pipe.write_all(b"woken\n")?;
+        let begin = self.write_line(&job)?;
         let page = waiting.await??.into_inner();
-        let is_line = |it: &sqlflow_proto::v1::Response| matches!(it.response, Some(Payload::Log(_)));
-        ensure!(page.results.iter().any(is_line), "the line did not come: {page:?}");
+        ensure!(has_line(&page), "the line did not come: {page:?}");
         Ok(begin)
     }
 
@@ -243,48 +177,5 @@ impl Fleet {
             }
         }
         Ok(clients)
-    }
-
-    fn end(self) -> anyhow::Result<()> {
-        self.server.stop()?;
-        drop(self.agents);
-        Ok(self.dir.close()?)
-    }
-}
-
-fn script(folder: &TempDir, name: &str, text: &str) -> anyhow::Result<PathBuf> {
-    let path = folder.path().join(name);
-    fs::write(&path, text)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(path)
-}
-
-fn at(token: &Token, cursor: u64) -> Token {
-    Token { token: format!("{}.{cursor}", token.token), ..token.clone() }
-}
-
-/// The agents with run folders in this folder. They outlive their server, so dropping this kills them; their programs
-/// end with them.
-struct Agents(PathBuf);
-
-impl Agents {
-    fn pids(&self) -> Vec<i32> {
-        let folder = self.0.display().to_string();
-        let is_agent = |pid: &i32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).split('\0').any(|word| word.starts_with(&folder))
-        };
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(is_agent).collect()
-    }
-}
-
-impl Drop for Agents {
-    fn drop(&mut self) {
-        for pid in self.pids() {
-            // One that is gone already needs nothing.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
     }
 }

@@ -1,13 +1,15 @@
 //! `make bench`: speed of the real server, agent and submitter. Each figure is shown beside a limit of the same
 //! machine, measured in the same minute. `sqlflow-bench [--quick] [--only GROUP] [--out FILE]`.
 //!
-//! `world` is the system under test, `measure` holds samples, `report` shows them. Every other module is one group.
+//! `world` and `fleet` are systems under test, `measure` holds samples, `report` shows them. Every other module is one
+//! group.
 
 mod agent;
 mod arguments;
 mod data;
 mod fetch;
 mod first_log;
+mod fleet;
 mod live;
 mod machine;
 mod measure;
