@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-const USAGE: &str = "usage: sqlflow-bench [--quick] [--only agent|server|jobs|data|trainings|selects|access|live|models|pods|traces|soak] [--out FILE]";
-const GROUPS: [&str; 12] = [
-    "agent", "server", "jobs", "data", TRAININGS, SELECTS, "access", "live", "models", "pods", "traces", SOAK,
+const USAGE: &str = "usage: sqlflow-bench [--quick] [--only agent|server|jobs|data|trainings|selects|access|live|polls|models|pods|traces|soak] [--out FILE]";
+const GROUPS: [&str; 13] = [
+    "agent", "server", "jobs", "data", TRAININGS, SELECTS, "access", "live", "polls", "models", "pods",
+    "traces", SOAK,
 ];
 /// Runs only on demand, since it takes too long.
 const SOAK: &str = "soak";
@@ -69,7 +70,9 @@ pub struct Scale {
     pub agents: usize,
     /// Calls of each kind with these agents.
     pub live_calls: usize,
-    /// Time for which a server with these agents is observed.
+    /// Jobs with a client each that polls.
+    pub polls: usize,
+    /// Time for which a server with these agents, or these clients, is observed.
     pub idle_time: Duration,
     /// Whether this is the quick scale.
     pub is_quick: bool,
@@ -96,6 +99,7 @@ const FULL: Scale = Scale {
     publications: 3,
     agents: 2_000,
     live_calls: 300,
+    polls: 1_000,
     idle_time: Duration::from_secs(30),
     is_quick: false,
 };
@@ -121,6 +125,7 @@ const QUICK: Scale = Scale {
     publications: 1,
     agents: 100,
     live_calls: 100,
+    polls: 100,
     idle_time: Duration::from_secs(5),
     is_quick: true,
 };

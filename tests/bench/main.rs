@@ -16,6 +16,7 @@ mod measure;
 mod models;
 mod peers;
 mod pods;
+mod polls;
 mod report;
 mod rows;
 mod run;
@@ -79,6 +80,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if arguments.wants("live") {
         report.add(live::all(folder, scale).await?);
+    }
+    if arguments.wants("polls") {
+        report.add(polls::all(folder, scale).await?);
     }
     if arguments.wants("models") {
         report.add(models::all(folder, scale.model, scale.publications)?);
