@@ -7,6 +7,7 @@ mod bad_input;
 mod calls;
 mod cancel_and_timeouts;
 mod confinement;
+mod connections;
 mod damaged_log;
 mod databases;
 mod delivery;

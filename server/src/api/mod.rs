@@ -132,8 +132,10 @@ const AGENT_WINDOW: u32 = 4 << 20;
 const AGENT_FRAME: u32 = 256 << 10;
 /// Maximum number of streams of an agent's connection. It uses one, and another connection for the next one.
 const AGENT_STREAMS: u32 = 4;
-/// Maximum number of streams of a client's connection, and bytes of its requests that wait to be read.
-const CLIENT_STREAMS: u32 = 200;
+/// Maximum number of streams of a client's connection: a Fetch for each job that a principal may have by default, and
+/// some more calls. Most libraries of gRPC use one connection for all calls of a process, and further calls wait.
+const CLIENT_STREAMS: u32 = 1_024;
+/// Bytes of a client's requests that wait to be read.
 const CLIENT_WINDOW: u32 = 256 * 1024;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Timeout for open calls at shutdown. A Fetch waits a second at most.
