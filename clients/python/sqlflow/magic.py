@@ -1,10 +1,11 @@
 """The notebook's `%sqlflow` and `%%sqlflow`: `%load_ext sqlflow`, or `%load_ext sqlflow.magic`.
 
-    %%sqlflow [NAME] [--datasource SOURCE] [--server ADDRESS] [--detach] [--quiet]
+    %%sqlflow [NAME] [--datasource SOURCE] [--server ADDRESS] [--detach] [--quiet] [--max-rows N]
     program
 
 runs a program and shows its tables, progress, curves and plots. NAME becomes a variable with the last table. Ctrl+C, or
 the button that interrupts the kernel, cancels the job. With `--detach` the cell ends at once, and the job continues.
+`--quiet` shows tables, plots and models only. A variable has at most ten million rows, or `--max-rows`.
 
     %sqlflow connect [ADDRESS] [--datasource SOURCE]    settings of later cells
     %sqlflow attach [JOB] [NAME]     shows a job from its start, also after a restart of the kernel; by default the last
@@ -29,6 +30,8 @@ from sqlflow.errors import Error
 from sqlflow.events import Columns, Event, JobEnded, Rows
 from sqlflow.job import Job
 from sqlflow.result import MAX_ROWS, Collector
+
+_HELP = (__doc__ or "").strip()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -100,14 +103,19 @@ class SQLFlowMagics(Magics):
 
     @line_cell_magic
     def sqlflow(self, line: str, cell: str | None = None) -> Any:
-        """Runs a program, or one of the commands `connect`, `attach`, `cancel` and `jobs`."""
         words = _words(line)
+        if "--help" in words or "-h" in words:
+            print(_HELP)
+            return None
         try:
             if cell is None:
                 return self._command(_line_parser().parse_args(words))
             return self._cell(_cell_parser().parse_args(words), cell)
         except Error as error:
             raise _brief(error) from None
+
+    # What `%sqlflow?` shows.
+    sqlflow.__doc__ = _HELP
 
     def _command(self, arguments: argparse.Namespace) -> Any:
         match arguments.command:

@@ -74,6 +74,16 @@ def test_connect_takes_an_address(magics: SQLFlowMagics, capsys: pytest.CaptureF
     assert capsys.readouterr().out == "connected to db:1\nconnected to db:2\n"
 
 
+def test_help_is_shown_for_the_flag_and_the_question_mark(
+    magics: SQLFlowMagics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    magics.sqlflow("--help")
+    magics.sqlflow("attach --help")
+    said = capsys.readouterr().out
+    assert said.count("%sqlflow attach [JOB] [NAME]") == 2
+    assert "%sqlflow attach [JOB] [NAME]" in (magics.sqlflow.__doc__ or "")
+
+
 def test_settings_remain_if_the_server_does_not_answer(magics: SQLFlowMagics) -> None:
     magics.sqlflow("connect db:1 --datasource flowers")
     with pytest.raises(ServerUnavailable):
