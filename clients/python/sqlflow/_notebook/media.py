@@ -20,7 +20,8 @@ def mimebundle(media_type: str, data: bytes) -> dict[str, Any]:
             bundle[kind] = base64.b64encode(data).decode()
         case "image/svg+xml":
             source = base64.b64encode(data).decode()
-            bundle["text/html"] = f'<img alt="plot" src="data:image/svg+xml;base64,{source}">'
+            # Plots often have no background, and black text: a dark theme would hide it.
+            bundle["text/html"] = f'<img alt="plot" style="background:white" src="data:image/svg+xml;base64,{source}">'
         case "text/html":
             page = html.escape(data.decode(errors="replace"), quote=True)
             bundle["text/html"] = (

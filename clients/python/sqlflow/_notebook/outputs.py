@@ -101,7 +101,8 @@ class Piece:
         self._is_shown = True
 
 
-COLORS = {"plain": "inherit", "dim": "#777777", "warning": "#b26a00", "failed": "#b00020", "good": "#2e7d32"}
+COLORS = {"plain": "inherit", "dim": "#777777", "warning": "#b26a00", "failed": "#e53935", "good": "#3d8b40"}
+"""Legible on the background of light and of dark themes: a kernel does not know which one is used."""
 
 
 class NotebookOutputs:
