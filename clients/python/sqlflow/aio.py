@@ -19,7 +19,7 @@ import grpc.aio
 
 from sqlflow import flows, tokens
 from sqlflow.address import Address, Options, resolve
-from sqlflow.calls import CHANNEL_OPTIONS, Call, CallFailed, Flow, Pause, credentials, metadata, stubs
+from sqlflow.calls import Call, CallFailed, Flow, Pause, channel_options, credentials, metadata, stubs
 from sqlflow.connection import RETRY_TIMEOUT, data_source, remember_token, user_name
 from sqlflow.events import Event
 from sqlflow.flows import Program, Reader, Server
@@ -134,8 +134,8 @@ class Client:
 
     def _open(self) -> grpc.aio.Channel:
         if self._credentials is None:
-            return grpc.aio.insecure_channel(self.address.target(), CHANNEL_OPTIONS)
-        return grpc.aio.secure_channel(self.address.target(), self._credentials, CHANNEL_OPTIONS)
+            return grpc.aio.insecure_channel(self.address.target(), channel_options(self.address.target()))
+        return grpc.aio.secure_channel(self.address.target(), self._credentials, channel_options(self.address.target()))
 
 
 class Job:

@@ -34,7 +34,7 @@ LARGEST_MESSAGE = 32 * 1024 * 1024
 KEEP_ALIVE_MS = 10_000
 CONNECT_TIMEOUT_MS = 5_000
 
-CHANNEL_OPTIONS: list[tuple[str, int]] = [
+_CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),
     ("grpc.max_send_message_length", LARGEST_MESSAGE),
     # A dead connection is detected within twice this time.
@@ -137,6 +137,14 @@ class CallFailed(Exception):
                 return ServerFault(f"the server at {server} does not know this call")
             case code:
                 return ServerFault(f"the server at {server} is at fault: {self.message} ({code.name})")
+
+
+def channel_options(target: str) -> list[tuple[str, int | str]]:
+    """Options of a connection to a server in gRPC's notation."""
+    if target.startswith("unix:"):
+        # gRPC would name the socket's path as the host, and such a name is a protocol error for the server.
+        return [*_CHANNEL_OPTIONS, ("grpc.default_authority", "localhost")]
+    return _CHANNEL_OPTIONS
 
 
 def stubs(channel: grpc.Channel | grpc.aio.Channel) -> dict[str, Callable[..., Any]]:

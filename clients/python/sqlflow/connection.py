@@ -12,7 +12,7 @@ import grpc
 
 from sqlflow import flows, tokens
 from sqlflow.address import Address, Options, resolve
-from sqlflow.calls import CHANNEL_OPTIONS, Call, CallFailed, Flow, Pause, credentials, metadata, stubs
+from sqlflow.calls import Call, CallFailed, Flow, Pause, channel_options, credentials, metadata, stubs
 from sqlflow.flows import Program, Server
 from sqlflow.job import Job
 from sqlflow.jobinfo import JobInfo
@@ -94,9 +94,9 @@ class Client:
         self._own = OwnServer.of(address)
         secure = credentials(address)
         if secure is None:
-            self._channel = grpc.insecure_channel(address.target(), CHANNEL_OPTIONS)
+            self._channel = grpc.insecure_channel(address.target(), channel_options(address.target()))
         else:
-            self._channel = grpc.secure_channel(address.target(), secure, CHANNEL_OPTIONS)
+            self._channel = grpc.secure_channel(address.target(), secure, channel_options(address.target()))
         self._calls = stubs(self._channel)
 
     def run(

@@ -20,7 +20,7 @@ import grpc
 
 from sqlflow._proto import sqlflow_pb2 as pb
 from sqlflow.address import Address, is_listening, own_socket
-from sqlflow.calls import CHANNEL_OPTIONS, LIST_JOBS, CallFailed, stubs
+from sqlflow.calls import LIST_JOBS, CallFailed, channel_options, stubs
 from sqlflow.errors import ServerUnavailable
 
 PROGRAM_VARIABLE = "SQLFLOW_SERVER_PROGRAM"
@@ -105,7 +105,8 @@ class OwnServer:
         raise self._failed(f"it does not answer after {START_TIMEOUT:.0f} s")
 
     def _answers(self) -> bool:
-        with grpc.insecure_channel(f"unix:{self._socket}", CHANNEL_OPTIONS) as channel:
+        target = f"unix:{self._socket}"
+        with grpc.insecure_channel(target, channel_options(target)) as channel:
             call: Any = stubs(channel)[LIST_JOBS.name]
             try:
                 _, ended = call.with_call(pb.ListJobsRequest(page_size=1), timeout=START_TIMEOUT)

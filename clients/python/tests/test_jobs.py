@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 from real_server import ENDLESS, RealServer, iris
@@ -24,6 +25,19 @@ def test_result_is_the_last_table(client: sqlflow.Client) -> None:
     assert result.to_arrow().to_pydict() == {"class": [0, 1, 2], "n": [50, 50, 50]}
     assert list(result) == [(0, 50), (1, 50), (2, 50)]
     assert "3 rows, 2 columns" in repr(result)
+
+
+def test_socket_of_a_server_serves_calls(tmp_path: Path) -> None:
+    socket = tmp_path / "server.sock"
+
+    async def count() -> list[tuple[Any, ...]]:
+        async with aio.connect(f"unix://{socket}") as client:
+            return list(await (await client.run("SELECT 2")).result())
+
+    with RealServer(tmp_path, f"sqlite:///{iris(tmp_path / 'iris.db')}", "--socket", str(socket)):
+        with sqlflow.connect(f"unix://{socket}") as client:
+            assert list(client.run("SELECT 1").result()) == [(1,)]
+        assert asyncio.run(count()) == [(2,)]
 
 
 def test_values_of_sqlite_have_their_types(client: sqlflow.Client, server: RealServer) -> None:
