@@ -3,14 +3,17 @@
     %%sqlflow [NAME] [--datasource SOURCE] [--server ADDRESS] [--detach] [--quiet] [--max-rows N]
     program
 
-runs a program and shows its tables, progress, curves and plots. NAME becomes a variable with the last table. Ctrl+C, or
-the button that interrupts the kernel, cancels the job. With `--detach` the cell ends at once, and the job continues.
-`--quiet` shows tables, plots and models only. A variable has at most ten million rows, or `--max-rows`.
+runs a program and shows its tables, progress, curves and plots. NAME becomes a variable with the last table.
+Ctrl+C, or the button that interrupts the kernel, cancels the job. With `--detach` the cell ends at once, and the
+job continues. `--quiet` shows tables, plots and models only. A variable has at most ten million rows, or
+`--max-rows`.
 
     %sqlflow connect [ADDRESS] [--datasource SOURCE]    settings of later cells
-    %sqlflow attach [JOB] [NAME]     shows a job from its start, also after a restart of the kernel; by default the last
+    %sqlflow attach [JOB] [NAME]     shows a job from its start, also after a restart of the kernel
     %sqlflow cancel [JOB]            cancels it
     %sqlflow jobs                    lists your jobs
+
+Without JOB it is the last one.
 """
 
 from __future__ import annotations
@@ -142,7 +145,14 @@ class SQLFlowMagics(Magics):
         import pandas
 
         rows = [
-            {"job": it.id, "state": it.state.value, "created": it.created, "program": it.title, "message": it.message}
+            {
+                "job": it.id,
+                "state": it.state.value,
+                # Milliseconds would only make the table wider.
+                "created": it.created.replace(microsecond=0) if it.created else None,
+                "program": it.title,
+                "message": it.message,
+            }
             for it in client.jobs()
         ]
         return pandas.DataFrame(rows, columns=["job", "state", "created", "program", "message"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sqlflow._notebook.media import mimebundle
-from sqlflow._notebook.outputs import COLORS
+from sqlflow._notebook.outputs import COLORS, Tqdm
 
 
 def luminance(color: str) -> float:
@@ -24,3 +24,11 @@ def test_tone_is_legible_on_the_background_of_either_theme(tone: str, background
 
 def test_plot_without_a_background_gets_a_white_one() -> None:
     assert "background:white" in mimebundle("image/svg+xml", b"<svg/>")["text/html"]
+
+
+def test_bar_shows_the_last_of_values_that_come_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = Tqdm(in_notebook=False)
+    for done in (1, 2, 3):
+        bar.show("train", done, 40, "rounds", "train-rmse 0.5")
+    assert "3/40 rounds [" in capsys.readouterr().out
+    bar.close()

@@ -42,7 +42,9 @@ def test_training_shows_progress_curves_and_model(shared: Kernel) -> None:
     assert "model in_notebook published" in outputs.text
     curves = outputs.of_type("image/png")
     assert len(curves) >= 1 and all(curve == curves[0] or len(curve) > 1000 for curve in curves)
-    assert any("<details><summary" in page and "log, " in page for page in outputs.of_type("text/html"))
+    assert any(
+        "<details style='padding:0 0.5em'><summary" in page and "log, " in page for page in outputs.of_type("text/html")
+    )
     assert outputs.of_type("application/vnd.jupyter.widget-view+json"), "a bar of tqdm"
 
 
@@ -67,6 +69,14 @@ def test_values_are_escaped(shared: Kernel) -> None:
     assert outputs.status == "ok" and not any(
         "<script>" in page or "<b>" in page for page in outputs.of_type("text/html")
     )
+
+
+def test_long_text_is_shown_unless_pandas_has_another_limit(shared: Kernel) -> None:
+    program = "%%sqlflow\nSELECT replace(hex(zeroblob(60)), '0', 'x') AS text"
+    assert any("x" * 120 in table for table in shared.run(program).of_type("text/html"))
+    shared.run("import pandas; pandas.set_option('display.max_colwidth', 20)")
+    assert not any("x" * 20 in table for table in shared.run(program).of_type("text/html"))
+    shared.run("pandas.reset_option('display.max_colwidth')")
 
 
 def test_long_table_is_cut_unless_it_is_bound(shared: Kernel) -> None:
@@ -139,8 +149,13 @@ def test_reason_why_a_job_waits_is_shown() -> None:
     lines = Lines()
     view = View("j", lines)  # type: ignore[arg-type]
     view.show(Pending(position=1, message="no node has 64 GiB of free memory"))
-    view.show(Reconnecting(position=1, message="the server does not answer"))
-    assert lines.said == ["job j: waiting: no node has 64 GiB of free memory", "the server does not answer"]
+    view.show(Pending(position=2, message="waiting for a run slot, 3 before it"))
+    view.show(Reconnecting(position=2, message="the server does not answer"))
+    assert lines.said == [
+        "job j: waiting: no node has 64 GiB of free memory",
+        "job j: waiting for a run slot, 3 before it",
+        "the server does not answer",
+    ]
 
 
 def test_terminal_gets_lines(server: RealServer, flowers: str, capsys: pytest.CaptureFixture[str]) -> None:

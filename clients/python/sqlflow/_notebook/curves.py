@@ -76,7 +76,8 @@ class Curves:
             figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True
         ):
             for place, (data, steps, values) in enumerate(lines):
-                axes.plot(steps, values, label=_literal(data), color=COLORS[place % len(COLORS)], linewidth=1.6)
+                label = f"{_literal(data)}  {values[-1]:.4g}"
+                axes.plot(steps, values, label=label, color=COLORS[place % len(COLORS)], linewidth=1.6)
             if self.kept is not None:
                 axes.axvline(self.kept, color="#888888", linewidth=1, linestyle=":", label=f"kept: {self.kept}")
             axes.set_title(_literal(metric), fontsize=10)

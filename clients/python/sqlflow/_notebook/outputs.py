@@ -12,6 +12,11 @@ from sqlflow._notebook.media import mimebundle
 LOG_SHOWN = 64 * 1024
 """Characters of a job's log that are shown; the beginning is dropped."""
 
+CELL_SHOWN = 300
+"""Characters of a text that are shown in a table."""
+PANDAS_CELL = 50
+"""What pandas shows of them, unless the user has changed it."""
+
 
 class Bar(Protocol):
     """A progress bar."""
@@ -48,30 +53,51 @@ class Outputs(Protocol):
         """A new progress bar."""
 
 
+BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}{postfix}]"
+ENDLESS_FORMAT = "{desc}: {n_fmt} {unit} [{elapsed}{postfix}]"
+"""While the total is not known."""
+DRAWINGS = 200
+"""How often a bar is drawn at most, beside ten times a second."""
+
+
 class Tqdm:
-    """A progress bar of tqdm."""
+    """A progress bar of tqdm. In a notebook without the note: its line would not fit, and the curves show the same."""
 
     def __init__(self, in_notebook: bool):
         self._in_notebook = in_notebook
         self._bar: Any = None
         self._phase = ""
+        self._drawn = 0
 
     def show(self, phase: str, done: int, total: int | None, unit: str, note: str) -> None:
         if self._bar is None or phase != self._phase:
             self.close()
-            self._bar = _tqdm(self._in_notebook)(total=total, desc=phase, unit=f" {unit}", leave=False, file=sys.stdout)
+            self._bar = _tqdm(self._in_notebook)(
+                total=total, desc=phase, unit=unit, leave=False, file=sys.stdout, bar_format=_bar_format(total)
+            )
             self._phase = phase
+            self._drawn = 0
         bar = self._bar
         if total is not None and bar.total != total:
+            bar.bar_format = _bar_format(total)
             bar.reset(total)
-        bar.set_postfix_str(note, refresh=False)
+        if not self._in_notebook:
+            bar.set_postfix_str(note, refresh=False)
         # The first value may be that of a job which somebody reads again.
         bar.update(max(done - bar.n, 0))
+        # A page has several values, and tqdm skips those that come at once, also the last one.
+        if total and (done - self._drawn) * DRAWINGS >= total:
+            bar.refresh()
+            self._drawn = done
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def _bar_format(total: int | None) -> str:
+    return BAR_FORMAT if total else ENDLESS_FORMAT
 
 
 def _tqdm(in_notebook: bool) -> Any:
@@ -103,6 +129,8 @@ class Piece:
 
 COLORS = {"plain": "inherit", "dim": "#777777", "warning": "#b26a00", "failed": "#e53935", "good": "#3d8b40"}
 """Legible on the background of light and of dark themes: a kernel does not know which one is used."""
+PADDING = "0 0.5em"
+"""As far from the edge as other texts of a cell: in a narrow window the edge is hidden."""
 
 
 class NotebookOutputs:
@@ -130,22 +158,28 @@ class NotebookOutputs:
             return
         self._shown = shown
         count = len(self._text.splitlines())
+        title = f"log, {count} line{'' if count == 1 else 's'}"
         # Closed, unless it is needed: it is rarely what one wants to see in a notebook.
         self._log.show(
             {
                 "text/plain": self._text,
                 "text/html": (
-                    f"<details{' open' if failed else ''}><summary style='color:{COLORS['dim']};cursor:pointer'>log, "
-                    f"{count} line{'' if count == 1 else 's'}</summary><pre style='font-size:85%;max-height:24em;"
-                    f"overflow:auto;margin:0'>{html.escape(self._text)}</pre></details>"
+                    f"<details style='padding:{PADDING}'{' open' if failed else ''}>"
+                    f"<summary style='color:{COLORS['dim']};cursor:pointer'>{title}</summary>"
+                    f"<pre style='font-size:85%;max-height:24em;overflow:auto;margin:0'>{html.escape(self._text)}</pre>"
+                    "</details>"
                 ),
             }
         )
 
     def frame(self, frame: Any) -> None:
+        import pandas
         from IPython.display import display
 
-        display(frame)  # type: ignore[no-untyped-call]
+        width = pandas.get_option("display.max_colwidth")
+        # By default pandas cuts texts of more than 50 characters, also those of DESCRIBE MODEL.
+        with pandas.option_context("display.max_colwidth", CELL_SHOWN if width == PANDAS_CELL else width):
+            display(frame)  # type: ignore[no-untyped-call]
 
     def media(self, media_type: str, data: bytes) -> None:
         Piece().show(mimebundle(media_type, data))
@@ -201,5 +235,5 @@ def _line(text: str, tone: str) -> dict[str, Any]:
     color = COLORS.get(tone, COLORS["plain"])
     return {
         "text/plain": clean(text),
-        "text/html": f"<div style='color:{color};white-space:pre-wrap'>{html.escape(text)}</div>",
+        "text/html": f"<div style='color:{color};white-space:pre-wrap;padding:{PADDING}'>{html.escape(text)}</div>",
     }

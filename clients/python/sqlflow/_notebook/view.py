@@ -34,7 +34,7 @@ PREVIEW_ROWS = 1_000
 """Rows of a table that are kept to be shown."""
 REDRAW = 1.0
 """Minimum time between two drawings of the curves, in seconds."""
-MENTION = 72
+MENTION = 60
 """A statement's text is cut to this many characters."""
 
 
@@ -121,7 +121,7 @@ class View:
     def _message(self, event: Event) -> None:
         match event:
             case Pending(message=message):
-                self._status(f"waiting: {message}")
+                self._status(message if message.startswith("waiting") else f"waiting: {message}")
             case Reconnecting(message=message):
                 self._outputs.status(message, "warning")
             case Reconnected():
