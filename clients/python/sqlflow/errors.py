@@ -51,6 +51,10 @@ class ConversionError(Error, TypeError):
     """A value or column has no counterpart in the other system of types."""
 
 
+class MissingPackage(Error, ImportError):
+    """A package that this needs is not installed. The client itself needs few of them."""
+
+
 class JobFailed(Error):
     """The job ended without success.
 

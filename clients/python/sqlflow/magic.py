@@ -19,6 +19,7 @@ Without JOB it is the last one.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast
@@ -35,6 +36,9 @@ from sqlflow.job import Job
 from sqlflow.result import MAX_ROWS, Collector
 
 _HELP = (__doc__ or "").strip()
+
+NEEDED = ("matplotlib", "pandas", "tqdm")
+"""Packages of the extra `notebook` without which nothing can be shown."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -279,5 +283,12 @@ def _brief(error: BaseException) -> BaseException:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """Called by `%load_ext`."""
+    """Called by `%load_ext`.
+
+    Raises:
+        UsageError: a package is not installed, which would end a cell in the middle of its job.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"cannot load %sqlflow: packages are not installed; run %pip install {' '.join(missing)}")
     shell.register_magics(SQLFlowMagics)

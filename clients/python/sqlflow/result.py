@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from sqlflow.errors import JobFailed, NoResultSet, ResultTooLarge
+from sqlflow.errors import JobFailed, MissingPackage, NoResultSet, ResultTooLarge
 from sqlflow.events import (
     Columns,
     Display,
@@ -63,9 +63,14 @@ class Table:
 
         Integers and booleans with NULL get pandas' nullable types, dates and times are `datetime64`, and decimals stay
         exact, as `decimal.Decimal`. docs/python-client.md has the table of types.
-        """
-        from sqlflow.frames import to_pandas
 
+        Raises:
+            MissingPackage: pandas is not installed.
+        """
+        try:
+            from sqlflow.frames import to_pandas
+        except ModuleNotFoundError as error:
+            raise _missing("a DataFrame", "pandas", error) from None
         return to_pandas(self)
 
     def to_arrow(self) -> pyarrow.Table:
@@ -73,9 +78,12 @@ class Table:
 
         Raises:
             ConversionError: a column has values of several types, as SQLite allows.
+            MissingPackage: pyarrow is not installed.
         """
-        from sqlflow.arrow import to_arrow
-
+        try:
+            from sqlflow.arrow import to_arrow
+        except ModuleNotFoundError as error:
+            raise _missing("an Arrow table", "pyarrow", error) from None
         return to_arrow(self)
 
     def __repr__(self) -> str:
@@ -227,6 +235,10 @@ class Collector:
         if self._failure is not None:
             raise self._failure
         return self._result
+
+
+def _missing(what: str, package: str, error: ModuleNotFoundError) -> MissingPackage:
+    return MissingPackage(f"cannot make {what}: {error}; `pip install {package}` in the environment of this Python")
 
 
 def columns_of(rows: Rows) -> Sequence[ColumnInfo]:

@@ -65,12 +65,19 @@ def test_package_is_importable_with_its_own_dependencies_only() -> None:
         class Nothing:
             def find_spec(self, name, path=None, target=None):
                 if name.partition(".")[0] in {"pandas", "pyarrow", "IPython", "tqdm", "matplotlib", "numpy"}:
-                    raise ModuleNotFoundError(name)
+                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         sys.meta_path.insert(0, Nothing())
         import sqlflow
         from sqlflow import dbapi
         result = sqlflow.connect().run("SELECT 1 AS a").result()
         assert list(result) == [(1,)] and repr(result.table).startswith("a")
+        for convert, package in (result.to_arrow, "pyarrow"), (result.to_pandas, "pandas"):
+            try:
+                convert()
+            except sqlflow.MissingPackage as error:
+                assert f"`pip install {package}`" in str(error), error
+            else:
+                raise AssertionError("converted without its package")
         """
     ran = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

@@ -13,7 +13,7 @@ from wire import batch, column
 
 from sqlflow.errors import Error, ResultTooLarge, ServerUnavailable
 from sqlflow.events import Columns, Event, Rows
-from sqlflow.magic import SQLFlowMagics
+from sqlflow.magic import SQLFlowMagics, load_ipython_extension
 from sqlflow.values import ColumnInfo
 
 
@@ -82,6 +82,12 @@ def test_help_is_shown_for_the_flag_and_the_question_mark(
     said = capsys.readouterr().out
     assert said.count("%sqlflow attach [JOB] [NAME]") == 2
     assert "%sqlflow attach [JOB] [NAME]" in (magics.sqlflow.__doc__ or "")
+
+
+def test_extension_names_the_packages_that_it_misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("pandas", "tqdm") else name)
+    with pytest.raises(UsageError, match="run %pip install pandas tqdm"):
+        load_ipython_extension(None)
 
 
 def test_settings_remain_if_the_server_does_not_answer(magics: SQLFlowMagics) -> None:
