@@ -32,6 +32,7 @@ def test_example_notebook_trains_a_classification_and_a_regression(tmp_path: Pat
     types = {name: [kind for it in cell.outputs for kind in it.get("data", {})] for name, cell in cells.items()}
     assert types["train"].count("image/png") == 2, "the curves and the plot of SHAP values"
     assert types["regress"].count("image/png") == 1 and types["plot"].count("image/png") == 1
+    assert not any("application/vnd.jupyter.widget-view+json" in kinds for kinds in types.values()), "kept widgets"
     assert "<td>accuracy</td>" in shown(cells["evaluate"])
     assert shown(cells["regress"]).count("<tr>") == 30, "the rows that were held out"
     assert len(cells) == 5

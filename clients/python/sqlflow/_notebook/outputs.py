@@ -60,6 +60,20 @@ DRAWINGS = 200
 """How often a bar is drawn at most, beside ten times a second."""
 
 
+class Piece:
+    """One output that is replaced in place."""
+
+    def __init__(self) -> None:
+        self._id = uuid.uuid4().hex
+        self._is_shown = False
+
+    def show(self, bundle: dict[str, Any]) -> None:
+        from IPython.display import display
+
+        display(bundle, raw=True, display_id=self._id, update=self._is_shown)  # type: ignore[no-untyped-call]
+        self._is_shown = True
+
+
 class Tqdm:
     """A progress bar of tqdm. In a notebook without the note: its line would not fit, and the curves show the same."""
 
@@ -68,13 +82,12 @@ class Tqdm:
         self._bar: Any = None
         self._phase = ""
         self._drawn = 0
+        self._piece = Piece()
 
     def show(self, phase: str, done: int, total: int | None, unit: str, note: str) -> None:
         if self._bar is None or phase != self._phase:
             self.close()
-            self._bar = _tqdm(self._in_notebook)(
-                total=total, desc=phase, unit=unit, leave=False, file=sys.stdout, bar_format=_bar_format(total)
-            )
+            self._bar = self._open(phase, total, unit)
             self._phase = phase
             self._drawn = 0
         bar = self._bar
@@ -91,40 +104,40 @@ class Tqdm:
             self._drawn = done
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        if self._bar is None:
+            return
+        self._bar.close()
+        if hasattr(self._bar, "container"):
+            self._bar.container.close()
+            # A notebook that is opened again would look for the widget.
+            self._piece.show({"text/html": "", "text/plain": ""})
+        self._bar = None
+
+    def _open(self, phase: str, total: int | None, unit: str) -> Any:
+        options: dict[str, Any] = {"total": total, "desc": phase, "unit": unit, "leave": False}
+        options["bar_format"] = _bar_format(total)
+        widget = _widget() if self._in_notebook else None
+        if widget is None:
+            from tqdm import std
+
+            return std.tqdm(file=sys.stdout, **options)
+        bar = widget(display=False, **options)
+        self._piece.show(bar.container._repr_mimebundle_())
+        return bar
 
 
 def _bar_format(total: int | None) -> str:
     return BAR_FORMAT if total else ENDLESS_FORMAT
 
 
-def _tqdm(in_notebook: bool) -> Any:
-    from tqdm import std
-
-    if in_notebook:
-        try:
-            import ipywidgets  # type: ignore[import-untyped]  # noqa: F401
-            from tqdm import notebook
-        except ImportError:
-            return std.tqdm
-        return notebook.tqdm
-    return std.tqdm
-
-
-class Piece:
-    """One output that is replaced in place."""
-
-    def __init__(self) -> None:
-        self._id = uuid.uuid4().hex
-        self._is_shown = False
-
-    def show(self, bundle: dict[str, Any]) -> None:
-        from IPython.display import display
-
-        display(bundle, raw=True, display_id=self._id, update=self._is_shown)  # type: ignore[no-untyped-call]
-        self._is_shown = True
+def _widget() -> Any:
+    """tqdm's bar of a notebook; None if widgets are not installed."""
+    try:
+        import ipywidgets  # type: ignore[import-untyped]  # noqa: F401
+        from tqdm import notebook
+    except ImportError:
+        return None
+    return notebook.tqdm
 
 
 COLORS = {"plain": "inherit", "dim": "#777777", "warning": "#b26a00", "failed": "#e53935", "good": "#3d8b40"}
