@@ -208,7 +208,7 @@ impl Api {
             .max_concurrent_streams(CLIENT_STREAMS)
             .initial_stream_window_size(CLIENT_WINDOW)
             .initial_connection_window_size(CLIENT_WINDOW)
-            .layer(MapResponseLayer::new(status::of_long_requests))
+            .layer(MapResponseLayer::new(status::of_wrong_requests))
             .layer(request_budget::layer())
             .layer(MapResponseLayer::new(delivery::watched))
             .layer(connections::admit_by_service::<Arc<delivery::Connection>>())
