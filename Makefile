@@ -122,7 +122,7 @@ cluster-down: ## End the test cluster and remove all of it
 test-submitter: packages build venv-dev ## The submitter against SQLite, MariaDB and PostgreSQL
 	cd $(SUBMITTER) && $(VENV)/bin/python -m pytest -q
 
-test-clients: build venv venv-clients ## The Python client against a real server, and in a real notebook kernel
+test-clients: packages build venv venv-clients ## The Python client against a real server, and in a real notebook kernel
 	cd $(CLIENT) && $(CLIENT_VENV)/bin/ruff check --quiet . && $(CLIENT_VENV)/bin/ruff format --quiet --check . && $(CLIENT_VENV)/bin/mypy --no-error-summary
 	$(CLIENT_VENV)/bin/python scripts/generate_protos.py --check
 	cd $(CLIENT) && $(CLIENT_VENV)/bin/python -m pytest -q
