@@ -136,11 +136,12 @@ wheel: venv-clients ## Build the Python client into clients/python/dist
 
 test-quickstart: quickstart
 
-drill: packages build agent venv ## The heavy drills at full size
+drill: packages build agent venv venv-clients ## The heavy drills at full size
 	SQLFLOW_DRILL_MIB=1024 SQLFLOW_DRILL_CUT_MS=5000 cargo test -p sqlflow-tests --test link every_byte -- --nocapture
 	SQLFLOW_DRILL_MODEL_GIB=20 cargo test -p sqlflow-tests --test agent large_model
 	SQLFLOW_DRILL_RETRAINS=200 SQLFLOW_DRILL_STORED_MIB=2048 cargo test -p sqlflow-tests --test storage
 	SQLFLOW_DRILL_PAGE_MIB=1024 cargo test -p sqlflow-tests --test observe large_log
+	cd $(CLIENT) && SQLFLOW_DRILL_ROWS=10000000 $(CLIENT_VENV)/bin/python -m pytest -q tests/test_large_results.py
 	$(MAKE) cluster
 	SQLFLOW_DRILL_APISERVER_SECONDS=60 cargo test -p sqlflow-tests --test kubernetes apiserver_outage
 	SQLFLOW_DRILL_KILLS=20 cargo test -p sqlflow-tests --test e2e server_killed -- --test-threads 1

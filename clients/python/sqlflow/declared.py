@@ -15,9 +15,9 @@ _NAMES = {
     Kind.DECIMAL: "decimal numeric dec",
     Kind.TEXT: (
         "char varchar text tinytext mediumtext longtext clob nchar nvarchar character bpchar name uuid json jsonb "
-        "enum set time timetz interval xml inet cidr citext"
+        "enum set time timetz interval xml inet cidr macaddr money citext"
     ),
-    Kind.BLOB: "blob tinyblob mediumblob longblob binary varbinary bytea bit",
+    Kind.BLOB: "blob tinyblob mediumblob longblob binary varbinary bytea geometry",
     Kind.DATE: "date",
     Kind.TIMESTAMP: "datetime timestamp",
     Kind.INSTANT: "timestamptz",
@@ -35,6 +35,9 @@ def declared_kind(database_type: str) -> Kind:
     word = _WORD.match(text)
     if word is None or text.endswith("[]"):
         return Kind.TEXT if word is not None else Kind.NULL
+    if word[0] == "bit":
+        # MySQL's BIT(10) is a number. PostgreSQL's has no length in its name, and is printed.
+        return Kind.INT if "(" in text else Kind.TEXT
     kind = _KINDS.get(word[0], Kind.NULL)
     if kind is Kind.TIMESTAMP and "with time zone" in text:
         return Kind.INSTANT

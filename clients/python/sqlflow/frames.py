@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def to_pandas(table: Table) -> pd.DataFrame:
     """A DataFrame with a column for each column, also for several of one name."""
-    series = [_series(column, len(table)) for column in merged(table.columns, table.batches)]
+    series = [_series(column) for column in merged(table.columns, table.batches)]
     frame = pd.concat(series, axis=1) if series else pd.DataFrame(index=pd.RangeIndex(len(table)))
     frame.columns = pd.Index(table.column_names)
     return frame
 
 
-def _series(column: Merged, count: int) -> pd.Series[Any]:
+def _series(column: Merged) -> pd.Series[Any]:
     match column.kind:
         case Kind.INT:
             return _integers(column, "int64")
@@ -41,8 +41,8 @@ def _series(column: Merged, count: int) -> pd.Series[Any]:
             instants: pd.Series[Any] = _times(column, "datetime64[us]", "datetime64[us]").dt.tz_localize("UTC")
             return instants
         case Kind.TEXT:
-            # pandas chooses its type for texts.
-            return pd.Series(column.cells()) if count else pd.Series([], dtype=pd.Series(["a"]).dtype)
+            # pandas chooses its type for texts, which a column of NULLs does not show.
+            return pd.Series(column.cells(), dtype=pd.Series(["a"]).dtype)
         case _:
             return pd.Series(column.cells(), dtype="object")
 

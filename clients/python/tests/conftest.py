@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from databases import servers
 from real_server import RealServer, iris
 
 import sqlflow
@@ -36,6 +37,30 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
 def client(server: RealServer) -> Iterator[sqlflow.Client]:
     with sqlflow.connect(server.address) as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def sqlite_dsn(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite://{tmp_path_factory.mktemp('sqlite')}/data.db?mode=rwc"
+
+
+@pytest.fixture(scope="session")
+def mysql_dsn() -> Iterator[str]:
+    with servers().mariadb() as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def postgresql_dsn() -> Iterator[str]:
+    with servers().postgresql() as dsn:
+        yield dsn
+
+
+@pytest.fixture(params=["sqlite", "mysql", "postgresql"])
+def dsn(request: pytest.FixtureRequest) -> str:
+    """A data source of each database. The tests of a session share it."""
+    value: str = request.getfixturevalue(f"{request.param}_dsn")
+    return value
 
 
 @pytest.fixture(scope="session")

@@ -227,7 +227,7 @@ impl Api {
             .initial_stream_window_size(CLIENT_WINDOW)
             .initial_connection_window_size(CLIENT_WINDOW)
             .layer(drain::DrainLayer(drained.clone()))
-            .layer(MapResponseLayer::new(status::of_long_requests))
+            .layer(MapResponseLayer::new(status::of_wrong_requests))
             .layer(request_budget::layer())
             .layer(MapResponseLayer::new(delivery::watched))
             .layer(connections::admit_by_service::<Arc<delivery::Connection>>())

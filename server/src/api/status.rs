@@ -97,19 +97,29 @@ pub(super) fn too_large(position: u64, bytes: usize, largest: usize) -> Status {
     ))
 }
 
-/// gRPC refuses a message over the limit before it is read, with its own message. Only a program can make one so
-/// long.
-pub(super) fn of_long_requests(response: http::Response<Body>) -> http::Response<Body> {
-    let is_long = Status::from_header_map(response.headers()).is_some_and(|status| {
-        status.code() == Code::OutOfRange && status.message().contains("message length too large")
-    });
-    if !is_long {
-        return response;
+/// gRPC refuses some requests before any service sees them, with codes and messages of its own: one over the limit, which
+/// only a program can make so long, and one that is not the message, such as a program that is not UTF-8. Both are
+/// mistakes of the caller.
+pub(super) fn of_wrong_requests(response: http::Response<Body>) -> http::Response<Body> {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    let said = status.message();
+    if status.code() == Code::OutOfRange && said.contains("message length too large") {
+        let mebibytes = MAX_PROGRAM_BYTES >> 20;
+        let message =
+            format!("the program is too long: {MAX_PROGRAM_BYTES} bytes ({mebibytes} MiB) is the most");
+        return Status::invalid_argument(message).into_http();
     }
-    let mebibytes = MAX_PROGRAM_BYTES >> 20;
-    let message = format!("the program is too long: {MAX_PROGRAM_BYTES} bytes ({mebibytes} MiB) is the most");
-    Status::invalid_argument(message).into_http()
+    if status.code() == Code::Internal && said.starts_with(UNREADABLE) {
+        let message = format!(
+            "cannot read the request: {said}; send a message of this method, and texts in UTF-8 in it"
+        );
+        return Status::invalid_argument(message).into_http();
+    }
+    response
 }
+
+/// How the library begins its error for bytes that are not the message.
+const UNREADABLE: &str = "failed to decode Protobuf message";
 
 fn refuse(code: Code, error: &(dyn std::error::Error + 'static)) -> Status {
     tracing::warn!(error = with_causes(error), ?code, "request failed");
@@ -128,6 +138,22 @@ mod tests {
     fn of(errno: Errno) -> Status {
         let source = io::Error::from(errno);
         of_log(LogError::Io { what: "open", path: PathBuf::from("/state/log/lock"), source })
+    }
+
+    #[test]
+    fn request_that_cannot_be_read_is_a_mistake_of_the_caller() {
+        let refused = |status: Status| {
+            let response = of_wrong_requests(status.into_http());
+            Status::from_header_map(response.headers()).unwrap()
+        };
+        // The library's own error for bytes that are no message.
+        let unread = <() as prost::Message>::decode(&[0xff_u8][..]).unwrap_err();
+        let status = refused(Status::internal(unread.to_string()));
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        assert!(status.message().starts_with("cannot read the request: "), "{status:?}");
+        assert_eq!(refused(Status::internal("a fault of the server")).code(), Code::Internal);
+        let long = "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes";
+        assert_eq!(refused(Status::out_of_range(long)).code(), Code::InvalidArgument);
     }
 
     #[test]

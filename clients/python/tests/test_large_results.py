@@ -1,0 +1,90 @@
+"""Results of many rows: every part has bounded memory. `make drill` reads ten million."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from real_server import RealServer, iris
+
+import sqlflow
+
+ROWS = int(os.environ.get("SQLFLOW_DRILL_ROWS", "400000"))
+TEXT = 200
+"""Characters of a row. In `make test` they take 80 MB, which only the server may have, and 2 GB in the drill."""
+
+SELECTS = {
+    "sqlite": f"WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {ROWS}) "
+    f"SELECT i, printf('%0{TEXT}d', i) AS t FROM n",
+    "mysql": f"SELECT seq AS i, LPAD(seq, {TEXT}, '0') AS t FROM seq_1_to_{ROWS}",
+    "postgresql": f"SELECT i, lpad(i::text, {TEXT}, '0') AS t FROM generate_series(1, {ROWS}) AS i",
+}
+
+SAMPLE_SECONDS = 0.1
+MIB = 1 << 20
+LIMITS = {"sqlflow-server": 192 * MIB, "sqlflow-agent": 48 * MIB, "sqlflow-data": 32 * MIB, "client": 48 * MIB}
+"""Maximum memory of each part; of the client, what reading takes beside its libraries."""
+
+CLIENT = """
+    import re, sys
+    import sqlflow
+
+    def peak():
+        return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+    client = sqlflow.connect(sys.argv[1])
+    assert list(client.run("SELECT 1").result()) == [(1,)]
+    before = peak()
+    count = total = 0
+    for event in client.run(sys.argv[3], datasource=sys.argv[2]):
+        if isinstance(event, sqlflow.Rows):
+            for number, text in event:
+                count += 1
+                total += int(text) - number
+    assert event.state is sqlflow.State.SUCCEEDED, event
+    print(count, total, peak() - before)
+    """
+
+
+def peaks() -> dict[int, tuple[str, int]]:
+    """Name and peak memory of each process, by its id."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            lines = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+        except OSError:
+            # It has ended.
+            continue
+        if "VmHWM" in lines:
+            found[int(folder.name)] = lines["Name"].strip(), int(lines["VmHWM"].split()[0]) * 1024
+    return found
+
+
+@pytest.mark.parametrize("database", SELECTS)
+def test_many_rows_need_bounded_memory(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    dsn = request.getfixturevalue(f"{database}_dsn")
+    others = peaks()
+    with RealServer(tmp_path, f"sqlite:///{iris(tmp_path / 'iris.db')}") as server:
+        command = [sys.executable, "-c", textwrap.dedent(CLIENT), server.address, dsn, SELECTS[database]]
+        reader = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(sqlflow.__path__[0]).parent)
+        most: dict[str, int] = defaultdict(int)
+        while reader.poll() is None:
+            for pid, (name, peak) in peaks().items():
+                if name in LIMITS and pid not in others:
+                    most[name] = max(most[name], peak)
+            with suppress(subprocess.TimeoutExpired):
+                reader.wait(SAMPLE_SECONDS)
+    assert reader.returncode == 0 and reader.stdout is not None
+    with reader.stdout:
+        count, total, most["client"] = map(int, reader.stdout.read().split())
+    assert (count, total) == (ROWS, 0)
+    assert most.keys() == LIMITS.keys(), "each part was seen"
+    assert {name: peak for name, peak in most.items() if peak > LIMITS[name]} == {}
