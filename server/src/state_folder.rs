@@ -172,6 +172,7 @@ mod tests {
             return;
         }
         let above = tempfile::tempdir().unwrap();
+        fs::set_permissions(above.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let (dir, user) = (above.path().join("state"), RunAs { uid: 65534, gid: 65533 });
         let error = prepare(&dir, LauncherOption::Local, Some(user)).unwrap_err().to_string();
         assert!(error.contains(&format!("may not enter {}", above.path().display())), "{error}");

@@ -121,10 +121,10 @@ mod tests {
     #[test]
     fn files_are_used_with_the_rights_of_the_user() {
         let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         let file = dir.path().join("own");
         fs::write(&file, "x").unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
         let read = OTHER.with_its_rights(|| fs::read(&file));
         if Uid::effective().is_root() {
             assert_eq!(read.unwrap().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
