@@ -6,6 +6,7 @@ import fcntl
 import os
 import struct
 import sys
+import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,7 @@ def _settings(reach: Reach) -> dict[str, Any]:
         "autoinstall_known_extensions": "false",
         # A name in a statement means no variable of this program.
         "python_enable_replacements": "false",
-        "temp_directory": os.path.join(os.getcwd(), "duckdb.tmp"),
+        "temp_directory": _temporary_folder(),
         "threads": _threads(),
         "memory_limit": f"{_memory()}B",
     }
@@ -116,6 +117,14 @@ def _settings(reach: Reach) -> dict[str, Any]:
             "allowed_configs": ["TimeZone"],
         }
     return settings
+
+
+def _temporary_folder() -> str:
+    workspace = os.getcwd()
+    if os.stat(workspace).st_uid == os.geteuid():
+        return os.path.join(workspace, "duckdb.tmp")
+    # With `--run-as`, the workspace is the user code's, who could put a link there.
+    return tempfile.mkdtemp(prefix="sqlflow-duckdb-")
 
 
 def _threads() -> int:
