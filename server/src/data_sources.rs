@@ -23,7 +23,7 @@ use tonic::Status;
 
 /// Number of names in an error.
 const LISTED: usize = 10;
-/// Timeout for judging an SQLite file at Run. A network file system may not answer.
+/// Timeout for judging a database file at Run. A network file system may not answer.
 const JUDGE_TIME: Duration = Duration::from_secs(5);
 
 /// What sessions may use.
@@ -164,15 +164,16 @@ impl DataSources {
         }
     }
 
-    /// Refuses an SQLite file that the data process would not open. It looks again, when it opens the file. The client
+    /// Refuses a file of SQLite or DuckDB that the data process would not open. It looks again, when it opens the file. The client
     /// chooses the path, so this comes after admission.
     ///
     /// # Errors
     /// PERMISSION_DENIED: no job may open it.
     pub async fn check_file(&self, found: &DataSource) -> Result<(), Status> {
-        let source = sqlflow_data_source::sqlite(found.dsn.expose()).filter(|it| !it.is_in_memory());
-        let Some(source) = source.filter(|_| self.sees_files) else { return Ok(()) };
-        let (reach, path) = (self.reach(found.is_clients), source.path.clone());
+        let dsn = found.dsn.expose();
+        let file = sqlflow_data_source::database_file(dsn).filter(|_| self.sees_files);
+        let Some(file) = file else { return Ok(()) };
+        let (reach, path) = (self.reach(found.is_clients), file.clone());
         let judging = blocking::run(move || reach.own_file(&path));
         // Without an answer it is unseen.
         let Ok(judged) = tokio::time::timeout(JUDGE_TIME, judging).await else { return Ok(()) };
@@ -180,9 +181,10 @@ impl DataSources {
             // Its folder may be mounted later.
             Ok(_) | Err(Refusal::Unseen(_) | Refusal::Dangling) => Ok(()),
             Err(refusal @ (Refusal::Outside(_) | Refusal::State | Refusal::Private)) => {
+                let kind = if sqlflow_data_source::is_duckdb(dsn) { "DuckDB" } else { "SQLite" };
                 Err(Status::permission_denied(format!(
-                    "cannot open SQLite file {}: {refusal}",
-                    source.path.display()
+                    "cannot open {kind} file {}: {refusal}",
+                    file.display()
                 )))
             }
         }
@@ -392,11 +394,14 @@ mod tests {
         assert!(!of("").await.unwrap().is_clients, "the operator's lies anywhere");
         assert!(of(&file("data/new.db?mode=rwc")).await.unwrap().is_clients);
         assert!(of(&file("data/none/x.db")).await.is_ok(), "the data process says more");
+        assert!(of("duckdb://").await.unwrap().is_clients);
         for (given, expected) in [
             (file("default.db"), "it lies in no folder for SQLite files"),
             (file("data/../x.db"), "it lies in no folder for SQLite files"),
             ("sqlite:////no/such/folder/x.db".to_owned(), "it lies in no folder for SQLite files"),
             (file("state/state.db"), "it belongs to the state"),
+            (file("state/x.db").replace("sqlite:", "duckdb:"), "it belongs to the state"),
+            (file("x.db").replace("sqlite:", "duckdb:"), "cannot open DuckDB file"),
             ("mysql://u:hunter2@unix(/run/my.sock)/d".to_owned(), "has no Unix socket here"),
             ("postgresql://u:hunter2@h/d?sslrootcert=/etc/shadow".to_owned(), "the option sslrootcert;"),
         ] {

@@ -92,8 +92,10 @@ impl Runner {
             link = Some(ours);
         }
         let assigned: Vec<_> = assignment.command.iter().map(OsString::from).collect();
-        let runs_user_code =
-            self.config.is_submitter && assigned.first().is_some_and(|program| !spawn::is_sibling(program));
+        // A data process in Python gets the secrets, and runs no code of users.
+        let runs_user_code = self.config.is_submitter
+            && assignment.secrets.is_empty()
+            && assigned.first().is_some_and(|program| !spawn::is_sibling(program));
         let run_as = self.config.run_as.filter(|_| runs_user_code);
         let confined = assignment.confinement.as_ref().map(|confinement| {
             let RunConfig { own_files, run_dir, working_dir, .. } = &self.config;

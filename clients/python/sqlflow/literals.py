@@ -16,7 +16,8 @@ DIALECTS = ("sqlite", "mysql", "postgresql")
 def dialect_of(datasource: str) -> str | None:
     """The dialect of a data source; None: only the server knows it."""
     scheme = datasource.partition("://")[0].lower()
-    scheme = {"postgres": "postgresql", "sqlite3": "sqlite"}.get(scheme, scheme)
+    # DuckDB has the literals of SQLite.
+    scheme = {"postgres": "postgresql", "sqlite3": "sqlite", "duckdb": "sqlite"}.get(scheme, scheme)
     return scheme if scheme in DIALECTS else None
 
 

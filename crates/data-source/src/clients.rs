@@ -3,7 +3,7 @@
 
 use sqlflow_sql::Dialect;
 
-use crate::{DataSourceError, MysqlAddress, SslRoot, dialect, mysql, postgresql};
+use crate::{DataSourceError, MysqlAddress, SslRoot, dialect, is_duckdb, mysql, postgresql};
 
 /// Whether the data source of a client may have a Unix socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,13 +14,15 @@ pub enum Sockets {
     Refused,
 }
 
-/// Checks a client's data source: it has no option with a file. The file of SQLite is judged by [`crate::Reach`].
+/// Checks a client's data source: it has no option with a file. The file of SQLite or DuckDB is judged by
+/// [`crate::Reach`].
 ///
 /// # Errors
 /// It has one, or it is malformed. The message has no part of the text but an option's name.
 pub fn check_of_client(data_source: &str, sockets: Sockets) -> Result<(), DataSourceError> {
     let (file, has_socket) = match dialect(data_source)? {
         Dialect::Sqlite => return Ok(()),
+        Dialect::Postgresql if is_duckdb(data_source) => return Ok(()),
         Dialect::Mysql => {
             let source = mysql(data_source)?;
             (source.file_option, matches!(source.address, MysqlAddress::Socket(_)))

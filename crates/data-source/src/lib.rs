@@ -1,6 +1,7 @@
 //! Data sources: `Session.db_conn_str`. Only the form is read here; crate sqlflow-database connects.
 
 mod clients;
+mod duckdb;
 mod mysql;
 mod postgresql;
 mod reach;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use sqlflow_sql::Dialect;
 
 pub use clients::{Sockets, check_of_client};
+pub use duckdb::{duckdb_path, is_duckdb};
 pub use mysql::{MysqlAddress, MysqlSource, MysqlTls, mysql};
 pub use postgresql::{
     ChannelBinding, Keepalives, Password, PostgresqlHost, PostgresqlSource, PostgresqlTls, SslMode, SslRoot,
@@ -30,7 +32,7 @@ pub enum DataSourceError {
     )]
     NoScheme,
     /// The scheme is not supported.
-    #[error("the data source's scheme {0:?} is not supported; use sqlite, mysql or postgresql")]
+    #[error("the data source's scheme {0:?} is not supported; use sqlite, duckdb, mysql or postgresql")]
     UnknownScheme(String),
     /// The form is wrong for the scheme.
     #[error("the data source does not have the form of its scheme; write {form}")]
@@ -43,6 +45,11 @@ pub enum DataSourceError {
         "the SQLite data source has an option that is not supported; supported: ?mode=ro, ?mode=rw and ?mode=rwc"
     )]
     SqliteOption,
+    /// An option that DuckDB data sources do not have.
+    #[error(
+        "the DuckDB data source has an option that is not supported; supported: ?mode=ro, ?mode=rw and ?mode=rwc"
+    )]
+    DuckdbOption,
     /// An option that PostgreSQL data sources do not have.
     #[error("the PostgreSQL data source has the option {0}, which does not exist; see libpq's options")]
     PostgresqlOption(String),
@@ -113,6 +120,11 @@ pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
             check(rest.starts_with('/') && rest.len() > 1, SQLITE_FORM)?;
             sqlite_mode(rest).ok_or(DataSourceError::SqliteOption)?;
             Ok(Dialect::Sqlite)
+        }
+        // DuckDB's grammar comes from PostgreSQL's. What divides a program into statements is the same.
+        "duckdb" => {
+            duckdb::check(rest)?;
+            Ok(Dialect::Postgresql)
         }
         "mysql" => {
             mysql::parse(rest)?;
@@ -264,10 +276,20 @@ pub fn missing_sqlite_file(data_source: &str) -> Option<String> {
     }
 }
 
-/// Paths of this machine by which a program without the data source's password could reach its data: the SQLite file,
+/// The database file of an SQLite or DuckDB data source. `None`: it is in memory, or a server's.
+#[must_use]
+pub fn database_file(data_source: &str) -> Option<PathBuf> {
+    let of_sqlite = || sqlite(data_source).filter(|it| !it.is_in_memory()).map(|it| it.path);
+    duckdb_path(data_source).or_else(of_sqlite)
+}
+
+/// Paths of this machine by which a program without the data source's password could reach its data: the database file,
 /// or the database's Unix sockets, which may trust the user of a process.
 #[must_use]
 pub fn local_paths(data_source: &str) -> Vec<PathBuf> {
+    if is_duckdb(data_source) {
+        return duckdb::files(data_source);
+    }
     match dialect(data_source) {
         Ok(Dialect::Sqlite) => {
             let source = sqlite(data_source).filter(|it| !it.is_in_memory());

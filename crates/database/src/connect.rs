@@ -84,6 +84,12 @@ pub fn connect(data_source: &str, options: ConnectOptions) -> Result<Box<dyn Dat
 
     let dialect =
         sqlflow_data_source::dialect(data_source).map_err(|error| Error::user(error.to_string()))?;
+    if sqlflow_data_source::is_duckdb(data_source) {
+        return Err(Error::user(
+            "cannot open the DuckDB data source: this program has no driver for it; run the step with Python: python -P -m \
+             sqlflow_submitter.duckdb_data",
+        ));
+    }
     let ConnectOptions { replay, may_create, reach, notify } = options;
     let mut database: Box<dyn Database> = match dialect {
         Dialect::Sqlite => Box::new(SqliteDatabase::open(data_source, may_create, reach, &notify)?),

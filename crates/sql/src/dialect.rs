@@ -8,7 +8,7 @@ use std::str::FromStr;
 pub enum Dialect {
     /// MySQL and MariaDB. Hive and MaxCompute are read by the same rules.
     Mysql,
-    /// PostgreSQL.
+    /// PostgreSQL. DuckDB is read by the same rules.
     Postgresql,
     /// SQLite.
     Sqlite,
@@ -31,7 +31,7 @@ impl fmt::Display for Dialect {
 
 /// The name is not the scheme of a supported data source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown dialect {0:?}, expected mysql, hive, maxcompute, postgresql or sqlite")]
+#[error("unknown dialect {0:?}, expected mysql, hive, maxcompute, postgresql, duckdb or sqlite")]
 pub struct UnknownDialect(String);
 
 impl FromStr for Dialect {
@@ -41,7 +41,7 @@ impl FromStr for Dialect {
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         match name.to_ascii_lowercase().as_str() {
             "mysql" | "mariadb" | "hive" | "maxcompute" => Ok(Self::Mysql),
-            "postgresql" | "postgres" => Ok(Self::Postgresql),
+            "postgresql" | "postgres" | "duckdb" => Ok(Self::Postgresql),
             "sqlite" | "sqlite3" => Ok(Self::Sqlite),
             _ => Err(UnknownDialect(name.to_owned())),
         }

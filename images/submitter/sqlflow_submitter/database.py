@@ -70,7 +70,7 @@ class Database:
 
     @cached_property
     def dialect(self) -> str:
-        """`sqlite`, `mysql` or `postgresql`."""
+        """`sqlite`, `mysql`, `postgresql` or `duckdb`."""
         return str(self._link.ask("dialect"))
 
     def describe(self, query: Query) -> list[ColumnInfo]:

@@ -108,6 +108,18 @@ class Metrics(Content):
         return [wire.optional_integer(1, self.step), *metrics, wire.integer(3, self.kept)]
 
 
+class EncodedRows(Content):
+    """Rows of a database, as an encoded Rows message in parts."""
+
+    FIELD = 5
+
+    def __init__(self, parts: list[bytes]) -> None:
+        self.parts = parts
+
+    def encode(self) -> list[bytes]:
+        return self.parts
+
+
 class Display(Content):
     FIELD = 9
 
@@ -144,6 +156,12 @@ class Failure(Content):
             wire.integer(7, self.unprinted),
             wire.integer(8, self.peer_lost),
         ]
+
+
+class Commit(Content):
+    """The request to make the statement's effect visible."""
+
+    FIELD = 11
 
 
 class Span(Content):
@@ -203,6 +221,11 @@ def _attribute(value: Value) -> bytes:
 class Start:
     """The first frame from the agent."""
 
+    def __init__(self, secrets: dict[str, str], agent_version: str) -> None:
+        self.secrets = secrets
+        """Only a data process has some."""
+        self.agent_version = agent_version
+
 
 class Ack:
     """The frame with this number is durable."""
@@ -218,7 +241,15 @@ class Refused:
         self.reason = reason
 
 
-Reply = Start | Ack | Refused
+class Granted:
+    """The statement's effect may become visible."""
+
+
+class CommandEnded:
+    """The submitter beside this data process has ended with 0."""
+
+
+Reply = Start | Ack | Granted | Refused | CommandEnded
 
 
 def decode(frame: bytes) -> Reply | None:
@@ -232,11 +263,20 @@ def decode(frame: bytes) -> Reply | None:
     for field, value in wire.fields(frame):
         match field, value:
             case 1, bytes():
-                content = Start()
+                content = Start(_texts(wire.byte_strings(value, 1)), wire.last_text(value, 2))
             case 2, bytes():
                 content = Ack(wire.last_integer(value, 1))
+            case 3, bytes():
+                content = Granted()
             case 4, bytes():
                 content = Refused(wire.last_text(value, 1))
+            case 6, bytes():
+                content = CommandEnded()
             case _:
                 pass
     return content
+
+
+def _texts(entries: list[bytes]) -> dict[str, str]:
+    """Decodes a map of texts."""
+    return {wire.last_text(entry, 1): wire.last_text(entry, 2) for entry in entries}

@@ -15,7 +15,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from data_process import Process, granted, program, write_step
+from data_process import Process, command, granted, write_step
 from protos.sqlflow.agent.v1.channel_pb2 import AgentFrame, Failure, SubmitterFrame
 from protos.sqlflow.v1.data_pb2 import Column
 
@@ -102,6 +102,8 @@ class StandInAgent:
         self._keep_rows = keep_rows
         self.answer_commit: Callable[[subprocess.Popen[bytes]], AgentFrame | None] = lambda process: granted()
         """Returns the reply to a commit of a program."""
+        self.secrets: dict[str, str] = {}
+        """Further secrets of the data process."""
         self.row_count = 0
         self.before_acknowledging: Callable[[], None] | None = None
         self.while_running: Callable[[subprocess.Popen[bytes]], None] | None = None
@@ -125,26 +127,27 @@ class StandInAgent:
         run = Run()
         with open(self.folder / "stdout", "w+") as stdout, open(self.folder / "stderr", "w+") as stderr:
 
-            def start(command: list[str], link: socket.socket | None = None) -> Process:
+            def start(started_by: list[str], link: socket.socket | None = None) -> Process:
                 started: list[Process] = []
                 process = Process(
-                    command,
+                    started_by,
                     self.folder,
                     self.dsn,
                     lambda frame: self._take(frame, run, started),
                     link=link,
                     stdout=stdout,
                     stderr=stderr,
+                    secrets=self.secrets,
                 )
                 started.append(process)
                 process.answer_commit = lambda: self.answer_commit(process.process)
                 return process
 
             if kinds <= {"standard"} or "clean_up" in document:
-                processes = [start([program(), "step.json"])]
+                processes = [start(command(self.dsn))]
             elif not kinds.isdisjoint(WITH_SELECT) or "ahead" in document:
                 ours, theirs = socket.socketpair()
-                processes = [start([program(), "step.json"], ours), start([sys.executable, "main.py"], theirs)]
+                processes = [start(command(self.dsn), ours), start([sys.executable, "main.py"], theirs)]
             else:
                 processes = [start([sys.executable, "main.py"])]
             if self.while_running:

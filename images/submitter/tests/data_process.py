@@ -6,9 +6,11 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from protos.sqlflow.agent.v1.channel_pb2 import AgentFrame, SubmitterFrame
@@ -24,6 +26,13 @@ def program() -> str:
     return str(Path(target, "debug", "sqlflow-data"))
 
 
+def command(dsn: str) -> list[str]:
+    """Returns the command of the data process for a data source."""
+    if dsn.startswith("duckdb:"):
+        return [sys.executable, "-P", "-m", "sqlflow_submitter.duckdb_data", "step.json"]
+    return [program(), "step.json"]
+
+
 class Process:
     """A program with a channel to an agent, and perhaps a link to another program."""
 
@@ -37,6 +46,7 @@ class Process:
         link: socket.socket | None = None,
         stdout: Any = None,
         stderr: Any = None,
+        secrets: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """`on_frame` is called in a thread of its own, for each frame before it is answered."""
         self._end, channel = socket.socketpair()
@@ -56,7 +66,7 @@ class Process:
             link.close()
         self._stream = self._end.makefile("rb")
         start = AgentFrame()
-        start.start.secrets["db_conn_str"] = dsn
+        start.start.secrets.update({"db_conn_str": dsn, **secrets})
         self._send(start)
         self._reader = threading.Thread(target=self._converse)
         self._reader.start()

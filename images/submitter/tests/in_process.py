@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from agent import Recorder, Run
-from data_process import Process, granted, program, write_step
+from data_process import Process, command, granted, write_step
 from protos.sqlflow.agent.v1.channel_pb2 import AgentFrame, Failure
 
 from sqlflow_submitter.database import Database
@@ -61,7 +61,7 @@ def data_process(
     is_standard = all(it["kind"] == "standard" for it in document["statements"])
     with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
         process = Process(
-            [program(), "step.json"],
+            command(dsn),
             folder,
             dsn,
             run.frames.append,

@@ -125,6 +125,10 @@ impl Submitter {
         };
         let compiled = compiled.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut specs = codegen::step_specs(&compiled, &session.user_id);
+        let python_data = sqlflow_data_source::is_duckdb(data_source.dsn.expose());
+        for spec in &mut specs {
+            spec.python_data = python_data;
+        }
         self.check_images(&specs, caller)?;
         self.options.model_rights.check(&*self.store, caller, &mut specs, status::of_store).await?;
         let timeout = session.fetch_timeout_seconds.unwrap_or(self.options.fetch_timeout_seconds);

@@ -39,6 +39,13 @@ pub fn secrets_of(data_source: DataSource) -> Vec<(String, Secret)> {
     ]
 }
 
+/// The data process in Python. Modules are not looked up in the workspace, where user code may write (`-P`).
+const PYTHON_DATA_PROCESS: [&str; 3] = ["-P", "-m", "sqlflow_submitter.duckdb_data"];
+/// Its name in messages.
+const DUCKDB: &str = "the data process of DuckDB";
+
+/// Name of the program of a step in the workspace.
+const MAIN: &str = "main.py";
 /// Name of the step document in the workspace.
 const STEP_DOCUMENT: &str = "step.json";
 
@@ -108,8 +115,8 @@ impl Assigner {
         let mut assigned = assign(&self.options, attempt, spec, cleanup, secrets);
         let kind = job.attempt(attempt).map(|it| &it.launcher_id.kind);
         // The data process alone runs no code of users.
-        let runs_python = assigned.command.first().is_some_and(|program| program != DATA_PROCESS);
-        if let Some(options) = self.options.confinement.as_ref().filter(|_| runs_python) {
+        let runs_user_code = assigned.command.iter().any(|argument| argument == MAIN);
+        if let Some(options) = self.options.confinement.as_ref().filter(|_| runs_user_code) {
             assigned.confinement = kind.and_then(|kind| options.of_job(kind, secret.expose()));
         }
         if let Some(origin) = job.origin.as_ref().filter(|it| !it.baggage.is_empty()) {
@@ -183,6 +190,10 @@ impl Assigner {
 
 /// What helps if a program of such an attempt cannot be started.
 fn remedy(spec: &StepSpec, role: Role) -> Option<String> {
+    if spec.python_data {
+        // Its program is Python's.
+        return None;
+    }
     let (what, option) = match role {
         // It runs no Python, whatever its step does.
         Role::Cleanup => ("the cleanup runs in", "--pod-sql-image"),
@@ -221,7 +232,7 @@ fn assign(
     cleanup: Option<Cleanup>,
     secrets: HashMap<String, String>,
 ) -> Assignment {
-    let needs_no_python = cleanup.is_some() || spec.is_plain_sql();
+    let is_data_process_alone = cleanup.is_some() || spec.is_plain_sql();
     let mut document = json!({
         "version": STEP_VERSION,
         "job": attempt.job,
@@ -246,18 +257,18 @@ fn assign(
         spec.precheck_models.clear();
     }
     let mut files = vec![text_file(STEP_DOCUMENT, document.to_string())];
-    let command = if needs_no_python {
-        [DATA_PROCESS, STEP_DOCUMENT].map(str::to_owned).to_vec()
+    let (data_process, name) = data_process_of(options, &spec);
+    let command = if is_data_process_alone {
+        data_process.clone()
     } else {
-        files.push(text_file("main.py", PROGRAM.to_owned()));
-        vec![options.python.program(), "main.py".to_owned()]
+        files.push(text_file(MAIN, PROGRAM.to_owned()));
+        vec![options.python.program(), MAIN.to_owned()]
     };
     // Only the data process gets the credentials: user code runs in Python.
-    let (secrets, companions) = if needs_no_python {
+    let (secrets, companions) = if is_data_process_alone {
         (secrets, Vec::new())
     } else if spec.needs_data_process() {
-        let command = [DATA_PROCESS, STEP_DOCUMENT].map(str::to_owned).to_vec();
-        (HashMap::new(), vec![Companion { name: DATA_PROCESS.to_owned(), command, secrets }])
+        (HashMap::new(), vec![Companion { name: name.to_owned(), command: data_process, secrets }])
     } else {
         (HashMap::new(), Vec::new())
     };
@@ -314,6 +325,15 @@ fn assign(
     }
 }
 
+/// Command of the step's data process, and its name in messages.
+fn data_process_of(options: &AssignOptions, spec: &StepSpec) -> (Vec<String>, &'static str) {
+    if !spec.python_data {
+        return ([DATA_PROCESS, STEP_DOCUMENT].map(str::to_owned).to_vec(), DATA_PROCESS);
+    }
+    let arguments = PYTHON_DATA_PROCESS.into_iter().chain([STEP_DOCUMENT]).map(str::to_owned);
+    (std::iter::once(options.python.program()).chain(arguments).collect(), DUCKDB)
+}
+
 fn text_file(path: &str, content: String) -> File {
     File { path: path.to_owned(), content: content.into(), mode: 0 }
 }
@@ -360,6 +380,29 @@ mod tests {
         assert_eq!(main(3, spec("SHOW MODELS;")), program);
         let title = "\"\"\"\nimport os\n\"\"\"".to_owned();
         assert_eq!(main(0, StepSpec { title, ..spec(TRAIN) }), program, "the title is no source code");
+    }
+
+    #[test]
+    fn data_process_of_duckdb_is_python() {
+        let options = Assigner::idle_options();
+        let attempt = AttemptId { job: sqlflow_job::JobId::generate(), step: 0, number: 1 };
+        let secrets = HashMap::from([(DATA_SOURCE.to_owned(), "duckdb://".to_owned())]);
+        let spec = |sql| StepSpec { python_data: true, ..spec(sql) };
+        let data_process = ["python", "-P", "-m", "sqlflow_submitter.duckdb_data", "step.json"];
+        let plain = assign(&options, &attempt, spec("SELECT 1;"), None, secrets.clone());
+        assert_eq!(
+            (plain.command, plain.secrets),
+            (data_process.map(str::to_owned).to_vec(), secrets.clone())
+        );
+        let train = assign(&options, &attempt, spec(TRAIN), None, secrets.clone());
+        assert_eq!(train.command, ["python", "main.py"]);
+        assert_eq!(train.companions[0].command, data_process);
+        assert_eq!(train.companions[0].secrets, secrets);
+        assert!(train.secrets.is_empty());
+        let cleanup = Cleanup { granted_attempt: None };
+        assert_eq!(assign(&options, &attempt, spec(TRAIN), Some(cleanup), secrets).command, data_process);
+        assert!(spec("SELECT 1;").is_plain_sql() && !spec("SELECT 1;").needs_no_python());
+        assert_eq!(remedy(&spec("SELECT 1;"), Role::Run), None);
     }
 
     /// The denied paths of an attempt; `None`: it is not confined.

@@ -101,6 +101,7 @@ fn step_spec(step: &Step, statements: &[Statement], dialect: Dialect, user: &str
         inputs: Vec::new(),
         outputs: Vec::new(),
         pod: PodResources::default(),
+        python_data: false,
         visibility: Vec::new(),
     };
     for &index in step.kind.statements() {

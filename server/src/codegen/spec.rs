@@ -41,6 +41,9 @@ pub struct StepSpec {
     /// Resources that the step requests for its Pod.
     #[serde(default)]
     pub pod: PodResources,
+    /// Whether its data process is the one in Python, as for DuckDB.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub python_data: bool,
     /// Which models its user may know of, besides their own: rules for names as in `ModelVisibility` of the agent's
     /// protocol. Empty: all, or the step has nothing to do with models.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -48,10 +51,16 @@ pub struct StepSpec {
 }
 
 impl StepSpec {
-    /// Whether all statements are standard ones: such a step needs no Python.
+    /// Whether all statements are standard ones: such a step needs the data process alone.
     #[must_use]
     pub fn is_plain_sql(&self) -> bool {
         self.statements.iter().all(|it| it["kind"] == "standard")
+    }
+
+    /// Whether it runs on an image without Python.
+    #[must_use]
+    pub fn needs_no_python(&self) -> bool {
+        self.is_plain_sql() && !self.python_data
     }
 
     /// Whether it reads, makes, drops or lists models, now or for later steps.

@@ -73,10 +73,10 @@ impl Options {
             state_folder: is_local.then(|| state_dir.to_owned()),
             private,
         };
-        let own = sqlflow_data_source::sqlite(self.datasource.expose()).filter(|it| !it.is_in_memory());
-        if let Some(refusal @ Refusal::State) = own.as_ref().and_then(|it| reach.own_file(&it.path).err()) {
-            let (path, from) = (own.map(|it| it.path).unwrap_or_default(), self.origin("datasource"));
-            bail!("cannot use the SQLite file {} (from {from}): {refusal}", path.display());
+        let own = sqlflow_data_source::database_file(self.datasource.expose());
+        if let Some(refusal @ Refusal::State) = own.as_ref().and_then(|it| reach.own_file(it).err()) {
+            let (path, from) = (own.unwrap_or_default(), self.origin("datasource"));
+            bail!("cannot use the database file {} (from {from}): {refusal}", path.display());
         }
         let all = reach.sqlite_folders.iter().flatten().chain(&reach.state_folder).chain(&reach.private);
         for path in all {

@@ -19,8 +19,9 @@ DECODED = {
     "sqlite": "CAST({} AS TEXT)",
     "mysql": "CONVERT({} USING utf8mb4)",
     "postgresql": "convert_from({}, 'UTF8')",
+    "duckdb": "decode({})",
 }
-AS_TEXT = {"sqlite": "hex({})", "mysql": "HEX({})", "postgresql": "encode({}, 'hex')"}
+AS_TEXT = {"sqlite": "hex({})", "mysql": "HEX({})", "postgresql": "encode({}, 'hex')", "duckdb": "hex({})"}
 
 
 class Expected(Enum):

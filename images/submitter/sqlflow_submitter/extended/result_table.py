@@ -11,7 +11,7 @@ from sqlflow_submitter.step import Statement
 BATCH_ROWS = 65_536
 """Maximum number of rows of a batch."""
 
-CASE_INSENSITIVE = {"sqlite": "SQLite", "mysql": "MySQL"}
+CASE_INSENSITIVE = {"sqlite": "SQLite", "mysql": "MySQL", "duckdb": "DuckDB"}
 """Databases in which two columns of a table cannot have names that differ in case only."""
 
 
@@ -39,8 +39,8 @@ def fold_case(name: str, dialect: str) -> str:
     """Returns a column's name such that two names are equal if a table of the database cannot have both."""
     if dialect == "postgresql":
         return name
-    # SQLite folds the case of ASCII letters only.
-    return name.encode().lower().decode() if dialect == "sqlite" else name.lower()
+    # SQLite and DuckDB fold the case of ASCII letters only.
+    return name.encode().lower().decode() if dialect in ("sqlite", "duckdb") else name.lower()
 
 
 def check_column_case(statement: Statement, names: Iterable[str], database: Database) -> None:

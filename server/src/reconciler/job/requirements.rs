@@ -20,7 +20,7 @@ impl JobReconciler {
         let spec = spec.and_then(|text| serde_json::from_str::<StepSpec>(&text).ok());
         let cleans_up = job.attempt(attempt).is_some_and(|it| it.role == Role::Cleanup);
         let requirements = spec.map_or_else(LaunchRequirements::default, |spec| LaunchRequirements {
-            plain_sql: spec.is_plain_sql() || cleans_up,
+            plain_sql: spec.needs_no_python() || (cleans_up && !spec.python_data),
             publishes: !spec.outputs.is_empty(),
             pod_resources: spec.pod,
             ..LaunchRequirements::default()
