@@ -1,13 +1,12 @@
 //! A server of the user's own: `sqlflowctl --server own` starts it, all clients of the user share it, and it ends when
 //! nobody uses it.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
-use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::Pid;
@@ -139,25 +138,19 @@ fn socket_of_a_killed_server_is_replaced() {
 #[test]
 fn server_and_job_outlive_the_terminal() {
     let home = Home::new("10m");
-    let terminal = openpty(None, None).unwrap();
-    let (of_shell, mut master) = (File::from(terminal.slave), File::from(terminal.master));
-    let mut shell = Command::new("setsid");
-    home.with(&mut shell);
-    shell.args(["--ctty", "bash", "-c", r#""$0" "$@" && echo the job runs; read"#]);
-    shell.arg(program("sqlflowctl")).args(["run", "--detach", "-e", ENDLESS]);
-    shell.stdin(of_shell.try_clone().unwrap()).stdout(of_shell.try_clone().unwrap()).stderr(of_shell);
-    let mut process = shell.spawn().unwrap();
-    drop(shell);
-    let mut shown = Vec::new();
-    while !String::from_utf8_lossy(&shown).contains("the job runs") {
-        let mut byte = [0];
-        master.read_exact(&mut byte).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&shown)));
-        shown.extend(byte);
-    }
+    // A program of its own holds the terminal: in this process, those that other tests start would inherit it.
+    let mut terminal = Command::new(python::program());
+    home.with(&mut terminal);
+    terminal.args(["-c", "import pty, sys; pty.spawn(sys.argv[1:])", "bash", "-c"]);
+    terminal.arg(r#""$0" "$@" && echo the job runs; read"#);
+    terminal.arg(program("sqlflowctl")).args(["run", "--detach", "-e", ENDLESS]);
+    let mut terminal = terminal.stdin(Stdio::piped()).spawn().unwrap();
+    let shown = BufReader::new(terminal.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(shown.into_iter().any(|line| line.contains("the job runs")));
     let server = home.server().unwrap();
     // The kernel ends the shell then, and what runs in its foreground.
-    drop(master);
-    process.wait().unwrap();
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
     home.run(&["cancel", "last"]);
     let ended = home.command(&["fetch", "last"]).output().unwrap();
     assert_eq!(ended.status.code(), Some(4), "cancelled: {ended:?}");

@@ -36,6 +36,10 @@ class translated_errors:
         self._catching.__exit__(kind, error, trace)
         if isinstance(error, XGBoostError):
             raise UserError(f"xgboost: {reason(str(error))}") from error
+        if isinstance(error, UnicodeDecodeError):
+            # Its text quotes bytes of a damaged model, and its package takes them for UTF-8.
+            text = error.object.decode("utf-8", "backslashreplace")
+            raise UserError(f"xgboost: {reason(text)}") from error
 
 
 def reason(text: str) -> str:
