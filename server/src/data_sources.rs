@@ -396,12 +396,13 @@ mod tests {
         assert!(of(&file("data/none/x.db")).await.is_ok(), "the data process says more");
         assert!(of("duckdb://").await.unwrap().is_clients);
         for (given, expected) in [
-            (file("default.db"), "it lies in no folder for SQLite files"),
-            (file("data/../x.db"), "it lies in no folder for SQLite files"),
-            ("sqlite:////no/such/folder/x.db".to_owned(), "it lies in no folder for SQLite files"),
+            (file("default.db"), "it lies in no folder for database files"),
+            (file("data/../x.db"), "it lies in no folder for database files"),
+            ("sqlite:////no/such/folder/x.db".to_owned(), "it lies in no folder for database files"),
             (file("state/state.db"), "it belongs to the state"),
             (file("state/x.db").replace("sqlite:", "duckdb:"), "it belongs to the state"),
             (file("x.db").replace("sqlite:", "duckdb:"), "cannot open DuckDB file"),
+            (file("x.db").replace("sqlite:", "duckdb:"), "it lies in no folder for database files"),
             ("mysql://u:hunter2@unix(/run/my.sock)/d".to_owned(), "has no Unix socket here"),
             ("postgresql://u:hunter2@h/d?sslrootcert=/etc/shadow".to_owned(), "the option sslrootcert;"),
         ] {
@@ -409,6 +410,8 @@ mod tests {
             assert_eq!(error.code(), tonic::Code::PermissionDenied, "{given}");
             assert!(error.message().contains(expected), "{error:?}");
             assert!(!error.message().contains("hunter2") && !error.message().contains("shadow"));
+            let is_other_kind = given.starts_with("duckdb:") && error.message().contains("SQLite");
+            assert!(!is_other_kind, "{error:?}");
         }
         let state = DataSources::new(Secret::new(file("state/x.db")))
             .on_this_machine(Reach { state_folder: Some(dir.path().join("state")), ..Reach::default() });

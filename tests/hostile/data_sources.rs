@@ -107,9 +107,9 @@ async fn sqlite_files_of_sessions_lie_in_the_folders() {
     fs::hard_link(world.path("state/state.db"), world.path("data/hard.db")).unwrap();
     fs::hard_link(world.path("hers.db"), world.path("data/hers.db")).unwrap();
     for (name, expected) in [
-        ("x.db?mode=rwc", "it lies in no folder for SQLite files of this server; use a file below"),
-        ("data/../x.db?mode=rwc", "it lies in no folder for SQLite files"),
-        ("../../../../etc/passwd", "it lies in no folder for SQLite files"),
+        ("x.db?mode=rwc", "it lies in no folder for database files of this server; use a file below"),
+        ("data/../x.db?mode=rwc", "it lies in no folder for database files"),
+        ("../../../../etc/passwd", "it lies in no folder for database files"),
         ("data/link.db", "it is the operator's"),
         ("own.db", "it is the operator's"),
         ("hers.db", "it is the operator's"),
@@ -144,11 +144,11 @@ async fn statements_attach_only_files_of_the_folders() {
         ),
         (format!("ATTACH 'file:{}?mode=ro' AS x", at("state/state.db")), "it belongs to the state"),
         (format!("ATTACH '{}' || '' AS x", at("hers.db")), "that an expression names"),
-        (format!("ATTACH '{}' AS x", at("x.db")), "it lies in no folder for SQLite files"),
-        (format!("ATTACH '{}' AS x", at("none/x.db")), "it lies in no folder for SQLite files"),
+        (format!("ATTACH '{}' AS x", at("x.db")), "it lies in no folder for database files"),
+        (format!("ATTACH '{}' AS x", at("none/x.db")), "it lies in no folder for database files"),
         (format!("ATTACH '{}' AS x", at("data/x.db")), "no such file"),
-        (format!("ATTACH 'file:{}?mode=rwc' AS x", at("x.db")), "it lies in no folder for SQLite files"),
-        (format!("VACUUM INTO '{}'", at("x.db")), "it lies in no folder for SQLite files"),
+        (format!("ATTACH 'file:{}?mode=rwc' AS x", at("x.db")), "it lies in no folder for database files"),
+        (format!("VACUUM INTO '{}'", at("x.db")), "it lies in no folder for database files"),
         (format!("VACUUM INTO '{}'", at("state/x.db")), "it belongs to the state"),
         ("SELECT load_extension('libc.so.6')".to_owned(), "load_extension"),
     ] {

@@ -18,9 +18,9 @@ const MAX_ENTRIES: usize = 1000;
 pub struct Reach {
     /// Whether the client brought the data source. Then nothing of the server's user goes with it.
     pub is_clients: bool,
-    /// Folders with the SQLite files that clients may name and attach. `None`: any folder.
+    /// Folders with the files of SQLite and DuckDB that clients may name and attach. `None`: any folder.
     pub sqlite_folders: Option<Vec<PathBuf>>,
-    /// The server's state folder, in which no SQLite file of a job lies.
+    /// The server's state folder, in which no database file of a job lies.
     pub state_folder: Option<PathBuf>,
     /// Files that clients may not name or attach: secrets of the operator, and files of data sources with a name.
     pub private: Vec<PathBuf>,
@@ -36,7 +36,7 @@ pub enum Refusal {
     #[error("it is a symbolic link to a file that does not exist; correct the path")]
     Dangling,
     /// It is not below a configured folder.
-    #[error("it lies in no folder for SQLite files of this server; {}", folders(.0))]
+    #[error("it lies in no folder for database files of this server; {}", folders(.0))]
     Outside(Vec<PathBuf>),
     /// It lies in the state folder, or is another name of a file there.
     #[error("it belongs to the state of the server; use another file")]

@@ -102,22 +102,22 @@ fn statements_attach_only_what_lies_in_the_folders() {
     let at = |name: &str| real(&file, name).display().to_string();
     let mut database = file.connect("?mode=rw", &[], true).unwrap();
     for (name, expected) in [
-        (at("data.db"), "in no folder for SQLite files of this server; use a file below"),
-        (at("open/link.db"), "in no folder for SQLite files"),
-        (at("open/../data.db"), "in no folder for SQLite files"),
+        (at("data.db"), "in no folder for database files of this server; use a file below"),
+        (at("open/link.db"), "in no folder for database files"),
+        (at("open/../data.db"), "in no folder for database files"),
         (at("open/here/a.db"), "its path has a symbolic link; write"),
         (at("state/state.db"), "it belongs to the state of the server"),
         (at("open/hard.db"), "it belongs to the state of the server"),
         (at("open/private.db"), "it is the operator's"),
         (at("open/new.db"), "no such file"),
-        (format!("file:{}?mode=ro", at("data.db")), "in no folder for SQLite files"),
-        (format!("file:{}?mode=rwc", at("new.db")), "in no folder for SQLite files"),
+        (format!("file:{}?mode=ro", at("data.db")), "in no folder for database files"),
+        (format!("file:{}?mode=rwc", at("new.db")), "in no folder for database files"),
         (format!("file:{}", at("open/%2e%2e/data.db")), "by a URI with an escape"),
         (format!("file:///{}", at("data.db")), "by a URI with an escape"),
-        (format!("file://{}", at("data.db")), "in no folder for SQLite files"),
-        ("data.db".to_owned(), "in no folder for SQLite files"),
-        (at("new.db"), "in no folder for SQLite files"),
-        (at("none/new.db"), "in no folder for SQLite files"),
+        (format!("file://{}", at("data.db")), "in no folder for database files"),
+        ("data.db".to_owned(), "in no folder for database files"),
+        (at("new.db"), "in no folder for database files"),
+        (at("none/new.db"), "in no folder for database files"),
         (at("open/none/new.db"), "no such file"),
         (at("state/new.db"), "it belongs to the state of the server"),
     ] {
@@ -172,7 +172,7 @@ fn own_file_of_a_client_lies_in_the_folders() {
     drop(file.connect("", &[], true).unwrap());
     file.reach.is_clients = true;
     let said = file.connect("", &[], true).err().unwrap().message;
-    assert!(said.contains("in no folder for SQLite files"), "{said}");
+    assert!(said.contains("in no folder for database files"), "{said}");
     let moved = file.beside("moved.db");
     fs::rename(file.path(), &moved).unwrap();
     assert_eq!(file.connect("", &[], true).err().unwrap().message, said, "it does not say what exists");
