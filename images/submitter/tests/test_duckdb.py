@@ -491,6 +491,10 @@ def test_later_statements_are_checked_before_the_training(agent: StandInAgent) -
         ({"kind": "standard", "sql": "SELECT b FROM d", "effect": ""}, '"b" not found'),
         ({"kind": "standard", "sql": "INSERT INTO none VALUES (1)", "effect": "rows"}, "none does not exist"),
         ({"kind": "standard", "sql": "CREATE TABLE e (", "effect": "objects"}, "syntax error"),
+        (
+            {"kind": "standard", "sql": "CREATE TABLE s.e AS SELECT b FROM d", "effect": "objects"},
+            '"b" not found',
+        ),
         ({**uses_model, "select": "SELECT y FROM d", "result_table": "p"}, "column a does not exist"),
         ({**uses_model, "result_table": "mine"}, "did not make it"),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlflow_submitter.duckdb_data import result_table, views
@@ -17,6 +18,10 @@ SAMPLED_BYTES = 4 << 20
 """Maximum size of sampled values; others are left out."""
 PLANNED = {"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE_INTO"}
 """Statements that EXPLAIN checks without executing them."""
+CREATION = re.compile(
+    r"\s*CREATE\s+(OR\s+REPLACE\s+)?(TEMP(ORARY)?\s+)?(TABLE|VIEW)\s+[\w.]+\s+AS\s+(?=(SELECT|WITH)\b)", re.IGNORECASE
+)
+"""A creation of a table or view up to its select, which alone is checked: an earlier statement may make the schema."""
 
 
 class Checks:
@@ -75,6 +80,17 @@ class Checks:
         parsed = session.parse(statement.sql)
         if not syntax_only and len(parsed) == 1 and parsed[0].type.name in PLANNED:
             session.plan(statement.sql)
+        creation = None if syntax_only or len(parsed) != 1 else CREATION.match(statement.sql)
+        if creation is not None:
+            select = statement.sql[creation.end() :]
+            try:
+                is_select = session.is_select(session.parse(select))
+            except UserError:
+                # A clause of the creation follows, such as WITH NO DATA.
+                return
+            if is_select:
+                # Lines have the same numbers.
+                session.plan("\n" * creation.group().count("\n") + select)
 
     def _set(self, index: int) -> bool:
         """Changes a setting as the program will do. Only the place of names belongs to a session alone."""
