@@ -19,3 +19,4 @@ mod pages;
 mod pods;
 mod remote;
 mod tls;
+mod unread_answers;

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
+use super::answer_budget::{AnswerBudget, Room, in_room};
 use super::delivery::{Call, Deliveries, RESET_LAG, Reading, WriteCompletion};
 use super::{render, status};
 use crate::access::{Action, Right, Via, audit};
@@ -49,6 +50,7 @@ const RECORD_TIME: Duration = Duration::from_millis(250);
 pub(super) struct Fetcher {
     store: Arc<dyn Store>,
     log: Arc<dyn ResultLog>,
+    answers: AnswerBudget,
     deliveries: Deliveries,
     jobs: Mutex<CachedJobs>,
 }
@@ -92,13 +94,15 @@ pub(super) struct Fetched {
     pub(super) last: u64,
     /// Notes for a plain token that the page was written.
     sent: Option<WriteCompletion>,
+    /// For its results.
+    pub(super) room: Option<Room>,
 }
 
 #[cfg(test)]
 impl Fetched {
     /// The last page of a log.
     pub(super) fn of(status: v1::JobStatus, results: Vec<v1::Response>, last: u64) -> Self {
-        Self { status, results, next: last, last, sent: None }
+        Self { status, results, next: last, last, sent: None, room: None }
     }
 }
 
@@ -157,8 +161,8 @@ impl CachedJob {
 }
 
 impl Fetcher {
-    pub(super) fn new(store: Arc<dyn Store>, log: Arc<dyn ResultLog>) -> Self {
-        Self { store, log, deliveries: Deliveries::default(), jobs: Mutex::default() }
+    pub(super) fn new(store: Arc<dyn Store>, log: Arc<dyn ResultLog>, answers: AnswerBudget) -> Self {
+        Self { store, log, answers, deliveries: Deliveries::default(), jobs: Mutex::default() }
     }
 
     /// The page as a message. `largest` is the client's message limit, in bytes.
@@ -171,7 +175,7 @@ impl Fetcher {
         let (id, key) = (opened.id.clone(), opened.token.key.clone());
         // A page over the client's limit is refused only if it is a single record.
         let most = PAGE_BYTES.min(largest.saturating_sub(ENVELOPE_BYTES));
-        let Fetched { status, results, next, last: _, sent } = self.read(opened, call, most).await?;
+        let Fetched { status, results, next, last: _, sent, room } = self.read(opened, call, most).await?;
         let next_token = CursorToken { key, cursor: Some(next) };
         let result = v1::Result {
             job_status: Some(status),
@@ -187,6 +191,9 @@ impl Fetcher {
             return Err(status::too_large(next, bytes, largest));
         }
         let mut response = Response::new(result);
+        if let Some(room) = room {
+            response = in_room(response, room, bytes);
+        }
         if let Some(sent) = sent {
             response.extensions_mut().insert(sent);
         }
@@ -210,7 +217,7 @@ impl Fetcher {
             audit(&caller, Action::Read, &id, right, Via::Api);
         }
 
-        let wait = call.time_limit.map_or(LONG_POLL, |limit| LONG_POLL.min(limit / 2));
+        let time_limit = call.time_limit;
         let (mut cursor, reading) = match token.cursor {
             Some(cursor) => (cursor, None),
             None => {
@@ -218,7 +225,8 @@ impl Fetcher {
                 (self.plain_cursor(&record, &reading).await, Some(reading))
             }
         };
-        let (record, page) = self.wait_for_page(record, changes, &mut cursor, reading.as_ref(), wait).await?;
+        let (record, page, mut room) =
+            self.wait_for_page(record, changes, &mut cursor, reading.as_ref(), time_limit).await?;
         lock(&cached.reads).record(&self.store, &record);
 
         let results = render::page(page.records, &cached.headings, most);
@@ -232,7 +240,8 @@ impl Fetcher {
             lock(&self.jobs).remove(&id);
         }
         let sent = reading.filter(|_| next > cursor).and_then(|it| it.note(cursor, next));
-        Ok(Fetched { status, results, next, last: page.last_position, sent })
+        room.shrink(results.iter().map(prost::Message::encoded_len).sum());
+        Ok(Fetched { status, results, next, last: page.last_position, sent, room: Some(room) })
     }
 
     /// Cursor of a plain token: the end of the last page that is known to be delivered.
@@ -276,11 +285,13 @@ impl Fetcher {
         mut changes: watch::Receiver<KnownJob>,
         cursor: &mut u64,
         reading: Option<&Reading<'_>>,
-        wait: Duration,
-    ) -> Result<(JobRecord, Page), Status> {
+        time_limit: Option<Duration>,
+    ) -> Result<(JobRecord, Page, Room), Status> {
         let id = record.job.id.clone();
-        let deadline = Instant::now() + wait;
+        let owner = record.principal.clone().unwrap_or_default();
+        let deadline = Instant::now() + time_limit.map_or(LONG_POLL, |limit| LONG_POLL.min(limit / 2));
         let mut end_seen = None;
+        let mut most = PAGE_BYTES;
         loop {
             if changes.has_changed().unwrap_or(false) {
                 match known_job::seen(&mut changes) {
@@ -290,8 +301,17 @@ impl Fetcher {
                 }
             }
             let mut appended = self.log.watch(&id);
+            // Before the page is in memory. It also bounds how many are read at a time.
+            let room = self.answers.room(&owner, most, time_limit).await?;
             // After the state: once that is final the log is complete, so this page can be known to be the last.
             let page = self.log.read(&id, *cursor, PAGE_BYTES).await.map_err(status::of_log)?;
+            if let [only] = &page.records[..]
+                && only.encoded_len() > most
+            {
+                // A record may be longer than a page: it is read again when there is room for it.
+                most = only.encoded_len();
+                continue;
+            }
             if page.last_position < *cursor {
                 // The log was restored from a copy that ends before the cursor: all records of it are new.
                 *cursor = page.last_position;
@@ -305,8 +325,9 @@ impl Fetcher {
             let is_ending = page.has_end() && now < *end_seen.get_or_insert(now) + END_LAG;
             let has_news = !page.records.is_empty() && !is_ending;
             if has_news || record.job.state.is_final() || now >= deadline {
-                return Ok((record, page));
+                return Ok((record, page, room));
             }
+            drop(room);
             tokio::select! {
                 () = tokio::time::sleep(END_LAG), if is_ending => {}
                 _ = changes.changed() => changes.mark_changed(),
@@ -362,7 +383,8 @@ mod tests {
         let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
         let metrics = Metrics::default();
         let measured = Arc::new(MeasuredStore::new(store.clone(), metrics.clone()));
-        let fetcher = Fetcher::new(measured, Arc::new(fixture::log(&dir.path().join("log"))));
+        let fetcher =
+            Fetcher::new(measured, Arc::new(fixture::log(&dir.path().join("log"))), AnswerBudget::default());
         let job = fixture::job(true);
         let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
         let token = Token::generate();
@@ -395,7 +417,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
         let log = Arc::new(fixture::tiered_log(&store, &dir.path().join("log")));
-        let fetcher = Fetcher::new(store.clone(), log.clone());
+        let fetcher = Fetcher::new(store.clone(), log.clone(), AnswerBudget::default());
         let (job, token) = (fixture::job(true), Token::generate());
         let id = job.id.clone();
         let new = NewJob { token: token.hash(), ..fixture::new_job(job, &ServerId("test".to_owned())) };

@@ -3,6 +3,7 @@
 
 mod agent_socket;
 mod agent_tls;
+mod answer_budget;
 mod attach;
 mod client_admission;
 mod client_listener;
@@ -173,8 +174,10 @@ impl Api {
         let agents = agents.serve(agent_service, shutdown.clone());
 
         let is_local = self.reconciler.first_launcher_id().kind == LauncherKind::Local;
+        let answers = answer_budget::AnswerBudget::default();
         let token_api = Arc::new(v1::TokenApi {
-            fetcher: fetch::Fetcher::new(Arc::clone(&self.store), Arc::clone(&self.log)),
+            fetcher: fetch::Fetcher::new(Arc::clone(&self.store), Arc::clone(&self.log), answers.clone()),
+            answers,
             submitter: submit::Submitter::new(
                 Arc::clone(&self.store),
                 Arc::clone(&self.log),
@@ -229,6 +232,7 @@ impl Api {
             .layer(drain::DrainLayer(drained.clone()))
             .layer(MapResponseLayer::new(status::of_wrong_requests))
             .layer(request_budget::layer())
+            .layer(MapResponseLayer::new(answer_budget::held))
             .layer(MapResponseLayer::new(delivery::watched))
             .layer(connections::admit_by_service::<Arc<delivery::Connection>>())
             .layer(AccessLayer::new(self.access.clone(), peer))

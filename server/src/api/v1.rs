@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use sqlflow_identity::{Caller, Policy};
 use sqlflow_job::{Cause, CursorToken, Event, Failure, JobId, JobKey};
 use sqlflow_job_store::{JobFilter, JobRecord, Store, UpdateError};
@@ -9,9 +10,11 @@ use sqlflow_os::clock;
 use sqlflow_proto::SERVER_VERSION;
 use sqlflow_proto::v1::{self, sql_flow_server::SqlFlow};
 use sqlflow_result_log::ResultLog;
+use sqlflow_sql::MAX_PROGRAM_BYTES;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
+use super::answer_budget::{AnswerBudget, in_room};
 use super::client_admission::OpenedJob;
 use super::delivery::{Call, Connection};
 use super::fetch::{DEFAULT_LARGEST, Fetcher, Opened};
@@ -23,6 +26,8 @@ use crate::web::Links;
 
 const DEFAULT_LISTED: u32 = 50;
 const MAX_LISTED: u32 = 1000;
+/// Bytes of a list of jobs, each with a short message.
+const LIST_BYTES: usize = 4 << 20;
 
 /// The service.
 pub(super) struct TokenApi {
@@ -30,6 +35,7 @@ pub(super) struct TokenApi {
     pub(super) log: Arc<dyn ResultLog>,
     pub(super) submitter: Submitter,
     pub(super) fetcher: Fetcher,
+    pub(super) answers: AnswerBudget,
     pub(super) metrics: Metrics,
     pub(super) links: Links,
     pub(super) access: Access,
@@ -102,9 +108,13 @@ impl SqlFlow for TokenApi {
         let record = self.load(&id).await?;
         let mut job = render::job(&record, true);
         job.last_position = self.log.last_position(&id).await.map_err(status::of_log)?;
+        // A program may be long.
+        let owner = record.principal.as_deref().unwrap_or_default();
+        let room = self.answers.room(owner, MAX_PROGRAM_BYTES, None).await?;
         job.sql = self.store.program(&id).await.map_err(status::of_store)?.unwrap_or_default();
         job.job_tracer_url = self.links.url(&id);
-        Ok(of_job(id, job))
+        let bytes = job.encoded_len();
+        Ok(in_room(of_job(id, job), room, bytes))
     }
 
     async fn list_jobs(
@@ -129,6 +139,7 @@ impl SqlFlow for TokenApi {
             return Ok(Response::new(v1::ListJobsResponse::default()));
         }
         let user_id = Some(request.user_id).filter(|user| !user.is_empty());
+        let room = self.answers.room(caller.name(), LIST_BYTES, None).await?;
         // One more than requested shows whether there is another page.
         let filter = JobFilter { principal, user_id, states, before, limit: limit + 1 };
         let mut records = self.store.list(filter).await.map_err(status::of_store)?;
@@ -139,7 +150,9 @@ impl SqlFlow for TokenApi {
             Some(_) | None => String::new(),
         };
         let jobs = records.iter().map(|record| render::job(record, false)).collect();
-        let mut response = Response::new(v1::ListJobsResponse { jobs, next_page_token });
+        let listed = v1::ListJobsResponse { jobs, next_page_token };
+        let bytes = listed.encoded_len();
+        let mut response = in_room(Response::new(listed), room, bytes);
         let version = MetadataValue::from_static(env!("CARGO_PKG_VERSION"));
         response.metadata_mut().insert(SERVER_VERSION, version);
         Ok(response)

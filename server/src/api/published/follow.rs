@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use sqlflow_identity::Caller;
 use sqlflow_job::{CursorToken, JobId, JobKey};
 use sqlflow_proto::published::Response;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
+use super::WAITING;
 use super::item::{self, Item};
 use super::lines::Lines;
 use super::stream::Stream;
@@ -25,6 +27,8 @@ use crate::api::v1::TokenApi;
 /// Time for which a job is followed on although its state or log cannot be read.
 const OUTAGE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
+/// Bytes from which on a response waits alone.
+const LONG_RESPONSE: usize = 256 << 10;
 
 /// A job and the client that follows it.
 pub(super) struct Follow {
@@ -80,8 +84,19 @@ impl Follow {
         }
     }
 
+    /// Sends a response. A long one waits until the client has taken the others.
     async fn send(&self, response: Result<Response, Status>) -> Ended {
-        if self.sender.send(response).await.is_ok() { Ended::Told } else { Ended::Left }
+        let length = response.as_ref().map_or(0, Response::encoded_len);
+        let places = if length > LONG_RESPONSE { WAITING } else { 1 };
+        match self.sender.reserve_many(places).await {
+            Ok(mut places) => {
+                if let Some(place) = places.next() {
+                    place.send(response);
+                }
+                Ended::Told
+            }
+            Err(_) => Ended::Left,
+        }
     }
 
     async fn send_all(&self) -> Ended {
@@ -101,6 +116,7 @@ impl Follow {
         loop {
             let fetched = self.fetch(cursor).await?;
             cursor = fetched.next;
+            let _room = fetched.room;
             for record in fetched.results {
                 let Some(kind) = record.response else { continue };
                 for item in items(kind, &mut lines).into_iter().flat_map(|item| stream.push(item)) {
@@ -139,7 +155,11 @@ impl Follow {
             let call = Call::new(Arc::clone(&self.connection), None);
             match self.api.fetcher.page(opened, call).await {
                 Ok(fetched) => return Ok(fetched),
-                Err(error) if error.code() == Code::Unavailable && Instant::now() < deadline => {
+                // Without room for a page its client may be reading those of other calls.
+                Err(error)
+                    if matches!(error.code(), Code::Unavailable | Code::ResourceExhausted)
+                        && Instant::now() < deadline =>
+                {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => return Err(error),

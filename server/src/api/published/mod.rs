@@ -11,6 +11,7 @@ mod stream;
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use sqlflow_job::{CursorToken, JobId, JobKey};
 use sqlflow_proto::published::sql_flow_server::SqlFlow;
 use sqlflow_proto::published::{
@@ -25,6 +26,7 @@ use tonic::Status;
 use self::cursor::Cursor;
 use self::follow::Follow;
 use self::page::Followed;
+use super::answer_budget::in_room;
 use super::delivery::{Call, Connection};
 use super::fetch::Fetched;
 use super::v1::{TokenApi, caller_of, of_job};
@@ -32,7 +34,7 @@ use super::{render, status};
 use crate::access::{Action, Right, Via, audit};
 use crate::admission::{Admission, Resource};
 
-/// Responses of Run that wait for a slow client, of at most 4 MiB each.
+/// Responses of Run that wait for a slow client: one of at most 4 MiB, and short ones beside it.
 const WAITING: usize = 4;
 
 /// The service.
@@ -104,8 +106,15 @@ impl SqlFlow for PublishedApi {
             // Records may be longer than what these clients decode: they are split here.
             let call = Call::new(connection, None);
             let id = opened.id.clone();
-            let fetched = self.api.fetcher.page(opened, call).await?;
-            Ok(of_job(id.clone(), answer(fetched, from, job, &id)?))
+            let mut fetched = self.api.fetcher.page(opened, call).await?;
+            let room = fetched.room.take();
+            let answer = answer(fetched, from, job, &id)?;
+            let bytes = answer.encoded_len();
+            let response = of_job(id, answer);
+            Ok(match room {
+                Some(room) => in_room(response, room, bytes),
+                None => response,
+            })
         };
         self.api.metrics.call("Fetch", fetched).await
     }
