@@ -1,7 +1,8 @@
 //! Fetch: one page of a job's result log.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicI64, Ordering};
+mod cached_jobs;
+
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,11 +18,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
+use self::cached_jobs::{CachedJob, CachedJobs};
 use super::answer_budget::{AnswerBudget, Room, in_room};
 use super::delivery::{Call, Deliveries, RESET_LAG, Reading, WriteCompletion};
 use super::{render, status};
 use crate::access::{Action, Right, Via, audit};
-use crate::read_recorder::ReadRecorder;
 
 /// Time that a Fetch waits for a new record; at most half of a client's deadline.
 const LONG_POLL: Duration = Duration::from_secs(1);
@@ -35,14 +36,6 @@ const PAGE_BYTES: usize = 2 * 1024 * 1024;
 const ENVELOPE_BYTES: usize = 1024;
 /// Default message limit of gRPC clients.
 pub(super) const DEFAULT_LARGEST: usize = 4 * 1024 * 1024;
-/// Maximum bytes of cached jobs, beside those that are being read.
-const CACHED_BYTES: usize = 1024 * 1024;
-/// Upper bound of the bytes of a job without its headings.
-const JOB_BYTES: usize = 512;
-/// Maximum number of principals that are remembered for each cached job.
-const REMEMBERED_READERS: usize = 16;
-/// Time without a Fetch after which a job is not being read any more.
-const READ_PERIOD_MS: i64 = 10_000;
 /// Maximum time that a Fetch waits until its plain token's cursor is stored.
 const RECORD_TIME: Duration = Duration::from_millis(250);
 
@@ -53,24 +46,6 @@ pub(super) struct Fetcher {
     answers: AnswerBudget,
     deliveries: Deliveries,
     jobs: Mutex<CachedJobs>,
-}
-
-/// Jobs that were fetched last.
-#[derive(Default)]
-struct CachedJobs {
-    jobs: HashMap<JobId, Arc<CachedJob>>,
-    bytes: usize,
-    /// Bytes of those that were being read at the last eviction.
-    read_bytes: usize,
-}
-
-struct CachedJob {
-    headings: Vec<String>,
-    /// Time of the last Fetch.
-    used_ms: AtomicI64,
-    reads: Mutex<ReadRecorder>,
-    /// Who has fetched, for the audit log.
-    readers: Mutex<BTreeSet<String>>,
 }
 
 /// A job that a caller may read.
@@ -103,60 +78,6 @@ impl Fetched {
     /// The last page of a log.
     pub(super) fn of(status: v1::JobStatus, results: Vec<v1::Response>, last: u64) -> Self {
         Self { status, results, next: last, last, sent: None, room: None }
-    }
-}
-
-impl CachedJobs {
-    fn get(&self, id: &JobId, now_ms: i64) -> Option<Arc<CachedJob>> {
-        let cached = self.jobs.get(id)?;
-        cached.used_ms.store(now_ms, Ordering::Relaxed);
-        Some(Arc::clone(cached))
-    }
-
-    /// Adds a job. Those that are being read stay: their entry limits the writes for each of them.
-    fn add(&mut self, id: JobId, headings: Vec<String>, now_ms: i64) -> Arc<CachedJob> {
-        if self.bytes >= self.read_bytes + CACHED_BYTES {
-            let is_read = |job: &CachedJob| now_ms - job.used_ms.load(Ordering::Relaxed) < READ_PERIOD_MS;
-            self.jobs.retain(|_, job| is_read(job));
-            self.bytes = self.jobs.values().map(|job| job.bytes()).sum();
-            self.read_bytes = self.bytes;
-        }
-        let cached = CachedJob {
-            headings,
-            used_ms: AtomicI64::new(now_ms),
-            reads: Mutex::default(),
-            readers: Mutex::default(),
-        };
-        let bytes = cached.bytes();
-        let entry = self.jobs.entry(id).or_insert_with(|| {
-            self.bytes += bytes;
-            Arc::new(cached)
-        });
-        Arc::clone(entry)
-    }
-
-    fn remove(&mut self, id: &JobId) {
-        if let Some(removed) = self.jobs.remove(id) {
-            self.bytes -= removed.bytes();
-        }
-    }
-}
-
-impl CachedJob {
-    /// Whether this principal has not fetched before, as far as is remembered.
-    fn is_new_reader(&self, name: &str) -> bool {
-        let mut readers = lock(&self.readers);
-        if readers.contains(name) {
-            return false;
-        }
-        if readers.len() >= REMEMBERED_READERS {
-            readers.clear();
-        }
-        readers.insert(name.to_owned())
-    }
-
-    fn bytes(&self) -> usize {
-        JOB_BYTES + self.headings.iter().map(|it| size_of::<String>() + it.capacity()).sum::<usize>()
     }
 }
 
@@ -436,33 +357,5 @@ mod tests {
         let (fetched, ()) = tokio::join!(fetched, ends);
         let status = fetched.unwrap().into_inner().job_status.unwrap();
         assert_eq!(status.code(), v1::job_status::Code::Failed);
-    }
-
-    #[test]
-    fn jobs_being_read_are_not_evicted() {
-        let mut cached = CachedJobs::default();
-        let many = 3 * CACHED_BYTES / JOB_BYTES;
-        let ids: Vec<JobId> = (0..many).map(|_| JobId::generate()).collect();
-        for id in &ids {
-            cached.add(id.clone(), Vec::new(), 1_000);
-        }
-        assert!(ids.iter().all(|id| cached.get(id, 2_000).is_some()));
-        let later = 2_000 + READ_PERIOD_MS;
-        let read = cached.get(&ids[0], later).unwrap();
-        for _ in 0..=many {
-            cached.add(JobId::generate(), Vec::new(), later);
-        }
-        assert!(cached.get(&ids[1], later).is_none(), "it is not being read any more");
-        assert!(Arc::ptr_eq(&read, &cached.get(&ids[0], later).unwrap()));
-    }
-
-    #[test]
-    fn cache_is_bounded_by_bytes() {
-        let mut cached = CachedJobs::default();
-        for now in 0..50 {
-            let headings = vec!["x".repeat(200); 10_000];
-            cached.add(JobId::generate(), headings, now * READ_PERIOD_MS);
-            assert!(cached.jobs.len() <= 2, "{} bytes", cached.bytes);
-        }
     }
 }
