@@ -1,23 +1,23 @@
 //! Limit of the bytes of answers that clients have not taken yet, over all connections. A client may call often and read
 //! nothing, and each answer waits in memory until its connection takes it.
 //!
-//! Answers are counted for the owner of their job, whoever calls: the tokens of many jobs give no more room than their
+//! Answers count for the owner of their job and not for the caller, so the tokens of many jobs give no more room than their
 //! owner has. One answer of an owner has room in any case, so that no owner's answers keep those of others away.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::Frame;
+use http_body_util::BodyExt as _;
 use sqlflow_sync::lock;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::delivery::waiting_time;
 
 /// Maximum number of bytes of all answers, beside one answer of each owner.
 const MAX_HELD: usize = 256 << 20;
@@ -47,7 +47,7 @@ struct Held {
 }
 
 impl AnswerBudget {
-    /// Room for an answer about a job of this owner. The call waits for it for a while, at most half of its own time limit.
+    /// Room for an answer about a job of this owner. The call waits for it for a while: see [`waiting_time`].
     ///
     /// # Errors
     /// RESOURCE_EXHAUSTED: there is none, since clients do not read the answers that they have.
@@ -57,7 +57,7 @@ impl AnswerBudget {
         bytes: usize,
         time_limit: Option<Duration>,
     ) -> Result<Room, Status> {
-        let deadline = Instant::now() + time_limit.map_or(WAIT, |limit| WAIT.min(limit / 2));
+        let deadline = Instant::now() + waiting_time(time_limit, WAIT);
         loop {
             // Before the look at what is held, so that nothing that is freed after it is missed.
             let freed = self.inner.freed.notified();
@@ -145,40 +145,10 @@ pub(super) fn in_room<T>(
 
 /// Keeps the room of a response as long as any of its bytes.
 pub(super) fn held(mut response: http::Response<Body>) -> http::Response<Body> {
-    match response.extensions_mut().remove::<RoomOfResponse>() {
-        Some(RoomOfResponse(room)) => response.map(|inner| Body::new(HeldBody { inner, room })),
-        None => response,
-    }
-}
-
-struct HeldBody {
-    inner: Body,
-    room: Arc<Room>,
-}
-
-impl http_body::Body for HeldBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(context);
-        // The HTTP/2 library takes a whole frame, and sends it as the client reads.
-        let room = &self.room;
-        polled.map_ok(|frame| {
-            frame.map_data(|bytes| Bytes::from_owner(HeldBytes { bytes, _room: Arc::clone(room) }))
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.inner.size_hint()
-    }
+    let Some(RoomOfResponse(room)) = response.extensions_mut().remove() else { return response };
+    // The HTTP/2 library takes a whole frame, and sends it as the client reads.
+    let in_room = move |bytes| Bytes::from_owner(HeldBytes { bytes, _room: Arc::clone(&room) });
+    response.map(|body| Body::new(body.map_frame(move |frame| frame.map_data(&in_room))))
 }
 
 struct HeldBytes {
@@ -194,10 +164,6 @@ impl AsRef<[u8]> for HeldBytes {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
-    use http_body::Body as _;
-
     use super::*;
 
     /// Of calls that wait in vain.
@@ -242,7 +208,7 @@ mod tests {
         let mut answer = http::Response::new(Body::new(axum::body::Body::from("0123456789")));
         *answer.extensions_mut() = extensions;
         let mut body = held(answer).into_body();
-        let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await.unwrap().unwrap();
+        let frame = body.frame().await.unwrap().unwrap();
         let mut bytes = frame.into_data().unwrap();
         drop(body);
         let rest = bytes.split_off(9);

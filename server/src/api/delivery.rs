@@ -132,6 +132,11 @@ impl Call {
     }
 }
 
+/// Time that a call waits for something: at most this long, and half of its own time limit.
+pub(super) fn waiting_time(time_limit: Option<Duration>, most: Duration) -> Duration {
+    time_limit.map_or(most, |limit| most.min(limit / 2))
+}
+
 /// Parses `grpc-timeout`: at most eight digits and a unit.
 fn parse_timeout(value: &str) -> Option<Duration> {
     let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;

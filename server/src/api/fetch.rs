@@ -20,11 +20,11 @@ use tonic::{Response, Status};
 
 use self::cached_jobs::{CachedJob, CachedJobs};
 use super::answer_budget::{AnswerBudget, Room, in_room};
-use super::delivery::{Call, Deliveries, RESET_LAG, Reading, WriteCompletion};
+use super::delivery::{Call, Deliveries, RESET_LAG, Reading, WriteCompletion, waiting_time};
 use super::{render, status};
 use crate::access::{Action, Right, Via, audit};
 
-/// Time that a Fetch waits for a new record; at most half of a client's deadline.
+/// Time that a Fetch waits for a new record.
 const LONG_POLL: Duration = Duration::from_secs(1);
 /// Time that a page with the log's end waits for the end of the job's state.
 const END_LAG: Duration = Duration::from_millis(100);
@@ -69,15 +69,13 @@ pub(super) struct Fetched {
     pub(super) last: u64,
     /// Notes for a plain token that the page was written.
     sent: Option<WriteCompletion>,
-    /// For its results.
-    pub(super) room: Option<Room>,
 }
 
 #[cfg(test)]
 impl Fetched {
     /// The last page of a log.
     pub(super) fn of(status: v1::JobStatus, results: Vec<v1::Response>, last: u64) -> Self {
-        Self { status, results, next: last, last, sent: None, room: None }
+        Self { status, results, next: last, last, sent: None }
     }
 }
 
@@ -96,7 +94,7 @@ impl Fetcher {
         let (id, key) = (opened.id.clone(), opened.token.key.clone());
         // A page over the client's limit is refused only if it is a single record.
         let most = PAGE_BYTES.min(largest.saturating_sub(ENVELOPE_BYTES));
-        let Fetched { status, results, next, last: _, sent, room } = self.read(opened, call, most).await?;
+        let (Fetched { status, results, next, last: _, sent }, room) = self.read(opened, call, most).await?;
         let next_token = CursorToken { key, cursor: Some(next) };
         let result = v1::Result {
             job_status: Some(status),
@@ -111,23 +109,20 @@ impl Fetcher {
         if bytes > largest {
             return Err(status::too_large(next, bytes, largest));
         }
-        let mut response = Response::new(result);
-        if let Some(room) = room {
-            response = in_room(response, room, bytes);
-        }
+        let mut response = in_room(Response::new(result), room, bytes);
         if let Some(sent) = sent {
             response.extensions_mut().insert(sent);
         }
         Ok(response)
     }
 
-    /// The page, whatever its client decodes.
-    pub(super) async fn page(&self, opened: Opened, call: Call) -> Result<Fetched, Status> {
+    /// The page, whatever its client decodes, and the room for it.
+    pub(super) async fn page(&self, opened: Opened, call: Call) -> Result<(Fetched, Room), Status> {
         self.read(opened, call, PAGE_BYTES).await
     }
 
     /// A page of at most `most` bytes, or of one record.
-    async fn read(&self, opened: Opened, call: Call, most: usize) -> Result<Fetched, Status> {
+    async fn read(&self, opened: Opened, call: Call, most: usize) -> Result<(Fetched, Room), Status> {
         let Opened { id, token, caller, right } = opened;
         // Watched first, so that no change after this state is missed.
         let changes = self.store.watch(&id);
@@ -146,7 +141,7 @@ impl Fetcher {
                 (self.plain_cursor(&record, &reading).await, Some(reading))
             }
         };
-        let (record, page, mut room) =
+        let (record, page, room) =
             self.wait_for_page(record, changes, &mut cursor, reading.as_ref(), time_limit).await?;
         lock(&cached.reads).record(&self.store, &record);
 
@@ -161,8 +156,7 @@ impl Fetcher {
             lock(&self.jobs).remove(&id);
         }
         let sent = reading.filter(|_| next > cursor).and_then(|it| it.note(cursor, next));
-        room.shrink(results.iter().map(prost::Message::encoded_len).sum());
-        Ok(Fetched { status, results, next, last: page.last_position, sent, room: Some(room) })
+        Ok((Fetched { status, results, next, last: page.last_position, sent }, room))
     }
 
     /// Cursor of a plain token: the end of the last page that is known to be delivered.
@@ -210,7 +204,7 @@ impl Fetcher {
     ) -> Result<(JobRecord, Page, Room), Status> {
         let id = record.job.id.clone();
         let owner = record.principal.clone().unwrap_or_default();
-        let deadline = Instant::now() + time_limit.map_or(LONG_POLL, |limit| LONG_POLL.min(limit / 2));
+        let deadline = Instant::now() + waiting_time(time_limit, LONG_POLL);
         let mut end_seen = None;
         let mut most = PAGE_BYTES;
         loop {
@@ -248,7 +242,7 @@ impl Fetcher {
             if has_news || record.job.state.is_final() || now >= deadline {
                 return Ok((record, page, room));
             }
-            drop(room);
+            drop((page, room));
             tokio::select! {
                 () = tokio::time::sleep(END_LAG), if is_ending => {}
                 _ = changes.changed() => changes.mark_changed(),

@@ -20,6 +20,7 @@ use super::lines::Lines;
 use super::stream::Stream;
 use super::{failure, row};
 use crate::access::{Action, Right, Via, audit};
+use crate::api::answer_budget::Room;
 use crate::api::delivery::{Call, Connection};
 use crate::api::fetch::{Fetched, Opened};
 use crate::api::v1::TokenApi;
@@ -114,9 +115,10 @@ impl Follow {
         let (mut stream, mut lines) = (Stream::default(), Lines::default());
         let mut cursor = 0;
         loop {
-            let fetched = self.fetch(cursor).await?;
+            let (fetched, mut room) = self.fetch(cursor).await?;
             cursor = fetched.next;
-            let _room = fetched.room;
+            // Held until the client has taken the page.
+            room.shrink(fetched.results.iter().map(v1::Response::encoded_len).sum());
             for record in fetched.results {
                 let Some(kind) = record.response else { continue };
                 for item in items(kind, &mut lines).into_iter().flat_map(|item| stream.push(item)) {
@@ -143,7 +145,7 @@ impl Follow {
         }
     }
 
-    async fn fetch(&self, cursor: u64) -> Result<Fetched, Status> {
+    async fn fetch(&self, cursor: u64) -> Result<(Fetched, Room), Status> {
         let deadline = Instant::now() + OUTAGE;
         loop {
             let opened = Opened {

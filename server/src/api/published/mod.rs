@@ -106,15 +106,10 @@ impl SqlFlow for PublishedApi {
             // Records may be longer than what these clients decode: they are split here.
             let call = Call::new(connection, None);
             let id = opened.id.clone();
-            let mut fetched = self.api.fetcher.page(opened, call).await?;
-            let room = fetched.room.take();
+            let (fetched, room) = self.api.fetcher.page(opened, call).await?;
             let answer = answer(fetched, from, job, &id)?;
             let bytes = answer.encoded_len();
-            let response = of_job(id, answer);
-            Ok(match room {
-                Some(room) => in_room(response, room, bytes),
-                None => response,
-            })
+            Ok(in_room(of_job(id, answer), room, bytes))
         };
         self.api.metrics.call("Fetch", fetched).await
     }
