@@ -109,7 +109,7 @@ async fn unattended(world: World, row_bytes: u32) -> (Setup, tempfile::TempDir, 
 /// The spool is larger than what the server may hold in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn spool_of_an_exited_agent_is_read_with_bounded_memory() {
-    let (setup, _dir, cursor, spool) = unattended(world("--linger=1s").await, 400_000).await;
+    let (setup, _dir, cursor, spool) = unattended(world("--linger=3s").await, 400_000).await;
     assert!(spool.metadata().unwrap().len() > 100_000_000);
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -125,7 +125,7 @@ async fn spool_of_an_exited_agent_is_read_with_bounded_memory() {
 /// Without all results the attempt has not succeeded.
 #[tokio::test(flavor = "multi_thread")]
 async fn truncated_spool_fails_the_job_with_a_gap() {
-    let (setup, _dir, cursor, spool) = unattended(world("--linger=1s").await, 4_000).await;
+    let (setup, _dir, cursor, spool) = unattended(world("--linger=3s").await, 4_000).await;
     let file = std::fs::OpenOptions::new().write(true).open(&spool).unwrap();
     file.set_len(file.metadata().unwrap().len() / 2).unwrap();
     let server = setup.start().unwrap();

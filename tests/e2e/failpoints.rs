@@ -130,7 +130,7 @@ async fn agent_killed_while_writing_its_spool_delivers_each_row_once() {
         let dir = tempfile::tempdir().unwrap();
         let marker = dir.path().join("died");
         let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
-            .flag("--linger=1s")
+            .flag("--linger=3s")
             .env("SQLFLOW_TEST_FAILPOINT", format!("{step}={}", marker.display()));
         let server = setup.start().unwrap();
         let mut client = server.client().await.unwrap();

@@ -65,8 +65,9 @@ async fn query_whose_rows_were_lost_with_its_pod_is_retried() {
 /// Runs this program. Its server dies once it has started. Its Pod ends and is deleted before the next server starts.
 async fn ended_unseen(name: &str, program: &str) -> Ended {
     let namespace = Namespace::new(name);
-    // With a short linger the Pod ends without a server.
-    let setup = namespace.setup(SQLITE, "{}").flag("--linger=1s");
+    // The Pod ends without a server after this time. An agent that is not attached within it ends too, and on a busy
+    // machine a second was too short for that.
+    let setup = namespace.setup(SQLITE, "{}").flag("--linger=5s");
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run(program).await.unwrap();
