@@ -57,6 +57,16 @@ def test_bytes_that_are_no_message_are_a_mistake_of_the_caller(method: str, send
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_call_without_a_message_is_a_mistake_of_the_caller(method: str, server: RealServer) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.stream_stream(method)(iter([]), timeout=60)
+        with pytest.raises(grpc.RpcError):
+            list(call)
+        assert call.code() is grpc.StatusCode.INVALID_ARGUMENT, call.details()
+        assert call.details().startswith("cannot read the request: "), call.details()
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_no_bytes_are_a_fault_of_the_server(method: str, send: Send) -> None:
     choose = random.Random(method)
     for _ in range(100):

@@ -98,8 +98,9 @@ pub(super) fn too_large(position: u64, bytes: usize, largest: usize) -> Status {
 }
 
 /// gRPC refuses some requests before any service sees them, with codes and messages of its own: one over the limit, which
-/// only a program can make so long, and one that is not the message, such as a program that is not UTF-8. Both are
-/// mistakes of the caller.
+/// only a program can make so long, one that is not the message, such as a program that is not UTF-8, and a call without
+/// a message, or with a part of one. All are mistakes of the caller. INTERNAL stays where gRPC's specification demands
+/// it: for a message with the compressed flag in a call without an encoding.
 pub(super) fn of_wrong_requests(response: http::Response<Body>) -> http::Response<Body> {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
     let said = status.message();
@@ -109,7 +110,7 @@ pub(super) fn of_wrong_requests(response: http::Response<Body>) -> http::Respons
             format!("the program is too long: {MAX_PROGRAM_BYTES} bytes ({mebibytes} MiB) is the most");
         return Status::invalid_argument(message).into_http();
     }
-    if status.code() == Code::Internal && said.starts_with(UNREADABLE) {
+    if status.code() == Code::Internal && UNREADABLE.iter().any(|it| said.starts_with(it)) {
         let message = format!(
             "cannot read the request: {said}; send a message of this method, and texts in UTF-8 in it"
         );
@@ -118,8 +119,14 @@ pub(super) fn of_wrong_requests(response: http::Response<Body>) -> http::Respons
     response
 }
 
-/// How the library begins its error for bytes that are not the message.
-const UNREADABLE: &str = "failed to decode Protobuf message";
+/// How the library begins its errors for bytes that are not one message.
+const UNREADABLE: [&str; 5] = [
+    "failed to decode Protobuf message",
+    "Missing request message.",
+    "Unexpected EOF decoding stream.",
+    "protocol error: received message with invalid compression flag",
+    "Error decompressing: ",
+];
 
 fn refuse(code: Code, error: &(dyn std::error::Error + 'static)) -> Status {
     tracing::warn!(error = with_causes(error), ?code, "request failed");
@@ -151,6 +158,9 @@ mod tests {
         let status = refused(Status::internal(unread.to_string()));
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
         assert!(status.message().starts_with("cannot read the request: "), "{status:?}");
+        for said in &UNREADABLE[1..] {
+            assert_eq!(refused(Status::internal(*said)).code(), Code::InvalidArgument, "{said}");
+        }
         assert_eq!(refused(Status::internal("a fault of the server")).code(), Code::Internal);
         let long = "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes";
         assert_eq!(refused(Status::out_of_range(long)).code(), Code::InvalidArgument);
