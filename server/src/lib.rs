@@ -26,6 +26,7 @@ pub mod model_rights;
 pub mod open_files;
 mod read_recorder;
 pub mod reconciler;
+mod retry_hint;
 pub mod server;
 mod state_folder;
 mod success;

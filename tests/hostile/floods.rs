@@ -454,4 +454,5 @@ async fn one_principal_leaves_room_for_others() {
     let _open = open_live(&server, &live, &authorization);
     let second = get_as_bearer(&server.http, &live, tokens.of("ana"));
     assert!(second.code == 429 && second.body.contains("--limit-pages"), "{second:?}");
+    assert!(second.headers.contains("retry-after: 5"), "{second:?}");
 }

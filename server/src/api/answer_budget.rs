@@ -15,9 +15,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::delivery::waiting_time;
+use crate::retry_hint;
 
 /// Maximum number of bytes of all answers, beside one answer of each owner.
 const MAX_HELD: usize = 256 << 20;
@@ -65,14 +65,13 @@ impl AnswerBudget {
                 return Ok(room);
             }
             if tokio::time::timeout_at(deadline, freed).await.is_err() {
-                let hint = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
                 let message = format!(
                     "cannot send an answer: clients hold {} MiB of answers about jobs of this owner, or {} MiB in all, \
                      and do not read them; read the answers of the calls that are open, or end those calls",
                     MAX_HELD_OF_OWNER >> 20,
                     MAX_HELD >> 20
                 );
-                return Err(Status::with_error_details(Code::ResourceExhausted, message, hint));
+                return Err(retry_hint::status(Code::ResourceExhausted, message, RETRY_AFTER));
             }
         }
     }
@@ -164,6 +163,8 @@ impl AsRef<[u8]> for HeldBytes {
 
 #[cfg(test)]
 mod tests {
+    use tonic_types::StatusExt as _;
+
     use super::*;
 
     /// Of calls that wait in vain.

@@ -11,8 +11,9 @@ use http_body::Frame;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::{Layer, Service};
+
+use crate::retry_hint;
 
 /// Time after which a call may succeed: at another server of the same state, or after a restart.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -64,11 +65,11 @@ where
 }
 
 fn stopping() -> Status {
-    Status::with_error_details(
+    retry_hint::status(
         Code::Unavailable,
         "cannot complete the call: the server is stopping, and jobs continue; try again at another server or after its \
          restart",
-        ErrorDetails::with_retry_info(Some(RETRY_AFTER)),
+        RETRY_AFTER,
     )
 }
 
@@ -116,6 +117,7 @@ mod tests {
     use std::future::{pending, poll_fn, ready};
 
     use http_body::Body as _;
+    use tonic_types::StatusExt as _;
     use tower::ServiceExt as _;
 
     use super::*;

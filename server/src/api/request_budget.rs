@@ -4,15 +4,20 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Frame;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower::util::MapRequestLayer;
+
+use crate::retry_hint;
 
 /// Maximum number of bytes: some programs of the maximum length at a time.
 const MAX_HELD: usize = 256 << 20;
+/// Time after which a refused call may succeed.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Bytes that are held.
 static HELD: AtomicUsize = AtomicUsize::new(0);
@@ -55,7 +60,13 @@ fn hold(budget: &AtomicUsize, bytes: usize) -> Result<(), Status> {
     if budget.fetch_add(bytes, Ordering::Relaxed) + bytes <= MAX_HELD {
         return Ok(());
     }
-    Err(Status::resource_exhausted("cannot take the request: too many long requests at once; try again"))
+    let message = format!(
+        "cannot take the request: the long requests that are being received hold {} MiB; try again in {} s, or send \
+         shorter programs",
+        MAX_HELD >> 20,
+        RETRY_AFTER.as_secs()
+    );
+    Err(retry_hint::status(Code::ResourceExhausted, message, RETRY_AFTER))
 }
 
 /// A body that ends with an error once all together hold too much.
@@ -104,6 +115,7 @@ mod tests {
     use std::future::poll_fn;
 
     use http_body::Body as _;
+    use tonic_types::StatusExt as _;
 
     use super::*;
 
@@ -120,7 +132,9 @@ mod tests {
         };
         let (mut first, mut second) = (body(MAX_HELD), body(1));
         read(&mut first).await.unwrap();
-        assert_eq!(read(&mut second).await.unwrap_err().code(), tonic::Code::ResourceExhausted);
+        let refused = read(&mut second).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert_eq!(refused.get_details_retry_info().unwrap().retry_delay, Some(RETRY_AFTER));
         drop((first, second));
         assert_eq!(BUDGET.load(Ordering::Relaxed), 0);
         read(&mut body(1)).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -22,8 +23,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Web;
 use super::log_text::{LogText, Piece, PieceKind};
 use super::pages;
-use crate::admission::{Resource, Slot};
+use crate::admission::{RETRY_AFTER, Resource, Slot};
 use crate::read_recorder::ReadRecorder;
+use crate::retry_hint;
 use sqlflow_sync::lock;
 
 /// Maximum number of pages with live updates; further ones get 503.
@@ -101,20 +103,24 @@ async fn live(
         Err(refusal) => return refusal.into_response(),
     };
     let Ok(permit) = Arc::clone(&PAGES).try_acquire_owned() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n").into_response();
+        return not_now(StatusCode::SERVICE_UNAVAILABLE, "too many pages are open");
     };
     // A browser that reconnects sends its position.
     let last = headers.get("last-event-id").and_then(|it| it.to_str().ok()?.parse().ok());
     let slot = match web.admission.take_of_reader(Resource::Page, &caller, &record.job.id) {
         Ok(slot) => slot,
-        Err(exceeded) => return (StatusCode::TOO_MANY_REQUESTS, format!("{exceeded}\n")).into_response(),
+        Err(exceeded) => return not_now(StatusCode::TOO_MANY_REQUESTS, exceeded),
     };
     let Some(of_job) = JobSlot::take(&record.job.id) else {
-        let text = format!("{MAX_PAGES_OF_JOB} pages of this job are open, which is the most\n");
-        return (StatusCode::TOO_MANY_REQUESTS, text).into_response();
+        let why = format!("{MAX_PAGES_OF_JOB} pages of this job are open, which is the most");
+        return not_now(StatusCode::TOO_MANY_REQUESTS, why);
     };
     let events = follow(web, record.job.id, last.unwrap_or(after), (permit, slot, of_job));
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+fn not_now(code: StatusCode, why: impl Display) -> Response {
+    retry_hint::response((code, format!("{why}\n")), RETRY_AFTER)
 }
 
 fn follow(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::response::Html;
+use axum::response::{Html, IntoResponse as _, Response};
 use maud::html;
 use serde::Deserialize;
 use sqlflow_identity::Caller;
@@ -15,7 +15,8 @@ use sqlflow_proto::record::StoredRecord;
 use sqlflow_result_log::{LogError, ResultLog};
 
 use super::{PAGE_BYTES, Refusal, page};
-use crate::admission::Resource;
+use crate::admission::{RETRY_AFTER, Resource};
+use crate::retry_hint;
 use crate::web::Web;
 use crate::web::log_text::{LogText, Piece, PieceKind};
 
@@ -42,20 +43,20 @@ pub(super) async fn search(
     Path(id): Path<String>,
     Query(Search { key, q }): Query<Search>,
     Extension(caller): Extension<Caller>,
-) -> Result<Html<String>, Refusal> {
-    let record = web.open(&id, &key, &caller).await?;
+) -> Result<Html<String>, Response> {
+    let record = web.open(&id, &key, &caller).await.map_err(Refusal::into_response)?;
     if q.len() > MAX_TEXT {
         let body = html! { h1 { "Too long" } p { "Search for at most " (MAX_TEXT) " bytes." } };
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, body));
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, body).into_response());
     }
     let slot = web.admission.take_of_reader(Resource::Search, &caller, &record.job.id);
     let _slot = slot.map_err(|exceeded| {
         let body = html! { h1 { "Not now" } p { (exceeded.to_string()) } };
-        Refusal::new(StatusCode::TOO_MANY_REQUESTS, body)
+        retry_hint::response(Refusal::new(StatusCode::TOO_MANY_REQUESTS, body), RETRY_AFTER)
     })?;
     let Found { lines, stopped } = find(web.log.as_ref(), &record.job.id, &q, SEARCH_TIME)
         .await
-        .map_err(|error| Refusal::fault(&error))?;
+        .map_err(|error| Refusal::fault(&error).into_response())?;
     let body = html! {
         h1 { "Lines with “" (q) "”" }
         p { a href={ "/jobs/" (id) "?key=" (key) } { "Back to the job" } }
