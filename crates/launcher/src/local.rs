@@ -270,9 +270,14 @@ impl Launcher for LocalLauncher {
         let executor = &target.executor;
         let dir = self.run_dir(executor);
         let (executor, unreadable) = (executor.clone(), self.unreadable.clone());
-        let seal = seal_of(target);
+        let (seal, never_attached) = (seal_of(target), target.instance.is_none());
         let look = move || match holder(&dir.join("lock")) {
-            Ok(Holder::Nobody) => Err(left(&executor, &dir, seal.as_ref(), &unreadable)),
+            Ok(Holder::Nobody) => Err(match left(&executor, &dir, seal.as_ref(), &unreadable) {
+                Observation::Gone(artifacts) if never_attached => {
+                    Observation::Gone(Box::new(run_folder::without_proof(*artifacts)))
+                }
+                observation => observation,
+            }),
             Ok(held) => Ok(held),
             Err(error) => Err(unknown("the agent's lock", &error)),
         };
@@ -373,8 +378,8 @@ fn is_first_mark(run_dir: &Path) -> bool {
     mark.map_or_else(|error| error.kind() != io::ErrorKind::AlreadyExists, |_| true)
 }
 
-/// The seal that what the executor left must have. `None`: its agent is not known, or of an earlier version, which had
-/// none.
+/// The seal that what the executor left must have. `None`: its agent never attached, or is of an earlier version, which
+/// had none.
 fn seal_of(target: &Target) -> Option<Seal> {
     target.instance.as_ref().and_then(InstanceHash::of_sealing).map(Seal::of_hash)
 }

@@ -14,6 +14,9 @@ use super::{AgentArtifacts, End, RecordSource, Spool};
 
 /// Size of the agent log tail for an agent without an outcome.
 const LAST_WORDS_BYTES: u64 = 2048;
+/// Message for a success of an agent that never attached.
+const UNPROVEN: &str = "the agent left a success, and this server's state does not say that it ever attached: the state \
+                        is an older copy, or another program wrote the success";
 /// File with the agent's outcome.
 const OUTCOME: &str = "outcome";
 
@@ -73,6 +76,23 @@ pub(super) fn artifacts(dir: &Path, seal: Option<&Seal>) -> io::Result<AgentArti
     Ok(AgentArtifacts { end, ..with_records(dir, seal, log_tail) })
 }
 
+/// What is believed of the artifacts of an agent that no server knows to have attached: it had no key to seal them with, so
+/// anyone may have written them. They are no success, and no results. Nothing is run again either: the state may be an
+/// older copy, from before the agent attached.
+pub(super) fn without_proof(artifacts: AgentArtifacts) -> AgentArtifacts {
+    let end = match artifacts.end {
+        End::Reported(outcome) if outcome.reason() == outcome::Reason::Succeeded => End::Reported(Outcome {
+            reason: outcome::Reason::Lost.into(),
+            message: UNPROVEN.to_owned(),
+            retryable: false,
+            last_seq: outcome.last_seq,
+            ..Outcome::default()
+        }),
+        end => end,
+    };
+    AgentArtifacts { end, records: None, terminal_records: None, ..artifacts }
+}
+
 /// The outcome, or what is wrong with it.
 fn decode(bytes: &[u8], seal: Option<&Seal>) -> Result<Outcome, String> {
     if seal.is_some_and(|seal| !seal.is_of_outcome(bytes)) {
@@ -94,10 +114,10 @@ pub(super) fn has_outcome(dir: &Path) -> io::Result<bool> {
     dir.join(OUTCOME).try_exists()
 }
 
-/// Whether the agent has reported that every process of the attempt had ended.
+/// Whether the agent has reported that every process of the attempt had ended. That is believed only with its seal.
 pub(super) fn has_nothing_left(dir: &Path, seal: Option<&Seal>) -> bool {
     let bytes = fs::read(dir.join(OUTCOME)).unwrap_or_default();
-    let is_believed = seal.is_none_or(|seal| seal.is_of_outcome(&bytes));
+    let is_believed = seal.is_some_and(|seal| seal.is_of_outcome(&bytes));
     is_believed && Outcome::decode(bytes.as_slice()).is_ok_and(|outcome| outcome.nothing_left)
 }
 

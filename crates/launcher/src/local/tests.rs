@@ -61,7 +61,8 @@ async fn agent_gets_one_term_from_several_servers() {
 #[tokio::test]
 async fn unreadable_outcome_counts_as_damaged() {
     let dir = tempfile::tempdir().unwrap();
-    let (launcher, target) = (launcher(dir.path()), target());
+    let target = Target { instance: Some(InstanceHash::of(b"key").sealing()), ..target() };
+    let launcher = launcher(dir.path());
     fs::create_dir_all(launcher.run_dir(&target.executor).join("outcome")).unwrap();
     let Observation::Gone(artifacts) = launcher.observe(&target).await else { panic!("it is gone") };
     assert!(artifacts.reported().is_none() && artifacts.records.is_some());
@@ -196,7 +197,11 @@ async fn outcome_without_the_seal_is_not_believed() {
     let other = Seal::of_instance(b"other").sealed_outcome(plain.clone());
     assert_eq!(end(Some(instance.sealing()), &other).await.0, None);
     assert_eq!(end(Some(instance), &plain).await.0, believed, "an agent of an earlier version");
-    assert_eq!(end(None, &sealed).await.0, believed, "the state was restored from before its attach");
+    // Also if the state was restored from before its attach.
+    for bytes in [&sealed, &plain] {
+        assert_eq!(end(None, bytes).await.0, Some(Reason::Lost), "no agent has attached");
+    }
+    assert_eq!(end(None, &encoded(Reason::Cancelled)).await.0, Some(Reason::Cancelled));
 }
 
 #[tokio::test]
@@ -205,11 +210,13 @@ async fn processes_are_searched_unless_the_agent_reported_their_end() {
     for (outcome, is_searched) in [(None, true), (Some(reported(false)), true), (Some(reported(true)), false)]
     {
         let dir = tempfile::tempdir().unwrap();
-        let (launcher, target) = (launcher(dir.path()), target());
+        let target = Target { instance: Some(InstanceHash::of(b"key").sealing()), ..target() };
+        let launcher = launcher(dir.path());
         let run_dir = launcher.run_dir(&target.executor);
         fs::create_dir_all(&run_dir).unwrap();
         if let Some(outcome) = outcome {
-            fs::write(run_dir.join("outcome"), prost::Message::encode_to_vec(&outcome)).unwrap();
+            let bytes = prost::Message::encode_to_vec(&outcome);
+            fs::write(run_dir.join("outcome"), Seal::of_instance(b"key").sealed_outcome(bytes)).unwrap();
         }
         let mut left = std::process::Command::new("sleep");
         let mut left = left.arg("600").env("SQLFLOW_ATTEMPT", target.attempt.to_string()).spawn().unwrap();
