@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use prost::Message as _;
-use sqlflow_data_source::Reach;
+use sqlflow_data_source::{Reach, STEP_DIGEST};
 use sqlflow_database::{
     Batch, Column, ConnectOptions, Database, Error, Missing, Notice, Results, Values, add_suggestions,
     clean_up,
@@ -64,7 +64,8 @@ impl Run<'_> {
     fn step(&mut self, path: &Path, shutdown: &Shutdown) -> Result<(), StepError> {
         let mut secrets =
             self.channel.secrets().map_err(|error| StepError::Other(format!("cannot start: {error}")))?;
-        let step = Step::read(path).map_err(StepError::Other)?;
+        let digest = secrets.remove(STEP_DIGEST);
+        let step = Step::read(path, digest.as_deref()).map_err(StepError::Other)?;
         if std::env::var_os(COMPANION_FD).is_some() {
             shutdown.set_leaves_nothing(self.channel.spare());
         }

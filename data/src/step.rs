@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use sqlflow_data_source::step_digest;
 use sqlflow_database::ResultSpec;
 
 use crate::requests::Select;
@@ -111,13 +112,16 @@ struct Version {
 }
 
 impl Step {
-    /// Reads a document.
+    /// Reads a document, which must have this digest if it is known.
     ///
     /// # Errors
-    /// In one line: it does not exist, is not JSON, or has another version.
-    pub fn read(path: &Path) -> Result<Self, String> {
+    /// In one line: it does not exist, was changed, is not JSON, or has another version.
+    pub fn read(path: &Path, digest: Option<&str>) -> Result<Self, String> {
         let cannot = |cause: String| format!("cannot read the step document {}: {cause}", path.display());
         let bytes = std::fs::read(path).map_err(|error| cannot(error.to_string()))?;
+        if digest.is_some_and(|digest| step_digest(&bytes) != digest) {
+            return Err(cannot("a program has changed it since the server assigned it".to_owned()));
+        }
         let Version { version } =
             serde_json::from_slice(&bytes).map_err(|error| cannot(error.to_string()))?;
         if version != VERSION {

@@ -5,6 +5,7 @@ mod duckdb;
 mod mysql;
 mod postgresql;
 mod reach;
+mod step_digest;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub use postgresql::{
     postgresql,
 };
 pub use reach::{NamedFile, Reach, Refusal};
+pub use step_digest::{STEP_DIGEST, step_digest};
 
 /// The reason to reject a data source. The message does not contain its text, which has a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

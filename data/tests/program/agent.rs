@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use prost::Message as _;
 use serde_json::json;
+use sqlflow_data_source::{STEP_DIGEST, step_digest};
 use sqlflow_proto::agent::submitter_frame::Frame;
 use sqlflow_proto::agent::{
     Ack, AgentFrame, CommandEnded, Granted, Refused, Start, SubmitterFrame, agent_frame,
@@ -43,24 +44,31 @@ impl Agent {
         let statement = |(index, (sql, repeatable)): (usize, (&str, bool))| json!({ "index": index, "kind": "standard", "sql": sql, "repeatable": repeatable });
         let statements: Vec<_> = statements.iter().copied().enumerate().map(statement).collect();
         let document = json!({ "version": 1, "statements": statements });
-        Self::start_document(folder, &document, variables, None)
+        let document = document.to_string();
+        Self::start_document(folder, [&document; 2], variables, None)
     }
 
     /// Starts the step of a document, with a link for a submitter.
     pub fn start_serving(folder: &Path, document: &serde_json::Value) -> (Self, Submitter) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(LONGEST)).unwrap();
-        let agent = Self::start_document(folder, document, &[], Some(theirs));
+        let document = document.to_string();
+        let agent = Self::start_document(folder, [&document; 2], &[], Some(theirs));
         (agent, Submitter(BufReader::new(ours)))
+    }
+
+    /// Starts a step whose document was changed by another program.
+    pub fn start_changed(folder: &Path, assigned: &serde_json::Value, changed: &serde_json::Value) -> Self {
+        Self::start_document(folder, [&assigned.to_string(), &changed.to_string()], &[], None)
     }
 
     fn start_document(
         folder: &Path,
-        document: &serde_json::Value,
+        [assigned, document]: [&str; 2],
         variables: &[(&str, &str)],
         link: Option<UnixStream>,
     ) -> Self {
-        std::fs::write(folder.join("step.json"), document.to_string()).unwrap();
+        std::fs::write(folder.join("step.json"), document).unwrap();
         let one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         let (channel, other) = UnixStream::pair().unwrap();
         channel.set_read_timeout(Some(LONGEST)).unwrap();
@@ -81,7 +89,9 @@ impl Agent {
         drop((other, link, one));
         let mut agent = Self { process, channel };
         let data_source = format!("sqlite://{}?mode=rwc", folder.join("x.db").display());
-        let secrets = HashMap::from([("db_conn_str".to_owned(), data_source)]);
+        let digest = step_digest(assigned.as_bytes());
+        let secrets = [("db_conn_str", data_source), (STEP_DIGEST, digest)];
+        let secrets = HashMap::from(secrets.map(|(name, value)| (name.to_owned(), value)));
         agent.send(agent_frame::Frame::Start(Start { secrets, ..Start::default() }));
         agent
     }

@@ -10,3 +10,4 @@ mod link;
 mod panics;
 mod signals;
 mod spans;
+mod step_document;

@@ -14,7 +14,7 @@ from sqlflow_submitter.duckdb_data import failure, source
 from sqlflow_submitter.duckdb_data.channel import DataChannel
 from sqlflow_submitter.duckdb_data.files import SECRET, Reach
 from sqlflow_submitter.duckdb_data.shutdown import Shutdown
-from sqlflow_submitter.duckdb_data.step import Statement, Step, load
+from sqlflow_submitter.duckdb_data.step import STEP_DIGEST, Statement, Step, load
 from sqlflow_submitter.errors import SubmitterError
 from sqlflow_submitter.frames import Ended, Frame, Started
 from sqlflow_submitter.spans import Spans
@@ -64,7 +64,7 @@ class Process:
         secrets = channel.secrets()
         if LINK_VARIABLE in os.environ:
             self._shutdown.set_leaves_nothing(channel)
-        step = load(path)
+        step = load(path, secrets.get(STEP_DIGEST))
         self._session = session = self._connect(step, secrets)
         for sql in step.replay:
             session.run(sql)

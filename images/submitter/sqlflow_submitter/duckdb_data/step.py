@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -95,14 +96,23 @@ class Step:
         return Spec(statement.result_table, self.suffix, replace, statement.texts())
 
 
-def load(path: str) -> Step:
-    """Reads a step document.
+STEP_DIGEST = "step_sha256"
+"""Name of the secret with the document's SHA-256. User code owns the document (`crates/data-source/src/step_digest.rs`)."""
+
+
+def load(path: str, digest: str | None) -> Step:
+    """Reads a step document, which must have this digest if it is known.
 
     Raises:
-        SubmitterError: it does not exist, is not JSON, or has another version.
+        SubmitterError: it does not exist, was changed, is not JSON, or has another version.
     """
     try:
         with open(path, "rb") as file:
-            return Step(json.load(file))
+            content = file.read()
+        if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+            raise SubmitterError(
+                f"cannot read the step document {path}: a program has changed it since the server assigned it"
+            )
+        return Step(json.loads(content))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SubmitterError(f"cannot read the step document {path}: {error!r}") from error
