@@ -25,7 +25,8 @@ pub trait TableWriter {
         None
     }
 
-    /// Parses `t`, `d.t` or, in PostgreSQL, `d.s.t`, by the database's rules for names without quotes.
+    /// Parses `t`, `d.t` or, in PostgreSQL, `d.s.t`, by the database's rules for names without quotes. Parts in double
+    /// quotes are taken as they are.
     fn table_name(&self, text: &str) -> TableName {
         TableName::parse(text)
     }
@@ -175,13 +176,22 @@ pub struct TableName {
 }
 
 impl TableName {
-    /// Parses `t`, `d.t` or `d.s.t`.
+    /// Parses `t`, `d.t` or `d.s.t`. Parts may be in double quotes, and have no dots and no quotes inside.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        match text.rsplit_once('.') {
-            Some((schema, name)) => Self { schema: Some(schema.to_owned()), name: name.to_owned() },
-            None => Self { schema: None, name: text.to_owned() },
-        }
+        Self::folded(text, str::to_owned)
+    }
+
+    /// The same, with parts without quotes as `fold` makes them.
+    #[must_use]
+    pub fn folded(text: &str, fold: impl Fn(&str) -> String) -> Self {
+        let part = |part: &str| match part.strip_prefix('"').and_then(|it| it.strip_suffix('"')) {
+            Some(quoted) => quoted.to_owned(),
+            None => fold(part),
+        };
+        let mut parts: Vec<String> = text.split('.').map(part).collect();
+        let name = parts.pop().unwrap_or_default();
+        Self { schema: (!parts.is_empty()).then(|| parts.join(".")), name }
     }
 
     /// The name of an internal table in the same schema: `<table>__<suffix>`. If it is longer than `limit` bytes, the

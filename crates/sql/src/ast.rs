@@ -225,7 +225,8 @@ impl Train {
 pub struct Predict {
     /// The SELECT.
     pub select: String,
-    /// `[db.]table.column` for the predictions.
+    /// `[db.]table.column` for the predictions. Quoted parts are in double quotes, without dots and quotes inside, as in
+    /// all names of result tables.
     pub target: Name,
     /// WITH.
     pub attributes: Vec<Attribute>,

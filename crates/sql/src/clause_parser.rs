@@ -108,7 +108,7 @@ impl<'a> ClauseParser<'a> {
     }
 
     fn predict(&mut self, select: String) -> Result<Predict, SqlError> {
-        let target = self.name("[db.]table.column")?;
+        let target = self.table_name("[db.]table.column")?;
         let attributes = self.attributes()?;
         let model = self.required_name("USING", "a model name")?;
         Ok(Predict { select, target, attributes, model })
@@ -118,7 +118,7 @@ impl<'a> ClauseParser<'a> {
         let model = self.name("a model name")?;
         let attributes = self.attributes()?;
         let using = self.optional_name("USING", "an explainer")?;
-        let into = self.optional_name("INTO", "a table name")?;
+        let into = self.optional_table()?;
         Ok(Explain { select, model, attributes, using, into })
     }
 
@@ -128,7 +128,7 @@ impl<'a> ClauseParser<'a> {
         let Some(label) = self.label()? else {
             return Err(self.unexpected());
         };
-        let into = self.optional_name("INTO", "a table name")?;
+        let into = self.optional_table()?;
         Ok(Evaluate { select, model, attributes, label, into })
     }
 
@@ -139,7 +139,7 @@ impl<'a> ClauseParser<'a> {
         if self.accept("CMD")? {
             command = self.separated(|parser| Ok(parser.string("a string")?.value()))?;
             if self.accept("INTO")? {
-                into = self.separated(|parser| parser.name("a table name"))?;
+                into = self.separated(|parser| parser.table_name("a table name"))?;
             }
         }
         Ok(Run { select, image, command, into })
@@ -154,7 +154,9 @@ impl<'a> ClauseParser<'a> {
             return Err(self.unexpected());
         }
         let using = self.optional_name("USING", "a solver")?;
-        let into = self.required_name("INTO", "a table name")?;
+        let Some(into) = self.optional_table()? else {
+            return Err(self.unexpected());
+        };
         Ok(Optimize { select, direction, objective, constraints, attributes, using, into })
     }
 
@@ -310,6 +312,11 @@ impl<'a> ClauseParser<'a> {
         if self.accept(keyword)? { self.name(what).map(Some) } else { Ok(None) }
     }
 
+    /// `INTO table`.
+    fn optional_table(&mut self) -> Result<Option<Name>, SqlError> {
+        if self.accept("INTO")? { self.table_name("a table name").map(Some) } else { Ok(None) }
+    }
+
     fn required_name(&mut self, keyword: &'static str, what: &'static str) -> Result<Name, SqlError> {
         match self.optional_name(keyword, what)? {
             Some(name) => Ok(name),
@@ -326,6 +333,60 @@ impl<'a> ClauseParser<'a> {
         }
         let taken = self.take()?;
         Ok(Name { text: taken.text.to_owned(), position: taken.position })
+    }
+
+    /// The name of a table, or of a table and its column: words and quoted parts with dots between them. In its text, quoted
+    /// parts are in double quotes, and have neither quotes nor dots inside.
+    fn table_name(&mut self, what: &'static str) -> Result<Name, SqlError> {
+        let position = self.current.position;
+        let mut text = String::new();
+        loop {
+            match self.current.kind {
+                LexemeKind::Name => text.push_str(self.current.text),
+                LexemeKind::Quoted => text.push_str(&self.quoted_part()?),
+                LexemeKind::String if self.current.text.starts_with('"') => {
+                    text.push_str(&self.quoted_part()?)
+                }
+                LexemeKind::String
+                | LexemeKind::Keyword
+                | LexemeKind::Number
+                | LexemeKind::Symbol
+                | LexemeKind::Semicolon
+                | LexemeKind::End => {
+                    self.wanted.push(what);
+                    return Err(self.unexpected());
+                }
+            }
+            self.take()?;
+            // A word takes the dot behind it.
+            let continues = text.ends_with('.') && self.is_adjacent();
+            if !continues {
+                if !(self.current.is_symbol(".") && self.is_adjacent()) {
+                    return Ok(Name { text, position });
+                }
+                text.push('.');
+                self.take()?;
+            }
+        }
+    }
+
+    /// Whether nothing is between the last token and the current one.
+    fn is_adjacent(&self) -> bool {
+        self.end + self.current.text.len() == self.current.end
+    }
+
+    /// The current token as a quoted part of a table's name.
+    fn quoted_part(&self) -> Result<String, SqlError> {
+        let quoted = self.current.text;
+        let inner = &quoted[1..quoted.len() - 1];
+        if inner.is_empty() || inner.contains(['.', '"', '`', '\\']) || inner.contains(char::is_control) {
+            let message = format!(
+                "cannot use {quoted} as a part of a table's name: it is empty, or has a dot, a quote, a backslash or a \
+                 control character; choose another name"
+            );
+            return Err(SqlError::semantic(self.current.position, message));
+        }
+        Ok(format!("\"{inner}\""))
     }
 
     fn string(&mut self, what: &'static str) -> Result<StringLiteral, SqlError> {

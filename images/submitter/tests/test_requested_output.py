@@ -77,3 +77,16 @@ def test_probabilities_of_two_classes(runner: Runner) -> None:
         attributes=attributes,
     )
     assert runner.sql("SELECT count(*) FROM d_out WHERE p_true > 0.5 AND p_false < 0.5 AND x > 50") == [("49",)]
+
+
+def test_quoted_parts_of_a_result_table_are_taken_as_they_are(runner: Runner) -> None:
+    make(runner, "d", {"x": "integer", "y": "integer"}, [(k, int(k > 50)) for k in range(100)])
+    trained(runner)
+    quote = "`" if database(runner) == "mysql" else '"'
+    table, column = (f"{quote}{name}{quote}" for name in ("My order", "Class of it"))
+    fields = {"kind": "predict", "select": "SELECT x FROM d", "model": "m", "model_dir": "m"}
+    # The second one replaces what the first one has made.
+    for _ in range(2):
+        runner.run(result_table='"My order"', result_column='"Class of it"', **fields)
+        assert runner.sql(f"SELECT count({column}) FROM {table}") == [("100",)]
+    runner.sql(f"DROP TABLE {table}")

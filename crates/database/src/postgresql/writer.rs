@@ -140,7 +140,7 @@ impl TableWriter for PostgresqlWriter {
     }
 
     fn table_name(&self, text: &str) -> TableName {
-        TableName::parse(&text.to_lowercase())
+        TableName::folded(text, str::to_lowercase)
     }
 
     fn type_of(&self, kind: ComputedKind) -> &'static str {

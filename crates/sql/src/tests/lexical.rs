@@ -1,6 +1,7 @@
 //! Boundaries of statements in each dialect, and that their text is unchanged.
 
 use super::super::dialect::Dialect::{self, Mysql, Postgresql, Sqlite};
+use super::super::error::SqlError;
 use super::super::splitter::parse_program;
 use super::super::{Body, compile};
 
@@ -185,6 +186,35 @@ fn keywords_are_names_of_columns_where_no_other_reading_is_possible() {
 }
 
 #[test]
+fn parts_of_result_tables_may_be_quoted() {
+    let target = |name: &str| {
+        let sql = format!("SELECT 1 TO PREDICT {name} USING m;");
+        let program = parse_program(&sql, Mysql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let Body::Predict(predict) = program.statements[0].body.clone() else { panic!("it predicts") };
+        let (table, column) = predict.table_and_column().unwrap();
+        (table.to_owned(), column.to_owned())
+    };
+    for (name, table, column) in [
+        ("t.c", "t", "c"),
+        ("\"my table\".\"my column\"", "\"my table\"", "\"my column\""),
+        ("`Order`.c", "\"Order\"", "c"),
+        ("db.`t`.`into`", "db.\"t\"", "\"into\""),
+        ("\"db\".t.c", "\"db\".t", "c"),
+    ] {
+        assert_eq!(target(name), (table.to_owned(), column.to_owned()), "{name}");
+    }
+    let into = |clause: &str| {
+        let program = parse_program(&format!("SELECT 1 TO EVALUATE m LABEL y INTO {clause}"), Mysql)?;
+        Ok::<_, SqlError>(program.statements[0].body.result_table().map(str::to_owned))
+    };
+    assert_eq!(into("`a b`").unwrap().as_deref(), Some("\"a b\""));
+    assert_eq!(into("d.\"T\";").unwrap().as_deref(), Some("d.\"T\""));
+    for wrong in ["'t'", "\"t", "\"\"", "`a``b`", "d. `t`", "\"d\" .t", "\"d\".", "\"d\".'t'", "\"a\\\"b\""] {
+        assert!(into(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn syntax_error_lists_all_possible_tokens() {
     for (sql, message) in [
         (
@@ -202,12 +232,18 @@ fn syntax_error_lists_all_possible_tokens() {
             "line 1, column 25: found \"USNG\", expected WITH or USING; did you mean USING?",
         ),
         (
+            "SELECT 1 TO PREDICT 't'.c USING m;",
+            "line 1, column 21: found \"'t'\", expected [db.]table.column",
+        ),
+        (
             "SELECT 1 TO PREDICT \"a.b\".c USING m;",
-            "line 1, column 21: found \"a.b\", expected [db.]table.column, without quotes",
+            "line 1, column 21: cannot use \"a.b\" as a part of a table's name: it is empty, or has a dot, a quote, a \
+             backslash or a control character; choose another name",
         ),
         (
             "SELECT 1 TO EVALUATE m LABEL l INTO `a.b`;",
-            "line 1, column 37: found \"`a.b`\", expected a table name, without quotes",
+            "line 1, column 37: cannot use `a.b` as a part of a table's name: it is empty, or has a dot, a quote, a \
+             backslash or a control character; choose another name",
         ),
         (
             "SELECT 1 TO TRAIN E LABEL INTO m",

@@ -41,11 +41,11 @@ class Existing(NamedTuple):
 
 
 class TableName:
-    """The name `t`, `s.t` or `d.s.t`, by DuckDB's rules for names without quotes."""
+    """The name `t`, `s.t` or `d.s.t`, by DuckDB's rules for names without quotes. Parts may be in double quotes."""
 
     def __init__(self, text: str, session: Session) -> None:
         self.text = text
-        *schema, self.name = text.split(".")
+        *schema, self.name = (part.strip('"') for part in text.split("."))
         ((self.catalog, self.schema),) = session.run("SELECT current_database(), current_schema()")
         if len(schema) == 2:
             self.catalog, self.schema = schema

@@ -17,11 +17,13 @@ CASE_INSENSITIVE = {"sqlite": "SQLite", "mysql": "MySQL", "duckdb": "DuckDB"}
 
 def table_name(statement: Statement, dialect: str) -> str:
     """Returns the name of the result table, by the database's rules for names without quotes."""
-    return own_case(statement.result_table or "", dialect)
+    return ".".join(own_case(part, dialect) for part in (statement.result_table or "").split("."))
 
 
 def own_case(name: str, dialect: str) -> str:
-    """Converts a name by the database's rules for names without quotes."""
+    """Converts a name by the database's rules for names without quotes. One in double quotes is taken as it is."""
+    if name.startswith('"'):
+        return name.strip('"')
     return name.lower() if dialect == "postgresql" else name
 
 
