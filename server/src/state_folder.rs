@@ -74,7 +74,9 @@ fn close(dir: &Path, user: Uid, run_as: Option<RunAs>) -> anyhow::Result<()> {
     if mode & OF_OTHERS & !allowed == 0 {
         return Ok(());
     }
-    fs::set_permissions(dir, fs::Permissions::from_mode(mode & !OF_OTHERS)).with_context(|| {
+    let closed = fs::set_permissions(dir, fs::Permissions::from_mode(mode & !OF_OTHERS));
+    // Who is in the folder already, as a process or by a descriptor of it, still gets to its files.
+    closed.and_then(|()| close_entries(dir)).with_context(|| {
         format!(
             "cannot close the state folder {shown} to other users (its mode is {mode:o}); run chmod 700 as its owner, or \
              choose another folder"
@@ -97,15 +99,20 @@ fn let_pass(dir: &Path, user: RunAs) -> anyhow::Result<()> {
             above.display()
         );
     }
-    let closed = close_entries(dir).and_then(|()| user.let_pass(dir));
+    let closed = make_folders(dir).and_then(|()| close_entries(dir)).and_then(|()| user.let_pass(dir));
     closed.with_context(|| format!("cannot let user {} pass through the state folder {shown}", user.uid))
+}
+
+/// Makes the folders of the state, so that none is made open later.
+fn make_folders(dir: &Path) -> io::Result<()> {
+    for name in MADE_LATER.iter().chain([&RUN]) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join(name))?;
+    }
+    Ok(())
 }
 
 /// Closes everything in the folder to other users.
 fn close_entries(dir: &Path) -> io::Result<()> {
-    for name in MADE_LATER.iter().chain([&RUN]) {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir.join(name))?;
-    }
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let found = match entry.metadata() {
@@ -134,10 +141,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for open in [0o777, 0o750, 0o701] {
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(open)).unwrap();
+            let file = dir.path().join("state.db");
+            fs::write(&file, "x").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
             prepare(dir.path(), LauncherOption::Kubernetes, None).unwrap();
             assert_eq!(mode(dir.path()), open, "a Pod's volume is left as it is");
             prepare(dir.path(), LauncherOption::Local, None).unwrap();
-            assert_eq!(mode(dir.path()), 0o700);
+            assert_eq!((mode(dir.path()), mode(&file)), (0o700, 0o600));
         }
         let new = dir.path().join("new");
         prepare(&new, LauncherOption::Local, None).unwrap();
