@@ -194,6 +194,8 @@ async fn job_waits_for_free_descriptors() {
     assert_eq!(ended.status.unwrap().code(), Code::Succeeded);
     assert_eq!(ended.steps[0].attempts.len(), 1);
     drop(idle);
+    let log = std::fs::read_to_string(dir.path().join("state/server.log")).unwrap();
+    assert!(log.contains("cannot accept connections; will try again"), "{log}");
 }
 
 /// The server raises its own limit. Programs with select(2) cannot use a higher one.

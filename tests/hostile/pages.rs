@@ -80,6 +80,11 @@ async fn peers_that_read_nothing_leave_room_for_others() {
         held.extend((0..CONNECTIONS).map(|_| flood(address, path)));
         assert_eq!(http::get(address, "/healthz").code, 200, "{address}");
     }
+    // An address of their own shows metrics to everybody, and the pages' only to administrators.
+    let shown = http::get(&metrics, "/metrics");
+    assert!(shown.code == 200 && shown.body.contains("sqlflow_"), "{shown:?}");
+    assert_eq!(http::get(&metrics, "/jobs").code, 404);
+    assert_eq!(http::get(&server.http, "/metrics").code, 403);
     assert_eq!(http::get_as_bearer(&server.http, "/jobs", tokens.of("ana")).code, 200);
     assert!(is_open(&mut page), "it has a right, and keeps its place");
     drop(held);

@@ -228,3 +228,34 @@ async fn connection_ends_with_its_client_certificate() {
     assert!(tokio::time::timeout(Duration::ZERO, ana.message()).await.is_err(), "it stays");
     SqlFlowClient::new(channel).list_jobs(ListJobsRequest::default()).await.unwrap();
 }
+
+/// Nobody has to restart the server, and no call ends for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn renewed_certificate_is_shown_by_both_ports() {
+    let world = world();
+    let dir = world.dir.path();
+    let (mut held, channel) = world.held("ana").await;
+    let shown = |address: &str| {
+        let script = format!(
+            "openssl s_client -connect {address} -alpn h2 -cert ana.crt -key ana.key < /dev/null 2> /dev/null |
+            openssl x509 -noout -serial"
+        );
+        Command::new("sh").args(["-c", &script]).current_dir(dir).output().unwrap().stdout
+    };
+    let ports = [&world.server.address, &world.server.http];
+    let before = shown(ports[0]);
+    assert!(before.starts_with(b"serial="), "{before:?}");
+    shell(
+        dir,
+        "openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile server.ext \
+         -out new.crt; mv new.crt server.crt",
+    );
+    for port in ports {
+        let is_renewed = |serial: &[u8]| serial.starts_with(b"serial=") && serial != before;
+        while !is_renewed(&shown(port)) {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    assert!(tokio::time::timeout(Duration::ZERO, held.message()).await.is_err(), "it stays");
+    SqlFlowClient::new(channel).list_jobs(ListJobsRequest::default()).await.unwrap();
+}

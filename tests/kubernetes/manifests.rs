@@ -127,6 +127,10 @@ async fn deployed_server_trains_restarts_and_predicts() {
     assert_eq!(namespace.pods().len(), 1, "jobs have a namespace of their own");
 
     log_in_as_documented(&namespace);
+    // What it keeps of data sources is encrypted with a key that is not in the state folder.
+    let arguments =
+        namespace.kubectl(&["get", "deployment/sqlflow-server", "-o", "jsonpath={..containers[*].args}"]);
+    assert!(arguments.contains("--secrets-key=/etc/sqlflow/secrets/key"), "{arguments}");
 
     // The server has exactly these rights, and submitters have none.
     assert_eq!(rights(&namespace, "sqlflow-server", &jobs), RIGHTS);

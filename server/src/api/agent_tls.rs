@@ -70,6 +70,7 @@ mod tests {
     use std::time::Duration;
 
     use sqlflow_tls::fixture::{HOST, pairs, renew};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tonic::service::interceptor::InterceptedService;
     use tonic::transport::{Certificate, Channel, ClientTlsConfig};
     use tonic::{Request, Status};
@@ -144,6 +145,23 @@ mod tests {
         let _stdin = peer.stdin.take();
         let ended = tokio::time::timeout(Duration::from_secs(60), peer.wait()).await;
         ended.expect("the server keeps the connection").unwrap();
+    }
+
+    #[tokio::test]
+    async fn peer_that_does_not_complete_the_handshake_times_out() {
+        let dir = pairs();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let [certificate, key] = ["tls.crt", "tls.key"].map(|name| dir.path().join(name));
+        let tls = AgentTls::new(listener, &certificate, &key).unwrap();
+        let (_, service) = tonic_health::server::health_reporter();
+        tokio::spawn(tls.serve(Routes::new(service), CancellationToken::new()));
+        // The beginning of a ClientHello.
+        let mut peer = tokio::net::TcpStream::connect(&address).await.unwrap();
+        peer.write_all(&[0x16, 0x03, 0x01]).await.unwrap();
+        let closed = tokio::time::timeout(Duration::from_secs(60), peer.read_to_end(&mut Vec::new())).await;
+        // A reset is as good.
+        let _ = closed.expect("the server keeps the connection");
     }
 
     /// Agents stay connected while their attempts run, possibly for days.

@@ -20,7 +20,7 @@ pub use limited_connection::{Bounds, LimitedConnection, admit_by_service};
 pub use places::{Place, Places, most_of_process};
 
 /// Timeout for a peer's first bytes, for a TLS handshake, and for the header of an HTTP/1 request.
-pub const FIRST_BYTES_TIME: Duration = Duration::from_secs(10);
+pub const FIRST_BYTES_TIME: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
 /// Timeout for the admission of a connection's peer: a request of a client or browser with a right, an accepted Hello of
 /// an agent. Longer than the timeout above, since a client may connect before it sends a request.
 pub const ADMISSION_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });

@@ -241,6 +241,26 @@ async fn readiness_reports_failing_heartbeats() {
     can_record(&world).await;
 }
 
+/// The launcher may have to ask an API server, and anyone can call a probe.
+#[tokio::test]
+async fn launcher_is_asked_once_in_five_seconds_by_all_probes() {
+    let world = world().await;
+    let begun = std::time::Instant::now();
+    let (_, before) = world.readiness().await;
+    assert!(before.contains("no-agent cannot be started"), "{before}");
+    let agent = world.dir.path().join("no-agent");
+    std::fs::write(&agent, "").unwrap();
+    std::fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let (_, cached) = world.readiness().await;
+    // On a machine that was slow to get here, the launcher may have been asked again.
+    if begun.elapsed() < Duration::from_secs(5) {
+        assert_eq!(cached, before);
+    }
+    let later = World { web: Web { checks: Checks::default(), ..world.web.clone() }, ..world };
+    let (_, asked) = later.readiness().await;
+    assert_ne!(asked, before);
+}
+
 /// Addresses and paths are nobody else's business.
 #[tokio::test]
 async fn strangers_learn_whether_the_server_is_ready_and_no_more() {

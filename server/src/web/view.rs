@@ -212,6 +212,9 @@ fn cut(text: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_proto::record::{EarlierModel, Record, StatementStarted};
+    use sqlflow_proto::v1::{Display, Head, Metric, Metrics, Progress as ProgressReport};
+
     use super::*;
 
     #[test]
@@ -231,6 +234,36 @@ mod tests {
         views.evict();
         assert_eq!(views.lock().len(), MAX_VIEWS);
         assert_eq!(views.lock().back().unwrap().0, jobs[jobs.len() - 1], "the oldest went");
+    }
+
+    /// A program chooses them, and one record may have 16 MiB.
+    #[test]
+    fn names_are_cut_when_they_are_taken_in() {
+        let long = || "n".repeat(1 << 20);
+        let metric = || vec![Metric { name: long(), value: 0.5 }];
+        let payloads = [
+            Payload::Started(StatementStarted {}),
+            Payload::Head(Head { column_names: vec![long()], ..Head::default() }),
+            Payload::Progress(ProgressReport { phase: long(), unit: long(), done: 1, total: 2 }),
+            Payload::Metrics(Metrics { step: Some(1), metrics: metric(), kept: false }),
+            Payload::Metrics(Metrics { step: None, metrics: metric(), kept: false }),
+            Payload::Model(ModelPublished {
+                name: long(),
+                uri: long(),
+                replaced: Some(EarlierModel { trained_by: long(), ..EarlierModel::default() }),
+                ..ModelPublished::default()
+            }),
+            Payload::Display(Display { media_type: long(), data: long().into() }),
+            Payload::Notice(Notice { text: long(), ..Notice::default() }),
+        ];
+        let mut view = JobView::default();
+        for payload in payloads {
+            let record = Record { statement: Some(0), payload: Some(payload), ..Record::default() };
+            view.take(StoredRecord { record: Some(record), ..StoredRecord::default() });
+        }
+        assert_eq!((view.progress.len(), view.models.len(), view.notices.len()), (1, 1, 1));
+        let size = format!("{view:?}").len();
+        assert!(size < 10_000, "{size} bytes");
     }
 
     #[test]
