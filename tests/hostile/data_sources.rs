@@ -1,14 +1,16 @@
 //! Attacks by data sources: on files of the server's machine, and on what its user has there.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use sqlflow_proto::v1::Session;
+use sqlflow_proto::v1::{Cause, Session};
 use sqlflow_tests::access::Tokens;
 use sqlflow_tests::client::Client;
 use sqlflow_tests::server::{Server, Setup};
 use sqlflow_tests::stand_in;
+use sqlflow_tests::until::until;
 use tonic::{Code, Status};
 
 /// A server with the SQLite files `data/a.db`, `own.db` and `hers.db` beside its state.
@@ -268,11 +270,73 @@ async fn programs_inherit_no_credentials() {
     }
 }
 
-/// Whether a file of this folder has the text.
+/// Whether a file of this folder has the text. Folders of jobs may be removed meanwhile.
 fn is_in_files(folder: &Path, text: &str) -> bool {
     let has = |bytes: Vec<u8>| bytes.windows(text.len()).any(|it| it == text.as_bytes());
-    let mut entries = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
-    entries.any(|path| if path.is_dir() { is_in_files(&path, text) } else { fs::read(path).is_ok_and(has) })
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
+        Err(error) => panic!("{}: {error}", folder.display()),
+    };
+    let mut paths = entries.flatten().map(|it| it.path());
+    paths.any(|path| if path.is_dir() { is_in_files(&path, text) } else { fs::read(path).is_ok_and(has) })
+}
+
+/// Neither of a job that failed, nor of one that was cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn password_of_an_ended_job_is_in_no_file_of_the_state() {
+    const PASSWORD: &str = "open-sesame";
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), "");
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    // It accepts connections, and says nothing: the jobs stay live.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let session =
+        Session { db_conn_str: format!("mysql://u:{PASSWORD}@tcp({address})/d"), ..Session::default() };
+    let failing = client.run_in("SELECT 1", session.clone()).await.unwrap();
+    let cancelled = client.run_in("SELECT 1", session).await.unwrap();
+    assert!(is_in_files(&setup.state_dir, PASSWORD), "otherwise the next lines would prove nothing");
+
+    client.api.cancel(cancelled.clone()).await.unwrap();
+    let cancelled = client.follow(&cancelled).await.unwrap();
+    assert_eq!(cancelled.status.cause(), Cause::Cancelled, "{cancelled:?}");
+    drop(silent);
+    let failed = client.follow(&failing).await.unwrap();
+    assert!(failed.status.message.contains("MySQL server at"), "{failed:?}");
+    // The end deletes it from the database; the write-ahead log is truncated a few seconds later.
+    until("the password is in no file", || !is_in_files(&setup.state_dir, PASSWORD));
+    server.stop().unwrap();
+    assert!(!is_in_files(&setup.state_dir, PASSWORD));
+}
+
+/// It would write each time the step is repeated.
+#[tokio::test(flavor = "multi_thread")]
+async fn validation_select_that_writes_is_refused() {
+    let world = single_user();
+    let train = |select: &str| {
+        format!(
+            "SELECT a FROM t TO TRAIN xgboost.gbtree WITH validation.select = \"{select}\" LABEL a INTO m;"
+        )
+    };
+    for writing in [
+        "INSERT INTO t VALUES ('x') RETURNING *",
+        "/* a */ insert into t values ('x') returning a",
+        "REPLACE INTO t VALUES ('x') RETURNING *",
+        "UPDATE t SET a = 'x' RETURNING *",
+        "DELETE FROM t RETURNING *",
+        "WITH d AS (SELECT 'x') INSERT INTO t SELECT * FROM d RETURNING *",
+    ] {
+        let status = world.run("", &train(writing)).await.expect_err(writing);
+        assert_eq!(status.code(), Code::InvalidArgument, "{writing}: {status:?}");
+        let why = "attribute validation.select must be a SELECT that only reads";
+        assert!(status.message().contains(why), "{writing}: {status:?}");
+    }
+    let status = world.run("", &train("SELECT a FROM t; INSERT INTO t VALUES ('x')")).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    assert!(status.message().contains("attribute validation.select must be one statement"), "{status:?}");
+    assert_eq!(world.run("", "SELECT a FROM t").await.unwrap().unwrap(), [["own.db"]]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

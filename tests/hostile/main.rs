@@ -17,6 +17,7 @@ mod other_principal;
 mod other_user;
 mod pages;
 mod pods;
+mod python_text;
 mod remote;
 mod tls;
 mod unread_answers;

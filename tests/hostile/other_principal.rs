@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sqlflow_proto::published;
+use sqlflow_proto::published::sql_flow_client::SqlFlowClient as PublishedClient;
 use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
 use sqlflow_proto::v1::{GetJobRequest, ListJobsRequest, Request, Session, Token, get_job_request::By};
 use sqlflow_tests::access::{Bearer, Tokens};
@@ -56,6 +58,9 @@ fn named(id: &str) -> Token {
     Token { token: id.to_owned(), ..Token::default() }
 }
 
+/// Id of a job that does not exist.
+const UNKNOWN: &str = "00000000000000000000000000";
+
 /// Code of the error.
 fn code<T: std::fmt::Debug>(answer: Result<T, tonic::Status>) -> Code {
     answer.unwrap_err().code()
@@ -84,7 +89,7 @@ async fn job_is_its_principals_and_the_administrators() {
     let id = job.job_id.as_str();
 
     // With the id alone: bob is told what he would be told of a job that does not exist.
-    let unknown = bob.get_job(by_id(&"0".repeat(26))).await.unwrap_err();
+    let unknown = bob.get_job(by_id(UNKNOWN)).await.unwrap_err();
     let foreign = bob.get_job(by_id(id)).await.unwrap_err();
     assert_eq!((foreign.code(), foreign.message()), (Code::NotFound, unknown.message()));
     assert_eq!(code(bob.fetch(named(id)).await), Code::NotFound);
@@ -92,10 +97,17 @@ async fn job_is_its_principals_and_the_administrators() {
     assert_eq!(bob.list_jobs(ListJobsRequest::default()).await.unwrap().into_inner().jobs.len(), 0);
     let listed = get_as_bearer(&world.server.http, "/jobs", world.tokens.of("bob"));
     assert!(listed.code == 200 && !listed.body.contains(id), "{listed:?}");
-    for path in ["", "/log", "/search?q=secret", "/live"] {
-        let page = get_as_bearer(&world.server.http, &format!("/jobs/{id}{path}"), world.tokens.of("bob"));
+    for path in ["", "/log", "/search?q=secret", "/live", "/display/1"] {
+        let page_of = |id: &str| {
+            get_as_bearer(&world.server.http, &format!("/jobs/{id}{path}"), world.tokens.of("bob"))
+        };
+        let (page, unknown) = (page_of(id), page_of(UNKNOWN));
         assert!(page.code == 403 && !page.body.contains("secret"), "{path}: {page:?}");
+        assert_eq!((page.code, page.body), (unknown.code, unknown.body), "{path}: as of an unknown job");
     }
+    let display = format!("/jobs/{id}/display/1");
+    let own = get_as_bearer(&world.server.http, &display, world.tokens.of("ana"));
+    assert_eq!(own.code, 404, "ana may see her displays, and there is none: {own:?}");
     assert_eq!(get_as_bearer(&world.server.http, "/metrics", world.tokens.of("bob")).code, 403);
 
     // Ana has lost the token, and has her name.
@@ -111,6 +123,47 @@ async fn job_is_its_principals_and_the_administrators() {
     // Ana gives bob the job's token.
     assert!(follow(&mut bob, &job.token).await.contains("its_column"));
     assert!(bob.cancel(named(&job.token)).await.is_ok());
+}
+
+/// The API of the published clients gives the same answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn published_api_gives_no_job_to_another_principal() {
+    let world = world();
+    let client = async |user: &str| {
+        let channel = Endpoint::from_shared(format!("http://{}", world.server.address)).unwrap();
+        PublishedClient::with_interceptor(channel.connect().await.unwrap(), world.tokens.interceptor(user))
+    };
+    let (mut ana, mut bob, mut op) = (client("ana").await, client("bob").await, client("op").await);
+    let job = world.of("ana").await.run(program("SELECT 'secret of ana' AS s")).await.unwrap().into_inner();
+
+    let fetch = |key: &str| published::FetchRequest {
+        job: Some(published::Job { id: key.to_owned(), ..published::Job::default() }),
+        ..published::FetchRequest::default()
+    };
+    let foreign = bob.fetch(fetch(&job.job_id)).await.unwrap_err();
+    let unknown = bob.fetch(fetch(UNKNOWN)).await.unwrap_err();
+    assert_eq!((foreign.code(), foreign.message()), (Code::NotFound, unknown.message()));
+    for client in [&mut ana, &mut op] {
+        client.fetch(fetch(&job.job_id)).await.unwrap();
+    }
+
+    let is_finished = |id: &str, query: &str| published::Request {
+        session: Some(published::Session {
+            job_tracer_url: format!("http://{}/jobs/{id}{query}", world.server.http),
+            ..published::Session::default()
+        }),
+        ..published::Request::default()
+    };
+    for query in ["", "?key=", "?key=x"] {
+        let foreign = bob.is_finished(is_finished(&job.job_id, query)).await.unwrap_err();
+        let unknown = bob.is_finished(is_finished(UNKNOWN, query)).await.unwrap_err();
+        assert_eq!((foreign.code(), foreign.message()), (Code::NotFound, unknown.message()), "{query}");
+    }
+    for client in [&mut ana, &mut op] {
+        client.is_finished(is_finished(&job.job_id, "")).await.unwrap();
+    }
+    // Ana gives bob the job's token.
+    bob.fetch(fetch(&job.token)).await.unwrap();
 }
 
 /// Code of the response to a call of gRPC reflection that lists the services.

@@ -1,12 +1,15 @@
 //! Another user of the server's machine.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::access::as_nobody;
+use sqlflow_tests::gate::Gate;
 use sqlflow_tests::server::{Server, Setup, copy_program, program};
-use sqlflow_tests::{client, http};
+use sqlflow_tests::{client, http, stand_in};
 
 /// A folder that every user may enter, with the command line.
 fn open_folder() -> tempfile::TempDir {
@@ -81,6 +84,91 @@ async fn another_user_of_the_machine_gets_nothing() {
     // The server's own user needs nothing.
     assert_eq!(http::get(&server.http, "/jobs").code, 200);
     assert_eq!(http::get(&server.http, "/metrics").code, 200);
+}
+
+/// Tries each attack on each file, and prints what came of it.
+const ATTACKS: &str = "
+import errno, fcntl, os, sys
+def read(path):
+    with open(path, 'rb') as file: file.read(1)
+def write(path):
+    with open(path, 'r+b'): pass
+def append(path):
+    with open(path, 'ab'): pass
+def lock(path):
+    with open(path, 'r+b') as file: fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+def create(path):
+    with open(path + '.new', 'xb'): pass
+    os.unlink(path + '.new')
+def list_folder(path):
+    os.listdir(os.path.dirname(path))
+for path in sys.argv[1:]:
+    for attack in read, write, append, lock, create, list_folder:
+        try:
+            attack(path)
+            print('successful', attack.__name__, path)
+        except OSError as error:
+            print(errno.errorcode[error.errno], attack.__name__, path)
+";
+
+/// Number of attacks on each file.
+const ATTACKS_ON_A_FILE: usize = 6;
+
+/// A line for each attack by this Python.
+fn attack(python: &mut Command, files: &[PathBuf]) -> Vec<String> {
+    python.env("PATH", "/usr/bin:/bin").current_dir("/").args(["-c", ATTACKS]).args(files);
+    let output = python.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let lines: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), files.len() * ATTACKS_ON_A_FILE, "{lines:?}");
+    lines
+}
+
+/// All files in a folder and its subfolders.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let of_entry = |it: fs::DirEntry| {
+        if it.file_type().unwrap().is_dir() { files_below(&it.path()) } else { vec![it.path()] }
+    };
+    entries.flat_map(of_entry).collect()
+}
+
+/// Prints a line, and then waits for a line from the gate.
+const WAITING: &str = "import sys
+print('waiting', flush=True)
+while True:
+    with open(sys.argv[1] + '/gate') as gate:
+        if gate.readline(): break";
+
+/// Otherwise the user could read results and programs, or make the server believe that the agent of an ended job lives.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_user_opens_no_file_of_the_state_or_of_a_running_job() {
+    let dir = open_folder();
+    let gate = Gate::new(&dir.path().join("gate"));
+    let setup = stand_in::setup(dir.path(), WAITING, None);
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(stand_in::STEP).await.unwrap();
+    client.until(&token, |it| matches!(it, Payload::Log(_))).await.unwrap();
+
+    let run_folder = setup.state_dir.join("run").join(&token.job_id).join("0-1");
+    let kept =
+        ["lock", "agent.log", "workspace/main.py", "workspace/step.json"].map(|it| run_folder.join(it));
+    let of_job = files_below(&run_folder);
+    for file in &kept {
+        assert!(of_job.contains(file), "{} is missing: {of_job:?}", file.display());
+    }
+    let state = ["state.db", "links.key"].map(|it| setup.state_dir.join(it));
+    for line in attack(&mut as_nobody("python3"), &[&of_job[..], &state].concat()) {
+        assert!(line.starts_with("EACCES "), "{line}");
+    }
+    // Otherwise the lines above would prove nothing.
+    for line in attack(&mut Command::new("python3"), &[&kept[..], &state].concat()) {
+        assert!(line.starts_with("successful "), "{line}");
+    }
+
+    tokio::task::spawn_blocking(move || gate.open()).await.unwrap();
+    client.follow(&token).await.unwrap().expect_success();
 }
 
 #[tokio::test(flavor = "multi_thread")]
