@@ -18,6 +18,8 @@ SUBMITTER := images/submitter
 # The Python client and the notebooks that its tests run.
 CLIENT_VENV := $(SQLFLOW_CACHE)/venv-clients
 CLIENT := clients/python
+# Each worker has servers of its own.
+PYTEST := python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 # The agent that ships: one static file, as small as it gets. Without the C library's dynamic loader the crate that asks
 # for random bytes would look for /dev/urandom, which an empty image has not; so it is told to ask the kernel.
@@ -83,9 +85,13 @@ test: packages lint test-rust test-submitter test-clients test-quickstart test-c
 lint: venv-dev ## Formatting, lints, types and prose
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
-	for alone in trace hdfs webhdfs s3 oss gs azblob; do \
-		cargo clippy -p sqlflow-agent --no-default-features --features $$alone --quiet -- -D warnings || exit 1; done
+	@# The features of the agent are those of its libraries, and its own code is the same with all of them. So each storage is
+	@# compiled alone without the agent, which takes longer than the library.
+	! grep -rnE 'feature *= *"' agent/src
 	cargo clippy -p sqlflow-agent --no-default-features --quiet -- -D warnings
+	cargo clippy -p sqlflow-agent --no-default-features --features trace --quiet -- -D warnings
+	for alone in hdfs webhdfs s3 oss gs azblob; do \
+		cargo clippy -p sqlflow-model-storage --no-default-features --features $$alone --quiet -- -D warnings || exit 1; done
 	cd $(SUBMITTER) && $(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --quiet --check . && $(VENV)/bin/mypy --no-error-summary
 	cd $(SUBMITTER) && $(VENV)/bin/ruff check --quiet --config pyproject.toml ../../tests/bench ../../scripts/generate_protos.py
 	cd $(SUBMITTER) && $(VENV)/bin/ruff format --quiet --check --config pyproject.toml ../../tests/bench ../../scripts/generate_protos.py
@@ -121,13 +127,13 @@ cluster-down: ## End the test cluster and remove all of it
 	@tests/cluster/cluster.sh down
 
 test-submitter: packages build venv-dev ## The submitter against SQLite, MariaDB and PostgreSQL
-	cd $(SUBMITTER) && $(VENV)/bin/python -m pytest -q
+	cd $(SUBMITTER) && $(VENV)/bin/$(PYTEST)
 
 test-clients: build venv venv-clients ## The Python client, in a notebook kernel too, and the clients of docs/writing-a-client.md
 	@scripts/test-packages.sh
 	cd $(CLIENT) && $(CLIENT_VENV)/bin/ruff check --quiet . && $(CLIENT_VENV)/bin/ruff format --quiet --check . && $(CLIENT_VENV)/bin/mypy --no-error-summary
 	$(CLIENT_VENV)/bin/python scripts/generate_protos.py --check
-	cd $(CLIENT) && $(CLIENT_VENV)/bin/python -m pytest -q
+	cd $(CLIENT) && $(CLIENT_VENV)/bin/$(PYTEST)
 
 wheel: venv-clients ## Build the Python client into clients/python/dist
 	rm -rf $(CLIENT)/build $(CLIENT)/dist

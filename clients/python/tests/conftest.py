@@ -13,6 +13,11 @@ from real_server import RealServer, iris
 import sqlflow
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of compiled clients first, so that one worker runs them all and compiles each client once."""
+    items.sort(key=lambda item: "page_client" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home folder of its own: tests must not use the tokens and the login of who runs them."""

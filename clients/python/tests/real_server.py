@@ -63,6 +63,11 @@ class RealServer:
                     is_ready.put(True)
         is_ready.put(False)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def end(self, by: signal.Signals = signal.SIGKILL) -> None:
         """Ends the server. Its running steps continue."""
         assert self._process is not None

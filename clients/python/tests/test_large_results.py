@@ -52,9 +52,9 @@ CLIENT = """
     """
 
 
-def peaks() -> dict[int, tuple[str, int]]:
-    """Name and peak memory of each process, by its id."""
-    found = {}
+def peaks(ancestor: int) -> dict[int, tuple[str, int]]:
+    """Name and peak memory of a process and its descendants, by process id. Other tests run at the same time."""
+    found, parents = {}, {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
@@ -64,21 +64,28 @@ def peaks() -> dict[int, tuple[str, int]]:
             # It has ended.
             continue
         if "VmHWM" in lines:
-            found[int(folder.name)] = lines["Name"].strip(), int(lines["VmHWM"].split()[0]) * 1024
-    return found
+            pid = int(folder.name)
+            parents[pid] = int(lines["PPid"])
+            found[pid] = lines["Name"].strip(), int(lines["VmHWM"].split()[0]) * 1024
+
+    def descends(pid: int | None) -> bool:
+        while pid is not None and pid != ancestor:
+            pid = parents.get(pid)
+        return pid == ancestor
+
+    return {pid: peak for pid, peak in found.items() if descends(pid)}
 
 
 @pytest.mark.parametrize("database", SELECTS)
 def test_many_rows_need_bounded_memory(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     dsn = request.getfixturevalue(f"{database}_dsn")
-    others = peaks()
     with RealServer(tmp_path, f"sqlite:///{iris(tmp_path / 'iris.db')}") as server:
         command = [sys.executable, "-c", textwrap.dedent(CLIENT), server.address, dsn, SELECTS[database]]
         reader = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(sqlflow.__path__[0]).parent)
         most: dict[str, int] = defaultdict(int)
         while reader.poll() is None:
-            for pid, (name, peak) in peaks().items():
-                if name in LIMITS and pid not in others:
+            for name, peak in peaks(server.pid).values():
+                if name in LIMITS:
                     most[name] = max(most[name], peak)
             with suppress(subprocess.TimeoutExpired):
                 reader.wait(SAMPLE_SECONDS)

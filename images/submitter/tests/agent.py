@@ -111,16 +111,7 @@ class StandInAgent:
 
     def run(self, *statements: dict[str, Any] | str, replay: tuple[str, ...] = (), **step: Any) -> Run:
         """Runs a step. A string is a standard statement."""
-        document = {
-            "version": 1,
-            "job": "01jtest",
-            "step": 1,
-            "attempt": 1,
-            "scratch_suffix": "01jtest_1_1",
-            "replay": [{"index": 90 + place, "sql": sql} for place, sql in enumerate(replay)],
-            "statements": [_statement(place, statement) for place, statement in enumerate(statements)],
-            **step,
-        }
+        document = document_of(*statements, replay=replay, **step)
         write_step(self.folder, document)
         (self.folder / "main.py").write_text(MAIN)
         kinds = {it["kind"] for it in document["statements"]}
@@ -190,6 +181,20 @@ def _keep_cause(run: Run) -> None:
     failures = [frame for frame in run.frames if frame.WhichOneof("frame") == "failure"]
     causes = [frame for frame in failures if not frame.failure.peer_lost] or failures
     run.frames = [frame for frame in run.frames if frame not in failures] + causes[:1]
+
+
+def document_of(*statements: dict[str, Any] | str, replay: tuple[str, ...] = (), **step: Any) -> dict[str, Any]:
+    """Returns the document of a step. A string is a standard statement."""
+    return {
+        "version": 1,
+        "job": "01jtest",
+        "step": 1,
+        "attempt": 1,
+        "scratch_suffix": "01jtest_1_1",
+        "replay": [{"index": 90 + place, "sql": sql} for place, sql in enumerate(replay)],
+        "statements": [_statement(place, statement) for place, statement in enumerate(statements)],
+        **step,
+    }
 
 
 def _statement(place: int, statement: dict[str, Any] | str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from iris import FEATURES, iris_statements
 from servers import mariadb, postgresql
 
 from sqlflow_submitter.values import ColumnInfo
+
+# Before XGBoost is imported. Its trainings are small here, so more threads wait longer for a core than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

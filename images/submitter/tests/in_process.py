@@ -24,9 +24,11 @@ from sqlflow_submitter.step import Query, Step
 from sqlflow_submitter.values import ColumnInfo
 
 
-def run_in_process(document: dict[str, Any], dsn: str, folder: Path, *, grant: bool = True) -> Run:
+def run_in_process(
+    document: dict[str, Any], dsn: str, folder: Path, *, grant: bool = True, recorder: Recorder | None = None
+) -> Run:
     """Runs the only statement of a step. A failure raises its exception."""
-    recorder = Recorder()
+    recorder = recorder or Recorder()
     step = Step(document)
     (statement,) = step.statements
     if statement.kind == "standard" or statement.kind in WITH_SELECT:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import chdir, redirect_stdout
+from io import StringIO
 from typing import Any
 
-from agent import StandInAgent
+import pytest
+from agent import Recorder, StandInAgent, document_of
 from conftest import Runner
+from in_process import run_in_process
+
+from sqlflow_submitter.errors import UserError, one_line
 
 TRAIN: dict[str, Any] = {
     "kind": "train",
@@ -28,18 +34,24 @@ def use(kind: str, index: int = 1, **fields: Any) -> dict[str, Any]:
     return {**defaults, **fields}
 
 
+def run(agent: StandInAgent, *ahead: dict[str, Any], first: dict[str, Any], recorder: Recorder) -> None:
+    """Runs a statement with later ones. Python's part runs in this process, which starts faster."""
+    with chdir(agent.folder):
+        run_in_process(document_of(first, ahead=list(ahead)), agent.dsn, agent.folder, recorder=recorder)
+
+
 def assert_passes(agent: StandInAgent, *ahead: dict[str, Any], first: dict[str, Any] = TRAIN) -> None:
-    agent.run(first, ahead=list(ahead)).succeeded()
+    run(agent, *ahead, first=first, recorder=Recorder())
 
 
 def rejects(agent: StandInAgent, *ahead: dict[str, Any], first: dict[str, Any] = TRAIN) -> str:
     """Returns the message about a later statement. No model was trained."""
-    run = agent.run(first, ahead=list(ahead))
-    assert run.kinds() == ["started", "failure"]
-    failure = run.failure()
-    assert failure.user_error
-    assert "loaded" not in run.stdout
-    return str(failure.message)
+    recorder, stdout = Recorder(), StringIO()
+    with redirect_stdout(stdout), pytest.raises(UserError) as caught:
+        run(agent, *ahead, first=first, recorder=recorder)
+    assert [kind for kind in recorder.run.kinds() if kind != "failure"] == ["started"]
+    assert "loaded" not in stdout.getvalue()
+    return one_line(str(caught.value))
 
 
 def existing(runner: Runner, name: str, label: str = "y", **attributes: Any) -> str:
