@@ -23,6 +23,7 @@ pub mod idle;
 pub mod memory_peaks;
 pub mod metrics;
 pub mod model_rights;
+mod on_exit;
 pub mod open_files;
 mod read_recorder;
 pub mod reconciler;

@@ -30,10 +30,11 @@ use crate::api::{self, AgentListener, Api, ClientListener, ClientSocket, SubmitO
 use crate::attach_errors::AttachErrors;
 use crate::codegen::{AssignOptions, Assigner};
 use crate::config::files::{find_agent, read_yaml};
-use crate::config::{LauncherOption, Options};
+use crate::config::{LauncherOption, OnExitOption, Options};
 use crate::idle::{self, LastUse};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore};
+use crate::on_exit::CancelOnExit;
 use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
 use crate::state_folder;
 use crate::telemetry::Telemetry;
@@ -50,8 +51,8 @@ const POD_ATTACH_TIMEOUT: Duration = Duration::from_secs(120);
 /// Timeout for closing the state at the end of a server.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
 
-/// Runs a server until `shutdown` is cancelled. Jobs continue without it. `open_files` is the soft limit of open
-/// files for the programs of local agents; `None`: this process's own.
+/// Runs a server until it is `asked` to end. Jobs continue without it, unless `--on-exit` says otherwise. `open_files` is the
+/// soft limit of open files for the programs of local agents; `None`: this process's own.
 ///
 /// # Errors
 /// It could not start, or a listener failed.
@@ -59,8 +60,13 @@ pub async fn run(
     options: Options,
     open_files: Option<u64>,
     mut telemetry: Telemetry,
-    shutdown: CancellationToken,
+    asked: CancellationToken,
 ) -> anyhow::Result<()> {
+    let shutdown = match options.on_exit {
+        OnExitOption::Leave => asked.clone(),
+        // It serves on until its jobs have ended.
+        OnExitOption::Cancel => CancellationToken::new(),
+    };
     let variable = |name: &str| std::env::var(name).ok();
     let propagation = Propagation::from_variables(&variable)?;
     sqlflow_telemetry::unsupported(&variable).iter().for_each(|it| tracing::warn!("{it}"));
@@ -171,6 +177,15 @@ pub async fn run(
         },
         shutdown.clone(),
     );
+    let cancelling = (options.on_exit == OnExitOption::Cancel).then(|| {
+        let cancel = CancelOnExit {
+            store: Arc::clone(&store),
+            launchers: Launchers::only(Arc::clone(&launcher)),
+            me: reconciler.server().clone(),
+            grace: options.grace,
+        };
+        tokio::spawn(cancel.run(asked, shutdown.clone()))
+    });
     let web = Web {
         store: Arc::clone(&store),
         log: Arc::clone(&log),
@@ -235,7 +250,7 @@ pub async fn run(
         web.serve(pages, pages_tls, metrics_listener).await;
         Ok(())
     });
-    for task in [fetching, idling].into_iter().flatten() {
+    for task in [fetching, idling, cancelling].into_iter().flatten() {
         task.abort();
     }
     looking.abort();
