@@ -12,6 +12,7 @@ mod connections;
 pub mod agent_liveness;
 mod agent_outcome;
 mod agent_records;
+mod agents_certificate;
 pub mod attach_errors;
 pub mod codegen;
 pub mod config;
