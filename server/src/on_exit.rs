@@ -147,8 +147,12 @@ impl CancelOnExit {
                     tracing::warn!(%attempt, "the attempt was still there after {seconds} s; it was asked to end");
                 }
             }
-            Ok(Err(error)) => tracing::warn!(%error, "cannot tell what is left of the jobs after {seconds} s"),
-            Err(_) => tracing::warn!("jobs were still there after {seconds} s, and their launcher does not answer"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot tell what is left of the jobs after {seconds} s")
+            }
+            Err(_) => {
+                tracing::warn!("jobs were still there after {seconds} s, and their launcher does not answer")
+            }
         }
     }
 }

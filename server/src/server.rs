@@ -142,7 +142,9 @@ pub async fn run(
     };
     let Launching { launcher, executors, agents } = match options.launcher {
         LauncherOption::Local => local(&options, python.clone(), run_as, open_files, &state_dir)?,
-        LauncherOption::Kubernetes => kubernetes(&options, &state_dir, MarkKey(links.derive("pods", &[]))).await?,
+        LauncherOption::Kubernetes => {
+            kubernetes(&options, &state_dir, MarkKey(links.derive("pods", &[]))).await?
+        }
     };
     let assign = AssignOptions {
         python: python.clone(),

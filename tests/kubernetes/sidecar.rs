@@ -128,7 +128,9 @@ impl World {
     fn start(&self, sql: &str) -> String {
         let token = self.sqlflowctl(&["run", "--no-remember", "--detach", "-e", sql]);
         self.namespace.wait_for("a Pod of the job that runs", || {
-            self.job_pods().iter().any(|pod| !pod["status"]["containerStatuses"][0]["state"]["running"].is_null())
+            self.job_pods()
+                .iter()
+                .any(|pod| !pod["status"]["containerStatuses"][0]["state"]["running"].is_null())
         });
         token.trim().to_owned()
     }
@@ -155,7 +157,11 @@ fn documented_commands_add_a_server_to_a_pod() {
     assert_eq!(world.sqlflowctl(&SELECT), "answer\n42\n");
     let code = "import os; print(os.path.exists('/var/run/secrets/kubernetes.io'))";
     let exec = ["exec", "notebook", "-c", "main", "--", "python3", "-c", code];
-    assert_eq!(world.namespace.kubectl(&exec), "False\n", "code of the main container has the server's token");
+    assert_eq!(
+        world.namespace.kubectl(&exec),
+        "False\n",
+        "code of the main container has the server's token"
+    );
     let secrets = world.namespace.kubectl(&["get", "secrets", "-o", "name"]);
     let expected = ["secret/sqlflow-sidecar", "secret/sqlflow-storage"];
     assert_eq!(secrets.lines().collect::<Vec<_>>(), expected, "the certificate is no Secret");

@@ -113,7 +113,7 @@ impl KubernetesArgs {
             Some((host, port)) => format!("https://[{host}]:{port}"),
             None => given.to_owned(),
         };
-        let parsed: http::Uri = url.parse().with_context(|| format!("cannot use --agent-url {given}"))?;
+        let parsed = url.parse::<http::Uri>().with_context(|| format!("cannot use --agent-url {given}"))?;
         let host = parsed.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let is_of_host = |it: char| it.is_ascii_alphanumeric() || "-._:".contains(it);
         ensure!(
@@ -126,10 +126,7 @@ impl KubernetesArgs {
     /// The options that this launcher cannot do without and that are not set.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
-        let needed = [
-            ("--agent-url", self.agent_url.is_none()),
-            ("--pod-image", self.pod_image.is_none()),
-        ];
+        let needed = [("--agent-url", self.agent_url.is_none()), ("--pod-image", self.pod_image.is_none())];
         needed.into_iter().filter(|(_, is_missing)| *is_missing).map(|(name, _)| name).collect()
     }
 }
