@@ -226,7 +226,7 @@ fn kubernetes_job_with_a_sidecar_completes_and_leaves_nothing() {
     let script = format!(
         "sqlflowctl run --no-remember --output csv -e 'SELECT 1 AS one;'
          token=$(sqlflowctl run --no-remember --detach -e '{ENDLESS}')
-         until sqlflowctl describe $token | grep -q running; do sleep 0.1; done"
+         until sqlflowctl describe $token | grep -q RUNNING; do sleep 0.1; done"
     );
     world.edit("pod.yaml", documented, &json!(["sh", "-ec", script]).to_string());
     world.apply();
