@@ -161,6 +161,10 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_EXIT_WHEN_IDLE", value_name = "TIME", default_value = "0", value_parser = duration)]
     pub exit_when_idle: Duration,
 
+    /// What becomes of jobs that have not ended when the server ends by SIGTERM or Ctrl+C
+    #[arg(long, env = "SQLFLOW_ON_EXIT", value_name = "WHAT", default_value = "leave")]
+    pub on_exit: OnExitOption,
+
     /// Time without a heartbeat after which other servers claim a server's jobs
     #[arg(long, env = "SQLFLOW_LEASE", value_name = "TIME", default_value = "15s", value_parser = duration)]
     pub lease: Duration,
@@ -250,6 +254,15 @@ pub enum ConfineOption {
     Require,
     /// Never
     Off,
+}
+
+/// What becomes of jobs when the server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnExitOption {
+    /// They continue, and the next server of the state folder takes them up
+    Leave,
+    /// They are cancelled, and the server ends when nothing of them is left, at most 12 seconds after --grace
+    Cancel,
 }
 
 /// Form of log lines.

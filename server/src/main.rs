@@ -1,4 +1,4 @@
-//! `sqlflow-server`: serves until SIGTERM or Ctrl+C. Its jobs continue without it. The subcommand `doctor` checks a
+//! `sqlflow-server`: serves until SIGTERM or Ctrl+C. Its jobs continue without it, unless `--on-exit cancel`. The subcommand `doctor` checks a
 //! state folder instead.
 
 use std::io::{IsTerminal as _, Write as _};
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sqlflow_cli::ctrl_c::CtrlC;
-use sqlflow_server::config::{Command, LogFormat, Options};
+use sqlflow_server::config::{Command, LogFormat, OnExitOption, Options};
 use sqlflow_server::telemetry::Telemetry;
 use sqlflow_server::{doctor, open_files};
 use sqlflow_telemetry::live::Pipeline;
@@ -68,13 +68,13 @@ async fn run() -> anyhow::Result<ExitCode> {
     let telemetry = Telemetry::from_env()?;
     start_logging(options.log_format, &telemetry);
     let open_files_limit = open_files::raise_limit();
-    let shutdown = CancellationToken::new();
-    cancel_on_signal(shutdown.clone())?;
-    Box::pin(sqlflow_server::server::run(options, open_files_limit, telemetry, shutdown)).await?;
+    let asked = CancellationToken::new();
+    cancel_on_signal(asked.clone(), options.on_exit)?;
+    Box::pin(sqlflow_server::server::run(options, open_files_limit, telemetry, asked)).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
+fn cancel_on_signal(asked: CancellationToken, on_exit: OnExitOption) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = CtrlC::listen()?;
     tokio::spawn(async move {
@@ -82,8 +82,11 @@ fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
             _ = terminate.recv() => {}
             () = interrupt.recv() => {}
         }
-        shutdown.cancel();
-        tracing::info!("shutting down; jobs continue");
+        asked.cancel();
+        match on_exit {
+            OnExitOption::Leave => tracing::info!("shutting down; jobs continue"),
+            OnExitOption::Cancel => tracing::info!("shutting down; jobs are cancelled (--on-exit cancel)"),
+        }
     });
     Ok(())
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sqlflow_job_store::Membership;
 use sqlflow_job_store::{SqliteStore, Store};
-use sqlflow_launcher::kubernetes::{KubernetesLauncher, KubernetesOptions, MarkKey, TokenReviews, authority};
+use sqlflow_launcher::kubernetes::{
+    AgentCa, KubernetesLauncher, KubernetesOptions, MarkKey, TokenReviews, authority,
+};
 use sqlflow_launcher::{
     Launcher, Launchers, LocalLauncher, LocalOptions, Python, missing_data_process, pythons,
 };
@@ -26,14 +28,16 @@ use crate::access::oidc::{Oidc, OidcTokens};
 use crate::access::{Access, CertificateReloads, KubernetesTokens, TokenVerifier, Tokens};
 use crate::admission::Admission;
 use crate::agent_liveness::SILENCE;
+use crate::agents_certificate;
 use crate::api::{self, AgentListener, Api, ClientListener, ClientSocket, SubmitOptions};
 use crate::attach_errors::AttachErrors;
 use crate::codegen::{AssignOptions, Assigner};
 use crate::config::files::{find_agent, read_yaml};
-use crate::config::{LauncherOption, Options};
+use crate::config::{LauncherOption, OnExitOption, Options};
 use crate::idle::{self, LastUse};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore};
+use crate::on_exit::CancelOnExit;
 use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
 use crate::state_folder;
 use crate::telemetry::Telemetry;
@@ -47,11 +51,13 @@ const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Default of `--attach-timeout` for Pods: sidecars and network policies may delay the first connections.
 const POD_ATTACH_TIMEOUT: Duration = Duration::from_secs(120);
+/// File of the state folder with the certificate of the agents' port, if the operator gives none.
+const AGENTS_CERTIFICATE: &str = "agents.pem";
 /// Timeout for closing the state at the end of a server.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
 
-/// Runs a server until `shutdown` is cancelled. Jobs continue without it. `open_files` is the soft limit of open
-/// files for the programs of local agents; `None`: this process's own.
+/// Runs a server until it is `asked` to end. Jobs continue without it, unless `--on-exit` says otherwise. `open_files` is the
+/// soft limit of open files for the programs of local agents; `None`: this process's own.
 ///
 /// # Errors
 /// It could not start, or a listener failed.
@@ -59,8 +65,13 @@ pub async fn run(
     options: Options,
     open_files: Option<u64>,
     mut telemetry: Telemetry,
-    shutdown: CancellationToken,
+    asked: CancellationToken,
 ) -> anyhow::Result<()> {
+    let shutdown = match options.on_exit {
+        OnExitOption::Leave => asked.clone(),
+        // It serves on until its jobs have ended.
+        OnExitOption::Cancel => CancellationToken::new(),
+    };
     let variable = |name: &str| std::env::var(name).ok();
     let propagation = Propagation::from_variables(&variable)?;
     sqlflow_telemetry::unsupported(&variable).iter().for_each(|it| tracing::warn!("{it}"));
@@ -131,7 +142,9 @@ pub async fn run(
     };
     let Launching { launcher, executors, agents } = match options.launcher {
         LauncherOption::Local => local(&options, python.clone(), run_as, open_files, &state_dir)?,
-        LauncherOption::Kubernetes => kubernetes(&options, MarkKey(links.derive("pods", &[]))).await?,
+        LauncherOption::Kubernetes => {
+            kubernetes(&options, &state_dir, MarkKey(links.derive("pods", &[]))).await?
+        }
     };
     let assign = AssignOptions {
         python: python.clone(),
@@ -171,6 +184,15 @@ pub async fn run(
         },
         shutdown.clone(),
     );
+    let cancelling = (options.on_exit == OnExitOption::Cancel).then(|| {
+        let cancel = CancelOnExit {
+            store: Arc::clone(&store),
+            launchers: Launchers::only(Arc::clone(&launcher)),
+            me: reconciler.server().clone(),
+            grace: options.grace,
+        };
+        tokio::spawn(cancel.run(asked, shutdown.clone()))
+    });
     let web = Web {
         store: Arc::clone(&store),
         log: Arc::clone(&log),
@@ -235,7 +257,7 @@ pub async fn run(
         web.serve(pages, pages_tls, metrics_listener).await;
         Ok(())
     });
-    for task in [fetching, idling].into_iter().flatten() {
+    for task in [fetching, idling, cancelling].into_iter().flatten() {
         task.abort();
     }
     looking.abort();
@@ -345,38 +367,51 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-async fn kubernetes(options: &Options, mark_key: MarkKey) -> anyhow::Result<Launching> {
+async fn kubernetes(options: &Options, state_dir: &Path, mark_key: MarkKey) -> anyhow::Result<Launching> {
     let given = &options.kubernetes;
     let missing = |flag: &str| format!("--launcher kubernetes needs {flag}");
+    let address = given.agent_address()?;
     let listener = listen(options, "agent-listen", given.agent_listen).await?;
-    let certificate = given
-        .agent_cert
-        .as_ref()
-        .with_context(|| missing("--agent-cert: agents are not served without TLS"))?;
-    let key = given.agent_key.as_ref().with_context(|| missing("--agent-key"))?;
     sqlflow_tls::install_provider();
-    let agents = api::AgentTls::new(listener, certificate, key)?;
-    let server = given.agent_url.clone().with_context(|| missing("--agent-url"))?;
-    anyhow::ensure!(server.starts_with("https://"), "--agent-url {server} must begin with https://");
+    let (agents, ca) = match given.agent_cert.as_ref().zip(given.agent_key.as_ref()) {
+        Some((certificate, key)) => {
+            let agents = api::AgentTls::new(listener, certificate, key)?;
+            (agents, AgentCa::ConfigMap(given.agent_ca.clone()))
+        }
+        None => {
+            let file = state_dir.join(AGENTS_CERTIFICATE);
+            let certificate = agents_certificate::open(&file, &address.host)
+                .with_context(|| format!("cannot use {}", file.display()))?;
+            (api::AgentTls::new(listener, &file, &file)?, AgentCa::Certificate(certificate))
+        }
+    };
 
     let found = kube::Config::infer().await.context("cannot find a Kubernetes cluster")?;
     let cluster = found.cluster_url.to_string().trim_end_matches('/').to_owned();
     let authority = authority(&found);
     let client = kube::Client::try_from(found).context("cannot use the configuration of the cluster")?;
     let namespace = given.pod_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    anyhow::ensure!(
+        given.pod_owner.is_none() || namespace == client.default_namespace(),
+        "cannot run Pods in namespace {namespace} with --pod-owner: the owner must be in the same namespace, and the \
+         server's is {}; leave out --pod-owner, or --pod-namespace",
+        client.default_namespace()
+    );
     let launcher = KubernetesLauncher::new(
         client,
         KubernetesOptions {
             cluster,
             authority,
             namespace,
-            server,
+            server: address.url,
             image: given.pod_image.clone().with_context(|| missing("--pod-image"))?,
             agent_image: given.pod_agent_image.clone(),
             sql_image: given.pod_sql_image.clone(),
             template: given.pod_template.as_deref().map_or_else(|| Ok(serde_json::json!({})), read_yaml)?,
-            ca_config_map: given.agent_ca.clone(),
-            finalizer: given.pod_finalizer,
+            ca,
+            owner: given.pod_owner.clone(),
+            // Without the owner no server comes that would remove it.
+            finalizer: given.pod_finalizer && given.pod_owner.is_none(),
             workspace_claim: given.workspace_claim.as_deref().map(read_yaml).transpose()?,
             pod_resources: given.pod_attributes.clone(),
             deadline: Some(given.pod_deadline).filter(|it| !it.is_zero()),
@@ -390,7 +425,7 @@ async fn kubernetes(options: &Options, mark_key: MarkKey) -> anyhow::Result<Laun
     // Not awaited: what the store and the log have can be fetched without a cluster.
     tokio::spawn(async move {
         if let Err(error) = checked.check().await {
-            tracing::warn!("{error:#}; jobs are pending until this is fixed");
+            tracing::warn!("{error:#}; no job runs until this is fixed");
         }
     });
     let agents = AgentListener::Tls(Box::new(agents));

@@ -166,7 +166,7 @@ fn check_reports_all_problems() {
     assert!(error(&absent).contains(&expected), "{absent:?}");
 
     let pods = error(&server(dir.path()).args(["--check", "--launcher=kubernetes"]).output().unwrap());
-    for flag in ["--models", "--agent-cert", "--agent-key", "--agent-url", "--pod-image"] {
+    for flag in ["--models", "--agent-url", "--pod-image"] {
         assert!(pods.contains(&format!("needs {flag}")), "{flag}: {pods}");
     }
 }

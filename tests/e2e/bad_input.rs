@@ -308,9 +308,9 @@ async fn sqlflowctl_has_documented_exit_codes() {
     assert!(said.contains("127.0.0.1:1"), "{said}");
 }
 
-/// Agents in Pods connect over a network, so TLS is required.
+/// Agents in Pods connect over a network, so the server must know its address there.
 #[test]
-fn kubernetes_server_without_tls_does_not_start() {
+fn kubernetes_server_without_an_address_for_agents_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), "sqlite:///tmp/x.db")
         .flag("--launcher=kubernetes")
@@ -319,8 +319,10 @@ fn kubernetes_server_without_tls_does_not_start() {
         .flag("--agent-listen=127.0.0.1:0")
         .env("RUST_BACKTRACE", "1");
     let error = setup.start().unwrap_err().to_string();
-    assert!(error.contains("agents are not served without TLS"), "{error}");
+    assert!(error.contains("--launcher kubernetes needs --agent-url"), "{error}");
     assert_eq!(error.trim().lines().count(), 1, "{error}");
+    let error = setup.flag("--agent-url=http://127.0.0.1:1").start().unwrap_err().to_string();
+    assert!(error.contains("must begin with https://"), "agents need TLS: {error}");
 }
 
 /// The reader of the server's stderr is gone. The server keeps running, and ends at TERM.

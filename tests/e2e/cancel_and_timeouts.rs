@@ -192,3 +192,22 @@ async fn job_with_a_deleted_state_folder_ends() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// As in a Pod that ends with its main container. Without the option jobs continue.
+#[tokio::test(flavor = "multi_thread")]
+async fn server_with_on_exit_cancel_ends_after_its_jobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
+    let setup = setup.flag("--grace=2s").flag("--on-exit=cancel");
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(LONG).await.unwrap();
+    let cursor = until_it_trains(&mut client, &token).await;
+    server.stop().unwrap();
+    assert_eq!(processes_of(&token.job_id), 0);
+
+    let server = setup.start().unwrap();
+    let ended = server.client().await.unwrap().follow(&cursor).await.unwrap();
+    assert_eq!(ended.status.cause(), Cause::Cancelled, "{:?}", ended.status);
+    assert!(ended.status.message.contains("--on-exit cancel"), "{:?}", ended.status);
+}

@@ -28,7 +28,7 @@ enum By {
 const CLIENTS_OF_THE_PAGE: By = By::Elsewhere("clients/python/tests/test_writing_a_client.py");
 
 /// Each block of commands: its page, a text that is only in this block, and its test.
-const BLOCKS: [(&str, &str, By); 25] = [
+const BLOCKS: [(&str, &str, By); 27] = [
     ("README.md", "make quickstart", By::Elsewhere("make test")),
     ("README.md", "make install", By::Here),
     ("README.md", "SQLFLOW_SERVER=own", By::Here),
@@ -54,6 +54,8 @@ const BLOCKS: [(&str, &str, By); 25] = [
     ),
     ("docs/kubernetes.md", "kubectl drain", By::Elsewhere("tests/kubernetes/node.rs")),
     ("docs/kubernetes.md", "finalizers", By::Elsewhere("tests/kubernetes/without_server.rs")),
+    ("docs/sidecar.md", "clusterrolebinding", By::Elsewhere("tests/kubernetes/sidecar.rs")),
+    ("docs/sidecar.md", "manifests/overlays/notebook", By::Elsewhere("tests/kubernetes/sidecar.rs")),
     ("images/submitter/README.md", "pip install --no-deps", By::Nobody("make install does the same")),
     ("images/submitter/README.md", "pytest", By::Elsewhere("make lint test-submitter")),
     ("CONTRIBUTING.md", "make build venv", By::Elsewhere("make test")),

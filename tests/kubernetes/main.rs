@@ -16,6 +16,7 @@ mod outages;
 mod pending;
 mod publish_after_failure;
 mod published_clients;
+mod sidecar;
 mod traces;
 mod without_server;
 

@@ -131,9 +131,9 @@ async fn agent_that_cannot_reach_the_server_reports_reason_and_times_out() {
     namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
 }
 
-/// The server cannot verify the agent's token.
+/// The server could not verify the agent's token. Retries cannot help, so no Pod is made.
 #[tokio::test(flavor = "multi_thread")]
-async fn server_without_permission_to_review_tokens_reports_reason() {
+async fn server_without_permission_to_review_tokens_fails_the_job() {
     let namespace = Namespace::new("reviews");
     namespace.kubectl(&["create", "role", "server", "--verb=*", "--resource=pods,events"]);
     namespace.kubectl(&[
@@ -143,8 +143,13 @@ async fn server_without_permission_to_review_tokens_reports_reason() {
         "--role=server",
         &format!("--serviceaccount={}:default", namespace.name),
     ]);
-    let setup = as_default_account(&namespace);
-    expect_pending_reason(&namespace, setup, "cannot create resource \"tokenreviews\"").await;
+    let server = as_default_account(&namespace).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT 1;").await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    let expected = "the server's account cannot create resource \"tokenreviews\" in the whole cluster";
+    assert!(ended.status.message.contains(expected), "{}", ended.status.message);
+    assert_eq!(namespace.pods().len(), 0);
 }
 
 /// A server with the rights of the namespace's default service account.

@@ -79,6 +79,7 @@ mod tests {
     use tonic_health::pb::health_client::HealthClient;
 
     use super::*;
+    use crate::agents_certificate;
 
     /// Admits every peer, as the service of agents admits an agent.
     fn admit(request: Request<()>) -> Result<Request<()>, Status> {
@@ -122,6 +123,24 @@ mod tests {
         shutdown.cancel();
         drop((stream, client));
         served.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn certificate_that_the_server_made_is_trusted_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ["own", "other"].map(|name| {
+            let file = dir.path().join(format!("{name}.pem"));
+            let certificate = agents_certificate::open(&file, HOST).unwrap();
+            std::fs::write(dir.path().join(format!("{name}.crt")), certificate).unwrap();
+            file
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let tls = AgentTls::new(listener, &files[0], &files[0]).unwrap();
+        let (_, service) = tonic_health::server::health_reporter();
+        tokio::spawn(tls.serve(Routes::new(service), CancellationToken::new()));
+        connect(&address, dir.path(), "own").await.unwrap();
+        assert!(connect(&address, dir.path(), "other").await.is_err());
     }
 
     #[tokio::test]

@@ -77,6 +77,9 @@ async fn problems(options: &Options) -> Vec<String> {
             for missing in given.missing() {
                 take(Err(anyhow::anyhow!("--launcher kubernetes needs {missing}")));
             }
+            if given.agent_url.is_some() {
+                take(given.agent_address().map(drop));
+            }
             for (flag, file) in [("agent-cert", &given.agent_cert), ("agent-key", &given.agent_key)] {
                 if let Some(file) = file {
                     let read = std::fs::read(file).map(drop);

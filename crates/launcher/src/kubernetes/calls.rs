@@ -29,7 +29,8 @@ impl KubernetesLauncher {
     /// Creates the claim, once for all attempts of a step.
     pub(super) async fn create_claim(&self, attempt: &AttemptId) -> Result<(), LaunchError> {
         let Some(spec) = &self.options.workspace_claim else { return Ok(()) };
-        let claim = claim::claim(spec, attempt).map_err(|error| LaunchError::Refused {
+        let claim = claim::claim(spec, attempt, self.options.owner.as_ref());
+        let claim = claim.map_err(|error| LaunchError::Refused {
             message: format!("--workspace-claim does not make a claim: {error}"),
             retryable: false,
         })?;

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde_json::{Value, json};
 use sqlflow_job::AttemptId;
 
+use super::owner::PodOwner;
 use super::pod::{ATTEMPT, JOB, MANAGED_BY, MANAGER, STEP, attempt_of_labels, merge};
 use crate::Target;
 
@@ -17,7 +18,11 @@ pub(super) fn name(attempt: &AttemptId) -> String {
 ///
 /// # Errors
 /// `spec` is not the spec of a claim.
-pub(super) fn claim(spec: &Value, attempt: &AttemptId) -> Result<PersistentVolumeClaim, serde_json::Error> {
+pub(super) fn claim(
+    spec: &Value,
+    attempt: &AttemptId,
+    owner: Option<&PodOwner>,
+) -> Result<PersistentVolumeClaim, serde_json::Error> {
     let mut claim = json!({
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -32,6 +37,9 @@ pub(super) fn claim(spec: &Value, attempt: &AttemptId) -> Result<PersistentVolum
         },
         "spec": {},
     });
+    if let Some(owner) = owner {
+        claim["metadata"]["ownerReferences"] = owner.references();
+    }
     if spec.get("accessModes").is_none() {
         // One Pod at a time uses it.
         claim["spec"]["accessModes"] = json!(["ReadWriteOnce"]);
@@ -55,7 +63,7 @@ mod tests {
         let attempt =
             |number| AttemptId { job: "01kb3x7h8m9n0p1q2r3s4t5v6w".parse().unwrap(), step: 2, number };
         let spec = json!({ "resources": { "requests": { "storage": "20Gi" } }, "storageClassName": "fast" });
-        let claim = claim(&spec, &attempt(1)).unwrap();
+        let claim = claim(&spec, &attempt(1), None).unwrap();
         assert_eq!(target_of(&claim), Some(Target::own(attempt(1))));
         assert_eq!(name(&attempt(1)), name(&attempt(2)));
         let made = claim.spec.unwrap();

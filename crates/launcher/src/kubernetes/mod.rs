@@ -4,7 +4,8 @@
 //! `pod` builds a Pod, and `claim` its volume claim. `observe` reads a Pod, and `termination_message` what its agent
 //! left in it. `changes` knows which Pods have changed, `terminating_pods` which are being deleted, `garbage_reports`
 //! which were reported because they stay. `mark` tells a server's Pod from another program's of the same name, and `find`
-//! uses it. `identity` verifies an agent's token. `calls` changes objects; `timeout_client` gives each call a timeout.
+//! uses it. `identity` verifies an agent's token. `rights` checks what the server may do. `owner` is a Pod with which all of
+//! this goes. `calls` changes objects; `timeout_client` gives each call a timeout.
 
 mod calls;
 mod changes;
@@ -14,12 +15,15 @@ mod garbage_reports;
 mod identity;
 mod mark;
 mod observe;
+mod owner;
 mod pod;
+mod rights;
 mod terminating_pods;
 mod termination_message;
 mod timeout_client;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -47,6 +51,7 @@ use find::Found;
 
 pub use identity::{CLIENT_AUDIENCE, PodIdentity, TokenReviews, TokenUser};
 pub use mark::MarkKey;
+pub use owner::PodOwner;
 pub use pod::AUDIENCE;
 pub use timeout_client::in_words;
 
@@ -69,8 +74,10 @@ pub struct KubernetesOptions {
     pub sql_image: Option<String>,
     /// Template that is merged into the Pod, as JSON.
     pub template: serde_json::Value,
-    /// ConfigMap whose `ca.crt` signed the server's certificate.
-    pub ca_config_map: String,
+    /// Where Pods have the certificate from that signed the server's.
+    pub ca: AgentCa,
+    /// The Pod that owns the Pods and claims of jobs; `None`: they have no owner.
+    pub owner: Option<PodOwner>,
     /// Whether Pods are kept until their outcome is stored.
     pub finalizer: bool,
     /// Spec of the volume claim for steps with output to publish; `None`: the workspace is lost with its Pod.
@@ -87,6 +94,15 @@ pub struct KubernetesOptions {
     pub attach: Duration,
     /// Key of the marks on Pods.
     pub mark_key: MarkKey,
+}
+
+/// Where agents have the certificate from that they trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentCa {
+    /// From the key `ca.crt` of this ConfigMap in the Pods' namespace.
+    ConfigMap(String),
+    /// It is this one (PEM), which each Pod has in an annotation. So the server needs no right on ConfigMaps.
+    Certificate(String),
 }
 
 impl KubernetesOptions {
@@ -121,6 +137,8 @@ pub struct KubernetesLauncher {
     changes: Changes,
     terminating: TerminatingPods,
     garbage_reports: GarbageReports,
+    /// Whether the API server has said that nothing is missing of [`rights`].
+    has_all_rights: Arc<AtomicBool>,
 }
 
 /// Timeout of a watch call; the API server ends watches earlier.
@@ -182,6 +200,7 @@ impl KubernetesLauncher {
             changes,
             terminating,
             garbage_reports: GarbageReports::default(),
+            has_all_rights: Arc::default(),
         }
     }
 
@@ -191,10 +210,19 @@ impl KubernetesLauncher {
     /// # Errors
     /// One sentence.
     pub async fn check(&self) -> anyhow::Result<()> {
-        self.pods.list(&ListParams::default().limit(1)).await.map(drop).map_err(|error| {
-            let namespace = &self.options.namespace;
+        let namespace = &self.options.namespace;
+        let checked = async {
+            let missing = self.missing_rights().await?;
+            if missing.is_empty() {
+                self.pods.list(&ListParams::default().limit(1)).await?;
+            }
+            Ok::<_, kube::Error>(missing)
+        };
+        let missing = checked.await.map_err(|error| {
             anyhow::anyhow!("the Pods of namespace {namespace} cannot be listed: {}", in_words(&error))
-        })
+        })?;
+        anyhow::ensure!(missing.is_empty(), "{}", rights::in_words(&missing, namespace));
+        Ok(())
     }
 
     /// The party that terminated the attempt's Pod, if it did not end by itself.
@@ -285,6 +313,12 @@ impl Launcher for KubernetesLauncher {
         {
             let message =
                 format!("this server does not let statements set pod.{name} (see --pod-attributes)");
+            return Err(LaunchError::Refused { message, retryable: false });
+        }
+        let missing = self.missing_rights().await;
+        let missing = missing.map_err(|error| refusal("the question for the server's rights", error))?;
+        if !missing.is_empty() {
+            let message = rights::in_words(&missing, &self.options.namespace);
             return Err(LaunchError::Refused { message, retryable: false });
         }
         if requirements.publishes {

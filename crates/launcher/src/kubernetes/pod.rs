@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use sqlflow_job::{AttemptId, ExecutorRef};
 
-use super::{KubernetesOptions, claim, mark};
+use super::{AgentCa, KubernetesOptions, claim, mark};
 use crate::{LaunchRequirements, PodResources, Target};
 
 /// Label of the manager; its value is [`MANAGER`].
@@ -19,6 +19,8 @@ pub(super) const STEP: &str = "sqlflow.org/step";
 pub(super) const ATTEMPT: &str = "sqlflow.org/attempt";
 /// Finalizer that keeps a Pod's termination message until a server has read it.
 const FINALIZER: &str = "sqlflow.org/outcome";
+/// Annotation with the certificate that the agent trusts, if no ConfigMap has it.
+const CA_ANNOTATION: &str = "sqlflow.org/ca";
 /// Audience of a Pod's token.
 pub const AUDIENCE: &str = "sqlflow-server";
 /// The container that runs the submitter.
@@ -153,7 +155,7 @@ pub(super) fn pod(
             "volumes": [
                 { "name": "sqlflow-identity", "projected": { "sources": [
                     { "serviceAccountToken": { "audience": AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token" } },
-                    { "configMap": { "name": options.ca_config_map, "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
+                    ca_source(&options.ca),
                 ] } },
                 work,
                 { "name": "sqlflow-tmp", "emptyDir": { "sizeLimit": TMP_SIZE } },
@@ -182,10 +184,29 @@ pub(super) fn pod(
     if let Some(deadline) = options.deadline {
         pod["spec"]["activeDeadlineSeconds"] = json!(deadline.as_secs());
     }
+    if let AgentCa::Certificate(certificate) = &options.ca {
+        pod["metadata"]["annotations"][CA_ANNOTATION] = json!(certificate);
+    }
+    if let Some(owner) = &options.owner {
+        pod["metadata"]["ownerReferences"] = owner.references();
+    }
     if options.finalizer {
         pod["metadata"]["finalizers"] = json!([FINALIZER]);
     }
     serde_json::from_value(pod)
+}
+
+/// The file `ca.crt` of the agent's identity.
+fn ca_source(ca: &AgentCa) -> Value {
+    match ca {
+        AgentCa::ConfigMap(name) => {
+            json!({ "configMap": { "name": name, "items": [{ "key": "ca.crt", "path": "ca.crt" }] } })
+        }
+        AgentCa::Certificate(_) => {
+            let field = json!({ "fieldPath": format!("metadata.annotations['{CA_ANNOTATION}']") });
+            json!({ "downwardAPI": { "items": [{ "path": "ca.crt", "fieldRef": field }] } })
+        }
+    }
 }
 
 /// What a container may write to its node's disk.
@@ -283,11 +304,12 @@ pub(super) fn merge(base: &mut Value, over: &Value) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod fixture {
     use super::super::mark::MarkKey;
     use super::*;
 
-    fn options(template: Value) -> KubernetesOptions {
+    /// Options with this template.
+    pub(in super::super) fn options(template: Value) -> KubernetesOptions {
         KubernetesOptions {
             cluster: "https://cluster".to_owned(),
             authority: None,
@@ -297,7 +319,8 @@ mod tests {
             agent_image: None,
             sql_image: None,
             template,
-            ca_config_map: "sqlflow-ca".into(),
+            ca: AgentCa::ConfigMap("sqlflow-ca".into()),
+            owner: None,
             finalizer: true,
             workspace_claim: None,
             pod_resources: Vec::new(),
@@ -308,6 +331,12 @@ mod tests {
             mark_key: MarkKey([7; 32]),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::options;
+    use super::*;
 
     fn attempt() -> AttemptId {
         AttemptId { job: "01kb3x7h8m9n0p1q2r3s4t5v6w".parse().unwrap(), step: 2, number: 3 }
@@ -419,5 +448,33 @@ mod tests {
         assert_eq!(init.image.as_deref(), Some("agent:1"));
         assert_eq!(serde_json::to_value(&init.resources).unwrap(), disk(AGENT_SIZE));
         assert_eq!(spec.containers[0].command.as_ref().unwrap()[0], "/sqlflow-agent-bin/sqlflow-agent");
+    }
+
+    #[test]
+    fn certificate_of_the_server_is_in_the_pod() {
+        let options =
+            KubernetesOptions { ca: AgentCa::Certificate("a certificate".into()), ..options(json!({})) };
+        let pod = pod(&options, &Target::own(attempt()), &LaunchRequirements::default()).unwrap();
+        assert_eq!(pod.metadata.annotations.unwrap()[CA_ANNOTATION], "a certificate");
+        let volumes = pod.spec.unwrap().volumes.unwrap();
+        let identity = volumes.iter().find(|it| it.name == "sqlflow-identity").unwrap();
+        let sources = identity.projected.as_ref().unwrap().sources.as_ref().unwrap();
+        assert!(sources.iter().all(|it| it.config_map.is_none()));
+        let items = sources.iter().find_map(|it| it.downward_api.as_ref()).unwrap().items.as_ref().unwrap();
+        assert_eq!(items[0].path, "ca.crt");
+        let field = items[0].field_ref.as_ref().unwrap();
+        assert_eq!(field.field_path, "metadata.annotations['sqlflow.org/ca']");
+    }
+
+    #[test]
+    fn owner_is_that_of_pod_and_claim() {
+        let owner = Some("notebook/1".parse().unwrap());
+        let options = KubernetesOptions { owner, ..options(json!({})) };
+        let pod = pod(&options, &Target::own(attempt()), &LaunchRequirements::default()).unwrap();
+        let claim = claim::claim(&json!({}), &attempt(), options.owner.as_ref()).unwrap();
+        for metadata in [pod.metadata, claim.metadata] {
+            let owners = metadata.owner_references.unwrap();
+            assert_eq!((owners.len(), &*owners[0].name, &*owners[0].uid), (1, "notebook", "1"));
+        }
     }
 }
