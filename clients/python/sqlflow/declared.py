@@ -9,17 +9,19 @@ from sqlflow.values import Kind
 _NAMES = {
     Kind.BOOL: "bool boolean",
     Kind.INT: (
-        "int integer tinyint smallint mediumint bigint int2 int4 int8 serial bigserial smallserial oid year unsigned"
+        "int integer tinyint smallint mediumint bigint int2 int4 int8 serial bigserial smallserial oid year unsigned "
+        "utinyint usmallint uinteger"
     ),
+    Kind.UINT: "ubigint",
     Kind.DOUBLE: "double real float float4 float8",
-    Kind.DECIMAL: "decimal numeric dec",
+    Kind.DECIMAL: "decimal numeric dec hugeint uhugeint bignum",
     Kind.TEXT: (
         "char varchar text tinytext mediumtext longtext clob nchar nvarchar character bpchar name uuid json jsonb "
-        "enum set time timetz interval xml inet cidr macaddr money citext"
+        "enum set time timetz interval xml inet cidr macaddr money citext struct map union timestamp_ns"
     ),
     Kind.BLOB: "blob tinyblob mediumblob longblob binary varbinary bytea geometry",
     Kind.DATE: "date",
-    Kind.TIMESTAMP: "datetime timestamp",
+    Kind.TIMESTAMP: "datetime timestamp timestamp_s timestamp_ms",
     Kind.INSTANT: "timestamptz",
 }
 _KINDS = {name: kind for kind, names in _NAMES.items() for name in names.split()}
@@ -33,7 +35,8 @@ def declared_kind(database_type: str) -> Kind:
     """
     text = database_type.lower()
     word = _WORD.match(text)
-    if word is None or text.endswith("[]"):
+    if word is None or text.endswith("]"):
+        # PostgreSQL's `int4[]`, and DuckDB's `INTEGER[]` and `INTEGER[3]`.
         return Kind.TEXT if word is not None else Kind.NULL
     if word[0] == "bit":
         # MySQL's BIT(10) is a number. PostgreSQL's has no length in its name, and is printed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,31 @@ def test_cancel_ends_the_statement(client: sqlflow.Client) -> None:
     for event in job:
         if isinstance(event, sqlflow.StatementStarted):
             job.cancel()
-    assert client.run("SELECT 1").result() is not None
+    with pytest.raises(sqlflow.JobCancelled):
+        job.result()
+    # As long as it reads, no other process can write.
+    assert list(client.run("CREATE TABLE written AS SELECT 42 AS a; SELECT a FROM written").result()) == [(42,)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("'1'::HUGEINT", "1::UHUGEINT", "1::UBIGINT", "1::UTINYINT", "1.5::DECIMAL(10, 2)", "1::BOOLEAN"),
+        *("'2020-01-01'::TIMESTAMP_S", "'2020-01-01'::TIMESTAMP_MS", "'2020-01-01'::TIMESTAMP_NS", "'a'::BLOB"),
+        *("[1, 2]", "[1, 2, 3]::INTEGER[3]", "{'a': 1}", "MAP {'a': 1}", "'2020-01-01'::TIMESTAMPTZ", "'1'::BIGNUM"),
+    ],
+)
+def test_column_without_a_value_has_the_type_of_one_with_values(client: sqlflow.Client, value: str) -> None:
+    full, empty = (
+        client.run(f"SELECT {value} AS v WHERE {condition}").result().to_pandas() for condition in ("true", "false")
+    )
+    assert len(full) == 1 and len(empty) == 0
+    assert full.v.dtype == empty.v.dtype
+
+
+def test_sum_of_whole_numbers_is_an_exact_decimal(client: sqlflow.Client) -> None:
+    rows = list(client.run("SELECT sum(i * 1000000000000) AS s FROM range(10000001) AS t(i)").result())
+    assert rows == [(Decimal("50000005000000000000000000"),)]
 
 
 def test_parameters_are_bound(client: sqlflow.Client) -> None:
