@@ -15,7 +15,7 @@ use sqlflow_tests::{client, http, stand_in};
 fn open_folder() -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     copy_program(&program("sqlflowctl"), &dir.path().join("sqlflowctl"));
     dir
 }
@@ -269,7 +269,7 @@ fn token_file_has_no_tokens_and_is_private() {
         .output()
         .unwrap();
     let token = String::from_utf8(made.stdout).unwrap();
-    let text = std::fs::read_to_string(&file).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
     assert!(token.starts_with("sqlflow_at_") && !text.contains(token.trim()), "{text}");
-    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 }
