@@ -156,7 +156,10 @@ async fn deployed_server_trains_restarts_and_predicts() {
         namespace.kubectl(&["-n", "default", "create", "token", "default", "--audience", "sqlflow-clients"]);
     let foreign = Session { token: foreign.trim().to_owned(), ..Session::default() };
     assert_eq!(refused(&mut client_before, foreign).await, Code::PermissionDenied);
-    let token = client_before.run_in(TRAIN, session("default", "sqlflow-clients")).await.unwrap();
+    // The database takes ten seconds, so that its Pod is seen also on a busy machine.
+    let slow = TRAIN.replacen("FROM iris", "FROM iris WHERE SLEEP(0.07) = 0", 1);
+    assert_ne!(slow, TRAIN);
+    let token = client_before.run_in(&slow, session("default", "sqlflow-clients")).await.unwrap();
     // The server dies while the submitter runs, and the kubelet restarts it.
     jobs.wait_for("the submitter's Pod", || jobs.pods().len() == 1);
     let pods = namespace.pods();
