@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import os
 import pwd
@@ -63,26 +64,30 @@ def stop(process: subprocess.Popen[str], signal: int) -> None:
     process.wait(60)
 
 
+def install(*command: str) -> None:
+    """Runs a program that makes a data folder. Parallel tests run it one after the other: side by side, some failed."""
+    with open(f"{tempfile.gettempdir()}/sqlflow-install-{os.getuid()}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"cannot make a data folder: {command[0]} failed:\n{done.stdout}\n{done.stderr}")
+
+
 @contextmanager
 def mariadb(*options: str) -> Iterator[str]:
     """Runs MariaDB. Yields the DSN of an empty database, in Go's format, with `mysql://`."""
     server = program("mariadbd", "mariadb-server", "/usr/sbin")
     installer = program("mariadb-install-db", "mariadb-server")
-    port = free_port()
     folder = tempfile.mkdtemp(prefix="sqlflow-mariadb-")
     try:
         user = ["--user=root"] if os.getuid() == 0 else []
-        subprocess.run(
-            [
-                installer,
-                "--no-defaults",
-                f"--datadir={folder}/data",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-                *user,
-            ],
-            check=True,
-            capture_output=True,
+        install(
+            installer,
+            "--no-defaults",
+            f"--datadir={folder}/data",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            *user,
         )
         setup = f"{folder}/setup.sql"
         with open(setup, "w") as file:
@@ -91,6 +96,8 @@ def mariadb(*options: str) -> Iterator[str]:
                 f"CREATE USER 'u'@'%' IDENTIFIED BY '{PASSWORD}';\n"
                 "GRANT ALL ON *.* TO 'u'@'%' WITH GRANT OPTION;\n"
             )
+        # Not before the folder is made, which takes seconds: another program might get the port.
+        port = free_port()
         process = subprocess.Popen(
             [
                 *ends_with_us("TERM"),
@@ -149,7 +156,6 @@ def postgresql() -> Iterator[str]:
     """Runs PostgreSQL, as the user `postgres` if the tests run as root. Yields a DSN."""
     pattern = "/usr/lib/postgresql/*/bin"
     server = program("postgres", "postgresql", pattern)
-    port = free_port()
     folder = tempfile.mkdtemp(prefix="sqlflow-postgresql-")
     try:
         account: dict[str, object] = {}
@@ -158,6 +164,7 @@ def postgresql() -> Iterator[str]:
             os.chown(folder, entry.pw_uid, entry.pw_gid)
             account = {"user": "postgres", "group": entry.pw_gid, "extra_groups": []}
         initialize(program("initdb", "postgresql", pattern), folder, account)
+        port = free_port()
         process = subprocess.Popen(
             [
                 *ends_with_us("INT"),
