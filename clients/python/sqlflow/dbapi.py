@@ -124,8 +124,8 @@ def connect(
     Args:
         server: Address of the server.
         datasource: Data source.
-        dialect: `sqlite`, `mysql` or `postgresql`: how bytes and backslashes in parameters are written. By default that
-            of the data source's URI.
+        dialect: `sqlite`, `duckdb`, `mysql` or `postgresql`: how bytes and backslashes in parameters are written. By
+            default that of the data source's URI.
         options: Further arguments of `sqlflow.connect`.
 
     Raises:

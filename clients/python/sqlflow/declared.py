@@ -17,7 +17,8 @@ _NAMES = {
     Kind.DECIMAL: "decimal numeric dec hugeint uhugeint bignum",
     Kind.TEXT: (
         "char varchar text tinytext mediumtext longtext clob nchar nvarchar character bpchar name uuid json jsonb "
-        "enum set time timetz interval xml inet cidr macaddr money citext struct map union timestamp_ns"
+        "enum set time timetz interval xml inet cidr macaddr money citext struct map union variant "
+        "time_ns timestamp_ns timestamptz_ns"
     ),
     Kind.BLOB: "blob tinyblob mediumblob longblob binary varbinary bytea geometry",
     Kind.DATE: "date",

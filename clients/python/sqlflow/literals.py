@@ -10,14 +10,13 @@ from typing import Any
 
 from sqlflow.errors import ConversionError
 
-DIALECTS = ("sqlite", "mysql", "postgresql")
+DIALECTS = ("sqlite", "duckdb", "mysql", "postgresql")
 
 
 def dialect_of(datasource: str) -> str | None:
     """The dialect of a data source; None: only the server knows it."""
     scheme = datasource.partition("://")[0].lower()
-    # DuckDB has the literals of SQLite.
-    scheme = {"postgres": "postgresql", "sqlite3": "sqlite", "duckdb": "sqlite"}.get(scheme, scheme)
+    scheme = {"postgres": "postgresql", "sqlite3": "sqlite"}.get(scheme, scheme)
     return scheme if scheme in DIALECTS else None
 
 
@@ -61,6 +60,8 @@ def literal(value: Any, dialect: str | None) -> str:
         case float() | Decimal():
             if dialect == "postgresql":
                 return f"'{value}'::float8" if isinstance(value, float) else f"'{value}'::numeric"
+            if dialect == "duckdb" and isinstance(value, float):
+                return f"'{value}'::DOUBLE"
             raise ConversionError(f"cannot bind {value}: it has no literal in SQL; bind None")
         case str():
             return _text(value, dialect)
@@ -97,7 +98,7 @@ def _text(value: str, dialect: str | None) -> str:
     if "\0" in value:
         raise ConversionError("cannot bind a text with a zero byte: programs have none")
     quoted = value.replace("'", "''")
-    if "\\" not in value or dialect == "sqlite":
+    if "\\" not in value or dialect in ("sqlite", "duckdb"):
         return f"'{quoted}'"
     # Whether a backslash is a character or begins an escape depends on the database and its settings.
     escaped = quoted.replace("\\", "\\\\")
@@ -114,7 +115,7 @@ def _text(value: str, dialect: str | None) -> str:
 def _bytes(value: bytes, dialect: str | None) -> str:
     if dialect == "postgresql":
         return f"'\\x{value.hex()}'::bytea"
-    if dialect in ("sqlite", "mysql"):
+    if dialect in ("sqlite", "duckdb", "mysql"):
         return f"X'{value.hex()}'"
     raise ConversionError(
         f"cannot bind bytes: the database's dialect is not known; give dialect= one of {', '.join(DIALECTS)} to connect"

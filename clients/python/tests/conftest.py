@@ -50,6 +50,11 @@ def sqlite_dsn(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def duckdb_dsn(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"duckdb://{tmp_path_factory.mktemp('duckdb')}/data.duckdb?mode=rwc"
+
+
+@pytest.fixture(scope="session")
 def mysql_dsn() -> Iterator[str]:
     with servers().mariadb() as dsn:
         yield dsn
@@ -61,7 +66,7 @@ def postgresql_dsn() -> Iterator[str]:
         yield dsn
 
 
-@pytest.fixture(params=["sqlite", "mysql", "postgresql"])
+@pytest.fixture(params=["sqlite", "duckdb", "mysql", "postgresql"])
 def dsn(request: pytest.FixtureRequest) -> str:
     """A data source of each database. The tests of a session share it."""
     value: str = request.getfixturevalue(f"{request.param}_dsn")

@@ -116,7 +116,53 @@ POSTGRESQL: list[tuple[str, str, Any, Expected]] = [
     ("timestamptz", "'2024-02-29 03:02:03.000004+02'", MICROSECOND.replace(tzinfo=dt.UTC), INSTANT),
 ]
 
-TYPES = {"sqlite": SQLITE, "mysql": MYSQL, "postgresql": POSTGRESQL}
+DUCKDB: list[tuple[str, str, Any, Expected]] = [
+    ("BOOLEAN", "true", True, BOOL),
+    ("TINYINT", "-128", -128, INT),
+    ("SMALLINT", "-32768", -32768, INT),
+    ("INTEGER", "2147483647", 2147483647, INT),
+    ("BIGINT", "-9223372036854775808", -(2**63), INT),
+    ("UTINYINT", "255", 255, INT),
+    ("USMALLINT", "65535", 65535, INT),
+    ("UINTEGER", "4294967295", 4294967295, INT),
+    # Its type decides, and not whether a value is large, as in MySQL.
+    ("UBIGINT", "7", 7, UINT),
+    # Beyond 64 bits, integers are exact decimals.
+    ("HUGEINT", "-9223372036854775809", Decimal(-(2**63) - 1), DECIMAL),
+    ("UHUGEINT", "7", Decimal(7), DECIMAL),
+    ("BIGNUM", "18446744073709551616", Decimal(2**64), DECIMAL),
+    ("DECIMAL(30,4)", "-12345678901234567890.1250", Decimal("-12345678901234567890.1250"), DECIMAL),
+    ("DECIMAL(38,37)", "1e-37", Decimal("1e-37"), DECIMAL),
+    ("DECIMAL(5,0)", "7", Decimal(7), DECIMAL),
+    ("FLOAT", "0.1", 0.1, DOUBLE),
+    ("DOUBLE", "0.1", 0.1, DOUBLE),
+    # The length has no effect.
+    ("VARCHAR(1)", "E'a\\tb\\\\n''ä😀'", EMOJI, TEXT),
+    ("ENUM('b', 'ä')", "'ä'", "ä", TEXT),
+    ("JSON", """'{"a": [1]}'""", '{"a": [1]}', TEXT),
+    ("UUID", "'00000000-0000-0000-0000-00000000000a'", "00000000-0000-0000-0000-00000000000a", TEXT),
+    ("BIT", "'101'", "101", TEXT),
+    ("TIME", "'24:00'", "24:00:00", TEXT),
+    ("TIME_NS", "'01:02:03.000000004'", "01:02:03.000000004", TEXT),
+    ("TIMETZ", "'01:02:03+03'", "01:02:03+03", TEXT),
+    ("INTERVAL", "'1 month 2 days'", "1 month 2 days", TEXT),
+    ("INTEGER[]", "[1, NULL]", "[1, NULL]", TEXT),
+    ("INTEGER[3]", "[1, 2, NULL]", "[1, 2, NULL]", TEXT),
+    ("STRUCT(a INTEGER, b VARCHAR)", "{'a': 1, 'b': 'x'}", "{'a': 1, 'b': x}", TEXT),
+    ("MAP(VARCHAR, INTEGER)", "MAP {'k': 1}", "{k=1}", TEXT),
+    ("UNION(n INTEGER, t VARCHAR)", "'x'", "x", TEXT),
+    ("VARIANT", "{'a': 1}", "{'a': 1}", TEXT),
+    ("BLOB", "X'00FF27'", b"\x00\xff'", BLOB),
+    ("DATE", "'1000-01-01'", dt.date(1000, 1, 1), DATE),
+    ("TIMESTAMP", "'2024-02-29 01:02:03.000004'", MICROSECOND, TIMESTAMP),
+    ("TIMESTAMP_S", "'2024-02-29 01:02:03'", MICROSECOND.replace(microsecond=0), TIMESTAMP),
+    ("TIMESTAMP_MS", "'2024-02-29 01:02:03.004'", MICROSECOND.replace(microsecond=4000), TIMESTAMP),
+    # A text, because Python's times have no nanoseconds.
+    ("TIMESTAMP_NS", "'2024-02-29 01:02:03.000000004'", "2024-02-29 01:02:03.000000004", TEXT),
+    ("TIMESTAMPTZ", "'2024-02-29 03:02:03.000004+02'", MICROSECOND.replace(tzinfo=dt.UTC), INSTANT),
+]
+
+TYPES = {"sqlite": SQLITE, "duckdb": DUCKDB, "mysql": MYSQL, "postgresql": POSTGRESQL}
 
 
 def same_type(found: pa.DataType, expected: pa.DataType | type[pa.DataType]) -> bool:
@@ -166,15 +212,44 @@ def dtypes(table: Table, kinds: list[str]) -> dict[str, str]:
     return dict(zip(kinds, [str(kind) for kind in table.to_pandas().dtypes], strict=True))
 
 
-def test_large_unsigned_integers_are_exact(client: sqlflow.Client, mysql_dsn: str) -> None:
-    program = """DROP TABLE IF EXISTS large; CREATE TABLE large (n BIGINT UNSIGNED, k INT);
+@pytest.mark.parametrize(("database", "kind"), [("duckdb", "UBIGINT"), ("mysql", "BIGINT UNSIGNED")])
+def test_large_unsigned_integers_are_exact(
+    database: str, kind: str, client: sqlflow.Client, request: pytest.FixtureRequest
+) -> None:
+    program = f"""DROP TABLE IF EXISTS large; CREATE TABLE large (n {kind}, k INT);
         INSERT INTO large VALUES (18446744073709551615, 1), (7, 2), (NULL, 3);
         SELECT n FROM large WHERE k < 3 ORDER BY k; SELECT n FROM large ORDER BY k; DROP TABLE large"""
-    whole, nulls = client.run(program, datasource=mysql_dsn).result().tables
+    whole, nulls = client.run(program, datasource=request.getfixturevalue(f"{database}_dsn")).result().tables
     assert whole.to_pandas()["n"].tolist() == [2**64 - 1, 7] and str(whole.to_pandas()["n"].dtype) == "uint64"
     assert whole.to_arrow().column("n").to_pylist() == [2**64 - 1, 7]
     assert str(nulls.to_pandas()["n"].dtype) == "UInt64" and nulls.to_pandas()["n"][0] == 2**64 - 1
     assert nulls.to_arrow().column("n").to_pylist() == [2**64 - 1, 7, None]
+
+
+def test_integers_of_duckdb_beyond_64_bits_are_exact(client: sqlflow.Client, duckdb_dsn: str) -> None:
+    program = f"""SELECT '{-(2**127)}'::HUGEINT AS a, '{2**128 - 1}'::UHUGEINT AS b, '{10**80}'::BIGNUM AS c,
+        sum(9000000000000000000 + i) AS d FROM range(10) AS t(i)"""
+    table = client.run(program, datasource=duckdb_dsn).result().table
+    numbers = [Decimal(-(2**127)), Decimal(2**128 - 1), Decimal(10**80), Decimal(90000000000000000045)]
+    assert list(table) == [tuple(numbers)]
+    assert table.to_pandas().iloc[0].tolist() == numbers
+    # Arrow's decimals have 76 digits.
+    assert table.to_arrow().to_pylist() == [{"a": numbers[0], "b": numbers[1], "c": f"{10**80}", "d": numbers[3]}]
+
+
+def test_values_of_duckdb_beyond_numbers_and_the_calendar_are_kept(client: sqlflow.Client, duckdb_dsn: str) -> None:
+    program = """SELECT '-Infinity'::DOUBLE AS b, 'NaN'::DOUBLE AS c, 'infinity'::DATE AS d,
+        '4713-01-01 (BC)'::DATE AS e, '5874897-12-31'::DATE AS f, '294246-12-31 23:59:59.999999'::TIMESTAMP AS g,
+        '10000-01-01 00:00+00'::TIMESTAMPTZ AS h"""
+    (row,) = client.run(program, datasource=duckdb_dsn).result()
+    assert row[0] == float("-inf") and row[1] != row[1]
+    assert row[2:] == (
+        "infinity",
+        "4713-01-01 (BC)",
+        "5874897-12-31",
+        "294246-12-31 23:59:59.999999",
+        "10000-01-01 00:00:00+00",
+    )
 
 
 def test_values_beyond_numbers_and_the_calendar_are_kept(client: sqlflow.Client, postgresql_dsn: str) -> None:
@@ -197,6 +272,7 @@ def test_parameters_come_back_as_they_were_sent(server: RealServer, dsn: str) ->
     """By DB-API: what Python writes it reads again, in columns that have a type for it."""
     types = {
         "sqlite": ("INTEGER", "REAL", "TEXT", "BLOB"),
+        "duckdb": ("BIGINT", "DOUBLE", "TEXT", "BLOB", "DECIMAL(20,5)", "DATE", "TIMESTAMP", "TIMESTAMPTZ"),
         "mysql": ("BIGINT", "DOUBLE", "TEXT", "BLOB", "DECIMAL(20,5)", "DATE", "DATETIME(6)"),
         "postgresql": ("bigint", "float8", "text", "bytea", "numeric(20,5)", "date", "timestamp", "timestamptz"),
     }[dsn.partition(":")[0]]
@@ -219,30 +295,52 @@ def test_parameters_come_back_as_they_were_sent(server: RealServer, dsn: str) ->
         cursor.execute("DROP TABLE parameters")
 
 
-def test_time_zones_of_the_session(client: sqlflow.Client, mysql_dsn: str, postgresql_dsn: str) -> None:
+NOON = dt.datetime(2024, 7, 1, 12)
+
+
+def test_timestamp_of_mysql_is_in_the_zone_of_the_session(client: sqlflow.Client, mysql_dsn: str) -> None:
     program = """
         SET time_zone = '+00:00'; DROP TABLE IF EXISTS zoned; CREATE TABLE zoned (t TIMESTAMP NULL, d DATETIME);
         INSERT INTO zoned VALUES ('2024-07-01 12:00:00', '2024-07-01 12:00:00');
         SET time_zone = '+05:30'; SELECT * FROM zoned; DROP TABLE zoned"""
     result = client.run(program, datasource=mysql_dsn).result()
-    noon = dt.datetime(2024, 7, 1, 12)
-    # A TIMESTAMP is what the database shows: the local time of the session.
-    assert list(result) == [(noon + dt.timedelta(hours=5, minutes=30), noon)]
+    # What the database shows.
+    assert list(result) == [(NOON + dt.timedelta(hours=5, minutes=30), NOON)]
+
+
+ZONED = ["duckdb", "postgresql"]
+"""Databases with a type for instants."""
+
+
+@pytest.mark.parametrize("database", ZONED)
+def test_instants_are_in_utc_whatever_the_zone_of_the_session(
+    database: str, client: sqlflow.Client, request: pytest.FixtureRequest
+) -> None:
     program = """
         SET timezone = 'Asia/Kolkata'; DROP TABLE IF EXISTS zoned; CREATE TABLE zoned (t timestamptz, d timestamp);
         INSERT INTO zoned VALUES ('2024-07-01 12:00', '2024-07-01 12:00'), ('2024-07-01 12:00Z', '2024-07-01 12:00Z');
         SELECT * FROM zoned; DROP TABLE zoned"""
-    result = client.run(program, datasource=postgresql_dsn).result()
+    result = client.run(program, datasource=request.getfixturevalue(f"{database}_dsn")).result()
     instants = [dt.datetime(2024, 7, 1, 6, 30, tzinfo=dt.UTC), dt.datetime(2024, 7, 1, 12, tzinfo=dt.UTC)]
-    assert list(result) == [(instants[0], noon), (instants[1], noon)]
+    assert list(result) == [(instants[0], NOON), (instants[1], NOON)]
     assert result.to_pandas()["t"].tolist() == [pd.Timestamp(instant) for instant in instants]
 
 
-def test_zone_of_a_parameter_is_kept_by_types_with_a_zone(server: RealServer, postgresql_dsn: str) -> None:
+@pytest.mark.parametrize("database", ZONED)
+def test_zone_of_a_parameter_is_kept_by_types_with_a_zone(
+    database: str, server: RealServer, request: pytest.FixtureRequest
+) -> None:
     instant = dt.datetime(2024, 7, 1, 12, tzinfo=dt.timezone(dt.timedelta(hours=-4)))
-    with dbapi.connect(server.address, datasource=postgresql_dsn) as connection:
+    with dbapi.connect(server.address, datasource=request.getfixturevalue(f"{database}_dsn")) as connection:
         cursor = connection.cursor().execute("SELECT %s::timestamptz", [instant])
         assert cursor.fetchone() == (instant,)
+
+
+@pytest.mark.parametrize("database", ZONED)
+def test_parameter_that_is_no_number_is_kept(database: str, server: RealServer, request: pytest.FixtureRequest) -> None:
+    values = (float("inf"), float("-inf"), float("nan"))
+    with dbapi.connect(server.address, datasource=request.getfixturevalue(f"{database}_dsn")) as connection:
+        assert str(connection.cursor().execute("SELECT %s, %s, %s", values).fetchone()) == str(values)
 
 
 QUOTED = {"mysql": "`{}`"}

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import sqlflow
-from sqlflow.literals import bound, dialect_of, literal
+from sqlflow.literals import DIALECTS, bound, dialect_of, literal
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from sqlflow.literals import bound, dialect_of, literal
     ],
 )
 def test_value_has_a_literal_of_all_dialects(value: Any, text: str) -> None:
-    assert [literal(value, dialect) for dialect in (None, "sqlite", "mysql", "postgresql")] == [text] * 4
+    assert [literal(value, dialect) for dialect in (None, *DIALECTS)] == [text] * 5
 
 
 @pytest.mark.parametrize("value", ["a\\b", b"\x00\xff"])
@@ -48,11 +48,12 @@ def test_text_cannot_end_its_literal() -> None:
     attack = "\\'; DROP TABLE t; --"
     assert literal(attack, "mysql") == "'\\\\''; DROP TABLE t; --'"
     assert literal(attack, "postgresql") == " E'\\\\''; DROP TABLE t; --'"
+    assert literal(attack, "duckdb") == literal(attack, "sqlite") == "'\\''; DROP TABLE t; --'"
     assert sqlite3.connect(":memory:").execute(f"SELECT {literal(attack, 'sqlite')}").fetchone() == (attack,)
 
 
 def test_bytes_have_the_form_of_the_dialect() -> None:
-    assert literal(b"\x00\xff", "sqlite") == literal(b"\x00\xff", "mysql") == "X'00ff'"
+    assert [literal(b"\x00\xff", dialect) for dialect in ("sqlite", "duckdb", "mysql")] == ["X'00ff'"] * 3
     assert literal(b"\x00\xff", "postgresql") == "'\\x00ff'::bytea"
 
 
@@ -64,6 +65,15 @@ def test_value_without_a_literal_is_an_error(value: Any) -> None:
         literal(value, "sqlite")
 
 
+def test_float_that_is_no_number_has_the_form_of_the_dialect() -> None:
+    assert literal(float("-inf"), "duckdb") == "'-inf'::DOUBLE"
+    assert literal(float("-inf"), "postgresql") == "'-inf'::float8"
+    assert literal(Decimal("NaN"), "postgresql") == "'NaN'::numeric"
+    for value, dialect in [(float("nan"), "mysql"), (Decimal("NaN"), "duckdb")]:
+        with pytest.raises(sqlflow.ConversionError, match="it has no literal in SQL; bind None"):
+            literal(value, dialect)
+
+
 def test_parameters_are_bound_by_place_and_name() -> None:
     assert bound("SELECT %s, '100%%', %s", [1, "%s"], None) == "SELECT 1, '100%', '%s'"
     assert bound("SELECT %(a)s - %(b)s", {"a": 1, "b": -1}, None) == "SELECT 1 -  -1"
@@ -73,5 +83,5 @@ def test_parameters_are_bound_by_place_and_name() -> None:
 
 
 def test_dialect_is_that_of_the_data_source() -> None:
-    names = ["sqlite:////db", "mysql://u@tcp(h:1)/d", "postgres://h/d", "flowers", ""]
-    assert [dialect_of(name) for name in names] == ["sqlite", "mysql", "postgresql", None, None]
+    names = ["sqlite:////db", "mysql://u@tcp(h:1)/d", "postgres://h/d", "duckdb://", "flowers", ""]
+    assert [dialect_of(name) for name in names] == ["sqlite", "mysql", "postgresql", "duckdb", None, None]

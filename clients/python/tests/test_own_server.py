@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from kernel import Kernel
 from real_server import PROGRAMS, REPOSITORY, SUBMITTER_PYTHON, iris
 
 import sqlflow
@@ -90,6 +91,26 @@ def test_client_without_an_address_starts_a_server_that_ends_by_itself(
         # The next call starts another one, which has the same jobs.
         assert len(client.jobs()) == 2
         assert person.server() not in (first, None)
+
+
+def test_cell_of_a_notebook_without_an_address_starts_a_server_that_ends_by_itself(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQLFLOW_EXIT_WHEN_IDLE", "3s")
+    log = person.own / "server.log"
+    with Kernel() as kernel:
+        # Another server of who runs the tests.
+        kernel.run("import sqlflow.address; sqlflow.address.is_port_open = lambda port: False")
+        assert kernel.run("%load_ext sqlflow").status == "ok"
+        assert not log.exists(), "the first cell starts it"
+        for number in (1, 2):
+            outputs = kernel.run(f"%%sqlflow answer --datasource duckdb://\nSELECT {number} AS a")
+            assert outputs.status == "ok", outputs.text
+            assert kernel.value("answer['a'].tolist()") == f"[{number}]"
+            assert log.exists()
+            # The kernel still runs, and its client is connected.
+            until(lambda: person.server() is None)
+        assert (person.own / "server.log.old").exists(), "the second cell has started another one"
 
 
 def test_clients_that_start_at_once_share_one_server(person: Person) -> None:
