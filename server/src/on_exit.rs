@@ -148,10 +148,10 @@ impl CancelOnExit {
                 }
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot tell what is left of the jobs after {seconds} s")
+                tracing::warn!(%error, "cannot tell what is left of the jobs after {seconds} s");
             }
             Err(_) => {
-                tracing::warn!("jobs were still there after {seconds} s, and their launcher does not answer")
+                tracing::warn!("jobs were still there after {seconds} s, and their launcher does not answer");
             }
         }
     }

@@ -341,12 +341,10 @@ impl<'a> ClauseParser<'a> {
         let position = self.current.position;
         let mut text = String::new();
         loop {
-            match self.current.kind {
-                LexemeKind::Name => text.push_str(self.current.text),
-                LexemeKind::Quoted => text.push_str(&self.quoted_part()?),
-                LexemeKind::String if self.current.text.starts_with('"') => {
-                    text.push_str(&self.quoted_part()?)
-                }
+            let is_quoted = match self.current.kind {
+                LexemeKind::Name => false,
+                LexemeKind::Quoted => true,
+                LexemeKind::String if self.current.text.starts_with('"') => true,
                 LexemeKind::String
                 | LexemeKind::Keyword
                 | LexemeKind::Number
@@ -356,6 +354,11 @@ impl<'a> ClauseParser<'a> {
                     self.wanted.push(what);
                     return Err(self.unexpected());
                 }
+            };
+            if is_quoted {
+                text.push_str(&self.quoted_part()?);
+            } else {
+                text.push_str(self.current.text);
             }
             self.take()?;
             // A word takes the dot behind it.
