@@ -97,7 +97,7 @@ class Step:
 
 
 STEP_DIGEST = "step_sha256"
-"""Name of the secret with the document's SHA-256. User code owns the document (`crates/data-source/src/step_digest.rs`)."""
+"""Name of the secret with the document's SHA-256: see `crates/data-source/src/step_digest.rs`."""
 
 
 def load(path: str, digest: str | None) -> Step:
