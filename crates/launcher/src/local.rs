@@ -267,17 +267,10 @@ impl Launcher for LocalLauncher {
     }
 
     async fn observe(&self, target: &Target) -> Observation {
-        let executor = &target.executor;
-        let dir = self.run_dir(executor);
-        let (executor, unreadable) = (executor.clone(), self.unreadable.clone());
-        let (seal, never_attached) = (seal_of(target), target.instance.is_none());
+        let dir = self.run_dir(&target.executor);
+        let (observed, unreadable) = (target.clone(), self.unreadable.clone());
         let look = move || match holder(&dir.join("lock")) {
-            Ok(Holder::Nobody) => Err(match left(&executor, &dir, seal.as_ref(), &unreadable) {
-                Observation::Gone(artifacts) if never_attached => {
-                    Observation::Gone(Box::new(run_folder::without_proof(*artifacts)))
-                }
-                observation => observation,
-            }),
+            Ok(Holder::Nobody) => Err(left(&observed, &dir, &unreadable)),
             Ok(held) => Ok(held),
             Err(error) => Err(unknown("the agent's lock", &error)),
         };
@@ -385,18 +378,20 @@ fn seal_of(target: &Target) -> Option<Seal> {
 }
 
 /// Observation of an executor whose lock is free.
-fn left(executor: &ExecutorRef, dir: &Path, seal: Option<&Seal>, unreadable: &Unreadable) -> Observation {
-    let artifacts = match run_folder::artifacts(dir, seal) {
+fn left(target: &Target, dir: &Path, unreadable: &Unreadable) -> Observation {
+    let (executor, seal) = (&target.executor, seal_of(target));
+    let artifacts = match run_folder::artifacts(dir, seal.as_ref()) {
         Ok(artifacts) => {
             unreadable.end(executor);
             artifacts
         }
         Err(error) if unreadable.is_lasting(executor, &error, Instant::now()) => {
-            run_folder::remains_without_outcome(dir, seal, &error)
+            run_folder::remains_without_outcome(dir, seal.as_ref(), &error)
         }
         Err(error) => return unknown("what the agent left", &error),
     };
-    Observation::Gone(Box::new(artifacts))
+    let has_attached = target.instance.is_some();
+    Observation::Gone(Box::new(if has_attached { artifacts } else { run_folder::without_proof(artifacts) }))
 }
 
 fn unknown(what: &str, error: &io::Error) -> Observation {

@@ -207,10 +207,16 @@ async fn outcome_without_the_seal_is_not_believed() {
 #[tokio::test]
 async fn processes_are_searched_unless_the_agent_reported_their_end() {
     let reported = |nothing_left| sqlflow_proto::agent::Outcome { nothing_left, ..Default::default() };
-    for (outcome, is_searched) in [(None, true), (Some(reported(false)), true), (Some(reported(true)), false)]
-    {
+    let known = Some(InstanceHash::of(b"key").sealing());
+    for (instance, outcome, is_searched) in [
+        (known.clone(), None, true),
+        (known.clone(), Some(reported(false)), true),
+        (known, Some(reported(true)), false),
+        // Anyone may have written it.
+        (None, Some(reported(true)), true),
+    ] {
         let dir = tempfile::tempdir().unwrap();
-        let target = Target { instance: Some(InstanceHash::of(b"key").sealing()), ..target() };
+        let target = Target { instance, ..target() };
         let launcher = launcher(dir.path());
         let run_dir = launcher.run_dir(&target.executor);
         fs::create_dir_all(&run_dir).unwrap();
