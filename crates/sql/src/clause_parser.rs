@@ -28,8 +28,8 @@ pub(super) struct ClauseParser<'a> {
     lexer: Lexer<'a>,
     pub(super) current: Lexeme<'a>,
     /// End of the last consumed token.
-    end: usize,
-    wanted: Vec<&'static str>,
+    pub(super) end: usize,
+    pub(super) wanted: Vec<&'static str>,
     /// Nesting depth of the current expression, and its number of operators so far.
     pub(super) nesting: usize,
     pub(super) operators: usize,
@@ -312,11 +312,6 @@ impl<'a> ClauseParser<'a> {
         if self.accept(keyword)? { self.name(what).map(Some) } else { Ok(None) }
     }
 
-    /// `INTO table`.
-    fn optional_table(&mut self) -> Result<Option<Name>, SqlError> {
-        if self.accept("INTO")? { self.table_name("a table name").map(Some) } else { Ok(None) }
-    }
-
     fn required_name(&mut self, keyword: &'static str, what: &'static str) -> Result<Name, SqlError> {
         match self.optional_name(keyword, what)? {
             Some(name) => Ok(name),
@@ -335,63 +330,6 @@ impl<'a> ClauseParser<'a> {
         Ok(Name { text: taken.text.to_owned(), position: taken.position })
     }
 
-    /// The name of a table, or of a table and its column: words and quoted parts with dots between them. In its text, quoted
-    /// parts are in double quotes, and have neither quotes nor dots inside.
-    fn table_name(&mut self, what: &'static str) -> Result<Name, SqlError> {
-        let position = self.current.position;
-        let mut text = String::new();
-        loop {
-            let is_quoted = match self.current.kind {
-                LexemeKind::Name => false,
-                LexemeKind::Quoted => true,
-                LexemeKind::String if self.current.text.starts_with('"') => true,
-                LexemeKind::String
-                | LexemeKind::Keyword
-                | LexemeKind::Number
-                | LexemeKind::Symbol
-                | LexemeKind::Semicolon
-                | LexemeKind::End => {
-                    self.wanted.push(what);
-                    return Err(self.unexpected());
-                }
-            };
-            if is_quoted {
-                text.push_str(&self.quoted_part()?);
-            } else {
-                text.push_str(self.current.text);
-            }
-            self.take()?;
-            // A word takes the dot behind it.
-            let continues = text.ends_with('.') && self.is_adjacent();
-            if !continues {
-                if !(self.current.is_symbol(".") && self.is_adjacent()) {
-                    return Ok(Name { text, position });
-                }
-                text.push('.');
-                self.take()?;
-            }
-        }
-    }
-
-    /// Whether nothing is between the last token and the current one.
-    fn is_adjacent(&self) -> bool {
-        self.end + self.current.text.len() == self.current.end
-    }
-
-    /// The current token as a quoted part of a table's name.
-    fn quoted_part(&self) -> Result<String, SqlError> {
-        let quoted = self.current.text;
-        let inner = &quoted[1..quoted.len() - 1];
-        if inner.is_empty() || inner.contains(['.', '"', '`', '\\']) || inner.contains(char::is_control) {
-            let message = format!(
-                "cannot use {quoted} as a part of a table's name: it is empty, or has a dot, a quote, a backslash or a \
-                 control character; choose another name"
-            );
-            return Err(SqlError::semantic(self.current.position, message));
-        }
-        Ok(format!("\"{inner}\""))
-    }
-
     fn string(&mut self, what: &'static str) -> Result<StringLiteral, SqlError> {
         if self.current.kind != LexemeKind::String {
             self.wanted.push(what);
@@ -400,7 +338,7 @@ impl<'a> ClauseParser<'a> {
         Ok(StringLiteral::new(self.take()?.text))
     }
 
-    fn accept(&mut self, word: &'static str) -> Result<bool, SqlError> {
+    pub(super) fn accept(&mut self, word: &'static str) -> Result<bool, SqlError> {
         let is_it = self.current.is(word);
         self.take_if(is_it, word)
     }
@@ -441,7 +379,7 @@ impl<'a> ClauseParser<'a> {
         self.unexpected()
     }
 
-    fn unexpected(&self) -> SqlError {
+    pub(super) fn unexpected(&self) -> SqlError {
         SqlError::syntax(self.current.position, self.current.found(), &self.wanted)
     }
 

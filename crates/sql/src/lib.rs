@@ -45,6 +45,7 @@ mod splitter;
 mod steps;
 mod stored_routines;
 mod suggest;
+mod table_name_parser;
 mod table_references;
 mod tokens;
 

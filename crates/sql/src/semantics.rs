@@ -12,6 +12,7 @@ use super::feature_columns::FeatureColumn;
 use super::model_name::check_model_name;
 use super::pod_resources::PodResource;
 use super::scanner::TokenKind;
+use super::table_name_parser::{has_quoted_capital, parts};
 use super::table_references::referenced_tables;
 use super::tokens::Tokens;
 
@@ -98,8 +99,7 @@ fn check_result(statement: &Statement, dialect: Dialect) -> Result<(), SqlError>
         // The SELECT may read another table, whose name differs in case only. The data process knows.
         return Ok(());
     }
-    let written: Vec<String> =
-        table.to_lowercase().split('.').map(|it| it.trim_matches('"').to_owned()).collect();
+    let written: Vec<String> = parts(table).map(str::to_lowercase).collect();
     let select = statement.body.select().unwrap_or_default();
     if attributes.iter().any(is_requested)
         || referenced_tables(select, dialect, |it| it == written).is_empty()
@@ -111,11 +111,6 @@ fn check_result(statement: &Statement, dialect: Dialect) -> Result<(), SqlError>
          holds now is lost)"
     );
     Err(SqlError::semantic(position, message))
-}
-
-/// Whether a quoted part of the name has a capital, which a database that folds names must keep.
-fn has_quoted_capital(table: &str) -> bool {
-    table.split('.').any(|it| it.starts_with('"') && it.chars().any(char::is_uppercase))
 }
 
 fn check_train(train: &Train) -> Result<(), SqlError> {
