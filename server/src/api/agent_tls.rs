@@ -87,6 +87,14 @@ mod tests {
         Ok(request)
     }
 
+    /// A port for agents and its address, with a certificate and a key in this folder.
+    async fn port(dir: &Path, files: [&str; 2]) -> (String, AgentTls) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let [certificate, key] = files.map(|name| dir.join(name));
+        (address, AgentTls::new(listener, &certificate, &key).unwrap())
+    }
+
     async fn connect(address: &str, dir: &Path, trusted: &str) -> Result<Channel, transport::Error> {
         let certificate = std::fs::read(dir.join(format!("{trusted}.crt"))).unwrap();
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(certificate)).domain_name(HOST);
@@ -99,10 +107,7 @@ mod tests {
     #[tokio::test]
     async fn renewed_certificate_is_used_for_new_connections_only() {
         let dir = pairs();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let [certificate, key] = ["tls.crt", "tls.key"].map(|name| dir.path().join(name));
-        let tls = AgentTls::new(listener, &certificate, &key).unwrap();
+        let (address, tls) = port(dir.path(), ["tls.crt", "tls.key"]).await;
         let (health, service) = tonic_health::server::health_reporter();
         let routes = Routes::new(InterceptedService::new(service, admit));
         let shutdown = CancellationToken::new();
@@ -128,15 +133,12 @@ mod tests {
     #[tokio::test]
     async fn certificate_that_the_server_made_is_trusted_and_no_other() {
         let dir = tempfile::tempdir().unwrap();
-        let files = ["own", "other"].map(|name| {
+        for name in ["own", "other"] {
             let file = dir.path().join(format!("{name}.pem"));
             let certificate = agents_certificate::open(&file, HOST).unwrap();
             std::fs::write(dir.path().join(format!("{name}.crt")), certificate).unwrap();
-            file
-        });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let tls = AgentTls::new(listener, &files[0], &files[0]).unwrap();
+        }
+        let (address, tls) = port(dir.path(), ["own.pem"; 2]).await;
         let (_, service) = tonic_health::server::health_reporter();
         tokio::spawn(tls.serve(Routes::new(service), CancellationToken::new()));
         connect(&address, dir.path(), "own").await.unwrap();
@@ -146,10 +148,7 @@ mod tests {
     #[tokio::test]
     async fn peer_silent_after_the_handshake_times_out() {
         let dir = pairs();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let [certificate, key] = ["tls.crt", "tls.key"].map(|name| dir.path().join(name));
-        let tls = AgentTls::new(listener, &certificate, &key).unwrap();
+        let (address, tls) = port(dir.path(), ["tls.crt", "tls.key"]).await;
         let (_, service) = tonic_health::server::health_reporter();
         tokio::spawn(tls.serve(Routes::new(service), CancellationToken::new()));
         let mut peer = tokio::process::Command::new("openssl")
@@ -169,10 +168,7 @@ mod tests {
     #[tokio::test]
     async fn peer_that_does_not_complete_the_handshake_times_out() {
         let dir = pairs();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let [certificate, key] = ["tls.crt", "tls.key"].map(|name| dir.path().join(name));
-        let tls = AgentTls::new(listener, &certificate, &key).unwrap();
+        let (address, tls) = port(dir.path(), ["tls.crt", "tls.key"]).await;
         let (_, service) = tonic_health::server::health_reporter();
         tokio::spawn(tls.serve(Routes::new(service), CancellationToken::new()));
         // The beginning of a ClientHello.
@@ -187,10 +183,7 @@ mod tests {
     #[tokio::test]
     async fn stream_of_an_admitted_peer_outlives_the_timeout() {
         let dir = pairs();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let [certificate, key] = ["tls.crt", "tls.key"].map(|name| dir.path().join(name));
-        let tls = AgentTls::new(listener, &certificate, &key).unwrap();
+        let (address, tls) = port(dir.path(), ["tls.crt", "tls.key"]).await;
         let (health, service) = tonic_health::server::health_reporter();
         let routes = Routes::new(InterceptedService::new(service, admit));
         tokio::spawn(tls.serve(routes, CancellationToken::new()));
