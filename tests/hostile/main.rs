@@ -12,6 +12,7 @@ mod default_socket;
 mod documented;
 mod floods;
 mod models;
+mod models_of_others;
 mod oidc;
 mod other_principal;
 mod other_user;
