@@ -1,6 +1,6 @@
 //! `--on-exit cancel`: what a server does with its jobs before it ends. By default they continue without it. With `cancel`
 //! it cancels the jobs that it holds, serves on until nothing of them is left at the launcher, and then ends. The time is
-//! bounded, because whoever ended the server kills it soon.
+//! bounded, because a platform that ends a server kills it soon.
 
 use std::collections::HashSet;
 use std::sync::Arc;
